@@ -1,0 +1,32 @@
+"""The two kinds of failure that are not data.
+
+A kernel that is wrong, slow or hostile is data: an `Outcome` (see `kbopt.core.types`). What remains is
+a user who must change something, and a machine that broke.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """The user must change something; the message says what was seen, what is allowed, what to do.
+
+    The command line prints the message without a traceback and exits with 2.
+    """
+
+
+class InfraError(Exception):
+    """A machine, container, network or model service failed. Retried in one place, never scored.
+
+    The command line exits with 3 once retries are used up; what was measured is on disk.
+    """
+
+
+def unknown_name(kind: str, seen: str, allowed: Iterable[str]) -> UserError:
+    """A `UserError` for a name that is not in `allowed`, with the nearest ones first."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(seen, names, n=3, cutoff=0.5)
+    hint = f"Did you mean {', '.join(near)}? " if near else ""
+    return UserError(f"unknown {kind} {seen!r}. {hint}Allowed: {', '.join(names)}.")

@@ -1,0 +1,127 @@
+"""What happens in a search, as the journal keeps it. Replaying the events rebuilds the search.
+
+An event is journalled before the search acts on it, so whatever the search knows is on disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kbopt.core.types import Candidate, Result, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A brief was handed out. Enough to hand out the same brief again after a crash.
+
+    `exemplars` are candidate ids, best first; `summary_version` counts `Summarized` events so far.
+    """
+
+    brief: str
+    parent: str | None
+    exemplars: tuple[str, ...]
+    summary_version: int
+    seed: int
+    memory_version: int
+    action: Literal["propose", "refine"] = "propose"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposed:
+    """A brief was answered with a source. It is evaluated next unless `Dropped` follows."""
+
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """The epsilon-net found `candidate` within `epsilon` of `neighbour`: it is not evaluated."""
+
+    candidate: str
+    neighbour: str
+    distance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposalFailed:
+    """A brief was answered with nothing. It counts as a proposal and against the money spent."""
+
+    brief: str
+    reason: str
+    usage: tuple[Usage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemeasureAsked:
+    """`candidate` contends for the best and is measured again; `repeat` counts from 1."""
+
+    candidate: str
+    repeat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """The evaluator answered for `candidate`. `cached` results cost no evaluation."""
+
+    candidate: str
+    result: Result
+    repeat: int = 0
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summarized:
+    """Recommendations from the memory as it was at `memory_version`; they replace the previous ones."""
+
+    text: str
+    memory_version: int
+    usage: tuple[Usage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendStarted:
+    """A worker process or container answered for the first time. `cold` if it was started for this run."""
+
+    boot: str
+    device: str
+    cold: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfraFailed:
+    """A machine or service failed and the work was tried again; `attempt` counts from 1."""
+
+    what: str
+    reason: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The search stopped asking: `reason` says which budget or target was reached, or who stopped it."""
+
+    reason: str
+
+
+Event = (
+    Asked
+    | Proposed
+    | Dropped
+    | ProposalFailed
+    | RemeasureAsked
+    | Evaluated
+    | Summarized
+    | BackendStarted
+    | InfraFailed
+    | Ended
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An event in a journal: `number` counts from 1 without gaps, `time` is in Unix seconds."""
+
+    number: int
+    time: float
+    event: Event

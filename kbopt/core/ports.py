@@ -1,0 +1,83 @@
+"""What the search needs from the outside world, as protocols. The simulator implements them too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbopt.core.events import Event
+from kbopt.core.types import Brief, Candidate, EvalRequest, NoProposal, Result, Trial, Usage
+
+BackendState = Literal["starting", "building", "waiting", "warm", "closed", "failed"]
+
+
+class Proposer(Protocol):
+    """Writes one source for one brief.
+
+    `propose` may be called concurrently. It never raises for what a model did wrong: that is a
+    `NoProposal` with the money it cost. `InfraError` is for services that are down.
+    """
+
+    name: str
+
+    async def propose(self, brief: Brief) -> Candidate | NoProposal: ...
+
+
+class Summarizer(Protocol):
+    """Turns successes and failures into recommendations, merged with `previous`."""
+
+    async def summarize(self, trials: Sequence[Trial], previous: str) -> tuple[str, tuple[Usage, ...]]: ...
+
+
+class Embedder(Protocol):
+    """Unit vectors for sources, float32 of shape (len(sources), dim). Equal sources, equal vectors."""
+
+    name: str
+
+    def embed(self, sources: Sequence[str]) -> NDArray[np.float32]: ...
+
+
+class Journal(Protocol):
+    """Appends events durably: when `append` returns, the event survives a killed process."""
+
+    def append(self, event: Event) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendStatus:
+    """What a progress line says of the device. `age_s` is the age of the container or worker.
+
+    `cold_starts` counts the containers or workers started on behalf of this handle, 0 where it found a
+    warm one. `detail` is a sentence for the user, such as which other GPUs to try while waiting.
+    """
+
+    state: BackendState
+    device: str
+    boot: str
+    age_s: float
+    cold_starts: int
+    detail: str = ""
+
+
+class Backend(Protocol):
+    """One device, local or remote, that judges sources.
+
+    `evaluate` may be called concurrently, up to `max_in_flight` calls, and keeps the order:
+    `len(results) == len(requests)`. A bad source is a `Result`; a lost machine raises `InfraError`, and
+    then none of the call's requests counts as evaluated. `open` starts or finds the device.
+    """
+
+    max_in_flight: int
+    max_batch: int
+
+    async def open(self) -> BackendStatus: ...
+
+    async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]: ...
+
+    async def status(self) -> BackendStatus: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,65 @@
+"""What a search is told to do. Every default of the search stands here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Algorithm = Literal["PS", "PS_Summarizer", "PS_epsNet", "PS_epsNet_Summarizer", "best_of_n", "random"]
+ScoreFunction = Literal["mean", "ucb", "lcb"]
+
+DEFAULT_EPSILON = 0.1
+"""L2 distance between unit embeddings; 0.1 is a cosine of 0.995. See docs/decisions on the choice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Limits of one search; None is no limit. Overshoot is at most the work in flight.
+
+    `evaluations` counts every measurement that used the device, repeats included and cache hits not.
+    """
+
+    evaluations: int | None = None
+    usd: float | None = None
+    tokens: int | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """One search: an algorithm with its parameters, a seed and a budget.
+
+    `num_steps` counts steps of the original PrioritySearch, so the number of proposals is
+    `num_steps * num_candidates * num_proposals`, whatever the mode. `epsilon` is the L2 distance under
+    which a proposal counts as known. `memory_size` bounds the ranked memory to the exact top k.
+    `remeasure_share` is the largest share of the evaluations spent on measuring contenders for the best
+    again. `target_speedup` ends the search early once the best kernel's interval lies above it.
+    `synchronous` reproduces the original step by step, with its barriers and re-evaluations.
+    """
+
+    algorithm: Algorithm = "PS"
+    score_function: ScoreFunction = "mean"
+    num_steps: int = 5
+    num_candidates: int = 5
+    num_proposals: int = 1
+    num_exemplars: int = 2
+    epsilon: float = DEFAULT_EPSILON
+    exploration: float = 1.0
+    memory_size: int = 1000
+    remeasure_share: float = 0.2
+    target_speedup: float | None = None
+    synchronous: bool = False
+    seed: int = 0
+    budget: Budget = Budget()
+
+    @property
+    def uses_epsilon_net(self) -> bool:
+        return "epsNet" in self.algorithm
+
+    @property
+    def uses_summarizer(self) -> bool:
+        return "Summarizer" in self.algorithm
+
+    @property
+    def num_total_proposals(self) -> int:
+        return self.num_steps * self.num_candidates * self.num_proposals

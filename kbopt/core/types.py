@@ -1,0 +1,293 @@
+"""The values that cross boundaries: between processes, to disk, and over the network.
+
+Everything here is frozen and made of plain data, so that `kbopt.core.codec` can write it as JSON and
+read it back equal. Times in names carry their unit; wall-clock instants are Unix seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["fp32", "fp16", "bf16"]
+TorchOps = Literal["allow", "warn", "forbid"]
+Stage = Literal["queue", "compile", "check", "time"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A KernelBench problem: `source` defines `Model`, `get_inputs()` and `get_init_inputs()`.
+
+    `family` names the kind of kernel that fits (`elementwise`, `softmax`, `matmul`, ...) and chooses the
+    seed kernels; it is empty for a task that kbopt ships no seeds for.
+    """
+
+    name: str
+    source: str
+    family: str = ""
+
+    @property
+    def key(self) -> str:
+        """Content hash of what is computed: the same for the same source under another name."""
+        return hashlib.sha256(self.source.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalProtocol:
+    """How a candidate is judged. Two results are comparable when their `id`s and devices agree.
+
+    `trials`: correctness checks, each on fresh inputs. `timed`: timed calls of either model.
+    `timeout_s` bounds check and timing together, `compile_timeout_s` the build before it; both are
+    seconds of wall clock. `allow_tf32` lets fp32 tasks use TF32, in the reference too.
+    """
+
+    trials: int = 5
+    timed: int = 100
+    precision: Precision = "fp32"
+    torch_ops: TorchOps = "warn"
+    allow_tf32: bool = False
+    timeout_s: float = 60.0
+    compile_timeout_s: float = 300.0
+
+    @property
+    def id(self) -> str:
+        """Every field that can change a verdict. The leading number is the version of the rules."""
+        tf32 = "+tf32" if self.allow_tf32 else ""
+        return f"strict-1/{self.precision}{tf32}/{self.trials}x{self.timed}/torch-{self.torch_ops}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalRequest:
+    """One source to be judged. `repeat` > 0 asks for a new measurement of a source already measured."""
+
+    task: Task
+    source: str
+    protocol: EvalProtocol
+    repeat: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roofline:
+    """The physical floor of the task on the device, and how near the kernel came to it.
+
+    `floor_ms` is the larger of bytes over bandwidth and operations over peak; `share` is floor over
+    kernel time, 1.0 at the roofline.
+    """
+
+    size_bytes: int
+    operations: int
+    floor_ms: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What was seen inside the candidate, for the reader to judge.
+
+    `torch_ops` lists the ATen operations that computed something; `custom_kernel` is False for a
+    candidate that only calls PyTorch. `notes` are sentences.
+    """
+
+    custom_kernel: bool
+    torch_ops: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Correct, and timed against the reference in the same session.
+
+    `kernel_ms` and `reference_ms` are samples of single calls, interleaved in blocks. `speedup` is
+    median(reference_ms) / median(kernel_ms); `speedup_ci` its 95 % bootstrap interval. `native_ms` and
+    `wall_ms` are the candidate's median by the two clocks that had to agree. `compiled_reference_ms`
+    is `torch.compile` of the reference, None where it was not measured.
+    """
+
+    kernel_ms: tuple[float, ...]
+    reference_ms: tuple[float, ...]
+    speedup: float
+    speedup_ci: tuple[float, float]
+    native_ms: float
+    wall_ms: float
+    audit: Audit
+    roofline: Roofline | None = None
+    compiled_reference_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrongAnswer:
+    """It ran and returned something else than the reference does."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileFailed:
+    """It does not parse, import or build, or defines no `ModelNew`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crashed:
+    """It raised, or its process died. `how` is the exception's or the signal's name, or `exit N`."""
+
+    reason: str
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedOut:
+    """It did not finish `stage` within `limit_s` seconds, and was killed."""
+
+    reason: str
+    stage: Stage
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """Its answers or its times cannot be believed; `family` names the cheat or the reason."""
+
+    reason: str
+    family: str
+
+
+Outcome = Measured | WrongAnswer | CompileFailed | Crashed | TimedOut | Rejected
+
+OUTCOME_NAMES: Mapping[type, str] = {
+    Measured: "measured",
+    WrongAnswer: "wrong_answer",
+    CompileFailed: "compile_failed",
+    Crashed: "crashed",
+    TimedOut: "timed_out",
+    Rejected: "rejected",
+}
+
+
+def outcome_name(outcome: Outcome) -> str:
+    """The outcome as JSON and tables spell it: `measured`, `wrong_answer`, ..."""
+    return OUTCOME_NAMES[type(outcome)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelBenchVerdict:
+    """KernelBench's own `KernelExecResult`, field for field, for comparison with published numbers.
+
+    Milliseconds; -1.0 where KernelBench leaves a time unmeasured. The mappings hold plain JSON.
+    """
+
+    compiled: bool
+    correctness: bool
+    metadata: Mapping[str, object]
+    runtime: float
+    runtime_stats: Mapping[str, object]
+    ref_runtime: float
+    ref_runtime_stats: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seconds:
+    """Where an evaluation's wall-clock time went."""
+
+    queue: float = 0.0
+    compile: float = 0.0
+    check: float = 0.0
+    time: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """One stage of one evaluation on the wall clock, for time lines. `start` is in Unix seconds."""
+
+    stage: Stage
+    start: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The evaluator's answer for one source.
+
+    `device` is the device that answered and `boot` the container or worker process it answered from.
+    `device_s` counts the seconds in which the device ran the reference or the candidate. `log` is the
+    compiler's output, bounded; `feedback` is text for the next proposal.
+    """
+
+    outcome: Outcome
+    feedback: str
+    device: str
+    protocol: str
+    boot: str
+    seconds: Seconds
+    device_s: float
+    spans: tuple[Span, ...] = ()
+    kernelbench: KernelBenchVerdict | None = None
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one model was paid for. `usd` is None where the model's price is not known."""
+
+    model: str
+    requests: int = 1
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float | None = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One proposed source. `id` is the id of the brief that it answers.
+
+    `memory_version` counts the results the search had seen when the brief was written; the difference to
+    the count at `tell` is the candidate's staleness. `proposer` names who wrote it (`tunables`,
+    `llm:openai/gpt-5`), `note` what was changed, in one line.
+    """
+
+    id: str
+    source: str
+    parent: str | None
+    proposer: str
+    memory_version: int
+    note: str = ""
+    usage: tuple[Usage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A candidate with its measurements, oldest first. Never empty once the search has been told."""
+
+    candidate: Candidate
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brief:
+    """All that a proposer may know: the only edge from the search back to the proposers.
+
+    `parent` is None where the task's first kernel is asked for. `exemplars` are other good kernels, best
+    first. `seed` is the only source of randomness a proposer may use. `action` is `refine` where the
+    parent's `# tune:` comments should be varied at no cost in tokens.
+    """
+
+    id: str
+    task: Task
+    parent: Trial | None
+    exemplars: tuple[Trial, ...]
+    summary: str
+    seed: int
+    memory_version: int
+    action: Literal["propose", "refine"] = "propose"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoProposal:
+    """A proposer that had nothing to offer for a brief: data, not an exception."""
+
+    reason: str
+    usage: tuple[Usage, ...] = ()
