@@ -12,6 +12,16 @@ from kbopt.core.types import Candidate, Result, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A process began to work on the search; `session` counts from 1, above 1 after a resume.
+
+    The time between an `Opened` and the entry before it is not the search's time.
+    """
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A brief was handed out. Enough to hand out the same brief again after a crash.
 
@@ -105,7 +115,8 @@ class Ended:
 
 
 Event = (
-    Asked
+    Opened
+    | Asked
     | Proposed
     | Dropped
     | ProposalFailed
