@@ -1,0 +1,362 @@
+"""The terminal: live progress of one search, its final table, the list of runs, one candidate.
+
+Progress belongs on stderr; the caller passes the `Console` that says where text goes. Whatever comes from
+a kernel, a model or a compiler passes through `printable` first.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.rule import Rule
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from kbopt.core.types import Candidate, Measured, Result, outcome_name
+from kbopt.reporting.text import duration, figure, first_line, printable, speedup_text, truncated
+
+OUTCOME_STYLES: Mapping[str, str] = {
+    "measured": "green",
+    "wrong_answer": "yellow",
+    "compile_failed": "magenta",
+    "crashed": "red",
+    "timed_out": "blue",
+    "rejected": "bright_red",
+}
+"""In the order in which outcomes are listed everywhere."""
+
+LINE_INTERVAL_S = 15.0
+"""Without a terminal a line is printed at least this often, and whenever the best or the backend changes."""
+
+LOG_LIMIT_CHARS = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressSnapshot:
+    """One search at one moment, as far as a progress view shows it.
+
+    `elapsed_s` counts the search's own seconds, without the time between sessions. `busy_fraction` is the
+    share of them in which the device ran the reference or a candidate. `backend_state` is one of
+    `kbopt.core.ports.BackendState`, `backend_detail` a sentence for the user. Limits are None where the
+    budget has none.
+    """
+
+    run: str
+    task: str
+    algorithm: str
+    elapsed_s: float
+    proposals: int
+    evaluations: int
+    max_evaluations: int | None
+    best_speedup: float | None
+    best_ci: tuple[float, float] | None
+    by_outcome: Mapping[str, int]
+    busy_fraction: float
+    backend_state: str
+    backend_detail: str = ""
+    queue_length: int = 0
+    usd: float = 0.0
+    tokens: int = 0
+    max_proposals: int | None = None
+    max_usd: float | None = None
+    max_tokens: int | None = None
+    max_minutes: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One line of `kbopt runs`. `state` says whether it runs, ended (and why) or was cut off."""
+
+    name: str
+    task: str
+    algorithm: str
+    seed: int
+    evaluations: int
+    best_speedup: float | None
+    best_ci: tuple[float, float] | None
+    state: str
+    started: float
+
+
+def done_fraction(snapshot: ProgressSnapshot) -> float | None:
+    """How much of the budget that runs out first is spent, 0 to 1; None without any limit."""
+    spent = (
+        (snapshot.evaluations, snapshot.max_evaluations),
+        (snapshot.proposals, snapshot.max_proposals),
+        (snapshot.usd, snapshot.max_usd),
+        (snapshot.tokens, snapshot.max_tokens),
+        (snapshot.elapsed_s / 60, snapshot.max_minutes),
+    )
+    shares = [used / limit for used, limit in spent if limit]
+    return min(1.0, max(shares)) if shares else None
+
+
+def eta_s(snapshot: ProgressSnapshot) -> float | None:
+    """Seconds to the end if the rest of the budget goes at the pace so far; None when nothing tells."""
+    done = done_fraction(snapshot)
+    if not done:
+        return None
+    return snapshot.elapsed_s * (1 - done) / done
+
+
+class ProgressView:
+    """Shows the latest `ProgressSnapshot`: one redrawn panel on a terminal, plain lines elsewhere.
+
+    A context manager. `update` is cheap to call often; drawing is limited to four times a second.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=False)
+        self._shown: ProgressSnapshot | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def update(self, snapshot: ProgressSnapshot) -> None:
+        if self._console.is_terminal:
+            self._live.update(progress_panel(snapshot))
+        elif self._shown is None or _is_news(self._shown, snapshot):
+            self._shown = snapshot
+            self._console.print(Text(progress_line(snapshot)), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print a sentence above the view, such as why the search waits."""
+        self._console.print(Text(printable(text)), soft_wrap=True)
+
+
+def _is_news(shown: ProgressSnapshot, snapshot: ProgressSnapshot) -> bool:
+    return (
+        snapshot.elapsed_s - shown.elapsed_s >= LINE_INTERVAL_S
+        or snapshot.best_speedup != shown.best_speedup
+        or (snapshot.backend_state, snapshot.backend_detail) != (shown.backend_state, shown.backend_detail)
+    )
+
+
+def progress_line(snapshot: ProgressSnapshot) -> str:
+    """The snapshot in one line of text."""
+    eta = eta_s(snapshot)
+    parts = [
+        f"[{duration(snapshot.elapsed_s)}]",
+        f"{_of(snapshot.evaluations, snapshot.max_evaluations)} evaluations,",
+        f"best {speedup_text(snapshot.best_speedup, snapshot.best_ci)},",
+        f"{_outcome_words(snapshot.by_outcome)},",
+        f"evaluator busy {snapshot.busy_fraction:.0%},",
+        f"backend {_backend(snapshot)},",
+        f"queue {snapshot.queue_length}" + (f", ${snapshot.usd:.2f}" if snapshot.usd else ""),
+    ]
+    if eta is not None:
+        parts.append(f", about {duration(eta)} left")
+    return printable(" ".join(parts).replace(" ,", ","))
+
+
+def progress_panel(snapshot: ProgressSnapshot) -> RenderableType:
+    """The snapshot as one screen of a terminal."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row("best", _best_text(snapshot, "x"))
+    grid.add_row("outcomes", _outcome_text(snapshot.by_outcome))
+    grid.add_row(
+        "evaluator", Text(f"busy {snapshot.busy_fraction:.0%}, {snapshot.queue_length} in the queue")
+    )
+    grid.add_row("backend", Text(printable(_backend(snapshot))))
+    grid.add_row("spent", Text(_spent(snapshot)))
+    grid.add_row("time", Text(_times(snapshot)))
+    title = Text.assemble((printable(snapshot.task), "bold"), f"  {snapshot.algorithm}  ", style="default")
+    progress = Text(f"{_of(snapshot.evaluations, snapshot.max_evaluations)} evaluations")
+    progress.append(f"  {_of(snapshot.proposals, snapshot.max_proposals)} proposals", style="dim")
+    done = done_fraction(snapshot)
+    bar = Table.grid(expand=True)  # a bar alone ends no line
+    if done is not None:
+        bar.add_row(ProgressBar(total=1.0, completed=done))
+    return Panel(
+        Group(progress, bar, grid),
+        title=title,
+        title_align="left",
+        subtitle=Text(printable(snapshot.run), style="dim"),
+        subtitle_align="right",
+        border_style="cyan",
+    )
+
+
+def _of(count: int, limit: int | None) -> str:
+    return f"{count:,}" if limit is None else f"{count:,}/{limit:,}"
+
+
+def _outcome_words(by_outcome: Mapping[str, int]) -> str:
+    seen = [f"{by_outcome[name]} {name}" for name in OUTCOME_STYLES if by_outcome.get(name)]
+    return ", ".join(seen) or "nothing evaluated yet"
+
+
+def _outcome_text(by_outcome: Mapping[str, int]) -> Text:
+    text = Text()
+    for name, style in OUTCOME_STYLES.items():
+        if by_outcome.get(name):
+            text.append(f"{'  ' if text else ''}{by_outcome[name]} {name}", style=style)
+    return text or Text("nothing evaluated yet", style="dim")
+
+
+def _best_text(snapshot: ProgressSnapshot, unit: str) -> Text:
+    if snapshot.best_speedup is None:
+        return Text("nothing correct yet", style="dim")
+    text = Text(f"{figure(snapshot.best_speedup)}{unit}", style="bold green")
+    if snapshot.best_ci:
+        low, high = snapshot.best_ci
+        text.append(f"  95 % CI {figure(low)} to {figure(high)}", style="not bold dim")
+    return text
+
+
+def _backend(snapshot: ProgressSnapshot) -> str:
+    detail = f" ({snapshot.backend_detail})" if snapshot.backend_detail else ""
+    return snapshot.backend_state + detail
+
+
+def _spent(snapshot: ProgressSnapshot) -> str:
+    usd = f"${snapshot.usd:.2f}" + (f" of ${snapshot.max_usd:.2f}" if snapshot.max_usd else "")
+    return f"{usd}, {_of(snapshot.tokens, snapshot.max_tokens)} tokens"
+
+
+def _times(snapshot: ProgressSnapshot) -> str:
+    eta = eta_s(snapshot)
+    left = "" if eta is None else f", about {duration(eta)} left"
+    return duration(snapshot.elapsed_s) + left
+
+
+def print_outcome(
+    console: Console,
+    snapshot: ProgressSnapshot,
+    *,
+    reason: str,
+    kernel: str | None = None,
+    journal: str | None = None,
+    report: str | None = None,
+    errors: Sequence[tuple[str, int]] = (),
+) -> None:
+    """The final table of a search: what was found, where it lies, or why nothing was found.
+
+    `reason` is why the search ended, `errors` the commonest ones with their counts, shown where no
+    kernel was correct. `kernel`, `journal` and `report` are paths, left out where there is none.
+    """
+    table = Table(show_header=False, box=None, padding=(0, 2), pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    if snapshot.best_speedup is None:
+        table.add_row("best", Text("no correct kernel", style="bold red"))
+        for error, count in errors[:5]:
+            table.add_row("", Text(f"{count} x {printable(first_line(error, 160))}", style="dim"))
+    else:
+        table.add_row("best", _best_text(snapshot, "x the speed of eager PyTorch"))
+    rows = (("kernel", kernel), ("journal", journal), ("report", report))
+    table.add_row("ended", Text(printable(reason)))
+    table.add_row(
+        "evaluations",
+        Text.assemble(f"{snapshot.evaluations:,}: ", _outcome_text(snapshot.by_outcome)),
+    )
+    table.add_row("proposals", f"{snapshot.proposals:,}")
+    table.add_row("evaluator", f"busy {snapshot.busy_fraction:.0%} of {duration(snapshot.elapsed_s)}")
+    if snapshot.usd or snapshot.tokens:
+        table.add_row("spent", Text(_spent(snapshot)))
+    for name, path in rows:
+        if path is not None:
+            table.add_row(name, Text(printable(path)))
+    console.print(Rule(Text(f"{printable(snapshot.task)}  {snapshot.algorithm}"), align="left"))
+    console.print(table)
+
+
+def print_runs(console: Console, rows: Sequence[RunRow]) -> None:
+    """The runs in a folder, as the caller ordered them."""
+    table = Table(box=None, padding=(0, 2), pad_edge=False)
+    table.add_column("run", overflow="fold")
+    for heading in ("task", "algorithm"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("seed", "evaluations", "best"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("started", no_wrap=True)
+    table.add_column("state", overflow="fold", min_width=8)
+    for row in rows:
+        table.add_row(
+            Text(printable(row.name), style="bold"),
+            Text(printable(row.task)),
+            row.algorithm,
+            str(row.seed),
+            f"{row.evaluations:,}",
+            Text(speedup_text(row.best_speedup, row.best_ci)),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(row.started)),
+            Text(printable(row.state)),
+        )
+    console.print(table if rows else Text("no runs yet: `kbopt run` makes one"))
+
+
+def print_candidate(
+    console: Console,
+    candidate: Candidate,
+    results: Sequence[Result],
+    *,
+    parent_source: str | None,
+    status: str = "",
+) -> None:
+    """One candidate: its figures, source, diff to its parent, feedback and the end of the compiler's log.
+
+    `results` is empty for one that was not evaluated; `status` then says why.
+    """
+    console.print(Rule(Text(f"candidate {printable(candidate.id)}"), align="left"))
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("proposer", Text(printable(candidate.proposer)))
+    facts.add_row("parent", Text(printable(candidate.parent or "none: it starts a line")))
+    if candidate.note:
+        facts.add_row("note", Text(printable(candidate.note)))
+    for result in results:
+        facts.add_row("outcome", _result_text(result))
+    if not results:
+        facts.add_row("outcome", Text(printable(status or "not evaluated yet")))
+    console.print(facts)
+    console.print(Rule("source", align="left", style="dim"))
+    console.print(_code(candidate.source, "python"))
+    if parent_source is not None:
+        diff = difflib.unified_diff(
+            parent_source.splitlines(), candidate.source.splitlines(), "parent", candidate.id, lineterm=""
+        )
+        console.print(Rule("diff to the parent", align="left", style="dim"))
+        console.print(_code("\n".join(diff) or "the same source", "diff"))
+    for result in results[-1:]:
+        console.print(Rule("feedback", align="left", style="dim"))
+        console.print(Text(printable(result.feedback)))
+        if result.log:
+            console.print(Rule("compiler log", align="left", style="dim"))
+            console.print(Text(printable(truncated(result.log, LOG_LIMIT_CHARS))))
+
+
+def _code(source: str, language: str) -> RenderableType:
+    return Syntax(printable(source), language, theme="ansi_dark", background_color="default", word_wrap=True)
+
+
+def _result_text(result: Result) -> Text:
+    name = outcome_name(result.outcome)
+    text = Text(name, style=OUTCOME_STYLES[name])
+    if isinstance(result.outcome, Measured):
+        text.append(f"  {speedup_text(result.outcome.speedup, result.outcome.speedup_ci)}", style="bold")
+    else:
+        text.append(f"  {printable(first_line(result.outcome.reason, 200))}", style="default")
+    text.append(f"  on {printable(result.device)}", style="dim")
+    return text

@@ -1,0 +1,65 @@
+"""Text that other programs wrote, made safe and short for a terminal or a table cell."""
+
+from __future__ import annotations
+
+import re
+
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters: escape sequences could drive the terminal
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls: they reorder what is read
+    "\ud800-\udfff]"  # lone surrogates cannot be encoded
+)
+
+
+def printable(text: str) -> str:
+    """`text` with control and bidirectional characters written as escapes; `\\t` and `\\n` stay.
+
+    A kernel's source and a compiler's log are not trusted: printed as they are, they could move the
+    cursor, recolour the screen or show code in another order than it runs in.
+    """
+    return _UNSAFE.sub(_escape, text.replace("\r\n", "\n"))
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def first_line(text: str, limit: int = 120) -> str:
+    """The first line with something on it, cut to `limit` characters."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def truncated(text: str, limit: int) -> str:
+    """The start and end of `text`, at most about `limit` characters, and how much was left out between."""
+    if len(text) <= limit:
+        return text
+    tail = limit // 4
+    head = limit - tail
+    return f"{text[:head]}\n… {len(text) - limit:,} characters left out …\n{text[-tail:]}"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def figure(value: float) -> str:
+    """Three digits of a ratio: `0.0123`, `1.83`, `12.40`, `1,240`."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3g}"
+
+
+def speedup_text(speedup: float | None, ci: tuple[float, float] | None = None) -> str:
+    """`1.83x [1.79, 1.88]`, or a dash where nothing correct was measured."""
+    if speedup is None:
+        return "–"
+    interval = f" [{figure(ci[0])}, {figure(ci[1])}]" if ci else ""
+    return f"{figure(speedup)}x{interval}"
