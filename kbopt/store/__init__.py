@@ -1,0 +1,1 @@
+"""What outlives a process: the journal of a search and the cache of evaluations, in SQLite."""

@@ -1,0 +1,145 @@
+"""The journal of one search: every event, in order, on disk before the search acts on it.
+
+One SQLite file in WAL mode. A committed event survives a killed process (`synchronous=NORMAL`; the last
+events may be lost when the machine loses power, never the file). One writer at a time, any number of
+readers while it writes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.events import Entry, Event
+
+FORMAT_VERSION = 1
+
+_SCHEMA = """
+create table if not exists header (key text primary key, value text not null) strict;
+create table if not exists events (
+    number integer primary key, time real not null, kind text not null, body text not null
+) strict;
+"""
+
+
+class JournalReader:
+    """Reads a journal, also one that is being written or was cut off by a crash."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise UserError(f"no journal at {path}. A run's folder holds one; `kbopt runs` lists the runs.")
+        self.path = path
+        self._connection = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
+        try:
+            self._check_version()
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{path} is not a kbopt journal: {error}") from None
+
+    def _check_version(self) -> None:
+        version = int(self._header("format"))
+        if version > FORMAT_VERSION:
+            raise UserError(
+                f"{self.path} has journal format {version}; this kbopt reads up to {FORMAT_VERSION}. "
+                "Install the kbopt that wrote it, or a newer one."
+            )
+
+    def _header(self, key: str) -> str:
+        row = self._connection.execute("select value from header where key = ?", (key,)).fetchone()
+        if row is None:
+            raise UserError(f"{self.path} has no {key!r} in its header: it is not a kbopt journal")
+        return str(row[0])
+
+    @property
+    def config(self) -> str:
+        """The run's configuration as the JSON text that it was created with."""
+        return self._header("config")
+
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        """The entries with a number above `after`, in order."""
+        query = "select number, time, body from events where number > ? order by number"
+        for number, when, body in self._connection.execute(query, (after,)):
+            yield Entry(number=number, time=when, event=codec.loads(Event, body))  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class SqliteJournal(JournalReader):
+    """The one writer of a journal. Holds a lock that dies with the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = _lock(path)
+        super().__init__(path)
+        _make_durable(self._connection)
+        row = self._connection.execute("select coalesce(max(number), 0) from events").fetchone()
+        self._last = int(row[0])
+
+    @classmethod
+    def create(cls, path: Path, config: str) -> Self:
+        """A new, empty journal. `config` is the JSON of the run's configuration.
+
+        Raises `UserError` where the file exists: a journal is never overwritten.
+        """
+        if path.exists():
+            raise UserError(
+                f"{path} exists and holds another run. Choose another --out or --run-name, "
+                f"or continue that run with `kbopt resume {path.parent}`."
+            )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(path, timeout=30.0)
+            _make_durable(connection)
+            connection.executescript(_SCHEMA)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise UserError(f"cannot write {path}: {error}. Choose a writable folder with --out.") from None
+        with connection:
+            rows = [("format", str(FORMAT_VERSION)), ("config", config)]
+            connection.executemany("insert into header values (?, ?)", rows)
+        connection.close()
+        return cls(path)
+
+    def append(self, event: Event) -> None:
+        """Commit `event`. Raises `InfraError` when the disk is full or gone; then nothing was written."""
+        number = self._last + 1
+        row = (number, time.time(), type(event).__name__, codec.dumps(event))
+        try:
+            with self._connection:
+                self._connection.execute("insert into events values (?, ?, ?, ?)", row)
+        except sqlite3.OperationalError as error:
+            raise InfraError(f"cannot write {self.path}: {error}") from error
+        self._last = number
+
+    def close(self) -> None:
+        super().close()
+        os.close(self._lock)
+
+
+def _make_durable(connection: sqlite3.Connection) -> None:
+    connection.execute("pragma journal_mode = wal")
+    connection.execute("pragma synchronous = normal")
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(
+            f"another process is writing {path}. Watch it with `kbopt watch {path.parent}`, "
+            "or stop it before you resume."
+        ) from None
+    return descriptor

@@ -1,0 +1,131 @@
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.events import Ended, Opened, ProposalFailed
+from kbopt.core.types import Usage
+from kbopt.store.journal import FORMAT_VERSION, JournalReader, SqliteJournal
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "journal.sqlite"
+
+
+def test_entries_come_back_equal_and_numbered_from_one(path: Path) -> None:
+    failed = ProposalFailed(brief="c000001", reason="no code", usage=(Usage(model="m", usd=None),))
+    journal = SqliteJournal.create(path, "{}")
+    for event in (Opened(session=1), failed, Ended(reason="evaluations")):
+        journal.append(event)
+    entries = list(journal.entries())
+    assert [entry.number for entry in entries] == [1, 2, 3]
+    assert [entry.event for entry in entries] == [Opened(session=1), failed, Ended(reason="evaluations")]
+    assert entries[0].time <= entries[1].time <= entries[2].time
+    journal.close()
+
+
+def test_a_reader_follows_a_journal_that_is_being_written(path: Path) -> None:
+    journal = SqliteJournal.create(path, '{"a":1}')
+    with JournalReader(path) as reader:
+        assert reader.config == '{"a":1}'
+        journal.append(Opened(session=1))
+        assert [entry.number for entry in reader.entries()] == [1]
+        journal.append(Opened(session=2))
+        assert [entry.event for entry in reader.entries(after=1)] == [Opened(session=2)]
+    journal.close()
+
+
+def test_an_existing_journal_is_never_overwritten(path: Path) -> None:
+    SqliteJournal.create(path, "{}").close()
+    with pytest.raises(UserError, match="holds another run"):
+        SqliteJournal.create(path, "{}")
+
+
+def test_a_second_writer_is_refused_until_the_first_is_gone(path: Path) -> None:
+    first = SqliteJournal.create(path, "{}")
+    with pytest.raises(UserError, match="another process is writing"):
+        SqliteJournal(path)
+    first.close()
+    SqliteJournal(path).close()
+
+
+def test_reopening_goes_on_with_the_next_number(path: Path) -> None:
+    journal = SqliteJournal.create(path, "{}")
+    journal.append(Opened(session=1))
+    journal.close()
+    journal = SqliteJournal(path)
+    journal.append(Opened(session=2))
+    assert [entry.number for entry in journal.entries()] == [1, 2]
+    journal.close()
+
+
+def test_a_newer_format_is_refused_with_both_versions(path: Path) -> None:
+    SqliteJournal.create(path, "{}").close()
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("update header set value = '99' where key = 'format'")
+    connection.close()
+    with pytest.raises(UserError, match=f"format 99; this kbopt reads up to {FORMAT_VERSION}"):
+        JournalReader(path)
+
+
+def test_a_file_that_is_no_journal_is_a_user_error(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("not a database at all, but long enough to be taken for one" * 100)
+    with pytest.raises(UserError, match="not a kbopt journal"):
+        JournalReader(path)
+
+
+def test_a_missing_journal_is_a_user_error(path: Path) -> None:
+    with pytest.raises(UserError, match="no journal at"):
+        JournalReader(path)
+
+
+def test_every_appended_event_survives_kill_9(path: Path) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+from kbopt.core.events import Opened
+from kbopt.store.journal import SqliteJournal
+journal = SqliteJournal.create(Path({str(path)!r}), "{{}}")
+for session in range(1, 100_000):
+    journal.append(Opened(session=session))
+    print(session, flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    reported = [int(next(process.stdout)) for _ in range(200)]
+    os.kill(process.pid, signal.SIGKILL)
+    reported += [int(line) for line in process.stdout.read().splitlines()]
+    process.wait()
+    process.stdout.close()
+    journal = SqliteJournal(path)
+    kept = [entry.event.session for entry in journal.entries() if isinstance(entry.event, Opened)]
+    assert kept[: len(reported)] == reported
+    journal.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_is_an_infrastructure_error_and_keeps_what_was_there(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    try:
+        journal = SqliteJournal.create(small / "journal.sqlite", "{}")
+        written = 0
+        with pytest.raises(InfraError, match="cannot write"):
+            for _ in range(1000):
+                journal.append(Ended(reason="x" * 10_000))
+                written += 1
+        assert len(list(journal.entries())) == written
+        journal.close()
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
