@@ -1,0 +1,216 @@
+"""The options that several commands share, and how they become configuration.
+
+Defaults are read from the configuration's own dataclasses, so that each stands in one place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from kbopt.config import BackendConfig, BackendName, Language, ProposerConfig, ProposerName
+from kbopt.core import codec
+from kbopt.core.errors import UserError, unknown_name
+from kbopt.core.settings import Algorithm, Budget, ScoreFunction, SearchSettings
+from kbopt.core.types import EvalProtocol, Precision, Task, TorchOps
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SETTINGS, PROTOCOL, BACKEND, PROPOSER = SearchSettings(), EvalProtocol(), BackendConfig(), ProposerConfig()
+
+
+class Name(click.ParamType):
+    """One of a fixed set of names; a wrong one is answered with the nearest."""
+
+    def __init__(self, kind: str, allowed: object) -> None:
+        self.name = kind
+        self.allowed = tuple(str(name) for name in get_args(allowed))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self.allowed:
+            self.fail(str(unknown_name(self.name, str(value), self.allowed)), param, ctx)
+        return str(value)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "|".join(self.allowed)
+
+
+class Models(click.ParamType):
+    """`name[:weight],...`, checked when the models are first needed."""
+
+    name = "NAME[:WEIGHT],..."
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several option decorators as one, in the order in which `--help` shows them."""
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+task_options = options(
+    click.option("--task", metavar="NAME", help="quick/gelu, matmul/9, level1/12, or a path to a .py file."),
+    click.option("--task-idx", type=click.IntRange(0, 15), help="Short for --task matmul/IDX."),
+    click.option(
+        "--kernelbench",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="KBOPT_KERNELBENCH",
+        help="A KernelBench checkout for level tasks; without it the Hugging Face dataset.",
+    ),
+)
+
+search_options = options(
+    click.option(
+        "--algorithm", type=Name("algorithm", Algorithm), default=SETTINGS.algorithm, show_default=True
+    ),
+    click.option(
+        "--num-steps",
+        type=click.IntRange(1),
+        default=SETTINGS.num_steps,
+        show_default=True,
+        help="Steps of the original's size: candidates x proposals each.",
+    ),
+    click.option(
+        "--num-candidates", type=click.IntRange(1), default=SETTINGS.num_candidates, show_default=True
+    ),
+    click.option(
+        "--num-proposals", type=click.IntRange(1), default=SETTINGS.num_proposals, show_default=True
+    ),
+    click.option(
+        "--epsilon",
+        type=click.FloatRange(0, 2),
+        default=SETTINGS.epsilon,
+        show_default=True,
+        help="Distance of embeddings under which a proposal counts as known (epsNet).",
+    ),
+    click.option(
+        "--score-function",
+        type=Name("score function", ScoreFunction),
+        default=SETTINGS.score_function,
+        show_default=True,
+    ),
+    click.option("--seed", type=click.IntRange(0), default=SETTINGS.seed, show_default=True),
+    click.option("--synchronous", is_flag=True, help="The original's steps with their barriers."),
+    click.option("--target-speedup", type=click.FloatRange(0), help="Stop once the best is surely above it."),
+)
+
+budget_options = options(
+    click.option("--max-evals", type=click.IntRange(1), help="Stop after so many evaluations."),
+    click.option("--max-usd", type=click.FloatRange(0), help="Stop after so many dollars for models."),
+    click.option("--max-tokens", type=click.IntRange(1), help="Stop after so many tokens."),
+    click.option(
+        "--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop after so many minutes."
+    ),
+)
+
+protocol_options = options(
+    click.option("--trials", type=click.IntRange(1), default=PROTOCOL.trials, help="Correctness checks."),
+    click.option("--timed", type=click.IntRange(10), default=PROTOCOL.timed, help="Timed calls."),
+    click.option("--precision", type=Name("precision", Precision), default=PROTOCOL.precision),
+    click.option(
+        "--torch-ops",
+        type=Name("choice", TorchOps),
+        default=PROTOCOL.torch_ops,
+        help="What becomes of candidates that compute with PyTorch's own operations.",
+    ),
+    click.option("--allow-tf32", is_flag=True, help="Let fp32 tasks use TF32, the reference too."),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(1),
+        default=PROTOCOL.timeout_s,
+        help="Seconds for check and timing of a candidate.",
+    ),
+)
+
+backend_options = options(
+    click.option("--backend", type=Name("backend", BackendName), default=BACKEND.name, show_default=True),
+    click.option(
+        "--device", default=BACKEND.device, show_default=True, help="Local backend: auto, cpu, cuda, cuda:1."
+    ),
+    click.option("--gpu", default=BACKEND.gpu, show_default=True, help="Modal backend: L4, L40S, H100, ..."),
+    click.option("--gpus", type=click.IntRange(1, 64), default=BACKEND.gpus, help="Modal: containers."),
+    click.option("--lane", default=BACKEND.lane, help="Modal: a name for containers of one's own."),
+    click.option(
+        "--warm-minutes", type=float, default=BACKEND.warm_minutes, help="Modal: kept warm after use."
+    ),
+    click.option(
+        "--start-timeout",
+        type=click.FloatRange(1),
+        default=BACKEND.start_timeout_s,
+        help="Modal: seconds to wait for a GPU.",
+    ),
+)
+
+proposer_options = options(
+    click.option("--proposer", type=Name("proposer", ProposerName), default=PROPOSER.name, show_default=True),
+    click.option(
+        "--model", "models", type=Models(), default=PROPOSER.models, help="LiteLLM names, with weights."
+    ),
+    click.option("--api-base", help="An OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1."),
+    click.option(
+        "--prompts",
+        type=click.Path(exists=True, file_okay=False),
+        help="A folder of prompt templates that replace kbopt's.",
+    ),
+    click.option("--language", type=Name("language", Language), help="What models write; default by device."),
+    click.option("--embedding-model", help="A LiteLLM embedding model for epsNet; default a local embedder."),
+)
+
+
+def find_task(task: str | None, task_idx: int | None, kernelbench: Path | None, default: str) -> Task:
+    """The task that the options name. Raises `UserError` where two of them disagree."""
+    from kbopt.tasks import load_task
+
+    if task is not None and task_idx is not None:
+        raise UserError(f"--task {task} and --task-idx {task_idx} both name a task: give one")
+    name = task or (f"matmul/{task_idx}" if task_idx is not None else default)
+    return load_task(name, kernelbench=kernelbench)
+
+
+def search_settings(given: dict[str, Any]) -> SearchSettings:
+    """Takes the search's and budget's options out of `given`."""
+    budget = Budget(
+        evaluations=given.pop("max_evals"),
+        usd=given.pop("max_usd"),
+        tokens=given.pop("max_tokens"),
+        minutes=given.pop("max_minutes"),
+    )
+    return replace(_taken(SETTINGS, given), budget=budget)
+
+
+def eval_protocol(given: dict[str, Any]) -> EvalProtocol:
+    """Takes the protocol's options out of `given`."""
+    return _taken(replace(PROTOCOL, timeout_s=given.pop("timeout")), given)
+
+
+def backend_config(given: dict[str, Any]) -> BackendConfig:
+    """Takes the backend's options out of `given`."""
+    name, wait_s = given.pop("backend"), given.pop("start_timeout")
+    return _taken(replace(BACKEND, name=name, start_timeout_s=wait_s), given)
+
+
+def proposer_config(given: dict[str, Any]) -> ProposerConfig:
+    """Takes the proposer's options out of `given`."""
+    return _taken(replace(PROPOSER, name=given.pop("proposer")), given)
+
+
+C = TypeVar("C", SearchSettings, EvalProtocol, BackendConfig, ProposerConfig)
+
+
+def _taken(config: C, given: dict[str, Any]) -> C:
+    named = [field.name for field in fields(config) if field.name in given and field.name != "name"]
+    return replace(config, **{name: given.pop(name) for name in named})
+
+
+def print_json(document: object) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(codec.encode(document), ensure_ascii=False))

@@ -1,0 +1,112 @@
+"""`kbopt run` and `kbopt resume`: one search, from start or from where it stands, to its table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kbopt.cli import INTERRUPTED
+from kbopt.cli import options as shared
+
+DEFAULT_TASK = "quick/gelu"
+
+output_options = shared.options(
+    click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else."),
+    click.option("--verbose", is_flag=True, help="Show every evaluation as it comes."),
+)
+
+
+@click.command()
+@shared.task_options
+@shared.search_options
+@shared.budget_options
+@shared.proposer_options
+@shared.backend_options
+@shared.protocol_options
+@click.option(
+    "--explorers", "--num-threads", type=click.IntRange(1, 1024), default=4, show_default=True,
+    help="Proposals made at the same time.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder; default runs/NAME.")
+@click.option("--run-name", help="The run's name; default from date, task, algorithm and seed.")
+@output_options
+def run(
+    task: str | None,
+    task_idx: int | None,
+    kernelbench: Path | None,
+    explorers: int,
+    out: Path | None,
+    run_name: str | None,
+    as_json: bool,
+    verbose: bool,
+    **given: Any,
+) -> None:
+    """Search for a faster kernel for one task.
+
+    Without options: task quick/gelu, kernels from kbopt's own seeds, this machine's device, two minutes.
+
+    \b
+    kbopt run --task quick/softmax --num-steps 20
+    kbopt run --task matmul/9 --proposer llm --model openai/gpt-5 --max-usd 5 --backend modal --gpu L40S
+    """
+    from kbopt import driver
+    from kbopt.config import RunConfig
+
+    config = RunConfig(
+        name=run_name or "",
+        task=shared.find_task(task, task_idx, kernelbench, DEFAULT_TASK),
+        settings=shared.search_settings(given),
+        protocol=shared.eval_protocol(given),
+        backend=shared.backend_config(given),
+        proposer=shared.proposer_config(given),
+        explorers=explorers,
+    )
+    if not config.name:
+        from dataclasses import replace
+
+        config = replace(config, name=out.name if out else driver.default_name(config))
+    folder = out or Path("runs") / config.name
+    driver.create(config, folder)
+    _drive_and_print(config, folder, as_json=as_json, verbose=verbose)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@output_options
+def resume(run: Path, as_json: bool, verbose: bool) -> None:
+    """Go on with the run in folder RUN after a crash, a kill or Ctrl-C.
+
+    Nothing is lost and nothing is evaluated twice: the journal is replayed, and what had been proposed but
+    not measured is measured first.
+    """
+    from kbopt import driver
+
+    _drive_and_print(driver.load(run), run, as_json=as_json, verbose=verbose)
+
+
+def _drive_and_print(config: Any, folder: Path, *, as_json: bool, verbose: bool) -> None:
+    from rich.console import Console
+
+    from kbopt import driver
+    from kbopt.finish import finish, print_result, run_document
+    from kbopt.reporting.terminal import ProgressView
+
+    console = Console(stderr=True)
+    interrupted = False
+    try:
+        with ProgressView(console) as view:
+            driver.drive(config, folder, view)
+    except driver.Interrupted:
+        interrupted = True
+    finally:
+        result = finish(config, folder)
+        if as_json:
+            shared.print_json(run_document(result))
+        else:
+            print_result(result, Console())
+    if interrupted:
+        click.echo(f"stopped; go on with: kbopt resume {folder}", err=True)
+        sys.exit(INTERRUPTED)

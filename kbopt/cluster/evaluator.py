@@ -1,0 +1,190 @@
+"""The one evaluator: joins duplicates, keeps results, batches, and shares the device fairly.
+
+`EvaluationQueue` is plain asyncio and knows no Ray; `EvaluatorActor` is its shell. Infrastructure
+failures are retried here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kbopt.cluster.messages import Answer, EvaluatorStatus
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.events import InfraFailed
+from kbopt.core.ports import Backend, BackendStatus
+from kbopt.core.types import EvalRequest, Result
+from kbopt.store.cache import EvaluationCache, request_key
+
+FILL_S = 0.003
+"""How long a batch that is not full waits for company before it goes to the device."""
+
+RETRY_DELAYS_S = (0.5, 2.0, 8.0, 30.0)
+"""Pauses before the second and later attempts of a batch that the infrastructure lost."""
+
+
+@dataclass(eq=False, slots=True)
+class _Pending:
+    search: str
+    key: str
+    request: EvalRequest
+    answer: asyncio.Future[Answer]
+    queued_at: float = field(default_factory=time.monotonic)
+
+
+class EvaluationQueue:
+    """Answers requests from many searches with one backend.
+
+    A request that equals one in flight waits for the same answer; one that was answered before comes
+    from the cache. A result is committed to the cache before anyone hears of it.
+    """
+
+    def __init__(
+        self, backend: Backend, cache: EvaluationCache, *, retry_delays_s: tuple[float, ...] = RETRY_DELAYS_S
+    ) -> None:
+        self._backend = backend
+        self._cache = cache
+        self._retry_delays_s = retry_delays_s
+        self._waiting: dict[str, deque[_Pending]] = {}
+        self._in_flight: Counter[str] = Counter()
+        self._by_key: dict[str, asyncio.Future[Answer]] = {}
+        self._batches: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[BackendStatus] | None = None
+        self._evaluations = self._cached = self._joined = 0
+        self._device_s = 0.0
+        self._started = time.monotonic()
+
+    async def open(self) -> BackendStatus:
+        """Start or find the device, once. After a `UserError` or `InfraError` a later call tries again."""
+        if self._opening is None or (self._opening.done() and self._opening.exception()):
+            self._opening = asyncio.create_task(self._backend.open())
+        return await asyncio.shield(self._opening)
+
+    async def evaluate(self, search: str, request: EvalRequest) -> Answer:
+        """The answer for `request`, measured at most once however many ask.
+
+        Raises `InfraError` when all attempts were lost, `UserError` when the task cannot be scored.
+        """
+        key = request_key(request, (await self.open()).device)
+        known = self._cache.get(key)
+        if known is not None:
+            self._cached += 1
+            return Answer(result=known, cached=True)
+        answer = self._by_key.get(key)
+        if answer is not None:
+            self._joined += 1
+            joined = await asyncio.shield(answer)
+            return Answer(result=joined.result, cached=True)
+        pending = _Pending(search, key, request, asyncio.get_running_loop().create_future())
+        self._by_key[key] = pending.answer
+        self._waiting.setdefault(search, deque()).append(pending)
+        self._wake.set()
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._run())
+        return await asyncio.shield(pending.answer)
+
+    async def status(self) -> EvaluatorStatus:
+        return EvaluatorStatus(
+            backend=await self._backend.status(),
+            queue_length=sum(map(len, self._waiting.values())),
+            in_flight=self._in_flight.total(),
+            evaluations=self._evaluations,
+            cached=self._cached,
+            joined=self._joined,
+            device_s=self._device_s,
+            uptime_s=time.monotonic() - self._started,
+        )
+
+    async def close(self) -> None:
+        tasks = [*self._batches, *([self._pump] if self._pump else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._backend.close()
+        self._cache.close()
+
+    async def _run(self) -> None:
+        while True:
+            if not self._waiting or len(self._batches) >= self._backend.max_in_flight:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            if sum(map(len, self._waiting.values())) < self._backend.max_batch:
+                await asyncio.sleep(FILL_S)
+            batch = self._take()
+            task = asyncio.create_task(self._answer(batch))
+            self._batches.add(task)
+            task.add_done_callback(self._batch_done)
+
+    def _batch_done(self, task: asyncio.Task[None]) -> None:
+        self._batches.discard(task)
+        self._wake.set()
+
+    def _take(self) -> list[_Pending]:
+        """The next batch: one request at a time from the search with the least in flight."""
+        batch: list[_Pending] = []
+        while self._waiting and len(batch) < self._backend.max_batch:
+            search = min(
+                self._waiting, key=lambda name: (self._in_flight[name], self._waiting[name][0].queued_at)
+            )
+            batch.append(self._waiting[search].popleft())
+            self._in_flight[search] += 1
+            if not self._waiting[search]:
+                del self._waiting[search]
+        return batch
+
+    async def _answer(self, batch: list[_Pending]) -> None:
+        try:
+            results, failures = await self._attempt(batch)
+            self._cache.put({pending.key: result for pending, result in zip(batch, results, strict=True)})
+        except UserError as error:
+            if len(batch) > 1:  # one task's fault must not fail the others of the batch
+                await asyncio.gather(*(self._answer([pending]) for pending in batch))
+            else:
+                batch[0].answer.set_exception(error)
+                self._settle(batch)
+            return
+        except InfraError as error:
+            for pending in batch:
+                pending.answer.set_exception(error)
+            self._settle(batch)
+            return
+        self._evaluations += len(batch)
+        for pending, result in zip(batch, results, strict=True):
+            self._device_s += result.device_s
+            pending.answer.set_result(Answer(result=result, cached=False, failures=failures))
+        self._settle(batch)
+
+    def _settle(self, batch: list[_Pending]) -> None:
+        for pending in batch:
+            self._in_flight[pending.search] -= 1
+            self._by_key.pop(pending.key, None)
+
+    async def _attempt(self, batch: list[_Pending]) -> tuple[list[Result], tuple[InfraFailed, ...]]:
+        failures: list[InfraFailed] = []
+        requests = [pending.request for pending in batch]
+        for delay_s in (*self._retry_delays_s, None):
+            try:
+                results = await self._backend.evaluate(requests)
+            except InfraError as error:
+                failed = InfraFailed(what="evaluation", reason=str(error), attempt=len(failures) + 1)
+                failures.append(failed)
+                if delay_s is None:
+                    raise InfraError(f"{error} (given up after {len(failures)} attempts)") from error
+                await asyncio.sleep(delay_s)
+            else:
+                return results, tuple(failures)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+class EvaluatorActor(EvaluationQueue):
+    """The queue as a Ray actor: the backend and the cache are built in the actor's own process."""
+
+    def __init__(self, make_backend: Callable[[], Backend], cache: Path) -> None:
+        super().__init__(make_backend(), EvaluationCache(cache))

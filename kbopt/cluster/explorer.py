@@ -1,0 +1,100 @@
+"""An explorer: coroutines that lease a brief, let a proposer answer it, and hand the answer in."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+import uuid
+from collections.abc import Awaitable, Mapping
+from typing import Protocol
+
+from kbopt.cluster.messages import Factories, Failure, Idle, Lease, SearchSpec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.ports import Proposer, Summarizer
+from kbopt.core.search import SummaryRequest
+from kbopt.core.types import Candidate, NoProposal, Usage
+
+SILENCE_S = 60.0
+"""An explorer whose coordinator has been silent for this long stops by itself."""
+
+
+class CoordinatorLink(Protocol):
+    """The coordinator as an explorer reaches it, over Ray or in the same process."""
+
+    def lease(self, index: int, incarnation: str) -> Awaitable[Lease | Idle]: ...
+    def submit(self, search: str, candidate: Candidate) -> Awaitable[None]: ...
+    def decline(self, search: str, brief: str, answer: NoProposal) -> Awaitable[None]: ...
+    def summarized(self, search: str, text: str, usage: tuple[Usage, ...]) -> Awaitable[None]: ...
+    def gave_up(self, search: str, failure: Failure) -> Awaitable[None]: ...
+
+
+class Explorer:
+    """Runs `loops` coroutines against one coordinator until it has no more work or falls silent.
+
+    Proposers are built once for each search, in this process.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        coordinator: CoordinatorLink,
+        specs: Mapping[str, SearchSpec],
+        factories: Factories,
+        loops: int,
+    ) -> None:
+        self._index = index
+        self._coordinator = coordinator
+        self._specs = specs
+        self._factories = factories
+        self._loops = loops
+        self._incarnation = uuid.uuid4().hex
+        self._proposers: dict[str, Proposer] = {}
+        self._summarizers: dict[str, Summarizer] = {}
+
+    async def run(self) -> None:
+        """Returns when the coordinator has finished. Raises TimeoutError when it fell silent."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._loops):
+                group.create_task(self._loop())
+
+    async def _loop(self) -> None:
+        while True:
+            async with asyncio.timeout(SILENCE_S):
+                lease = await self._coordinator.lease(self._index, self._incarnation)
+            if isinstance(lease, Lease):
+                await self._work(lease)
+            elif lease.finished:
+                return
+
+    async def _work(self, lease: Lease) -> None:
+        try:
+            if isinstance(lease.work, SummaryRequest):
+                summarizer = self._summarizer(lease.search)
+                text, usage = await summarizer.summarize(lease.work.trials, lease.work.previous)
+                await self._coordinator.summarized(lease.search, text, usage)
+                return
+            answer = await self._proposer(lease.search).propose(lease.work)
+        except UserError as error:
+            await self._coordinator.gave_up(lease.search, Failure(kind="user", message=str(error)))
+        except InfraError as error:
+            await self._coordinator.gave_up(lease.search, Failure(kind="infra", message=str(error)))
+        except Exception:
+            # A fault of kbopt or of a user's proposer: the run must end with it on the screen.
+            trace = traceback.format_exc()
+            await self._coordinator.gave_up(lease.search, Failure(kind="infra", message=trace))
+            raise
+        else:
+            if isinstance(answer, NoProposal):
+                await self._coordinator.decline(lease.search, lease.work.id, answer)
+            else:
+                await self._coordinator.submit(lease.search, answer)
+
+    def _proposer(self, search: str) -> Proposer:
+        if search not in self._proposers:
+            self._proposers[search] = self._factories.proposer(self._specs[search])
+        return self._proposers[search]
+
+    def _summarizer(self, search: str) -> Summarizer:
+        if search not in self._summarizers:
+            self._summarizers[search] = self._factories.summarizer(self._specs[search])
+        return self._summarizers[search]

@@ -1,0 +1,111 @@
+"""What the actors say to each other and to the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kbopt.core.events import InfraFailed
+from kbopt.core.ports import Backend, BackendStatus, Embedder, Proposer, Summarizer
+from kbopt.core.search import Progress, SummaryRequest
+from kbopt.core.settings import SearchSettings
+from kbopt.core.types import Brief, EvalProtocol, Result, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSpec:
+    """One search of a sweep. `folder` holds its journal, which exists before the actors start."""
+
+    name: str
+    folder: Path
+    task: Task
+    settings: SearchSettings
+    protocol: EvalProtocol
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal.sqlite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factories:
+    """How the actors build their parts, each in its own process. Composed in `kbopt.config`."""
+
+    backend: Callable[[], Backend]
+    proposer: Callable[[SearchSpec], Proposer]
+    summarizer: Callable[[SearchSpec], Summarizer]
+    embedder: Callable[[SearchSpec], Embedder]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The evaluator's answer. `failures` are the attempts that the infrastructure lost before it."""
+
+    result: Result
+    cached: bool
+    failures: tuple[InfraFailed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Work for one explorer coroutine: a brief to answer, or a summary to write."""
+
+    search: str
+    work: Brief | SummaryRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """No work now. `finished` once there will be none."""
+
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatorStatus:
+    """The evaluator since its process began. `device_s` sums what the device spent on models."""
+
+    backend: BackendStatus
+    queue_length: int
+    in_flight: int
+    evaluations: int
+    cached: int
+    joined: int
+    device_s: float
+    uptime_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a search cannot go on: the user must act (`user`), or a machine gave up (`infra`)."""
+
+    kind: Literal["user", "infra"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchStatus:
+    """One search as the progress view shows it. `elapsed_s` counts earlier sessions too."""
+
+    name: str
+    task: str
+    algorithm: str
+    seed: int
+    progress: Progress
+    elapsed_s: float
+    device_s: float
+    best_speedup: float | None
+    best_ci: tuple[float, float] | None
+    ended: str | None
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorStatus:
+    """All searches of a coordinator. `finished` once each has ended or failed."""
+
+    searches: tuple[SearchStatus, ...]
+    explorers: int
+    finished: bool

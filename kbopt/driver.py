@@ -1,0 +1,139 @@
+"""One search from its folder: create it, run it with live progress, go on with it, finish it.
+
+A run's folder holds `journal.sqlite` (everything), `evaluations.sqlite` (results by content),
+`best.py`, `report.html`, and `transcripts/` where a language model was asked.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, Failure, SearchStatus
+from kbopt.cluster.session import ClusterSettings, Session
+from kbopt.config import RunConfig, check, factories, search_spec
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.reporting.terminal import ProgressSnapshot, ProgressView
+from kbopt.store.journal import JournalReader, SqliteJournal
+
+POLL_S = 0.5
+
+Follow = Callable[[Path], None]
+"""Called with the run's folder every `POLL_S` seconds, for example to log what the journal gained."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted(Exception):
+    """The user pressed Ctrl-C; everything measured is in `folder`."""
+
+    folder: Path
+
+
+def default_name(config: RunConfig) -> str:
+    """A readable, unused name: `20261123-224800-quick-gelu-PS-s0`."""
+    task = re.sub(r"[^A-Za-z0-9]+", "-", Path(config.task.name).stem if "." in config.task.name else config.task.name)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return f"{stamp}-{task.strip('-')}-{config.settings.algorithm}-s{config.settings.seed}"
+
+
+def create(config: RunConfig, folder: Path) -> None:
+    """Check `config` and make the run's folder. Raises `UserError`; nothing there is overwritten."""
+    check(config)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "journal.sqlite").exists():
+        raise UserError(f"{folder} exists and is not empty. Choose another --out.")
+    SqliteJournal.create(folder / "journal.sqlite", codec.dumps(config)).close()
+
+
+def load(folder: Path) -> RunConfig:
+    """The configuration of the run in `folder`."""
+    with JournalReader(folder / "journal.sqlite") as journal:
+        return codec.loads(RunConfig, journal.config)
+
+
+def drive(config: RunConfig, folder: Path, view: ProgressView, follow: Follow | None = None) -> None:
+    """Run the search in `folder` to its end, from wherever its journal stands.
+
+    Raises `UserError` or `InfraError` for what stopped it early, `Interrupted` after Ctrl-C; what was
+    measured until then is in the folder.
+    """
+    spec = search_spec(config, folder.resolve())
+    cluster = ClusterSettings(explorers=config.explorers)
+    cache = folder.resolve() / "evaluations.sqlite"
+    with Session(config.name, (spec,), factories(config), cache, cluster) as session:
+        try:
+            session.open_device(lambda evaluator: view.update(_opening(config, evaluator)))
+            failure = _watch(session, config, view, follow, folder)
+        except KeyboardInterrupt:
+            with suppress(InfraError):  # a second Ctrl-C or a dead actor: the journal is whole anyway
+                session.stop("interrupted", end=False)
+            raise Interrupted(folder=folder) from None
+        session.stop("done", end=False)
+    if failure is not None:
+        raise (UserError if failure.kind == "user" else InfraError)(failure.message)
+
+
+def _watch(
+    session: Session, config: RunConfig, view: ProgressView, follow: Follow | None, folder: Path
+) -> Failure | None:
+    while True:
+        status = session.status()
+        evaluator = session.evaluator_status()
+        view.update(snapshot(config, status.searches[0], evaluator))
+        if follow:
+            follow(folder)
+        if status.finished:
+            return status.searches[0].failure
+        time.sleep(POLL_S)
+
+
+def snapshot(config: RunConfig, search: SearchStatus, evaluator: EvaluatorStatus) -> ProgressSnapshot:
+    """What the progress view shows of a search."""
+    progress, budget = search.progress, config.settings.budget
+    return ProgressSnapshot(
+        run=search.name,
+        task=search.task,
+        algorithm=search.algorithm,
+        elapsed_s=search.elapsed_s,
+        proposals=progress.proposals,
+        max_proposals=config.settings.num_total_proposals,
+        evaluations=progress.evaluations,
+        max_evaluations=budget.evaluations,
+        best_speedup=search.best_speedup,
+        best_ci=search.best_ci,
+        by_outcome=progress.by_outcome,
+        busy_fraction=search.device_s / search.elapsed_s if search.elapsed_s else 0.0,
+        backend_state=evaluator.backend.state,
+        backend_detail=evaluator.backend.detail,
+        queue_length=evaluator.queue_length,
+        usd=progress.usd,
+        tokens=progress.tokens,
+        max_usd=budget.usd,
+        max_tokens=budget.tokens,
+        max_minutes=budget.minutes,
+    )
+
+
+def _opening(config: RunConfig, evaluator: EvaluatorStatus) -> ProgressSnapshot:
+    """The view while the device is being started: nothing has been asked yet."""
+    return ProgressSnapshot(
+        run=config.name,
+        task=config.task.name,
+        algorithm=config.settings.algorithm,
+        elapsed_s=evaluator.uptime_s,
+        proposals=0,
+        evaluations=0,
+        max_evaluations=config.settings.budget.evaluations,
+        best_speedup=None,
+        best_ci=None,
+        by_outcome={},
+        busy_fraction=0.0,
+        backend_state=evaluator.backend.state,
+        backend_detail=evaluator.backend.detail,
+    )
+
+
