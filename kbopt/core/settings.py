@@ -7,6 +7,7 @@ from typing import Literal
 
 Algorithm = Literal["PS", "PS_Summarizer", "PS_epsNet", "PS_epsNet_Summarizer", "best_of_n", "random"]
 ScoreFunction = Literal["mean", "ucb", "lcb"]
+Ties = Literal["newest", "oldest"]
 
 DEFAULT_EPSILON = 0.1
 """L2 distance between unit embeddings; 0.1 is a cosine of 0.995. See docs/decisions on the choice."""
@@ -34,7 +35,9 @@ class SearchSettings:
     which a proposal counts as known. `memory_size` bounds the ranked memory to the exact top k.
     `remeasure_share` is the largest share of the evaluations spent on measuring contenders for the best
     again. `target_speedup` ends the search early once the best kernel's interval lies above it.
-    `synchronous` reproduces the original step by step, with its barriers and re-evaluations.
+    `synchronous` reproduces the original step by step, with its barriers and re-evaluations. `ties`
+    says which of two candidates of equal priority goes first. `refinement` lets a bandit ask for
+    variations of a parent's `# tune:` comments instead of new proposals, by what paid off.
     """
 
     algorithm: Algorithm = "PS"
@@ -46,9 +49,11 @@ class SearchSettings:
     epsilon: float = DEFAULT_EPSILON
     exploration: float = 1.0
     memory_size: int = 1000
-    remeasure_share: float = 0.2
+    remeasure_share: float = 0.15
     target_speedup: float | None = None
     synchronous: bool = False
+    ties: Ties = "newest"
+    refinement: bool = False
     seed: int = 0
     budget: Budget = Budget()
 

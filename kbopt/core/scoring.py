@@ -1,0 +1,106 @@
+"""What a result is worth, and how sure one may be of it.
+
+The search maximizes speedup: median reference time over median kernel time. A kernel that does not
+work is worth 0, the same as one that is infinitely slow. Failures of machines have no score at all:
+they are `InfraError`s and never reach the search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kbopt.core.types import Measured, Outcome, Trial
+
+BOOTSTRAP_RESAMPLES = 1000
+CONFIDENCE = 0.95
+
+
+def score(outcome: Outcome) -> float:
+    """The speedup of a measured kernel, 0.0 of any other."""
+    return outcome.speedup if isinstance(outcome, Measured) else 0.0
+
+
+def mean_score(trial: Trial) -> float:
+    """The mean score over all measurements of a candidate."""
+    return sum(score(result.outcome) for result in trial.results) / len(trial.results)
+
+
+def score_interval(trial: Trial) -> tuple[float, float]:
+    """Where the speedup lies according to all measurements: the mean ends of their 95 % intervals.
+
+    A measurement that failed contributes (0, 0). Averaging the ends does not narrow the interval as
+    repeats are added: it stays an honest bound where sessions differ by more than their own noise.
+    """
+    ends = [r.outcome.speedup_ci if isinstance(r.outcome, Measured) else (0.0, 0.0) for r in trial.results]
+    return sum(low for low, _ in ends) / len(ends), sum(high for _, high in ends) / len(ends)
+
+
+def speedup(kernel_ms: Sequence[float], reference_ms: Sequence[float]) -> float:
+    """median(reference_ms) / median(kernel_ms). The kernel's times must be positive."""
+    return float(np.median(reference_ms) / np.median(kernel_ms))
+
+
+def speedup_interval(
+    kernel_ms: Sequence[float],
+    reference_ms: Sequence[float],
+    *,
+    seed: int = 0,
+    resamples: int = BOOTSTRAP_RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of `speedup`, both sides resampled independently."""
+    rng = np.random.default_rng(seed)
+    ratios = _resampled_medians(reference_ms, rng, resamples) / _resampled_medians(kernel_ms, rng, resamples)
+    return _middle(ratios, confidence)
+
+
+def mean_interval(
+    values: Sequence[float],
+    *,
+    seed: int = 0,
+    resamples: int = BOOTSTRAP_RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of the mean, as for a figure over several seeds."""
+    sample = np.asarray(values, dtype=np.float64)
+    picks = np.random.default_rng(seed).integers(len(sample), size=(resamples, len(sample)))
+    return _middle(sample[picks].mean(axis=1), confidence)
+
+
+def fast_p(speedups: Sequence[float], p: float) -> float:
+    """The share of tasks that are correct and more than `p` times as fast as the reference.
+
+    KernelBench's metric: a task that was not solved has the speedup 0.0 here and counts in the
+    denominator, so `fast_p(s, 0.0)` is the share of correct ones.
+    """
+    if not speedups:
+        raise ValueError("fast_p of no tasks is not defined; pass one speedup per task, 0.0 where unsolved")
+    return sum(value > p for value in speedups) / len(speedups)
+
+
+def geometric_mean(speedups: Sequence[float]) -> float:
+    """exp(mean(log(s))). Every value must be positive: leave unsolved tasks out and say how many."""
+    if not speedups or min(speedups) <= 0.0:
+        raise ValueError(f"the geometric mean needs positive values, not {list(speedups)[:10]}")
+    return float(np.exp(np.mean(np.log(speedups))))
+
+
+def best_so_far(scores: Sequence[float]) -> tuple[float, ...]:
+    """The running maximum: element i is the best of the first i + 1 scores."""
+    return tuple(float(value) for value in np.maximum.accumulate(scores)) if scores else ()
+
+
+def _resampled_medians(
+    values: Sequence[float], rng: np.random.Generator, resamples: int
+) -> NDArray[np.float64]:
+    sample = np.asarray(values, dtype=np.float64)
+    return np.median(sample[rng.integers(len(sample), size=(resamples, len(sample)))], axis=1)
+
+
+def _middle(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return float(low), float(high)

@@ -1,0 +1,353 @@
+"""The search: ask for briefs, tell results, in any order and from any number of explorers.
+
+Whatever happens is an event. A live method records its event in the journal and then applies it;
+`replay` applies the same events without recording, so a resumed search equals the one that was killed.
+Whom to improve next is decided in `kbopt.core.freerun` (asynchronous, the default) or
+`kbopt.core.stepwise` (`--synchronous`); how promising a candidate is, in `kbopt.core.memory.priority`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kbopt.core.bandit import Action, Bandit, has_tunables
+from kbopt.core.embedding import LocalEmbedder
+from kbopt.core.epsilon_net import EpsilonNet
+from kbopt.core.events import (
+    Asked,
+    Dropped,
+    Ended,
+    Evaluated,
+    Event,
+    ProposalFailed,
+    Proposed,
+    RemeasureAsked,
+    Summarized,
+)
+from kbopt.core.freerun import FreeRun
+from kbopt.core.ports import Embedder, Journal
+from kbopt.core.scoring import mean_score, score_interval
+from kbopt.core.settings import SearchSettings
+from kbopt.core.stepwise import Stepwise
+from kbopt.core.strategy import Strategy
+from kbopt.core.tally import Progress, Tally
+from kbopt.core.types import Brief, Candidate, NoProposal, Result, Task, Trial, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """There is nothing to propose until something in flight comes back."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """The search is over; nothing is in flight."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A source to be evaluated now; `repeat` > 0 for one that was measured before."""
+
+    candidate: Candidate
+    repeat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryRequest:
+    """Recommendations are wanted: from `trials`, the best and the newest failures, merged with `previous`."""
+
+    trials: tuple[Trial, ...]
+    previous: str
+    memory_version: int
+
+
+NUM_SUMMARY_TRIALS = 8
+"""How many of the best, and how many of the newest failures, a summary is made from."""
+
+
+class Search:
+    """One search over one task. Not thread-safe; call it from one thread or event loop.
+
+    Without an `embedder` the local one is used, where the algorithm has an epsilon-net at all.
+    """
+
+    def __init__(
+        self, *, task: Task, settings: SearchSettings, journal: Journal, embedder: Embedder | None = None
+    ) -> None:
+        self._task = task
+        self._settings = settings
+        self._journal = journal
+        self._trials: dict[str, Trial] = {}
+        self._tally = Tally()
+        self._bandit = Bandit()
+        self._actions: dict[str, Action] = {}
+        self._outstanding: dict[str, Brief] = {}
+        self._proposed: dict[str, Candidate] = {}
+        self._pending: dict[tuple[str, int], Ready] = {}
+        self._ready: dict[tuple[str, int], Ready] = {}
+        self._failures: list[str] = []
+        self._summaries: list[Summarized] = []
+        self._summary_version: int | None = None
+        self._ended: str | None = None
+        net = EpsilonNet(embedder or LocalEmbedder(), settings.epsilon) if settings.uses_epsilon_net else None
+        strategy = Stepwise if settings.synchronous else FreeRun
+        self._strategy: Strategy = strategy(settings, self._trials, net)
+
+    # What the explorers and the evaluator call.
+
+    def ask(self, *, elapsed_s: float = 0.0) -> Brief | Wait | Done:
+        """The next brief. `elapsed_s` is how long the search has run, for the budget of minutes.
+
+        A budget of evaluations is never exceeded, the other budgets by no more than what is in flight.
+        """
+        self._decide()
+        reason = self._ended or self._exhausted(elapsed_s)
+        if reason and not self._in_flight:
+            self.end(reason)
+        if reason:
+            return Wait(reason=reason) if self._in_flight else Done(reason=reason)
+        number = self._tally.asked + 1
+        seed = _seed(self._settings.seed, number)
+        choice = self._strategy.choose(seed)
+        if isinstance(choice, str):
+            return Wait(reason=choice)
+        brief = f"c{number:06d}"
+        self._record(
+            Asked(
+                brief=brief,
+                parent=choice.parent,
+                exemplars=choice.exemplars,
+                summary_version=len(self._summaries),
+                seed=seed,
+                memory_version=self._tally.results,
+                action=self._action(choice.parent, seed),
+            )
+        )
+        return self._outstanding[brief]
+
+    def outstanding(self) -> tuple[Brief, ...]:
+        """Briefs without an answer, oldest first, equal to what `ask` returned."""
+        return tuple(self._outstanding.values())
+
+    def propose(self, candidate: Candidate) -> None:
+        """Answer the brief `candidate.id` with a source. Ignored if the brief has an answer already."""
+        if self._unanswered(candidate.id):
+            self._record(Proposed(candidate=candidate))
+            self._decide()
+
+    def fail(self, brief_id: str, answer: NoProposal) -> None:
+        """Answer a brief with nothing. Ignored if the brief has an answer already."""
+        if self._unanswered(brief_id):
+            self._record(ProposalFailed(brief=brief_id, reason=answer.reason, usage=answer.usage))
+            self._decide()
+
+    def take_ready(self) -> tuple[Ready, ...]:
+        """What is to be evaluated now, each once; after a replay, whatever has no result yet."""
+        self._decide()
+        ready, self._ready = tuple(self._ready.values()), {}
+        return ready
+
+    def tell(self, candidate_id: str, result: Result, *, repeat: int = 0, cached: bool = False) -> None:
+        """Take a result, in any order. Ignored if this measurement has a result already."""
+        if candidate_id not in self._proposed:
+            raise ValueError(f"{candidate_id!r} was never proposed to this search of {self._task.name}")
+        if (candidate_id, repeat) in self._pending:
+            self._record(Evaluated(candidate=candidate_id, result=result, repeat=repeat, cached=cached))
+            self._decide()
+
+    def summary_due(self) -> SummaryRequest | None:
+        """A request for a summary, once per step's worth of results; none while one is being made."""
+        version, step = self._tally.results, self._settings.num_candidates * self._settings.num_proposals
+        last = self._summaries[-1].memory_version if self._summaries else 0
+        if not self._settings.uses_summarizer or self._summary_version is not None or version - last < step:
+            return None
+        self._summary_version = version
+        failures = tuple(self._trials[key] for key in self._failures[-NUM_SUMMARY_TRIALS:])
+        best = tuple(trial for trial in self.top(NUM_SUMMARY_TRIALS) if mean_score(trial) > 0.0)
+        return SummaryRequest(trials=best + failures, previous=self._summary(), memory_version=version)
+
+    def summarized(self, text: str, usage: tuple[Usage, ...]) -> None:
+        """Answer the last `summary_due`; a summarizer that failed answers with the previous text."""
+        if self._summary_version is None:
+            raise ValueError("no summary was asked for; call summary_due() first")
+        self._record(Summarized(text=text, memory_version=self._summary_version, usage=usage))
+
+    def end(self, reason: str) -> None:
+        """Stop asking. Results in flight are still taken."""
+        if self._ended is None:
+            self._record(Ended(reason=reason))
+            self._decide()
+
+    # What can be read at any time.
+
+    @property
+    def best(self) -> Trial | None:
+        """The working kernel with the highest mean score so far."""
+        return self._trials[self._strategy.best] if self._strategy.best else None
+
+    @property
+    def ended(self) -> str | None:
+        return self._ended
+
+    @property
+    def progress(self) -> Progress:
+        best = self.best
+        return self._tally.progress(
+            best_speedup=mean_score(best) if best else None, in_flight=self._in_flight
+        )
+
+    def top(self, k: int) -> tuple[Trial, ...]:
+        """The `k` candidates with the highest mean scores, best first; fewer where there are fewer."""
+        return self._strategy.top(k)
+
+    # Events: the only place where state changes.
+
+    def replay(self, events: Iterable[Event]) -> None:
+        """Apply what a journal holds, before anything else is called. Records nothing."""
+        for event in events:
+            self.apply(event)
+
+    def apply(self, event: Event) -> None:
+        """Change the state as `event` says. Events of machines (`BackendStarted`, ...) change nothing."""
+        if self._strategy.undecided() and not isinstance(event, Dropped):
+            self._admit()
+        match event:
+            case Asked():
+                self._tally.asked += 1
+                self._outstanding[event.brief] = self._brief(event)
+                self._actions[event.brief] = event.action
+            case Proposed():
+                del self._outstanding[event.candidate.id]
+                self._proposed[event.candidate.id] = event.candidate
+                self._tally.proposals += 1
+                self._tally.pay(event.candidate.usage)
+            case ProposalFailed():
+                del self._outstanding[event.brief]
+                self._tally.proposals += 1
+                self._tally.proposal_failures += 1
+                self._tally.pay(event.usage)
+            case Dropped():
+                self._tally.dropped += 1
+            case RemeasureAsked():
+                self._make_ready(self._proposed[event.candidate], event.repeat)
+            case Evaluated():
+                self._take_result(event)
+            case Summarized():
+                self._summaries.append(event)
+                self._summary_version = None
+                self._tally.pay(event.usage)
+            case Ended():
+                self._ended = event.reason
+        self._strategy.apply(event)
+
+    def _record(self, event: Event) -> None:
+        self._journal.append(event)
+        self.apply(event)
+
+    def _decide(self) -> None:
+        """Record the decisions that are due: proposals to drop, measurements to repeat."""
+        if self._strategy.undecided():
+            for drop in tuple(self._strategy.drops()):
+                self._record(drop)
+            self._admit()
+        while self._may_evaluate():
+            again = self._strategy.remeasure(allowed=self._may_remeasure())
+            if again is None:
+                break
+            self._record(again)
+
+    def _admit(self) -> None:
+        for candidate in self._strategy.admit():
+            self._make_ready(candidate, 0)
+
+    def _make_ready(self, candidate: Candidate, repeat: int) -> None:
+        ready = Ready(candidate=candidate, repeat=repeat)
+        self._pending[candidate.id, repeat] = self._ready[candidate.id, repeat] = ready
+
+    def _take_result(self, event: Evaluated) -> None:
+        key = (event.candidate, event.repeat)
+        del self._pending[key]
+        self._ready.pop(key, None)
+        candidate = self._proposed[event.candidate]
+        known = self._trials.get(event.candidate)
+        results = (*known.results, event.result) if known else (event.result,)
+        trial = self._trials[event.candidate] = Trial(candidate=candidate, results=results)
+        self._tally.count_result(
+            event.result,
+            repeat=event.repeat,
+            cached=event.cached,
+            memory_version=candidate.memory_version,
+        )
+        if event.repeat == 0:
+            if mean_score(trial) == 0.0:
+                self._failures.append(event.candidate)
+            if candidate.parent is not None:
+                gained = mean_score(trial) > mean_score(self._trials[candidate.parent])
+                self._bandit.learn(self._actions[event.candidate], paid_off=gained)
+
+    # Small questions.
+
+    @property
+    def _in_flight(self) -> int:
+        return len(self._outstanding) + len(self._pending)
+
+    def _exhausted(self, elapsed_s: float) -> str | None:
+        """Why no further brief may be written, None if one may."""
+        limits = self._settings.budget
+        total = self._settings.num_total_proposals
+        if self._tally.asked - self._strategy.num_first_kernels >= total:
+            return f"all {total} proposals were asked for"
+        if not self._may_evaluate():
+            return f"the budget of {limits.evaluations} evaluations is used"
+        target, best = self._settings.target_speedup, self.best
+        if target is not None and best is not None and score_interval(best)[0] > target:
+            return f"the best kernel is more than {target:g} times as fast as the reference"
+        return self._tally.exhausted(limits, elapsed_s=elapsed_s)
+
+    def _may_evaluate(self) -> bool:
+        """True if the budget has an evaluation left besides those that are in flight."""
+        limit = self._settings.budget.evaluations
+        committed = self._tally.evaluations + self._in_flight + self._strategy.num_waiting
+        return self._ended is None and (limit is None or committed < limit)
+
+    def _may_remeasure(self) -> bool:
+        share = self._settings.remeasure_share
+        return self._tally.remeasurements + 1 <= share * (self._tally.evaluations + 1)
+
+    def _action(self, parent: str | None, seed: int) -> Action:
+        if not self._settings.refinement or parent is None:
+            return "propose"
+        return self._bandit.choose(seed) if has_tunables(self._proposed[parent].source) else "propose"
+
+    def _brief(self, asked: Asked) -> Brief:
+        return Brief(
+            id=asked.brief,
+            task=self._task,
+            parent=self._trials[asked.parent] if asked.parent else None,
+            exemplars=tuple(self._trials[key] for key in asked.exemplars),
+            summary=self._summary(asked.summary_version),
+            seed=asked.seed,
+            memory_version=asked.memory_version,
+            action=asked.action,
+        )
+
+    def _summary(self, version: int | None = None) -> str:
+        made = self._summaries[:version]
+        return made[-1].text if made else ""
+
+    def _unanswered(self, brief_id: str) -> bool:
+        if brief_id not in self._actions:
+            raise ValueError(f"{brief_id!r} is not a brief of this search of {self._task.name}")
+        return brief_id in self._outstanding
+
+
+def _seed(seed: int, number: int) -> int:
+    """63 bits for proposal `number`: independent of every other, with no generator's state to keep."""
+    digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

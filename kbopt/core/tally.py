@@ -1,0 +1,121 @@
+"""What a search has done and spent so far: the counts behind progress lines and budgets."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kbopt.core.settings import Budget
+from kbopt.core.types import Result, Usage, outcome_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A search at one moment.
+
+    `proposals` were answered, with a source or (`proposal_failures`) with nothing. `evaluations` used the
+    device, `remeasurements` among them; `cached` did not. `in_flight` are briefs without an answer and
+    sources without a result. `usd` adds up the prices that are known; `ledger` has one `Usage` per model,
+    its `usd` None where some price is unknown. `staleness` is how many results came in between a
+    candidate's brief and its own result.
+    """
+
+    proposals: int
+    proposal_failures: int
+    evaluations: int
+    cached: int
+    dropped: int
+    remeasurements: int
+    by_outcome: Mapping[str, int]
+    best_speedup: float | None
+    in_flight: int
+    usd: float
+    tokens: int
+    ledger: tuple[Usage, ...]
+    staleness_median: float
+    staleness_max: int
+
+
+class Tally:
+    """Mutable counts; `kbopt.core.search` updates them from events only."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.proposals = 0
+        self.proposal_failures = 0
+        self.evaluations = 0
+        self.cached = 0
+        self.dropped = 0
+        self.remeasurements = 0
+        self.usd = 0.0
+        self.tokens = 0
+        self._by_outcome: dict[str, int] = {}
+        self._ledger: dict[str, Usage] = {}
+        self._staleness: list[int] = []
+
+    @property
+    def results(self) -> int:
+        """All results told, cached ones and repeats included: the version of the memory."""
+        return self.evaluations + self.cached
+
+    def pay(self, usages: Iterable[Usage]) -> None:
+        for usage in usages:
+            self.usd += usage.usd or 0.0
+            self.tokens += usage.prompt_tokens + usage.completion_tokens
+            known = self._ledger.get(usage.model)
+            self._ledger[usage.model] = _sum(known, usage) if known else usage
+
+    def count_result(self, result: Result, *, repeat: int, cached: bool, memory_version: int) -> None:
+        """`memory_version` is the candidate's own: its staleness is counted once, at its first result."""
+        if repeat == 0:
+            self._staleness.append(self.results - memory_version)
+            name = outcome_name(result.outcome)
+            self._by_outcome[name] = self._by_outcome.get(name, 0) + 1
+        if cached:
+            self.cached += 1
+        else:
+            self.evaluations += 1
+            self.remeasurements += repeat > 0
+
+    def exhausted(self, budget: Budget, *, elapsed_s: float) -> str | None:
+        """Why nothing more may be spent, as a sentence; None while there is budget left.
+
+        Evaluations are not looked at: what is in flight counts there, see `Search.ask`.
+        """
+        if budget.usd is not None and self.usd >= budget.usd:
+            return f"spent {self.usd:.2f} of {budget.usd:.2f} dollars"
+        if budget.tokens is not None and self.tokens >= budget.tokens:
+            return f"used {self.tokens} of {budget.tokens} tokens"
+        if budget.minutes is not None and elapsed_s >= 60.0 * budget.minutes:
+            return f"ran for {elapsed_s / 60.0:.1f} of {budget.minutes:g} minutes"
+        return None
+
+    def progress(self, *, best_speedup: float | None, in_flight: int) -> Progress:
+        return Progress(
+            proposals=self.proposals,
+            proposal_failures=self.proposal_failures,
+            evaluations=self.evaluations,
+            cached=self.cached,
+            dropped=self.dropped,
+            remeasurements=self.remeasurements,
+            by_outcome=dict(self._by_outcome),
+            best_speedup=best_speedup,
+            in_flight=in_flight,
+            usd=self.usd,
+            tokens=self.tokens,
+            ledger=tuple(self._ledger.values()),
+            staleness_median=float(statistics.median(self._staleness or [0])),
+            staleness_max=max(self._staleness, default=0),
+        )
+
+
+def _sum(a: Usage, b: Usage) -> Usage:
+    return Usage(
+        model=a.model,
+        requests=a.requests + b.requests,
+        prompt_tokens=a.prompt_tokens + b.prompt_tokens,
+        completion_tokens=a.completion_tokens + b.completion_tokens,
+        usd=None if a.usd is None or b.usd is None else a.usd + b.usd,
+        seconds=a.seconds + b.seconds,
+    )
