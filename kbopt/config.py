@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from kbopt.cluster.messages import Factories, SearchSpec
-from kbopt.core.errors import UserError, unknown_name
+from kbopt.core.errors import UserError
 from kbopt.core.ports import Backend, Embedder, Proposer, Summarizer
 from kbopt.core.settings import SearchSettings
 from kbopt.core.types import EvalProtocol, Task
@@ -17,6 +17,7 @@ from kbopt.core.types import EvalProtocol, Task
 BackendName = Literal["local", "modal", "simulated"]
 ProposerName = Literal["tunables", "llm", "llm+tunables", "simulated"]
 Language = Literal["c", "cuda", "triton", "nvrtc"]
+DeviceKind = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +91,9 @@ def open_backend(config: BackendConfig) -> Backend:
             from kbopt.simulated import SimulatedBackend
 
             return SimulatedBackend()
-    raise unknown_name("backend", config.name, ("local", "modal", "simulated"))
 
 
-def device_kind(config: BackendConfig) -> Literal["cpu", "cuda"]:
+def device_kind(config: BackendConfig) -> DeviceKind:
     """The kind of kernel that `config`'s device runs."""
     if config.name == "modal" or config.device.startswith("cuda"):
         return "cuda"
@@ -102,13 +102,14 @@ def device_kind(config: BackendConfig) -> Literal["cpu", "cuda"]:
     return "cpu"
 
 
-def factories(config: RunConfig) -> Factories:
+def factories(backend: BackendConfig, proposer: ProposerConfig) -> Factories:
     """How the actors build their parts. Pickled to them, so everything in it is a module's function."""
+    kind = device_kind(backend)
     return Factories(
-        backend=functools.partial(open_backend, config.backend),
-        proposer=functools.partial(build_proposer, config),
-        summarizer=functools.partial(build_summarizer, config),
-        embedder=functools.partial(build_embedder, config),
+        backend=functools.partial(open_backend, backend),
+        proposer=functools.partial(build_proposer, proposer, kind),
+        summarizer=functools.partial(build_summarizer, proposer, kind),
+        embedder=functools.partial(build_embedder, proposer),
     )
 
 
@@ -121,7 +122,7 @@ def search_spec(config: RunConfig, folder: Path) -> SearchSpec:
 
 def check(config: RunConfig) -> None:
     """Raise `UserError` for what would only fail after a device was started."""
-    if "tunables" == config.proposer.name:
+    if config.proposer.name == "tunables":
         from kbopt.proposers.tunables import check_seeds
 
         check_seeds(config.task, device_kind(config.backend))
@@ -138,40 +139,40 @@ def check(config: RunConfig) -> None:
         check_token()
 
 
-def build_proposer(config: RunConfig, spec: SearchSpec) -> Proposer:
-    match config.proposer.name:
+def build_proposer(config: ProposerConfig, kind: DeviceKind, spec: SearchSpec) -> Proposer:
+    """The proposer that `config` names, for kernels of `kind`."""
+    match config.name:
         case "tunables":
-            return _tunables(config)
+            return _tunables(kind)
         case "llm":
-            return _llm(config, spec)
+            return _llm(config, kind, spec)
         case "llm+tunables":
             from kbopt.proposers.mixed import MixedProposer
 
-            return MixedProposer(_llm(config, spec), _tunables(config))
+            return MixedProposer(_llm(config, kind, spec), _tunables(kind))
         case "simulated":
             from kbopt.simulated import SimulatedProposer
 
             return SimulatedProposer()
-    raise unknown_name("proposer", config.proposer.name, ("tunables", "llm", "llm+tunables"))
 
 
-def build_summarizer(config: RunConfig, spec: SearchSpec) -> Summarizer:
+def build_summarizer(config: ProposerConfig, kind: DeviceKind, spec: SearchSpec) -> Summarizer:
     """The model's summaries where there is a model, else those computed from the trials."""
-    if "llm" in config.proposer.name:
+    if "llm" in config.name:
         from kbopt.proposers.llm_summary import LLMSummarizer
 
-        return LLMSummarizer(_llm(config, spec))
+        return LLMSummarizer(_llm(config, kind, spec))
     from kbopt.proposers.journal_summary import JournalSummarizer
 
     return JournalSummarizer()
 
 
-def build_embedder(config: RunConfig, spec: SearchSpec) -> Embedder:
+def build_embedder(config: ProposerConfig, _: SearchSpec) -> Embedder:
     """The local embedder, or the model's by `--embedding-model`."""
-    if config.proposer.embedding_model:
+    if config.embedding_model:
         from kbopt.proposers.model_embedding import ModelEmbedder
 
-        return ModelEmbedder(config.proposer.embedding_model, api_base=config.proposer.api_base)
+        return ModelEmbedder(config.embedding_model, api_base=config.api_base)
     from kbopt.core.embedding import LocalEmbedder
 
     return LocalEmbedder()
@@ -182,7 +183,7 @@ def transcripts(folder: Path) -> Path:
     return folder / "transcripts"
 
 
-def _tunables(config: RunConfig) -> Proposer:
+def _tunables(kind: DeviceKind) -> Proposer:
     from kbopt.proposers.tunables import TunablesProposer
 
-    return TunablesProposer(device_kind=device_kind(config.backend))
+    return TunablesProposer(device_kind=kind)

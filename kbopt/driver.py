@@ -10,10 +10,9 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, Failure, SearchStatus
+from kbopt.cluster.messages import EvaluatorStatus, Failure, SearchStatus
 from kbopt.cluster.session import ClusterSettings, Session
 from kbopt.config import RunConfig, check, factories, search_spec
 from kbopt.core import codec
@@ -23,20 +22,19 @@ from kbopt.store.journal import JournalReader, SqliteJournal
 
 POLL_S = 0.5
 
-Follow = Callable[[Path], None]
-"""Called with the run's folder every `POLL_S` seconds, for example to log what the journal gained."""
+Follow = Callable[[], None]
+"""Called every `POLL_S` seconds and once at the end, for example to log what the journal gained."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Interrupted(Exception):
-    """The user pressed Ctrl-C; everything measured is in `folder`."""
-
-    folder: Path
+    """The user pressed Ctrl-C; everything measured is in the run's folder."""
 
 
 def default_name(config: RunConfig) -> str:
     """A readable, unused name: `20261123-224800-quick-gelu-PS-s0`."""
-    task = re.sub(r"[^A-Za-z0-9]+", "-", Path(config.task.name).stem if "." in config.task.name else config.task.name)
+    task = re.sub(
+        r"[^A-Za-z0-9]+", "-", Path(config.task.name).stem if "." in config.task.name else config.task.name
+    )
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return f"{stamp}-{task.strip('-')}-{config.settings.algorithm}-s{config.settings.seed}"
 
@@ -64,28 +62,26 @@ def drive(config: RunConfig, folder: Path, view: ProgressView, follow: Follow | 
     spec = search_spec(config, folder.resolve())
     cluster = ClusterSettings(explorers=config.explorers)
     cache = folder.resolve() / "evaluations.sqlite"
-    with Session(config.name, (spec,), factories(config), cache, cluster) as session:
+    with Session(config.name, (spec,), factories(config.backend, config.proposer), cache, cluster) as session:
         try:
             session.open_device(lambda evaluator: view.update(_opening(config, evaluator)))
-            failure = _watch(session, config, view, follow, folder)
+            failure = _watch(session, config, view, follow)
         except KeyboardInterrupt:
             with suppress(InfraError):  # a second Ctrl-C or a dead actor: the journal is whole anyway
                 session.stop("interrupted", end=False)
-            raise Interrupted(folder=folder) from None
+            raise Interrupted(folder) from None
         session.stop("done", end=False)
     if failure is not None:
         raise (UserError if failure.kind == "user" else InfraError)(failure.message)
 
 
-def _watch(
-    session: Session, config: RunConfig, view: ProgressView, follow: Follow | None, folder: Path
-) -> Failure | None:
+def _watch(session: Session, config: RunConfig, view: ProgressView, follow: Follow | None) -> Failure | None:
     while True:
         status = session.status()
         evaluator = session.evaluator_status()
         view.update(snapshot(config, status.searches[0], evaluator))
         if follow:
-            follow(folder)
+            follow()
         if status.finished:
             return status.searches[0].failure
         time.sleep(POLL_S)
@@ -135,5 +131,3 @@ def _opening(config: RunConfig, evaluator: EvaluatorStatus) -> ProgressSnapshot:
         backend_state=evaluator.backend.state,
         backend_detail=evaluator.backend.detail,
     )
-
-

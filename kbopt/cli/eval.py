@@ -148,7 +148,7 @@ async def _many(backend: Backend, items: list[Item], protocol: EvalProtocol, out
         line = {"key": item.key, **document(item, result)}
         print(json.dumps(line, ensure_ascii=False), file=sink, flush=True)
         done += 1
-        click.echo(f"[{done}/{len(todo)}] {item.name}: {_headline(result)}", err=True)
+        click.echo(f"[{done}/{len(todo)}] {item.name}: {headline(result)}", err=True)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -214,7 +214,8 @@ def _request(item: Item, protocol: EvalProtocol) -> EvalRequest:
     return EvalRequest(task=item.task, source=item.source, protocol=protocol)
 
 
-def _headline(result: Result) -> str:
+def headline(result: Result) -> str:
+    """The outcome in one line."""
     outcome = result.outcome
     if isinstance(outcome, Measured):
         low, high = outcome.speedup_ci
@@ -227,7 +228,7 @@ def _text(item: Item, result: Result, verdict: Verdict) -> str:
     if verdict == "kernelbench" and result.kernelbench:
         lines += [f"  {name}: {value}" for name, value in _untyped(result.kernelbench).items()]
     else:
-        lines.append(f"  {_headline(result)}")
+        lines.append(f"  {headline(result)}")
     times = ", ".join(f"{name} {value:.2f} s" for name, value in _untyped(result.seconds).items())
     return "\n".join([*lines, f"  {times}", "", result.feedback])
 

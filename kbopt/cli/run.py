@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from kbopt.cli import INTERRUPTED
 from kbopt.cli import options as shared
+from kbopt.cli.eval import headline
 
 DEFAULT_TASK = "quick/gelu"
 
@@ -98,11 +100,11 @@ def _drive_and_print(config: Any, folder: Path, *, as_json: bool, verbose: bool)
     interrupted = False
     try:
         with ProgressView(console) as view:
-            driver.drive(config, folder, view)
+            driver.drive(config, folder, view, EvaluationNotes(folder, view.note) if verbose else None)
     except driver.Interrupted:
         interrupted = True
     finally:
-        result = finish(config, folder)
+        result = finish(folder)
         if as_json:
             shared.print_json(run_document(result))
         else:
@@ -110,3 +112,24 @@ def _drive_and_print(config: Any, folder: Path, *, as_json: bool, verbose: bool)
     if interrupted:
         click.echo(f"stopped; go on with: kbopt resume {folder}", err=True)
         sys.exit(INTERRUPTED)
+
+
+class EvaluationNotes:
+    """Says a line for each evaluation that the journal of `folder` gained since the last call."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self._path = folder / "journal.sqlite"
+        self._say = say
+        self._last: int | None = None
+
+    def __call__(self) -> None:
+        from kbopt.core.events import Evaluated
+        from kbopt.store.journal import JournalReader
+
+        with JournalReader(self._path) as journal:
+            if self._last is None:
+                self._last = journal.last
+            for entry in journal.entries(after=self._last):
+                self._last = entry.number
+                if isinstance(entry.event, Evaluated):
+                    self._say(f"{entry.event.candidate}: {headline(entry.event.result)}")

@@ -27,7 +27,7 @@ from kbopt.cluster.messages import (
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened
 from kbopt.core.pacing import ReadyDepth
-from kbopt.core.search import Done, Ready, Search, SummaryRequest
+from kbopt.core.search import Ready, Search, SummaryRequest
 from kbopt.core.types import Brief, Candidate, EvalRequest, Measured, NoProposal, Usage
 from kbopt.store.journal import SqliteJournal
 
@@ -93,12 +93,10 @@ class RunningSearch:
         if self.evaluating >= self.depth.limit:
             return None
         asked = self.search.ask(elapsed_s=self.elapsed_s)
-        if isinstance(asked, Brief):
-            self.held[asked.id] = held
-            return asked
-        if isinstance(asked, Done) and not self.evaluating:
-            self.search.end(asked.reason)
-        return None
+        if not isinstance(asked, Brief):
+            return None
+        self.held[asked.id] = held
+        return asked
 
     def release(self, explorer: str) -> None:
         """Forget what `explorer` held; it is handed out again."""

@@ -41,7 +41,10 @@ class Explorer:
         specs: Mapping[str, SearchSpec],
         factories: Factories,
         loops: int,
+        *,
+        silence_s: float = SILENCE_S,
     ) -> None:
+        self._silence_s = silence_s
         self._index = index
         self._coordinator = coordinator
         self._specs = specs
@@ -59,7 +62,7 @@ class Explorer:
 
     async def _loop(self) -> None:
         while True:
-            async with asyncio.timeout(SILENCE_S):
+            async with asyncio.timeout(self._silence_s):
                 lease = await self._coordinator.lease(self._index, self._incarnation)
             if isinstance(lease, Lease):
                 await self._work(lease)

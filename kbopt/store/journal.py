@@ -67,6 +67,12 @@ class JournalReader:
         for number, when, body in self._connection.execute(query, (after,)):
             yield Entry(number=number, time=when, event=codec.loads(Event, body))  # type: ignore[arg-type]
 
+    @property
+    def last(self) -> int:
+        """The number of the newest entry, 0 for none."""
+        row = self._connection.execute("select coalesce(max(number), 0) from events").fetchone()
+        return int(row[0])
+
     def close(self) -> None:
         self._connection.close()
 
@@ -84,8 +90,7 @@ class SqliteJournal(JournalReader):
         self._lock = _lock(path)
         super().__init__(path)
         _make_durable(self._connection)
-        row = self._connection.execute("select coalesce(max(number), 0) from events").fetchone()
-        self._last = int(row[0])
+        self._next = self.last + 1
 
     @classmethod
     def create(cls, path: Path, config: str) -> Self:
@@ -113,14 +118,13 @@ class SqliteJournal(JournalReader):
 
     def append(self, event: Event) -> None:
         """Commit `event`. Raises `InfraError` when the disk is full or gone; then nothing was written."""
-        number = self._last + 1
-        row = (number, time.time(), type(event).__name__, codec.dumps(event))
+        row = (self._next, time.time(), type(event).__name__, codec.dumps(event))
         try:
             with self._connection:
                 self._connection.execute("insert into events values (?, ?, ?, ?)", row)
         except sqlite3.OperationalError as error:
             raise InfraError(f"cannot write {self.path}: {error}") from error
-        self._last = number
+        self._next += 1
 
     def close(self) -> None:
         super().close()

@@ -1,0 +1,144 @@
+"""What a run leaves for its user: the best kernel as a file, the report, the table, the JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kbopt.config import RunConfig, transcripts
+from kbopt.core import codec
+from kbopt.core.events import Proposed
+from kbopt.reporting.report import write_report
+from kbopt.reporting.run import Run, Transcripts
+from kbopt.reporting.summary import RunSummary, summarize
+from kbopt.store.journal import JournalReader
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A run's figures and where its files lie. `source` is None without a correct kernel."""
+
+    summary: RunSummary
+    source: Path | None
+    journal: Path
+    report: Path
+
+
+def open_run(folder: Path) -> tuple[RunConfig, Run, JournalReader]:
+    """The run in `folder` for reading; close the journal when done with the run's entries."""
+    journal = JournalReader(folder / "journal.sqlite")
+    config = codec.loads(RunConfig, journal.config)
+    run = Run(
+        name=config.name,
+        task=config.task,
+        settings=config.settings,
+        config=codec.encode(config),
+        entries=journal.entries(),
+        transcripts=_transcript_loader(transcripts(folder)),
+    )
+    return config, run, journal
+
+
+def finish(folder: Path) -> Finished:
+    """Write `best.py` and `report.html` from the journal, and sum the run up. May be called again."""
+    _, run, journal = open_run(folder)
+    with journal:
+        summary = summarize(run)
+    source = None
+    if summary.best is not None:
+        source = folder / "best.py"
+        write_atomically(source, candidate_source(folder, summary.best.candidate))
+    _, run, journal = open_run(folder)
+    with journal:
+        report = write_report([run], folder / "report.html")
+    return Finished(summary=summary, source=source, journal=folder / "journal.sqlite", report=report)
+
+
+def candidate_source(folder: Path, candidate: str) -> str:
+    """The source of `candidate` as it was proposed. Raises `KeyError` for an unknown one."""
+    with JournalReader(folder / "journal.sqlite") as journal:
+        for entry in journal.entries():
+            if isinstance(entry.event, Proposed) and entry.event.candidate.id == candidate:
+                return entry.event.candidate.source
+    raise KeyError(candidate)
+
+
+def run_document(finished: Finished) -> dict[str, object]:
+    """The JSON of `kbopt run`."""
+    summary, best = finished.summary, finished.summary.best
+    return {
+        "run": summary.run,
+        "task": summary.task,
+        "algorithm": summary.algorithm,
+        "seed": summary.seed,
+        "best": {
+            "candidate": best.candidate,
+            "speedup": best.speedup,
+            "speedup_ci": list(best.speedup_ci),
+            "source_path": str(finished.source),
+        }
+        if best
+        else None,
+        "evaluations": summary.evaluations,
+        "proposals": summary.proposals,
+        "by_outcome": dict(summary.by_outcome),
+        "cold_starts": summary.cold_starts,
+        "gpu_busy_fraction": summary.busy_fraction,
+        "usd": summary.usd,
+        "tokens": summary.tokens,
+        "seconds": summary.seconds,
+        "ended": summary.ended,
+        "models": [codec.encode(model) for model in summary.models],
+        "journal": str(finished.journal),
+        "report": str(finished.report),
+    }
+
+
+def print_result(finished: Finished, console: Console) -> None:
+    """The final table."""
+    from kbopt.reporting.terminal import ProgressSnapshot, print_outcome
+
+    summary, best = finished.summary, finished.summary.best
+    print_outcome(
+        console,
+        ProgressSnapshot(
+            run=summary.run,
+            task=summary.task,
+            algorithm=summary.algorithm,
+            elapsed_s=summary.seconds,
+            proposals=summary.proposals,
+            evaluations=summary.evaluations,
+            max_evaluations=None,
+            best_speedup=best.speedup if best else None,
+            best_ci=best.speedup_ci if best else None,
+            by_outcome=summary.by_outcome,
+            busy_fraction=summary.busy_fraction,
+            backend_state="closed",
+            usd=summary.usd,
+            tokens=summary.tokens,
+        ),
+        reason=summary.ended or "stopped before its end",
+        kernel=str(finished.source) if finished.source else None,
+        journal=str(finished.journal),
+        report=str(finished.report),
+        errors=[(error.text, error.count) for error in summary.errors],
+    )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader sees the old file or the new one, never a part."""
+    draft = path.with_suffix(path.suffix + ".part")
+    draft.write_text(text, encoding="utf-8", errors="surrogatepass")
+    draft.replace(path)
+
+
+def _transcript_loader(folder: Path) -> Transcripts:
+    def load(brief: str) -> str | None:
+        path = folder / f"{brief}.json"
+        return path.read_text() if path.is_file() else None
+
+    return load

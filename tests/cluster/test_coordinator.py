@@ -1,0 +1,231 @@
+"""Coordinator, explorers and evaluation queue in one event loop: everything real but Ray and the device."""
+
+import asyncio
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from kbopt.cluster.coordinator import Coordinator, active_s
+from kbopt.cluster.evaluator import EvaluationQueue
+from kbopt.cluster.explorer import Explorer
+from kbopt.cluster.messages import Factories, Failure, Idle, Lease, SearchSpec
+from kbopt.core.embedding import LocalEmbedder
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.events import Asked, Entry, Evaluated, Event, InfraFailed, Opened, ProposalFailed, Proposed
+from kbopt.core.settings import SearchSettings
+from kbopt.core.types import Brief, Candidate, EvalProtocol, NoProposal, Task
+from kbopt.store.cache import EvaluationCache
+from kbopt.store.journal import JournalReader, SqliteJournal
+from tests.cluster.test_evaluator import ScriptedBackend
+
+
+class NumberedProposer:
+    """Proposes a source that is unique to the brief; declines every `declines`-th."""
+
+    name = "numbered"
+
+    def __init__(self, declines: int = 0, error: Exception | None = None) -> None:
+        self._declines = declines
+        self._error = error
+        self._count = itertools.count(1)
+
+    async def propose(self, brief: Brief) -> Candidate | NoProposal:
+        await asyncio.sleep(0.001)
+        if self._error:
+            raise self._error
+        if self._declines and next(self._count) % self._declines == 0:
+            return NoProposal(reason="nothing came to mind")
+        return Candidate(
+            id=brief.id,
+            source=f"x = {brief.seed}",
+            parent=brief.parent.candidate.id if brief.parent else None,
+            proposer=self.name,
+            memory_version=brief.memory_version,
+        )
+
+
+class NoSummaries:
+    async def summarize(self, trials: object, previous: str) -> tuple[str, tuple[()]]:
+        return "", ()
+
+
+def spec(folder: Path, name: str = "one", steps: int = 4) -> SearchSpec:
+    settings = SearchSettings(num_steps=steps, num_candidates=5, seed=7)
+    made = SearchSpec(
+        name=name,
+        folder=folder / name,
+        task=Task(name="t", source=name),
+        settings=settings,
+        protocol=EvalProtocol(),
+    )
+    if not made.journal.exists():
+        SqliteJournal.create(made.journal, "{}").close()
+    return made
+
+
+def factories(proposer: NumberedProposer) -> Factories:
+    return Factories(
+        backend=ScriptedBackend,
+        proposer=lambda _: proposer,
+        summarizer=lambda _: NoSummaries(),
+        embedder=lambda _: LocalEmbedder(),
+    )
+
+
+class Lab:
+    """The parts of a sweep in one event loop, over folders that outlive them."""
+
+    def __init__(self, folder: Path, specs: tuple[SearchSpec, ...], proposer: NumberedProposer) -> None:
+        self.backend = ScriptedBackend(service_s=0.005, max_in_flight=2)
+        self.queue = EvaluationQueue(
+            self.backend, EvaluationCache(folder / "cache.sqlite"), retry_delays_s=(0.0, 0.0)
+        )
+        self.factories = factories(proposer)
+        self.specs = {made.name: made for made in specs}
+        self.coordinator = Coordinator(
+            specs, self.factories, self.queue.evaluate, self.queue.status, parallel_searches=8
+        )
+
+    def explorer(self, index: int, loops: int = 3) -> Explorer:
+        return Explorer(index, self.coordinator, self.specs, self.factories, loops)
+
+    async def run(self) -> None:
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            for index in range(2):
+                group.create_task(self.explorer(index).run())
+
+    async def close(self) -> None:
+        await self.coordinator.stop("closed", end=False)
+        await self.queue.close()
+
+
+def events(made: SearchSpec) -> list[Event]:
+    with JournalReader(made.journal) as reader:
+        return [entry.event for entry in reader.entries()]
+
+
+def evaluated(made: SearchSpec) -> Counter[str]:
+    found = (event for event in events(made) if isinstance(event, Evaluated) and event.repeat == 0)
+    return Counter(event.candidate for event in found)
+
+
+async def test_every_brief_of_every_search_is_answered_and_measured_once(tmp_path: Path) -> None:
+    specs = (spec(tmp_path, "one"), spec(tmp_path, "two"))
+    lab = Lab(tmp_path, specs, NumberedProposer())
+    await lab.run()
+    await lab.close()
+    for made in specs:
+        assert set(evaluated(made).values()) == {1}
+        assert len(evaluated(made)) == 20
+
+
+async def test_a_declined_brief_counts_as_a_proposal(tmp_path: Path) -> None:
+    made = spec(tmp_path)
+    lab = Lab(tmp_path, (made,), NumberedProposer(declines=4))
+    await lab.run()
+    await lab.close()
+    declined = [event for event in events(made) if isinstance(event, ProposalFailed)]
+    assert len(declined) == 5
+    assert len(evaluated(made)) == 15
+
+
+async def test_after_a_crash_nothing_is_lost_and_nothing_is_measured_twice(tmp_path: Path) -> None:
+    made = spec(tmp_path, steps=8)
+    sources: list[str] = []
+    for _ in range(200):
+        lab = Lab(tmp_path, (made,), NumberedProposer())
+        run = asyncio.create_task(lab.run())
+        done, _ = await asyncio.wait({run}, timeout=0.03)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        await lab.close()
+        sources += itertools.chain.from_iterable(lab.backend.batches)
+        if done:
+            break
+    assert len(evaluated(made)) == 40
+    assert set(evaluated(made).values()) == {1}
+    asked = [event.brief for event in events(made) if isinstance(event, Asked)]
+    assert asked == [f"c{number:06d}" for number in range(1, 41)]
+    proposed = [event.candidate.id for event in events(made) if isinstance(event, Proposed)]
+    assert sorted(proposed) == asked
+
+
+async def test_a_new_incarnation_of_an_explorer_gets_what_the_old_one_held(tmp_path: Path) -> None:
+    made = spec(tmp_path)
+    lab = Lab(tmp_path, (made,), NumberedProposer())
+    held = await lab.coordinator.lease(0, "first life")
+    assert isinstance(held, Lease)
+    other = await lab.coordinator.lease(1, "another explorer")
+    assert isinstance(other, Lease)
+    assert other.work != held.work
+    assert await lab.coordinator.lease(0, "second life") == held
+    await lab.close()
+
+
+async def test_lost_batches_are_journalled_and_do_not_change_the_result(tmp_path: Path) -> None:
+    made = spec(tmp_path)
+    lab = Lab(tmp_path, (made,), NumberedProposer())
+    lab.backend.faults = [InfraError("container lost")]
+    await lab.run()
+    await lab.close()
+    lost = [event for event in events(made) if isinstance(event, InfraFailed)]
+    assert {event.reason for event in lost} == {"container lost"}
+    assert len(evaluated(made)) == 20
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(InfraError("all models are down"), "infra"), (UserError("no such prompt"), "user")]
+)
+async def test_a_proposer_that_gives_up_ends_the_search_with_its_message(
+    tmp_path: Path, error: Exception, kind: str
+) -> None:
+    made = spec(tmp_path)
+    lab = Lab(tmp_path, (made,), NumberedProposer(error=error))
+    await lab.run()
+    status = await lab.coordinator.status()
+    assert status.finished
+    failure = status.searches[0].failure
+    assert failure is not None
+    assert (failure.kind, failure.message) == (kind, str(error))
+    await lab.close()
+
+
+async def test_a_search_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    good, bad = spec(tmp_path, "good"), spec(tmp_path, "bad")
+    lab = Lab(tmp_path, (good, bad), NumberedProposer())
+    await lab.coordinator.gave_up("bad", Failure(kind="user", message="unscorable"))
+    await lab.run()
+    await lab.close()
+    assert len(evaluated(good)) == 20
+    assert len(evaluated(bad)) == 0
+
+
+async def test_a_finished_coordinator_sends_explorers_home(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, (spec(tmp_path),), NumberedProposer())
+    await lab.run()
+    assert await lab.coordinator.lease(0, "again") == Idle(finished=True)
+    await lab.close()
+
+
+async def test_an_explorer_leaves_a_silent_coordinator(tmp_path: Path) -> None:
+    class Silent(Coordinator):
+        async def lease(self, index: int, incarnation: str) -> Lease | Idle:
+            await asyncio.sleep(3600)
+            raise AssertionError("not reached")
+
+    lab = Lab(tmp_path, (), NumberedProposer())
+    silent = Silent((), lab.factories, lab.queue.evaluate, lab.queue.status, parallel_searches=1)
+    explorer = Explorer(0, silent, {}, lab.factories, 2, silence_s=0.05)
+    with pytest.raises(ExceptionGroup) as caught:
+        await explorer.run()
+    assert all(isinstance(error, TimeoutError) for error in caught.value.exceptions)
+    await lab.close()
+
+
+def test_time_between_sessions_is_not_the_searchs_time() -> None:
+    times = [(100.0, Opened(session=1)), (103.0, None), (500.0, Opened(session=2)), (501.5, None)]
+    failed = InfraFailed(what="w", reason="r", attempt=1)
+    entries = [Entry(number=n, time=t, event=e or failed) for n, (t, e) in enumerate(times, start=1)]
+    assert active_s(entries) == 4.5

@@ -1,0 +1,166 @@
+"""The evaluation queue against a backend with real concurrency, whose service time and faults are knobs."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kbopt.cluster.evaluator import EvaluationQueue
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.ports import BackendStatus
+from kbopt.core.types import EvalProtocol, EvalRequest, Result, Seconds, Task, WrongAnswer
+from kbopt.store.cache import EvaluationCache
+
+
+class ScriptedBackend:
+    """Answers after `service_s`; `faults` are raised first, one for each call; remembers its batches."""
+
+    def __init__(self, service_s: float = 0.01, max_in_flight: int = 1, max_batch: int = 4) -> None:
+        self.max_in_flight = max_in_flight
+        self.max_batch = max_batch
+        self.service_s = service_s
+        self.faults: list[Exception] = []
+        self.batches: list[list[str]] = []
+        self.opened = 0
+
+    async def open(self) -> BackendStatus:
+        self.opened += 1
+        return await self.status()
+
+    async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
+        self.batches.append([request.source for request in requests])
+        await asyncio.sleep(self.service_s)
+        if self.faults:
+            raise self.faults.pop(0)
+        if any("unscorable" in request.task.source for request in requests):
+            raise UserError("the task admits zeros")
+        return [result(request.source) for request in requests]
+
+    async def status(self) -> BackendStatus:
+        return BackendStatus(state="warm", device="test", boot="b", age_s=0.0, cold_starts=self.opened)
+
+    async def close(self) -> None:
+        self.opened = 0
+
+
+def result(source: str) -> Result:
+    reason = hashlib.sha256(source.encode()).hexdigest()
+    return Result(
+        outcome=WrongAnswer(reason=reason),
+        feedback="",
+        device="test",
+        protocol="p",
+        boot="b",
+        seconds=Seconds(),
+        device_s=0.25,
+    )
+
+
+def request(source: str, task: str = "t") -> EvalRequest:
+    return EvalRequest(task=Task(name=task, source=task), source=source, protocol=EvalProtocol())
+
+
+MakeQueue = Callable[[ScriptedBackend], EvaluationQueue]
+
+
+@pytest.fixture
+async def make_queue(tmp_path: Path) -> AsyncIterator[MakeQueue]:
+    queues: list[EvaluationQueue] = []
+
+    def make(backend: ScriptedBackend) -> EvaluationQueue:
+        cache = EvaluationCache(tmp_path / "cache.sqlite")
+        queues.append(EvaluationQueue(backend, cache, retry_delays_s=(0.0, 0.0)))
+        return queues[-1]
+
+    yield make
+    for queue in queues:
+        await queue.close()
+
+
+async def test_answers_belong_to_their_requests(make_queue: MakeQueue) -> None:
+    queue = make_queue(ScriptedBackend(max_in_flight=3))
+    sources = [f"x = {i}" for i in range(40)]
+    answers = await asyncio.gather(*(queue.evaluate("s", request(source)) for source in sources))
+    assert [answer.result for answer in answers] == [result(source) for source in sources]
+    assert not any(answer.cached for answer in answers)
+
+
+async def test_batches_are_filled_and_never_larger_than_the_backend_allows(make_queue: MakeQueue) -> None:
+    backend = ScriptedBackend(max_batch=4)
+    queue = make_queue(backend)
+    await asyncio.gather(*(queue.evaluate("s", request(f"x = {i}")) for i in range(10)))
+    assert [len(batch) for batch in backend.batches] == [4, 4, 2]
+
+
+async def test_equal_requests_in_flight_are_measured_once(make_queue: MakeQueue) -> None:
+    backend = ScriptedBackend()
+    queue = make_queue(backend)
+    answers = await asyncio.gather(*(queue.evaluate(f"s{i}", request("x = 1  # again")) for i in range(5)))
+    assert backend.batches == [["x = 1  # again"]]
+    assert sorted(answer.cached for answer in answers) == [False, True, True, True, True]
+
+
+async def test_a_known_source_comes_from_the_cache_also_after_a_restart(make_queue: MakeQueue) -> None:
+    await make_queue(ScriptedBackend()).evaluate("s", request("x = 1"))
+    backend = ScriptedBackend()
+    answer = await make_queue(backend).evaluate("s", request("x  =  1"))
+    assert answer.cached
+    assert backend.batches == []
+
+
+async def test_a_repeat_is_measured_again(make_queue: MakeQueue) -> None:
+    backend = ScriptedBackend()
+    queue = make_queue(backend)
+    await queue.evaluate("s", request("x = 1"))
+    again = await queue.evaluate("s", replace(request("x = 1"), repeat=1))
+    assert not again.cached
+    assert len(backend.batches) == 2
+
+
+async def test_the_search_with_the_least_in_flight_goes_first(make_queue: MakeQueue) -> None:
+    backend = ScriptedBackend(service_s=0.02, max_batch=2)
+    queue = make_queue(backend)
+    greedy = [asyncio.create_task(queue.evaluate("greedy", request(f"g = {i}"))) for i in range(10)]
+    await asyncio.sleep(0.01)
+    await queue.evaluate("modest", request("m = 1"))
+    assert "m = 1" in backend.batches[1]
+    await asyncio.gather(*greedy)
+
+
+async def test_lost_batches_are_tried_again_and_reported(make_queue: MakeQueue) -> None:
+    backend = ScriptedBackend()
+    backend.faults = [InfraError("container lost"), InfraError("lost again")]
+    answer = await make_queue(backend).evaluate("s", request("x = 1"))
+    assert answer.result == result("x = 1")
+    assert [(f.attempt, f.reason) for f in answer.failures] == [(1, "container lost"), (2, "lost again")]
+
+
+async def test_after_the_last_attempt_the_infrastructure_error_reaches_the_caller(
+    make_queue: MakeQueue,
+) -> None:
+    backend = ScriptedBackend()
+    backend.faults = [InfraError("down")] * 3
+    queue = make_queue(backend)
+    with pytest.raises(InfraError, match="given up after 3 attempts"):
+        await queue.evaluate("s", request("x = 1"))
+    assert (await queue.evaluate("s", request("x = 1"))).result == result("x = 1")
+
+
+async def test_an_unscorable_task_fails_alone(make_queue: MakeQueue) -> None:
+    queue = make_queue(ScriptedBackend(max_batch=4))
+    good = asyncio.create_task(queue.evaluate("good", request("x = 1")))
+    with pytest.raises(UserError, match="admits zeros"):
+        await queue.evaluate("bad", request("x = 2", task="unscorable"))
+    assert (await good).result == result("x = 1")
+
+
+async def test_the_device_is_opened_once_for_all(make_queue: MakeQueue) -> None:
+    backend = ScriptedBackend()
+    queue = make_queue(backend)
+    await asyncio.gather(*(queue.evaluate("s", request(f"x = {i}")) for i in range(5)))
+    assert backend.opened == 1
+    status = await queue.status()
+    assert (status.evaluations, status.device_s, status.queue_length) == (5, 1.25, 0)
