@@ -1,0 +1,421 @@
+"""A journal folded into what happened: one node per proposal, the totals, and the time line.
+
+`History.add` takes the entries one by one, so the same fold serves a finished run, one that is being
+written, and a hundred thousand candidates in bounded memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from kbopt.core.events import (
+    Asked,
+    BackendStarted,
+    Dropped,
+    Ended,
+    Entry,
+    Evaluated,
+    Event,
+    InfraFailed,
+    Opened,
+    ProposalFailed,
+    Proposed,
+    RemeasureAsked,
+    Summarized,
+)
+from kbopt.core.scoring import mean_score, score_interval
+from kbopt.core.types import Candidate, Measured, Outcome, Result, Trial, Usage, outcome_name
+from kbopt.reporting.text import first_line, truncated
+from kbopt.reporting.tunables import tunable_values
+
+TEXT_LIMIT_CHARS = 20_000
+"""Of a log, a feedback or an error; the rest stays in the journal."""
+
+BARS_KEPT = 6_000
+MESSAGES_KEPT = 1_000
+
+
+@dataclass(slots=True)
+class Node:
+    """One proposal. `minutes` are on the search's own clock, without the time between sessions.
+
+    `results` holds every measurement, oldest first. `has_texts` is False once source, feedback and log
+    were let go to bound the memory.
+    """
+
+    candidate: Candidate
+    index: int
+    minutes: float
+    action: str
+    exemplars: tuple[str, ...]
+    tunables: tuple[tuple[str, str], ...]
+    results: tuple[Result, ...] = ()
+    evaluations: int = 0
+    staleness: int | None = None
+    dropped: Dropped | None = None
+    awaits_repeat: bool = False
+    has_texts: bool = True
+    speedup: float | None = None
+    ci: tuple[float, float] | None = None
+
+    @property
+    def status(self) -> str:
+        """The outcome's name, `dropped` by the epsilon-net, or `pending`."""
+        if self.results:
+            return outcome_name(self.results[-1].outcome)
+        return "dropped" if self.dropped else "pending"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One piece of work on the time line; both ends in minutes on the search's own clock."""
+
+    lane: str
+    stage: str
+    candidate: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressPoint:
+    """The best trial right after an evaluation: `usd` and `minutes` are totals up to it."""
+
+    evaluations: int
+    minutes: float
+    usd: float
+    speedup: float
+    ci: tuple[float, float]
+    candidate: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """A summary of the memory, as it replaced the one before it."""
+
+    minutes: float
+    memory_version: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A failure that is not a kernel's: of a machine, a service, or a proposer with nothing to offer."""
+
+    minutes: float
+    what: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Spend:
+    """What one model was paid for; `unpriced` counts the requests whose price is not known."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float = 0.0
+    unpriced: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Brief:
+    asked: Asked
+    minutes: float
+
+
+@dataclass(slots=True)
+class History:
+    """The fold of a journal. `texts_kept` bounds the candidates whose texts are held in memory."""
+
+    texts_kept: int = 2_000
+    nodes: dict[str, Node] = field(default_factory=dict)
+    entries: int = 0
+    started: float = 0.0
+    minutes: float = 0.0
+    sessions: int = 0
+    ended: str | None = None
+    evaluations: int = 0
+    cached: int = 0
+    repeats: int = 0
+    proposals_failed: int = 0
+    by_outcome: Counter[str] = field(default_factory=Counter)
+    best: Node | None = None
+    progress: list[ProgressPoint] = field(default_factory=list)
+    spend: dict[str, Spend] = field(default_factory=dict)
+    device_s: float = 0.0
+    lease_s: float = 0.0
+    stage_s: Counter[str] = field(default_factory=Counter)
+    bars: deque[Bar] = field(default_factory=lambda: deque(maxlen=BARS_KEPT))
+    num_bars: int = 0
+    errors: Counter[tuple[str, str]] = field(default_factory=Counter)
+    error_examples: dict[tuple[str, str], str] = field(default_factory=dict)
+    dropped: list[Dropped] = field(default_factory=list)
+    recommendations: list[Recommendation] = field(default_factory=list)
+    backends: list[BackendStarted] = field(default_factory=list)
+    failures: deque[Message] = field(default_factory=lambda: deque(maxlen=MESSAGES_KEPT))
+    num_failures: int = 0
+    changed: set[str] = field(default_factory=set)
+    _wall: float = 0.0
+    _told: int = 0
+    _shift_s: float = 0.0
+    _briefs: dict[str, _Brief] = field(default_factory=dict)
+    _lanes: dict[str, list[float]] = field(default_factory=dict)
+    _num_with_texts: int = 0
+
+    @property
+    def proposals(self) -> int:
+        """Answered briefs, those answered with nothing too."""
+        return len(self.nodes) + self.proposals_failed
+
+    @property
+    def usd(self) -> float:
+        return sum(spend.usd for spend in self.spend.values())
+
+    @property
+    def tokens(self) -> int:
+        return sum(spend.prompt_tokens + spend.completion_tokens for spend in self.spend.values())
+
+    @property
+    def busy_fraction(self) -> float:
+        """The share of the search's time in which the device ran the reference or a candidate."""
+        return min(1.0, self.device_s / (self.minutes * 60)) if self.minutes else 0.0
+
+    def add(self, entry: Entry) -> None:
+        self._advance(entry)
+        self.entries += 1
+        self._apply(entry.event)
+
+    def add_all(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self.add(entry)
+
+    def _advance(self, entry: Entry) -> None:
+        if self.entries == 0:
+            self.started = self._shift_s = self._wall = entry.time
+        if isinstance(entry.event, Opened):
+            self._shift_s += entry.time - self._wall
+        # A clock that was set back must not make the search's time run backwards.
+        self._wall = max(self._wall, entry.time)
+        self.minutes = (self._wall - self._shift_s) / 60
+
+    def _apply(self, event: Event) -> None:
+        match event:
+            case Opened(session=session):
+                self.sessions = session
+                self.ended = None
+            case Asked():
+                self._briefs[event.brief] = _Brief(event, self.minutes)
+            case Proposed(candidate=candidate):
+                self._propose(candidate)
+            case ProposalFailed():
+                self.proposals_failed += 1
+                self._pay(event.usage)
+                self._end_brief(event.brief, "failed")
+                self._fail("proposal", event.reason)
+            case Dropped():
+                self.dropped.append(event)
+                self.nodes[event.candidate].dropped = event
+                self.changed.add(event.candidate)
+            case RemeasureAsked(candidate=candidate_id):
+                self.nodes[candidate_id].awaits_repeat = True
+            case Evaluated():
+                self._evaluate(event)
+            case Summarized():
+                self._pay(event.usage)
+                self.recommendations.append(
+                    Recommendation(
+                        minutes=self.minutes,
+                        memory_version=event.memory_version,
+                        text=truncated(event.text, TEXT_LIMIT_CHARS),
+                    )
+                )
+            case BackendStarted():
+                self.backends.append(event)
+            case InfraFailed():
+                self._fail(f"{event.what}, attempt {event.attempt}", event.reason)
+            case Ended(reason=reason):
+                self.ended = reason
+
+    def _propose(self, candidate: Candidate) -> None:
+        self._pay(candidate.usage)
+        brief = self._end_brief(candidate.id, "propose")
+        self.nodes[candidate.id] = Node(
+            candidate=candidate,
+            index=len(self.nodes),
+            minutes=self.minutes,
+            action=brief.asked.action if brief else "propose",
+            exemplars=brief.asked.exemplars if brief else (),
+            tunables=tunable_values(candidate.source),
+        )
+        self.changed.add(candidate.id)
+        self._num_with_texts += 1
+        if self._num_with_texts > 3 * self.texts_kept:
+            self._let_texts_go()
+
+    def _end_brief(self, brief_id: str, stage: str) -> _Brief | None:
+        brief = self._briefs.pop(brief_id, None)
+        if brief:
+            self._bar("explorer", stage, brief_id, brief.minutes, self.minutes)
+        return brief
+
+    def _evaluate(self, event: Evaluated) -> None:
+        node = self.nodes[event.candidate]
+        result = _bounded(event.result)
+        node.results = (*node.results, result)
+        node.awaits_repeat = False
+        trial = Trial(candidate=node.candidate, results=node.results)
+        if any(isinstance(one.outcome, Measured) for one in node.results):
+            node.speedup, node.ci = mean_score(trial), score_interval(trial)
+        if node.staleness is None:
+            node.staleness = self._told - node.candidate.memory_version
+        self._told += 1
+        self.changed.add(event.candidate)
+        if event.cached:
+            self.cached += 1
+        else:
+            self._count(event, result)
+        node.evaluations = self.evaluations
+        self._rank(node)
+
+    def _count(self, event: Evaluated, result: Result) -> None:
+        self.evaluations += 1
+        self.repeats += event.repeat > 0
+        self.by_outcome[outcome_name(result.outcome)] += 1
+        self.device_s += result.device_s
+        for stage in ("queue", "compile", "check", "time"):
+            self.stage_s[stage] += getattr(result.seconds, stage)
+        for span in result.spans:
+            start = (span.start - self._shift_s) / 60
+            if span.stage == "compile":
+                self._bar("compile", "compile", event.candidate, start, start + span.seconds / 60)
+            elif span.stage != "queue":
+                self.lease_s += span.seconds
+                self._bar("GPU lease", span.stage, event.candidate, start, start + span.seconds / 60)
+        if not isinstance(result.outcome, Measured):
+            key = (outcome_name(result.outcome), _error_text(result.outcome))
+            self.errors[key] += 1
+            self.error_examples.setdefault(key, event.candidate)
+
+    def _rank(self, node: Node) -> None:
+        if node.speedup is None:
+            return
+        if node is self.best:  # measured again: another one may be ahead now
+            self.best = max(self.nodes.values(), key=lambda other: other.speedup or 0.0)
+        elif self.best is None or node.speedup > (self.best.speedup or 0.0):
+            self.best = node
+        best = self.best
+        if best.speedup is None or best.ci is None:
+            raise AssertionError("a node that was measured has a speedup")
+        last = self.progress[-1] if self.progress else None
+        if last and (last.candidate, last.speedup) == (best.candidate.id, best.speedup):
+            return
+        self.progress.append(
+            ProgressPoint(
+                evaluations=self.evaluations,
+                minutes=self.minutes,
+                usd=self.usd,
+                speedup=best.speedup,
+                ci=best.ci,
+                candidate=best.candidate.id,
+            )
+        )
+
+    def _pay(self, usages: Iterable[Usage]) -> None:
+        for usage in usages:
+            spend = self.spend.setdefault(usage.model, Spend())
+            spend.requests += usage.requests
+            spend.prompt_tokens += usage.prompt_tokens
+            spend.completion_tokens += usage.completion_tokens
+            spend.seconds += usage.seconds
+            if usage.usd is None:
+                spend.unpriced += usage.requests
+            else:
+                spend.usd += usage.usd
+
+    def _fail(self, what: str, reason: str) -> None:
+        self.num_failures += 1
+        reason = truncated(reason, TEXT_LIMIT_CHARS)
+        self.failures.append(Message(minutes=self.minutes, what=what, reason=reason))
+
+    def _bar(self, group: str, stage: str, candidate: str, start: float, end: float) -> None:
+        """Put the work on the first lane of its group that was free when it began."""
+        self.num_bars += 1
+        lanes = self._lanes.setdefault(group, [])
+        free = next((i for i, until in enumerate(lanes) if until <= start + 1e-9), len(lanes))
+        if free == len(lanes):
+            lanes.append(end)
+        lanes[free] = end
+        lane = group if group == "GPU lease" else f"{group} {free + 1}"
+        self.bars.append(Bar(lane=lane, stage=stage, candidate=candidate, start=start, end=end))
+
+    def shown(self, limit: int) -> list[Node]:
+        """The nodes a page shows: all, or the best half, their line of parents, and the newest of the rest.
+
+        In the order of proposal. Nodes whose texts were let go are left out.
+        """
+        nodes = [node for node in self.nodes.values() if node.has_texts]
+        if len(nodes) <= limit:
+            return nodes
+        kept = {n.candidate.id: n for n in self._line_of_best() if n.has_texts}
+        ranked = sorted(nodes, key=lambda n: n.speedup or 0.0, reverse=True)
+        for node in (*ranked[: limit // 2], *reversed(nodes)):
+            if len(kept) >= limit:
+                break
+            kept[node.candidate.id] = node
+        return sorted(kept.values(), key=lambda n: n.index)
+
+    def _line_of_best(self) -> list[Node]:
+        line: list[Node] = []
+        node = self.best
+        while node is not None and node not in line:
+            line.append(node)
+            node = self.nodes.get(node.candidate.parent or "")
+        return line
+
+    def _let_texts_go(self) -> None:
+        kept = {id(node) for node in self.shown(self.texts_kept)}
+        for node in self.nodes.values():
+            waits = not node.results and node.dropped is None
+            if node.has_texts and id(node) not in kept and not waits:
+                node.has_texts = False
+                node.candidate = replace(node.candidate, source="", note="")
+                node.results = tuple(_without_texts(result) for result in node.results)
+                node.exemplars = ()
+        self._num_with_texts = sum(node.has_texts for node in self.nodes.values())
+
+
+def fold(entries: Iterable[Entry], texts_kept: int = 2_000) -> History:
+    """The `History` of all of `entries`."""
+    history = History(texts_kept=texts_kept)
+    history.add_all(entries)
+    return history
+
+
+def _bounded(result: Result) -> Result:
+    if max(len(result.log), len(result.feedback)) <= TEXT_LIMIT_CHARS:
+        return result
+    log = truncated(result.log, TEXT_LIMIT_CHARS)
+    return replace(result, log=log, feedback=truncated(result.feedback, TEXT_LIMIT_CHARS))
+
+
+def _without_texts(result: Result) -> Result:
+    outcome = result.outcome
+    if isinstance(outcome, Measured):
+        outcome = replace(outcome, kernel_ms=(), reference_ms=())
+    return replace(result, outcome=outcome, feedback="", log="", spans=(), kernelbench=None)
+
+
+def _error_text(outcome: Outcome) -> str:
+    """What went wrong, alike for all candidates with which the same went wrong."""
+    if isinstance(outcome, Measured):
+        raise TypeError("a measured kernel has no error")
+    kind = getattr(outcome, "how", "") or getattr(outcome, "family", "")
+    text = first_line(outcome.reason, 300)
+    text = re.sub(r"(?:/[\w.+-]+)+/", "…/", text)
+    text = re.sub(r"0x[0-9a-fA-F]+|(?<![A-Za-z_])\d+(?:\.\d+)?(?:e[+-]?\d+)?", "#", text)
+    return f"{kind}: {text}" if kind and kind not in text else text

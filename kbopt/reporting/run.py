@@ -1,0 +1,33 @@
+"""What a report is made from: one search with its journal, as plain values of the core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from kbopt.core.events import Entry
+from kbopt.core.settings import SearchSettings
+from kbopt.core.types import Task
+
+Transcripts = Callable[[str], str | None]
+"""The conversation with the language model that answered a brief, by the brief's id; None without one."""
+
+
+def no_transcripts(_: str) -> None:
+    """The `Transcripts` of a run in which no language model took part."""
+    return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One search. `entries` is read once, in order, so an iterator over a long journal will do.
+
+    `config` is the run's configuration as JSON values; the report shows it and reads nothing from it.
+    """
+
+    name: str
+    task: Task
+    settings: SearchSettings
+    config: Mapping[str, object]
+    entries: Iterable[Entry]
+    transcripts: Transcripts = no_transcripts

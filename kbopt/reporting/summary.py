@@ -1,0 +1,267 @@
+"""The figures of one run as plain data: what `--json` prints, tables show and the page draws."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kbopt.core.events import Dropped
+from kbopt.core.types import OUTCOME_NAMES, Measured
+from kbopt.reporting.history import History, Message, Node, ProgressPoint, Recommendation, fold
+from kbopt.reporting.run import Run
+
+LISTED = 200
+"""How many rejections, failures and errors a summary lists; the totals count them all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestKernel:
+    """The trial with the highest mean speedup over all of its `measurements`."""
+
+    candidate: str
+    speedup: float
+    speedup_ci: tuple[float, float]
+    measurements: int
+    kernel_ms: float
+    reference_ms: float
+    device: str
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpend:
+    """What one model was paid for. `unpriced_requests` have no known price and are not in `usd`."""
+
+    model: str
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float
+    unpriced_requests: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunableValue:
+    """How the candidates that took this value did; speedups are None where none of them was correct."""
+
+    value: str
+    candidates: int
+    correct: int
+    median_speedup: float | None
+    best_speedup: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tunable:
+    """`worth` is the median speedup with the best value over that with the worst, 1.0 for no difference.
+
+    It compares whole candidates, so other differences between them are in it as well. None unless two
+    values have correct candidates.
+    """
+
+    name: str
+    worth: float | None
+    values: tuple[TunableValue, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorCount:
+    """Numbers and paths in `text` are replaced, so that the same error counts as the same."""
+
+    outcome: str
+    text: str
+    count: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staleness:
+    """How many results the search saw between a candidate's brief and its own result."""
+
+    mean: float
+    median: float
+    maximum: int
+    histogram: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """One run in figures. `seconds` leaves out the time between sessions.
+
+    `by_outcome` counts evaluations, so its values add up to `evaluations`; cache hits are in neither.
+    `lease_fraction` is the share of the time in which a candidate held the GPU, `busy_fraction` the share
+    in which the GPU ran one or the reference. `ended` is None for a run that goes on or was cut off.
+    """
+
+    run: str
+    task: str
+    algorithm: str
+    seed: int
+    devices: tuple[str, ...]
+    started: float
+    seconds: float
+    sessions: int
+    ended: str | None
+    evaluations: int
+    cached: int
+    repeats: int
+    proposals: int
+    proposals_failed: int
+    candidates: int
+    correct: int
+    by_outcome: Mapping[str, int]
+    best: BestKernel | None
+    progress: tuple[ProgressPoint, ...]
+    busy_fraction: float
+    lease_fraction: float
+    stage_seconds: Mapping[str, float]
+    cold_starts: int
+    usd: float
+    tokens: int
+    models: tuple[ModelSpend, ...]
+    staleness: Staleness | None
+    tunables: tuple[Tunable, ...]
+    errors: tuple[ErrorCount, ...]
+    num_dropped: int
+    dropped: tuple[Dropped, ...]
+    recommendations: tuple[Recommendation, ...]
+    num_failures: int
+    failures: tuple[Message, ...]
+
+
+def summarize(run: Run) -> RunSummary:
+    """The figures of `run`; reads its entries once."""
+    return summarize_history(run, fold(run.entries))
+
+
+def summarize_history(run: Run, history: History) -> RunSummary:
+    """The figures of a fold of `run`'s entries so far; `run.entries` itself is not read."""
+    seconds = history.minutes * 60
+    nodes = history.nodes.values()
+    devices = dict.fromkeys(started.device for started in history.backends)
+    return RunSummary(
+        run=run.name,
+        task=run.task.name,
+        algorithm=run.settings.algorithm,
+        seed=run.settings.seed,
+        devices=tuple(devices),
+        started=history.started,
+        seconds=seconds,
+        sessions=history.sessions,
+        ended=history.ended,
+        evaluations=history.evaluations,
+        cached=history.cached,
+        repeats=history.repeats,
+        proposals=history.proposals,
+        proposals_failed=history.proposals_failed,
+        candidates=len(nodes),
+        correct=sum(node.speedup is not None for node in nodes),
+        by_outcome={name: history.by_outcome[name] for name in OUTCOME_NAMES.values()},
+        best=_best(history.best),
+        progress=tuple(history.progress),
+        busy_fraction=history.busy_fraction,
+        lease_fraction=min(1.0, history.lease_s / seconds) if seconds else 0.0,
+        stage_seconds=dict(history.stage_s),
+        cold_starts=sum(started.cold for started in history.backends),
+        usd=history.usd,
+        tokens=history.tokens,
+        models=_models(history),
+        staleness=_staleness(history),
+        tunables=_tunables(history),
+        errors=_errors(history),
+        num_dropped=len(history.dropped),
+        dropped=tuple(history.dropped[-LISTED:]),
+        recommendations=tuple(history.recommendations[-LISTED:]),
+        num_failures=history.num_failures,
+        failures=tuple(history.failures)[-LISTED:],
+    )
+
+
+def _best(node: Node | None) -> BestKernel | None:
+    if node is None or node.speedup is None or node.ci is None:
+        return None
+    measured = [(r, r.outcome) for r in node.results if isinstance(r.outcome, Measured)]
+    return BestKernel(
+        candidate=node.candidate.id,
+        speedup=node.speedup,
+        speedup_ci=node.ci,
+        measurements=len(node.results),
+        kernel_ms=statistics.median([ms for _, outcome in measured for ms in outcome.kernel_ms]),
+        reference_ms=statistics.median([ms for _, outcome in measured for ms in outcome.reference_ms]),
+        device=measured[-1][0].device,
+        protocol=measured[-1][0].protocol,
+    )
+
+
+def _models(history: History) -> tuple[ModelSpend, ...]:
+    return tuple(
+        ModelSpend(
+            model=model,
+            requests=spend.requests,
+            prompt_tokens=spend.prompt_tokens,
+            completion_tokens=spend.completion_tokens,
+            usd=spend.usd,
+            unpriced_requests=spend.unpriced,
+            seconds=spend.seconds,
+        )
+        for model, spend in sorted(history.spend.items(), key=lambda item: -item[1].usd)
+    )
+
+
+def _staleness(history: History) -> Staleness | None:
+    seen = [node.staleness for node in history.nodes.values() if node.staleness is not None]
+    if not seen:
+        return None
+    counts = Counter(seen)
+    return Staleness(
+        mean=statistics.fmean(seen),
+        median=statistics.median(seen),
+        maximum=max(seen),
+        histogram={str(value): counts[value] for value in sorted(counts)},
+    )
+
+
+def _tunables(history: History) -> tuple[Tunable, ...]:
+    takers: dict[str, dict[str, list[Node]]] = defaultdict(lambda: defaultdict(list))
+    for node in history.nodes.values():
+        for name, value in node.tunables:
+            if node.results:
+                takers[name][value].append(node)
+    found = []
+    for name, by_value in takers.items():
+        values = tuple(
+            _tunable_value(value, nodes) for value, nodes in sorted(by_value.items(), key=_numeric)
+        )
+        medians = [value.median_speedup for value in values if value.median_speedup]
+        worth = max(medians) / min(medians) if len(medians) > 1 else None
+        found.append(Tunable(name=name, worth=worth, values=values))
+    return tuple(sorted(found, key=lambda tunable: -(tunable.worth or 0.0)))
+
+
+def _numeric(item: tuple[str, object]) -> tuple[int, float, str]:
+    """Numbers in their order, then words in theirs."""
+    try:
+        return 0, float(item[0]), item[0]
+    except ValueError:
+        return 1, 0.0, item[0]
+
+
+def _tunable_value(value: str, nodes: list[Node]) -> TunableValue:
+    speedups = [node.speedup for node in nodes if node.speedup is not None]
+    return TunableValue(
+        value=value,
+        candidates=len(nodes),
+        correct=len(speedups),
+        median_speedup=statistics.median(speedups) if speedups else None,
+        best_speedup=max(speedups, default=None),
+    )
+
+
+def _errors(history: History) -> tuple[ErrorCount, ...]:
+    return tuple(
+        ErrorCount(outcome=outcome, text=text, count=count, example=history.error_examples[outcome, text])
+        for (outcome, text), count in history.errors.most_common(LISTED)
+    )

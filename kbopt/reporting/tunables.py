@@ -1,0 +1,22 @@
+"""The `tune:` comments of a kernel: which values could be varied, and which one this source took."""
+
+from __future__ import annotations
+
+import re
+
+_ASSIGNMENT = re.compile(
+    r"(?P<name>[A-Za-z_]\w*)\s*(?:[=\s]\s*)(?P<value>\"[^\"]*\"|'[^']*'|[^\s;,#/]+)\s*[;,)]*\s*(?:#|//|/\*)\s*tune:"
+)
+
+
+def tunable_values(source: str) -> tuple[tuple[str, str], ...]:
+    """The name and the chosen value of every line such as `BLOCK = 64  # tune: 32, 64`, in order.
+
+    Reads Python and C (`#define BLOCK 64  // tune: 32, 64`); a comment without a value in front of it is
+    no tunable. Where a name occurs twice the last line counts.
+    """
+    if "tune:" not in source:
+        return ()
+    lines = (line for line in source.splitlines() if "tune:" in line)
+    matches = (_ASSIGNMENT.search(line) for line in lines)
+    return tuple({match["name"]: match["value"] for match in matches if match}.items())
