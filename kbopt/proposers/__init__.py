@@ -1,0 +1,1 @@
+"""Proposers: what answers a brief with a source."""

@@ -1,0 +1,120 @@
+"""Every question to a model and every answer, kept on disk before anyone acts on the answer.
+
+A search that was killed hands out the same brief again; what a model already answered to it is read from
+here and not paid for twice. The answer's cost is then told with the candidate, as it was not before: the
+journal either has the candidate, and the brief is not handed out again, or it has neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from kbopt.core import codec
+from kbopt.core.types import Brief, Usage
+from kbopt.proposers.ledger import per_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One question and its answer. `question` is the new message; those before it precede it.
+
+    `at` is when the answer came, in Unix seconds.
+    """
+
+    model: str
+    question: str
+    answer: str
+    finish: str
+    refusal: str
+    usage: Usage
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRequest:
+    """A request without an answer, and why. `at` in Unix seconds."""
+
+    model: str
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    """All that was said for one brief, or on one topic.
+
+    The first question is `prompt`, after the message `system`, which may be empty.
+    """
+
+    brief: str
+    key: str
+    system: str
+    prompt: str
+    exchanges: tuple[Exchange, ...] = ()
+    failures: tuple[FailedRequest, ...] = ()
+
+    @property
+    def usage(self) -> tuple[Usage, ...]:
+        """What the answers cost, by model."""
+        return per_model(exchange.usage for exchange in self.exchanges)
+
+    def messages(self, question: str) -> list[dict[str, str]]:
+        """The conversation so far with `question` as its next message."""
+        messages = [{"role": "system", "content": self.system}] if self.system else []
+        for exchange in self.exchanges:
+            messages.append({"role": "user", "content": exchange.question})
+            # Some services refuse an empty message.
+            messages.append({"role": "assistant", "content": exchange.answer or "(no answer)"})
+        return [*messages, {"role": "user", "content": question}]
+
+
+def brief_key(brief: Brief) -> str:
+    """A hash of what the brief asks: task, parent, exemplars, summary, random seed, action.
+
+    Not of the prompt's text, which also shows measurements: a repeated measurement of the parent between
+    the answer and a crash would make the model answer the same brief again.
+    """
+    question = {
+        "brief": brief.id,
+        "task": brief.task.key,
+        "parent": brief.parent and brief.parent.candidate.source,
+        "exemplars": [trial.candidate.source for trial in brief.exemplars],
+        "summary": brief.summary,
+        "seed": brief.seed,
+        "action": brief.action,
+    }
+    return hashlib.sha256(codec.dumps(question).encode()).hexdigest()
+
+
+class Transcripts:
+    """One JSON file for each brief in `folder`, which belongs to one search."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find(self, brief: str, key: str) -> Transcript | None:
+        """What was said for the brief before; None for a brief that is new."""
+        path = self._path(brief, key)
+        if not path.exists():
+            return None
+        transcript = codec.loads(Transcript, path.read_bytes())
+        return transcript if transcript.key == key else None
+
+    def save(self, transcript: Transcript) -> None:
+        """Writes durably and in one step: a reader or a crash sees the old file or the new one."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(transcript.brief, transcript.key)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(codec.dumps(transcript))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def _path(self, brief: str, key: str) -> Path:
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", brief)[:80]
+        return self._folder / f"{name}-{key[:12]}.json"
