@@ -1,0 +1,203 @@
+"""The prompts: template files with named placeholders, filled from a brief.
+
+Templates are Python's `string.Template`: `$name` or `${name}`, and `$$` for a dollar sign. Values are put in
+as they are and never expanded again, so a kernel full of dollar signs is safe.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kbopt.core.errors import UserError, unknown_name
+from kbopt.core.types import Brief, Measured, Result, Trial, outcome_name
+
+Language = Literal["c", "cuda", "triton", "nvrtc"]
+
+PLACEHOLDERS: Mapping[str, frozenset[str]] = {
+    "system.md": frozenset({"device_facts", "kernel_guide"}),
+    "c.md": frozenset({"device_facts"}),
+    "cuda.md": frozenset({"device_facts"}),
+    "triton.md": frozenset({"device_facts"}),
+    "nvrtc.md": frozenset({"device_facts"}),
+    "propose.md": frozenset(
+        {
+            "task_name",
+            "task_source",
+            "parent_source",
+            "parent_result",
+            "parent_feedback",
+            "exemplars",
+            "summary",
+        }
+    ),
+    "first.md": frozenset({"task_name", "task_source", "exemplars", "summary"}),
+    "again.md": frozenset({"reason"}),
+    "summary.md": frozenset({"trials", "previous"}),
+}
+"""The template files, and what may stand in each."""
+
+SHIPPED = Path(__file__).parent / "prompts"
+
+MAX_FEEDBACK_CHARS = 6_000
+MAX_EXEMPLAR_CHARS = 20_000
+MAX_TRIAL_CHARS = 4_000
+MAX_SUMMARY_CHARS = 8_000
+MAX_SUMMARY_SUCCESSES = 8
+MAX_SUMMARY_FAILURES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """A checked set of templates. Made by `load`."""
+
+    templates: Mapping[str, string.Template]
+
+    @staticmethod
+    def load(folder: Path | None) -> Prompts:
+        """The shipped templates, each replaced by the file of its name in `folder` where there is one.
+
+        Raises `UserError` for a file that is no template, and for a placeholder that is not known.
+        """
+        return Prompts({name: _template(path, name) for name, path in _paths(folder).items()})
+
+    def system(self, language: Language, device_facts: str) -> str:
+        """What holds for every proposal: rules, device, language and form of the answer."""
+        facts = device_facts.strip() or "Not known."
+        guide = self._fill(f"{language}.md", device_facts=facts)
+        return self._fill("system.md", device_facts=facts, kernel_guide=guide)
+
+    def proposal(self, brief: Brief) -> str:
+        """The question that a brief asks."""
+        common = {
+            "task_name": brief.task.name,
+            "task_source": fenced(brief.task.source, "python"),
+            "exemplars": "\n\n".join(map(_exemplar, brief.exemplars)) or "None yet.",
+            "summary": _bounded(brief.summary.strip(), MAX_SUMMARY_CHARS) or "Nothing yet.",
+        }
+        if brief.parent is None:
+            return self._fill("first.md", **common)
+        result = brief.parent.results[-1]
+        return self._fill(
+            "propose.md",
+            **common,
+            # In full: edits are checked against it line by line.
+            parent_source=fenced(brief.parent.candidate.source, "python"),
+            parent_result=describe(result),
+            parent_feedback=fenced(_untrusted(result.feedback, MAX_FEEDBACK_CHARS) or "(none)", "text"),
+        )
+
+    def again(self, reason: str) -> str:
+        """The question after an answer that could not be used."""
+        return self._fill("again.md", reason=reason)
+
+    def summary(self, trials: Sequence[Trial], previous: str) -> str:
+        """The question for new advice from `trials`, oldest first."""
+        shown = "\n\n".join(map(_tried, telling(trials)))
+        return self._fill(
+            "summary.md",
+            trials=shown or "None yet.",
+            previous=_bounded(previous.strip(), MAX_SUMMARY_CHARS) or "None yet.",
+        )
+
+    def _fill(self, name: str, **values: str) -> str:
+        return self.templates[name].substitute(values).strip() + "\n"
+
+
+def describe(result: Result) -> str:
+    """A result in one line."""
+    outcome = result.outcome
+    if not isinstance(outcome, Measured):
+        return f"{outcome_name(outcome).replace('_', ' ')}: {_untrusted(outcome.reason, 500)}"
+    low, high = outcome.speedup_ci
+    interval = f"95 % interval {low:.3g} to {high:.3g}"
+    line = f"correct, {outcome.speedup:.3g} times as fast as the reference ({interval})"
+    if outcome.roofline is not None:
+        line += f", at {outcome.roofline.share:.0%} of the device's limit"
+    return line
+
+
+def fenced(text: str, language: str) -> str:
+    """`text` in a Markdown fence that nothing in it can close."""
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def telling(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that a summary is written from: the fastest ones, then the latest failures."""
+    measured = [(trial.results[-1].outcome, trial) for trial in trials]
+    fastest = sorted(
+        ((outcome.speedup, trial) for outcome, trial in measured if isinstance(outcome, Measured)),
+        key=lambda pair: pair[0],
+        reverse=True,
+    )
+    failures = [trial for outcome, trial in measured if not isinstance(outcome, Measured)]
+    successes = [trial for _, trial in fastest[:MAX_SUMMARY_SUCCESSES]]
+    return [*successes, *failures[-MAX_SUMMARY_FAILURES:]]
+
+
+def _exemplar(trial: Trial) -> str:
+    source = _bounded(trial.candidate.source, MAX_EXEMPLAR_CHARS)
+    return f"{describe(trial.results[-1])}\n\n{fenced(source, 'python')}"
+
+
+def _tried(trial: Trial) -> str:
+    result = trial.results[-1]
+    note = _untrusted(trial.candidate.note, 200)
+    feedback = _untrusted(result.feedback, MAX_TRIAL_CHARS // 4)
+    parts = [f"### {describe(result)}"]
+    if note:
+        parts.append(f"Its author's note: {note}")
+    parts.append(fenced(_bounded(trial.candidate.source, MAX_TRIAL_CHARS), "python"))
+    if feedback:
+        parts.append(fenced(feedback, "text"))
+    return "\n\n".join(parts)
+
+
+def _untrusted(text: str, limit: int) -> str:
+    """`text` as a program printed it, without control characters and no longer than `limit`."""
+    plain = "".join(char for char in text if char.isprintable() or char in "\n\t")
+    return _bounded(plain.strip(), limit)
+
+
+def _bounded(text: str, limit: int) -> str:
+    """Beginning and end of `text`, at most `limit` characters besides the mark between them."""
+    if len(text) <= limit:
+        return text
+    head, tail = text[: limit * 2 // 3], text[-(limit // 3) :]
+    return f"{head}\n[... {len(text) - len(head) - len(tail)} characters left out ...]\n{tail}"
+
+
+def _paths(folder: Path | None) -> dict[str, Path]:
+    paths = {name: SHIPPED / name for name in PLACEHOLDERS}
+    if folder is None:
+        return paths
+    if not folder.is_dir():
+        raise UserError(f"--prompts {folder} is not a folder. Copy {SHIPPED} there and change what you like.")
+    for path in sorted(folder.glob("*.md")):
+        if path.name not in PLACEHOLDERS:
+            raise unknown_name("prompt file", path.name, PLACEHOLDERS)
+        paths[path.name] = path
+    return paths
+
+
+def _template(path: Path, name: str) -> string.Template:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error}") from None
+    allowed = PLACEHOLDERS[name]
+    for match in string.Template.pattern.finditer(text):
+        line = text.count("\n", 0, match.start()) + 1
+        known = f"Allowed: {', '.join(f'${word}' for word in sorted(allowed))}."
+        if match["invalid"] is not None:
+            raise UserError(f"{path}:{line}: a lone $. Write $$ for a dollar sign. {known}")
+        placeholder = match["named"] or match["braced"]
+        if placeholder and placeholder not in allowed:
+            raise UserError(f"{path}:{line}: unknown placeholder ${placeholder}. {known}")
+    return string.Template(text)
