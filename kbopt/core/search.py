@@ -193,7 +193,8 @@ class Search:
 
     @property
     def ended(self) -> str | None:
-        return self._ended
+        """Why the search is over; None while it runs or a source is still being evaluated."""
+        return None if self._pending else self._ended
 
     @property
     def progress(self) -> Progress:

@@ -1,0 +1,173 @@
+"""A whole search in virtual time: explorers, one evaluator, no sleeping. Thousands run in a minute."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from dataclasses import dataclass
+
+from kbopt.core.events import Event
+from kbopt.core.pacing import ReadyDepth
+from kbopt.core.search import Done, Ready, Search, Wait
+from kbopt.core.settings import SearchSettings
+from kbopt.core.tally import Progress
+from kbopt.core.types import Brief, Candidate, EvalProtocol, EvalRequest
+from kbopt.simulated.backend import judge
+from kbopt.simulated.kernels import to_point
+from kbopt.simulated.landscapes import Landscape
+from kbopt.simulated.proposer import Latency, SimulatedProposer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationReport:
+    """What came of one simulated search.
+
+    `quality` has the true speedup of the answer after every evaluation: `quality[n - 1]` is what the
+    search would have returned had it been stopped after n. `busy_share` is the share of the time from the
+    first evaluation's start to the last brief in which the evaluator worked.
+    """
+
+    progress: Progress
+    quality: tuple[float, ...]
+    busy_share: float
+    seconds: float
+    events: tuple[Event, ...]
+
+    @property
+    def evaluations_per_proposal(self) -> float:
+        return self.progress.evaluations / self.progress.proposals
+
+    @property
+    def final(self) -> float:
+        """The true speedup of the answer, 0.0 if nothing worked."""
+        return self.quality[-1] if self.quality else 0.0
+
+
+class ListJournal:
+    """A journal in memory, for simulations and tests."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def append(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def simulate(
+    settings: SearchSettings,
+    landscape: Landscape,
+    *,
+    explorers: int = 1,
+    proposal_latency: Latency | None = None,
+    evaluation_s: float = 1.0,
+    proposer: SimulatedProposer | None = None,
+    depth: ReadyDepth | None = None,
+) -> SimulationReport:
+    """Run one search to its end; explorers pause while `depth.limit` candidates are waiting."""
+    proposer = proposer or SimulatedProposer(latency=proposal_latency)
+    return _Simulation(settings, landscape, explorers, proposer, evaluation_s, depth or ReadyDepth()).run()
+
+
+class _Simulation:
+    def __init__(
+        self,
+        settings: SearchSettings,
+        landscape: Landscape,
+        explorers: int,
+        proposer: SimulatedProposer,
+        evaluation_s: float,
+        depth: ReadyDepth,
+    ) -> None:
+        self._landscape = landscape
+        self._proposer = proposer
+        self._evaluation_s = evaluation_s
+        self._depth = depth
+        self._journal = ListJournal()
+        self._search = Search(task=landscape.task, settings=settings, journal=self._journal)
+        self._idle_explorers = explorers
+        self._now = 0.0
+        self._agenda: list[tuple[float, int, Brief | Ready]] = []
+        self._tie = itertools.count()
+        self._queue: deque[tuple[float, Ready]] = deque()
+        self._evaluating: tuple[float, Ready] | None = None
+        self._quality: list[float] = []
+        self._evaluations: list[tuple[float, float]] = []
+        self._last_brief_at = 0.0
+
+    def run(self) -> SimulationReport:
+        self._start_work()
+        while self._agenda:
+            self._now, _, item = heapq.heappop(self._agenda)
+            if isinstance(item, Brief):
+                self._answer(item)
+            else:
+                self._measured(item)
+            self._start_work()
+        return SimulationReport(
+            progress=self._search.progress,
+            quality=tuple(self._quality),
+            busy_share=self._busy_share(),
+            seconds=self._now,
+            events=tuple(self._journal.events),
+        )
+
+    def _start_work(self) -> None:
+        for ready in self._search.take_ready():
+            self._queue.append((self._now, ready))
+        if self._evaluating is None and self._queue:
+            self._evaluating = self._queue.popleft()
+            self._evaluations.append((self._now, self._now + self._evaluation_s))
+            self._schedule(self._evaluation_s, self._evaluating[1])
+        while self._idle_explorers and not self._full():
+            asked = self._search.ask(elapsed_s=self._now)
+            if isinstance(asked, Wait | Done):
+                break
+            self._idle_explorers -= 1
+            self._last_brief_at = self._now
+            self._schedule(self._proposer.latency_s(asked), asked)
+        for ready in self._search.take_ready():
+            self._queue.append((self._now, ready))
+
+    def _full(self) -> bool:
+        return len(self._queue) + (self._evaluating is not None) >= self._depth.limit
+
+    def _answer(self, brief: Brief) -> None:
+        self._idle_explorers += 1
+        answer = self._proposer.answer(brief)
+        if isinstance(answer, Candidate):
+            self._search.propose(answer)
+        else:
+            self._search.fail(brief.id, answer)
+
+    def _measured(self, ready: Ready) -> None:
+        assert self._evaluating is not None
+        queued_at, _ = self._evaluating
+        self._evaluating = None
+        request = EvalRequest(
+            task=self._landscape.task,
+            source=ready.candidate.source,
+            protocol=EvalProtocol(),
+            repeat=ready.repeat,
+        )
+        result = judge(request, service_s=self._evaluation_s)
+        self._search.tell(ready.candidate.id, result, repeat=ready.repeat)
+        self._quality.append(self._true_quality())
+        queue_s = self._now - self._evaluation_s - queued_at
+        self._depth.observe(queue_s=queue_s, idle=not self._queue)
+
+    def _true_quality(self) -> float:
+        best = self._search.best
+        point = to_point(best.candidate.source) if best else None
+        return self._landscape.speedup(point) if point else 0.0
+
+    def _busy_share(self) -> float:
+        """From the first evaluation's start to the last brief: neither the start nor the end counts."""
+        if not self._evaluations:
+            return 0.0
+        start, stop = self._evaluations[0][0], self._last_brief_at
+        busy = sum(max(0.0, min(end, stop) - begin) for begin, end in self._evaluations if begin < stop)
+        return busy / (stop - start) if stop > start else 1.0
+
+    def _schedule(self, after_s: float, item: Brief | Ready) -> None:
+        heapq.heappush(self._agenda, (self._now + after_s, next(self._tie), item))
