@@ -14,7 +14,8 @@ from pathlib import Path
 
 from kbopt.cluster.messages import EvaluatorStatus, Failure, SearchStatus
 from kbopt.cluster.session import ClusterSettings, Session
-from kbopt.config import RunConfig, check, factories, search_spec
+from kbopt.compose import check, factories, search_spec
+from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.reporting.terminal import ProgressSnapshot, ProgressView

@@ -89,7 +89,7 @@ def evaluate(
     else:
         assert kernels is not None
         items = list(_items(kernels, default_task, kernelbench))
-    from kbopt.config import open_backend
+    from kbopt.compose import open_backend
 
     backend = open_backend(backend_config)
     if kernel is not None:

@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 SETTINGS, PROTOCOL, BACKEND, PROPOSER = SearchSettings(), EvalProtocol(), BackendConfig(), ProposerConfig()
 
 
-class Name(click.ParamType):
+class Name(click.ParamType[str]):
     """One of a fixed set of names; a wrong one is answered with the nearest."""
 
     def __init__(self, kind: str, allowed: object) -> None:
@@ -40,7 +40,7 @@ class Name(click.ParamType):
         return "|".join(self.allowed)
 
 
-class Models(click.ParamType):
+class Models(click.ParamType[str]):
     """`name[:weight],...`, checked when the models are first needed."""
 
     name = "NAME[:WEIGHT],..."
@@ -168,11 +168,15 @@ proposer_options = options(
 
 def find_task(task: str | None, task_idx: int | None, kernelbench: Path | None, default: str) -> Task:
     """The task that the options name. Raises `UserError` where two of them disagree."""
-    from kbopt.tasks import load_task
-
     if task is not None and task_idx is not None:
         raise UserError(f"--task {task} and --task-idx {task_idx} both name a task: give one")
     name = task or (f"matmul/{task_idx}" if task_idx is not None else default)
+    if name.startswith("sim/"):
+        from kbopt.simulated import landscape
+
+        return landscape(name).task
+    from kbopt.tasks import load_task
+
     return load_task(name, kernelbench=kernelbench)
 
 

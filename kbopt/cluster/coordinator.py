@@ -282,11 +282,12 @@ class Coordinator:
         if running.running:
             running.search.tell(ready.candidate.id, result, repeat=ready.repeat, cached=answer.cached)
         if status is not None:
-            running.depth.observe(queue_s=result.seconds.queue, idle=status.queue_length == 0)
+            idle = status.queue_length + status.in_flight == 0
+            running.depth.observe(queue_s=result.seconds.queue, idle=idle)
 
     def _fail(self, running: RunningSearch, error: InfraError | UserError) -> None:
-        kind = "user" if isinstance(error, UserError) else "infra"
-        running.failure = running.failure or Failure(kind=kind, message=str(error))
+        failure = Failure(kind="user" if isinstance(error, UserError) else "infra", message=str(error))
+        running.failure = running.failure or failure
         self._changed.set()
 
 

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kbopt.cluster.messages import Answer, EvaluatorStatus
@@ -140,8 +140,11 @@ class EvaluationQueue:
         return batch
 
     async def _answer(self, batch: list[_Pending]) -> None:
+        now = time.monotonic()
+        waits_s = [now - pending.queued_at for pending in batch]
         try:
             results, failures = await self._attempt(batch)
+            results = [_with_wait(result, wait_s) for result, wait_s in zip(results, waits_s, strict=True)]
             self._cache.put({pending.key: result for pending, result in zip(batch, results, strict=True)})
         except UserError as error:
             if len(batch) > 1:  # one task's fault must not fail the others of the batch
@@ -181,6 +184,11 @@ class EvaluationQueue:
             else:
                 return results, tuple(failures)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _with_wait(result: Result, wait_s: float) -> Result:
+    """`result` with the time it waited for its batch counted as queueing."""
+    return replace(result, seconds=replace(result.seconds, queue=result.seconds.queue + wait_s))
 
 
 class EvaluatorActor(EvaluationQueue):

@@ -9,8 +9,9 @@ from typing import Literal
 
 from kbopt.core.events import InfraFailed
 from kbopt.core.ports import Backend, BackendStatus, Embedder, Proposer, Summarizer
-from kbopt.core.search import Progress, SummaryRequest
+from kbopt.core.search import SummaryRequest
 from kbopt.core.settings import SearchSettings
+from kbopt.core.tally import Progress
 from kbopt.core.types import Brief, EvalProtocol, Result, Task
 
 

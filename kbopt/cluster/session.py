@@ -33,6 +33,7 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import Candidate, EvalRequest, NoProposal, Usage
 
 NAMESPACE = "kbopt"
+EVALUATOR = "evaluator"
 LOOPS_PER_ACTOR = 8
 """Proposal coroutines packed into one explorer actor: creating an actor costs 0.3 s and 90 MB."""
 
@@ -46,10 +47,12 @@ class RemoteEvaluator:
         self._handle = handle
 
     async def evaluate(self, search: str, request: EvalRequest) -> Answer:
-        return await _unwrapped(self._handle.evaluate.remote(search, request))
+        answer: Answer = await _unwrapped(self._handle.evaluate.remote(search, request))
+        return answer
 
     async def status(self) -> EvaluatorStatus | None:
-        return await _unwrapped(self._handle.status.remote())
+        status: EvaluatorStatus | None = await _unwrapped(self._handle.status.remote())
+        return status
 
 
 class RemoteCoordinator:
@@ -101,13 +104,12 @@ class CoordinatorActor(Coordinator):
         self,
         specs: tuple[SearchSpec, ...],
         factories: Factories,
-        evaluator: Any,
         *,
         name: str,
         explorers: int,
         parallel_searches: int,
     ) -> None:
-        remote = RemoteEvaluator(evaluator)
+        remote = RemoteEvaluator(ray.get_actor(EVALUATOR, namespace=NAMESPACE))
         super().__init__(
             specs, factories, remote.evaluate, remote.status, parallel_searches=parallel_searches
         )
@@ -167,7 +169,7 @@ class Session:
         self._evaluator = (
             ray.remote(EvaluatorActor)
             .options(
-                name="evaluator",
+                name=EVALUATOR,
                 get_if_exists=True,
                 num_cpus=0,
                 max_concurrency=10_000,
@@ -191,7 +193,6 @@ class Session:
             .remote(
                 self._specs,
                 self._factories,
-                self._evaluator,
                 name=self._name,
                 explorers=self._settings.explorers,
                 parallel_searches=self._settings.parallel_searches,

@@ -1,0 +1,159 @@
+"""The composition root: the one place that names concrete backends, proposers and embedders."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kbopt.cluster.messages import Factories, SearchSpec
+from kbopt.config import BackendConfig, Language, ProposerConfig, RunConfig, device_kind, transcripts
+from kbopt.core.errors import UserError
+from kbopt.core.ports import Backend, Embedder, Proposer, Summarizer
+
+if TYPE_CHECKING:
+    from kbopt.proposers.llm import LLMProposer
+
+
+def cache_home() -> Path:
+    """Where builds and baselines are kept between runs: `KBOPT_CACHE`, else the user's cache folder."""
+    if "KBOPT_CACHE" in os.environ:
+        return Path(os.environ["KBOPT_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kbopt"
+
+
+def open_backend(config: BackendConfig) -> Backend:
+    """The backend that `config` names, not yet opened."""
+    match config.name:
+        case "local":
+            from kbopt.backends.local import LocalBackend
+
+            return LocalBackend(device=config.device, state_dir=cache_home() / "evaluation")
+        case "modal":
+            from kbopt.backends.modal_client import ModalBackend
+
+            return ModalBackend(
+                gpu=config.gpu,
+                gpus=config.gpus,
+                lane=config.lane,
+                warm_minutes=config.warm_minutes,
+                start_timeout_s=config.start_timeout_s,
+            )
+        case "simulated":
+            from kbopt.simulated import SimulatedBackend
+
+            return SimulatedBackend(service_s=config.simulated_s)
+
+
+def factories(backend: BackendConfig, proposer: ProposerConfig) -> Factories:
+    """How the actors build their parts. Pickled to them, so everything in it is a module's function."""
+    return Factories(
+        backend=functools.partial(open_backend, backend),
+        proposer=functools.partial(build_proposer, proposer, backend),
+        summarizer=functools.partial(build_summarizer, proposer, backend),
+        embedder=functools.partial(build_embedder, proposer),
+    )
+
+
+def search_spec(config: RunConfig, folder: Path) -> SearchSpec:
+    """The search of `config` with its journal under `folder`."""
+    return SearchSpec(
+        name=config.name, folder=folder, task=config.task, settings=config.settings, protocol=config.protocol
+    )
+
+
+def check(config: RunConfig) -> None:
+    """Raise `UserError` for what would only fail after a device was started."""
+    if config.proposer.name == "tunables":
+        from kbopt.proposers.tunables import check_seeds
+
+        check_seeds(config.task, device_kind(config.backend))
+    if "llm" in config.proposer.name:
+        from kbopt.proposers.llm import check_model_access
+        from kbopt.proposers.models import parse_models
+
+        if not config.proposer.models:
+            raise UserError(f"--proposer {config.proposer.name} needs --model, e.g. --model openai/gpt-5")
+        check_model_access(parse_models(config.proposer.models), config.proposer.api_base)
+    if config.backend.name == "modal":
+        from kbopt.backends.modal_client import check_gpu, check_token
+
+        check_gpu(config.backend.gpu)
+        check_token()
+
+
+def build_proposer(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> Proposer:
+    """The proposer that `config` names, for kernels that run on `backend`."""
+    match config.name:
+        case "tunables":
+            return _tunables(backend)
+        case "llm":
+            return _llm(config, backend, spec)
+        case "llm+tunables":
+            from kbopt.proposers.mixed import MixedProposer
+
+            return MixedProposer(_llm(config, backend, spec), _tunables(backend))
+        case "simulated":
+            from kbopt.simulated import Latency, SimulatedProposer
+
+            return SimulatedProposer(latency=Latency(mean_s=config.simulated_s))
+
+
+def build_summarizer(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> Summarizer:
+    """The model's summaries where there is a model, else those computed from the trials."""
+    if "llm" in config.name:
+        from kbopt.proposers.llm_summary import LLMSummarizer
+
+        return LLMSummarizer(_llm(config, backend, spec))
+    from kbopt.proposers.journal_summary import JournalSummarizer
+
+    return JournalSummarizer()
+
+
+def build_embedder(config: ProposerConfig, _: SearchSpec) -> Embedder:
+    """The local embedder, or the model's by `--embedding-model`."""
+    if config.embedding_model:
+        from kbopt.proposers.model_embedding import ModelEmbedder
+
+        return ModelEmbedder(config.embedding_model, api_base=config.api_base)
+    from kbopt.core.embedding import LocalEmbedder
+
+    return LocalEmbedder()
+
+
+def device_facts(config: BackendConfig) -> str:
+    """What a language model is told of the device."""
+    if config.name == "modal":
+        return f"One NVIDIA {config.gpu}."
+    if device_kind(config) == "cuda":
+        query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv"]
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}."
+
+
+def _tunables(backend: BackendConfig) -> Proposer:
+    from kbopt.proposers.tunables import TunablesProposer
+
+    return TunablesProposer(device_kind=device_kind(backend))
+
+
+def _llm(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> LLMProposer:
+    from kbopt.proposers.llm import LLMProposer
+    from kbopt.proposers.models import parse_models
+
+    default: Language = "c" if device_kind(backend) == "cpu" else "cuda"
+    return LLMProposer(
+        models=parse_models(config.models),
+        api_base=config.api_base,
+        prompts=Path(config.prompts) if config.prompts else None,
+        language=config.language or default,
+        device_facts=device_facts(backend),
+        transcripts=transcripts(spec.folder),
+        max_concurrent=config.max_concurrent,
+        timeout_s=config.timeout_s,
+    )
