@@ -1,0 +1,109 @@
+"""The container side as Modal sees it: the image and the class with its one warm container per GPU type.
+
+`modal deploy -m kbopt.backends.modal_app --name NAME` deploys it; `kbopt.backends.modal_deploy` does just
+that under the content's name. Drivers vary only `gpu` and `lane`, because Modal scales every distinct set
+of options on its own and a different timeout would mean a second GPU. That is also why the warm time is
+part of the deployment: KBOPT_MODAL_WARM_S is read when the app is deployed.
+"""
+
+# No `from __future__ import annotations`: Modal reads the types of parameters from the class itself.
+import os
+from pathlib import Path
+from typing import Any
+
+import modal
+import modal.experimental
+
+from kbopt.backends.modal_container import ModalContainer, answer
+
+DEFAULT_WARM_S = 600
+NUM_CORES = 8
+MEMORY_GIB = 32
+MAX_CONCURRENT_CALLS = 64
+"""Calls in one container: batches of several drivers, their pages and questions about the state."""
+
+MAX_BATCH_S = 3600
+"""Modal's own limit for one call. The service's and the driver's limits are shorter."""
+
+STATE_DIR = Path("/tmp/kbopt")
+PACKAGE = Path(__file__).resolve().parents[1]
+SHIPPED = ("core", "evaluation")
+SHIPPED_FILES = (
+    *("__init__.py", "backends/__init__.py"),
+    *("backends/modal_app.py", "backends/modal_container.py", "backends/modal_wire.py"),
+)
+
+
+def ships(path: Path) -> bool:
+    """Whether a file of the package runs in the container, and so belongs to the content's name."""
+    relative = path.relative_to(PACKAGE) if path.is_absolute() else path
+    if "__pycache__" in relative.parts or relative.suffix == ".pyc":
+        return False
+    return relative.parts[0] in SHIPPED or relative.as_posix() in SHIPPED_FILES
+
+
+# torch 2.9.0 brings CUDA 12.8, so the toolkit that builds extensions is 12.8 too. The sources come last:
+# they are mounted when a container starts, and an edit builds no image.
+image = (
+    modal.Image.from_registry("nvidia/cuda:12.8.1-devel-ubuntu24.04", add_python="3.12")
+    .apt_install("build-essential")
+    .uv_pip_install("torch==2.9.0", "triton==3.5.0", "numpy==2.3.4", "ninja==1.13.0")
+    .env({"MODAL_PAYLOAD_FORMAT": "cbor"})
+    .add_local_dir(PACKAGE, "/root/kbopt", ignore=lambda path: not ships(path))
+)
+
+app = modal.App("kbopt", image=image, include_source=False)
+
+
+@app.cls(
+    cpu=NUM_CORES,
+    memory=MEMORY_GIB * 1024,
+    max_containers=1,
+    scaledown_window=int(os.environ.get("KBOPT_MODAL_WARM_S", DEFAULT_WARM_S)),
+    timeout=MAX_BATCH_S,
+    startup_timeout=900,
+    retries=0,
+    block_network=True,
+    restrict_modal_access=True,
+)
+@modal.concurrent(max_inputs=MAX_CONCURRENT_CALLS)
+class Evaluator:
+    """One container, whoever calls; another `lane` is another container of the same kind."""
+
+    lane: str = modal.parameter(default="shared")
+
+    @modal.enter()
+    async def open(self) -> None:
+        # A container asks for its GPU by name and must never answer from its CPU instead; only the
+        # loopback control plane of the tests, which has no GPUs, says otherwise.
+        device = os.environ.get("KBOPT_MODAL_DEVICE", "cuda")
+        self._container = ModalContainer(device=device, state_dir=STATE_DIR)
+        await self._container.open()
+
+    @modal.exit()
+    async def close(self) -> None:
+        await self._container.close()
+
+    @modal.method()
+    async def run_batch(self, message: dict[str, Any]) -> dict[str, Any]:
+        reply = await self._container.run_batch(message)
+        if self._container.broken:
+            await modal.experimental.stop_fetching_inputs.aio()
+        return reply
+
+    @modal.method()
+    async def read_page(self, message: dict[str, Any]) -> dict[str, Any]:
+        return self._container.read_page(message)
+
+    @modal.method()
+    async def describe(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Answer with the state of the container. Starts one where none is up."""
+        if self._container.broken:
+            await modal.experimental.stop_fetching_inputs.aio()
+        return answer(self._container.describe(message["owner"]))
+
+    @modal.method()
+    async def retire(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Finish what is running, take nothing more, and shut the container down."""
+        await modal.experimental.stop_fetching_inputs.aio()
+        return answer(self._container.describe(message["owner"]))

@@ -1,0 +1,266 @@
+"""The driver's side of Modal: a backend over warm containers, and what the command line asks about them.
+
+Everything a driver needs of Modal is imported from here. Importing it sets MODAL_PAYLOAD_FORMAT to `cbor`
+for the process, so that neither requests nor results are ever pickled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kbopt.backends import modal_app
+from kbopt.backends.modal_account import (
+    GPU_NAMES,
+    ContainerGone,
+    check_gpu,
+    check_token,
+    connect,
+    run_blocking,
+)
+from kbopt.backends.modal_deploy import (
+    DEFAULT_WARM_MINUTES,
+    app_name,
+    deploy,
+    deployed,
+    ensure_deployed,
+    is_deployed,
+    stop_app,
+    warm_seconds,
+)
+from kbopt.backends.modal_lane import PAGE_TIMEOUT_S, Lane
+from kbopt.backends.modal_prices import Bill, load_prices
+from kbopt.backends.modal_wire import ContainerInfo
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.ports import BackendStatus
+from kbopt.core.types import EvalRequest, Result
+
+__all__ = [
+    "GPU_NAMES",
+    "Bill",
+    "ContainerStatus",
+    "ModalBackend",
+    "app_name",
+    "check_gpu",
+    "check_token",
+    "container_status",
+    "deploy",
+    "ensure_deployed",
+    "stop",
+]
+
+DEFAULT_START_TIMEOUT_S = 900.0
+DEFAULT_POLL_S = 5.0
+MAX_GPUS = 64
+
+BATCHES_PER_GPU = 16
+BATCH_SIZE = 2
+"""Small batches, many in flight: an answer waits for one other evaluation at most, stays inline, and 32
+candidates compile while one is timed."""
+
+
+class ModalBackend:
+    """Judges sources on `gpus` warm Modal containers with one `gpu` each, shared with other drivers.
+
+    The container of `lane` stays warm for `warm_minutes` after the last call of any driver; `close` leaves
+    it so. A container that is gone, an app that somebody stopped, or a GPU that broke raise `InfraError`,
+    and the next `evaluate` finds or starts another. Opened again with the same `owner`, a backend joins the
+    evaluations that a killed driver of that name left behind instead of paying for them twice.
+    """
+
+    def __init__(
+        self,
+        gpu: str,
+        *,
+        lane: str = "shared",
+        gpus: int = 1,
+        warm_minutes: float = DEFAULT_WARM_MINUTES,
+        start_timeout_s: float = DEFAULT_START_TIMEOUT_S,
+        owner: str = "",
+        poll_s: float = DEFAULT_POLL_S,
+    ) -> None:
+        if not 1 <= gpus <= MAX_GPUS:
+            raise UserError(f"{gpus} GPUs are asked for; allowed are 1 to {MAX_GPUS}")
+        self._gpu = check_gpu(gpu)
+        self._warm_minutes, self._warm_s = warm_minutes, warm_seconds(warm_minutes)
+        price = load_prices().usd_per_second(
+            self._gpu, num_cores=modal_app.NUM_CORES, memory_gib=modal_app.MEMORY_GIB
+        )
+        self._usd_per_second = price
+        owner = owner or uuid.uuid4().hex
+        names = [lane, *(f"{lane}-{number}" for number in range(2, gpus + 1))]
+        self._lanes = [
+            Lane(self._gpu, name, owner, start_timeout_s=start_timeout_s, poll_s=poll_s) for name in names
+        ]
+        self._openings: dict[Lane, asyncio.Task[None]] = {}
+        self._attaching = asyncio.Lock()
+        self._attached = self._closed = False
+        self._build_output: str | None = None
+        self.max_in_flight = BATCHES_PER_GPU * gpus
+        self.max_batch = BATCH_SIZE
+
+    async def open(self) -> BackendStatus:
+        """Deploy where nobody has, then find or start the containers; returns when the first is warm.
+
+        Raises `UserError` without a usable token, `InfraError` where no container came up in time.
+        """
+        await self._warm_lanes()
+        return await self.status()
+
+    async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
+        if not requests:
+            return []
+        lane = min(await self._warm_lanes(), key=lambda lane: lane.num_in_flight)
+        try:
+            return await lane.evaluate(requests)
+        except InfraError as error:
+            self._openings.pop(lane, None)
+            self._attached = self._attached and not isinstance(error, ContainerGone)
+            raise
+
+    async def status(self) -> BackendStatus:
+        """What is known without asking Modal."""
+        infos = [lane.info for lane in self._lanes if lane.info is not None]
+        best = next((lane for lane in self._lanes if lane.state == "warm"), self._lanes[0])
+        detail = "; ".join(filter(None, (lane.detail for lane in self._lanes)))
+        building = self._build_output
+        return BackendStatus(
+            state="closed" if self._closed else "building" if building is not None else best.state,
+            device=infos[0].device if infos else "",
+            boot=", ".join(info.boot for info in infos),
+            age_s=best.age_s,
+            cold_starts=sum(len(lane.cold_boots) for lane in self._lanes),
+            detail=detail if building is None else f"building the image: {building}",
+        )
+
+    async def close(self) -> None:
+        """Let go of the containers, which stay warm for the next driver."""
+        openings = list(self._openings.values())
+        self._openings.clear()
+        for opening in openings:
+            opening.cancel()
+        await asyncio.gather(*openings, return_exceptions=True)
+        self._closed = True
+
+    def bill(self) -> Bill:
+        """The container time that this backend held so far. Drivers that share a container each count it."""
+        stays = [stay for lane in self._lanes for stay in lane.stays.values()]
+        seconds = sum(stay.until - stay.since for stay in stays)
+        if not self._closed:  # a warm container costs while it waits for the next batch, too
+            now = time.monotonic()
+            seconds += sum(now - lane.stays[lane.info.boot].until for lane in self._lanes if lane.info)
+        num_warm = sum(lane.info is not None for lane in self._lanes)
+        return Bill(
+            gpu=self._gpu,
+            seconds=seconds,
+            usd=seconds * self._usd_per_second,
+            idle_usd=num_warm * self._warm_s * self._usd_per_second,
+        )
+
+    async def _warm_lanes(self) -> list[Lane]:
+        """The containers that answer, once there is one. Lanes that are not up go on starting meanwhile."""
+        if self._closed:
+            raise UserError("this Modal backend is closed; open a new one")
+        await self._attach()
+        for lane in self._lanes:
+            opening = self._openings.get(lane)
+            if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
+                self._openings[lane] = asyncio.create_task(lane.open())
+        openings = dict(self._openings)
+        while True:
+            warm = [lane for lane, opening in openings.items() if opening.done() and not opening.exception()]
+            if warm:
+                return warm
+            pending = [opening for opening in openings.values() if not opening.done()]
+            if not pending:
+                await next(iter(openings.values()))  # raises what every lane failed of
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _attach(self) -> None:
+        async with self._attaching:
+            if self._attached:
+                return
+            try:
+                name = await deployed(warm_minutes=self._warm_minutes, on_output=self._show_build)
+            finally:
+                self._build_output = None
+            for lane in self._lanes:
+                lane.attach(name)
+            self._openings.clear()
+            self._attached = True
+
+    def _show_build(self, line: str) -> None:
+        self._build_output = line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerStatus:
+    """What Modal and, where one is up, the container itself say. `info` is None where none is up."""
+
+    app: str
+    gpu: str
+    lane: str
+    is_deployed: bool
+    num_containers: int
+    backlog: int
+    info: ContainerInfo | None
+
+
+def container_status(
+    gpu: str, *, lane: str = "shared", warm_minutes: float = DEFAULT_WARM_MINUTES
+) -> ContainerStatus:
+    """The state of one container. Starts none; asking one that is up begins its warm time anew."""
+    return run_blocking(_container_status(_handle(gpu, lane), warm_minutes))
+
+
+def stop(gpu: str | None = None, *, lane: str = "shared", warm_minutes: float = DEFAULT_WARM_MINUTES) -> bool:
+    """Shut down the container of one GPU type after its batches, or with None the whole app at once.
+
+    False where there was nothing to stop.
+    """
+    return run_blocking(_stop(None if gpu is None else _handle(gpu, lane), warm_minutes))
+
+
+def _handle(gpu: str, lane: str) -> Lane:
+    owner = f"command-{uuid.uuid4().hex}"
+    return Lane(check_gpu(gpu), lane, owner, start_timeout_s=PAGE_TIMEOUT_S, poll_s=1.0)
+
+
+async def _container_status(lane: Lane, warm_minutes: float) -> ContainerStatus:
+    name = app_name(warm_minutes)
+    await connect()
+    known = await is_deployed(name)
+    num_containers = backlog = 0
+    if known:
+        lane.attach(name)
+        stats = await lane.current_stats()
+        num_containers, backlog = stats.num_total_runners, stats.backlog
+    if num_containers:
+        await lane.open()
+    return ContainerStatus(
+        app=name,
+        gpu=lane.gpu,
+        lane=lane.name,
+        is_deployed=known,
+        num_containers=num_containers,
+        backlog=backlog,
+        info=lane.info,
+    )
+
+
+async def _stop(lane: Lane | None, warm_minutes: float) -> bool:
+    name = app_name(warm_minutes)
+    await connect()
+    if not await is_deployed(name):
+        return False
+    if lane is None:
+        await stop_app(name)
+        return True
+    lane.attach(name)
+    if (await lane.current_stats()).num_total_runners == 0:
+        return False
+    await lane.call("retire", {"owner": lane.owner}, limit_s=PAGE_TIMEOUT_S)
+    return True

@@ -1,0 +1,149 @@
+"""What the Modal container does with a batch: read its pages, evaluate, keep the answers, page them out.
+
+It knows nothing of Modal, and evaluates with the same service as the local backend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from kbopt.backends.modal_wire import ContainerInfo, Message, WireError, pack, unpack
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.types import EvalRequest, Result
+from kbopt.evaluation.client import ServiceClient
+
+V = TypeVar("V")
+
+MAX_REMEMBERED_RESULTS = 512
+MAX_OPEN_PAGES = 64
+"""Batches whose pages are kept at a time, on the way in or out; a driver that died leaves some behind."""
+
+
+class ModalContainer:
+    """Serves batches from any number of drivers with one evaluation service.
+
+    An answer is remembered for its owner, so a driver that comes back after a crash, or whose result
+    Modal dropped, joins what is running or finds what is done instead of evaluating it a second time.
+    """
+
+    def __init__(self, *, device: str, state_dir: Path) -> None:
+        self._service = ServiceClient(device=device, state_dir=state_dir)
+        self._device = self._boot = self._starter = self._failure = ""
+        self._opened = self._last_used = time.monotonic()
+        self._num_batches = 0
+        self._results: dict[str, asyncio.Task[Result]] = {}
+        self._incoming: dict[str, dict[int, bytes]] = {}
+        self._outgoing: dict[str, list[bytes]] = {}
+
+    @property
+    def broken(self) -> bool:
+        """The service is lost: a new container, perhaps on another machine, has to take over."""
+        return bool(self._failure)
+
+    async def open(self) -> None:
+        """Start the service. A failure is kept for the next answers, because Modal would not pass it on."""
+        try:
+            info = await self._service.open()
+        except (InfraError, UserError) as error:
+            self._failure, self._boot = (
+                f"the evaluation service did not start: {error}",
+                uuid.uuid4().hex[:12],
+            )
+            return
+        self._device, self._boot = info.device, info.boot
+        self._opened = self._last_used = time.monotonic()
+
+    async def close(self) -> None:
+        await self._service.close()
+
+    def describe(self, owner: str, *, user_error: str = "") -> ContainerInfo:
+        self._starter = self._starter or owner
+        now = time.monotonic()
+        return ContainerInfo(
+            boot=self._boot,
+            device=self._device,
+            starter=self._starter,
+            age_s=now - self._opened,
+            idle_s=now - self._last_used,
+            num_batches=self._num_batches,
+            failure=self._failure,
+            user_error=user_error,
+        )
+
+    async def run_batch(self, message: Message) -> Message:
+        """Take one page of a batch; with its last page, evaluate and answer with the first page back."""
+        owner, call = message["owner"], message["call"]
+        info = self.describe(owner)
+        if info.failure:
+            return answer(info)
+        pages = _keep(self._incoming, call, {})
+        pages[message["page"]] = message["data"]
+        if message["page"] < message["pages"] - 1:
+            return answer(info)
+        del self._incoming[call]
+        try:
+            # A page that is missing went to a container that is gone: the batch is sent again as a whole.
+            requests = unpack(tuple[EvalRequest, ...], [pages[index] for index in range(message["pages"])])
+        except (KeyError, WireError) as error:
+            raise InfraError(f"batch {call} arrived incomplete: {error!r}") from None
+        return await self._answer_batch(owner, call, requests)
+
+    def read_page(self, message: Message) -> Message:
+        """A further page of an answer; the last one is forgotten with it."""
+        pages = self._outgoing.get(message["call"], [])
+        if message["page"] >= len(pages):
+            raise InfraError(f"this container has no page {message['page']} of batch {message['call']}")
+        return answer(self.describe(message["owner"]), [pages[message["page"]]])
+
+    async def _answer_batch(self, owner: str, call: str, requests: Sequence[EvalRequest]) -> Message:
+        tasks = [self._evaluation(owner, request) for request in requests]
+        # A cancelled call leaves its evaluations running: the driver's next attempt joins them.
+        done = await asyncio.gather(*map(asyncio.shield, tasks), return_exceptions=True)
+        self._last_used = time.monotonic()
+        self._num_batches += 1
+        results: list[Result] = []
+        for outcome in done:
+            if isinstance(outcome, InfraError):
+                self._failure = f"the evaluation service was lost: {outcome}"
+                return answer(self.describe(owner))
+            if isinstance(outcome, UserError):
+                return answer(self.describe(owner, user_error=str(outcome)))
+            if isinstance(outcome, BaseException):
+                raise outcome
+            results.append(outcome)
+        pages = pack(tuple(results))
+        if len(pages) > 1:
+            _keep(self._outgoing, call, pages)
+        return answer(self.describe(owner), pages)
+
+    def _evaluation(self, owner: str, request: EvalRequest) -> asyncio.Task[Result]:
+        key = hashlib.sha256(f"{owner}\n{codec.dumps(request)}".encode()).hexdigest()
+        known = self._results.get(key)
+        if known is not None and not (known.done() and (known.cancelled() or known.exception())):
+            return known
+        task = asyncio.create_task(self._service.evaluate(request))
+        self._results[key] = task
+        finished = [key for key, task in self._results.items() if task.done()]
+        for key in finished[: len(self._results) - MAX_REMEMBERED_RESULTS]:
+            del self._results[key]
+        return task
+
+
+def answer(info: ContainerInfo, pages: Sequence[bytes] = ()) -> Message:
+    """A head, the first page of the body if there is one, and how many pages the body has."""
+    return {"head": codec.encode(info), "page": pages[0] if pages else b"", "pages": len(pages)}
+
+
+def _keep(shelf: dict[str, V], call: str, fresh: V) -> V:
+    """`call`'s entry on the shelf, `fresh` where there is none; the oldest go where it is full."""
+    value = shelf.setdefault(call, fresh)
+    while len(shelf) > MAX_OPEN_PAGES:
+        del shelf[next(iter(shelf))]
+    return value

@@ -1,0 +1,200 @@
+"""One container as a driver sees it: spawn a call, wait for it with deadlines of one's own, cancel it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import modal
+from modal.exception import Error as ModalError
+
+from kbopt.backends.modal_account import bounded, modal_errors, other_gpus
+from kbopt.backends.modal_deploy import CLASS_NAME
+from kbopt.backends.modal_outputs import read_output
+from kbopt.backends.modal_wire import ContainerInfo, Message, WireError, pack, unpack
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.ports import BackendState
+from kbopt.core.types import EvalRequest, Result
+
+PAGE_TIMEOUT_S = 60.0
+"""For calls that only move data: a page in or out, a question about the state."""
+
+BATCH_GRACE_S = 60.0
+"""What a batch may take beyond the limits of its evaluations, which the service enforces itself."""
+
+CANCEL_TIMEOUT_S = 5.0
+
+
+@dataclass(slots=True)
+class Stay:
+    """The time that this driver held one container, by the driver's monotonic clock."""
+
+    since: float
+    until: float
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """The container for one GPU type and lane name. `owner` names the driver to the container.
+
+    `poll_s` is how long a wait lasts before the statistics are looked at, and with them the deadlines.
+    """
+
+    gpu: str
+    name: str
+    owner: str
+    start_timeout_s: float
+    poll_s: float
+    state: BackendState = "starting"
+    detail: str = ""
+    info: ContainerInfo | None = None
+    num_in_flight: int = 0
+    cold_boots: set[str] = field(default_factory=set)
+    stays: dict[str, Stay] = field(default_factory=dict)
+    _app: str = ""
+    _container: Any = None
+
+    def attach(self, app: str) -> None:
+        """Point at the class of a deployed app. Asks nobody yet."""
+        self._app = app
+        self._container = modal.Cls.from_name(app, CLASS_NAME).with_options(gpu=self.gpu)(lane=self.name)
+
+    @property
+    def age_s(self) -> float:
+        """The age of the container, 0 where none has answered."""
+        return time.monotonic() - self._born if self.info else 0.0
+
+    async def open(self) -> None:
+        """Start the container, or find it warm."""
+        await self.call("describe", {"owner": self.owner}, limit_s=PAGE_TIMEOUT_S)
+
+    async def current_stats(self) -> modal.types.FunctionCurrentStats:
+        """Backlog and number of containers, without starting one."""
+        async with modal_errors():
+            return await bounded(self._container.describe.get_current_stats.aio())
+
+    async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
+        """The results in the order of `requests`. Raises `InfraError` where any was lost."""
+        self.num_in_flight += 1
+        try:
+            return await self._evaluate(requests)
+        finally:
+            self.num_in_flight -= 1
+
+    async def _evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
+        pages = pack(tuple(requests))
+        message = {"owner": self.owner, "call": uuid.uuid4().hex, "pages": len(pages)}
+        for index, data in enumerate(pages[:-1]):
+            await self.call("run_batch", {**message, "page": index, "data": data}, limit_s=PAGE_TIMEOUT_S)
+        limit_s = BATCH_GRACE_S + sum(r.protocol.compile_timeout_s + r.protocol.timeout_s for r in requests)
+        last = {**message, "page": len(pages) - 1, "data": pages[-1]}
+        reply = await self.call("run_batch", last, limit_s=limit_s)
+        answer = [reply["page"]]
+        for index in range(1, reply["pages"]):
+            further = await self.call("read_page", {**message, "page": index}, limit_s=PAGE_TIMEOUT_S)
+            answer.append(further["page"])
+        try:
+            results = unpack(tuple[Result, ...], answer)
+        except WireError as error:
+            raise InfraError(f"the container's answer cannot be read: {error}") from None
+        if len(results) != len(requests):
+            raise InfraError(f"the container answered {len(results)} of {len(requests)} requests")
+        return list(results)
+
+    async def call(self, method: str, message: Message, *, limit_s: float) -> Message:
+        """One answer of the container, which may take `limit_s` once the container is up.
+
+        Raises `InfraError` past the deadlines, for a lost container and for one that says it is broken, and
+        `UserError` for what the user must change. The call is cancelled on every way out but success.
+        """
+        function = getattr(self._container, method)
+        async with modal_errors():
+            call = await bounded(function.spawn.aio(message))
+            answered = False
+            try:
+                reply = await self._wait(function, call, limit_s)
+                answered = True
+            finally:
+                if not answered:
+                    with contextlib.suppress(ModalError, OSError, TimeoutError):
+                        await asyncio.wait_for(call.cancel.aio(), CANCEL_TIMEOUT_S)
+        self._learn(reply)
+        return reply
+
+    async def _wait(self, function: Any, call: modal.FunctionCall[Any], limit_s: float) -> Message:
+        waiting_s = running_s = 0.0
+        looked = time.monotonic()
+        while (reply := await read_output(call, self.poll_s)) is None:
+            stats = await bounded(function.get_current_stats.aio())
+            passed_s, looked = time.monotonic() - looked, time.monotonic()
+            if stats.num_total_runners == 0:
+                waiting_s += passed_s
+                self._show_waiting(waiting_s, stats.backlog)
+            else:
+                running_s += passed_s
+                self._show_running(running_s)
+            start_s = 0.0 if self.info else self.start_timeout_s
+            if waiting_s > self.start_timeout_s:
+                raise self._failed(
+                    self.detail + f" Gave up after --start-timeout {self.start_timeout_s:g} s."
+                )
+            if running_s > limit_s + start_s or (not self.info and waiting_s + running_s > limit_s + start_s):
+                raise self._failed(
+                    f"the {self.gpu} container runs but has not answered for {running_s:.0f} s; "
+                    f"`modal app logs {self._app}` shows why"
+                )
+        return reply
+
+    def _show_waiting(self, waiting_s: float, backlog: int) -> None:
+        self.state = "waiting"
+        self.detail = (
+            f"no {self.gpu} container for {waiting_s:.0f} s ({backlog} calls wait): Modal has none free, or "
+            f"it fails at its start. Other GPUs to try: {', '.join(other_gpus(self.gpu))}."
+        )
+
+    def _show_running(self, running_s: float) -> None:
+        if self.info is None:
+            self.state, self.detail = (
+                "starting",
+                f"the {self.gpu} container has been starting for {running_s:.0f} s",
+            )
+
+    def _failed(self, reason: str) -> InfraError:
+        self.state, self.detail, self.info = "failed", reason, None
+        return InfraError(reason)
+
+    def _learn(self, reply: Message) -> None:
+        """Keep what an answer's head says of the container."""
+        try:
+            info = codec.decode(ContainerInfo, reply["head"])
+        except (KeyError, codec.CodecError) as error:
+            raise InfraError(f"the container's answer cannot be read: {error!r}") from None
+        now = time.monotonic()
+        replaced = self.info is not None and self.info.boot != info.boot
+        if info.starter == self.owner:
+            self.cold_boots.add(info.boot)
+        if info.boot not in self.stays:
+            age_s = info.age_s if info.starter == self.owner else 0.0
+            self.stays[info.boot] = Stay(now - age_s, now)
+        self.stays[info.boot].until = now
+        if info.failure:
+            raise self._failed(f"container {info.boot} on {self.gpu}: {info.failure}")
+        self.info = info
+        self.state = "warm"
+        if replaced:
+            self.detail = f"container replaced by {info.boot}"
+        elif self.detail and not self.detail.startswith("container replaced"):
+            self.detail = ""
+        if info.user_error:
+            raise UserError(info.user_error)
+
+    @property
+    def _born(self) -> float:
+        assert self.info is not None
+        return self.stays[self.info.boot].until - self.info.age_s

@@ -1,0 +1,61 @@
+"""What a container costs: its seconds times a price table that the user can replace."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from kbopt.core.errors import UserError
+
+SHIPPED_TABLE = Path(__file__).with_name("modal_prices.toml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """Container time that a backend held, and its price.
+
+    `idle_usd` is what the containers may cost further if nobody uses or stops them: their warm time. Time
+    that a container spent starting, before it could answer, is not seen and not counted.
+    """
+
+    gpu: str
+    seconds: float
+    usd: float
+    idle_usd: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """US dollars per second, by GPU type, per CPU core and per GiB of memory."""
+
+    gpu: dict[str, float]
+    cpu_core: float
+    memory_gib: float
+
+    def usd_per_second(self, gpu: str, *, num_cores: float, memory_gib: float) -> float:
+        """The price of one running container. Raises `UserError` for a GPU that the table lacks."""
+        if gpu not in self.gpu:
+            raise UserError(
+                f"the price table has no {gpu}; add it under [gpu] in a copy of {SHIPPED_TABLE} and set "
+                "KBOPT_MODAL_PRICES to that copy"
+            )
+        return self.gpu[gpu] + num_cores * self.cpu_core + memory_gib * self.memory_gib
+
+
+def load_prices() -> Prices:
+    """The table in the file that KBOPT_MODAL_PRICES names, else the one that ships with kbopt."""
+    path = Path(os.environ.get("KBOPT_MODAL_PRICES", SHIPPED_TABLE))
+    try:
+        table = tomllib.loads(path.read_text())
+        return Prices(
+            gpu={str(name): float(usd) for name, usd in table["gpu"].items()},
+            cpu_core=float(table["cpu_core"]),
+            memory_gib=float(table["memory_gib"]),
+        )
+    except (OSError, tomllib.TOMLDecodeError, KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is no price table ({error!r}); it needs the numbers cpu_core and memory_gib and a table "
+            f"[gpu], as in {SHIPPED_TABLE}; or unset KBOPT_MODAL_PRICES"
+        ) from None
