@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 STRUCTURE_DIM = 192
 NUMBERS_DIM = 64
-NUMBERS_WEIGHT = 0.5
+NUMBERS_WEIGHT = 0.2
 """Share of the squared length that the numbers have: one of m equally weighted constants changed
 moves the vector by sqrt(2 * NUMBERS_WEIGHT / m)."""
 
@@ -120,27 +120,26 @@ def _own_names(tokens: Sequence[Token]) -> set[str]:
 
 
 def _ngrams(tokens: Sequence[Token]) -> Iterator[tuple[str, float]]:
-    texts = [("#" if kind == "number" else text) for kind, text in tokens]
+    plain = [("number", "#") if kind == "number" else (kind, text) for kind, text in tokens]
     for length in NGRAM_LENGTHS:
-        for start in range(len(tokens) - length + 1):
-            yield _local(tokens[start : start + length], texts[start : start + length]), 1.0
+        for start in range(len(plain) - length + 1):
+            yield _local(plain[start : start + length]), 1.0
 
 
 def _numbers(tokens: Sequence[Token]) -> Iterator[tuple[str, float]]:
     for i, (kind, text) in enumerate(tokens):
         if kind == "number":
             before = tokens[max(0, i - 3) : i]
-            named = [item[1] for item in before]
-            constant = named[-1:] == ["="] or named[-2:-1] == ["define"] or named[-3:-2] == ["define"]
-            yield _local(before, named) + " " + text, CONSTANT_WEIGHT if constant else 1.0
+            texts = [item[1] for item in before]
+            constant = texts[-1:] == ["="] or "define" in (texts[-2:-1] + texts[-3:-2])
+            yield f"{_local(before)} {text}", CONSTANT_WEIGHT if constant else 1.0
 
 
-def _local(tokens: Sequence[Token], texts: Sequence[str]) -> str:
+def _local(tokens: Sequence[Token]) -> str:
     """One n-gram as text, own names numbered by their first appearance in it."""
     seen: dict[str, str] = {}
     return " ".join(
-        seen.setdefault(text, f"\x00{len(seen)}") if token[0] == "own" else text
-        for token, text in zip(tokens, texts, strict=True)
+        [seen.setdefault(text, f"\x00{len(seen)}") if kind == "own" else text for kind, text in tokens]
     )
 
 
@@ -151,12 +150,11 @@ def _hashed(features: Iterator[tuple[str, float]], dim: int) -> NDArray[np.float
     for feature, weight in features:
         counts[feature] += 1
         weights[feature] = weight
-    vector = np.zeros(dim)
-    for feature, count in counts.items():
-        digest = hashlib.blake2b(feature.encode(), digest_size=4 * BUCKETS_PER_FEATURE).digest()
-        value = weights[feature] * math.sqrt(count)
-        for k in range(0, len(digest), 4):
-            word = int.from_bytes(digest[k : k + 4], "little")
-            vector[(word >> 1) % dim] += value if word & 1 else -value
+    size = 4 * BUCKETS_PER_FEATURE
+    digests = b"".join(hashlib.blake2b(feature.encode(), digest_size=size).digest() for feature in counts)
+    words = np.frombuffer(digests, dtype="<u4").reshape(len(counts), BUCKETS_PER_FEATURE)
+    values = np.array([weights[feature] * math.sqrt(count) for feature, count in counts.items()])
+    signed = np.where(words & 1, values[:, None], -values[:, None])
+    vector = np.bincount((words.ravel() >> 1) % dim, weights=signed.ravel(), minlength=dim)
     length = float(np.linalg.norm(vector))
     return vector / length if length else vector

@@ -17,8 +17,9 @@ from kbopt.core.settings import ScoreFunction, Ties
 
 Floats = NDArray[np.float64]
 
-SPREAD = 0.8
-"""Factor on a parent's priority for every proposal being made from it, so that explorers spread."""
+SPREAD = 0.99
+"""Factor on a parent's priority for every proposal being made from it, so that explorers spread over
+kernels that are about as good; docs/decisions/0012 compares values."""
 
 NUM_LEADERS = 64
 """How many of the best are kept sorted, so that the top few cost no pass over the memory."""

@@ -17,7 +17,7 @@ PATIENCE = 16
 class ReadyDepth:
     """The limit on candidates that are queued or being evaluated, fed with what the evaluator saw."""
 
-    def __init__(self, *, start: int = 4, smallest: int = 2, largest: int = 256) -> None:
+    def __init__(self, *, start: int = 2, smallest: int = 1, largest: int = 256) -> None:
         self._limit, self._smallest, self._largest = start, smallest, largest
         self._streak = 0
 

@@ -9,8 +9,8 @@ Algorithm = Literal["PS", "PS_Summarizer", "PS_epsNet", "PS_epsNet_Summarizer", 
 ScoreFunction = Literal["mean", "ucb", "lcb"]
 Ties = Literal["newest", "oldest"]
 
-DEFAULT_EPSILON = 0.1
-"""L2 distance between unit embeddings; 0.1 is a cosine of 0.995. See docs/decisions on the choice."""
+DEFAULT_EPSILON = 0.02
+"""L2 distance between unit embeddings; 0.02 is a cosine of 0.9998. See docs/decisions/0011 on the choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class SearchSettings:
     epsilon: float = DEFAULT_EPSILON
     exploration: float = 1.0
     memory_size: int = 1000
-    remeasure_share: float = 0.15
+    remeasure_share: float = 0.1
     target_speedup: float | None = None
     synchronous: bool = False
     ties: Ties = "newest"
