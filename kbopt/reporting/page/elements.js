@@ -1,0 +1,126 @@
+// Building blocks. Every text of a kernel, a model or a machine becomes a text node here, never markup.
+
+const STATUSES = {
+  measured: { label: "correct, measured", symbol: "circle", mark: "●", light: "#0a8f63", dark: "#4cc38a" },
+  wrong_answer: { label: "wrong answer", symbol: "square", mark: "■", light: "#c98500", dark: "#f0b429" },
+  compile_failed: { label: "compile failed", symbol: "diamond", mark: "◆", light: "#b5509c", dark: "#e79bd0" },
+  crashed: { label: "crashed", symbol: "x", mark: "✖", light: "#d5480b", dark: "#ff8f5e" },
+  timed_out: { label: "timed out", symbol: "triangle-up", mark: "▲", light: "#1f6fb8", dark: "#6cb6ff" },
+  rejected: { label: "rejected by an audit", symbol: "star", mark: "★", light: "#b3001e", dark: "#ff6b81" },
+  dropped: { label: "dropped by the epsilon-net", symbol: "circle-open", mark: "○", light: "#77828f", dark: "#93a1b0" },
+  pending: { label: "not evaluated yet", symbol: "line-ns-open", mark: "┃", light: "#77828f", dark: "#93a1b0" },
+};
+
+function el(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name === "class") node.className = value;
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+const theme = () => document.documentElement.dataset.theme;
+const color = (status) => STATUSES[status][theme()];
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+const figure = (value) =>
+  value >= 100 ? Math.round(value).toLocaleString("en") : value >= 0.1 ? value.toFixed(2) : value.toPrecision(3);
+const times = (value) => (value === null || value === undefined ? "–" : `${figure(value)}×`);
+const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+const count = (value) => value.toLocaleString("en");
+const usd = (value) => `$${value.toFixed(value < 1 ? 3 : 2)}`;
+const interval = (ci) => (ci ? `${figure(ci[0])} to ${figure(ci[1])}` : "–");
+const ms = (value) => `${value.toPrecision(4)} ms`;
+
+function duration(seconds) {
+  if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  const whole = Math.round(seconds);
+  const two = (number) => String(number).padStart(2, "0");
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
+  return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
+}
+
+// Characters that would reorder or hide the text around them are shown by their number.
+const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/;
+
+function shown(text) {
+  return text.split(new RegExp(`(${CONTROLS.source})`)).filter((part) => part).map((part) => {
+    if (!CONTROLS.test(part)) return document.createTextNode(part);
+    const code = part.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0");
+    return el("span", { class: "control", title: "a control character, shown by its number" }, `U+${code}`);
+  });
+}
+
+const badge = (status) => {
+  const mark = el("span", { class: "mark", "aria-hidden": "true" }, STATUSES[status].mark);
+  mark.style.color = color(status);
+  return el("span", {}, mark, ` ${STATUSES[status].label}`);
+};
+
+function code(tokens) {
+  const spans = tokens.map(([name, text]) => (name ? el("span", { class: name }, ...shown(text)) : shown(text)));
+  return el("pre", { class: "code", tabindex: "0" }, el("code", {}, ...spans.flat()));
+}
+
+function plain(text) {
+  return el("pre", { class: "wrap", tabindex: "0" }, ...shown(text));
+}
+
+function diffBlock(diff) {
+  if (diff === "") return el("p", { class: "dim" }, "The same source.");
+  const kinds = { "+": "line add", "-": "line del", "@": "line hunk" };
+  const lines = diff.split("\n").map((line) => el("span", { class: kinds[line[0]] ?? "line" }, ...shown(line)));
+  return el("pre", { class: "diff", tabindex: "0" }, ...lines);
+}
+
+// columns: [heading, cell of a row, is a number]
+function table(columns, rows, { caption, rowClass } = {}) {
+  const number = (flag) => (flag ? "number" : null);
+  const head = el("tr", {}, columns.map(([name, , flag]) => el("th", { scope: "col", class: number(flag) ?? "" }, name)));
+  const body = rows.map((row) =>
+    el("tr", { class: rowClass?.(row) ?? "" }, columns.map(([, cell, flag]) => el("td", { class: number(flag) ?? "" }, cell(row) ?? "–"))),
+  );
+  return el("div", { class: "scroll", tabindex: "0" },
+    el("table", {}, caption ? el("caption", {}, caption) : null, el("thead", {}, head), el("tbody", {}, body)));
+}
+
+// entries: [name, function that makes the content]; content is made when its tab is first opened
+function tabs(label, entries) {
+  const panel = el("div", { role: "tabpanel" });
+  const buttons = entries.map(([name, make], index) =>
+    el("button", { type: "button", role: "tab", onclick: () => open(index) }, name));
+  const open = (index) => {
+    buttons.forEach((button, i) => {
+      button.setAttribute("aria-selected", String(i === index));
+      button.tabIndex = i === index ? 0 : -1;
+    });
+    panel.replaceChildren(entries[index][1]());
+  };
+  const list = el("div", { class: "tablist", role: "tablist", "aria-label": label, onkeydown: (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    event.stopPropagation();
+    const next = (buttons.indexOf(document.activeElement) + step + buttons.length) % buttons.length;
+    open(next);
+    buttons[next].focus();
+  } }, buttons);
+  open(0);
+  return el("div", {}, list, panel);
+}
+
+function choice(label, options, chosen, onchoose) {
+  const buttons = options.map(([value, name]) =>
+    el("button", { type: "button", "aria-pressed": String(value === chosen), onclick: () => {
+      buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(options[i][0] === value)));
+      onchoose(value);
+    } }, name));
+  return el("div", { class: "row", role: "group", "aria-label": label }, el("span", { class: "dim small" }, label), buttons);
+}
+
+function section(id, heading, ...children) {
+  return el("section", { id, "aria-labelledby": `${id}-heading` }, el("h2", { id: `${id}-heading` }, heading), children);
+}

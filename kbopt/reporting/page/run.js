@@ -1,0 +1,320 @@
+// The sections of one run.
+
+function runSections(run) {
+  run.refreshers = [];
+  // A section that is made anew when a live run moves on; what a reader opened in it closes then.
+  const fresh = (make) => {
+    let node = make();
+    run.refreshers.push(() => { const next = make(); node.replaceWith(next); node = next; });
+    return node;
+  };
+  return [
+    fresh(() => overview(run)),
+    bestSection(run),
+    progressSection(run),
+    candidatesSection(run),
+    timelineSection(run),
+    el("div", { class: "pair" }, outcomesSection(run), fresh(() => errorsSection(run))),
+    el("div", { class: "pair" }, fresh(() => tunablesSection(run)), fresh(() => costSection(run))),
+    el("div", { class: "pair" }, fresh(() => rejectionsSection(run)), fresh(() => recommendationsSection(run))),
+    el("div", { class: "pair" }, stalenessSection(run), fresh(() => failuresSection(run))),
+    configurationSection(run),
+  ];
+}
+
+function stateOf(run) {
+  const { ended } = run.summary;
+  if (ended) return `ended: ${ended}`;
+  return run.live ? "running" : "not ended: it was running when this page was made, or was cut off";
+}
+
+function overview(run) {
+  const s = run.summary;
+  const best = s.best;
+  const card = (name, value, more = "", kind = "") =>
+    el("div", { class: `card ${kind}` }, el("div", { class: "name" }, name), el("div", { class: "value" }, value), el("div", { class: "more" }, more));
+  return el("section", { class: "bare", id: "overview" },
+    el("h1", {}, s.task, " ", el("span", { class: "dim" }, s.algorithm)),
+    el("p", { class: "dim" }, el("bdi", {}, run.name), ` · seed ${s.seed} · ${s.devices.join(", ") || "no device yet"} · ${new Date(s.started * 1000).toISOString().slice(0, 16).replace("T", " ")} UTC · `, el("bdi", {}, ...shown(stateOf(run)))),
+    el("div", { class: "cards" },
+      card("best speedup over eager PyTorch", best ? times(best.speedup) : "none correct", best ? `95 % CI ${interval(best.speedup_ci)}` : "no kernel was correct", "hero"),
+      card("evaluations", count(s.evaluations), `${count(s.cached)} more from the cache`),
+      card("proposals", count(s.proposals), `${count(s.num_dropped)} dropped as known`),
+      card("correct", s.candidates ? percent(s.correct / s.candidates) : "–", `${count(s.correct)} of ${count(s.candidates)} candidates`),
+      card("device busy", percent(s.busy_fraction), `GPU lease held ${percent(s.lease_fraction)}`),
+      card("time", duration(s.seconds), `${count(s.cold_starts)} cold start${s.cold_starts === 1 ? "" : "s"}, ${count(s.sessions)} session${s.sessions === 1 ? "" : "s"}`),
+      card("spent on models", usd(s.usd), `${count(s.tokens)} tokens`)));
+}
+
+function bestSection(run) {
+  const holder = section("best", "Best kernel");
+  const heading = holder.firstChild;
+  let shownKey = null;
+  const fill = async () => {
+    const { best } = run.summary;
+    const key = best ? `${best.candidate} ${best.measurements}` : "";
+    if (key === shownKey) return;
+    shownKey = key;
+    if (!best) {
+      holder.replaceChildren(heading, el("p", {}, run.live ? "No kernel was correct yet." : "No kernel was correct. The outcomes and the commonest errors below say why."),
+        el("details", {}, el("summary", {}, "The task's reference"), code(run.task.source)));
+      return;
+    }
+    const detail = await detailOf(run, best.candidate);
+    const missing = () => el("p", { class: "dim" }, "Its source is left out of this page.");
+    const texts = detail ? tabs("The best kernel", [
+      ["Source", () => code(detail.source)],
+      ["Diff to parent", () => (detail.diff === null ? el("p", { class: "dim" }, "It has no parent on this page.") : diffBlock(detail.diff))],
+      ["Diff to reference", () => (detail.reference_diff === null ? missing() : diffBlock(detail.reference_diff))],
+      ["Reference", () => code(run.task.source)],
+    ]) : missing();
+    holder.replaceChildren(heading, el("div", { class: "split" },
+      el("div", {}, el("p", {}, idButton(run, best.candidate), ` on ${best.device}`), texts),
+      el("div", {}, el("h3", {}, "Why believe it"), beliefs(run, detail), sampleChart(run, detail),
+        el("h3", {}, "Reproduce it"), reproduce(run, detail))));
+    redraw(holder);
+  };
+  run.refreshers.push(fill);
+  fill();
+  return holder;
+}
+
+function measuredResults(detail) {
+  return (detail?.results ?? []).filter((result) => result.outcome.type === "Measured");
+}
+
+function beliefs(run, detail) {
+  const { best } = run.summary;
+  const last = measuredResults(detail).at(-1);
+  const item = (good, text) => el("li", {}, el("span", { class: good === null ? "dim" : good ? "yes" : "no", "aria-hidden": "true" }, good === null ? "·" : good ? "✓" : "!"), el("span", {}, text));
+  const [low, high] = best.speedup_ci;
+  const items = [
+    item(low > 1, low > 1 ? `The 95 % interval, ${interval(best.speedup_ci)}, lies above 1.`
+      : high < 1 ? `The 95 % interval, ${interval(best.speedup_ci)}, lies below 1: it is slower than eager PyTorch.`
+        : `The 95 % interval, ${interval(best.speedup_ci)}, holds 1: it may be no faster.`),
+    item(best.measurements > 1 ? true : null, `Measured ${best.measurements === 1 ? "once" : `${best.measurements} times`}: median ${ms(best.kernel_ms)}, reference ${ms(best.reference_ms)}.`),
+  ];
+  if (last) items.push(...outcomeBeliefs(last, item));
+  return el("ul", { class: "checks" }, items);
+}
+
+function outcomeBeliefs(result, item) {
+  const { outcome, kernelbench } = result;
+  const apart = Math.abs(outcome.wall_ms / outcome.native_ms - 1);
+  const found = [item(apart < 0.1, `Two clocks: ${ms(outcome.native_ms)} by the device's, ${ms(outcome.wall_ms)} by the wall's, ${percent(apart)} apart.`)];
+  if (outcome.roofline) {
+    const { share, floor_ms: floor } = outcome.roofline;
+    found.push(item(share <= 1, `Roofline: ${percent(share)} of what the device can do at most (floor ${ms(floor)}).`));
+  }
+  if (outcome.compiled_reference_ms) {
+    const ratio = outcome.compiled_reference_ms / outcome.native_ms;
+    found.push(item(ratio > 1, `Against torch.compile: ${times(ratio)} (${ms(outcome.compiled_reference_ms)}).`));
+  }
+  const { audit } = outcome;
+  found.push(item(audit.custom_kernel, audit.custom_kernel ? "The audit saw a kernel of its own." : "The audit saw only PyTorch's own operators."));
+  found.push(item(null, `PyTorch operators inside: ${audit.torch_ops.join(", ") || "none"}.`));
+  for (const note of audit.notes) found.push(item(null, el("bdi", {}, ...shown(note))));
+  if (kernelbench) {
+    found.push(item(kernelbench.correctness, `KernelBench's own verdict: ${kernelbench.correctness ? "correct" : "not correct"}, ${kernelbench.runtime} ms against ${kernelbench.ref_runtime} ms.`));
+  }
+  return found;
+}
+
+function sampleChart(run, detail) {
+  const results = measuredResults(detail);
+  if (!results.some((result) => result.outcome.kernel_ms.length)) return null;
+  return chart("samples-chart", "Samples of the kernel's and the reference's time", 190, () => {
+    const box = (name, samples, tint) => ({ type: "box", orientation: "h", name, x: samples, boxpoints: "outliers", marker: { color: tint, size: 3 }, line: { width: 1.5 } });
+    return [[
+      box("kernel", results.flatMap((result) => result.outcome.kernel_ms), color("measured")),
+      box("reference", results.flatMap((result) => result.outcome.reference_ms), css("--dim")),
+    ], { showlegend: false, xaxis: { title: { text: "milliseconds for one call" }, rangemode: "tozero" }, yaxis: { autorange: "reversed" } }];
+  });
+}
+
+function reproduce(run, detail) {
+  const source = detail?.source.map(([, text]) => text).join("") ?? "";
+  const saved = el("a", { download: "best.py" }, "best.py");
+  saved.href = `data:text/x-python;charset=utf-8,${encodeURIComponent(source)}`;
+  return el("div", {}, el("p", { class: "small" }, "Save ", saved, ", then:"), plain(run.reproduce));
+}
+
+const AXES = { evaluations: "evaluations", minutes: "minutes", usd: "dollars" };
+
+function progressSection(run) {
+  let axis = "evaluations";
+  const node = chart("progress-chart", "Best speedup so far", 340, () => progressFigure(run, axis), (id) => id && openCandidate(run, id));
+  return section("progress", "Best so far",
+    choice("over", Object.entries(AXES), axis, (value) => { axis = value; draw(node); }), node);
+}
+
+function progressFigure(run, axis) {
+  const { progress, evaluations, seconds, usd: dollars, best } = run.summary;
+  const end = { evaluations, minutes: seconds / 60, usd: dollars }[axis];
+  const points = best && progress.length ? [...progress, { ...progress.at(-1), [axis]: end }] : progress;
+  const x = points.map((point) => point[axis]);
+  const stepped = (values) => ({ x, y: values, type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false });
+  const traces = [
+    { ...stepped(points.map((point) => point.ci[0])), line: { width: 0, shape: "hv" } },
+    { ...stepped(points.map((point) => point.ci[1])), line: { width: 0, shape: "hv" }, fill: "tonexty", fillcolor: `${color("measured")}33` },
+  ];
+  if (axis !== "usd") {
+    const tried = run.rows.filter((row) => row.speedup !== null);
+    traces.push({ type: "scatter", mode: "markers", name: "every correct candidate", x: tried.map((row) => row[axis]), y: tried.map((row) => row.speedup),
+      customdata: tried.map((row) => row.id), marker: { size: 5, color: css("--dim"), opacity: 0.45 },
+      text: tried.map((row) => safe(row.id)), hovertemplate: "%{text}: %{y:.2f}×<extra></extra>" });
+  }
+  traces.push({ ...stepped(points.map((point) => point.speedup)), mode: "lines+markers", showlegend: true, name: "best so far, with its 95 % interval", hoverinfo: "all",
+    line: { shape: "hv", width: 2.5, color: color("measured") }, marker: { size: 6 }, customdata: points.map((point) => point.candidate),
+    text: points.map((point) => `${safe(point.candidate)}: ${times(point.speedup)} [${interval(point.ci)}]`), hovertemplate: "%{text}<extra></extra>" });
+  return [traces, { xaxis: { title: { text: AXES[axis] }, rangemode: "tozero", ...(axis === "usd" ? { tickprefix: "$" } : {}) },
+    yaxis: { title: { text: "speedup" }, rangemode: "tozero" }, hovermode: "closest", uirevision: axis,
+    shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: css("--dim"), width: 1, dash: "dot" } }] }];
+}
+
+const STAGES = { propose: ["explorer: a proposal", "#7a8fd6"], failed: ["explorer: nothing to offer", "#9aa3ad"], compile: ["compile", "#c98500"], check: ["check", "#3fa7a0"], time: ["timing", "#0a8f63"] };
+
+function timelineSection(run) {
+  const lanes = () => [...new Set(run.bars.lane)].length;
+  const node = chart("timeline-chart", "Explorers, compile pool and GPU lease over time", Math.min(620, 130 + 26 * Math.max(3, lanes())), () => timelineFigure(run));
+  const zoom = (factor) => {
+    if (!node._fullLayout) return;
+    const [from, to] = factor ? node._fullLayout.xaxis.range : [0, run.summary.seconds / 60];
+    const middle = (from + to) / 2;
+    const half = ((to - from) / 2) * (factor || 1);
+    Plotly.relayout(node, { "xaxis.range": [middle - half, middle + half] });
+  };
+  const shift = (share) => {
+    const [from, to] = node._fullLayout.xaxis.range;
+    Plotly.relayout(node, { "xaxis.range": [from + share * (to - from), to + share * (to - from)] });
+  };
+  const button = (name, label, act) => el("button", { type: "button", "aria-label": label, onclick: act }, name);
+  const s = run.summary;
+  const total = Object.values(s.stage_seconds).reduce((sum, value) => sum + value, 0);
+  const words = Object.entries(s.stage_seconds).map(([stage, seconds]) => `${stage} ${percent(total ? seconds / total : 0)}`).join(", ");
+  return section("timeline", "Time line",
+    el("p", {}, `The device ran kernels for ${percent(s.busy_fraction)} of the time; a candidate held the GPU for ${percent(s.lease_fraction)}. `, el("span", { class: "dim" }, words ? `An evaluation's time: ${words}.` : "")),
+    run.left_out.bars ? el("p", { class: "notice" }, `The last ${count(run.bars.lane.length)} pieces of work are drawn, ${count(run.left_out.bars)} earlier ones are left out.`) : null,
+    el("div", { class: "row", role: "group", "aria-label": "Zoom the time line" },
+      button("zoom in", "zoom in", () => zoom(0.5)), button("zoom out", "zoom out", () => zoom(2)),
+      button("←", "earlier", () => shift(-0.4)), button("→", "later", () => shift(0.4)), button("all", "show all", () => zoom(0)),
+      el("span", { class: "dim small wide-only" }, "or drag over a stretch of it")),
+    node);
+}
+
+function timelineFigure(run) {
+  const { lane, stage, candidate, start, length } = run.bars;
+  const rank = (name) => (name.startsWith("explorer") ? 0 : name.startsWith("compile") ? 1 : 2);
+  const lanes = [...new Set(lane)].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b, "en", { numeric: true }));
+  const traces = Object.entries(STAGES).map(([name, [label, tint]]) => {
+    const picked = stage.flatMap((one, i) => (one === name ? [i] : []));
+    return { type: "bar", orientation: "h", name: label, marker: { color: tint, line: { width: 0.5, color: css("--card") } }, width: 0.8,
+      y: picked.map((i) => lane[i]), base: picked.map((i) => start[i]), x: picked.map((i) => length[i]),
+      text: picked.map((i) => `${safe(candidate[i])}: ${label}, ${(length[i] * 60).toFixed(2)} s`), textposition: "none", hovertemplate: "%{text}<extra></extra>" };
+  }).filter((trace) => trace.y.length);
+  const end = run.summary.seconds / 60;
+  const from = lane.length > 600 && end > 4 ? end - Math.max(2, end / 8) : 0;
+  return [traces, { barmode: "overlay", bargap: 0.15, xaxis: { title: { text: "minutes" }, range: [from, end] },
+    yaxis: { fixedrange: true, categoryorder: "array", categoryarray: lanes }, dragmode: "zoom", hovermode: "closest" }];
+}
+
+function outcomesSection(run) {
+  return section("outcomes", "Outcomes",
+    chart("outcomes-chart", "Evaluations by outcome", 250, () => {
+      const names = Object.keys(run.summary.by_outcome).reverse();
+      const values = names.map((name) => run.summary.by_outcome[name]);
+      return [[{ type: "bar", orientation: "h", y: names.map((name) => STATUSES[name].label), x: values, text: values.map(count), textposition: "auto",
+        marker: { color: names.map(color) }, hoverinfo: "skip" }], { xaxis: { title: { text: "evaluations, cache hits not counted" } }, yaxis: { fixedrange: true } }];
+    }));
+}
+
+function errorsSection(run) {
+  return section("errors", "Commonest errors", run.summary.errors.length ? table([
+    ["times", (row) => count(row.count), true],
+    ["what", (row) => [badge(row.outcome), el("div", { class: "small" }, el("bdi", {}, ...shown(row.text)))]],
+    ["such as", (row) => idButton(run, row.example)],
+  ], run.summary.errors) : el("p", { class: "dim" }, "None."));
+}
+
+function tunablesSection(run) {
+  const { tunables } = run.summary;
+  const top = Math.max(...tunables.flatMap((tunable) => tunable.values.map((value) => value.median_speedup ?? 0)), 1e-9);
+  const bar = (value) => {
+    const fill = el("i", {});
+    fill.style.width = `${(100 * (value.median_speedup ?? 0)) / top}%`;
+    return el("div", { class: "bartrack" }, fill);
+  };
+  const rows = tunables.flatMap((tunable) => tunable.values.map((value, i) => ({ tunable, value, first: i === 0 })));
+  return section("tunables", "Tunables and what they were worth", rows.length ? [
+    table([
+      ["tunable", ({ tunable, first }) => (first ? [el("code", {}, ...shown(tunable.name)), el("div", { class: "dim small" }, tunable.worth ? `worth ${times(tunable.worth)}` : "worth unknown")] : "")],
+      ["value", ({ value }) => el("code", {}, ...shown(value.value))],
+      ["median", ({ value }) => times(value.median_speedup), true],
+      ["", ({ value }) => bar(value)],
+      ["best", ({ value }) => times(value.best_speedup), true],
+      ["correct", ({ value }) => `${count(value.correct)}/${count(value.candidates)}`, true],
+    ], rows),
+    el("p", { class: "dim small" }, "Worth: the median speedup with the best value over that with the worst. Candidates differ in more than one value, so read it as a hint."),
+  ] : el("p", { class: "dim" }, "No candidate carries `tune:` comments."));
+}
+
+function costSection(run) {
+  const s = run.summary;
+  const unpriced = s.models.reduce((sum, model) => sum + model.unpriced_requests, 0);
+  return section("cost", "Tokens and dollars by model", s.models.length ? [
+    table([
+      ["model", (row) => row.model],
+      ["requests", (row) => count(row.requests), true],
+      ["prompt tokens", (row) => count(row.prompt_tokens), true],
+      ["answer tokens", (row) => count(row.completion_tokens), true],
+      ["dollars", (row) => usd(row.usd), true],
+      ["seconds", (row) => count(Math.round(row.seconds)), true],
+    ], s.models),
+    el("p", { class: "dim small" }, `${usd(s.usd)} and ${count(s.tokens)} tokens in all.`, unpriced ? ` ${count(unpriced)} requests have no known price and are not in the dollars.` : ""),
+  ] : el("p", { class: "dim" }, "No language model was asked."));
+}
+
+function rejectionsSection(run) {
+  const s = run.summary;
+  return section("rejections", "Dropped by the epsilon-net", s.num_dropped ? [
+    table([
+      ["candidate", (row) => idButton(run, row.candidate)],
+      ["nearest known", (row) => idButton(run, row.neighbour)],
+      ["distance", (row) => row.distance.toFixed(4), true],
+    ], [...s.dropped].reverse()),
+    el("p", { class: "dim small" }, `${count(s.num_dropped)} proposals were within ${run.settings.epsilon} of a known candidate and were not evaluated${s.num_dropped > s.dropped.length ? `; the last ${count(s.dropped.length)} are listed` : ""}.`),
+  ] : el("p", { class: "dim" }, "No proposal was dropped."));
+}
+
+function recommendationsSection(run) {
+  const texts = [...run.summary.recommendations].reverse();
+  return section("recommendations", "Summaries over time", texts.length
+    ? el("div", { class: "scroll", tabindex: "0", style: "padding: .4rem .8rem" }, texts.map((one, i) =>
+      el("details", { open: i === 0 }, el("summary", {}, `after ${count(one.memory_version)} results, minute ${one.minutes.toFixed(1)}`), plain(one.text))))
+    : el("p", { class: "dim" }, "This search made no summaries."));
+}
+
+function stalenessSection(run) {
+  return section("staleness", "Staleness", chart("staleness-chart", "How many results came in between a brief and its candidate's result", 220, () => {
+    const histogram = Object.entries(run.summary.staleness?.histogram ?? {});
+    return [[{ type: "bar", x: histogram.map(([value]) => Number(value)), y: histogram.map(([, number]) => number), marker: { color: css("--accent") } }],
+      { xaxis: { title: { text: "results told between brief and result" } }, yaxis: { title: { text: "candidates" } } }];
+  }));
+}
+
+function failuresSection(run) {
+  const s = run.summary;
+  return section("failures", "Failures that were not a kernel's", s.num_failures ? [
+    table([
+      ["minute", (row) => row.minutes.toFixed(1), true],
+      ["what", (row) => row.what],
+      ["reason", (row) => el("bdi", {}, ...shown(row.reason))],
+    ], [...s.failures].reverse()),
+    el("p", { class: "dim small" }, `${count(s.num_failures)} in all. None of them counts as a score.`),
+  ] : el("p", { class: "dim" }, "None."));
+}
+
+function configurationSection(run) {
+  return section("configuration", "Configuration", el("details", {}, el("summary", {}, "the search's settings and the run's configuration"),
+    el("div", { class: "pair" }, plain(JSON.stringify(run.settings, null, 2)), plain(JSON.stringify(run.config, null, 2)))));
+}

@@ -1,0 +1,191 @@
+"""What the page holds of a run, as JSON values: rows, bars, and the texts of each candidate shown."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pygments import lex  # type: ignore[import-untyped]
+from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
+from pygments.token import STANDARD_TYPES  # type: ignore[import-untyped]
+
+from kbopt.core import codec
+from kbopt.core.types import Measured, Result
+from kbopt.reporting.history import Bar, History, Node
+from kbopt.reporting.run import Run
+from kbopt.reporting.summary import summarize_history
+from kbopt.reporting.text import first_line, truncated
+
+CANDIDATES_SHOWN = 2_000
+"""By one page, over all of its runs."""
+
+HIGHLIGHTED_CHARS = 250_000
+"""Syntax colouring costs about 1.5 s per million characters, so it goes to the best kernels first."""
+
+TRANSCRIPT_CHARS = 1_500_000
+"""Of all prompts and answers on a page, the best candidates' first."""
+
+ONE_TRANSCRIPT_CHARS = 40_000
+
+
+def run_data(run: Run, history: History, *, shown: Iterable[Node]) -> dict[str, Any]:
+    """Everything but the texts of the candidates."""
+    nodes = list(shown)
+    return {
+        "name": run.name,
+        "entries": history.entries,
+        "task": {"name": run.task.name, "family": run.task.family, "source": tokens(run.task.source)},
+        "settings": codec.encode(run.settings),
+        "config": codec.encode(run.config),
+        "summary": codec.encode(summarize_history(run, history)),
+        "reproduce": reproduce_command(run, history),
+        "rows": [row(node) for node in nodes],
+        "tree": tree_places(nodes),
+        "bars": bar_columns(history.bars),
+        "left_out": {
+            "candidates": len(history.nodes) - len(nodes),
+            "bars": history.num_bars - len(history.bars),
+        },
+    }
+
+
+def reproduce_command(run: Run, history: History) -> str:
+    """Measures the best kernel again: save its source as `best.py` first. Empty without a best kernel."""
+    if history.best is None:
+        return ""
+    words = ["kbopt", "eval", "--task", run.task.name, "--kernel", "best.py"]
+    for option in ("backend", "gpu"):
+        value = run.config.get(option)
+        if isinstance(value, str) and value:
+            words += [f"--{option}", value]
+    return shlex.join(words)
+
+
+def row(node: Node) -> dict[str, Any]:
+    """The candidate's line in the table and point in the charts."""
+    return {
+        "id": node.candidate.id,
+        "index": node.index,
+        "parent": node.candidate.parent,
+        "status": node.status,
+        "speedup": node.speedup,
+        "ci": list(node.ci) if node.ci else None,
+        "minutes": node.minutes,
+        "evaluations": node.evaluations,
+        "staleness": node.staleness,
+        "measurements": len(node.results),
+        "proposer": node.candidate.proposer,
+        "action": node.action,
+        "note": first_line(node.candidate.note, 160),
+        "neighbour": node.dropped.neighbour if node.dropped else None,
+    }
+
+
+def bar_columns(bars: Iterable[Bar]) -> dict[str, list[Any]]:
+    """The bars as columns, in minutes with a resolution of a millisecond."""
+    kept = list(bars)
+    return {
+        "lane": [bar.lane for bar in kept],
+        "stage": [bar.stage for bar in kept],
+        "candidate": [bar.candidate for bar in kept],
+        "start": [round(bar.start, 5) for bar in kept],
+        "length": [round(bar.end - bar.start, 5) for bar in kept],
+    }
+
+
+def tree_places(nodes: list[Node]) -> dict[str, list[float]]:
+    """Where each candidate stands in the tree: `x` among its generation, and the generation from 0.
+
+    Leaves get one column each, from left to right in the order of a walk through the tree; a parent
+    stands in the middle of its children. A candidate whose parent is not shown starts a tree.
+    """
+    ids = {node.candidate.id for node in nodes}
+    children: dict[str, list[str]] = {}
+    roots: list[str] = []
+    for node in nodes:
+        parent = node.candidate.parent
+        if parent in ids and parent is not None:
+            children.setdefault(parent, []).append(node.candidate.id)
+        else:
+            roots.append(node.candidate.id)
+    places: dict[str, list[float]] = {}
+    column = 0.0
+    stack = [(root, 0, False) for root in reversed(roots)]
+    while stack:
+        name, depth, done = stack.pop()
+        below = children.get(name, [])
+        if done:
+            xs = [places[child][0] for child in below]
+            places[name] = [(xs[0] + xs[-1]) / 2, depth]
+        elif below:
+            stack.append((name, depth, True))
+            stack.extend((child, depth + 1, False) for child in reversed(below))
+        else:
+            places[name] = [column, depth]
+            column += 1
+    return places
+
+
+def details(run: Run, history: History, shown: list[Node]) -> dict[str, Any]:
+    """The texts of the candidates in `shown`; colour and transcripts go to the best ones first."""
+    colour_left, transcript_left = HIGHLIGHTED_CHARS, TRANSCRIPT_CHARS
+    found: dict[str, Any] = {}
+    for node in sorted(shown, key=lambda n: n.speedup or 0.0, reverse=True):
+        coloured = len(node.candidate.source) <= colour_left
+        detail = candidate_detail(run, history, node, coloured=coloured, with_transcript=transcript_left > 0)
+        colour_left -= len(node.candidate.source) if coloured else 0
+        transcript_left -= len(detail["transcript"] or "")
+        found[node.candidate.id] = detail
+    return found
+
+
+def candidate_detail(
+    run: Run, history: History, node: Node, *, coloured: bool = True, with_transcript: bool = True
+) -> dict[str, Any]:
+    """Source, diffs, feedback, log, prompt and answer, and every measurement of one candidate."""
+    candidate = node.candidate
+    parent = history.nodes.get(candidate.parent or "")
+    transcript = run.transcripts(candidate.id) if with_transcript else None
+    is_best = history.best is node
+    last = node.results[-1] if node.results else None
+    return {
+        "source": tokens(candidate.source) if coloured else [["", candidate.source]],
+        "diff": diff(parent.candidate.source, candidate.source) if parent and parent.has_texts else None,
+        "reference_diff": diff(run.task.source, candidate.source) if is_best else None,
+        "note": candidate.note,
+        "exemplars": list(node.exemplars),
+        "tunables": [list(pair) for pair in node.tunables],
+        "feedback": last.feedback if last else "",
+        "log": last.log if last else "",
+        "transcript": truncated(transcript, ONE_TRANSCRIPT_CHARS) if transcript else None,
+        "transcript_left_out": not with_transcript,
+        "results": [_result(result, with_samples=is_best) for result in node.results],
+    }
+
+
+def _result(result: Result, *, with_samples: bool) -> Mapping[str, Any]:
+    outcome = result.outcome
+    if isinstance(outcome, Measured) and not with_samples:
+        result = replace(result, outcome=replace(outcome, kernel_ms=(), reference_ms=()))
+    return codec.encode(replace(result, feedback="", log="", spans=()))  # type: ignore[no-any-return]
+
+
+def tokens(source: str) -> list[list[str]]:
+    """The source as `[Pygments class, text]` pairs that join to it; neighbours of one class are merged."""
+    merged: list[list[str]] = []
+    for kind, text in lex(source, PythonLexer(stripnl=False, ensurenl=False)):
+        name = STANDARD_TYPES.get(kind, "")
+        if merged and merged[-1][0] == name:
+            merged[-1][1] += text
+        else:
+            merged.append([name, text])
+    return merged
+
+
+def diff(before: str, after: str) -> str:
+    """The unified diff, empty for equal sources."""
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "before", "after", lineterm="", n=3)
+    return "\n".join(list(lines)[2:])
