@@ -15,6 +15,10 @@ COMMANDS = {
     "resume": "kbopt.cli.run:resume",
     "eval": "kbopt.cli.eval:evaluate",
     "tasks": "kbopt.cli.tasks:tasks",
+    "runs": "kbopt.cli.runs:runs",
+    "show": "kbopt.cli.runs:show",
+    "export": "kbopt.cli.runs:export",
+    "report": "kbopt.cli.runs:report",
 }
 
 USER_ERROR, INFRA_ERROR, INTERRUPTED = 2, 3, 130

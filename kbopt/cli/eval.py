@@ -9,15 +9,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
 from kbopt.cli import options as shared
 from kbopt.core import codec
 from kbopt.core.errors import UserError
-from kbopt.core.ports import Backend
 from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, outcome_name
+
+if TYPE_CHECKING:
+    from kbopt.core.ports import Backend
 
 Verdict = Literal["strict", "kernelbench"]
 

@@ -1,0 +1,151 @@
+"""`kbopt runs`, `show`, `export`, `report`: look at what was found."""
+
+from __future__ import annotations
+
+import sys
+import webbrowser
+from pathlib import Path
+
+import click
+
+from kbopt.core.errors import UserError
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+def runs(folder: Path, as_json: bool) -> None:
+    """List the runs in FOLDER (default runs/), newest first."""
+    from rich.console import Console
+
+    from kbopt.cli.options import print_json
+    from kbopt.finish import open_run
+    from kbopt.reporting.summary import RunSummary, summarize
+    from kbopt.reporting.terminal import RunRow, print_runs
+
+    found: list[tuple[Path, RunSummary]] = []
+    for path in sorted(folder.glob("**/journal.sqlite")):
+        _, run, journal = open_run(path.parent)
+        with journal:
+            found.append((path.parent, summarize(run)))
+    found.sort(key=lambda item: -item[1].started)
+    if as_json:
+        print_json(
+            [
+                {
+                    "run": summary.run,
+                    "folder": str(where),
+                    "task": summary.task,
+                    "algorithm": summary.algorithm,
+                    "seed": summary.seed,
+                    "evaluations": summary.evaluations,
+                    "speedup": summary.best.speedup if summary.best else None,
+                    "ended": summary.ended,
+                }
+                for where, summary in found
+            ]
+        )
+        return
+    rows = [
+        RunRow(
+            name=str(where),
+            task=summary.task,
+            algorithm=summary.algorithm,
+            seed=summary.seed,
+            evaluations=summary.evaluations,
+            best_speedup=summary.best.speedup if summary.best else None,
+            best_ci=summary.best.speedup_ci if summary.best else None,
+            state=summary.ended or f"open: kbopt resume {where}",
+            started=summary.started,
+        )
+        for where, summary in found
+    ]
+    print_runs(Console(), rows)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("candidate", default="best")
+def show(run: Path, candidate: str) -> None:
+    """Show CANDIDATE of the run in folder RUN: figures, source, diff to its parent, feedback.
+
+    CANDIDATE is `best` (the default) or an id such as c000012.
+    """
+    from rich.console import Console
+
+    from kbopt.finish import open_run
+    from kbopt.reporting.history import fold
+    from kbopt.reporting.terminal import print_candidate
+
+    _, opened, journal = open_run(run)
+    with journal:
+        history = fold(opened.entries)
+    node = history.best if candidate == "best" else history.nodes.get(candidate)
+    if node is None:
+        raise UserError(_no_candidate(candidate, run, list(history.nodes)))
+    parent = history.nodes.get(node.candidate.parent or "")
+    print_candidate(
+        Console(),
+        node.candidate,
+        node.results,
+        parent_source=parent.candidate.source if parent else None,
+        status=node.status,
+    )
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--kernel", default="best", show_default=True, help="`best`, or a candidate's id.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file; default stdout.")
+def export(run: Path, kernel: str, out: Path | None) -> None:
+    """Write a kernel of the run in folder RUN as a file that is ready to import."""
+    from kbopt.finish import candidate_source, open_run, write_atomically
+    from kbopt.reporting.summary import summarize
+
+    config, opened, journal = open_run(run)
+    with journal:
+        summary = summarize(opened)
+    if kernel == "best":
+        if summary.best is None:
+            raise UserError(f"{run} has no correct kernel to export")
+        kernel = summary.best.candidate
+    try:
+        source = candidate_source(run, kernel)
+    except KeyError:
+        raise UserError(_no_candidate(kernel, run, [])) from None
+    if out is None:
+        click.echo(source, nl=False)
+        return
+    if out.exists():
+        raise UserError(f"{out} exists; choose another --out")
+    write_atomically(out, source)
+    click.echo(f"{out}: use it with `from {out.stem} import ModelNew`; check it with")
+    click.echo(f"  kbopt eval --task {config.task.name} --kernel {out}")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Default report.html of a run.")
+@click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
+def report(runs: tuple[Path, ...], out: Path | None, open_page: bool) -> None:
+    """Write one self-contained HTML page about one or more RUNS; it opens from disk, with no network."""
+    from kbopt.finish import open_run
+    from kbopt.reporting.report import write_report
+
+    if out is None:
+        if len(runs) > 1:
+            raise UserError(f"{len(runs)} runs need --out FILE for their page")
+        out = runs[0] / "report.html"
+    opened = [open_run(folder) for folder in runs]
+    page = write_report([run for _, run, _ in opened], out)
+    for _, _, journal in opened:
+        journal.close()
+    click.echo(page)
+    if open_page and not webbrowser.open(page.resolve().as_uri()):
+        click.echo("no browser was found; open the file by hand", err=True)
+        sys.exit(0)
+
+
+def _no_candidate(candidate: str, run: Path, known: list[str]) -> str:
+    listed = f" It has {known[0]} to {known[-1]}." if known else ""
+    return f"{run} has no candidate {candidate!r}.{listed} Name one by its id, such as c000012, or `best`."
