@@ -173,6 +173,9 @@ def _loaded() -> Any:
         warnings.simplefilter("ignore")
         litellm: Any = importlib.import_module("litellm")
         importlib.import_module("litellm.main")
+        # Pydantic builds these on first use, and warns about them then.
+        litellm.ModelResponse()
+        litellm.EmbeddingResponse()
     litellm.telemetry = False
     litellm.suppress_debug_info = True
     # Models differ in what they accept, and a temperature is a wish.
@@ -216,7 +219,7 @@ class LiteLLMService:
                 )
             choice = response.choices[0]
             message = choice.message
-        extra = message.provider_specific_fields or {} if "provider_specific_fields" in message else {}
+        extra = getattr(message, "provider_specific_fields", None) or {}
         return Reply(
             text=message.content or "",
             finish=choice.finish_reason or "stop",
@@ -308,7 +311,7 @@ def _classified(error: Any) -> RequestFailed | ModelUnusable | Unanswerable:
 
 def short_reason(error: BaseException) -> str:
     """The service's words on one line: without LiteLLM's stack of class names, and without keys."""
-    words = " ".join(str(error).split())
+    words = " ".join(str(error).partition("Traceback (most recent call last)")[0].split())
     kind = type(error).__name__
     for prefix in ("litellm.", f"{kind}: ", f"{kind}: ", "OpenAIException - "):
         words = words.removeprefix(prefix)

@@ -211,11 +211,13 @@ class ModelPool:
         is_stale = now - health.failed_at > 2 * self._give_up_after_s
         if health.failing_since is None or is_stale:
             health.failing_since, health.failures = now, 0
-        backoff_s = self._give_up_after_s / 600 * 2.0**health.failures * rng.uniform(0.5, 1.0)
-        backoff_s = min(backoff_s, self._set_aside_after_s * 0.9)
+        longest_s = self._set_aside_after_s * 0.9
+        backoff_s = self._give_up_after_s / 600 * 2.0 ** min(health.failures, 16)
+        backoff_s = min(backoff_s, longest_s) * rng.uniform(0.5, 1.0)
+        # Asked once more before giving up, whatever waiting time the service announced.
+        until_end_s = health.failing_since + self._give_up_after_s - now
+        announced_s = min(failure.retry_after_s or 0.0, until_end_s)
         health.failed_at = now
         health.failures += 1
         health.reason = str(failure)
-        wanted_s = max(backoff_s, failure.retry_after_s or 0.0)
-        # Asked once more before giving up, whatever waiting time the service announced.
-        health.not_before = min(now + wanted_s, health.failing_since + self._give_up_after_s)
+        health.not_before = now + max(backoff_s, announced_s)

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import hashlib
 import json
 import random
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,7 +39,8 @@ EMBEDDING_DIM = 64
 class Answer:
     """A well-formed answer. `finish` is the protocol's `finish_reason`; `refusal` goes in its own field.
 
-    Served only to prompts that contain `when`. `delay_s` is the model's latency in seconds.
+    Served only to requests that contain `when`, in the prompt or as `model: NAME`. `delay_s` is the
+    model's latency in seconds.
     """
 
     text: str = ""
@@ -119,6 +122,8 @@ class OpenAIServer:
         self._lock = threading.Lock()
         self._requests: list[Request] = []
         self._used: set[int] = set()
+        self._under_way = 0
+        self.most_at_once = 0
         self._random = random.Random(self.script.seed)
         self._http = _Server(("127.0.0.1", port), self)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
@@ -150,10 +155,23 @@ class OpenAIServer:
         with self._lock:
             self._requests.append(request)
 
-    def next_behaviour(self, prompt: str) -> Behaviour:
-        """The behaviour whose turn it is among those that fit the prompt."""
+    @contextlib.contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Counts the requests that are being answered; `most_at_once` keeps the largest count."""
         with self._lock:
-            fitting = [i for i, b in enumerate(self.script.behaviours) if b.when in prompt]
+            self._under_way += 1
+            self.most_at_once = max(self.most_at_once, self._under_way)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+    def next_behaviour(self, request: Request) -> Behaviour:
+        """The behaviour whose turn it is among those that fit the request."""
+        text = f"model: {request.model}\n{request.prompt}"
+        with self._lock:
+            fitting = [i for i, b in enumerate(self.script.behaviours) if b.when in text]
             if not fitting:
                 return Fail(status=400, message="no scripted behaviour fits this prompt")
             if self.script.order == "random":
@@ -209,7 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/embeddings":
             self._embed(body)
         else:
-            self._chat(body)
+            with self.server.owner.under_way():
+                self._chat(body)
 
     def _authorised(self) -> bool:
         key = self.server.owner.script.key
@@ -225,8 +244,9 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.server.owner
         messages = body["messages"]
         prompt = "\n".join(str(message.get("content") or "") for message in messages)
-        owner.record(Request(path=self.path, model=body["model"], prompt=prompt, num_messages=len(messages)))
-        behaviour = owner.next_behaviour(prompt)
+        request = Request(path=self.path, model=body["model"], prompt=prompt, num_messages=len(messages))
+        owner.record(request)
+        behaviour = owner.next_behaviour(request)
         match behaviour:
             case Answer():
                 if behaviour.delay_s:
@@ -291,8 +311,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _embed(self, body: dict[str, Any]) -> None:
         inputs = [body["input"]] if isinstance(body["input"], str) else body["input"]
         prompt = "\n".join(inputs)
-        self.server.owner.record(Request(path=self.path, model=body["model"], prompt=prompt))
-        behaviour = self.server.owner.next_behaviour(prompt)
+        request = Request(path=self.path, model=body["model"], prompt=prompt)
+        self.server.owner.record(request)
+        behaviour = self.server.owner.next_behaviour(request)
         if isinstance(behaviour, Fail):
             self._error(behaviour.status, behaviour.message, behaviour.code, behaviour.retry_after_s)
             return
