@@ -119,6 +119,7 @@ class RunSummary:
     lease_fraction: float
     stage_seconds: Mapping[str, float]
     cold_starts: int
+    cold_boots: tuple[str, ...]
     usd: float
     tokens: int
     models: tuple[ModelSpend, ...]
@@ -142,6 +143,7 @@ def summarize_history(run: Run, history: History) -> RunSummary:
     seconds = history.minutes * 60
     nodes = history.nodes.values()
     devices = dict.fromkeys(started.device for started in history.backends)
+    cold_boots = tuple(started.boot for started in history.backends if started.cold)
     return RunSummary(
         run=run.name,
         task=run.task.name,
@@ -165,7 +167,8 @@ def summarize_history(run: Run, history: History) -> RunSummary:
         busy_fraction=history.busy_fraction,
         lease_fraction=min(1.0, history.lease_s / seconds) if seconds else 0.0,
         stage_seconds=dict(history.stage_s),
-        cold_starts=sum(started.cold for started in history.backends),
+        cold_starts=len(cold_boots),
+        cold_boots=cold_boots,
         usd=history.usd,
         tokens=history.tokens,
         models=_models(history),
