@@ -1,0 +1,3 @@
+#pragma once
+#include "kbopt_tensor.h"
+#include "kbopt_binding.h"

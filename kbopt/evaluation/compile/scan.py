@@ -1,0 +1,105 @@
+"""What a C++ or CUDA source uses, read from its text, to choose headers that are tried first.
+
+Nothing here decides whether a candidate is right: a wrong guess costs a failed attempt, after which
+torch's own headers are used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+# Standard names that torch/extension.h brings along, and the header that declares each.
+_STANDARD_HEADERS = {
+    "iostream": "cout cerr clog endl ostream istream",
+    "sstream": "stringstream ostringstream istringstream",
+    "iomanip": "setw setprecision fixed",
+    "algorithm": "min max sort clamp copy copy_n fill fill_n swap reverse find transform min_element max_element",
+    "array": "array",
+    "map": "map",
+    "unordered_map": "unordered_map",
+    "set": "set",
+    "unordered_set": "unordered_set",
+    "memory": "unique_ptr shared_ptr make_unique make_shared",
+    "functional": "function hash plus multiplies",
+    "numeric": "accumulate iota",
+    "limits": "numeric_limits",
+    "stdexcept": "runtime_error invalid_argument out_of_range logic_error",
+    "exception": "exception",
+    "mutex": "mutex lock_guard unique_lock call_once once_flag",
+    "thread": "thread this_thread",
+    "atomic": "atomic",
+    "chrono": "chrono",
+    "complex": "complex",
+    "random": "mt19937 mt19937_64 uniform_real_distribution normal_distribution",
+    "string_view": "string_view",
+    "cstddef": "size_t ptrdiff_t byte",
+    "cstring": "memcpy memset",
+}
+_HEADER_OF = {name: header for header, names in _STANDARD_HEADERS.items() for name in names.split()}
+
+_REDUCED = re.compile(r"\b(at|c10|torch)::(Half|BFloat16)\b|AT_DISPATCH_\w*(HALF|_AND|REDUCED)")
+_CUDA_HALF = re.compile(r"\b(__half2?|half2?|__float2half\w*|__half2float)\b")
+_CUDA_BFLOAT16 = re.compile(r"\b(__nv_bfloat162?|nv_bfloat16|__float2bfloat16\w*)\b")
+_FULL_ONLY = re.compile(
+    r"\bpy::(?!module)|\bpybind11::(?!module)|^\s*namespace\s+pybind11|<pybind11/|TORCH_LIBRARY|"
+    r"\btorch::(nn|autograd|jit|optim|data|Library)\b|torch/(script|library|csrc)",
+    re.MULTILINE,
+)
+_FUNCTION = re.compile(r"\b(?:torch|at)::([a-z_]\w*)\s*\(")
+_ERROR = re.compile(r"\b(?:fatal )?error\b.*", re.IGNORECASE)
+_TORCH_WORDS = re.compile(
+    r"torch|\bat::|c10|Tensor|\bTORCH_|\bAT_|\bC10_|CUDAStream|kbopt|No such file|pybind|scalar_t"
+)
+
+
+def standard_headers(source: str) -> tuple[str, ...]:
+    """The standard headers whose names `source` uses as `std::name`, sorted."""
+    names = re.findall(r"\bstd::(\w+)", source)
+    headers = {_HEADER_OF[name] for name in names if name in _HEADER_OF}
+    if re.search(r"\bassert\s*\(", source):
+        headers.add("cassert")
+    if re.search(r"\b(FLT|DBL)_(MAX|MIN|EPSILON)\b", source):
+        headers.add("cfloat")
+    if re.search(r"\bU?INT(8|16|32|64|_)?_?(MAX|MIN)\b", source):
+        headers.add("climits")
+    return tuple(sorted(headers))
+
+
+def cuda_headers(source: str) -> tuple[str, ...]:
+    """CUDA's own headers that torch's would have included and `source` relies on."""
+    headers = []
+    if _CUDA_HALF.search(source):
+        headers.append("cuda_fp16.h")
+    if _CUDA_BFLOAT16.search(source):
+        headers.append("cuda_bf16.h")
+    return tuple(headers)
+
+
+def uses_reduced_types(source: str) -> bool:
+    """Whether `source` names torch's half-precision types or dispatches over them."""
+    return _REDUCED.search(source) is not None
+
+
+def needs_full_headers(source: str) -> bool:
+    """Whether `source` names a part of torch that no lean set of headers offers."""
+    return _FULL_ONLY.search(source) is not None
+
+
+def operators(source: str, torch_include: Path) -> tuple[str, ...]:
+    """The `ATen/ops` headers of the free functions that `source` calls, as this torch has them."""
+    return tuple(sorted(set(_operator_headers(source, torch_include))))
+
+
+def _operator_headers(source: str, torch_include: Path) -> Iterator[str]:
+    for name in _FUNCTION.findall(source):
+        header = f"ATen/ops/{name}.h"
+        if (torch_include / header).is_file():
+            yield header
+
+
+def blames_torch(log: str) -> bool:
+    """Whether an error in a compiler's `log` could stem from headers that lack something of torch."""
+    errors: list[str] = _ERROR.findall(log)
+    return not errors or any(_TORCH_WORDS.search(error) for error in errors)
