@@ -34,7 +34,8 @@ def loads(kind: type[T], text: str | bytes) -> T:
         raw = json.loads(text)
     except ValueError as error:
         raise CodecError(f"not JSON: {error}") from None
-    return decode(kind, raw)
+    value: T = decode(kind, raw)
+    return value
 
 
 def encode(value: Any) -> Any:
