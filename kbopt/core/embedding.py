@@ -2,8 +2,9 @@
 
 A source is read as tokens (Python outside, C inside its multi-line strings), without comments and white
 space. Identifiers that the source defines are replaced by the order of their appearance *within each
-n-gram*: renaming changes nothing at all, and an inserted line changes only the n-grams around it.
-The vector has two halves of fixed weight, one for structure and one for the numbers with the tokens
+n-gram*, and by how recently each was used: renaming changes nothing at all, and an inserted line changes
+little beyond the n-grams around it.
+The vector has two parts of fixed weight, one for structure and one for the numbers with the tokens
 before them: a changed tile size stays visible however long the kernel is.
 """
 
@@ -114,7 +115,7 @@ def _own_names(tokens: Sequence[Token]) -> set[str]:
         elif before[1] == ".":
             if i > 1 and tokens[i - 2][1] == "self":
                 own.add(text)
-        elif after != "(":
+        elif after != "(" and [t for _, t in tokens[max(0, i - 2) : i]] != ["include", "<"]:
             own.add(text)
     return own
 
@@ -124,6 +125,28 @@ def _ngrams(tokens: Sequence[Token]) -> Iterator[tuple[str, float]]:
     for length in NGRAM_LENGTHS:
         for start in range(len(plain) - length + 1):
             yield _local(plain[start : start + length]), 1.0
+    texts = _by_recency(plain)
+    for i in range(1, len(texts) - 1):
+        yield " ".join(texts[i - 1 : i + 2]), 1.0
+
+
+def _by_recency(tokens: Sequence[Token]) -> list[str]:
+    """Every own name as the number of other names used since its last use.
+
+    N-grams alone do not see `x[i * n + j]` become `x[j * n + i]`; this does, whatever the names.
+    """
+    recent: list[str] = []
+    texts: list[str] = []
+    for kind, text in tokens:
+        if kind != "own":
+            texts.append(text)
+            continue
+        rank = recent.index(text) if text in recent else -1
+        texts.append(f"\x01{rank}")
+        if rank >= 0:
+            del recent[rank]
+        recent.insert(0, text)
+    return texts
 
 
 def _numbers(tokens: Sequence[Token]) -> Iterator[tuple[str, float]]:
@@ -157,4 +180,4 @@ def _hashed(features: Iterator[tuple[str, float]], dim: int) -> NDArray[np.float
     signed = np.where(words & 1, values[:, None], -values[:, None])
     vector = np.bincount((words.ravel() >> 1) % dim, weights=signed.ravel(), minlength=dim)
     length = float(np.linalg.norm(vector))
-    return vector / length if length else vector
+    return np.asarray(vector / (length or 1.0), dtype=np.float64)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kbopt.core import codec, events, types
+from kbopt.core.settings import Budget, SearchSettings
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | FLOATS | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+OBJECTS = st.dictionaries(st.text(max_size=8), JSON, max_size=3)
+
+
+def instances(kind: type) -> st.SearchStrategy[Any]:
+    return st.builds(kind, **{name: values(hint) for name, hint in codec._fields(kind).items()})
+
+
+def values(hint: Any) -> st.SearchStrategy[Any]:
+    """Whatever the codec must carry for a declared type."""
+    if hint is float:
+        return FLOATS
+    if hint is str:
+        return st.text(max_size=12)
+    if hint == Mapping[str, object]:
+        return OBJECTS
+    if getattr(hint, "__origin__", None) is tuple:
+        if hint.__args__[-1] is Ellipsis:
+            return st.lists(values(hint.__args__[0]), max_size=2).map(tuple)
+        return st.tuples(*map(values, hint.__args__))
+    if hasattr(hint, "__args__") and not hasattr(hint, "__origin__"):
+        return st.one_of(*map(values, hint.__args__))
+    return instances(hint) if hint in KINDS else st.from_type(hint)
+
+
+MODULES = (types, events)
+KINDS = [
+    kind
+    for module in MODULES
+    for kind in vars(module).values()
+    if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__") and kind.__module__ == module.__name__
+] + [Budget, SearchSettings]
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(KINDS), ids=lambda kind: kind.__name__)
+def test_what_is_written_is_read_back_equal(kind):
+    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(instances(kind))
+    def check(value):
+        assert codec.loads(kind, codec.dumps(value)) == value
+
+    check()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(values(events.Event))
+def test_an_event_is_read_back_without_being_told_which_it_is(event):
+    assert codec.loads(events.Event, codec.dumps(event)) == event
+
+
+def test_equal_values_give_equal_text():
+    one = types.Seconds(queue=1.0, compile=2.0)
+    other = types.Seconds(compile=2.0, queue=1.0)
+    assert codec.dumps(one) == codec.dumps(other)
+    assert codec.dumps(one) == '{"check":0.0,"compile":2.0,"queue":1.0,"time":0.0,"type":"Seconds"}'
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_json_has_no_such_float(value):
+    with pytest.raises(codec.CodecError, match="JSON has no"):
+        codec.dumps(types.Seconds(queue=value))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{", "not JSON"),
+        ("[]", r"\$: expected dict, not \[\]"),
+        ('{"queue": "soon"}', r"\$\.queue: expected float, not 'soon'"),
+        ('{"queue": true}', r"\$\.queue: expected float, not True"),
+        ('{"qeue": 1}', r"Seconds has no field \['qeue'\]"),
+        ('{"type": "Span"}', "expected Seconds, not 'Span'"),
+    ],
+)
+def test_errors_say_where_and_what(text, complaint):
+    with pytest.raises(codec.CodecError, match=complaint):
+        codec.loads(types.Seconds, text)
+
+
+def test_an_unknown_member_of_a_union_is_refused():
+    with pytest.raises(codec.CodecError, match="no 'Exploded' among"):
+        codec.loads(types.Outcome, '{"type": "Exploded", "reason": "x"}')
