@@ -13,8 +13,10 @@ from kbopt.core.errors import InfraError, UserError
 COMMANDS = {
     "run": "kbopt.cli.run:run",
     "resume": "kbopt.cli.run:resume",
+    "sweep": "kbopt.cli.sweep:sweep",
     "eval": "kbopt.cli.eval:evaluate",
     "tasks": "kbopt.cli.tasks:tasks",
+    "doctor": "kbopt.cli.doctor:doctor",
     "runs": "kbopt.cli.runs:runs",
     "show": "kbopt.cli.runs:show",
     "export": "kbopt.cli.runs:export",

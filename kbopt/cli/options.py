@@ -180,6 +180,48 @@ def find_task(task: str | None, task_idx: int | None, kernelbench: Path | None, 
     return load_task(name, kernelbench=kernelbench)
 
 
+def find_tasks(names: str, kernelbench: Path | None) -> tuple[Task, ...]:
+    """The tasks of a comma-separated list with patterns (`matmul`, `quick/*`, `level1/1..5`, `sim/smooth`)."""
+    from kbopt.tasks import expand
+
+    found: list[Task] = []
+    for part in filter(None, (part.strip() for part in names.split(","))):
+        expanded = (part,) if part.startswith("sim/") else expand([part])
+        found += [find_task(name, None, kernelbench, "") for name in expanded]
+    if not found:
+        raise UserError(f"--tasks {names!r} names no task; `kbopt tasks` lists them")
+    return tuple(found)
+
+
+def algorithm_names(names: str) -> tuple[Algorithm, ...]:
+    """The algorithms of a comma-separated list."""
+    allowed: tuple[Algorithm, ...] = get_args(Algorithm)
+    found = []
+    for name in names.split(","):
+        match = [algorithm for algorithm in allowed if algorithm == name.strip()]
+        if not match:
+            raise unknown_name("algorithm", name.strip(), allowed)
+        found += match
+    return tuple(found)
+
+
+def seed_numbers(text: str) -> tuple[int, ...]:
+    """`5` is the seeds 0 to 4, `0..4` the same, `3,7` these two."""
+    try:
+        if text.isdecimal():
+            seeds = tuple(range(int(text)))
+        elif ".." in text:
+            first, last = text.split("..")
+            seeds = tuple(range(int(first), int(last) + 1))
+        else:
+            seeds = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        seeds = ()
+    if not seeds:
+        raise UserError(f"--seeds {text!r}: give how many (5), a range (0..4), or a list (3,7)")
+    return seeds
+
+
 def search_settings(given: dict[str, Any]) -> SearchSettings:
     """Takes the search's and budget's options out of `given`."""
     budget = Budget(

@@ -1,0 +1,63 @@
+"""`kbopt doctor`: is everything set up, and if not, what to do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from kbopt.cli import USER_ERROR
+from kbopt.cli import options as shared
+
+STEPS = ("load a task", "load a kernel", "open the backend", "3 evaluations")
+
+
+@click.command()
+@shared.backend_options
+@click.option("--task", default=None, help="Default quick/gelu on a CPU, matmul/9 on a GPU.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+def doctor(task: str | None, as_json: bool, **given: Any) -> None:
+    """Check the set-up: load a task, load a kernel, open the backend, run three evaluations in it.
+
+    Without --backend also what else this machine offers: compilers, torch, Ray, W&B, model keys.
+
+    \b
+    kbopt doctor
+    kbopt doctor --backend modal --gpu L40S
+    """
+    from kbopt import doctor as examination
+    from kbopt.config import device_kind
+
+    config = shared.backend_config(given)
+    name = task or ("matmul/9" if device_kind(config) == "cuda" else "quick/gelu")
+    steps: list[examination.Step] = []
+    cold_starts = 0
+
+    def report(step: examination.Step, label: str) -> None:
+        steps.append(step)
+        if not as_json:
+            mark = "ok  " if step.ok else "--  " if step.optional else "FAIL"
+            click.echo(f"{mark} {label}: {step.detail}")
+            if step.remedy:
+                click.echo(f"       {step.remedy}")
+
+    number = 0
+    for found in examination.run(config, name):
+        if isinstance(found, examination.Examined):
+            cold_starts = found.cold_starts
+            continue
+        number += 1
+        label = STEPS[number - 1] if found.name == "stopped" else found.name
+        report(examination.Step(**{**asdict(found), "name": label}), f"{number}. {label}")
+    if config.name == "local":
+        for step in examination.examine_machine():
+            report(step, step.name)
+    ok = all(step.ok or step.optional for step in steps)
+    if as_json:
+        rows = [{key: asdict(step)[key] for key in ("name", "ok", "detail", "remedy")} for step in steps]
+        click.echo(json.dumps({"ok": ok, "steps": rows, "cold_starts": cold_starts}))
+    if not ok:
+        sys.exit(USER_ERROR)

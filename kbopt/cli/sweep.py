@@ -1,0 +1,167 @@
+"""`kbopt sweep`: many searches over one evaluator, and what became of them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kbopt.cli import INFRA_ERROR, INTERRUPTED
+from kbopt.cli import options as shared
+from kbopt.core.errors import UserError
+
+if TYPE_CHECKING:
+    from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus
+    from kbopt.finish import Finished
+    from kbopt.sweep import SweepConfig
+
+PROGRESS_S = 5.0
+
+
+@click.command()
+@click.option(
+    "--tasks", "task_names", default="quick", show_default=True, help="matmul,quick/gelu,level1/1..5"
+)
+@click.option("--algorithms", default="PS", show_default=True, help="PS,PS_epsNet,best_of_n,...")
+@click.option("--seeds", default="1", show_default=True, help="How many (5), or which (0..4 or 3,7).")
+@click.option(
+    "--kernelbench",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="KBOPT_KERNELBENCH",
+    help="A KernelBench checkout for level tasks.",
+)
+@shared.search_options
+@shared.budget_options
+@shared.proposer_options
+@shared.backend_options
+@shared.protocol_options
+@click.option("--explorers", type=click.IntRange(1, 1024), default=8, show_default=True)
+@click.option("--parallel-searches", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--name", default="sweep", show_default=True, help="Its name; its folder is OUT/NAME.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("sweeps"), show_default=True)
+@click.option("--address", help="A Ray cluster, e.g. auto; without it this machine alone.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+def sweep(
+    task_names: str,
+    algorithms: str,
+    seeds: str,
+    kernelbench: Path | None,
+    explorers: int,
+    parallel_searches: int,
+    name: str,
+    out: Path,
+    address: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Run every task x algorithm x seed over one evaluator.
+
+    Running the command again attaches to a sweep that is under way, and goes on with one that was stopped.
+
+    \b
+    kbopt sweep --tasks quick/gelu,quick/softmax --algorithms PS,best_of_n --seeds 3 --max-evals 30
+    """
+    from kbopt import sweep as sweeps
+
+    del given["algorithm"], given["seed"]
+    settings = shared.search_settings({**given, "algorithm": "PS", "seed": 0})
+    config = sweeps.SweepConfig(
+        name=name,
+        tasks=shared.find_tasks(task_names, kernelbench),
+        algorithms=shared.algorithm_names(algorithms),
+        seeds=shared.seed_numbers(seeds),
+        settings=settings,
+        protocol=shared.eval_protocol(given),
+        backend=shared.backend_config(given),
+        proposer=shared.proposer_config(given),
+        explorers=explorers,
+        parallel_searches=parallel_searches,
+    )
+    run_sweep(config, out / name, address=address, as_json=as_json)
+
+
+def run_sweep(config: SweepConfig, folder: Path, *, address: str | None, as_json: bool) -> None:
+    """Drive the sweep to its end, print its table or JSON, and exit as the searches ended."""
+    from kbopt import sweep as sweeps
+    from kbopt.driver import Interrupted
+
+    progress = Progress()
+    started = time.monotonic()
+    try:
+        status = sweeps.drive(config, folder, address=address, on_status=progress)
+    except Interrupted:
+        again = "it goes on without this driver" if address else "run the command again to go on"
+        click.echo(f"stopped; {again}. What was measured is in {folder}", err=True)
+        sys.exit(INTERRUPTED)
+    seconds = time.monotonic() - started
+    searches = sweeps.finish_all(config, folder)
+    if as_json:
+        shared.print_json(sweeps.sweep_document(config, searches, seconds))
+    else:
+        print_table(searches)
+    failures = [(search.name, search.failure) for search in status.searches if search.failure]
+    for search, failure in failures:
+        click.echo(f"{search}: {failure.message}", err=True)
+    if any(failure.kind == "infra" for _, failure in failures):
+        sys.exit(INFRA_ERROR)
+    if failures:
+        raise UserError(f"{len(failures)} of {len(searches)} searches could not run")
+
+
+class Progress:
+    """A line on stderr every few seconds: searches done, evaluations, busy share, dollars, time left."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._said = -PROGRESS_S
+
+    def __call__(self, status: CoordinatorStatus, evaluator: EvaluatorStatus) -> None:
+        elapsed_s = time.monotonic() - self._started
+        if elapsed_s - self._said < PROGRESS_S and not status.finished:
+            return
+        self._said = elapsed_s
+        over = sum(search.ended is not None or search.failure is not None for search in status.searches)
+        evaluations = sum(search.progress.evaluations for search in status.searches)
+        usd = sum(search.progress.usd for search in status.searches)
+        busy = evaluator.device_s / evaluator.uptime_s if evaluator.uptime_s else 0.0
+        left_s = elapsed_s * (len(status.searches) - over) / over if over else None
+        eta = f", about {left_s / 60:.0f} min left" if left_s else ""
+        click.echo(
+            f"[{elapsed_s:.0f} s] {over}/{len(status.searches)} searches, {evaluations} evaluations, "
+            f"evaluator busy {busy:.0%}, queue {evaluator.queue_length}, ${usd:.2f}{eta}",
+            err=True,
+        )
+
+
+def print_table(searches: tuple[Finished, ...]) -> None:
+    """Speedups by task and algorithm: median over seeds with the range, then fast_p over all searches."""
+    import statistics
+    from collections import defaultdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from kbopt.sweep import fast_p_by_threshold
+
+    cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for search in searches:
+        best = search.summary.best
+        cells[search.summary.task][search.summary.algorithm].append(best.speedup if best else 0.0)
+    algorithms = list(dict.fromkeys(search.summary.algorithm for search in searches))
+    table = Table("task", *algorithms, box=None)
+    for task, by_algorithm in cells.items():
+        row = []
+        for algorithm in algorithms:
+            found = by_algorithm[algorithm]
+            row.append(
+                f"{statistics.median(found):.2f}x [{min(found):.2f}, {max(found):.2f}]" if found else "-"
+            )
+        table.add_row(task, *row)
+    console = Console()
+    console.print("speedup of the best kernel: median over seeds [worst, best]")
+    console.print(table)
+    shares = ", ".join(f"fast_{p} {share:.2f}" for p, share in fast_p_by_threshold(searches).items())
+    console.print(shares)

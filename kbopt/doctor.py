@@ -1,0 +1,170 @@
+"""The set-up check: four steps through a backend, and what else this machine offers.
+
+Each step says what was found, or what failed and what to do about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from kbopt.compose import open_backend
+from kbopt.config import BackendConfig, device_kind
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.ports import Backend
+from kbopt.core.types import Brief, Candidate, EvalProtocol, EvalRequest, Measured, Result, outcome_name
+from kbopt.proposers.tunables import TunablesProposer
+from kbopt.tasks import load_task
+
+NUM_EVALUATIONS = 3
+MODEL_KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One check. `remedy` is empty where `ok`; an `optional` step that fails is no fault."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """The end of the backend's examination: how often it was started for it."""
+
+    cold_starts: int
+
+
+async def examine_backend(config: BackendConfig, task_name: str) -> AsyncIterator[Step | Examined]:
+    """The four steps, in order; the first that fails is the last. Ends with `Examined`."""
+    cold_starts = 0
+    backend: Backend | None = None
+    try:
+        task = load_task(task_name)
+        yield Step(name="load a task", ok=True, detail=f"{task.name}, family {task.family}")
+        proposer = TunablesProposer(device_kind=device_kind(config))
+        brief = Brief(id="doctor", task=task, parent=None, exemplars=(), summary="", seed=0, memory_version=0)
+        kernel = await proposer.propose(brief)
+        if not isinstance(kernel, Candidate):
+            raise UserError(f"no seed kernel for {task_name}: {kernel.reason}")
+        yield Step(name="load a kernel", ok=True, detail=kernel.note or f"{len(kernel.source)} characters")
+        backend = open_backend(config)
+        status = await backend.open()
+        cold_starts = status.cold_starts
+        age = f"boot {status.boot}, age {status.age_s:.0f} s"
+        yield Step(name="open the backend", ok=True, detail=f"{config.name}: {status.device}, {age}")
+        results = []
+        for repeat in range(NUM_EVALUATIONS):
+            request = EvalRequest(
+                task=task, source=kernel.source, protocol=EvalProtocol(timed=30), repeat=repeat
+            )
+            results += await backend.evaluate([request])
+        cold_starts = (await backend.status()).cold_starts
+        yield _evaluations_step(results)
+    except (UserError, InfraError) as error:
+        yield Step(name="stopped", ok=False, detail=str(error), remedy=_remedy(config, error))
+    finally:
+        if backend is not None:
+            await backend.close()
+    yield Examined(cold_starts=cold_starts)
+
+
+def examine_machine() -> Iterator[Step]:
+    """What else this machine offers: compilers, torch, Ray, W&B, model keys. All but torch and cc optional."""
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield Step(
+        name="Python",
+        ok=supported,
+        detail=platform.python_version(),
+        remedy="" if supported else "use Python 3.11 to 3.13",
+    )
+    yield _program("cc", "install a C compiler (Debian: build-essential)", optional=False)
+    yield _program("nvcc", "needed only for CUDA kernels on this machine: install the CUDA toolkit")
+    for package, remedy in (("torch", "pip install torch"), ("ray", "pip install 'ray[default]'")):
+        found = importlib.util.find_spec(package) is not None
+        detail = _version(package) if found else "not installed"
+        yield Step(name=package, ok=found, detail=detail, remedy="" if found else remedy)
+    wandb_key = bool(os.environ.get("WANDB_API_KEY"))
+    yield Step(
+        name="Weights & Biases",
+        ok=wandb_key,
+        detail="WANDB_API_KEY is set" if wandb_key else "no key in the environment; offline mode works",
+        remedy="" if wandb_key else "for --use-wandb online: wandb login, or set WANDB_API_KEY",
+        optional=True,
+    )
+    keys = [key for key in MODEL_KEYS if os.environ.get(key)]
+    yield Step(
+        name="model keys",
+        ok=bool(keys),
+        detail=", ".join(keys) if keys else "none of " + ", ".join(MODEL_KEYS),
+        remedy="" if keys else "needed only for --proposer llm: export one of them",
+        optional=True,
+    )
+
+
+def _evaluations_step(results: list[Result]) -> Step:
+    boots = {result.boot for result in results}
+    lines = []
+    for result in results:
+        outcome = result.outcome
+        compiled = result.kernelbench.compiled if result.kernelbench else False
+        correct = result.kernelbench.correctness if result.kernelbench else False
+        time_ms = f"{min(outcome.kernel_ms):.3g} ms" if isinstance(outcome, Measured) else outcome.reason
+        lines.append(f"compiled {compiled}, correct {correct}, {time_ms}")
+    same = "all in the same container" if len(boots) == 1 else f"in {len(boots)} containers"
+    bad = [outcome_name(result.outcome) for result in results if not isinstance(result.outcome, Measured)]
+    return Step(
+        name=f"{len(results)} evaluations",
+        ok=not bad and len(boots) == 1,
+        detail="; ".join([*lines, f"{same} ({', '.join(sorted(boots))})"]),
+        remedy="" if not bad else "the shipped kernel should be measured: report this with the line above",
+    )
+
+
+def _remedy(config: BackendConfig, error: UserError | InfraError) -> str:
+    if isinstance(error, UserError):
+        return "do as the message says"
+    if config.name == "modal":
+        return "see https://status.modal.com and docs/modal.md, or use --backend local"
+    return "run again with --verbose; the service's own error is in the message"
+
+
+def _program(name: str, remedy: str, *, optional: bool = True) -> Step:
+    path = shutil.which(name)
+    if path is None:
+        return Step(name=name, ok=False, detail="not found", remedy=remedy, optional=optional)
+    lines = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    versions = [line for line in lines.splitlines() if any(digit in line for digit in "0123456789")]
+    return Step(name=name, ok=True, detail=versions[-1 if name == "nvcc" else 0], optional=optional)
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+def run(config: BackendConfig, task_name: str) -> Iterator[Step | Examined]:
+    """`examine_backend` for callers without an event loop, one step at a time."""
+    with asyncio.Runner() as runner:
+        steps = examine_backend(config, task_name)
+        while True:
+            try:
+                yield runner.run(_next(steps))
+            except StopAsyncIteration:
+                return
+
+
+async def _next(steps: AsyncIterator[Step | Examined]) -> Step | Examined:
+    # a runner takes a coroutine, which anext's awaitable is not
+    return await anext(steps)

@@ -1,0 +1,168 @@
+"""Many searches over one evaluator: tasks x algorithms x seeds, in one folder.
+
+The folder holds `sweep.json` (what to run), `evaluations.sqlite` (shared by the searches), and a run's
+folder for each search. Starting a sweep that is under way attaches to it; starting one whose actors are
+gone goes on with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, SearchSpec
+from kbopt.cluster.session import ClusterSettings, Session
+from kbopt.compose import check, factories, search_spec
+from kbopt.config import BackendConfig, ProposerConfig, RunConfig
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.scoring import fast_p
+from kbopt.core.settings import Algorithm, SearchSettings
+from kbopt.core.types import EvalProtocol, Task
+from kbopt.driver import Interrupted
+from kbopt.finish import Finished, finish, run_document, write_atomically
+from kbopt.store.journal import SqliteJournal
+
+POLL_S = 1.0
+FAST_P_THRESHOLDS = (0.5, 1.0, 1.05, 1.5, 2.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepConfig:
+    """What a sweep runs. `settings` holds for every search but for its algorithm and seed."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    algorithms: tuple[Algorithm, ...]
+    seeds: tuple[int, ...]
+    settings: SearchSettings = SearchSettings()
+    protocol: EvalProtocol = EvalProtocol()
+    backend: BackendConfig = BackendConfig()
+    proposer: ProposerConfig = ProposerConfig()
+    explorers: int = 8
+    parallel_searches: int = 8
+
+    def runs(self) -> Iterator[RunConfig]:
+        """One run for each task, algorithm and seed, tasks varying slowest."""
+        for task, algorithm, seed in itertools.product(self.tasks, self.algorithms, self.seeds):
+            label = re.sub(
+                r"[^A-Za-z0-9]+", "-", Path(task.name).stem if task.name.endswith(".py") else task.name
+            )
+            yield RunConfig(
+                name=f"{label}-{algorithm}-s{seed}",
+                task=task,
+                settings=replace(self.settings, algorithm=algorithm, seed=seed),
+                protocol=self.protocol,
+                backend=self.backend,
+                proposer=self.proposer,
+                explorers=self.explorers,
+            )
+
+
+def prepare(config: SweepConfig, folder: Path) -> tuple[SearchSpec, ...]:
+    """Make the folder, or check that it holds this very sweep. Raises `UserError` where it holds another."""
+    description = folder / "sweep.json"
+    text = codec.dumps(config)
+    if description.exists():
+        known = codec.loads(SweepConfig, description.read_text())
+        if known != config:
+            raise UserError(
+                f"{folder} holds a sweep with other settings ({', '.join(_differences(known, config))}). "
+                "Choose another --name, or repeat the options that it was started with."
+            )
+    else:
+        for run in config.runs():
+            check(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(description, text)
+    specs = []
+    for run in config.runs():
+        spec = search_spec(run, (folder / run.name).resolve())
+        if not spec.journal.exists():
+            SqliteJournal.create(spec.journal, codec.dumps(run)).close()
+        specs.append(spec)
+    return tuple(specs)
+
+
+def load(folder: Path) -> SweepConfig:
+    """The sweep in `folder`."""
+    description = folder / "sweep.json"
+    if not description.is_file():
+        raise UserError(f"no sweep in {folder}: it has no sweep.json")
+    return codec.loads(SweepConfig, description.read_text())
+
+
+def drive(
+    config: SweepConfig,
+    folder: Path,
+    *,
+    address: str | None,
+    on_status: Callable[[CoordinatorStatus, EvaluatorStatus], None],
+) -> CoordinatorStatus:
+    """Run the sweep, or attach to it where it is under way, until every search has ended or failed.
+
+    Without `address` the actors live in this process's own Ray. Raises `Interrupted` after Ctrl-C: on one
+    machine the sweep stops and can be gone on with, on a cluster it goes on without its driver.
+    """
+    specs = prepare(config, folder)
+    cluster = ClusterSettings(
+        address=address, explorers=config.explorers, parallel_searches=config.parallel_searches
+    )
+    parts = factories(config.backend, config.proposer)
+    with Session(config.name, specs, parts, (folder / "evaluations.sqlite").resolve(), cluster) as session:
+        try:
+            session.open_device(lambda _: None)
+            while True:
+                status = session.status()
+                on_status(status, session.evaluator_status())
+                if status.finished:
+                    break
+                time.sleep(POLL_S)
+        except KeyboardInterrupt:
+            if address is None:
+                with suppress(InfraError):  # a dead actor: the journals are whole anyway
+                    session.stop("interrupted", end=False)
+            raise Interrupted(folder) from None
+        session.stop("done", end=False)
+    return status
+
+
+def finish_all(config: SweepConfig, folder: Path) -> tuple[Finished, ...]:
+    """Finish every search: best kernels and reports, as far as they got."""
+    return tuple(finish(folder / run.name) for run in config.runs())
+
+
+def sweep_document(
+    config: SweepConfig, searches: tuple[Finished, ...], seconds: float
+) -> Mapping[str, object]:
+    """The JSON of `kbopt sweep`. `seconds` is the wall clock of the whole sweep."""
+    documents = [run_document(search) for search in searches]
+    device_s = sum(search.summary.busy_fraction * search.summary.seconds for search in searches)
+    boots = {boot for search in searches for boot in search.summary.cold_boots}
+    return {
+        "sweep": config.name,
+        "searches": documents,
+        "cold_starts": len(boots),
+        "gpu_busy_fraction": min(1.0, device_s / seconds) if seconds else 0.0,
+        "evaluations": sum(search.summary.evaluations for search in searches),
+        "usd": sum(search.summary.usd for search in searches),
+        "tokens": sum(search.summary.tokens for search in searches),
+        "seconds": seconds,
+        "fast_p": fast_p_by_threshold(searches),
+    }
+
+
+def fast_p_by_threshold(searches: tuple[Finished, ...]) -> dict[str, float]:
+    """The share of searches whose best kernel is correct and faster than each threshold."""
+    speedups = [search.summary.best.speedup if search.summary.best else 0.0 for search in searches]
+    return {f"{threshold:g}": fast_p(speedups, threshold) for threshold in FAST_P_THRESHOLDS}
+
+
+def _differences(known: SweepConfig, asked: SweepConfig) -> list[str]:
+    mine, theirs = codec.encode(asked), codec.encode(known)
+    return [name for name in mine if mine[name] != theirs.get(name)]
