@@ -1,0 +1,72 @@
+"""The seed kernels that ship with kbopt: where a search without a language model starts.
+
+`kernels/FAMILY/cpu_NAME.py` and `cuda_NAME.py` are complete sources. One that serves several variants of
+its family (a formula, a layout, a triangle) marks the assignments and returns that differ with
+`# variant: KEY`; `kernels/FAMILY/variants.toml` gives their right-hand sides for each variant.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kbopt.core.errors import UserError
+from kbopt.core.types import Task
+
+DeviceKind = Literal["cpu", "cuda"]
+
+_KERNELS = Path(__file__).parent / "kernels"
+_SEED_LINE = re.compile(r"^# seed: *(\S+)", re.MULTILINE)
+_VARIANT_LINE = re.compile(
+    r"^(?P<head>[ \t]*(?:return|\w+ =) )(?P<value>.*?)(?P<tail>;?[ \t]*(?:#|//) variant: (?P<key>\w+))$",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seed:
+    """A complete source that fits a family; `name` is also in its `# seed:` line."""
+
+    name: str
+    source: str
+
+
+def seed_name(source: str) -> str:
+    """The seed kernel that `source` comes from, empty for a source that was written otherwise."""
+    found = _SEED_LINE.search(source)
+    return found[1] if found else ""
+
+
+@functools.cache
+def seeds_for(family: str, device_kind: DeviceKind) -> tuple[Seed, ...]:
+    """The seeds that fit `family` (`softmax`, `elementwise/swish`, ...), by name; none for an unknown one."""
+    group, _, variant = family.partition("/")
+    folder = _KERNELS / group
+    if not group or not folder.is_dir():
+        return ()
+    table = folder / "variants.toml"
+    variants = tomllib.loads(table.read_text()) if table.exists() else {"": {}}
+    if variant not in variants:
+        return ()
+    sources = (path.read_text() for path in sorted(folder.glob(f"{device_kind}_*.py")))
+    return tuple(
+        Seed(name=seed_name(source), source=_specialise(source, variants[variant])) for source in sources
+    )
+
+
+def check_seeds(task: Task, device_kind: DeviceKind) -> None:
+    """Raises `UserError` where no seed fits the task on such a device."""
+    if not seeds_for(task.family, device_kind):
+        what = f"of the family {task.family!r}" if task.family else "for it"
+        raise UserError(
+            f"the task {task.name} cannot start from a seed kernel: kbopt ships none {what} "
+            f"for {device_kind}. Use --proposer llm with --model, or a task whose family `kbopt tasks` names."
+        )
+
+
+def _specialise(source: str, values: dict[str, str]) -> str:
+    return _VARIANT_LINE.sub(lambda line: line["head"] + values[line["key"]] + line["tail"], source)

@@ -1,0 +1,76 @@
+"""KernelBench's levels, from a checkout of its repository or from its Hugging Face dataset."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from kbopt.core.errors import UserError, unknown_name
+from kbopt.core.types import Task
+from kbopt.tasks.families import level1_family
+from kbopt.tasks.source import family_of, validate
+
+CHECKOUT_VARIABLE = "KBOPT_KERNELBENCH"
+LEVELS = (1, 2, 3, 4)
+
+_NAME = re.compile(r"level(\d+)/(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A problem by its numbers, as in `level1/12`."""
+
+    level: int
+    index: int
+
+    @classmethod
+    def parse(cls, name: str) -> Problem | None:
+        """The problem that `name` stands for; None for a name of another form."""
+        found = _NAME.fullmatch(name)
+        return cls(level=int(found[1]), index=int(found[2])) if found else None
+
+    @property
+    def name(self) -> str:
+        return f"level{self.level}/{self.index}"
+
+
+def load(problem: Problem, checkout: Path | None) -> Task:
+    """The problem from `checkout`, else from `KBOPT_KERNELBENCH`, else from the dataset.
+
+    Raises `UserError` where the level or the problem does not exist, or where neither source is at hand.
+    """
+    if problem.level not in LEVELS:
+        raise unknown_name("level", f"level{problem.level}", [f"level{level}" for level in LEVELS])
+    folder = checkout or _from_environment()
+    source = _from_checkout(problem, folder) if folder else _from_dataset(problem)
+    validate(source, problem.name)
+    family = family_of(source) or (level1_family(problem.index) if problem.level == 1 else "")
+    return Task(name=problem.name, source=source, family=family)
+
+
+def _from_environment() -> Path | None:
+    value = os.environ.get(CHECKOUT_VARIABLE)
+    return Path(value) if value else None
+
+
+def _from_checkout(problem: Problem, checkout: Path) -> str:
+    folder = checkout / "KernelBench" / f"level{problem.level}"
+    if not folder.is_dir():
+        raise UserError(
+            f"{checkout} is no checkout of KernelBench: it has no folder KernelBench/level{problem.level}. "
+            f"Give --kernelbench or {CHECKOUT_VARIABLE} the folder that git cloned."
+        )
+    files = sorted(folder.glob(f"{problem.index}_*.py"))
+    if not files:
+        numbers = sorted(int(path.name.split("_")[0]) for path in folder.glob("[0-9]*_*.py"))
+        allowed = f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
+        raise UserError(f"no problem {problem.name} in {folder}: it has the problems {allowed}.")
+    return files[0].read_text()
+
+
+def _from_dataset(problem: Problem) -> str:
+    from kbopt.tasks.dataset import read_problem
+
+    return read_problem(problem.level, problem.index)

@@ -1,0 +1,57 @@
+"""What a task's source says about itself, read without running it."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from kbopt.core.errors import UserError
+
+REQUIRED = ("Model", "get_inputs", "get_init_inputs")
+"""What KernelBench's format asks a problem to define at its top level."""
+
+_FAMILY = re.compile(r"^# family: *([\w/]+) *$", re.MULTILINE)
+
+
+def family_of(source: str) -> str:
+    """The family that a `# family: softmax` line names; empty where there is none."""
+    found = _FAMILY.search(source)
+    return found[1] if found else ""
+
+
+def title_of(source: str) -> str:
+    """The first line of the module's docstring, or of its `Model`'s; empty where there is none."""
+    module = ast.parse(source)
+    models = (node for node in module.body if isinstance(node, ast.ClassDef) and node.name == "Model")
+    documented: tuple[ast.Module | ast.ClassDef, ...] = (module, *models)
+    for node in documented:
+        lines = (ast.get_docstring(node) or "").splitlines()
+        if lines:
+            return lines[0]
+    return ""
+
+
+def validate(source: str, where: str) -> None:
+    """Raises `UserError` where `source` is not a problem in KernelBench's format; `where` names it."""
+    try:
+        module = ast.parse(source)
+    except SyntaxError as error:
+        raise UserError(f"{where}, line {error.lineno}: {error.msg}. A task is a Python source.") from None
+    missing = [name for name in REQUIRED if name not in _defined(module)]
+    if missing:
+        raise UserError(
+            f"{where} defines no {', '.join(missing)}. A task in KernelBench's format defines a class Model "
+            "and the functions get_inputs() and get_init_inputs()."
+        )
+
+
+def _defined(module: ast.Module) -> set[str]:
+    names = set()
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            names.update(alias.asname or alias.name for alias in node.names)
+    return names
