@@ -1,0 +1,103 @@
+"""What a candidate asks of PyTorch in one call, and whether something else than PyTorch computed.
+
+A report for the reader, made inside the candidate's process: it informs `--torch-ops`, it is no proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+_FACTORIES = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted")
+_FILLS = ("zeros", "zeros_like", "new_zeros", "ones", "full", "full_like", "zero_", "fill_", "scalar_tensor")
+_MOVES = (
+    *("clone", "copy_", "_to_copy", "contiguous", "detach", "alias", "lift_fresh", "resize_", "set_"),
+    *("view", "_unsafe_view", "reshape", "_reshape_alias", "as_strided", "transpose", "t", "permute"),
+    *("expand", "unsqueeze", "squeeze", "select", "slice", "split", "chunk", "unbind", "narrow", "unfold"),
+    *("_local_scalar_dense", "item", "is_pinned", "_pin_memory", "record_stream", "numpy_T", "diagonal"),
+)
+_NOT_COMPUTING = frozenset((*_FACTORIES, *_FILLS, *_MOVES))
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[misc]
+    """Records computing operations, and the storages that PyTorch allocated or wrote."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.computing: dict[str, None] = {}
+        self.custom_operators: dict[str, None] = {}
+        self.uninitialised: set[int] = set()
+        self.contents: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.foreign_writes = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        namespace, _, name = func._schema.name.partition("::")
+        if any(_storage(t) in self.uninitialised for t in _tensors((args, kwargs))) and name not in _MOVES:
+            self._check_reads(func, args)
+        result = func(*args, **(kwargs or {}))
+        if namespace not in ("aten", "prims", "prim"):
+            self.custom_operators[func._schema.name] = None
+            self.uninitialised -= {_storage(t) for t in _tensors(result)}
+        elif name in _FACTORIES:
+            self.uninitialised |= {_storage(t) for t in _tensors(result)}
+        else:
+            if name not in _NOT_COMPUTING:
+                self.computing[name] = None
+            self._note_writes(func, args, result, name)
+        return result
+
+    def _check_reads(self, func: Any, args: Any) -> None:
+        """Memory that PyTorch never wrote is read by PyTorch: somebody else wrote it."""
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            if not written and any(_storage(t) in self.uninitialised for t in _tensors(value)):
+                self.foreign_writes = True
+
+    def _note_writes(self, func: Any, args: Any, result: Any, name: str) -> None:
+        written = [t for t in _tensors(result) if _storage(t) not in self.uninitialised]
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                written.extend(_tensors(value))
+        for tensor in written:
+            self.uninitialised.discard(_storage(tensor))
+            if name in (
+                "clone",
+                "zeros",
+                "zeros_like",
+                "new_zeros",
+                "full",
+                "zero_",
+                "fill_",
+                "copy_",
+                "_to_copy",
+            ):
+                self.contents[_storage(tensor)] = (tensor, tensor.clone())
+            elif name not in _MOVES:
+                self.contents.pop(_storage(tensor), None)
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def audited(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    """The call's result, and `{"torch_ops", "operators", "custom_kernel"}` as plain JSON."""
+    watch = _Watch()
+    with watch:
+        result = call()
+    foreign = watch.foreign_writes or any(_storage(t) in watch.uninitialised for t in _tensors(result))
+    # Memory that PyTorch filled or copied, and that holds something else now, was written by a kernel.
+    foreign = foreign or any(not torch.equal(now, then) for now, then in watch.contents.values())
+    return result, {
+        "torch_ops": list(watch.computing)[:50],
+        "operators": list(watch.custom_operators)[:50],
+        "custom_kernel": foreign or bool(watch.custom_operators),
+    }

@@ -1,0 +1,60 @@
+"""Loading a candidate's source, and speaking of its failures in terms of its own lines."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "candidate.py"
+_MAX_FRAMES = 8
+_MAX_TEXT = 2000
+
+
+class CandidateError(Exception):
+    """The source defines no model: a syntax error, or no `ModelNew`. The message is for the proposer."""
+
+
+def check_syntax(source: str) -> None:
+    """Raise CandidateError for a source that does not parse; runs nothing of it."""
+    try:
+        compile(source, FILE_NAME, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        line = f"\n    {error.text.strip()}" if error.text else ""
+        raise CandidateError(f"SyntaxError at line {error.lineno}: {error.msg}{line}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise CandidateError(f"the source cannot be parsed: {type(error).__name__}: {error}") from None
+
+
+def load_candidate(source: str) -> Any:
+    """The imported module of `source`, which lies as a file in the working directory.
+
+    A file, because tracebacks, `inspect` and Triton read the source of functions back from it.
+    """
+    check_syntax(source)
+    path = Path.cwd() / FILE_NAME
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location("candidate", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["candidate"] = module
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "ModelNew", None)):
+        raise CandidateError(
+            "the source defines no ModelNew; it has to define `class ModelNew(torch.nn.Module)`"
+        )
+    return module
+
+
+def describe_exception(error: BaseException) -> dict[str, str]:
+    """The exception's type and text, with the frames that lie in the candidate's own file, bounded."""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == FILE_NAME
+    ]
+    lines = [f"  line {frame.lineno}, in {frame.name}: {frame.line}" for frame in frames[-_MAX_FRAMES:]]
+    name = type(error).__name__
+    text = str(error)
+    return {"type": name[:100], "text": text[:_MAX_TEXT], "frames": "\n".join(lines)[:_MAX_TEXT]}

@@ -1,0 +1,173 @@
+"""The supervisor's handles on the zygote and on what it forked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kbopt.core.errors import InfraError
+from kbopt.core.types import Crashed
+from kbopt.evaluation.sandbox import SandboxConfig
+from kbopt.evaluation.wire import Channel, ChannelClosed, Message
+
+_ZYGOTE_START_S = 120.0
+_ZYGOTE_ANSWER_S = 30.0
+_END_S = 5.0
+_LOG_HEAD_BYTES = 4_000
+_LOG_TAIL_BYTES = 12_000
+
+
+class ZygoteHandle:
+    """A running zygote. Thread-safe: requests are answered one at a time."""
+
+    def __init__(self, state_dir: Path, environ: Mapping[str, str]) -> None:
+        self._channel, theirs = Channel.pair()
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "kbopt.evaluation.zygote", str(theirs.fileno()), str(state_dir)],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            env=dict(environ),
+        )
+        theirs.close()
+        try:
+            ready = self._channel.receive(_ZYGOTE_START_S)
+        except (ChannelClosed, TimeoutError):
+            self.close()
+            raise InfraError("the evaluation's zygote did not start; its output is on standard error") from None
+        self.isolation = str(ready["ready"])
+        self.torch_version = str(ready["torch"])
+
+    def request(self, message: Message, fds: list[int]) -> Message:
+        with self._lock:
+            try:
+                self._channel.send(message, fds)
+                reply = self._channel.receive(_ZYGOTE_ANSWER_S)
+            except (ChannelClosed, TimeoutError):
+                raise InfraError("the evaluation's zygote is gone") from None
+        if "error" in reply:
+            raise InfraError(str(reply["error"]))
+        return reply
+
+    def spawn_trusted(self, role: str) -> tuple[Channel, int]:
+        """A trusted process, and its pid."""
+        channel, theirs = Channel.pair()
+        with theirs:
+            pid = self.request({"spawn": role}, [theirs.fileno()])["pid"]
+        return channel, pid
+
+    def kill(self, pid: int) -> None:
+        with contextlib.suppress(InfraError):
+            self.request({"kill": pid}, [])
+
+    def close(self) -> None:
+        self._channel.close()
+        self._process.terminate()
+        self._process.wait()
+
+
+class Child:
+    """A sandboxed process in a role. Its end of the data socket and its control go to whoever drives it.
+
+    `close` ends everything inside the sandbox. `report` is the warden's line about the end.
+    """
+
+    def __init__(self, zygote: ZygoteHandle, role: str, config: SandboxConfig) -> None:
+        self._zygote = zygote
+        self.data, data_theirs = socket.socketpair()
+        self.control, control_theirs = socket.socketpair()
+        self._status_fd, status_theirs = os.pipe()
+        output_fd, output_theirs = os.pipe()
+        theirs = [data_theirs.fileno(), control_theirs.fileno(), status_theirs, output_theirs]
+        try:
+            message = {"spawn": role, "sandbox": asdict(config)}
+            self.warden_pid: int = zygote.request(message, theirs)["pid"]
+        finally:
+            data_theirs.close()
+            control_theirs.close()
+            os.close(status_theirs)
+            os.close(output_theirs)
+        self._log = _Log(output_fd)
+
+    @property
+    def log(self) -> str:
+        return self._log.text
+
+    def close(self) -> None:
+        """Kill what is left and release everything; harmless when repeated."""
+        if self._status_fd < 0:
+            return
+        self.data.close()
+        self.control.close()
+        self._zygote.kill(self.warden_pid)
+        os.close(self._status_fd)
+        self._status_fd = -1
+        self._log.join()
+
+    def end(self) -> dict[str, Any]:
+        """How the child ended. To be called once its end was noticed; waits a moment for the report."""
+        timer = threading.Timer(_END_S, self._zygote.kill, [self.warden_pid])
+        timer.start()
+        with os.fdopen(os.dup(self._status_fd)) as pipe:
+            line = pipe.readline()
+        timer.cancel()
+        report: dict[str, Any] = json.loads(line) if line else {"how": "killed"}
+        return report
+
+
+class _Log:
+    """Reads a pipe to its end in a thread and keeps the first and the last bytes of it."""
+
+    def __init__(self, fd: int) -> None:
+        self._head = b""
+        self._tail = b""
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._drain, args=(fd,), daemon=True)
+        self._thread.start()
+
+    @property
+    def text(self) -> str:
+        middle = f"\n[{self._dropped} bytes left out]\n".encode() if self._dropped else b""
+        return (self._head + middle + self._tail).decode(errors="replace")
+
+    def join(self) -> None:
+        self._thread.join(_END_S)
+
+    def _drain(self, fd: int) -> None:
+        while data := os.read(fd, 2**20):
+            room = _LOG_HEAD_BYTES - len(self._head)
+            if room > 0:
+                self._head += data[:room]
+                data = data[room:]
+            self._tail += data
+            excess = max(0, len(self._tail) - _LOG_TAIL_BYTES)
+            self._dropped += excess
+            self._tail = self._tail[excess:]
+        os.close(fd)
+
+
+def crash_from(report: Mapping[str, Any]) -> Crashed:
+    """The outcome for a process that ended before it answered."""
+    if "memory_bytes" in report:
+        used = report["memory_bytes"] / 2**30
+        return Crashed(reason=f"its processes used {used:.1f} GiB of memory, more than allowed", how="out of memory")
+    if "signal" in report:
+        name = signal.Signals(report["signal"]).name
+        return Crashed(reason=f"its process was ended by {name}", how=name)
+    if "exit" in report:
+        return Crashed(
+            reason=f"its process ended by itself with exit code {report['exit']} before it answered",
+            how=f"exit {report['exit']}",
+        )
+    return Crashed(reason="its process ended before it answered", how=str(report.get("how", "unknown")))

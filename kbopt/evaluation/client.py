@@ -1,0 +1,153 @@
+"""The service's client: starts it, asks it many things at once, notices its death. No torch here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import sys
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kbopt
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.types import EvalRequest, Result
+from kbopt.evaluation.sandbox import scrubbed
+
+_LINE_LIMIT_BYTES = 64 * 2**20
+_CLOSE_S = 5.0
+_STDERR_LINES = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceInfo:
+    """`boot` names this start of the service, `started` is in Unix seconds."""
+
+    device: str
+    boot: str
+    started: float
+    pid: int
+    isolation: str = ""
+
+
+class ServiceClient:
+    """One evaluation service as a child process.
+
+    `evaluate` may be called any number of times at once; answers come in the order in which they are
+    ready. When the service dies, every call under way raises InfraError, and `open` may be called again.
+    """
+
+    def __init__(self, *, device: str = "auto", state_dir: Path, python: str = sys.executable) -> None:
+        self._device = device
+        self._state_dir = state_dir
+        self._python = python
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Result]] = {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+
+    async def open(self) -> ServiceInfo:
+        """Start the service and wait until it can evaluate. Raises UserError or InfraError."""
+        await self.close()
+        package_root = Path(kbopt.__file__).resolve().parents[1]
+        environ = {
+            **scrubbed(os.environ),
+            "PYTHONPATH": str(package_root),
+            # A second thread in the zygote would not survive its forks.
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        arguments = ["--device", self._device, "--state-dir", str(self._state_dir)]
+        self._process = await asyncio.create_subprocess_exec(
+            *(self._python, "-m", "kbopt.evaluation", "serve", *arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environ,
+            start_new_session=True,
+            limit=_LINE_LIMIT_BYTES,
+        )
+        self._tasks = [asyncio.create_task(self._keep_stderr(self._process))]
+        ready = await self._first_message(self._process)
+        self._tasks.append(asyncio.create_task(self._read_answers(self._process)))
+        return codec.decode(ServiceInfo, ready)  # type: ignore[no-any-return]
+
+    async def evaluate(self, request: EvalRequest) -> Result:
+        """The verdict. Raises UserError for a task that cannot be scored, InfraError."""
+        process = self._process
+        if process is None or process.stdin is None or process.returncode is not None:
+            raise InfraError("the evaluation service is not running; open() starts it")
+        number = next(self._numbers)
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        line = json.dumps({"id": number, "request": codec.encode(request)}, separators=(",", ":")) + "\n"
+        try:
+            process.stdin.write(line.encode())
+            with contextlib.suppress(ConnectionError):
+                await process.stdin.drain()
+            return await future
+        finally:
+            self._waiting.pop(number, None)
+
+    async def close(self) -> None:
+        """End the service and everything it started; calls under way raise InfraError."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), _CLOSE_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        self._fail_waiting("the evaluation service was closed")
+
+    async def _first_message(self, process: asyncio.subprocess.Process) -> Any:
+        assert process.stdout is not None
+        line = await process.stdout.readline()
+        message = json.loads(line) if line else {}
+        if "ready" in message:
+            return message["ready"]
+        await self.close()
+        if "user_error" in message:
+            raise UserError(message["user_error"])
+        detail = message.get("infra_error") or "\n".join(self._stderr)
+        raise InfraError(f"the evaluation service did not start: {detail}")
+
+    async def _read_answers(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            message = json.loads(line)
+            future = self._waiting.get(message["id"])
+            if future is None or future.done():
+                continue
+            if "result" in message:
+                future.set_result(codec.decode(Result, message["result"]))
+            elif "user_error" in message:
+                future.set_exception(UserError(message["user_error"]))
+            else:
+                future.set_exception(InfraError(message["infra_error"]))
+        code = await process.wait()
+        tail = "\n".join(list(self._stderr)[-5:])
+        self._fail_waiting(f"the evaluation service ended with code {code}. {tail}".strip())
+
+    async def _keep_stderr(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None
+        while line := await process.stderr.readline():
+            self._stderr.append(line.decode(errors="replace").rstrip())
+
+    def _fail_waiting(self, reason: str) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(InfraError(reason))

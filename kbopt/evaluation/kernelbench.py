@@ -1,0 +1,204 @@
+"""KernelBench's own protocol, field for field, for comparison with published numbers.
+
+It trusts what `strict` does not: seeds are public, the candidate runs in the reference's process and
+globals, and times itself. Its answer is reported beside the strict one and never ranks.
+
+Source of the protocol: KernelBench's `eval_kernel_against_ref` and its timing module.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kbopt.evaluation.reference import DTYPES
+
+_SEED = 42
+_WARM_UPS = 3
+_DISCARDED = 1
+_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
+_FLUSH_BYTES = 256 * 2**20
+
+
+def judge(request: dict[str, Any]) -> dict[str, Any]:
+    """KernelBench's fields for the candidate, without the reference's times, as plain JSON."""
+    device = torch.device(request["device"])
+    torch.set_num_threads(request["threads"])
+    metadata: dict[str, Any] = {"hardware": device_name(device), "device": str(device)}
+    context: dict[str, Any] = {}
+    _execute(request["task_source"], context)
+    reference, init_inputs = _reference(context, request["precision"], device)
+    try:
+        _execute_as_file(request["source"], context)
+        new_class = context["ModelNew"]
+    except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a compilation error
+        metadata["compilation_error_name"] = _qualified(error)
+        metadata["compilation_error"] = str(error)[:2000]
+        return _fields(compiled=False, correctness=False, metadata=metadata)
+    try:
+        _set_seed(_SEED)
+        with torch.no_grad():
+            candidate = _place(new_class(*init_inputs), request["precision"], device)
+            _synchronize(device)
+        correct = _check(reference, candidate, context, request, device, metadata)
+        stats: dict[str, float] = {}
+        if correct:
+            stats = statistics(_times(candidate, context, request, device))
+    except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a runtime error
+        metadata["runtime_error"] = str(error)[:2000]
+        metadata["runtime_error_name"] = _qualified(error)
+        return _fields(compiled=True, correctness=False, metadata=metadata)
+    return _fields(compiled=True, correctness=correct, metadata=metadata, stats=stats)
+
+
+def reference_stats(
+    source: str, precision: str, device: torch.device, timed: int
+) -> dict[str, float]:
+    """The reference's times by the same protocol, in a process that holds no candidate."""
+    context: dict[str, Any] = {}
+    _execute(source, context)
+    model, _ = _reference(context, precision, device)
+    return statistics(_times(model, context, {"precision": precision, "timed": timed}, device))
+
+
+def device_name(device: torch.device) -> str:
+    """KernelBench's `hardware`: the card's name, `cpu` for the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def statistics(times_ms: list[float]) -> dict[str, float]:
+    """Mean, std, min, max with three significant digits, and their number."""
+    mean = sum(times_ms) / len(times_ms)
+    std = math.sqrt(sum((t - mean) ** 2 for t in times_ms) / len(times_ms))
+    figures = {"mean": mean, "std": std, "min": min(times_ms), "max": max(times_ms)}
+    return {**{name: float(f"{value:.3g}") for name, value in figures.items()}, "num_trials": len(times_ms)}
+
+
+def _check(
+    reference: Any,
+    candidate: Any,
+    context: dict[str, Any],
+    request: dict[str, Any],
+    device: torch.device,
+    metadata: dict[str, Any],
+) -> bool:
+    tolerance = _TOLERANCE[request["precision"]]
+    torch.manual_seed(_SEED)
+    seeds = [int(torch.randint(0, 2**32 - 1, (1,)).item()) for _ in range(request["trials"])]
+    passed = 0
+    with torch.no_grad():
+        for seed in seeds:
+            _set_seed(seed)
+            inputs = [_cast(value, request["precision"], device) for value in context["get_inputs"]()]
+            _set_seed(seed)
+            _synchronize(device)
+            expected = reference(*inputs)
+            _synchronize(device)
+            _set_seed(seed)
+            got = candidate(*inputs)
+            _synchronize(device)
+            if expected.shape != got.shape:
+                metadata["correctness_issue"] = f"Output shape mismatch: Expected {expected.shape}, got {got.shape}"
+                return False
+            if not torch.allclose(expected, got, atol=tolerance, rtol=tolerance):
+                difference = (expected - got).abs()
+                metadata.setdefault("max_difference", []).append(f"{difference.max().item():.6f}")
+                metadata.setdefault("avg_difference", []).append(f"{difference.mean().item():.6f}")
+                metadata["correctness_issue"] = "Output mismatch"
+            else:
+                passed += 1
+    metadata["correctness_trials"] = f"({passed} / {len(seeds)})"
+    return passed == len(seeds)
+
+
+def _times(
+    model: Any, context: dict[str, Any], request: dict[str, Any], device: torch.device
+) -> list[float]:
+    _set_seed(_SEED)
+    inputs = [_cast(value, request["precision"], device) for value in context["get_inputs"]()]
+    measure: Callable[..., float] = _event_ms if device.type == "cuda" else _host_ms
+    flush = torch.empty(_FLUSH_BYTES // 8, dtype=torch.int64, device=device) if device.type == "cuda" else None
+    with torch.no_grad():
+        for _ in range(_WARM_UPS):
+            model(*inputs)
+            _synchronize(device)
+        times = [measure(model, inputs, flush, device) for _ in range(_DISCARDED + request["timed"])]
+    return times[_DISCARDED:]
+
+
+def _event_ms(model: Any, inputs: list[Any], flush: torch.Tensor, device: torch.device) -> float:
+    torch.cuda.synchronize(device)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    flush.fill_(42)
+    start.record()
+    model(*inputs)
+    end.record()
+    torch.cuda.synchronize(device)
+    return float(start.elapsed_time(end))
+
+
+def _host_ms(model: Any, inputs: list[Any], _flush: None, _device: torch.device) -> float:
+    started = time.perf_counter()
+    model(*inputs)
+    return 1000 * (time.perf_counter() - started)
+
+
+def _reference(context: dict[str, Any], precision: str, device: torch.device) -> tuple[Any, list[Any]]:
+    _set_seed(_SEED)
+    init_inputs = [_cast(value, precision, device) for value in context["get_init_inputs"]()]
+    with torch.no_grad():
+        _set_seed(_SEED)
+        return _place(context["Model"](*init_inputs), precision, device), init_inputs
+
+
+def _execute(source: str, context: dict[str, Any]) -> None:
+    exec(compile(source, "<task>", "exec"), context)  # noqa: S102 - KernelBench's protocol
+
+
+def _execute_as_file(source: str, context: dict[str, Any]) -> None:
+    path = Path.cwd() / "candidate.py"
+    path.write_text(source)
+    context["__file__"] = str(path)
+    exec(compile(source, str(path), "exec"), context)  # noqa: S102 - KernelBench's protocol
+
+
+def _place(model: Any, precision: str, device: torch.device) -> Any:
+    return model.to(device=device, dtype=DTYPES[precision])  # type: ignore[index]
+
+
+def _cast(value: Any, precision: str, device: torch.device) -> Any:
+    """Every tensor, integers included: KernelBench casts all of them."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device=device, dtype=DTYPES[precision])  # type: ignore[index]
+    return value
+
+
+def _set_seed(seed: int) -> None:
+    torch.manual_seed(seed)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _qualified(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _fields(
+    *, compiled: bool, correctness: bool, metadata: dict[str, Any], stats: dict[str, float] | None = None
+) -> dict[str, Any]:
+    return {
+        "compiled": compiled,
+        "correctness": correctness,
+        "metadata": metadata,
+        "runtime": stats["mean"] if stats else -1.0,
+        "runtime_stats": stats or {},
+    }

@@ -1,0 +1,131 @@
+"""Arguments and outputs of a model as a JSON skeleton plus raw buffers: what crosses processes.
+
+`flatten` takes a nested value apart into a skeleton and its tensors, `unflatten` puts it together again.
+A skeleton is plain JSON, so it can be compared, sent, and received from an untrusted process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Skeleton = Any
+ALIGNMENT_BYTES = 256
+
+_DTYPES: dict[str, torch.dtype] = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
+        *(torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool),
+    )
+}
+
+
+class LayoutError(ValueError):
+    """A value that cannot cross: an object that is no tensor, number, string, list, tuple or dict."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """How a dense tensor lies in its buffer. `stride` counts elements, as torch does."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> TensorSpec:
+        return cls(dtype=dtype_name(tensor.dtype), shape=tuple(tensor.shape), stride=tuple(tensor.stride()))
+
+    @classmethod
+    def from_json(cls, raw: Any) -> TensorSpec:
+        """Validate what an untrusted process said. Raises LayoutError."""
+        dtype, shape, stride = raw
+        plain = all(type(n) is int and 0 <= n < 2**48 for n in (*shape, *stride))
+        if dtype not in _DTYPES or not plain or len(shape) != len(stride) or len(shape) > 32:
+            raise LayoutError(f"no tensor looks like {raw!r}"[:200])
+        return cls(dtype=dtype, shape=tuple(shape), stride=tuple(stride))
+
+    def to_json(self) -> list[Any]:
+        return [self.dtype, list(self.shape), list(self.stride)]
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return _DTYPES[self.dtype]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes from the first to the last element, as an upper bound of the memory that is read."""
+        if 0 in self.shape:
+            return 0
+        span = sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True)) + 1
+        return span * self.torch_dtype.itemsize
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32` for `torch.float32`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def flatten(value: Any) -> tuple[Skeleton, list[torch.Tensor]]:
+    """The skeleton of `value` and its tensors in the skeleton's order. Raises LayoutError."""
+    tensors: list[torch.Tensor] = []
+    return _take_apart(value, tensors), tensors
+
+
+def _take_apart(value: Any, tensors: list[torch.Tensor]) -> Skeleton:
+    if type(value) in (torch.Tensor, torch.nn.Parameter):
+        tensors.append(value)
+        return {"tensor": len(tensors) - 1}
+    if type(value) in (list, tuple):
+        return {type(value).__name__: [_take_apart(item, tensors) for item in value]}
+    if type(value) is dict and all(type(key) is str for key in value):
+        return {"dict": {key: _take_apart(item, tensors) for key, item in value.items()}}
+    if value is None or type(value) in (bool, int, float, str):
+        return {"value": value}
+    if isinstance(value, torch.dtype):
+        return {"dtype": dtype_name(value)}
+    raise LayoutError(f"{type(value).__module__}.{type(value).__qualname__}")
+
+
+def unflatten(skeleton: Skeleton, tensors: Sequence[torch.Tensor]) -> Any:
+    """The value that `flatten` took apart, around other tensors."""
+    ((kind, content),) = skeleton.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "list":
+        return [unflatten(item, tensors) for item in content]
+    if kind == "tuple":
+        return tuple(unflatten(item, tensors) for item in content)
+    if kind == "dict":
+        return {key: unflatten(item, tensors) for key, item in content.items()}
+    return _DTYPES[content] if kind == "dtype" else content
+
+
+def dense(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor` without gaps or overlaps, its strides kept where they allow that."""
+    ordered = sorted(zip(tensor.stride(), tensor.shape, strict=True))
+    expected = 1
+    for stride, size in ordered:
+        if size == 1:
+            continue
+        if stride != expected:
+            return tensor.contiguous()
+        expected *= size
+    return tensor
+
+
+def aligned(size_bytes: int) -> int:
+    """`size_bytes` rounded up to the alignment of a fresh allocation."""
+    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
+def view(buffer: torch.Tensor, spec: TensorSpec, offset_bytes: int) -> torch.Tensor:
+    """The tensor that lies at `offset_bytes` of `buffer` (uint8, one dimension), sharing its memory."""
+    if spec.size_bytes == 0:
+        return torch.empty(spec.shape, dtype=spec.torch_dtype, device=buffer.device)
+    flat = buffer[offset_bytes : offset_bytes + spec.size_bytes].view(spec.torch_dtype)
+    return flat.as_strided(spec.shape, spec.stride)

@@ -1,0 +1,104 @@
+"""The referee's line to one candidate: requests and answers, pausing, and a budget of seconds.
+
+Time counts against the budget only while the candidate is awaited, so a slow reference costs it nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from typing import Any
+
+from kbopt.evaluation import warden
+from kbopt.evaluation.wire import Channel, ChannelClosed, Message, WireError
+
+_REPLY_LIMIT_BYTES = 4 * 2**20
+
+
+class CandidateRaised(Exception):
+    """The candidate raised; `kind` is the exception's name, `frames` the candidate's own lines."""
+
+    def __init__(self, kind: str, text: str, frames: str) -> None:
+        super().__init__(f"{kind}: {text}")
+        self.kind = kind
+        self.frames = frames
+
+
+class CandidateDied(Exception):
+    """Its process ended, or what it sent is no answer to what was asked."""
+
+
+class CandidateForged(Exception):
+    """It sent something that the runner, left alone, never sends."""
+
+
+class SourceRejected(Exception):
+    """The source defines no model."""
+
+
+class OutOfTime(Exception):
+    """The budget is used up."""
+
+
+class Link:
+    """`budget_s` is what is left for the candidate; `busy_s` what it has used."""
+
+    def __init__(self, channel: Channel, control_fd: int, budget_s: float) -> None:
+        self._channel = channel
+        self._control_fd = control_fd
+        self.budget_s = budget_s
+        self.busy_s = 0.0
+
+    @classmethod
+    def over(cls, sock: Any, control_fd: int, budget_s: float) -> Link:
+        return cls(Channel(sock, _REPLY_LIMIT_BYTES), control_fd, budget_s)
+
+    def ask(self, operation: str, fds: tuple[int, ...] = (), **fields: object) -> Message:
+        """Send a request and wait for its answer. Raises the exceptions above."""
+        return self.ask_timed(operation, fds, **fields)[0]
+
+    def ask_timed(self, operation: str, fds: tuple[int, ...] = (), **fields: object) -> tuple[Message, int]:
+        """The answer, and the nanoseconds between request and answer by the caller's own clock."""
+        number = secrets.randbits(62)
+        started = time.perf_counter_ns()
+        try:
+            self._channel.send({"op": operation, "id": number, **fields}, fds)
+            reply = self._channel.receive(max(0.01, self.budget_s - self.busy_s))
+        except TimeoutError:
+            raise OutOfTime from None
+        except ChannelClosed:
+            raise CandidateDied from None
+        except WireError as error:
+            raise CandidateForged(str(error)) from None
+        finally:
+            elapsed_ns = time.perf_counter_ns() - started
+            self.busy_s += elapsed_ns / 1e9
+        if reply.get("id") != number:
+            raise CandidateForged("an answer to another request than the one that was made")
+        if "raised" in reply:
+            raised = reply["raised"]
+            raise CandidateRaised(*(str(raised.get(key, "")) for key in ("type", "text", "frames")))
+        if "rejected_source" in reply:
+            raise SourceRejected(str(reply["rejected_source"]))
+        return reply, elapsed_ns
+
+    def pause(self) -> None:
+        """Stop every process of the candidate until `resume`."""
+        self._command(warden.STOP)
+
+    def resume(self) -> None:
+        self._command(warden.CONTINUE)
+
+    def _command(self, command: bytes) -> None:
+        try:
+            os.write(self._control_fd, command)
+            answer = os.read(self._control_fd, 1)
+        except OSError:
+            raise CandidateDied from None
+        if answer != command:
+            raise CandidateDied
+
+    def close(self) -> None:
+        self._channel.close()
+        os.close(self._control_fd)

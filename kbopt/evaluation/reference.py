@@ -1,0 +1,154 @@
+"""The trusted side of a task: the reference model, its inputs, its outputs and their float64 truth.
+
+Runs in the referee only. Nothing here ever sees a candidate.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from kbopt.core.types import Precision
+from kbopt.evaluation.layout import LayoutError, Skeleton, dense, flatten, unflatten
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
+
+class TaskError(Exception):
+    """The task itself cannot be scored; the message names the admission test that failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """One set of forward's arguments: `skeleton` around `tensors`, already in the task's precision."""
+
+    skeleton: Skeleton
+    tensors: tuple[torch.Tensor, ...]
+
+    def arguments(self, tensors: tuple[torch.Tensor, ...] | None = None) -> list[Any]:
+        return list(unflatten(self.skeleton, self.tensors if tensors is None else tensors))
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self.tensors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What a forward returned."""
+
+    skeleton: Skeleton
+    tensors: tuple[torch.Tensor, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self.tensors)
+
+
+class Reference:
+    """`Model` of a task on a device, with weights from `weight_seed`.
+
+    `exact` is the same model in float64, None where it cannot run in float64. Raises TaskError.
+    """
+
+    def __init__(self, source: str, precision: Precision, device: torch.device, weight_seed: int) -> None:
+        self.precision = precision
+        self.device = device
+        self.weight_seed = weight_seed
+        self.module = _load(source)
+        seed_everything(weight_seed)
+        arguments = _guard("get_init_inputs() raised", self.module.get_init_inputs)
+        self.init_skeleton, init_tensors = _flatten_for_task(list(arguments), "get_init_inputs()")
+        self.init_tensors = tuple(self._place(t) for t in init_tensors)
+        seed_everything(weight_seed)
+        init_values = unflatten(self.init_skeleton, self.init_tensors)
+        model = _guard("Model(*get_init_inputs()) raised", lambda: self.module.Model(*init_values))
+        if not isinstance(model, torch.nn.Module):
+            raise TaskError(f"Model is a {type(model).__name__}; it has to be a torch.nn.Module")
+        self.model = model.to(device=device, dtype=DTYPES[precision])
+        self.exact = copy.deepcopy(self.model).double()
+        self.has_exact = True
+
+    def draw(self, seed: int) -> Draw:
+        """Inputs from `get_inputs()` under `seed`, drawn on the device, cast to the task's precision."""
+        seed_everything(seed)
+        with torch.device(self.device):
+            arguments = _guard("get_inputs() raised", self.module.get_inputs)
+        skeleton, tensors = _flatten_for_task(list(arguments), "get_inputs()")
+        return Draw(skeleton=skeleton, tensors=tuple(self._place(t) for t in tensors))
+
+    def run(self, arguments: list[Any]) -> Output:
+        """The reference's own answer, at the task's precision."""
+        with torch.no_grad():
+            value = _guard("the reference's forward raised", lambda: self.model(*arguments))
+        skeleton, tensors = _flatten_for_task(value, "the reference's forward")
+        if not tensors:
+            raise TaskError("admission test 'returns a tensor' failed: the reference returns no tensor")
+        return Output(skeleton=skeleton, tensors=tuple(t.detach() for t in tensors))
+
+    def run_exact(self, draw: Draw) -> Output:
+        """The answer in float64; the task's own precision where the model refuses float64."""
+        if self.has_exact:
+            tensors = tuple(t.double() if t.is_floating_point() else t.clone() for t in draw.tensors)
+            try:
+                with torch.no_grad():
+                    value = self.exact(*draw.arguments(tensors))
+            except RuntimeError:
+                # Models that fix a dtype inside (`.float()`, a buffer) cannot mix it with float64.
+                self.has_exact = False
+            else:
+                skeleton, outputs = _flatten_for_task(value, "the reference's forward in float64")
+                return Output(skeleton=skeleton, tensors=tuple(t.detach() for t in outputs))
+        return self.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
+
+    def _place(self, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = dense(tensor.detach())
+        dtype = DTYPES[self.precision] if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(device=self.device, dtype=dtype)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator that a task's source may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - tasks draw from the global generator
+
+
+def _load(source: str) -> Any:
+    module = types.ModuleType("task")
+    try:
+        exec(compile(source, "task.py", "exec"), module.__dict__)  # noqa: S102 - the task is the user's own
+    except Exception as error:  # noqa: BLE001 - whatever the task's source raises is the task's fault
+        raise TaskError(f"the task's source cannot be loaded: {type(error).__name__}: {error}") from None
+    for name in ("Model", "get_inputs", "get_init_inputs"):
+        if not hasattr(module, name):
+            raise TaskError(f"the task's source does not define {name}")
+    return module
+
+
+def _guard(what: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 - whatever the task's source raises is the task's fault
+        text = f"{type(error).__name__}: {error}"[:1000]
+        raise TaskError(f"admission test 'the reference runs' failed: {what} {text}") from None
+
+
+def _flatten_for_task(value: Any, what: str) -> tuple[Skeleton, list[torch.Tensor]]:
+    try:
+        return flatten(value)
+    except LayoutError as error:
+        raise TaskError(
+            f"{what} gives a {error}; tensors, numbers, strings, and lists, tuples and dicts of them work"
+        ) from None

@@ -1,0 +1,94 @@
+"""The least a task can cost: bytes over bandwidth, operations over peak, per device.
+
+Bytes are inputs, outputs and parameters, each moved once; operations are the reference's products and
+convolutions (two per multiply-add), at least one per output element. A kernel may do with fewer where the
+data has structure (a triangular matrix), so only a fraction of the floor is called impossible.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from kbopt.core.types import Precision
+from kbopt.evaluation.reference import Draw, Reference
+
+_IMPOSSIBLE_SHARE = 0.2
+"""Times below this share of the time to move the bytes once are rejected: caches explain a factor of a
+few, and a triangular operand one of two."""
+
+_TFLOPS: dict[str, dict[Precision, float]] = {
+    "H200": {"fp32": 67.0, "fp16": 989.0, "bf16": 989.0},
+    "H100": {"fp32": 67.0, "fp16": 989.0, "bf16": 989.0},
+    "B200": {"fp32": 75.0, "fp16": 2250.0, "bf16": 2250.0},
+    "L40S": {"fp32": 91.6, "fp16": 362.0, "bf16": 362.0},
+    "A100": {"fp32": 19.5, "fp16": 312.0, "bf16": 312.0},
+    "A10G": {"fp32": 31.2, "fp16": 70.0, "bf16": 70.0},
+    "L4": {"fp32": 30.3, "fp16": 121.0, "bf16": 121.0},
+    "T4": {"fp32": 8.1, "fp16": 65.0, "bf16": 65.0},
+}
+"""Dense peaks from the vendor's data sheets, without TF32 for fp32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What one call has to do. `impossible_ms` is a time that no kernel can reach."""
+
+    size_bytes: int
+    operations: int
+    floor_ms: float
+    impossible_ms: float
+
+
+def work_of(reference: Reference, draw: Draw) -> Work:
+    """Counts one call of the reference on `draw`."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        output = reference.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
+    parameters = sum(p.numel() * p.element_size() for p in reference.model.parameters())
+    size_bytes = draw.size_bytes + output.size_bytes + parameters
+    operations = max(int(counter.get_total_flops()), sum(t.numel() for t in output.tensors))
+    bandwidth, peak = device_peaks(str(reference.device), reference.precision)
+    memory_ms = 1000 * size_bytes / bandwidth
+    return Work(
+        size_bytes=size_bytes,
+        operations=operations,
+        floor_ms=max(memory_ms, 1000 * operations / peak),
+        impossible_ms=_IMPOSSIBLE_SHARE * 1000 * (draw.size_bytes + output.size_bytes) / bandwidth
+        if reference.device.type == "cuda"
+        else 0.0,
+    )
+
+
+@functools.cache
+def device_peaks(device: str, precision: Precision) -> tuple[float, float]:
+    """Bytes per second as measured by a copy; operations per second by data sheet, else by a product."""
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    size = 2**28 if device.startswith("cuda") else 2**25
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    bandwidth = 2 * size / _seconds(lambda: target.copy_(source), device)
+    if device.startswith("cuda"):
+        name = torch.cuda.get_device_name(device)
+        for part, peaks in _TFLOPS.items():
+            if part in name:
+                return bandwidth, peaks[precision] * 1e12
+    side = 4096 if device.startswith("cuda") else 512
+    square = torch.ones(side, side, dtype=dtype, device=device)
+    return bandwidth, 2 * side**3 / _seconds(lambda: square @ square, device)
+
+
+def _seconds(call: Callable[[], object], device: str) -> float:
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        call()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return best

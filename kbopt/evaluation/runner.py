@@ -1,0 +1,143 @@
+"""What runs inside the sandbox: loads the candidate and calls it when the referee says so.
+
+Nothing that leaves this process is believed. It knows no expected answer, no seed of the inputs, not
+which calls are checked, which are timed, nor how many follow: every call is the same request. What the
+referee needs it takes itself (its own clock, the outputs' memory); what is said here has to fit.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from kbopt.evaluation.audit import audited
+from kbopt.evaluation.candidate import CandidateError, describe_exception, load_candidate
+from kbopt.evaluation.layout import LayoutError, TensorSpec, flatten, unflatten, view
+from kbopt.evaluation.reference import DTYPES, seed_everything
+from kbopt.evaluation.wire import Channel, ChannelClosed, Message
+
+
+class _Session:
+    """One candidate: its model, the inputs' memory, and the outputs of the latest block."""
+
+    def __init__(self, request: Message, arena_fd: int) -> None:
+        torch.set_num_threads(request["threads"])
+        self._device = torch.device(request["device"])
+        self._memory = mmap.mmap(arena_fd, 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        self._arena = torch.frombuffer(self._memory, dtype=torch.uint8)
+        self._clock: Callable[[], int] = time.perf_counter_ns
+        self._specs: list[TensorSpec] = []
+        self._skeleton: Any = None
+        self._model: Any = None
+        self._outputs: list[Any] = []
+
+    @property
+    def base(self) -> int:
+        return self._arena.data_ptr()
+
+    def build(self, request: Message) -> Message:
+        """Load the source and construct `ModelNew` with the reference's weights."""
+        module = load_candidate(request["source"])
+        specs = [TensorSpec.from_json(raw) for raw in request["init_specs"]]
+        tensors = [
+            view(self._arena, spec, offset).clone()
+            for spec, offset in zip(specs, request["init_offsets"], strict=True)
+        ]
+        values = unflatten(request["init_skeleton"], tensors)
+        seed_everything(request["weight_seed"])
+        model = module.ModelNew(*values)
+        if isinstance(model, torch.nn.Module):
+            model = model.to(device=self._device, dtype=DTYPES[request["precision"]])
+        self._model = model
+        self._skeleton = request["skeleton"]
+        self._specs = [TensorSpec.from_json(raw) for raw in request["specs"]]
+        return {"built": True}
+
+    def run(self, request: Message) -> Message:
+        """Call the model once per entry of `offsets`; say how long each took and where its outputs lie."""
+        batch = [self._arguments(offsets) for offsets in request["offsets"]]
+        outputs, nanoseconds = self._outputs, []
+        model, clock = self._model, self._clock
+        with torch.no_grad():
+            for arguments in batch:
+                started = clock()
+                output = model(*arguments)
+                nanoseconds.append(clock() - started)
+                outputs.append(output)
+        return {"ns": nanoseconds, "outputs": [_describe(output) for output in outputs]}
+
+    def audit(self, request: Message) -> Message:
+        """One call under a dispatch mode; what PyTorch did, and whether anything else wrote memory."""
+        arguments = self._arguments(request["offsets"][0])
+        with torch.no_grad():
+            output, seen = audited(lambda: self._model(*arguments))
+        self._outputs.append(output)
+        return {"ns": [0], "outputs": [_describe(output)], "audit": seen}
+
+    def free(self, request: Message) -> Message:
+        self._outputs.clear()
+        return {"freed": True}
+
+    def _arguments(self, offsets: list[int]) -> Any:
+        tensors = [view(self._arena, spec, at) for spec, at in zip(self._specs, offsets, strict=True)]
+        return unflatten(self._skeleton, tensors)
+
+
+def _describe(output: Any) -> Message:
+    try:
+        skeleton, tensors = flatten(output)
+    except LayoutError as error:
+        return {"unusable": str(error)}
+    places = [[tensor.data_ptr(), TensorSpec.of(tensor).to_json(), tensor.device.type] for tensor in tensors]
+    return {"skeleton": skeleton, "tensors": places}
+
+
+def measure(channel: Channel) -> None:
+    """Serve the referee until it hangs up."""
+    request = channel.receive()
+    (arena_fd,) = channel.take_fds()
+    session = _Session(request, arena_fd)
+    channel.send({"id": request["id"], "base": session.base})
+    operations: dict[str, Callable[[Message], Message]] = {
+        "ping": lambda _: {},
+        "build": session.build,
+        "run": session.run,
+        "audit": session.audit,
+        "free": session.free,
+    }
+    while True:
+        request = channel.receive()
+        try:
+            reply = operations[request["op"]](request)
+        except ChannelClosed:
+            raise
+        except CandidateError as error:
+            reply = {"rejected_source": str(error)}
+        except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything
+            reply = {"raised": describe_exception(error)}
+        channel.send({"id": request["id"], **reply})
+
+
+def build(channel: Channel) -> None:
+    """Import the candidate once, so that whatever it compiles at import is on disk afterwards."""
+    request = channel.receive()
+    try:
+        load_candidate(request["source"])
+        reply: Message = {"built": True}
+    except CandidateError as error:
+        reply = {"rejected_source": str(error)}
+    except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything
+        reply = {"raised": describe_exception(error)}
+    channel.send(reply)
+
+
+def kernelbench(channel: Channel) -> None:
+    """KernelBench's own protocol, reference and candidate in one process as it has them."""
+    from kbopt.evaluation.kernelbench import judge  # noqa: PLC0415 - only this role needs it
+
+    request = channel.receive()
+    channel.send(judge(request))

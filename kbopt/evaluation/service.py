@@ -1,0 +1,412 @@
+"""The supervisor: takes requests as JSON lines, runs each through build, check and timing, answers.
+
+One request is one thread, written as plain sequential code; the device lease and the zygote are what they
+share. Nothing here executes or imports a candidate, a task or torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.types import (
+    CompileFailed,
+    Crashed,
+    EvalRequest,
+    KernelBenchVerdict,
+    Outcome,
+    Result,
+    Seconds,
+    Span,
+    TimedOut,
+)
+from kbopt.evaluation import feedback, linux, verdicts
+from kbopt.evaluation.building import Builder
+from kbopt.evaluation.children import Child, ZygoteHandle, crash_from
+from kbopt.evaluation.sandbox import Limits, SandboxConfig, scrubbed
+from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
+
+_MAX_CONCURRENT = 64
+_MAX_REFEREES = 4
+_ADMISSION_S = 300.0
+_REFEREE_GRACE_S = 300.0
+_KERNELBENCH_LEAST_S = 2.0
+_SERVE_STDIN_LIMIT_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """`torch` is how torch names it (`cpu`, `cuda:0`), `name` how results do."""
+
+    torch: str
+    name: str
+    hardware: str
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.torch.startswith("cuda")
+
+
+class Service:
+    """Evaluates requests on one device; `evaluate` may be called from many threads."""
+
+    def __init__(self, device: str, state_dir: Path) -> None:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        self._state_dir = state_dir
+        self._environ = scrubbed(os.environ)
+        self._zygote = ZygoteHandle(state_dir, os.environ)
+        self.device = find_device(device, self._zygote)
+        self.boot = uuid.uuid4().hex[:12]
+        self.started = time.time()
+        self._lease = threading.Lock()
+        self._serial_lock = threading.Lock()
+        self._serial = 0
+        self._referees: OrderedDict[tuple[str, str, bool], _Referee] = OrderedDict()
+        self._builder = Builder(
+            state_dir / "builds", flavour=f"{self._zygote.torch_version}/{self.device.hardware}"
+        )
+        self._build_slots = threading.BoundedSemaphore(os.cpu_count() or 1)
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "device": self.device.name,
+            "boot": self.boot,
+            "started": self.started,
+            "pid": os.getpid(),
+            "isolation": self._zygote.isolation,
+        }
+
+    def evaluate(self, request: EvalRequest) -> Result:
+        """Judge one source. Raises UserError for a task that cannot be scored, InfraError."""
+        timeline = _Timeline()
+        if self.device.is_cuda:
+            with self._build_slots:
+                failed = self._build(request, timeline)
+            if failed is None:
+                with self._lease:
+                    return self._measure(request, timeline)
+        else:
+            # On the CPU a build would disturb the timing of another candidate: it needs the lease too.
+            with self._lease:
+                failed = self._build(request, timeline)
+                if failed is None:
+                    return self._measure(request, timeline)
+        outcome, log = failed
+        verdict = verdicts.kernelbench_failure(outcome, self.device.hardware, self.device.torch)
+        return self._result(request, timeline, outcome, verdict, log=log)
+
+    def close(self) -> None:
+        for referee in self._referees.values():
+            referee.close()
+        self._zygote.close()
+
+    def _build(self, request: EvalRequest, timeline: _Timeline) -> tuple[Outcome, str] | None:
+        """What went wrong, with the compiler's output; None once the source is built."""
+        started = time.time()
+        try:
+            if self._builder.is_built(request.source):
+                return None
+            return self._build_in_child(request)
+        finally:
+            timeline.add("compile", started, time.time() - started)
+
+    def _build_in_child(self, request: EvalRequest) -> tuple[Outcome, str] | None:
+        config = self._sandbox(build=str(self._builder.folder(request.source)), build_writable=True)
+        with self._builder.building(request.source, config.uid) as build, closing(
+            Child(self._zygote, "build", config)
+        ) as child:
+            channel = Channel(child.data)
+            limit_s = request.protocol.compile_timeout_s
+            try:
+                channel.send({"source": request.source})
+                reply = channel.receive(limit_s)
+            except TimeoutError:
+                reason = f"importing the source, which builds it, took longer than {limit_s:g} s"
+                return TimedOut(reason=reason, stage="compile", limit_s=limit_s), child.log
+            except (ChannelClosed, WireError):
+                return crash_from(child.end()), child.log
+            child.close()
+            if "built" in reply:
+                build.keep()
+                return None
+            if "rejected_source" in reply:
+                return CompileFailed(reason=str(reply["rejected_source"])), child.log
+            return CompileFailed(reason=verdicts.raised_text(reply["raised"])), child.log
+
+    def _measure(self, request: EvalRequest, timeline: _Timeline) -> Result:
+        referee = self._referee(request)
+        folder = str(self._builder.folder(request.source))
+        with closing(Child(self._zygote, "measure", self._sandbox(build=folder))) as child:
+            answer = referee.judge(request, child)
+            if answer["outcome"] is None:
+                outcome: Outcome = crash_from(child.end())
+            else:
+                outcome = codec.decode(Outcome, answer["outcome"])
+            child.close()
+            log = child.log
+        for stage, started, seconds in answer["spans"]:
+            timeline.add(stage, started, seconds)
+        timeline.device_s = answer["device_s"]
+        verdict = self._kernelbench(request, referee, outcome, answer["busy_s"], timeline)
+        return self._result(request, timeline, outcome, verdict, log=log, frames=answer["frames"])
+
+    def _kernelbench(
+        self,
+        request: EvalRequest,
+        referee: _Referee,
+        outcome: Outcome,
+        busy_s: float,
+        timeline: _Timeline,
+    ) -> KernelBenchVerdict:
+        if isinstance(outcome, CompileFailed | Crashed | TimedOut):
+            return verdicts.kernelbench_failure(outcome, self.device.hardware, self.device.torch)
+        started = time.time()
+        config = self._sandbox(build=str(self._builder.folder(request.source)))
+        with closing(Child(self._zygote, "kernelbench", config)) as child:
+            channel = Channel(child.data, _SERVE_STDIN_LIMIT_BYTES)
+            protocol = request.protocol
+            try:
+                channel.send(
+                    {
+                        "task_source": request.task.source,
+                        "source": request.source,
+                        "device": self.device.torch,
+                        "threads": _num_threads(),
+                        "precision": protocol.precision,
+                        "trials": protocol.trials,
+                        "timed": protocol.timed,
+                        "allow_tf32": protocol.allow_tf32,
+                    }
+                )
+                raw = channel.receive(max(_KERNELBENCH_LEAST_S, protocol.timeout_s - busy_s))
+                verdict = verdicts.kernelbench_from(raw, referee.kernelbench_reference(protocol.timed))
+            except TimeoutError:
+                late = TimedOut(reason="timed out", stage="time", limit_s=protocol.timeout_s)
+                verdict = verdicts.kernelbench_failure(late, self.device.hardware, self.device.torch)
+            except (ChannelClosed, WireError):
+                crash = crash_from(child.end())
+                verdict = verdicts.kernelbench_failure(crash, self.device.hardware, self.device.torch)
+        timeline.add("time", started, time.time() - started)
+        return verdict
+
+    def _referee(self, request: EvalRequest) -> _Referee:
+        protocol = request.protocol
+        key = (request.task.key, protocol.precision, protocol.allow_tf32)
+        referee = self._referees.pop(key, None)
+        if referee is None or not referee.alive:
+            while len(self._referees) >= _MAX_REFEREES:
+                self._referees.popitem(last=False)[1].close()
+            referee = _Referee(self._zygote, request, self.device.torch)
+        self._referees[key] = referee
+        return referee
+
+    def _sandbox(self, *, build: str, build_writable: bool = False) -> SandboxConfig:
+        with self._serial_lock:
+            self._serial += 1
+            serial = self._serial
+        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        return SandboxConfig(
+            limits=Limits(memory_bytes=memory_bytes, address_space=not self.device.is_cuda),
+            environ={**self._environ, "TORCH_EXTENSIONS_DIR": build},
+            scratch_fallback=str(self._state_dir / "scratch" / f"{self.boot}-{serial}"),
+            serial=os.getpid() + serial,
+            build=build,
+            build_writable=build_writable,
+        )
+
+    def _result(
+        self,
+        request: EvalRequest,
+        timeline: _Timeline,
+        outcome: Outcome,
+        kernelbench: KernelBenchVerdict,
+        *,
+        log: str,
+        frames: str = "",
+    ) -> Result:
+        return Result(
+            outcome=outcome,
+            feedback=feedback.for_outcome(outcome, frames, log),
+            device=self.device.name,
+            protocol=request.protocol.id,
+            boot=self.boot,
+            seconds=timeline.seconds(),
+            device_s=timeline.device_s,
+            spans=timeline.spans(),
+            kernelbench=kernelbench,
+            log=log,
+        )
+
+
+class _Timeline:
+    """Collects the spans of one evaluation; what lies between them was spent waiting."""
+
+    def __init__(self) -> None:
+        self._started = time.time()
+        self._spans: list[Span] = []
+        self.device_s = 0.0
+
+    def add(self, stage: Any, started: float, seconds: float) -> None:
+        self._spans.append(Span(stage=stage, start=started, seconds=seconds))
+
+    def spans(self) -> tuple[Span, ...]:
+        queue = Span(stage="queue", start=self._started, seconds=self.seconds().queue)
+        return (queue, *self._spans)
+
+    def seconds(self) -> Seconds:
+        spent = {"compile": 0.0, "check": 0.0, "time": 0.0}
+        for span in self._spans:
+            spent[span.stage] += span.seconds
+        total = max((span.start + span.seconds for span in self._spans), default=time.time()) - self._started
+        return replace(Seconds(**spent), queue=max(0.0, total - sum(spent.values())))
+
+
+class _Referee:
+    """The supervisor's handle on a referee. Used under the device lease only."""
+
+    def __init__(self, zygote: ZygoteHandle, request: EvalRequest, device: str) -> None:
+        self._zygote = zygote
+        self._channel, self._pid = zygote.spawn_trusted("referee")
+        self._kernelbench: dict[int, dict[str, float]] = {}
+        self.alive = True
+        start = {
+            "source": request.task.source,
+            "precision": request.protocol.precision,
+            "allow_tf32": request.protocol.allow_tf32,
+            "device": device,
+            "threads": _num_threads(),
+        }
+        late = (
+            f"admission test 'the reference runs' failed: task {request.task.name} was not admitted within "
+            f"{_ADMISSION_S:g} s; make its inputs smaller"
+        )
+        self._ask(start, (), _ADMISSION_S, late)
+
+    def judge(self, request: EvalRequest, child: Child) -> dict[str, Any]:
+        job = {
+            "op": "judge",
+            "source": request.source,
+            "protocol": codec.encode(request.protocol),
+            "warden": child.warden_pid,
+        }
+        fds = (child.data.fileno(), child.control.fileno())
+        limit_s = request.protocol.timeout_s * 2 + _REFEREE_GRACE_S
+        late = f"the reference of task {request.task.name} was too slow to judge within {limit_s:g} s"
+        return self._ask(job, fds, limit_s, late)
+
+    def kernelbench_reference(self, timed: int) -> dict[str, float]:
+        if timed not in self._kernelbench:
+            job = {"op": "kernelbench", "timed": timed}
+            late = f"timing the reference took longer than {_REFEREE_GRACE_S:g} s"
+            self._kernelbench[timed] = self._ask(job, (), _REFEREE_GRACE_S, late)["stats"]
+        return self._kernelbench[timed]
+
+    def close(self) -> None:
+        self.alive = False
+        self._channel.close()
+        self._zygote.kill(self._pid)
+
+    def _ask(self, job: dict[str, Any], fds: tuple[int, ...], limit_s: float, late: str) -> dict[str, Any]:
+        try:
+            self._channel.send(job, fds)
+            answer = self._channel.receive(limit_s)
+        except TimeoutError:
+            self.close()
+            raise UserError(late) from None
+        except ChannelClosed:
+            self.close()
+            raise InfraError("the process that holds the reference ended; the service's log says why") from None
+        if "task_error" in answer:
+            self.close()
+            raise UserError(str(answer["task_error"]))
+        return answer
+
+
+def find_device(wanted: str, zygote: ZygoteHandle) -> Device:
+    """The device called `auto`, `cpu`, `cuda` or `cuda:N`. Raises UserError where there is none."""
+    if wanted != "cpu":
+        channel, _ = zygote.spawn_trusted("probe")
+        with closing(channel):
+            seen = channel.receive(_ADMISSION_S)
+        if seen["cuda"]:
+            index = int(wanted.partition(":")[2] or 0)
+            if index >= len(seen["cuda"]):
+                raise UserError(f"there is no device {wanted}; this machine has {len(seen['cuda'])} CUDA devices")
+            name = seen["cuda"][index]
+            return Device(torch=f"cuda:{index}", name=name, hardware=name)
+        if wanted != "auto":
+            raise UserError(f"device {wanted!r} was asked for, and torch finds no CUDA device; use --device cpu")
+    return Device(torch="cpu", name=f"{_cpu_name()}, {_num_threads()} threads", hardware="cpu")
+
+
+def _num_threads() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "CPU"
+
+
+def serve(device: str, state_dir: Path, requests: TextIO, replies: TextIO) -> None:
+    """Answer requests until `requests` ends. One JSON line each way; answers come as they are ready."""
+    lock = threading.Lock()
+
+    def reply(message: dict[str, Any]) -> None:
+        with lock:
+            replies.write(json.dumps(message, separators=(",", ":")) + "\n")
+            replies.flush()
+
+    try:
+        service = Service(device, state_dir)
+    except UserError as error:
+        reply({"user_error": str(error)})
+        return
+    except InfraError as error:
+        reply({"infra_error": str(error)})
+        return
+    reply({"ready": service.about()})
+
+    def answer(number: int, raw: Any) -> None:
+        try:
+            result = service.evaluate(codec.decode(EvalRequest, raw))
+            reply({"id": number, "result": codec.encode(result)})
+        except (UserError, codec.CodecError) as error:
+            reply({"id": number, "user_error": str(error)})
+        except InfraError as error:
+            reply({"id": number, "infra_error": str(error)})
+        except BaseException as error:
+            # A defect of the service must reach the caller, who would otherwise wait forever.
+            reply({"id": number, "infra_error": f"{type(error).__name__}: {error}"})
+            raise
+
+    with ThreadPoolExecutor(_MAX_CONCURRENT) as pool:
+        for line in requests:
+            message = json.loads(line)
+            pool.submit(answer, message["id"], message["request"])
+        pool.shutdown(wait=False, cancel_futures=True)
+        service.close()
+        os._exit(0)
+
+
+def main(device: str, state_dir: Path) -> None:
+    """Serve standard input and output, and end with the process that started this one."""
+    linux.die_with_parent()
+    linux.hide_memory()
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # Whatever prints by mistake must not corrupt the protocol.
+    serve(device, state_dir, sys.stdin, replies)

@@ -1,0 +1,74 @@
+"""Statistics of interleaved timings: which clock is believed, intervals, drift. Pure functions.
+
+Times are milliseconds of single calls. `native` is the clock inside the child, `wall` the referee's own
+clock around a block of calls, less the round trip measured before candidate code was loaded.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+_BOOTSTRAP_ROUNDS = 1000
+_AGREEMENT = 1.3
+"""How much longer the wall clock may find a call than the native one. Hidden work shows as 2 and more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """`native_ms` of each of the block's calls, and the referee's `wall_ms` for all of them together."""
+
+    native_ms: tuple[float, ...]
+    wall_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clocks:
+    """`native_ms` is the median single call by the child's clock. The other two are what the referee's
+    clock found beyond the child's, per call, in blocks of one call and in longer ones."""
+
+    native_ms: float
+    hidden_single_ms: float
+    hidden_longer_ms: float
+
+    @property
+    def wall_ms(self) -> float:
+        """A call by the referee's clock: the figure that the child cannot influence."""
+        return self.native_ms + max(0.0, self.hidden_single_ms, self.hidden_longer_ms)
+
+    def agree(self, slack_ms: float) -> bool:
+        """Whether no more than 30 % of a call, and `slack_ms`, is hidden from the child's clock."""
+        return self.wall_ms <= _AGREEMENT * self.native_ms + slack_ms
+
+
+def read_clocks(singles: Sequence[Block], longer: Sequence[Block], round_trip_ms: float) -> Clocks:
+    """Medians over blocks, so that a preempted block does not count."""
+    return Clocks(
+        native_ms=median(block.native_ms[0] for block in singles),
+        hidden_single_ms=_hidden_ms(singles, round_trip_ms),
+        hidden_longer_ms=_hidden_ms(longer, round_trip_ms) if longer else 0.0,
+    )
+
+
+def _hidden_ms(blocks: Sequence[Block], round_trip_ms: float) -> float:
+    return median((b.wall_ms - round_trip_ms - sum(b.native_ms)) / len(b.native_ms) for b in blocks)
+
+
+def ratio_interval(
+    reference_ms: Sequence[float], kernel_ms: Sequence[float], rng: random.Random
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of median(reference_ms) / median(kernel_ms)."""
+    ratios = sorted(
+        median(rng.choices(reference_ms, k=len(reference_ms)))
+        / median(rng.choices(kernel_ms, k=len(kernel_ms)))
+        for _ in range(_BOOTSTRAP_ROUNDS)
+    )
+    return ratios[int(0.025 * _BOOTSTRAP_ROUNDS)], ratios[int(0.975 * _BOOTSTRAP_ROUNDS) - 1]
+
+
+def drift(samples_ms: Sequence[float]) -> float:
+    """Median of the later half over that of the earlier half; 1.0 is a steady clock."""
+    half = len(samples_ms) // 2
+    return median(samples_ms[half:]) / median(samples_ms[:half]) if half else 1.0

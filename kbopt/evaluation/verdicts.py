@@ -1,0 +1,81 @@
+"""Outcomes as KernelBench spells them, without torch: what the supervisor needs of that protocol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from kbopt.core.types import CompileFailed, Crashed, KernelBenchVerdict, Outcome, TimedOut
+
+EXCESSIVE_SPEEDUP = 10.0
+_MAX_TEXT = 2000
+
+
+def kernelbench_from(raw: Mapping[str, Any], reference: Mapping[str, float]) -> KernelBenchVerdict:
+    """The child's fields, checked for their types only, with the reference's times filled in."""
+    correct = raw.get("correctness") is True
+    runtime = raw.get("runtime")
+    stats = _figures(raw.get("runtime_stats"))
+    metadata = _plain(raw.get("metadata"))
+    measured = correct and isinstance(runtime, int | float) and math.isfinite(runtime) and runtime > 0
+    if measured and reference["mean"] / float(runtime or 1) > EXCESSIVE_SPEEDUP:
+        metadata["excessive_speedup"] = True
+    return KernelBenchVerdict(
+        compiled=raw.get("compiled") is True,
+        correctness=correct,
+        metadata=metadata,
+        runtime=float(runtime) if measured and runtime is not None else -1.0,
+        runtime_stats=stats if measured else {},
+        ref_runtime=reference["mean"] if measured else -1.0,
+        ref_runtime_stats=dict(reference) if measured else {},
+    )
+
+
+def kernelbench_failure(outcome: Outcome, hardware: str, device: str) -> KernelBenchVerdict:
+    """What KernelBench would say of a candidate that never ran to its end."""
+    compiled = not isinstance(outcome, CompileFailed) and not (
+        isinstance(outcome, TimedOut) and outcome.stage == "compile"
+    )
+    key = "runtime_error" if compiled else "compilation_error"
+    name = outcome.how if isinstance(outcome, Crashed) else type(outcome).__name__
+    reason = getattr(outcome, "reason", "")
+    return KernelBenchVerdict(
+        compiled=compiled,
+        correctness=False,
+        metadata={"hardware": hardware, "device": device, key: reason[:_MAX_TEXT], f"{key}_name": name},
+        runtime=-1.0,
+        runtime_stats={},
+        ref_runtime=-1.0,
+        ref_runtime_stats={},
+    )
+
+
+def raised_text(raised: Mapping[str, Any]) -> str:
+    """An exception that a child described, as one text."""
+    text = f"{raised.get('type', '')}: {raised.get('text', '')}"
+    frames = str(raised.get("frames", ""))
+    return f"{text}\n{frames}"[: 2 * _MAX_TEXT] if frames else text[: 2 * _MAX_TEXT]
+
+
+def _figures(raw: Any) -> dict[str, object]:
+    if not isinstance(raw, dict):
+        return {}
+    return {
+        str(key)[:50]: value
+        for key, value in list(raw.items())[:20]
+        if type(value) in (int, float) and math.isfinite(value)
+    }
+
+
+def _plain(raw: Any) -> dict[str, object]:
+    """Strings, numbers and lists of strings, bounded: metadata comes from an untrusted process."""
+    if not isinstance(raw, dict):
+        return {}
+    plain: dict[str, object] = {}
+    for key, value in list(raw.items())[:20]:
+        if isinstance(value, str):
+            plain[str(key)[:100]] = value[:_MAX_TEXT]
+        elif isinstance(value, list):
+            plain[str(key)[:100]] = [str(item)[:100] for item in value[:20]]
+    return plain

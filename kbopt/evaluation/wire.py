@@ -1,0 +1,107 @@
+"""Messages between the service's processes: length-prefixed JSON and file descriptors over a Unix socket.
+
+JSON only, bounded in size, because one end of some of these sockets is held by code that nobody trusts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from typing import Any
+
+_HEADER = struct.Struct("!I")
+_MAX_FDS = 8
+DEFAULT_LIMIT_BYTES = 64 * 2**20
+
+Message = dict[str, Any]
+
+
+class ChannelClosed(Exception):
+    """The other end is gone: its process ended or closed the socket."""
+
+
+class WireError(Exception):
+    """The other end sent something that is no message of this protocol."""
+
+
+class Channel:
+    """One end of a connection. `limit_bytes` bounds what it is willing to receive in one message.
+
+    Not safe for concurrent use of the same direction. The socket methods and clocks are bound at
+    construction, so that code loaded into the process later cannot redirect them by patching modules.
+    """
+
+    def __init__(self, sock: socket.socket, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        self._sock = sock
+        self._limit_bytes = limit_bytes
+        self._fds: list[int] = []
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, socket.socket]:
+        """A channel and the raw socket of its other end, which is to be handed to another process."""
+        ours, theirs = socket.socketpair()
+        return cls(ours), theirs
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Write one message; `fds` travel with its first byte. Raises ChannelClosed."""
+        body = json.dumps(message, separators=(",", ":")).encode()
+        data = memoryview(_HEADER.pack(len(body)) + body)
+        try:
+            sent = socket.send_fds(self._sock, [data], list(fds)) if fds else self._sock.send(data)
+            if sent < len(data):
+                self._sock.sendall(data[sent:])
+        except OSError as error:
+            raise ChannelClosed(str(error)) from None
+
+    def receive(self, timeout_s: float | None = None) -> Message:
+        """The next message. Raises ChannelClosed, WireError, or TimeoutError after `timeout_s` seconds."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        (size,) = _HEADER.unpack(self._read(_HEADER.size, deadline))
+        if size > self._limit_bytes:
+            raise WireError(f"a message of {size} bytes; at most {self._limit_bytes} are accepted")
+        try:
+            message = json.loads(self._read(size, deadline))
+        except (ValueError, RecursionError):
+            raise WireError("a message that is not JSON") from None
+        if not isinstance(message, dict):
+            raise WireError("a message that is not a JSON object")
+        return message
+
+    def take_fds(self) -> list[int]:
+        """File descriptors that arrived with the messages received so far; the caller owns them."""
+        fds, self._fds = self._fds, []
+        return fds
+
+    def close(self) -> None:
+        for fd in self.take_fds():
+            os.close(fd)
+        self._sock.close()
+
+    def _read(self, size: int, deadline: float | None) -> bytes:
+        parts: list[bytes] = []
+        while size:
+            left_s = None if deadline is None else deadline - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                raise TimeoutError
+            self._sock.settimeout(left_s)
+            try:
+                data, fds, _, _ = socket.recv_fds(self._sock, min(size, 2**20), _MAX_FDS)
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise ChannelClosed(str(error)) from None
+            finally:
+                self._sock.settimeout(None)
+            self._fds.extend(fds)
+            if not data:
+                raise ChannelClosed("end of stream")
+            parts.append(data)
+            size -= len(data)
+        return b"".join(parts)

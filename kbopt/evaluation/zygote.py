@@ -1,0 +1,224 @@
+"""The process that has imported torch, stays single-threaded, never touches CUDA, and forks the others.
+
+Started by the supervisor as `python -m kbopt.evaluation.zygote FD`. It answers one request at a time:
+`spawn` (a referee, or a sandboxed child in a role) and `kill`. Thread pools do not survive a fork, so
+nothing here may start one: each child builds its own at its first parallel operation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from kbopt.evaluation import linux, referee, runner, sandbox, warden
+from kbopt.evaluation.sandbox import Isolation, Limits, SandboxConfig
+from kbopt.evaluation.wire import Channel, ChannelClosed, Message
+
+_REAP_INTERVAL_S = 0.5
+_TRUSTED: dict[str, Callable[[Channel], None]] = {"referee": referee.main, "probe": referee.probe}
+_ROLES: dict[str, Callable[[Channel], None]] = {
+    "build": runner.build,
+    "measure": runner.measure,
+    "kernelbench": runner.kernelbench,
+}
+
+
+class Zygote:
+    """Forks on request. `isolation` is what the kernel granted a probe child."""
+
+    def __init__(self, channel: Channel, isolation: Isolation) -> None:
+        self._channel = channel
+        self._isolation = isolation
+        self._own_processes = os.open("/proc/self/ns/pid", os.O_RDONLY)
+        self._live: set[int] = set()
+
+    def serve(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._channel.fileno()], [], [], _REAP_INTERVAL_S)
+            self._reap()
+            if ready:
+                request = self._channel.receive()
+                self._channel.send(self._answer(request, self._channel.take_fds()))
+
+    def _answer(self, request: Message, fds: list[int]) -> Message:
+        if "kill" in request:
+            if request["kill"] in self._live:
+                os.kill(request["kill"], signal.SIGKILL)
+            return {}
+        try:
+            trusted = _TRUSTED.get(request["spawn"])
+            pid = self._fork_trusted(trusted, fds) if trusted else self._fork_sandbox(request, fds)
+        except OSError as error:
+            return {"error": f"cannot start a process: {error}"}
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._live.add(pid)
+        return {"pid": pid}
+
+    def _fork_trusted(self, role: Callable[[Channel], None], fds: list[int]) -> int:
+        pid = os.fork()
+        if pid == 0:
+            linux.die_with_parent()
+            linux.hide_memory()
+            sandbox.close_other_fds(fds)
+            _run_and_exit(lambda: role(Channel(socket.socket(fileno=fds[0]))))
+        return pid
+
+    def _fork_sandbox(self, request: Message, fds: list[int]) -> int:
+        config = SandboxConfig.from_json(request["sandbox"])
+        role = _ROLES[request["spawn"]]
+        data_fd, control_fd, status_fd, output_fd = fds
+        with _new_processes(self._isolation, self._own_processes):
+            pid = os.fork()
+        if pid == 0:
+            sandbox.close_other_fds(fds)
+            _run_and_exit(
+                lambda: warden.run(
+                    config,
+                    self._isolation,
+                    lambda: role(Channel(socket.socket(fileno=data_fd))),
+                    data_fd=data_fd,
+                    control_fd=control_fd,
+                    status_fd=status_fd,
+                    output_fd=output_fd,
+                )
+            )
+        return pid
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+                self._live.discard(pid)
+
+
+class _new_processes(contextlib.AbstractContextManager[None]):  # noqa: N801 - reads as a statement
+    """Within it, the next fork starts a process namespace, where the kernel grants one."""
+
+    def __init__(self, isolation: Isolation, own_processes_fd: int) -> None:
+        self._wanted = isolation.processes
+        self._own_fd = own_processes_fd
+        self._pid = os.getpid()
+
+    def __enter__(self) -> None:
+        if self._wanted:
+            linux.unshare(linux.CLONE_NEWPID)
+
+    def __exit__(self, *exc: Any) -> None:
+        if self._wanted and os.getpid() == self._pid:
+            linux.setns(self._own_fd, linux.CLONE_NEWPID)
+
+
+def _run_and_exit(body: Callable[[], None]) -> None:
+    code = 71
+    try:
+        body()
+        code = 0
+    except ChannelClosed:
+        code = 0
+    except Exception:  # noqa: BLE001 - a forked process must never return into the zygote's loop
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def probe_isolation(scratch: str) -> Isolation:
+    """The strongest isolation that a probe child survives, lazy imports after the change of user included."""
+    root = os.geteuid() == 0
+    wishes = [
+        Isolation(processes=True, mounts=True, network=True, user=root),
+        Isolation(processes=True, mounts=True, network=True, user=False),
+        Isolation(processes=True, mounts=False, network=True, user=False),
+        Isolation(processes=False, mounts=False, network=True, user=False),
+    ]
+    for wish in wishes:
+        if _survives(wish, scratch):
+            return wish
+    return Isolation(processes=False, mounts=False, network=False, user=False)
+
+
+def _survives(isolation: Isolation, scratch: str) -> bool:
+    config = SandboxConfig(
+        limits=Limits(memory_bytes=2**40),
+        environ={},
+        scratch_fallback=f"{scratch}/probe-{os.getpid()}",
+        serial=0,
+    )
+    status_read, status_write = os.pipe()
+    control, control_theirs = socket.socketpair()
+    data, data_theirs = socket.socketpair()
+    null_fd = os.open(os.devnull, os.O_WRONLY)
+    own_fd = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    try:
+        with _new_processes(isolation, own_fd):
+            pid = os.fork()
+    except OSError:
+        return False
+    if pid == 0:
+        os.dup2(null_fd, 2)
+        _run_and_exit(
+            lambda: warden.run(
+                config,
+                isolation,
+                _import_lazily,
+                data_fd=data_theirs.fileno(),
+                control_fd=control_theirs.fileno(),
+                status_fd=status_write,
+                output_fd=null_fd,
+            )
+        )
+    os.close(status_write)
+    with os.fdopen(status_read) as status:
+        report = status.readline()
+    os.waitpid(pid, 0)
+    for fd in (null_fd, own_fd):
+        os.close(fd)
+    for end in (control, control_theirs, data, data_theirs):
+        end.close()
+    with contextlib.suppress(OSError):
+        os.rmdir(config.scratch_fallback)
+    return '"exit": 0' in report
+
+
+def _import_lazily() -> None:
+    import xmlrpc.client  # noqa: F401, PLC0415 - any module that torch has not imported
+
+    import torch.utils.cpp_extension  # noqa: F401, PLC0415
+
+    os._exit(0)
+
+
+def main() -> None:
+    linux.die_with_parent()
+    linux.hide_memory()
+    fd, scratch = int(sys.argv[1]), sys.argv[2]
+    torch.set_num_threads(1)
+    _warm_up()
+    channel = Channel(socket.socket(fileno=fd))
+    isolation = probe_isolation(scratch)
+    gc.collect()
+    gc.freeze()
+    channel.send({"ready": str(isolation), "torch": torch.__version__})
+    with contextlib.suppress(ChannelClosed):
+        Zygote(channel, isolation).serve()
+
+
+def _warm_up() -> None:
+    """Pay one-time costs once: libraries that torch loads at its first product or convolution."""
+    square = torch.ones(8, 8)
+    torch.nn.functional.gelu(square @ square)
+
+
+if __name__ == "__main__":
+    main()
