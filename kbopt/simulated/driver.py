@@ -25,10 +25,11 @@ class SimulationReport:
 
     `quality` has the true speedup of the answer after every evaluation: `quality[n - 1]` is what the
     search would have returned had it been stopped after n. `busy_share` is the share of the time from the
-    first evaluation's start to the last brief in which the evaluator worked.
+    first evaluation's start to the last brief in which the evaluator worked. `answer` is the best id.
     """
 
     progress: Progress
+    answer: str | None
     quality: tuple[float, ...]
     busy_share: float
     seconds: float
@@ -104,8 +105,10 @@ class _Simulation:
             else:
                 self._measured(item)
             self._start_work()
+        best = self._search.best
         return SimulationReport(
             progress=self._search.progress,
+            answer=best.candidate.id if best else None,
             quality=tuple(self._quality),
             busy_share=self._busy_share(),
             seconds=self._now,
@@ -113,12 +116,7 @@ class _Simulation:
         )
 
     def _start_work(self) -> None:
-        for ready in self._search.take_ready():
-            self._queue.append((self._now, ready))
-        if self._evaluating is None and self._queue:
-            self._evaluating = self._queue.popleft()
-            self._evaluations.append((self._now, self._now + self._evaluation_s))
-            self._schedule(self._evaluation_s, self._evaluating[1])
+        self._feed_evaluator()
         while self._idle_explorers and not self._full():
             asked = self._search.ask(elapsed_s=self._now)
             if isinstance(asked, Wait | Done):
@@ -126,8 +124,14 @@ class _Simulation:
             self._idle_explorers -= 1
             self._last_brief_at = self._now
             self._schedule(self._proposer.latency_s(asked), asked)
-        for ready in self._search.take_ready():
-            self._queue.append((self._now, ready))
+        self._feed_evaluator()
+
+    def _feed_evaluator(self) -> None:
+        self._queue.extend((self._now, ready) for ready in self._search.take_ready())
+        if self._evaluating is None and self._queue:
+            self._evaluating = self._queue.popleft()
+            self._evaluations.append((self._now, self._now + self._evaluation_s))
+            self._schedule(self._evaluation_s, self._evaluating[1])
 
     def _full(self) -> bool:
         return len(self._queue) + (self._evaluating is not None) >= self._depth.limit
