@@ -25,7 +25,8 @@ from kbopt.core.scoring import fast_p
 from kbopt.core.settings import Algorithm, SearchSettings
 from kbopt.core.types import EvalProtocol, Task
 from kbopt.driver import Interrupted
-from kbopt.finish import Finished, finish, run_document, write_atomically
+from kbopt.finish import Finished, finish, open_run, run_document, write_atomically
+from kbopt.reporting.report import write_report
 from kbopt.store.journal import SqliteJournal
 
 POLL_S = 1.0
@@ -135,6 +136,15 @@ def drive(
 def finish_all(config: SweepConfig, folder: Path) -> tuple[Finished, ...]:
     """Finish every search: best kernels and reports, as far as they got."""
     return tuple(finish(folder / run.name) for run in config.runs())
+
+
+def write_page(config: SweepConfig, folder: Path) -> Path:
+    """One page about all searches of the sweep, beside `sweep.json`."""
+    opened = [open_run(folder / run.name) for run in config.runs()]
+    page = write_report([run for _, run, _ in opened], folder / "report.html")
+    for _, _, journal in opened:
+        journal.close()
+    return page
 
 
 def sweep_document(

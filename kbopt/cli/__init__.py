@@ -14,6 +14,7 @@ COMMANDS = {
     "run": "kbopt.cli.run:run",
     "resume": "kbopt.cli.run:resume",
     "sweep": "kbopt.cli.sweep:sweep",
+    "bench": "kbopt.cli.bench:bench",
     "eval": "kbopt.cli.eval:evaluate",
     "tasks": "kbopt.cli.tasks:tasks",
     "doctor": "kbopt.cli.doctor:doctor",

@@ -181,7 +181,7 @@ def find_task(task: str | None, task_idx: int | None, kernelbench: Path | None, 
 
 
 def find_tasks(names: str, kernelbench: Path | None) -> tuple[Task, ...]:
-    """The tasks of a comma-separated list with patterns (`matmul`, `quick/*`, `level1/1..5`, `sim/smooth`)."""
+    """The tasks of a comma-separated list with patterns: `matmul`, `quick/*`, `level1/1..5`, `sim/smooth`."""
     from kbopt.tasks import expand
 
     found: list[Task] = []

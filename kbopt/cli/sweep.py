@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +84,10 @@ def sweep(
     run_sweep(config, out / name, address=address, as_json=as_json)
 
 
-def run_sweep(config: SweepConfig, folder: Path, *, address: str | None, as_json: bool) -> None:
-    """Drive the sweep to its end, print its table or JSON, and exit as the searches ended."""
+def run_sweep(
+    config: SweepConfig, folder: Path, *, address: str | None, as_json: bool
+) -> Mapping[str, object]:
+    """Drive the sweep to its end and print its table or JSON; exits with an error if a search failed."""
     from kbopt import sweep as sweeps
     from kbopt.driver import Interrupted
 
@@ -98,8 +101,9 @@ def run_sweep(config: SweepConfig, folder: Path, *, address: str | None, as_json
         sys.exit(INTERRUPTED)
     seconds = time.monotonic() - started
     searches = sweeps.finish_all(config, folder)
+    document = sweeps.sweep_document(config, searches, seconds)
     if as_json:
-        shared.print_json(sweeps.sweep_document(config, searches, seconds))
+        shared.print_json(document)
     else:
         print_table(searches)
     failures = [(search.name, search.failure) for search in status.searches if search.failure]
@@ -109,6 +113,7 @@ def run_sweep(config: SweepConfig, folder: Path, *, address: str | None, as_json
         sys.exit(INFRA_ERROR)
     if failures:
         raise UserError(f"{len(failures)} of {len(searches)} searches could not run")
+    return document
 
 
 class Progress:

@@ -1,0 +1,85 @@
+"""`kbopt bench`: algorithms against each other at equal budgets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kbopt.cli import options as shared
+from kbopt.core.errors import UserError
+
+ALGORITHMS = "PS,PS_Summarizer,PS_epsNet,PS_epsNet_Summarizer,best_of_n,random"
+
+
+@click.command()
+@click.option(
+    "--tasks", "task_names", default="sim/smooth,sim/rugged,sim/deceptive,sim/faulty", show_default=True
+)
+@click.option("--algorithms", default=ALGORITHMS, show_default=True)
+@click.option("--seeds", default="0..4", show_default=True, help="How many (5), or which (0..4 or 3,7).")
+@click.option("--max-evals", type=click.IntRange(1), default=50, show_default=True, help="For each search.")
+@click.option("--kernelbench", type=click.Path(path_type=Path, file_okay=False), envvar="KBOPT_KERNELBENCH")
+@shared.proposer_options
+@shared.backend_options
+@shared.protocol_options
+@click.option("--explorers", type=click.IntRange(1, 1024), default=8, show_default=True)
+@click.option("--parallel-searches", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--name", default="bench", show_default=True, help="Its name; its folder is OUT/NAME.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("sweeps"), show_default=True)
+@click.option("--address", help="A Ray cluster, e.g. auto; without it this machine alone.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+def bench(
+    task_names: str,
+    algorithms: str,
+    seeds: str,
+    max_evals: int,
+    kernelbench: Path | None,
+    explorers: int,
+    parallel_searches: int,
+    name: str,
+    out: Path,
+    address: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Compare algorithms at equal numbers of evaluations, over several seeds.
+
+    Without options on simulated landscapes, whose optima are known: no key, no GPU. Leaves results.json and
+    report.html with the curves: fast_p, and best so far over evaluations, minutes and dollars.
+
+    \b
+    kbopt bench --algorithms PS,best_of_n,random --seeds 0..4
+    kbopt bench --tasks quick/gelu,quick/softmax --proposer tunables --max-evals 20
+    """
+    from kbopt import sweep as sweeps
+    from kbopt.cli.sweep import run_sweep
+    from kbopt.core.settings import Budget, SearchSettings
+
+    tasks = shared.find_tasks(task_names, kernelbench)
+    simulated = {task.family == "simulated" for task in tasks}
+    if len(simulated) > 1:
+        raise UserError(
+            f"--tasks {task_names}: simulated tasks (sim/...) and real ones need runs of their own"
+        )
+    if simulated == {True}:
+        given |= {"backend": "simulated", "proposer": "simulated"}
+    settings = SearchSettings(num_steps=max_evals, budget=Budget(evaluations=max_evals))
+    config = sweeps.SweepConfig(
+        name=name,
+        tasks=tasks,
+        algorithms=shared.algorithm_names(algorithms),
+        seeds=shared.seed_numbers(seeds),
+        settings=settings,
+        protocol=shared.eval_protocol(given),
+        backend=shared.backend_config(given),
+        proposer=shared.proposer_config(given),
+        explorers=explorers,
+        parallel_searches=parallel_searches,
+    )
+    folder = out / name
+    document = run_sweep(config, folder, address=address, as_json=as_json)
+    (folder / "results.json").write_text(json.dumps(document, indent=1))
+    click.echo(f"{folder / 'results.json'}, {sweeps.write_page(config, folder)}", err=True)
