@@ -42,8 +42,9 @@ MESSAGES_KEPT = 1_000
 class Node:
     """One proposal. `minutes` are on the search's own clock, without the time between sessions.
 
-    `results` holds every measurement, oldest first. `has_texts` is False once source, feedback and log
-    were let go to bound the memory.
+    `changed` is the number of the last entry that changed it, `evaluations` the search's count at its last
+    result. `results` holds every measurement, oldest first. `has_texts` is False once source, feedback
+    and log were let go to bound the memory.
     """
 
     candidate: Candidate
@@ -52,6 +53,7 @@ class Node:
     action: str
     exemplars: tuple[str, ...]
     tunables: tuple[tuple[str, str], ...]
+    changed: int
     results: tuple[Result, ...] = ()
     evaluations: int = 0
     staleness: int | None = None
@@ -73,7 +75,7 @@ class Node:
 class Bar:
     """One piece of work on the time line; both ends in minutes on the search's own clock."""
 
-    lane: str
+    group: str
     stage: str
     candidate: str
     start: float
@@ -159,12 +161,10 @@ class History:
     backends: list[BackendStarted] = field(default_factory=list)
     failures: deque[Message] = field(default_factory=lambda: deque(maxlen=MESSAGES_KEPT))
     num_failures: int = 0
-    changed: set[str] = field(default_factory=set)
     _wall: float = 0.0
     _told: int = 0
     _shift_s: float = 0.0
     _briefs: dict[str, _Brief] = field(default_factory=dict)
-    _lanes: dict[str, list[float]] = field(default_factory=dict)
     _num_with_texts: int = 0
 
     @property
@@ -219,8 +219,8 @@ class History:
                 self._fail("proposal", event.reason)
             case Dropped():
                 self.dropped.append(event)
-                self.nodes[event.candidate].dropped = event
-                self.changed.add(event.candidate)
+                node = self.nodes[event.candidate]
+                node.dropped, node.changed = event, self.entries
             case RemeasureAsked(candidate=candidate_id):
                 self.nodes[candidate_id].awaits_repeat = True
             case Evaluated():
@@ -251,8 +251,8 @@ class History:
             action=brief.asked.action if brief else "propose",
             exemplars=brief.asked.exemplars if brief else (),
             tunables=tunable_values(candidate.source),
+            changed=self.entries,
         )
-        self.changed.add(candidate.id)
         self._num_with_texts += 1
         if self._num_with_texts > 3 * self.texts_kept:
             self._let_texts_go()
@@ -274,7 +274,7 @@ class History:
         if node.staleness is None:
             node.staleness = self._told - node.candidate.memory_version
         self._told += 1
-        self.changed.add(event.candidate)
+        node.changed = self.entries
         if event.cached:
             self.cached += 1
         else:
@@ -343,15 +343,8 @@ class History:
         self.failures.append(Message(minutes=self.minutes, what=what, reason=reason))
 
     def _bar(self, group: str, stage: str, candidate: str, start: float, end: float) -> None:
-        """Put the work on the first lane of its group that was free when it began."""
         self.num_bars += 1
-        lanes = self._lanes.setdefault(group, [])
-        free = next((i for i, until in enumerate(lanes) if until <= start + 1e-9), len(lanes))
-        if free == len(lanes):
-            lanes.append(end)
-        lanes[free] = end
-        lane = group if group == "GPU lease" else f"{group} {free + 1}"
-        self.bars.append(Bar(lane=lane, stage=stage, candidate=candidate, start=start, end=end))
+        self.bars.append(Bar(group=group, stage=stage, candidate=candidate, start=start, end=end))
 
     def shown(self, limit: int) -> list[Node]:
         """The nodes a page shows: all, or the best half, their line of parents, and the newest of the rest.
@@ -417,5 +410,5 @@ def _error_text(outcome: Outcome) -> str:
     kind = getattr(outcome, "how", "") or getattr(outcome, "family", "")
     text = first_line(outcome.reason, 300)
     text = re.sub(r"(?:/[\w.+-]+)+/", "…/", text)
-    text = re.sub(r"0x[0-9a-fA-F]+|(?<![A-Za-z_])\d+(?:\.\d+)?(?:e[+-]?\d+)?", "#", text)
+    text = re.sub(r"0x[0-9a-fA-F]+|(?<![A-Za-z_\d.])\d+(?:\.\d+)?(?:e[+-]?\d+)?", "#", text)
     return f"{kind}: {text}" if kind and kind not in text else text

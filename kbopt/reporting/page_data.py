@@ -14,7 +14,7 @@ from pygments.token import STANDARD_TYPES  # type: ignore[import-untyped]
 
 from kbopt.core import codec
 from kbopt.core.types import Measured, Result
-from kbopt.reporting.history import Bar, History, Node
+from kbopt.reporting.history import BARS_KEPT, Bar, History, Node
 from kbopt.reporting.run import Run
 from kbopt.reporting.summary import summarize_history
 from kbopt.reporting.text import first_line, truncated
@@ -31,9 +31,19 @@ TRANSCRIPT_CHARS = 1_500_000
 ONE_TRANSCRIPT_CHARS = 40_000
 
 
-def run_data(run: Run, history: History, *, shown: Iterable[Node]) -> dict[str, Any]:
-    """Everything but the texts of the candidates."""
-    nodes = list(shown)
+def run_data(
+    run: Run,
+    history: History,
+    *,
+    shown: list[Node],
+    changed_after: int = 0,
+    max_bars: int = BARS_KEPT,
+) -> dict[str, Any]:
+    """Everything but the texts of the candidates: the rows of those in `shown`, and what is drawn.
+
+    With `changed_after` only the rows that an entry above that number changed.
+    """
+    bars = list(history.bars)[-max_bars:]
     return {
         "name": run.name,
         "entries": history.entries,
@@ -42,12 +52,12 @@ def run_data(run: Run, history: History, *, shown: Iterable[Node]) -> dict[str, 
         "config": codec.encode(run.config),
         "summary": codec.encode(summarize_history(run, history)),
         "reproduce": reproduce_command(run, history),
-        "rows": [row(node) for node in nodes],
-        "tree": tree_places(nodes),
-        "bars": bar_columns(history.bars),
+        "rows": [row(node) for node in shown if node.changed > changed_after],
+        "tree": tree_places(shown),
+        "bars": bar_columns(bars),
         "left_out": {
-            "candidates": len(history.nodes) - len(nodes),
-            "bars": history.num_bars - len(history.bars),
+            "candidates": len(history.nodes) - len(shown),
+            "bars": history.num_bars - len(bars),
         },
     }
 
@@ -85,14 +95,25 @@ def row(node: Node) -> dict[str, Any]:
 
 
 def bar_columns(bars: Iterable[Bar]) -> dict[str, list[Any]]:
-    """The bars as columns, in minutes with a resolution of a millisecond."""
-    kept = list(bars)
+    """The bars as columns by start, in minutes with a resolution of a millisecond.
+
+    Each takes the first lane of its group that is free when it begins: as many lanes as worked at once.
+    """
+    ordered = sorted(bars, key=lambda bar: bar.start)
+    busy_until: dict[str, list[float]] = {}
+    lanes = []
+    for bar in ordered:
+        ends = busy_until.setdefault(bar.group, [])
+        # Unix seconds are exact to a quarter of a microsecond: what follows at once shares the lane.
+        free = next((i for i, end in enumerate(ends) if end <= bar.start + 1e-6), len(ends))
+        ends[free : free + 1] = [bar.end]
+        lanes.append((bar.group, free + 1))
     return {
-        "lane": [bar.lane for bar in kept],
-        "stage": [bar.stage for bar in kept],
-        "candidate": [bar.candidate for bar in kept],
-        "start": [round(bar.start, 5) for bar in kept],
-        "length": [round(bar.end - bar.start, 5) for bar in kept],
+        "lane": [f"{group} {lane}" if len(busy_until[group]) > 1 else group for group, lane in lanes],
+        "stage": [bar.stage for bar in ordered],
+        "candidate": [bar.candidate for bar in ordered],
+        "start": [round(bar.start, 5) for bar in ordered],
+        "length": [round(bar.end - bar.start, 5) for bar in ordered],
     }
 
 

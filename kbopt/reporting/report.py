@@ -125,4 +125,4 @@ def _style() -> str:
     page = (files("kbopt.reporting") / "page" / "page.css").read_text(encoding="utf-8")
     light = HtmlFormatter(style=LIGHT_STYLE).get_style_defs(":root[data-theme=light] .code")
     dark = HtmlFormatter(style=DARK_STYLE).get_style_defs(":root[data-theme=dark] .code")
-    return f"{page}\n{light}\n{dark}\n"
+    return f"{light}\n{dark}\n{page}"

@@ -105,7 +105,7 @@ function treeFigure(run, rows, view) {
   const line = ancestry(run, byId).filter(placed).map(place);
   const top = Math.max(1e-9, ...rows.map((row) => row.speedup ?? 0));
   const traces = [
-    { type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false, line: { color: css("--line"), width: 1 }, ...edges },
+    { type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false, opacity: 0.35, line: { color: css("--dim"), width: 1 }, ...edges },
     { type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false, line: { color: css("--accent"), width: 2.5 },
       x: line.map(([x]) => x), y: line.map(([, y]) => y) },
   ];
