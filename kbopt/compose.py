@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import platform
 import re
@@ -26,8 +27,11 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kbopt"
 
 
-def open_backend(config: BackendConfig) -> Backend:
-    """The backend that `config` names, not yet opened."""
+def open_backend(config: BackendConfig, owner: str = "") -> Backend:
+    """The backend that `config` names, not yet opened.
+
+    A Modal backend that is opened again with the same `owner` joins the evaluations that it left behind.
+    """
     match config.name:
         case "local":
             from kbopt.backends.local import LocalBackend
@@ -42,6 +46,7 @@ def open_backend(config: BackendConfig) -> Backend:
                 lane=config.lane,
                 warm_minutes=config.warm_minutes,
                 start_timeout_s=config.start_timeout_s,
+                owner=owner,
             )
         case "simulated":
             from kbopt.simulated import SimulatedBackend
@@ -49,10 +54,14 @@ def open_backend(config: BackendConfig) -> Backend:
             return SimulatedBackend(service_s=config.simulated_s)
 
 
-def factories(backend: BackendConfig, proposer: ProposerConfig) -> Factories:
-    """How the actors build their parts. Pickled to them, so everything in it is a module's function."""
+def factories(backend: BackendConfig, proposer: ProposerConfig, folder: Path) -> Factories:
+    """How the actors build their parts. Pickled to them, so everything in it is a module's function.
+
+    `folder` is the run's or the sweep's: with it a resumed run is the same owner of a remote backend's work.
+    """
+    owner = hashlib.sha256(f"{platform.node()}:{folder.resolve()}".encode()).hexdigest()[:16]
     return Factories(
-        backend=functools.partial(open_backend, backend),
+        backend=functools.partial(open_backend, backend, owner),
         proposer=functools.partial(build_proposer, proposer, backend),
         summarizer=functools.partial(build_summarizer, proposer, backend),
         embedder=functools.partial(build_embedder, proposer),

@@ -63,7 +63,8 @@ def drive(config: RunConfig, folder: Path, view: ProgressView, follow: Follow | 
     spec = search_spec(config, folder.resolve())
     cluster = ClusterSettings(explorers=config.explorers)
     cache = folder.resolve() / "evaluations.sqlite"
-    with Session(config.name, (spec,), factories(config.backend, config.proposer), cache, cluster) as session:
+    parts = factories(config.backend, config.proposer, folder)
+    with Session(config.name, (spec,), parts, cache, cluster) as session:
         try:
             session.open_device(lambda evaluator: view.update(_opening(config, evaluator)))
             failure = _watch(session, config, view, follow)

@@ -114,7 +114,7 @@ def drive(
     cluster = ClusterSettings(
         address=address, explorers=config.explorers, parallel_searches=config.parallel_searches
     )
-    parts = factories(config.backend, config.proposer)
+    parts = factories(config.backend, config.proposer, folder)
     with Session(config.name, specs, parts, (folder / "evaluations.sqlite").resolve(), cluster) as session:
         try:
             session.open_device(lambda _: None)

@@ -18,6 +18,7 @@ COMMANDS = {
     "eval": "kbopt.cli.eval:evaluate",
     "tasks": "kbopt.cli.tasks:tasks",
     "doctor": "kbopt.cli.doctor:doctor",
+    "modal": "kbopt.cli.modal:modal",
     "runs": "kbopt.cli.runs:runs",
     "show": "kbopt.cli.runs:show",
     "export": "kbopt.cli.runs:export",
