@@ -12,12 +12,14 @@ import email.utils
 import functools
 import hashlib
 import importlib
+import inspect
 import logging
 import os
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -186,11 +188,18 @@ def _loaded() -> Any:
 
 
 async def close_connections() -> None:
-    """Closes the connections that this event loop's requests left open for reuse."""
-    if _loaded.cache_info().currsize:
-        litellm = load_litellm()
-        await litellm.close_litellm_async_clients()
-        litellm.in_memory_llm_clients_cache.flush_cache()
+    """Closes the connections that the running event loop's requests left open for reuse.
+
+    LiteLLM keeps a client for each event loop, under a name that ends with the loop's id, and closes none.
+    """
+    if not _loaded.cache_info().currsize:
+        return
+    clients = load_litellm().in_memory_llm_clients_cache
+    mine = [key for key in clients.cache_dict if key.endswith(f"-{id(asyncio.get_running_loop())}")]
+    for key in mine:
+        closing = clients.cache_dict.pop(key).close()
+        if inspect.isawaitable(closing):
+            await closing
 
 
 class LiteLLMService:
@@ -242,17 +251,30 @@ def embed_texts(
     Raises `RequestFailed`, `ModelUnusable` or `Unanswerable`.
     """
     litellm = load_litellm()
-    with _typed_failures(litellm):
-        response = litellm.embedding(
-            model=model,
-            input=list(texts),
-            api_base=api_base,
-            timeout=timeout_s,
-            num_retries=0,
-            max_retries=0,
-        )
-        rows = sorted(response.data, key=lambda row: row["index"])
-        return [row["embedding"] for row in rows]
+
+    async def embedded() -> list[list[float]]:
+        try:
+            with _typed_failures(litellm):
+                async with asyncio.timeout(timeout_s):
+                    response = await litellm.aembedding(
+                        model=model,
+                        input=list(texts),
+                        api_base=api_base,
+                        timeout=timeout_s,
+                        # For OpenAI's protocol LiteLLM reads a `max_retries` of 0 as 2 here, unlike for
+                        # chat: a request may be sent three times before it counts as failed.
+                        num_retries=0,
+                        max_retries=0,
+                    )
+                rows = sorted(response.data, key=lambda row: row["index"])
+                return [row["embedding"] for row in rows]
+        finally:
+            await close_connections()
+
+    # In a thread of its own, because the caller's may be running an event loop. LiteLLM's blocking call
+    # would leave a loop and a connection behind.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(asyncio.run, embedded()).result()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

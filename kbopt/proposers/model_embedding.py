@@ -17,14 +17,14 @@ MAX_CHARS = 24_000
 """Of a source, the characters embedded: embedding models take some 8,000 tokens and refuse more."""
 
 BATCH = 64
-BACKOFFS_S = (1.0, 4.0, 16.0)
+BACKOFFS_S = (1.0, 5.0)
 
 
 class ModelEmbedder:
     """An embedder that asks `model`, blocking, for each source once.
 
     Vectors are kept for the life of the object. Raises `InfraError` where the service does not answer within
-    four attempts, and at once where it refuses.
+    three attempts, and at once where it refuses.
     """
 
     def __init__(self, model: str, *, api_base: str | None = None, timeout_s: float = 60.0) -> None:
