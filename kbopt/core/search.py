@@ -213,6 +213,8 @@ class Search:
         """Apply what a journal holds, before anything else is called. Records nothing."""
         for event in events:
             self.apply(event)
+        if self._strategy.undecided() and not any(self._strategy.drops()):
+            self._admit()
 
     def apply(self, event: Event) -> None:
         """Change the state as `event` says. Events of machines (`BackendStarted`, ...) change nothing."""
