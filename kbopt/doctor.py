@@ -80,7 +80,7 @@ async def examine_backend(config: BackendConfig, task_name: str) -> AsyncIterato
 
 
 def examine_machine() -> Iterator[Step]:
-    """What else this machine offers: compilers, torch, Ray, W&B, model keys. All but torch and cc optional."""
+    """What else this machine offers: compilers, torch, Ray, W&B, model keys."""
     supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
     yield Step(
         name="Python",

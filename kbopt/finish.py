@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from kbopt.config import RunConfig, transcripts
 from kbopt.core import codec
-from kbopt.core.events import Proposed
+from kbopt.core.events import Entry, Proposed
+from kbopt.reporting.live import Source
 from kbopt.reporting.report import write_report
 from kbopt.reporting.run import Run, Transcripts
 from kbopt.reporting.summary import RunSummary, summarize
@@ -41,6 +42,18 @@ def open_run(folder: Path) -> tuple[RunConfig, Run, JournalReader]:
         transcripts=_transcript_loader(transcripts(folder)),
     )
     return config, run, journal
+
+
+def follow_run(folder: Path) -> tuple[Run, Source]:
+    """The run in `folder`, and what its journal gained after an entry's number, from any thread."""
+    _, run, journal = open_run(folder)
+    journal.close()
+
+    def entries_after(number: int) -> tuple[Entry, ...]:
+        with JournalReader(folder / "journal.sqlite") as reader:
+            return tuple(reader.entries(after=number))
+
+    return run, entries_after
 
 
 def finish(folder: Path) -> Finished:

@@ -23,6 +23,7 @@ COMMANDS = {
     "show": "kbopt.cli.runs:show",
     "export": "kbopt.cli.runs:export",
     "report": "kbopt.cli.runs:report",
+    "watch": "kbopt.cli.runs:watch",
 }
 
 USER_ERROR, INFRA_ERROR, INTERRUPTED = 2, 3, 130

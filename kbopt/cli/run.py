@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,11 +14,15 @@ from kbopt.cli import INTERRUPTED
 from kbopt.cli import options as shared
 from kbopt.cli.eval import headline
 
+if TYPE_CHECKING:
+    from kbopt.config import RunConfig
+
 DEFAULT_TASK = "quick/gelu"
 
 output_options = shared.options(
     click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else."),
     click.option("--verbose", is_flag=True, help="Show every evaluation as it comes."),
+    click.option("--live", is_flag=True, help="Serve the report as a live page on 127.0.0.1 meanwhile."),
 )
 
 
@@ -44,6 +49,7 @@ def run(
     run_name: str | None,
     as_json: bool,
     verbose: bool,
+    live: bool,
     **given: Any,
 ) -> None:
     """Search for a faster kernel for one task.
@@ -72,13 +78,13 @@ def run(
         config = replace(config, name=out.name if out else driver.default_name(config))
     folder = out or Path("runs") / config.name
     driver.create(config, folder)
-    _drive_and_print(config, folder, as_json=as_json, verbose=verbose)
+    _drive_and_print(config, folder, as_json=as_json, verbose=verbose, live=live)
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @output_options
-def resume(run: Path, as_json: bool, verbose: bool) -> None:
+def resume(run: Path, as_json: bool, verbose: bool, live: bool) -> None:
     """Go on with the run in folder RUN after a crash, a kill or Ctrl-C.
 
     Nothing is lost and nothing is evaluated twice: the journal is replayed, and what had been proposed but
@@ -86,20 +92,25 @@ def resume(run: Path, as_json: bool, verbose: bool) -> None:
     """
     from kbopt import driver
 
-    _drive_and_print(driver.load(run), run, as_json=as_json, verbose=verbose)
+    _drive_and_print(driver.load(run), run, as_json=as_json, verbose=verbose, live=live)
 
 
-def _drive_and_print(config: Any, folder: Path, *, as_json: bool, verbose: bool) -> None:
+def _drive_and_print(config: RunConfig, folder: Path, *, as_json: bool, verbose: bool, live: bool) -> None:
     from rich.console import Console
 
     from kbopt import driver
-    from kbopt.finish import finish, print_result, run_document
+    from kbopt.finish import finish, follow_run, print_result, run_document
+    from kbopt.reporting.live import LivePage
     from kbopt.reporting.terminal import ProgressView
 
     console = Console(stderr=True)
     interrupted = False
     try:
-        with ProgressView(console) as view:
+        with ExitStack() as stack:
+            if live:
+                page = stack.enter_context(LivePage(*follow_run(folder)))
+                click.echo(f"live page: {page.url}", err=True)
+            view = stack.enter_context(ProgressView(console))
             driver.drive(config, folder, view, EvaluationNotes(folder, view.note) if verbose else None)
     except driver.Interrupted:
         interrupted = True

@@ -1,4 +1,4 @@
-"""`kbopt runs`, `show`, `export`, `report`: look at what was found."""
+"""`kbopt runs`, `show`, `export`, `report`, `watch`: look at what was found."""
 
 from __future__ import annotations
 
@@ -121,6 +121,21 @@ def export(run: Path, kernel: str, out: Path | None) -> None:
     write_atomically(out, source)
     click.echo(f"{out}: use it with `from {out.stem} import ModelNew`; check it with")
     click.echo(f"  kbopt eval --task {config.task.name} --kernel {out}")
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: a free one.")
+def watch(run: Path, port: int) -> None:
+    """Serve the live page of the run in folder RUN on 127.0.0.1, until Ctrl-C.
+
+    The address holds a token; the page only reads, and follows the journal as it grows.
+    """
+    from kbopt.finish import follow_run
+    from kbopt.reporting.live import serve_live
+
+    opened, source = follow_run(run)
+    serve_live(opened, source, port=port, announce=lambda url: click.echo(f"live page: {url}", err=True))
 
 
 @click.command()
