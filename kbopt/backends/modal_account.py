@@ -63,8 +63,12 @@ async def connect(*, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
     """Say hello to Modal. Raises `UserError` for a missing or wrong token, `InfraError` for no answer."""
     check_token()
     async with modal_errors():
-        client = await modal.Client.from_env.aio()
-        await bounded(client.hello.aio(), timeout_s)  # type: ignore[no-untyped-call]
+        await bounded(_hello(), timeout_s)
+
+
+async def _hello() -> None:
+    client = await modal.Client.from_env.aio()  # connects, and tries again for 56 s
+    await client.hello.aio()  # type: ignore[no-untyped-call]
 
 
 async def bounded(call: Awaitable[T], timeout_s: float = CONNECT_TIMEOUT_S) -> T:

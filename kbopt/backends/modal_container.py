@@ -37,7 +37,7 @@ class ModalContainer:
         self._service = ServiceClient(device=device, state_dir=state_dir)
         self._device = self._boot = self._starter = self._failure = ""
         self._opened = self._last_used = time.monotonic()
-        self._num_batches = 0
+        self._num_evaluations = 0
         self._results: dict[str, asyncio.Task[Result]] = {}
         self._incoming: dict[str, dict[int, bytes]] = {}
         self._outgoing: dict[str, list[bytes]] = {}
@@ -72,7 +72,7 @@ class ModalContainer:
             starter=self._starter,
             age_s=now - self._opened,
             idle_s=now - self._last_used,
-            num_batches=self._num_batches,
+            num_evaluations=self._num_evaluations,
             failure=self._failure,
             user_error=user_error,
         )
@@ -107,7 +107,6 @@ class ModalContainer:
         # A cancelled call leaves its evaluations running: the driver's next attempt joins them.
         done = await asyncio.gather(*map(asyncio.shield, tasks), return_exceptions=True)
         self._last_used = time.monotonic()
-        self._num_batches += 1
         results: list[Result] = []
         for outcome in done:
             if isinstance(outcome, InfraError):
@@ -130,6 +129,7 @@ class ModalContainer:
             return known
         task = asyncio.create_task(self._service.evaluate(request))
         self._results[key] = task
+        self._num_evaluations += 1
         finished = [key for key, task in self._results.items() if task.done()]
         for key in finished[: len(self._results) - MAX_REMEMBERED_RESULTS]:
             del self._results[key]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import functools
 import hashlib
 import os
 import sys
@@ -49,8 +50,16 @@ def warm_seconds(warm_minutes: float) -> int:
 
 
 def app_name(warm_minutes: float = DEFAULT_WARM_MINUTES) -> str:
-    """`kbopt-<hash>` of the container's sources with the image definition, the SDK and the warm time."""
-    digest = hashlib.sha256(f"modal {modal.__version__}, warm {warm_seconds(warm_minutes)} s".encode())
+    """`kbopt-<hash>` of the container's sources with the image definition, the SDK and the warm time.
+
+    A process keeps the name that it saw first, so that an edit during a run starts no second container.
+    """
+    return _name_of_content(warm_seconds(warm_minutes))
+
+
+@functools.cache
+def _name_of_content(warm_s: int) -> str:
+    digest = hashlib.sha256(f"modal {modal.__version__}, warm {warm_s} s".encode())
     for path in sorted(modal_app.PACKAGE.rglob("*")):
         if path.is_file() and modal_app.ships(path):
             name = path.relative_to(modal_app.PACKAGE).as_posix()

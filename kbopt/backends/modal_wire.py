@@ -43,7 +43,7 @@ class ContainerInfo:
     starter: str
     age_s: float
     idle_s: float
-    num_batches: int
+    num_evaluations: int
     failure: str = ""
     user_error: str = ""
 

@@ -7,11 +7,16 @@ until its stdin ends. It models Modal's scheduling as documented; only real Moda
 
 from __future__ import annotations
 
+import atexit
+import dataclasses
+import functools
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from tests.support.modal_plane_state import Knobs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 STOP_TIMEOUT_S = 20.0
@@ -46,13 +51,17 @@ class ModalPlane:
     def set(self, **knobs: Any) -> None:
         self._ask(do="set", knobs=knobs)
 
+    def reset(self) -> None:
+        """All knobs as they were when this plane started."""
+        self.set(**dataclasses.asdict(Knobs(**self._knobs)))
+
     def counters(self) -> dict[str, Any]:
         """`cold_starts`, `peak_containers`, `alive`, `calls`, `cancels`, `deployments` and `rpcs` by name."""
         return self._ask(do="counters")
 
-    def kill_containers(self) -> int:
-        """SIGKILL all containers, as a lost machine would; the result is how many there were."""
-        return self._ask(do="kill_containers")["killed"]
+    def kill_containers(self, gpu: str) -> int:
+        """SIGKILL the containers with this GPU, as a lost machine would; the result is how many there were."""
+        return self._ask(do="kill_containers", gpu=gpu)["killed"]
 
     def mounted_files(self) -> list[str]:
         """The names of all files that clients uploaded for containers."""
@@ -68,6 +77,15 @@ class ModalPlane:
         if not line:
             raise RuntimeError(f"the loopback plane left with exit status {self._process.wait()}")
         return json.loads(line)
+
+
+@functools.cache
+def shared_plane() -> ModalPlane:
+    """The one plane of this process: Modal's SDK keeps one client per process, with one address."""
+    plane = ModalPlane()
+    plane.__enter__()
+    atexit.register(plane.__exit__)
+    return plane
 
 
 if __name__ == "__main__":

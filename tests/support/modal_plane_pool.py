@@ -240,9 +240,13 @@ class Pool:
         result = api_pb2.GenericResult(status=TERMINATED, exception=why)
         self._finish(entry, result, api_pb2.DATA_FORMAT_UNSPECIFIED)
 
-    def kill_containers(self) -> int:
-        """SIGKILL every container with all that it started, as a lost machine does."""
-        alive = [container for container in self.state.containers.values() if container.alive]
+    def kill_containers(self, gpu: str) -> int:
+        """SIGKILL the containers with this GPU, each with all of its process group, as a lost machine does."""
+        alive = [
+            container
+            for container in self.state.containers.values()
+            if container.alive and container.function.definition.resources.gpu_config.gpu_type == gpu
+        ]
         for container in alive:
             os.killpg(container.process.pid, signal.SIGKILL)
         return len(alive)

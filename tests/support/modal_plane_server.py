@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
 import json
 import signal
 import sys
@@ -68,8 +67,8 @@ class Plane:
             case {"do": "counters"}:
                 counts = {"cold_starts": 0, "peak_containers": 0, "calls": 0, "deployments": 0, "cancels": 0}
                 return {**counts, **self.state.counts, "alive": self.state.num_alive, "rpcs": self.state.rpcs}
-            case {"do": "kill_containers"}:
-                return {"killed": self.pool.kill_containers()}
+            case {"do": "kill_containers", "gpu": gpu}:
+                return {"killed": self.pool.kill_containers(gpu)}
             case {"do": "mounted"}:
                 return {"files": sorted({name for files in self.state.mounts.values() for name in files})}
             case unknown:
@@ -117,5 +116,4 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--knobs", type=json.loads, default={}, help="a JSON object of Knobs fields")
     knobs = Knobs(**parser.parse_args(argv).knobs)
-    assert dataclasses.is_dataclass(knobs)
     asyncio.run(serve(knobs))

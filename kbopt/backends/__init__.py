@@ -1,0 +1,1 @@
+"""Where sources are judged: a worker process on this machine, or a container."""

@@ -1,0 +1,235 @@
+"""The Modal backend over the loopback control plane: an unmodified SDK, real containers, real evaluations."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import secrets
+
+import pytest
+
+from kbopt.backends.modal_client import ModalBackend, container_status, stop
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.types import Crashed, Measured, TimedOut, WrongAnswer
+from tests.support.quick_task import HANGS, KILLS_ITS_GROUP, PROTOCOL, good, request, wrong
+
+SHORT = dataclasses.replace(PROTOCOL, timeout_s=2.0)
+
+DRIVER = """
+import asyncio, json
+from kbopt.backends.modal_client import ModalBackend
+from tests.support.quick_task import request, wrong
+
+
+async def main():
+    backend = ModalBackend("L40S", owner={owner!r}, poll_s=0.1)
+    status = await backend.open()
+    print(json.dumps({{"boot": status.boot, "cold_starts": status.cold_starts}}), flush=True)
+    await backend.evaluate([request(wrong({name!r}))])
+
+
+asyncio.run(main())
+"""
+
+
+async def eventually(predicate, timeout_s: float = 30.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not predicate():
+            await asyncio.sleep(0.05)
+
+
+async def test_a_gpu_that_becomes_free_in_time_serves_many_concurrent_batches_in_one_container(plane, opened):
+    before = plane.counters()
+    plane.set(unavailable_gpus=["L4"])
+    asyncio.get_running_loop().call_later(1.0, lambda: plane.set(unavailable_gpus=[]))
+    async with opened("L4") as backend:
+        sources = [wrong(f"concurrent {number}") for number in range(6)]
+        batches = await asyncio.gather(*(backend.evaluate([request(source)]) for source in sources))
+        status = await backend.status()
+    results = [result for batch in batches for result in batch]
+    assert all(isinstance(result.outcome, WrongAnswer) for result in results)
+    assert {result.boot for result in results} == {status.boot}
+    assert (status.state, status.cold_starts) == ("warm", 1)
+    assert plane.counters()["cold_starts"] == before["cold_starts"] + 1
+
+
+async def test_a_good_kernel_is_measured_by_the_same_evaluator_as_locally(opened):
+    async with opened() as backend:
+        (result,) = await backend.evaluate([request(good("measured in the container"))])
+    assert isinstance(result.outcome, Measured)
+    assert len(result.outcome.kernel_ms) == 10
+
+
+async def test_another_driver_finds_the_warm_container_and_counts_no_cold_start(plane, opened, driver):
+    async with opened() as backend:
+        here = await backend.status()
+    other = driver(DRIVER.format(owner="", name="another driver"))
+    there = json.loads(await asyncio.to_thread(other.stdout.readline))
+    assert there == {"boot": here.boot, "cold_starts": 0}
+
+
+async def test_a_batch_beyond_the_inline_limit_travels_in_pages(plane, opened):
+    long_comment = f"# {secrets.token_hex(30_000)}"  # does not compress below five pages
+    async with opened() as backend:
+        before = plane.counters()["calls"]
+        results = await backend.evaluate([request(wrong(long_comment)), request(wrong("short"))])
+    assert all(isinstance(result.outcome, WrongAnswer) for result in results)
+    counters = plane.counters()
+    assert counters["calls"] - before >= 5
+    assert not [name for name in counters["rpcs"] if "Blob" in name]
+
+
+async def test_no_free_gpu_is_said_while_waiting_and_given_up_after_the_start_timeout(plane):
+    plane.set(unavailable_gpus=["H200"])
+    backend = ModalBackend("H200", poll_s=0.05, start_timeout_s=1.5)
+    before = plane.counters()["cancels"]
+    opening = asyncio.create_task(backend.open())
+    while (await backend.status()).state != "waiting":
+        await asyncio.sleep(0.02)
+    assert "no H200 container for" in (await backend.status()).detail
+    assert "Other GPUs to try: B200, H100, RTX-PRO-6000." in (await backend.status()).detail
+    with pytest.raises(InfraError, match=r"Gave up after --start-timeout 1\.5 s"):
+        await opening
+    assert plane.counters()["cancels"] == before + 1  # nothing is left behind that would start a GPU later
+    await backend.close()
+
+
+async def test_a_batch_survives_the_death_of_its_container(plane, opened):
+    async with opened("A100") as backend:
+        before = await backend.status()
+        batch = asyncio.create_task(
+            backend.evaluate([request(HANGS, protocol=SHORT), request(wrong("survives"))])
+        )
+        await asyncio.sleep(1.0)
+        assert plane.kill_containers("A100") == 1
+        hung, other = await batch
+        status = await backend.status()
+    assert isinstance(hung.outcome, TimedOut)
+    assert isinstance(other.outcome, WrongAnswer)
+    assert other.boot == status.boot != before.boot
+    assert status.cold_starts == before.cold_starts + 1
+    assert status.detail == f"container replaced by {status.boot}"
+
+
+async def test_hostile_candidates_neither_stop_the_container_nor_the_next_candidate(plane, opened):
+    async with opened() as backend:
+        boot = (await backend.status()).boot
+        hung, killed = await backend.evaluate([request(HANGS, protocol=SHORT), request(KILLS_ITS_GROUP)])
+        (after,) = await backend.evaluate([request(wrong("after the hostile ones"))])
+    assert isinstance(hung.outcome, TimedOut)
+    assert isinstance(killed.outcome, Crashed)
+    assert isinstance(after.outcome, WrongAnswer)
+    assert {hung.boot, killed.boot, after.boot} == {boot}
+
+
+async def test_a_service_that_does_not_start_is_explained_and_never_scored(plane, opened):
+    stop("A100")
+    plane.set(container_env={"KBOPT_MODAL_DEVICE": "cuda"})
+    backend = ModalBackend("A100", poll_s=0.1, start_timeout_s=60.0)
+    with pytest.raises(InfraError, match="on A100: .*cuda"):
+        await backend.open()
+    assert (await backend.status()).state == "failed"
+    plane.set(container_env={"KBOPT_MODAL_DEVICE": "cpu"})
+    assert (await backend.open()).state == "warm"  # the failed container has left, a new one has come
+    await backend.close()
+
+
+async def test_a_container_that_dies_at_its_start_is_given_up_after_the_start_timeout(plane):
+    plane.set(crash_at_start=True)
+    backend = ModalBackend("A10", poll_s=0.05, start_timeout_s=1.5)
+    with pytest.raises(InfraError, match="it fails at its start"):
+        await backend.open()
+    await backend.close()
+    assert plane.counters()["cold_starts"] > 1  # Modal itself retries for ever
+
+
+async def test_an_app_that_somebody_stopped_fails_its_batch_and_is_deployed_again(plane, opened):
+    async with opened(warm_minutes=5) as backend:
+        batch = asyncio.create_task(backend.evaluate([request(HANGS, protocol=SHORT)]))
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(stop, warm_minutes=5)
+        with pytest.raises(InfraError, match="App was stopped"):
+            await batch
+        (result,) = await backend.evaluate([request(wrong("after the stop"))])
+        assert isinstance(result.outcome, WrongAnswer)
+        assert (await backend.status()).cold_starts == 2
+    stop(warm_minutes=5)
+
+
+async def test_a_result_that_modal_dropped_is_answered_again_and_not_measured_again(plane, opened):
+    async with opened(owner="unlucky") as backend:
+        evaluations = container_status("L40S").info.num_evaluations
+        plane.set(expire_outputs=1)
+        with pytest.raises(InfraError, match="dropped the result"):
+            await backend.evaluate([request(wrong("expires"))])
+        (result,) = await backend.evaluate([request(wrong("expires"))])
+    assert isinstance(result.outcome, WrongAnswer)
+    assert container_status("L40S").info.num_evaluations == evaluations + 1
+
+
+async def test_a_driver_that_comes_back_joins_what_it_left_running(plane, opened, driver):
+    async with opened() as backend:  # warm, so that the driver's batch runs when it is killed
+        evaluations = container_status("L40S").info.num_evaluations
+        killed = driver(DRIVER.format(owner="phoenix", name="left running"))
+        await asyncio.to_thread(killed.stdout.readline)
+        await eventually(lambda: container_status("L40S").info.num_evaluations == evaluations + 1)
+        killed.kill()
+    async with opened(owner="phoenix") as backend:
+        (result,) = await backend.evaluate([request(wrong("left running"))])
+    assert isinstance(result.outcome, WrongAnswer)
+    assert container_status("L40S").info.num_evaluations == evaluations + 1
+
+
+async def test_two_owners_get_measurements_of_their_own(plane, opened):
+    same = request(wrong("measured twice"))
+    async with opened(owner="one") as one, opened(owner="two") as two:
+        before = container_status("L40S").info.num_evaluations
+        (first,), (second,) = await asyncio.gather(one.evaluate([same]), two.evaluate([same]))
+    assert isinstance(first.outcome, WrongAnswer)
+    assert isinstance(second.outcome, WrongAnswer)
+    assert container_status("L40S").info.num_evaluations == before + 2
+
+
+async def test_two_gpus_are_two_containers_behind_one_backend(plane, opened):
+    async with opened("T4", gpus=2) as backend:
+        assert backend.max_in_flight == 32
+        async with asyncio.timeout(30):
+            while ", " not in (await backend.status()).boot:
+                await asyncio.sleep(0.05)
+        sources = [wrong(f"two gpus {number}") for number in range(4)]
+        batches = await asyncio.gather(*(backend.evaluate([request(source)]) for source in sources))
+        status = await backend.status()
+    assert len({result.boot for batch in batches for result in batch}) == 2
+    assert status.cold_starts == 2
+    for lane in ("shared", "shared-2"):
+        assert stop("T4", lane=lane)
+
+
+async def test_the_bill_counts_container_time_and_stops_when_the_backend_is_closed(plane, opened):
+    async with opened() as backend:
+        await backend.evaluate([request(wrong("billed"))])
+        first = backend.bill()
+        await asyncio.sleep(0.2)
+        assert backend.bill().seconds >= first.seconds + 0.2
+    closed = backend.bill()
+    assert closed.gpu == "L40S"
+    # 0.000542 for the GPU, 8 cores at 0.0000131 and 32 GiB at 0.00000222 US dollars per second
+    assert closed.usd == pytest.approx(closed.seconds * 0.00071784)
+    assert closed.idle_usd == pytest.approx(600 * 0.00071784)
+    await asyncio.sleep(0.05)
+    assert backend.bill() == closed
+
+
+async def test_a_closed_backend_says_so_and_leaves_the_container_warm(plane, opened):
+    async with opened() as backend:
+        boot = (await backend.status()).boot
+    assert (await backend.status()).state == "closed"
+    with pytest.raises(UserError, match="this Modal backend is closed"):
+        await backend.evaluate([request()])
+    assert container_status("L40S").info.boot == boot
+
+
+def test_a_number_of_gpus_that_makes_no_sense_is_refused():
+    with pytest.raises(UserError, match="allowed are 1 to 64"):
+        ModalBackend("L4", gpus=0)

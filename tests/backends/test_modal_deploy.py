@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import modal
+import pytest
+
+from kbopt.backends.modal_client import app_name, deploy, ensure_deployed, stop
+from kbopt.backends.modal_deploy import warm_seconds
+from kbopt.core.errors import InfraError, UserError
+from tests.support.modal_plane import CHECKOUT
+
+FIRST_DEPLOYMENT = """
+from kbopt.backends.modal_client import ensure_deployed
+print(ensure_deployed(warm_minutes=7))
+"""
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [(2 / 60, 2), (10, 600), (0.5, 30), (60, 3600)])
+def test_warm_minutes_become_seconds(minutes, seconds):
+    assert warm_seconds(minutes) == seconds
+
+
+@pytest.mark.parametrize("minutes", [0, 1 / 60, 60.1, -5])
+def test_warm_minutes_outside_modals_range_are_refused(minutes):
+    with pytest.raises(UserError, match="Modal allows 2 s to 60 minutes"):
+        warm_seconds(minutes)
+
+
+def test_another_warm_time_is_another_app():
+    assert app_name(10) == app_name()
+    assert app_name(10) != app_name(11)
+
+
+def test_two_simultaneous_first_deployments_are_one(plane, driver):
+    before = plane.counters()["deployments"]
+    drivers = [driver(FIRST_DEPLOYMENT) for _ in range(2)]
+    names = {process.communicate(timeout=60)[0] for process in drivers}
+    assert [process.returncode for process in drivers] == [0, 0]
+    assert names == {f"{app_name(7)}\n"}
+    assert plane.counters()["deployments"] == before + 1
+
+
+def test_the_container_gets_the_evaluator_and_nothing_else_of_kbopt(plane):
+    ensure_deployed()
+    files = [name for name in plane.mounted_files() if name.startswith("/root/kbopt/")]
+    folders = {name.removeprefix("/root/kbopt/").partition("/")[0] for name in files}
+    assert folders == {"__init__.py", "backends", "core", "evaluation"}
+    backends = {name.rpartition("/")[2] for name in files if "/backends/" in name}
+    assert backends == {"__init__.py", "modal_app.py", "modal_container.py", "modal_wire.py"}
+
+
+def test_the_build_is_shown_and_a_second_look_up_deploys_nothing(plane):
+    lines: list[str] = []
+    name = ensure_deployed(warm_minutes=8, on_output=lines.append)
+    assert any("App deployed" in line for line in lines)
+    lines.clear()
+    assert ensure_deployed(warm_minutes=8, on_output=lines.append) == name
+    assert lines == []
+
+
+def test_a_stopped_app_is_deployed_again(plane):
+    name = deploy(warm_minutes=9)
+    assert stop(warm_minutes=9)
+    assert not stop(warm_minutes=9)
+    assert ensure_deployed(warm_minutes=9) == name
+    assert stop(warm_minutes=9)
+
+
+def test_a_deployment_that_fails_shows_what_modal_said(plane, monkeypatch):
+    monkeypatch.setenv("MODAL_IMAGE_BUILDER_VERSION", "1999.01")
+    with pytest.raises(InfraError, match=r"deploying kbopt-\w+ failed: `modal deploy .*(?s:.*)1999\.01"):
+        deploy(warm_minutes=6)
+
+
+async def test_modals_own_command_line_deploys_the_app_under_any_name(plane):
+    command = [sys.executable, "-m", "modal", "deploy", "-m", "kbopt.backends.modal_app", "--name", "by-hand"]
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    await modal.Cls.from_name("by-hand", "Evaluator").hydrate.aio()
