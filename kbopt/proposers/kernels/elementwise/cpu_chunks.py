@@ -27,7 +27,7 @@ C_SOURCE = r"""
 static inline float from_bits(int32_t bits) { float x; __builtin_memcpy(&x, &bits, 4); return x; }
 static inline int32_t to_bits(float x) { int32_t bits; __builtin_memcpy(&bits, &x, 4); return bits; }
 
-// e to the x within 2 ulp; inf, 0 and NaN as in expf. A loop over it becomes SIMD code, over expf it does not.
+// e to the x within 2 ulp; inf, 0 and NaN as in expf, whose calls would keep a loop from becoming SIMD code.
 static inline float exp_(float x) {
     x = x > 89.0f ? 89.0f : x;
     x = x < -105.0f ? -105.0f : x;

@@ -1,0 +1,21 @@
+"""Upper triangular times upper triangular matrix."""
+# family: triangular/upper
+
+import torch
+import torch.nn as nn
+
+
+class Model(nn.Module):
+    def forward(self, A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
+        return torch.triu(torch.matmul(A, B))
+
+
+N = 4096
+
+
+def get_inputs():
+    return [torch.triu(torch.rand(N, N)), torch.triu(torch.rand(N, N))]
+
+
+def get_init_inputs():
+    return []

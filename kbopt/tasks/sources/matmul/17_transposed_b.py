@@ -1,0 +1,23 @@
+"""Matrix product with the second factor transposed."""
+# family: matmul/nt
+
+import torch
+import torch.nn as nn
+
+
+class Model(nn.Module):
+    def forward(self, A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
+        return torch.matmul(A, B.T)
+
+
+M = 2048
+K = 8192
+N = 4096
+
+
+def get_inputs():
+    return [torch.rand(M, K), torch.rand(N, K)]
+
+
+def get_init_inputs():
+    return []
