@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def load(folder: Path) -> RunConfig:
         return codec.loads(RunConfig, journal.config)
 
 
-def drive(config: RunConfig, folder: Path, view: ProgressView, follow: Follow | None = None) -> None:
+def drive(config: RunConfig, folder: Path, view: ProgressView, followers: Sequence[Follow] = ()) -> None:
     """Run the search in `folder` to its end, from wherever its journal stands.
 
     Raises `UserError` or `InfraError` for what stopped it early, `Interrupted` after Ctrl-C; what was
@@ -67,7 +67,7 @@ def drive(config: RunConfig, folder: Path, view: ProgressView, follow: Follow | 
     with Session(config.name, (spec,), parts, cache, cluster) as session:
         try:
             session.open_device(lambda evaluator: view.update(_opening(config, evaluator)))
-            failure = _watch(session, config, view, follow)
+            failure = _watch(session, config, view, followers)
         except KeyboardInterrupt:
             with suppress(InfraError):  # a second Ctrl-C or a dead actor: the journal is whole anyway
                 session.stop("interrupted", end=False)
@@ -82,7 +82,7 @@ def _watch(session: Session, config: RunConfig, view: ProgressView, follow: Foll
         status = session.status()
         evaluator = session.evaluator_status()
         view.update(snapshot(config, status.searches[0], evaluator))
-        if follow:
+        for follow in followers:
             follow()
         if status.finished:
             return status.searches[0].failure

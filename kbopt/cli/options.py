@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import click
 
@@ -163,6 +163,15 @@ proposer_options = options(
     ),
     click.option("--language", type=Name("language", Language), help="What models write; default by device."),
     click.option("--embedding-model", help="A LiteLLM embedding model for epsNet; default a local embedder."),
+)
+
+
+wandb_options = options(
+    click.option("--use-wandb", is_flag=True, help="Log to W&B."),
+    click.option("--project-name", default="kbopt", show_default=True, help="The W&B project."),
+    click.option(
+        "--wandb-mode", type=Name("mode", Literal["online", "offline"]), help="Default: WANDB_MODE."
+    ),
 )
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -23,7 +23,9 @@ output_options = shared.options(
     click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else."),
     click.option("--verbose", is_flag=True, help="Show every evaluation as it comes."),
     click.option("--live", is_flag=True, help="Serve the report as a live page on 127.0.0.1 meanwhile."),
+    shared.wandb_options,
 )
+OUTPUT_OPTIONS = ("as_json", "verbose", "live", "use_wandb", "project_name", "wandb_mode")
 
 
 @click.command()
@@ -47,9 +49,6 @@ def run(
     explorers: int,
     out: Path | None,
     run_name: str | None,
-    as_json: bool,
-    verbose: bool,
-    live: bool,
     **given: Any,
 ) -> None:
     """Search for a faster kernel for one task.
@@ -63,6 +62,7 @@ def run(
     from kbopt import driver
     from kbopt.config import RunConfig
 
+    output = {name: given.pop(name) for name in OUTPUT_OPTIONS}
     config = RunConfig(
         name=run_name or "",
         task=shared.find_task(task, task_idx, kernelbench, DEFAULT_TASK),
@@ -78,13 +78,13 @@ def run(
         config = replace(config, name=out.name if out else driver.default_name(config))
     folder = out or Path("runs") / config.name
     driver.create(config, folder)
-    _drive_and_print(config, folder, as_json=as_json, verbose=verbose, live=live)
+    _drive_and_print(config, folder, **output)
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @output_options
-def resume(run: Path, as_json: bool, verbose: bool, live: bool) -> None:
+def resume(run: Path, **output: Any) -> None:
     """Go on with the run in folder RUN after a crash, a kill or Ctrl-C.
 
     Nothing is lost and nothing is evaluated twice: the journal is replayed, and what had been proposed but
@@ -92,26 +92,52 @@ def resume(run: Path, as_json: bool, verbose: bool, live: bool) -> None:
     """
     from kbopt import driver
 
-    _drive_and_print(driver.load(run), run, as_json=as_json, verbose=verbose, live=live)
+    _drive_and_print(driver.load(run), run, **output)
 
 
-def _drive_and_print(config: RunConfig, folder: Path, *, as_json: bool, verbose: bool, live: bool) -> None:
+def _drive_and_print(
+    config: RunConfig,
+    folder: Path,
+    *,
+    as_json: bool,
+    verbose: bool,
+    live: bool,
+    use_wandb: bool,
+    project_name: str,
+    wandb_mode: Literal["online", "offline"] | None,
+) -> None:
     from rich.console import Console
 
     from kbopt import driver
+    from kbopt.core.events import Entry, Evaluated
     from kbopt.finish import finish, follow_run, print_result, run_document
+    from kbopt.follow import JournalFollower, WandbFollower, WandbOptions
     from kbopt.reporting.live import LivePage
     from kbopt.reporting.terminal import ProgressView
+    from kbopt.store.journal import JournalReader
 
-    console = Console(stderr=True)
+    followers: list[Callable[[], None]] = []
+    wandb_log = None
+    if use_wandb:
+        options = WandbOptions(project=project_name, mode=wandb_mode)
+        wandb_log = WandbFollower(folder, options, config.backend)
+        followers.append(wandb_log)
     interrupted = False
     try:
         with ExitStack() as stack:
             if live:
                 page = stack.enter_context(LivePage(*follow_run(folder)))
                 click.echo(f"live page: {page.url}", err=True)
-            view = stack.enter_context(ProgressView(console))
-            driver.drive(config, folder, view, EvaluationNotes(folder, view.note) if verbose else None)
+            view = stack.enter_context(ProgressView(Console(stderr=True)))
+            if verbose:
+
+                def say(entry: Entry) -> None:
+                    if isinstance(entry.event, Evaluated):
+                        view.note(f"{entry.event.candidate}: {headline(entry.event.result)}")
+
+                with JournalReader(folder / "journal.sqlite") as journal:
+                    followers.append(JournalFollower(folder, say, after=journal.last))
+            driver.drive(config, folder, view, followers)
     except driver.Interrupted:
         interrupted = True
     finally:
@@ -120,27 +146,8 @@ def _drive_and_print(config: RunConfig, folder: Path, *, as_json: bool, verbose:
             shared.print_json(run_document(result))
         else:
             print_result(result, Console())
+        if wandb_log and (failed := wandb_log.close(result)):
+            click.echo(f"Weights & Biases: {failed}", err=True)
     if interrupted:
         click.echo(f"stopped; go on with: kbopt resume {folder}", err=True)
         sys.exit(INTERRUPTED)
-
-
-class EvaluationNotes:
-    """Says a line for each evaluation that the journal of `folder` gained since the last call."""
-
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self._path = folder / "journal.sqlite"
-        self._say = say
-        self._last: int | None = None
-
-    def __call__(self) -> None:
-        from kbopt.core.events import Evaluated
-        from kbopt.store.journal import JournalReader
-
-        with JournalReader(self._path) as journal:
-            if self._last is None:
-                self._last = journal.last
-            for entry in journal.entries(after=self._last):
-                self._last = entry.number
-                if isinstance(entry.event, Evaluated):
-                    self._say(f"{entry.event.candidate}: {headline(entry.event.result)}")
