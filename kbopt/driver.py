@@ -77,7 +77,9 @@ def drive(config: RunConfig, folder: Path, view: ProgressView, followers: Sequen
         raise (UserError if failure.kind == "user" else InfraError)(failure.message)
 
 
-def _watch(session: Session, config: RunConfig, view: ProgressView, follow: Follow | None) -> Failure | None:
+def _watch(
+    session: Session, config: RunConfig, view: ProgressView, followers: Sequence[Follow]
+) -> Failure | None:
     while True:
         status = session.status()
         evaluator = session.evaluator_status()
