@@ -46,7 +46,7 @@ async def test_a_streamed_answer_arrives_in_pieces_and_with_its_usage(
     pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
     assert "".join(pieces) == text
     assert sum(bool(piece) for piece in pieces) == 5
-    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
+    assert {chunk.choices[0].finish_reason for chunk in chunks if chunk.choices} == {None, "length"}
     assert [chunk.usage.total_tokens for chunk in chunks if hasattr(chunk, "usage")][-1] == 2 + 45
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from kbopt.core.errors import UserError
 from kbopt.proposers.prompt import PLACEHOLDERS, SHIPPED, Language, Prompts, fenced, telling
+from kbopt.proposers.tune_comments import parse
 from tests.support.llm_briefs import PARENT, TASK, brief, failed_trial, measured, trial
 
 PROMPTS = Prompts.load(None)
@@ -63,7 +64,8 @@ def test_the_example_of_every_language_is_a_kernel_in_the_form_asked_for(languag
     (example,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     names = [node.name for node in ast.parse(example).body if isinstance(node, ast.ClassDef)]
     assert names == ["ModelNew"]
-    assert re.search(r"^[A-Z]+ = \d+  # tune: \d+(, \d+)+$", example, re.MULTILINE)
+    assert all(tunable.value in tunable.choices for tunable in parse(example))
+    assert len(parse(example)) >= 1
 
 
 def test_feedback_is_bounded_and_keeps_both_ends() -> None:
