@@ -107,11 +107,15 @@ class FreeRun:
         return admitted
 
     def remeasure(self, *, allowed: bool) -> RemeasureAsked | None:
-        """Of the kernels whose intervals reach the best one's, the least measured, best first."""
+        """Of the kernels whose intervals reach the best one's, the least measured, best first.
+
+        The same source proposed twice is no contest: its result came from the cache.
+        """
         if not allowed or self._remeasuring or self.best is None:
             return None
         floor, _ = score_interval(self._trials[self.best])
-        contenders = [trial for trial in self.top(NUM_CONTENDERS) if score_interval(trial)[1] >= floor]
+        reaching = [trial for trial in self.top(NUM_CONTENDERS) if score_interval(trial)[1] >= floor]
+        contenders = list({trial.candidate.source: trial for trial in reversed(reaching)}.values())[::-1]
         if len(contenders) < 2:
             return None
         chosen = min(contenders, key=lambda trial: len(trial.results))

@@ -12,7 +12,7 @@ from kbopt.core.pacing import ReadyDepth
 from kbopt.core.search import Done, Ready, Search, Wait
 from kbopt.core.settings import SearchSettings
 from kbopt.core.tally import Progress
-from kbopt.core.types import Brief, Candidate, EvalProtocol, EvalRequest
+from kbopt.core.types import Brief, Candidate, EvalProtocol, EvalRequest, Result
 from kbopt.simulated.backend import judge
 from kbopt.simulated.kernels import to_point
 from kbopt.simulated.landscapes import Landscape
@@ -65,9 +65,21 @@ def simulate(
     proposer: SimulatedProposer | None = None,
     depth: ReadyDepth | None = None,
 ) -> SimulationReport:
-    """Run one search to its end; explorers pause while `depth.limit` candidates are waiting."""
+    """Run one search to its end; explorers pause while `depth.limit` candidates are waiting.
+
+    A source that was measured before is answered from the cache when its turn comes, in no time.
+    """
     proposer = proposer or SimulatedProposer(latency=proposal_latency)
     return _Simulation(settings, landscape, explorers, proposer, evaluation_s, depth or ReadyDepth()).run()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Evaluation:
+    """When the evaluator worked, and how long the candidate had waited for it; virtual seconds."""
+
+    queue_s: float
+    start: float
+    end: float
 
 
 class _Simulation:
@@ -91,9 +103,10 @@ class _Simulation:
         self._agenda: list[tuple[float, int, Brief | Ready]] = []
         self._tie = itertools.count()
         self._queue: deque[tuple[float, Ready]] = deque()
-        self._evaluating: tuple[float, Ready] | None = None
+        self._evaluating: _Evaluation | None = None
+        self._cache: dict[str, Result] = {}
         self._quality: list[float] = []
-        self._evaluations: list[tuple[float, float]] = []
+        self._evaluations: list[_Evaluation] = []
         self._last_brief_at = 0.0
 
     def run(self) -> SimulationReport:
@@ -129,9 +142,12 @@ class _Simulation:
     def _feed_evaluator(self) -> None:
         self._queue.extend((self._now, ready) for ready in self._search.take_ready())
         if self._evaluating is None and self._queue:
-            self._evaluating = self._queue.popleft()
-            self._evaluations.append((self._now, self._now + self._evaluation_s))
-            self._schedule(self._evaluation_s, self._evaluating[1])
+            queued_at, ready = self._queue.popleft()
+            service_s = 0.0 if self._cached(ready) else self._evaluation_s
+            self._evaluating = _Evaluation(
+                queue_s=self._now - queued_at, start=self._now, end=self._now + service_s
+            )
+            self._schedule(service_s, ready)
 
     def _full(self) -> bool:
         return len(self._queue) + (self._evaluating is not None) >= self._depth.limit
@@ -146,19 +162,23 @@ class _Simulation:
 
     def _measured(self, ready: Ready) -> None:
         assert self._evaluating is not None
-        queued_at, _ = self._evaluating
-        self._evaluating = None
+        evaluation, self._evaluating = self._evaluating, None
+        key, source = ready.candidate.id, ready.candidate.source
+        if self._cached(ready):
+            self._search.tell(key, self._cache[source], repeat=ready.repeat, cached=True)
+            return
         request = EvalRequest(
-            task=self._landscape.task,
-            source=ready.candidate.source,
-            protocol=EvalProtocol(),
-            repeat=ready.repeat,
+            task=self._landscape.task, source=source, protocol=EvalProtocol(), repeat=ready.repeat
         )
         result = judge(request, service_s=self._evaluation_s)
-        self._search.tell(ready.candidate.id, result, repeat=ready.repeat)
+        self._cache.setdefault(source, result)
+        self._search.tell(key, result, repeat=ready.repeat)
         self._quality.append(self._true_quality())
-        queue_s = self._now - self._evaluation_s - queued_at
-        self._depth.observe(queue_s=queue_s, idle=not self._queue)
+        self._evaluations.append(evaluation)
+        self._depth.observe(queue_s=evaluation.queue_s, idle=not self._queue)
+
+    def _cached(self, ready: Ready) -> bool:
+        return ready.repeat == 0 and ready.candidate.source in self._cache
 
     def _true_quality(self) -> float:
         best = self._search.best
@@ -169,8 +189,8 @@ class _Simulation:
         """From the first evaluation's start to the last brief: neither the start nor the end counts."""
         if not self._evaluations:
             return 0.0
-        start, stop = self._evaluations[0][0], self._last_brief_at
-        busy = sum(max(0.0, min(end, stop) - begin) for begin, end in self._evaluations if begin < stop)
+        start, stop = self._evaluations[0].start, self._last_brief_at
+        busy = sum(max(0.0, min(e.end, stop) - e.start) for e in self._evaluations)
         return busy / (stop - start) if stop > start else 1.0
 
     def _schedule(self, after_s: float, item: Brief | Ready) -> None:

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import statistics
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -44,7 +42,7 @@ SYNCHRONOUS = st.builds(
     seed=SEEDS,
 )
 ANY = ASYNCHRONOUS | SYNCHRONOUS
-LIGHT = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+LIGHT = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def view(search: Search) -> tuple[object, ...]:
@@ -52,7 +50,7 @@ def view(search: Search) -> tuple[object, ...]:
     return (search.outstanding(), search.best, search.progress, search.top(50), search.ended)
 
 
-@settings(LIGHT, max_examples=25)
+@settings(LIGHT, max_examples=15)
 @given(ANY, LANDSCAPE, SEEDS)
 def test_replay_equals_live_after_every_call(options, landscape, seed):
     world = World(options, landscape, seed=seed)
@@ -166,29 +164,6 @@ def test_brief_ids_count_up_without_gaps_and_seeds_differ(options, landscape, se
     asked = [event for event in events if isinstance(event, Asked)]
     assert [event.brief for event in asked] == [f"c{number:06d}" for number in range(1, len(asked) + 1)]
     assert len({event.seed for event in asked}) == len(asked)
-
-
-@pytest.mark.parametrize("name", LANDSCAPES)
-def test_priority_search_beats_its_baselines_where_it_is_not_deceived(name):
-    world = {
-        "explorers": 12,
-        "proposal_latency": Latency(mean_s=30.0, deviation_s=20.0, smallest_s=1.0),
-        "evaluation_s": 5.0,
-    }
-
-    def median(algorithm):
-        finals = [
-            simulate(
-                SearchSettings(algorithm=algorithm, seed=seed, num_steps=99, budget=Budget(evaluations=100)),
-                LANDSCAPES[name],
-                **world,
-            ).final
-            for seed in range(9)
-        ]
-        return statistics.median(finals)
-
-    baselines = max(median("best_of_n"), median("random"))
-    assert median("PS") > (baselines if name == "sim/deceptive" else 1.2 * baselines)
 
 
 def test_the_proposer_depends_on_the_brief_alone():
