@@ -22,8 +22,8 @@ from kbopt.reporting.text import first_line, truncated
 CANDIDATES_SHOWN = 2_000
 """By one page, over all of its runs."""
 
-HIGHLIGHTED_CHARS = 250_000
-"""Syntax colouring costs about 1.5 s per million characters, so it goes to the best kernels first."""
+HIGHLIGHTED_CHARS = 120_000
+"""Syntax colouring costs about 1.5 us per character, so it goes to the best kernels first."""
 
 TRANSCRIPT_CHARS = 1_500_000
 """Of all prompts and answers on a page, the best candidates' first."""

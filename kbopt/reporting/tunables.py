@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _ASSIGNMENT = re.compile(
-    r"(?P<name>[A-Za-z_]\w*)\s*(?:[=\s]\s*)(?P<value>\"[^\"]*\"|'[^']*'|[^\s;,#/]+)\s*[;,)]*\s*(?:#|//|/\*)\s*tune:"
+    r"(?P<name>[A-Za-z_]\w*)\s*(?:[=\s]\s*)(?P<value>\"[^\"]*\"|'[^']*'|[^\s;,#/)]+)\s*[;,)]*\s*(?:#|//|/\*)\s*tune:"
 )
 
 

@@ -70,9 +70,11 @@ async function start() {
   for (const run of page.runs) run.live = page.live;
   showPage(page);
   document.documentElement.dataset.ready = "data";
+  performance.mark("data");
   if (page.live) follow(page.runs[0]);
   await loadPlotly();
   document.documentElement.dataset.ready = "charts";
+  performance.mark("charts");
 }
 
 start();

@@ -1,0 +1,89 @@
+"""The figures of a run, tunables among them, and several runs side by side."""
+
+from __future__ import annotations
+
+import pytest
+
+from kbopt.core import codec
+from kbopt.core.types import Task
+from kbopt.reporting.comparison import compare
+from kbopt.reporting.summary import RunSummary, summarize
+from kbopt.reporting.tunables import tunable_values
+from tests.reporting.conftest import MakeRun
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("BLOCK_M = 64  # tune: 16, 32, 64, 128", (("BLOCK_M", "64"),)),
+        ("  mode = 'fast'  # tune: 'fast', 'exact'", (("mode", "'fast'"),)),
+        ("#define TILE 16 // tune: 8, 16", (("TILE", "16"),)),
+        ("constexpr int WARPS = 4; // tune: 2, 4", (("WARPS", "4"),)),
+        ("static const float x = 0.5f; /* tune: 0.5f, 1.0f */", (("x", "0.5f"),)),
+        ("A = 1  # tune: 1, 2\nA = 2  # tune: 1, 2", (("A", "2"),)),
+        ("f(num_warps=8)  # tune: 4, 8", (("num_warps", "8"),)),
+        ("# tune: nothing stands before it", ()),
+        ("x = 1  # tuned by hand", ()),
+    ],
+)
+def test_a_tunable_is_a_name_and_a_value_before_the_comment(source: str, found: tuple):
+    assert tunable_values(source) == found
+
+
+def test_the_best_values_of_the_landscape_are_found_and_worth_more_than_one(make_run: MakeRun):
+    summary = summarize(make_run(600))
+    best = {
+        tunable.name: max(tunable.values, key=lambda value: value.best_speedup or 0.0).value
+        for tunable in summary.tunables
+    }
+    assert best == {"BLOCK": "128", "VECTOR": "4", "NUM_WARPS": "4", "FAST_TANH": "True"}
+    assert all(tunable.worth > 1.05 for tunable in summary.tunables)
+
+
+def test_outcomes_add_up_to_the_evaluations(make_run: MakeRun):
+    summary = summarize(make_run(200))
+    assert sum(summary.by_outcome.values()) == summary.evaluations
+    assert summary.proposals == 200
+    assert summary.candidates + summary.proposals_failed == 200
+    assert summary.cold_starts == 1
+    assert summary.ended == "the budget of evaluations is spent"
+
+
+def test_a_run_without_a_correct_kernel_has_no_best(make_run: MakeRun):
+    summary = summarize(make_run(40, correct=False))
+    assert summary.best is None
+    assert summary.progress == ()
+    assert summary.correct == 0
+    assert summary.errors
+
+
+def test_a_run_that_did_nothing_yet_has_a_summary(make_run: MakeRun):
+    summary = summarize(make_run(0))
+    assert (summary.evaluations, summary.best, summary.staleness) == (0, None, None)
+
+
+def test_the_summary_is_json_and_back(make_run: MakeRun):
+    summary = summarize(make_run(80))
+    assert codec.loads(RunSummary, codec.dumps(summary)) == summary
+
+
+def test_algorithms_are_compared_by_task_with_the_spread_over_seeds(make_run: MakeRun):
+    other = Task(name="quick/other", source="class Model: ...")
+    runs = [
+        make_run(50, algorithm="PS", seed=0),
+        make_run(50, algorithm="PS", seed=1),
+        make_run(50, algorithm="PS", seed=0, task=other, correct=False),
+        make_run(50, algorithm="PS", seed=1, task=other),
+    ]
+    summaries = [summarize(run) for run in runs]
+    comparison = compare(summaries)
+    (row,) = comparison.algorithms
+    assert (row.num_runs, row.solved) == (4, 3)
+    assert (row.fast_1.low, row.fast_1.mean, row.fast_1.high, row.fast_1.num_seeds) == (0.5, 0.75, 1.0, 2)
+    cell = next(cell for cell in comparison.cells if cell.task == "quick/other")
+    assert (cell.solved, cell.speedup.low) == (1, 0.0)
+    assert cell.speedup.high == pytest.approx(summaries[3].best.speedup)
+    (curve,) = comparison.curves
+    assert curve.num_tasks == 2
+    means = [point.mean for point in curve.points]
+    assert means == sorted(means, reverse=True)
