@@ -19,6 +19,7 @@ _DEFAULTS = EvalProtocol()
 
 
 def main() -> int:
+    """Exit codes: 0 with a verdict whatever it is, 2 for the user's mistake, 3 for the machine's."""
     arguments = _parser().parse_args()
     if arguments.command == "serve":
         service.main(arguments.device, arguments.state_dir)
@@ -44,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("serve", "eval"):
         command = commands.add_parser(name)
         command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-        command.add_argument("--state-dir", type=Path, default=Path(tempfile.gettempdir()) / "kbopt-evaluation")
+        command.add_argument(
+            "--state-dir", type=Path, default=Path(tempfile.gettempdir()) / "kbopt-evaluation"
+        )
     command.add_argument("--task", type=Path, required=True, help="a KernelBench problem, a .py file")
     command.add_argument("--kernel", type=Path, required=True, help="a source that defines ModelNew")
     command.add_argument("--trials", type=int, default=_DEFAULTS.trials)

@@ -26,6 +26,11 @@ _NOT_COMPUTING = frozenset((*_FACTORIES, *_FILLS, *_MOVES))
 class _Watch(TorchDispatchMode):  # type: ignore[misc]
     """Records computing operations, and the storages that PyTorch allocated or wrote."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: wrapping the method so would import all of torch._dynamo, which takes two seconds."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()
         self.computing: dict[str, None] = {}

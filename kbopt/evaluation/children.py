@@ -45,7 +45,9 @@ class ZygoteHandle:
             ready = self._channel.receive(_ZYGOTE_START_S)
         except (ChannelClosed, TimeoutError):
             self.close()
-            raise InfraError("the evaluation's zygote did not start; its output is on standard error") from None
+            raise InfraError(
+                "the evaluation's zygote did not start; its output is on standard error"
+            ) from None
         self.isolation = str(ready["ready"])
         self.torch_version = str(ready["torch"])
 
@@ -161,7 +163,9 @@ def crash_from(report: Mapping[str, Any]) -> Crashed:
     """The outcome for a process that ended before it answered."""
     if "memory_bytes" in report:
         used = report["memory_bytes"] / 2**30
-        return Crashed(reason=f"its processes used {used:.1f} GiB of memory, more than allowed", how="out of memory")
+        return Crashed(
+            reason=f"its processes used {used:.1f} GiB of memory, more than allowed", how="out of memory"
+        )
     if "signal" in report:
         name = signal.Signals(report["signal"]).name
         return Crashed(reason=f"its process was ended by {name}", how=name)

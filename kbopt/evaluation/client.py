@@ -52,6 +52,11 @@ class ServiceClient:
         self._tasks: list[asyncio.Task[None]] = []
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the service runs, as far as is known."""
+        return self._process is not None and self._process.returncode is None
+
     async def open(self) -> ServiceInfo:
         """Start the service and wait until it can evaluate. Raises UserError or InfraError."""
         await self.close()

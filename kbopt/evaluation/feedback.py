@@ -17,7 +17,7 @@ from kbopt.core.types import (
 MAX_CHARS = 4000
 
 _REMEDIES = {
-    "precision_downgrade": "Compute and accumulate at the task's precision (fp32 without TF32 or half types).",
+    "precision_downgrade": "Compute and accumulate at the task's precision, without TF32 or half types.",
     "timing_mismatch": "Finish all work before forward returns, and start none before it is called.",
     "input_mutation": "Write to memory that the kernel allocated itself.",
     "aliased_input": "Return newly allocated memory.",
@@ -65,8 +65,9 @@ def _success(measured: Measured) -> str:
     if measured.roofline is not None:
         work = measured.roofline
         lines.append(
-            f"A call moves at least {work.size_bytes / 1e6:.4g} MB and does {work.operations / 1e6:.4g} million "
-            f"operations: {work.floor_ms:.4g} ms at the device's limits, of which it reaches {work.share:.0%}."
+            f"A call moves at least {work.size_bytes / 1e6:.4g} MB and does {work.operations / 1e6:.4g} "
+            f"million operations: {work.floor_ms:.4g} ms at the device's limits, of which it reaches "
+            f"{work.share:.0%}."
         )
     if measured.compiled_reference_ms is not None:
         lines.append(f"torch.compile of the reference takes {measured.compiled_reference_ms:.4g} ms.")

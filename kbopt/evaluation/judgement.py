@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,11 +28,10 @@ from kbopt.core.types import (
     TimedOut,
     WrongAnswer,
 )
-from kbopt.evaluation import compare, roofline, timing
+from kbopt.evaluation import compare, linux, roofline, timing
 from kbopt.evaluation.admission import Admission, same_bits
 from kbopt.evaluation.arena import Arena
 from kbopt.evaluation.layout import TensorSpec, aligned, view
-from kbopt.evaluation.linux import read_memory
 from kbopt.evaluation.link import (
     CandidateDied,
     CandidateForged,
@@ -42,7 +42,7 @@ from kbopt.evaluation.link import (
 )
 from kbopt.evaluation.reference import Draw, Output, Reference
 
-_NUM_PINGS = 20
+_NUM_CALIBRATIONS = 12
 _LONGEST_BLOCK = 8
 _NUM_LONG_BLOCKS = 6
 _CHECKED_SHARE = 0.25
@@ -50,6 +50,7 @@ _PROBE_SHARES = (0.25, 0.004)
 _CLOCK_SLACK_MS = 0.15
 _MOST_TIMING_SHARE = 0.5
 _FEWEST_TIMED = 10
+_CORES_TOLERANCE = 1.15
 
 
 class Refused(Exception):
@@ -72,11 +73,20 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Call:
-    """One forward of the candidate on `draw`, and where its inputs lay."""
+class _Usage:
+    """Processor time of the candidate, and time that it and the referee waited for a core."""
 
-    draw: Draw
-    offsets: list[int]
+    cpu_ns: int
+    displaced_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Exchange:
+    """An answer, how long it took by the referee's clock, and where each call's inputs lay."""
+
+    reply: Any
+    wall_ns: int
+    offsets: list[list[int]]
 
 
 class Judgement:
@@ -102,9 +112,9 @@ class Judgement:
         self._verdict = Verdict()
         self._arena: Arena | None = None
         self._base = 0
-        self._skeleton: Any = None
         self._expected: Output
         self._slowest_ms = 0.0
+        self._cores: list[float] = []
 
     def run(self, source: str) -> Verdict:
         """The verdict; what the candidate does wrong is data, TaskError is the task's own fault."""
@@ -112,14 +122,14 @@ class Judgement:
         stage: Stage = "check"
         try:
             with self._span("check"):
-                round_trip_ms = self._open()
+                overhead = self._open()
                 self._build(source)
                 self._check()
                 self._probe_precision()
                 audit = self._audit()
             stage = "time"
             with self._span("time"):
-                verdict.outcome = self._time(audit, round_trip_ms)
+                verdict.outcome = self._time(audit, overhead)
         except Refused as refusal:
             verdict.outcome = refusal.outcome
         except SourceRejected as error:
@@ -152,21 +162,41 @@ class Judgement:
         finally:
             self._verdict.spans.append((stage, started, time.perf_counter() - clock))
 
-    def _open(self) -> float:
-        """Share the inputs' memory; the median round trip in ms, taken before candidate code is loaded."""
+    def _open(self) -> timing.Overhead:
+        """Share the inputs' memory, and learn what an empty request costs."""
         draw = self._draw()
         reference = self._reference
         init_bytes = sum(aligned(TensorSpec.of(t).size_bytes) for t in reference.init_tensors)
         specs = [TensorSpec.of(tensor) for tensor in draw.tensors]
         self._arena = Arena(specs, _LONGEST_BLOCK, init_bytes)
-        self._skeleton = draw.skeleton
         self._expected = self._own_answer(draw)
-        reply = self._link.ask("open", (self._arena.fd,), threads=self._threads, device=str(reference.device))
+        reply = self._link.ask(
+            "open",
+            (self._arena.fd,),
+            threads=self._threads,
+            device=str(reference.device),
+            skeleton=draw.skeleton,
+            specs=[spec.to_json() for spec in specs],
+        )
         self._base = int(reply["base"])
         # Before any candidate code is loaded the warden has one child.
         children = Path(f"/proc/{self._warden}/task/{self._warden}/children").read_text().split()
         self._pid = int(children[0])
-        return median(self._link.ask_timed("ping")[1] for _ in range(_NUM_PINGS)) / 1e6
+        return self._calibrate(draw)
+
+    def _calibrate(self, draw: Draw) -> timing.Overhead:
+        """What requests cost by themselves, before candidate code can make them look dearer."""
+        slots = self._ready_arena.slots
+        costs = {}
+        for length in {1, slots}:
+            walls = []
+            for _ in range(_NUM_CALIBRATIONS):
+                exchange = self._exchange("run", [draw] * length)
+                walls.append(exchange.wall_ns - sum(exchange.reply["ns"]))
+                self._release()
+            costs[length] = median(walls) / 1e6
+        self._cores.clear()
+        return timing.Overhead.through(1, costs[1], slots, costs[slots])
 
     def _build(self, source: str) -> None:
         reference, arena = self._reference, self._ready_arena
@@ -178,8 +208,6 @@ class Judgement:
             init_skeleton=reference.init_skeleton,
             init_specs=[TensorSpec.of(t).to_json() for t in reference.init_tensors],
             init_offsets=arena.place(reference.init_tensors),
-            skeleton=self._skeleton,
-            specs=[spec.to_json() for spec in arena.specs],
         )
 
     @property
@@ -264,7 +292,7 @@ class Judgement:
             notes.append(f"Part of the work is PyTorch's: {', '.join(torch_ops[:10])}.")
         return Audit(custom_kernel=custom, torch_ops=torch_ops, notes=tuple(notes))
 
-    def _time(self, audit: Audit, round_trip_ms: float) -> Measured:
+    def _time(self, audit: Audit, overhead: timing.Overhead) -> Measured:
         kernel_ms: list[float] = []
         reference_ms: list[float] = []
         singles: list[timing.Block] = []
@@ -283,7 +311,7 @@ class Judgement:
                 reference_ms.append(self._reference_call(draws[0]))
             singles.append(block)
             kernel_ms.append(block.native_ms[0])
-        clocks = timing.read_clocks(singles, longer, round_trip_ms)
+        clocks = timing.read_clocks(singles, longer, overhead)
         if not clocks.agree(_CLOCK_SLACK_MS):
             raise Refused(
                 Rejected(
@@ -292,7 +320,17 @@ class Judgement:
                     family="timing_mismatch",
                 )
             )
-        return self._measured(audit, kernel_ms, reference_ms, clocks)
+        self._require_own_cores()
+        # What the child's clock did not see counts all the same: hiding less than is punished gains nothing.
+        believed_ms = [ms + clocks.wall_ms - clocks.native_ms for ms in kernel_ms]
+        return self._measured(audit, believed_ms, reference_ms, clocks)
+
+    def _require_own_cores(self) -> None:
+        """Both models get the same number of cores; more threads than that are no better kernel."""
+        used = median(self._cores)
+        if self._reference.device.type == "cpu" and used > _CORES_TOLERANCE * self._threads:
+            reason = f"it keeps {used:.1f} cores busy where the reference is given {self._threads}"
+            raise Refused(Rejected(reason=reason, family="extra_threads"))
 
     def _measured(
         self, audit: Audit, kernel_ms: list[float], reference_ms: list[float], clocks: timing.Clocks
@@ -303,8 +341,8 @@ class Judgement:
         if kernel < work.impossible_ms:
             raise Refused(
                 Rejected(
-                    reason=f"{kernel:.4g} ms a call is below the physical floor of {work.impossible_ms:.4g} ms "
-                    "for the bytes that the task moves",
+                    reason=f"{kernel:.4g} ms a call is below the floor of {work.impossible_ms:.4g} ms that "
+                    "moving the task's bytes takes",
                     family="implausible",
                 )
             )
@@ -373,7 +411,23 @@ class Judgement:
     def _call(
         self, operation: str, draws: list[Draw], chosen: list[int]
     ) -> tuple[Any, int, list[list[torch.Tensor]]]:
-        """Have the candidate answer `draws` in one block; its answers to the `chosen` ones.
+        """Have the candidate answer `draws` in one block; its answers to the `chosen` ones."""
+        exchange = self._exchange(operation, draws)
+        reply, arena = exchange.reply, self._ready_arena
+        self._require_separate(reply["outputs"], arena.size_bytes)
+        outputs = [self._read(reply["outputs"][index]) for index in chosen]
+        for index in chosen:
+            self._require_unchanged(draws[index], arena.views(exchange.offsets[index]))
+        self._release()
+        return reply, exchange.wall_ns, outputs
+
+    def _release(self) -> None:
+        """Let the candidate run again, and drop its outputs."""
+        self._link.resume()
+        self._link.ask("free")
+
+    def _exchange(self, operation: str, draws: list[Draw]) -> _Exchange:
+        """One request and its answer; the candidate is left paused.
 
         The inputs are written while all of its processes are paused, and the clock runs from before they
         are resumed until it says that it is done; then they are paused again, and only then are the
@@ -382,20 +436,29 @@ class Judgement:
         arena, link = self._ready_arena, self._link
         link.pause()
         offsets = [arena.fill(slot, draw.tensors, self._rng) for slot, draw in enumerate(draws)]
+        before = self._usage()
         started = time.perf_counter_ns()
         link.resume()
-        reply, _ = link.ask_timed(operation, offsets=offsets)
+        reply = link.ask(operation, offsets=offsets)
         wall_ns = time.perf_counter_ns() - started
         link.pause()
+        after = self._usage()
+        cpu_ns = after.cpu_ns - before.cpu_ns
+        self._cores.append(cpu_ns / wall_ns)
         self._verdict.device_s += wall_ns / 1e9
         self._require_plausible_reply(reply, len(draws))
-        self._require_separate(reply["outputs"], arena.size_bytes)
-        outputs = [self._read(reply["outputs"][index]) for index in chosen]
-        for index in chosen:
-            self._require_unchanged(draws[index], arena.views(offsets[index]))
-        link.resume()
-        link.ask("free")
-        return reply, wall_ns, outputs
+        # Other processes of the machine may have kept it waiting. That is believed as far as its own
+        # processor time leaves room for it, and not at all where it has helper processes.
+        displaced_ns = 0
+        if not linux.has_children(self._pid):
+            displaced_ns = min(after.displaced_ns - before.displaced_ns, max(0, wall_ns - cpu_ns))
+        return _Exchange(reply=reply, wall_ns=wall_ns - displaced_ns, offsets=offsets)
+
+    def _usage(self) -> _Usage:
+        return _Usage(
+            cpu_ns=linux.process_cpu_ns(self._pid),
+            displaced_ns=linux.displaced_ns(self._pid) + linux.displaced_ns(),
+        )
 
     def _require_plausible_reply(self, reply: Any, num_calls: int) -> None:
         times, outputs = reply.get("ns"), reply.get("outputs")
@@ -424,7 +487,7 @@ class Judgement:
                 )
             )
         spans.sort()
-        if len(outputs) > 1 and any(one[1] > two[0] for one, two in zip(spans, spans[1:], strict=False)):
+        if len(outputs) > 1 and any(one[1] > two[0] for one, two in pairwise(spans)):
             reason = "two calls return the same memory, so that the later result overwrites the earlier one"
             raise Refused(Rejected(reason=reason, family="reused_output"))
 
@@ -466,7 +529,7 @@ class Judgement:
     def _copy_out(self, address: int, spec: TensorSpec) -> torch.Tensor:
         buffer = torch.empty(spec.size_bytes, dtype=torch.uint8)
         try:
-            read_memory(self._pid, address, buffer.data_ptr(), spec.size_bytes)
+            linux.read_memory(self._pid, address, buffer.data_ptr(), spec.size_bytes)
         except OSError as error:
             raise CandidateForged(f"an output at an address that cannot be read: {error}") from None
         return view(buffer, spec, 0)

@@ -56,9 +56,7 @@ def judge(request: dict[str, Any]) -> dict[str, Any]:
     return _fields(compiled=True, correctness=correct, metadata=metadata, stats=stats)
 
 
-def reference_stats(
-    source: str, precision: str, device: torch.device, timed: int
-) -> dict[str, float]:
+def reference_stats(source: str, precision: str, device: torch.device, timed: int) -> dict[str, float]:
     """The reference's times by the same protocol, in a process that holds no candidate."""
     context: dict[str, Any] = {}
     _execute(source, context)
@@ -103,7 +101,9 @@ def _check(
             got = candidate(*inputs)
             _synchronize(device)
             if expected.shape != got.shape:
-                metadata["correctness_issue"] = f"Output shape mismatch: Expected {expected.shape}, got {got.shape}"
+                metadata["correctness_issue"] = (
+                    f"Output shape mismatch: Expected {expected.shape}, got {got.shape}"
+                )
                 return False
             if not torch.allclose(expected, got, atol=tolerance, rtol=tolerance):
                 difference = (expected - got).abs()
@@ -116,13 +116,13 @@ def _check(
     return passed == len(seeds)
 
 
-def _times(
-    model: Any, context: dict[str, Any], request: dict[str, Any], device: torch.device
-) -> list[float]:
+def _times(model: Any, context: dict[str, Any], request: dict[str, Any], device: torch.device) -> list[float]:
     _set_seed(_SEED)
     inputs = [_cast(value, request["precision"], device) for value in context["get_inputs"]()]
     measure: Callable[..., float] = _event_ms if device.type == "cuda" else _host_ms
-    flush = torch.empty(_FLUSH_BYTES // 8, dtype=torch.int64, device=device) if device.type == "cuda" else None
+    flush = (
+        torch.empty(_FLUSH_BYTES // 8, dtype=torch.int64, device=device) if device.type == "cuda" else None
+    )
     with torch.no_grad():
         for _ in range(_WARM_UPS):
             model(*inputs)
@@ -157,14 +157,14 @@ def _reference(context: dict[str, Any], precision: str, device: torch.device) ->
 
 
 def _execute(source: str, context: dict[str, Any]) -> None:
-    exec(compile(source, "<task>", "exec"), context)  # noqa: S102 - KernelBench's protocol
+    exec(compile(source, "<task>", "exec"), context)
 
 
 def _execute_as_file(source: str, context: dict[str, Any]) -> None:
     path = Path.cwd() / "candidate.py"
     path.write_text(source)
     context["__file__"] = str(path)
-    exec(compile(source, str(path), "exec"), context)  # noqa: S102 - KernelBench's protocol
+    exec(compile(source, str(path), "exec"), context)
 
 
 def _place(model: Any, precision: str, device: torch.device) -> Any:

@@ -5,9 +5,12 @@ Each function raises OSError with the call's errno. Constants are those of the k
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+import time
+from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWIPC = 0x08000000
@@ -29,6 +32,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_PTRACER = 0x59616D61
 _PR_CAPBSET_DROP = 24
 _LAST_CAPABILITY = 40
+_CPUCLOCK_SCHED = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -67,7 +71,7 @@ def setns(fd: int, kind: int) -> None:
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
-    """mount(2); empty strings stand for null pointers."""
+    """Call the kernel; empty strings stand for null pointers."""
     args = [text.encode() or None for text in (source, target, kind)]
     _check(_libc.mount(*args, flags, options.encode() or None), f"mount {target}")
 
@@ -113,6 +117,25 @@ def drop_capabilities() -> None:
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     data = (ctypes.c_uint32 * 6)()
     _check(_libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")
+
+
+def process_cpu_ns(pid: int) -> int:
+    """CPU time that all threads of process `pid` have used so far, by the kernel's count."""
+    return time.clock_gettime_ns((~pid << 3) | _CPUCLOCK_SCHED)
+
+
+def displaced_ns(pid: int | str = "thread-self") -> int:
+    """Time that the main thread of `pid` was ready to run and waited for a core; 0 where it is not counted."""
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+    return 0
+
+
+def has_children(pid: int) -> bool:
+    """Whether any thread of `pid` has a child process."""
+    with contextlib.suppress(OSError):
+        return any(path.read_bytes() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return True
 
 
 def read_memory(pid: int, address: int, target: int, size_bytes: int) -> None:

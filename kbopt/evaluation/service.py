@@ -124,9 +124,10 @@ class Service:
 
     def _build_in_child(self, request: EvalRequest) -> tuple[Outcome, str] | None:
         config = self._sandbox(build=str(self._builder.folder(request.source)), build_writable=True)
-        with self._builder.building(request.source, config.uid) as build, closing(
-            Child(self._zygote, "build", config)
-        ) as child:
+        with (
+            self._builder.building(request.source, config.uid) as build,
+            closing(Child(self._zygote, "build", config)) as child,
+        ):
             channel = Channel(child.data)
             limit_s = request.protocol.compile_timeout_s
             try:
@@ -219,7 +220,11 @@ class Service:
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
         return SandboxConfig(
             limits=Limits(memory_bytes=memory_bytes, address_space=not self.device.is_cuda),
-            environ={**self._environ, "TORCH_EXTENSIONS_DIR": build},
+            environ={
+                **self._environ,
+                "TORCH_EXTENSIONS_DIR": build,
+                "OMP_NUM_THREADS": str(_num_threads()),
+            },
             scratch_fallback=str(self._state_dir / "scratch" / f"{self.boot}-{serial}"),
             serial=os.getpid() + serial,
             build=build,
@@ -327,7 +332,9 @@ class _Referee:
             raise UserError(late) from None
         except ChannelClosed:
             self.close()
-            raise InfraError("the process that holds the reference ended; the service's log says why") from None
+            raise InfraError(
+                "the process that holds the reference ended; the service's log says why"
+            ) from None
         if "task_error" in answer:
             self.close()
             raise UserError(str(answer["task_error"]))
@@ -343,16 +350,25 @@ def find_device(wanted: str, zygote: ZygoteHandle) -> Device:
         if seen["cuda"]:
             index = int(wanted.partition(":")[2] or 0)
             if index >= len(seen["cuda"]):
-                raise UserError(f"there is no device {wanted}; this machine has {len(seen['cuda'])} CUDA devices")
+                raise UserError(
+                    f"there is no device {wanted}; this machine has {len(seen['cuda'])} CUDA devices"
+                )
             name = seen["cuda"][index]
             return Device(torch=f"cuda:{index}", name=name, hardware=name)
         if wanted != "auto":
-            raise UserError(f"device {wanted!r} was asked for, and torch finds no CUDA device; use --device cpu")
+            raise UserError(
+                f"device {wanted!r} was asked for, and torch finds no CUDA device; use --device cpu"
+            )
     return Device(torch="cpu", name=f"{_cpu_name()}, {_num_threads()} threads", hardware="cpu")
 
 
 def _num_threads() -> int:
-    return len(os.sched_getaffinity(0))
+    """Threads of either model: one core stays free for all that is not being timed.
+
+    With a thread on every core, a parallel region waits for whichever thread the rest of the system has
+    displaced: on 2 busy cores that made a 1 ms call take 50 ms.
+    """
+    return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def _cpu_name() -> str:

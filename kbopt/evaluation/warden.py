@@ -16,16 +16,19 @@ import os
 import select
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from kbopt.evaluation import linux, sandbox
 from kbopt.evaluation.sandbox import Isolation, SandboxConfig
+from kbopt.evaluation.wire import ChannelClosed
 
 STOP = b"S"
 CONTINUE = b"C"
 _WATCH_INTERVAL_S = 0.1
+_BROKEN = 70
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -116,8 +119,12 @@ def _run_child(
     os.chdir(scratch)
     try:
         body()
+    except ChannelClosed:
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - the log is the only place where this can still be said
+        traceback.print_exc()
     finally:
-        os._exit(70)
+        os._exit(_BROKEN)
 
 
 def _watch(child: int, control_fd: int, memory_bytes: int, isolation: Isolation) -> dict[str, object]:
@@ -156,7 +163,7 @@ def _reap(child: int) -> dict[str, object] | None:
 
 def _others(isolation: Isolation) -> list[int]:
     if isolation.processes and isolation.mounts:
-        return [int(name) for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+        return [int(path.name) for path in Path("/proc").glob("[0-9]*") if path.name != "1"]
     return _descendants(os.getpid())
 
 

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -187,19 +188,20 @@ def _survives(isolation: Isolation, scratch: str) -> bool:
     for end in (control, control_theirs, data, data_theirs):
         end.close()
     with contextlib.suppress(OSError):
-        os.rmdir(config.scratch_fallback)
+        Path(config.scratch_fallback).rmdir()
     return '"exit": 0' in report
 
 
 def _import_lazily() -> None:
-    import xmlrpc.client  # noqa: F401, PLC0415 - any module that torch has not imported
+    import xmlrpc.client  # noqa: F401 - any module that torch has not imported
 
-    import torch.utils.cpp_extension  # noqa: F401, PLC0415
+    import torch.utils.cpp_extension  # noqa: F401
 
     os._exit(0)
 
 
 def main() -> None:
+    """Arguments: the descriptor of the supervisor's socket, and a folder for scratch files."""
     linux.die_with_parent()
     linux.hide_memory()
     fd, scratch = int(sys.argv[1]), sys.argv[2]
