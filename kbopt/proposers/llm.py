@@ -214,7 +214,7 @@ class LiteLLMService:
         litellm = await asyncio.to_thread(load_litellm)
         started = time.monotonic()
         options = {} if self._temperature is None else {"temperature": self._temperature}
-        with _typed_failures(litellm):
+        with _typed_failures(litellm, self._timeout_s):
             # LiteLLM's own limit is per read: a server that trickles would keep it waiting.
             async with asyncio.timeout(self._timeout_s):
                 response = await litellm.acompletion(
@@ -254,7 +254,7 @@ def embed_texts(
 
     async def embedded() -> list[list[float]]:
         try:
-            with _typed_failures(litellm):
+            with _typed_failures(litellm, timeout_s):
                 async with asyncio.timeout(timeout_s):
                     response = await litellm.aembedding(
                         model=model,
@@ -308,12 +308,12 @@ def _usd(litellm: Any, model: str, response: Any) -> float | None:
 
 
 @contextlib.contextmanager
-def _typed_failures(litellm: Any) -> Iterator[None]:
+def _typed_failures(litellm: Any, timeout_s: float) -> Iterator[None]:
     """Turns what LiteLLM raises into `RequestFailed`, `ModelUnusable` or `Unanswerable`."""
     try:
         yield
     except TimeoutError:
-        raise RequestFailed("no answer within the time limit") from None
+        raise RequestFailed(f"no answer within {timeout_s:g} s") from None
     except tuple(litellm.exceptions.LITELLM_EXCEPTION_TYPES) as error:
         raise _classified(error) from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:
