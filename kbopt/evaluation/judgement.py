@@ -86,6 +86,7 @@ class _Exchange:
 
     reply: Any
     wall_ns: int
+    displaced_ns: int
     offsets: list[list[int]]
 
 
@@ -192,7 +193,7 @@ class Judgement:
             walls = []
             for _ in range(_NUM_CALIBRATIONS):
                 exchange = self._exchange("run", [draw] * length)
-                walls.append(exchange.wall_ns - sum(exchange.reply["ns"]))
+                walls.append(exchange.wall_ns - exchange.displaced_ns - sum(exchange.reply["ns"]))
                 self._release()
             costs[length] = median(walls) / 1e6
         self._cores.clear()
@@ -226,11 +227,11 @@ class Judgement:
         """One call, compared with float64. The reply, for what else it says."""
         exact = self._reference.run_exact(draw)
         own = self._own_answer(draw)
-        reply, _, outputs = self._call(operation, [draw], [0])
+        exchange, outputs = self._call(operation, [draw], [0])
         self._require_right(outputs[0], exact, own)
         candidate = compare.measure_error(outputs[0], exact.tensors)
         self._require_precision(candidate, compare.measure_error(own.tensors, exact.tensors))
-        return reply
+        return exchange.reply
 
     def _own_answer(self, draw: Draw) -> Output:
         """What the reference itself gives, on a copy of the inputs so that it cannot change them."""
@@ -271,7 +272,7 @@ class Judgement:
             own = self._own_answer(probe)
             if not all(bool(torch.isfinite(t).all()) for t in own.tensors if t.is_floating_point()):
                 continue
-            _, _, outputs = self._call("run", [probe], [0])
+            _, outputs = self._call("run", [probe], [0])
             candidate = compare.measure_error(outputs[0], exact.tensors)
             self._require_precision(candidate, compare.measure_error(own.tensors, exact.tensors))
 
@@ -293,7 +294,6 @@ class Judgement:
         return Audit(custom_kernel=custom, torch_ops=torch_ops, notes=tuple(notes))
 
     def _time(self, audit: Audit, overhead: timing.Overhead) -> Measured:
-        kernel_ms: list[float] = []
         reference_ms: list[float] = []
         singles: list[timing.Block] = []
         longer: list[timing.Block] = []
@@ -310,7 +310,6 @@ class Judgement:
             if not reference_first:
                 reference_ms.append(self._reference_call(draws[0]))
             singles.append(block)
-            kernel_ms.append(block.native_ms[0])
         clocks = timing.read_clocks(singles, longer, overhead)
         if not clocks.agree(_CLOCK_SLACK_MS):
             raise Refused(
@@ -322,7 +321,8 @@ class Judgement:
             )
         self._require_own_cores()
         # What the child's clock did not see counts all the same: hiding less than is punished gains nothing.
-        believed_ms = [ms + clocks.wall_ms - clocks.native_ms for ms in kernel_ms]
+        hidden_ms = clocks.wall_ms - clocks.native_ms
+        believed_ms = [block.single_ms(overhead) + hidden_ms for block in singles]
         return self._measured(audit, believed_ms, reference_ms, clocks)
 
     def _require_own_cores(self) -> None:
@@ -392,25 +392,30 @@ class Judgement:
         arguments = draw.arguments(tuple(t.clone() for t in draw.tensors))
         model = self._reference.model
         with torch.no_grad():
+            displaced_ns = linux.displaced_ns()
             started = time.perf_counter_ns()
             output = model(*arguments)
             elapsed_ns = time.perf_counter_ns() - started
+            displaced_ns = linux.displaced_ns() - displaced_ns
         del output
         self._verdict.device_s += elapsed_ns / 1e9
-        return elapsed_ns / 1e6
+        return (elapsed_ns - min(displaced_ns, elapsed_ns // 2)) / 1e6
 
     def _candidate_block(self, draws: list[Draw], *, check: bool) -> timing.Block:
         chosen = [self._rng.randrange(len(draws))] if check else []
-        reply, wall_ns, outputs = self._call("run", draws, chosen)
+        exchange, outputs = self._call("run", draws, chosen)
         for index, got in zip(chosen, outputs, strict=True):
             own = self._own_answer(draws[index])
             self._require_right(got, own, own)
-        native = tuple(ns / 1e6 for ns in reply["ns"])
-        return timing.Block(native_ms=native, wall_ms=wall_ns / 1e6)
+        return timing.Block(
+            native_ms=tuple(ns / 1e6 for ns in exchange.reply["ns"]),
+            wall_ms=exchange.wall_ns / 1e6,
+            displaced_ms=exchange.displaced_ns / 1e6,
+        )
 
     def _call(
         self, operation: str, draws: list[Draw], chosen: list[int]
-    ) -> tuple[Any, int, list[list[torch.Tensor]]]:
+    ) -> tuple[_Exchange, list[list[torch.Tensor]]]:
         """Have the candidate answer `draws` in one block; its answers to the `chosen` ones."""
         exchange = self._exchange(operation, draws)
         reply, arena = exchange.reply, self._ready_arena
@@ -419,7 +424,7 @@ class Judgement:
         for index in chosen:
             self._require_unchanged(draws[index], arena.views(exchange.offsets[index]))
         self._release()
-        return reply, exchange.wall_ns, outputs
+        return exchange, outputs
 
     def _release(self) -> None:
         """Let the candidate run again, and drop its outputs."""
@@ -452,7 +457,7 @@ class Judgement:
         displaced_ns = 0
         if not linux.has_children(self._pid):
             displaced_ns = min(after.displaced_ns - before.displaced_ns, max(0, wall_ns - cpu_ns))
-        return _Exchange(reply=reply, wall_ns=wall_ns - displaced_ns, offsets=offsets)
+        return _Exchange(reply=reply, wall_ns=wall_ns, displaced_ns=displaced_ns, offsets=offsets)
 
     def _usage(self) -> _Usage:
         return _Usage(

@@ -125,7 +125,7 @@ def process_cpu_ns(pid: int) -> int:
 
 
 def displaced_ns(pid: int | str = "thread-self") -> int:
-    """Time that the main thread of `pid` was ready to run and waited for a core; 0 where it is not counted."""
+    """Time that the main thread of `pid` waited for a core, ready to run; 0 where that is not counted."""
     with contextlib.suppress(OSError, IndexError):
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
     return 0

@@ -18,10 +18,25 @@ _AGREEMENT = 1.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """`native_ms` of each of the block's calls, and the referee's `wall_ms` for all of them together."""
+    """`native_ms` of each of the block's calls, and the referee's `wall_ms` for all of them together.
+
+    `displaced_ms` of the wall time went to other processes of the machine; see `Judgement._exchange`.
+    """
 
     native_ms: tuple[float, ...]
     wall_ms: float
+    displaced_ms: float = 0.0
+
+    def hidden_ms(self, overhead: Overhead) -> float:
+        """Time per call that the referee's clock saw and the child's did not; about 0 if all is well."""
+        calls = len(self.native_ms)
+        return (self.wall_ms - self.displaced_ms - overhead.of(calls) - sum(self.native_ms)) / calls
+
+    def single_ms(self, overhead: Overhead) -> float:
+        """A block of one call without what displaced it: the child's figure on a quiet machine."""
+        (native_ms,) = self.native_ms
+        undisturbed_ms = self.wall_ms - self.displaced_ms - overhead.of(1)
+        return min(native_ms, max(native_ms - self.displaced_ms, undisturbed_ms))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +79,7 @@ class Clocks:
 def read_clocks(singles: Sequence[Block], longer: Sequence[Block], overhead: Overhead) -> Clocks:
     """What the two clocks say of the blocks; see `_hidden_ms` on a machine that is busy."""
     return Clocks(
-        native_ms=median(block.native_ms[0] for block in singles),
+        native_ms=median(block.single_ms(overhead) for block in singles),
         hidden_single_ms=_hidden_ms(singles, overhead),
         hidden_longer_ms=_hidden_ms(longer, overhead) if longer else 0.0,
     )
@@ -79,9 +94,7 @@ def _hidden_ms(blocks: Sequence[Block], overhead: Overhead) -> float:
     """
     by_speed = sorted(blocks, key=lambda block: sum(block.native_ms) / len(block.native_ms))
     faster_half = by_speed[: (len(by_speed) + 1) // 2]
-    hidden = sorted(
-        (b.wall_ms - overhead.of(len(b.native_ms)) - sum(b.native_ms)) / len(b.native_ms) for b in faster_half
-    )
+    hidden = sorted(block.hidden_ms(overhead) for block in faster_half)
     return hidden[len(hidden) // 4]
 
 
