@@ -19,8 +19,13 @@ _LEVEL1 = {
     16: "matmul/tn",
     17: "matmul/nt",
     18: "matmul/tt",
+    19: "elementwise/relu",
+    21: "elementwise/sigmoid",
     23: "softmax",
     25: "elementwise/swish",
+    28: "elementwise/hard_sigmoid",
+    30: "elementwise/softsign",
+    32: "elementwise/hard_tanh",
     88: "elementwise/new_gelu",
     95: "cross_entropy",
 }

@@ -21,7 +21,7 @@ C_SOURCE = r"""
 #define SCHEDULE static  // tune: static, dynamic, guided
 #define SUMS 16  // tune: 8, 16, 32, 64
 
-// Sums are kept in SUMS places side by side, in registers: they are independent, and more accurate.
+// Sums are kept in SUMS places side by side, in registers: independent, and more accurate.
 #define EACH(i) for (int i = 0; i < SUMS; i++)
 
 static inline float sum_of_squares(const float *x, int64_t n, float mean) {

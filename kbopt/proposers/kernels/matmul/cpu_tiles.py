@@ -87,7 +87,8 @@ static void multiply_rows(const float *a, int64_t a_row, int64_t a_k, const floa
 }
 
 void matmul(const float *a, int64_t a_batch, int64_t a_row, int64_t a_k, const float *b, int64_t b_batch,
-            int64_t b_k, int64_t b_column, float *c, int64_t batches, int64_t m, int64_t n, int64_t depth, int threads) {
+            int64_t b_k, int64_t b_column, float *c, int64_t batches, int64_t m, int64_t n, int64_t depth,
+            int threads) {
     int64_t blocks = (m + BLOCK_ROWS - 1) / BLOCK_ROWS;
     #pragma omp parallel num_threads(threads)
     {

@@ -21,11 +21,11 @@ C_SOURCE = r"""
 #define SCHEDULE static  // tune: static, dynamic, guided
 #define SUMS 16  // tune: 8, 16, 32, 64
 
-// Sums are kept in SUMS places side by side, in registers: they are independent, and more accurate.
+// Sums are kept in SUMS places side by side, in registers: independent, and more accurate.
 #define EACH(i) for (int i = 0; i < SUMS; i++)
 
-void rmsnorm(const float *restrict x, const float *restrict weight, float *restrict y, int64_t rows, int64_t n,
-             float eps, int threads) {
+void rmsnorm(const float *restrict x, const float *restrict weight, float *restrict y, int64_t rows,
+             int64_t n, float eps, int threads) {
     #pragma omp parallel for schedule(SCHEDULE) num_threads(threads)
     for (int64_t row = 0; row < rows; row++) {
         const float *in = x + row * n;

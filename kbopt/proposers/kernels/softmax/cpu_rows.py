@@ -44,7 +44,7 @@ static inline float exp_(float x) {
 }
 // end: vector math
 
-// Sums and maxima are kept in SUMS places side by side, in registers: they are independent, and more accurate.
+// Sums and maxima are kept in SUMS places side by side, in registers: independent, and more accurate.
 #define EACH(i) for (int i = 0; i < SUMS; i++)
 
 static inline float max_of(const float *x, int64_t n) {
