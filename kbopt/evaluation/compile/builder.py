@@ -125,7 +125,7 @@ def compile_commands(
         path.write_text(_translation_unit(extension, unit, tier, binds=binds))
         compile_one = _nvcc_command if unit.is_cuda else _cxx_command
         commands.append(
-            compile_one(extension, unit, directory, toolchain, tier) + ["-c", str(path), "-o", f"{path}.o"]
+            [*compile_one(extension, unit, directory, toolchain, tier), "-c", str(path), "-o", f"{path}.o"]
         )
     return commands
 
@@ -202,7 +202,7 @@ def _nvcc_command(
 
 
 def _arch_flags(cuda_cflags: Sequence[str]) -> list[str]:
-    """torch's own choice, from TORCH_CUDA_ARCH_LIST and from what the candidate asks for itself."""
+    """Torch's own choice, from TORCH_CUDA_ARCH_LIST and from what the candidate asks for itself."""
     from torch.utils.cpp_extension import _get_cuda_arch_flags
 
     return list(_get_cuda_arch_flags(list(cuda_cflags)))

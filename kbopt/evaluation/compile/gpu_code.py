@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-
 # `build`: compile and keep, without a device. `use`: take what is there.
 Mode = Literal["build", "use"]
 
@@ -103,7 +102,7 @@ def _stand_in(value: Any) -> Any:
         @staticmethod
         def data_ptr() -> int:
             # torch's allocator aligns to 512 bytes; only an offset into the storage disturbs that.
-            return int(value.storage_offset()) * value.element_size() % 16
+            return int(value.storage_offset() * value.element_size()) % 16
 
     return Aligned(value.dtype, list(value.shape))
 
@@ -121,7 +120,7 @@ def _absent_device(arch: str) -> Any:
         def get_current_device(self) -> int:
             return 0
 
-        def get_current_stream(self, device: int) -> int:  # noqa: ARG002 - the driver's interface
+        def get_current_stream(self, device: int) -> int:
             return 0
 
         def get_current_target(self) -> Any:
@@ -155,7 +154,11 @@ def _remember_nvrtc(home: Path, mode: Mode, arch: str) -> None:
     home.mkdir(parents=True, exist_ok=True)
 
     def compile_once(
-        kernel_source: str, kernel_name: str, compute_capability: str | None = None, *options: Any, **named: Any
+        kernel_source: str,
+        kernel_name: str,
+        compute_capability: str | None = None,
+        *options: Any,
+        **named: Any,
     ) -> tuple[bytes, str]:
         capability = compute_capability or arch.replace(".", "")
         asked = json.dumps([kernel_source, kernel_name, capability, options, named], sort_keys=True)

@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import secrets
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,6 @@ from kbopt.evaluation.compile import builder, gpu_code
 from kbopt.evaluation.compile.builder import Extension, Unit
 from kbopt.evaluation.compile.gpu_code import Mode
 from kbopt.evaluation.compile.toolchain import Toolchain
-
 
 
 class NotBuilt(RuntimeError):
@@ -70,18 +70,30 @@ def install(setup: Setup) -> None:
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", f"{setup.toolchain.arch}+PTX")
     if setup.bridge:
         ctypes.CDLL(setup.bridge)
-    loader = Loader(setup, original_inline=cpp_extension.load_inline, original_load=cpp_extension.load)
+    loader = Loader(
+        Builds(setup).obtain,
+        original_inline=cpp_extension.load_inline,
+        original_load=cpp_extension.load,
+    )
     cpp_extension.load_inline = loader.load_inline
     cpp_extension.load = loader.load
 
 
 class Loader:
-    """Builds or finds extensions in one directory; its methods have torch's signatures."""
+    """Functions with torch's signatures; `obtain` gets what was asked for and returns the module.
+
+    `build_directory`, `keep_intermediates` and `use_pch` are accepted and mean nothing here: the build
+    lives in the candidate's directory, objects are never kept, and lean headers replace precompiled ones.
+    """
 
     def __init__(
-        self, setup: Setup, *, original_inline: Callable[..., Any], original_load: Callable[..., Any]
+        self,
+        obtain: Callable[[Extension], Any],
+        *,
+        original_inline: Callable[..., Any],
+        original_load: Callable[..., Any],
     ) -> None:
-        self._setup = setup
+        self._obtain = obtain
         self._original_inline = original_inline
         self._original_load = original_load
 
@@ -96,13 +108,13 @@ class Loader:
         extra_cuda_cflags: Sequence[str] | None = None,
         extra_ldflags: Sequence[str] | None = None,
         extra_include_paths: Sequence[str] | None = None,
-        build_directory: str | None = None,  # noqa: ARG002 - the build lives in the candidate's directory
+        build_directory: str | None = None,
         verbose: bool = False,
         with_cuda: bool | None = None,
         is_python_module: bool = True,
         with_pytorch_error_handling: bool = True,
-        keep_intermediates: bool = True,  # noqa: ARG002 - objects are never kept
-        use_pch: bool = False,  # noqa: ARG002 - lean headers replace it
+        keep_intermediates: bool = True,
+        use_pch: bool = False,
         no_implicit_headers: bool = False,
         **unknown: Any,
     ) -> Any:
@@ -135,7 +147,7 @@ class Loader:
             cflags=_flags(extra_cflags),
             cuda_cflags=_flags(extra_cuda_cflags),
             ldflags=_flags(extra_ldflags),
-            include_paths=_flags(extra_include_paths),
+            include_paths=tuple(extra_include_paths or ()),
             with_cuda=bool(cuda_sources) if with_cuda is None else with_cuda,
             is_python_module=is_python_module,
             with_torch_errors=with_pytorch_error_handling,
@@ -151,12 +163,12 @@ class Loader:
         *positional: Any,
         extra_ldflags: Sequence[str] | None = None,
         extra_include_paths: Sequence[str] | None = None,
-        build_directory: str | None = None,  # noqa: ARG002 - the build lives in the candidate's directory
+        build_directory: str | None = None,
         verbose: bool = False,
         with_cuda: bool | None = None,
         is_python_module: bool = True,
         is_standalone: bool = False,
-        keep_intermediates: bool = True,  # noqa: ARG002 - objects are never kept
+        keep_intermediates: bool = True,
         **unknown: Any,
     ) -> Any:
         """As `torch.utils.cpp_extension.load`."""
@@ -193,19 +205,30 @@ class Loader:
             cflags=_flags(extra_cflags),
             cuda_cflags=_flags(extra_cuda_cflags),
             ldflags=_flags(extra_ldflags),
-            include_paths=_flags(extra_include_paths),
+            include_paths=tuple(extra_include_paths or ()),
             with_cuda=any(unit.is_cuda for unit in units) if with_cuda is None else with_cuda,
             is_python_module=is_python_module,
         )
         return self._obtain(extension)
 
-    def _obtain(self, extension: Extension) -> Any:
+
+class Builds:
+    """The extensions in one candidate's directory."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+
+    def obtain(self, extension: Extension) -> Any:
+        """The loaded extension; built first in mode `build`.
+
+        Raises RuntimeError with the compiler's words, as torch does, and `NotBuilt` in mode `use`.
+        """
         home = Path(self._setup.directory) / _key(extension)
         if not (home / "build.json").is_file():
             if self._setup.mode == "use":
                 raise NotBuilt(
-                    f"the extension {extension.name!r} was not built before the measurement. Call load_inline "
-                    "when the module is imported, with a source that is the same each time"
+                    f"the extension {extension.name!r} was not built before the measurement. Call "
+                    "load_inline when the module is imported, with a source that is the same each time"
                 )
             self._build(extension, home)
         record = json.loads((home / "build.json").read_text())
@@ -282,7 +305,8 @@ def _texts(sources: str | Sequence[str]) -> list[str]:
 
 
 def _flags(flags: Sequence[str] | None) -> tuple[str, ...]:
-    return tuple(flag.strip() for flag in flags or ())
+    # Split as the shell does that torch's build runs through: "-O3 -lineinfo" is two flags, "" is none.
+    return tuple(word for flag in flags or () for word in shlex.split(flag))
 
 
 def _functions(functions: Any) -> Mapping[str, str] | None:

@@ -15,7 +15,7 @@ _STANDARD_HEADERS = {
     "iostream": "cout cerr clog endl ostream istream",
     "sstream": "stringstream ostringstream istringstream",
     "iomanip": "setw setprecision fixed",
-    "algorithm": "min max sort clamp copy copy_n fill fill_n swap reverse find transform min_element max_element",
+    "algorithm": "min max clamp sort copy copy_n fill fill_n swap reverse find transform min_element",
     "array": "array",
     "map": "map",
     "unordered_map": "unordered_map",
@@ -48,9 +48,10 @@ _FULL_ONLY = re.compile(
     re.MULTILINE,
 )
 _FUNCTION = re.compile(r"\b(?:torch|at)::([a-z_]\w*)\s*\(")
-_ERROR = re.compile(r"\b(?:fatal )?error\b.*", re.IGNORECASE)
+# An error and the source line that the compiler quotes after it.
+_ERROR = re.compile(r"\berror\b.*(?:\n.*){0,2}", re.IGNORECASE)
 _TORCH_WORDS = re.compile(
-    r"torch|\bat::|c10|Tensor|\bTORCH_|\bAT_|\bC10_|CUDAStream|kbopt|No such file|pybind|scalar_t"
+    r"torch|\bat::|c10|Tensor|\bTORCH_|\bAT_|\bC10_|CUDAStream|kbopt|No such file|pybind|scalar_t|ATen"
 )
 
 

@@ -64,7 +64,11 @@ class Toolchain:
     def cuda_home(self) -> Path:
         if not self.nvcc:
             raise InfraError("no nvcc was found; put it on PATH or set CUDA_HOME to build CUDA candidates")
-        return Path(self.nvcc).resolve().parent.parent
+        # Debian and some images put a script named nvcc on PATH, away from the headers.
+        for home in (Path(self.nvcc).resolve().parent.parent, Path("/usr/local/cuda")):
+            if (home / "include" / "cuda_runtime.h").is_file():
+                return home
+        raise InfraError(f"no CUDA headers next to {self.nvcc}; set CUDA_HOME to the toolkit's directory")
 
     @property
     def cuda_libraries(self) -> Path:

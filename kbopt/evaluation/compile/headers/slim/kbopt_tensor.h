@@ -185,7 +185,7 @@ struct TensorOptions {
   KbOptions kb_;
 };
 
-namespace detail {
+namespace kbopt_detail {
 inline void append(std::string& out, const std::string& v) { out += v; }
 inline void append(std::string& out, const char* v) { out += v; }
 inline void append(std::string& out, char v) { out += v; }
@@ -214,16 +214,16 @@ inline void append(std::string& out, IntArrayRef v) {
   }
   out += ']';
 }
-} // namespace detail
+} // namespace kbopt_detail
 
 template <class... Args>
 std::string str(const Args&... args) {
   std::string text;
-  (detail::append(text, args), ...);
+  (kbopt_detail::append(text, args), ...);
   return text;
 }
 
-namespace detail {
+namespace kbopt_detail {
 template <class... Args>
 [[noreturn]] void check_failed(const char* kind, const char* function, const char* file, uint32_t line,
                                const char* condition, const Args&... args) {
@@ -233,7 +233,7 @@ template <class... Args>
     kb_check_failed(kind, function, file, line, condition, str(args...).c_str());
   }
 }
-} // namespace detail
+} // namespace kbopt_detail
 } // namespace kbopt_slim
 } // namespace c10
 
@@ -249,7 +249,7 @@ using c10::BFloat16, c10::Half;
 #endif
 
 class Tensor;
-namespace detail {
+namespace kbopt_detail {
 inline KbValue value(const Tensor&);
 inline KbValue value(int64_t v) { KbValue r{KbValue::Int}; r.integer = v; return r; }
 inline KbValue value(bool v) { KbValue r{KbValue::Bool}; r.integer = v; return r; }
@@ -267,7 +267,7 @@ inline KbValue value(IntArrayRef v) {
   r.length = v.size();
   return r;
 }
-} // namespace detail
+} // namespace kbopt_detail
 
 class Tensor {
  public:
@@ -346,8 +346,8 @@ class Tensor {
     const KbValue arguments[] = {__VA_ARGS__};                                \
     return adopt(kb_call(operator_, arguments, sizeof arguments / sizeof arguments[0])); \
   }
-#define V(x) detail::value(x)
-#define SELF detail::value(*this)
+#define V(x) kbopt_detail::value(x)
+#define SELF kbopt_detail::value(*this)
   KBOPT_METHOD(clone(), "clone", "", SELF, V(std::nullopt))
   KBOPT_METHOD(detach(), "detach", "", SELF)
   KBOPT_METHOD(view(IntArrayRef shape), "view", "", SELF, V(shape))
@@ -384,13 +384,13 @@ class Tensor {
   KbTensorRef ref_ = nullptr;
 };
 
-namespace detail {
+namespace kbopt_detail {
 inline KbValue value(const Tensor& v) {
   KbValue r{KbValue::Tensor};
   r.tensor = v.kb();
   return r;
 }
-} // namespace detail
+} // namespace kbopt_detail
 
 #define KBOPT_FUNCTION(declaration, op, overload, ...)                        \
   inline Tensor declaration {                                                 \
@@ -447,7 +447,7 @@ inline at::TensorOptions device(at::Device d) { return at::TensorOptions(d); }
 
 #define KBOPT_CHECK(kind, cond, ...)                                                              \
   if (__builtin_expect(!(cond), 0)) {                                                             \
-    ::c10::detail::check_failed(kind, __func__, __FILE__, static_cast<uint32_t>(__LINE__), #cond, \
+    ::c10::kbopt_detail::check_failed(kind, __func__, __FILE__, static_cast<uint32_t>(__LINE__), #cond, \
                                 ##__VA_ARGS__);                                                   \
   }
 #define TORCH_CHECK(cond, ...) KBOPT_CHECK("", cond, ##__VA_ARGS__)
@@ -459,7 +459,7 @@ inline at::TensorOptions device(at::Device d) { return at::TensorOptions(d); }
 
 #define AT_DISPATCH_CASE(enum_type, ...)                                       \
   case enum_type: {                                                            \
-    using scalar_t [[maybe_unused]] = ::c10::detail::CppType<enum_type>;       \
+    using scalar_t [[maybe_unused]] = ::c10::kbopt_detail::CppType<enum_type>;       \
     return __VA_ARGS__();                                                      \
   }
 #define AT_DISPATCH_SWITCH(TYPE, NAME, ...)                                                             \
@@ -490,7 +490,7 @@ inline at::TensorOptions device(at::Device d) { return at::TensorOptions(d); }
 
 namespace c10 {
 inline namespace kbopt_slim {
-namespace detail {
+namespace kbopt_detail {
 template <ScalarType> struct CppTypeOf;
 template <> struct CppTypeOf<ScalarType::Float> { using type = float; };
 template <> struct CppTypeOf<ScalarType::Double> { using type = double; };
@@ -499,7 +499,7 @@ template <> struct CppTypeOf<ScalarType::Half> { using type = c10::Half; };
 template <> struct CppTypeOf<ScalarType::BFloat16> { using type = c10::BFloat16; };
 #endif
 template <ScalarType t> using CppType = typename CppTypeOf<t>::type;
-} // namespace detail
+} // namespace kbopt_detail
 } // namespace kbopt_slim
 } // namespace c10
 
