@@ -51,11 +51,12 @@ class ModalContainer:
         """Start the service. A failure is kept for the next answers, because Modal would not pass it on."""
         try:
             info = await self._service.open()
-        except (InfraError, UserError) as error:
-            self._failure, self._boot = (
-                f"the evaluation service did not start: {error}",
-                uuid.uuid4().hex[:12],
-            )
+        except UserError as error:  # asked for a GPU and found none: the machine's fault, not the user's
+            self._failure = f"it has no usable GPU: {error}"
+        except InfraError as error:
+            self._failure = str(error)
+        if self._failure:
+            self._boot = uuid.uuid4().hex[:12]
             return
         self._device, self._boot = info.device, info.boot
         self._opened = self._last_used = time.monotonic()

@@ -11,10 +11,11 @@ import pytest
 
 from kbopt.backends.modal_client import ModalBackend, container_status, stop
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import Crashed, Measured, TimedOut, WrongAnswer
+from kbopt.core.types import Crashed, Measured, Rejected, TimedOut, WrongAnswer
 from tests.support.quick_task import HANGS, KILLS_ITS_GROUP, PROTOCOL, good, request, wrong
 
 SHORT = dataclasses.replace(PROTOCOL, timeout_s=2.0)
+LONG = dataclasses.replace(PROTOCOL, timeout_s=60.0)
 
 DRIVER = """
 import asyncio, json
@@ -54,11 +55,13 @@ async def test_a_gpu_that_becomes_free_in_time_serves_many_concurrent_batches_in
     assert plane.counters()["cold_starts"] == before["cold_starts"] + 1
 
 
-async def test_a_good_kernel_is_measured_by_the_same_evaluator_as_locally(opened):
+async def test_a_good_kernel_is_found_correct_by_the_same_evaluator_as_locally(opened):
     async with opened() as backend:
-        (result,) = await backend.evaluate([request(good("measured in the container"))])
-    assert isinstance(result.outcome, Measured)
-    assert len(result.outcome.kernel_ms) == 10
+        (result,) = await backend.evaluate([request(good("correct in the container"))])
+    # Whether its time can be believed depends on how busy this machine is.
+    assert isinstance(result.outcome, Measured | Rejected)
+    assert result.kernelbench is not None
+    assert result.kernelbench.correctness
 
 
 async def test_another_driver_finds_the_warm_container_and_counts_no_cold_start(plane, opened, driver):
@@ -127,7 +130,7 @@ async def test_a_service_that_does_not_start_is_explained_and_never_scored(plane
     stop("A100")
     plane.set(container_env={"KBOPT_MODAL_DEVICE": "cuda"})
     backend = ModalBackend("A100", poll_s=0.1, start_timeout_s=60.0)
-    with pytest.raises(InfraError, match="on A100: .*cuda"):
+    with pytest.raises(InfraError, match="on A100: it has no usable GPU"):
         await backend.open()
     assert (await backend.status()).state == "failed"
     plane.set(container_env={"KBOPT_MODAL_DEVICE": "cpu"})
@@ -146,7 +149,7 @@ async def test_a_container_that_dies_at_its_start_is_given_up_after_the_start_ti
 
 async def test_an_app_that_somebody_stopped_fails_its_batch_and_is_deployed_again(plane, opened):
     async with opened(warm_minutes=5) as backend:
-        batch = asyncio.create_task(backend.evaluate([request(HANGS, protocol=SHORT)]))
+        batch = asyncio.create_task(backend.evaluate([request(HANGS, protocol=LONG)]))
         await asyncio.sleep(0.5)
         await asyncio.to_thread(stop, warm_minutes=5)
         with pytest.raises(InfraError, match="App was stopped"):

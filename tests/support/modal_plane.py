@@ -60,7 +60,7 @@ class ModalPlane:
         return self._ask(do="counters")
 
     def kill_containers(self, gpu: str) -> int:
-        """SIGKILL the containers with this GPU, as a lost machine would; the result is how many there were."""
+        """SIGKILL the containers with this GPU, as a lost machine would; returns how many there were."""
         return self._ask(do="kill_containers", gpu=gpu)["killed"]
 
     def mounted_files(self) -> list[str]:

@@ -241,7 +241,7 @@ class Pool:
         self._finish(entry, result, api_pb2.DATA_FORMAT_UNSPECIFIED)
 
     def kill_containers(self, gpu: str) -> int:
-        """SIGKILL the containers with this GPU, each with all of its process group, as a lost machine does."""
+        """SIGKILL the containers with this GPU, with all of their process groups, as a lost machine does."""
         alive = [
             container
             for container in self.state.containers.values()

@@ -19,7 +19,7 @@ class Model(torch.nn.Module):
 
 
 def get_inputs():
-    return [torch.randn(512, 512)]
+    return [torch.randn(256, 256)]
 
 
 def get_init_inputs():
