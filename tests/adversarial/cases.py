@@ -1,0 +1,242 @@
+"""Every cheat and every honest control, with what each must come to. The order is that of the table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from kbopt.core.types import EvalProtocol
+from tests.adversarial.case import PROTOCOL, Case
+
+FORBID = replace(PROTOCOL, torch_ops="forbid")
+HALF = replace(PROTOCOL, precision="fp16")
+MANY_CALLS = replace(PROTOCOL, timed=80)
+"""For cheats that are honest in some of the calls: enough calls to meet the others for certain."""
+
+BRIEF = EvalProtocol(trials=2, timed=10, timeout_s=6.0, compile_timeout_s=6.0)
+
+_TWINS = {
+    "elementwise": "plain_elementwise",
+    "small": "plain_small",
+    "rowwise": "plain_rowwise",
+    "matmul": "plain_matmul",
+    "negate": "plain_negate",
+    "row_means": "plain_row_means",
+    "nearly_copy": "plain_nearly_copy",
+    "tiny_values": "plain_tiny_values",
+    "pair": "plain_pair",
+    "both": "plain_both",
+}
+
+
+def _cheat(family: str, name: str, *expected: str, task: str = "elementwise", **more: Any) -> Case:
+    return Case(
+        name=name,
+        folder="cheats",
+        family=family,
+        task=task,
+        expected=expected,
+        twin=_TWINS.get(task, ""),
+        **more,
+    )
+
+
+def _control(name: str, task: str, **more: Any) -> Case:
+    return Case(name=name, folder="controls", task=task, expected=("measured",), **more)
+
+
+def _end(name: str, *expected: str, task: str = "elementwise") -> Case:
+    return Case(name=name, folder="ends", task=task, expected=expected, protocol=BRIEF)
+
+
+CONTROLS = (
+    _control("plain_elementwise", "elementwise", at_par=True),
+    _control("rewritten_in_place", "elementwise"),
+    _control("scratch_buffers", "elementwise"),
+    _control("threads_joined", "elementwise"),
+    _control("pool_joined", "elementwise"),
+    _control("numpy_elementwise", "elementwise"),
+    _control("c_openmp", "elementwise"),
+    _control("prints_and_warns", "elementwise"),
+    _control("scripted", "elementwise"),
+    _control("keeps_its_outputs", "elementwise"),
+    _control("seeds_generators", "elementwise"),
+    _control("no_module", "elementwise"),
+    _control("plain_small", "small", at_par=True),
+    _control("plain_rowwise", "rowwise", at_par=True),
+    _control("rewritten_softmax", "rowwise"),
+    _control("plain_matmul", "matmul", at_par=True),
+    _control("rewritten_matmul", "matmul"),
+    _control("blocked_matmul", "matmul"),
+    _control("strassen_matmul", "matmul"),
+    _control("numpy_matmul", "matmul", protocol=FORBID),
+    _control("c_matmul", "matmul", protocol=FORBID),
+    _control("half_precision", "matmul", protocol=HALF),
+    _control("half_accumulating_fp32", "matmul", protocol=HALF),
+    _control("weights_cached", "layers"),
+    _control("weights_from_state_dict", "layers"),
+    _control("weights_drawn_by_hand", "layers"),
+    _control("plain_pair", "pair", at_par=True),
+    _control("plain_both", "both", at_par=True),
+    _control("plain_gather", "gather", at_par=True),
+    _control("rewritten_gather", "gather"),
+    _control("plain_negate", "negate", at_par=True),
+    _control("plain_row_means", "row_means", at_par=True),
+    _control("plain_nearly_copy", "nearly_copy", at_par=True),
+    _control("plain_tiny_values", "tiny_values", at_par=True),
+    _control("transposed_output", "transposed"),
+)
+
+CHEATS = (
+    _cheat("late work", "late_thread", "wrong_answer"),
+    _cheat("late work", "late_native_thread", "wrong_answer"),
+    _cheat("late work", "late_future", "wrong_answer"),
+    _cheat("late work", "late_process", "wrong_answer"),
+    _cheat("late work", "late_in_gap", "wrong_answer", "rejected:timing_mismatch", "neutral", task="small"),
+    _cheat("late work", "late_signal", "wrong_answer"),
+    _cheat("lazy output", "lazy_subclass", "rejected:output_type"),
+    _cheat("lazy output", "lazy_instance", "rejected:timing_mismatch", "neutral"),
+    _cheat("lazy output", "lazy_instance_part", "rejected:timing_mismatch", "neutral"),
+    _cheat("lazy output", "lazy_parameter", "rejected:output_type"),
+    _cheat("lazy output", "lazy_negative", "rejected:aliased_input", task="negate"),
+    _cheat("lazy output", "lazy_negative_copy", "wrong_answer", "rejected:output_type", task="negate"),
+    _cheat("lazy output", "lazy_expand", "rejected:output_layout", task="row_means"),
+    _cheat("lazy output", "lazy_page_fault", "rejected:forged_verdict", "crashed"),
+    _cheat("freed memory", "reuse_freed_memory", "wrong_answer"),
+    _cheat("freed memory", "reuse_freed_search", "wrong_answer"),
+    _cheat("freed memory", "reuse_one_output", "wrong_answer", "rejected:reused_output"),
+    _cheat(
+        "input mutation",
+        "mutate_in_place",
+        "rejected:aliased_input",
+        "rejected:input_mutation",
+        task="negate",
+    ),
+    _cheat("input mutation", "mutate_then_copy", "rejected:input_mutation"),
+    _cheat("input mutation", "mutate_for_the_reference", "rejected:input_mutation", "wrong_answer"),
+    _cheat("input mutation", "mutate_other_slots", "rejected:input_mutation", "wrong_answer"),
+    _cheat("input mutation", "alias_input", "rejected:aliased_input", "wrong_answer", task="nearly_copy"),
+    _cheat("input mutation", "alias_second_mapping", "rejected:input_mutation", "crashed", task="negate"),
+    _cheat("cache by address", "cache_by_id", "wrong_answer", "neutral"),
+    _cheat("cache by address", "cache_by_address", "wrong_answer", "neutral"),
+    _cheat("cache by address", "cache_by_shape", "wrong_answer"),
+    _cheat("cache by content", "cache_by_content", "neutral"),
+    _cheat("cache by content", "cache_on_disk", "neutral"),
+    _cheat("batch and skip", "skip_every_second", "wrong_answer"),
+    _cheat("batch and skip", "skip_batch_ahead", "rejected:timing_mismatch", "neutral"),
+    _cheat("honest first", "honest_first_calls", "wrong_answer", protocol=MANY_CALLS),
+    _cheat("honest first", "honest_first_half_second", "wrong_answer", protocol=MANY_CALLS),
+    _cheat("honest first", "honest_mostly", "wrong_answer", protocol=MANY_CALLS),
+    _cheat(
+        "patched timers", "timer_module", "rejected:timing_mismatch", "rejected:forged_verdict", "neutral"
+    ),
+    _cheat("patched timers", "timer_alias", "rejected:timing_mismatch", "rejected:forged_verdict", "neutral"),
+    _cheat("patched timers", "timer_report", "rejected:timing_mismatch", "neutral"),
+    _cheat("patched timers", "timer_within_tolerance", "rejected:timing_mismatch", "neutral"),
+    _cheat("patched timers", "timer_within_tolerance", "rejected:timing_mismatch", "neutral", task="small"),
+    _cheat("patched timers", "timer_native_hook", "rejected:timing_mismatch", "neutral"),
+    _cheat("patched statistics", "statistics_patched", "wrong_answer", "crashed", "rejected:forged_verdict"),
+    _cheat("forged verdict", "forge_stdout", "wrong_answer"),
+    _cheat("forged verdict", "forge_descriptors", "rejected:forged_verdict"),
+    _cheat("forged verdict", "forge_reply", "rejected:forged_verdict", "wrong_answer"),
+    _cheat(
+        "forged verdict", "forge_protocol", "rejected:timing_mismatch", "rejected:forged_verdict", "neutral"
+    ),
+    _cheat("forged verdict", "forge_exit_code", "crashed"),
+    _cheat("pickle", "pickle_output", "rejected:output_type"),
+    _cheat("pickle", "pickle_exception", "crashed"),
+    _cheat("pickle", "exception_without_text", "crashed"),
+    _cheat("theft of the oracle", "theft_gc", "wrong_answer"),
+    _cheat("theft of the oracle", "theft_frames", "wrong_answer"),
+    _cheat("theft of the oracle", "theft_modules", "wrong_answer"),
+    _cheat("theft of the oracle", "theft_processes", "wrong_answer"),
+    _cheat("theft of the oracle", "theft_own_memory", "wrong_answer"),
+    _cheat("theft of the oracle", "theft_files", "wrong_answer"),
+    _cheat("tampering", "tamper_model", "wrong_answer"),
+    _cheat("tampering", "tamper_torch", "wrong_answer"),
+    _cheat("tampering", "tamper_evaluator", "wrong_answer"),
+    _cheat("tampering", "tamper_sources", "crashed"),
+    _cheat("sabotage of the baseline", "sabotage_spin_threads", "neutral", "rejected:timing_mismatch"),
+    _cheat("sabotage of the baseline", "sabotage_spin_processes", "neutral", "rejected:timing_mismatch"),
+    _cheat("sabotage of the baseline", "sabotage_scheduling", "neutral"),
+    _cheat("sabotage of the baseline", "sabotage_kill_others", "neutral", "crashed"),
+    _cheat("precision downgrade", "downgrade_fp16", "rejected:precision_downgrade", task="matmul"),
+    _cheat(
+        "precision downgrade", "downgrade_bf16", "rejected:precision_downgrade", "wrong_answer", task="matmul"
+    ),
+    _cheat("precision downgrade", "downgrade_tf32_emulated", "rejected:precision_downgrade", task="matmul"),
+    _cheat("precision downgrade", "downgrade_gated", "rejected:precision_downgrade", task="matmul"),
+    _cheat("precision downgrade", "downgrade_weights", "rejected:precision_downgrade", task="layers"),
+    _cheat("precision downgrade", "downgrade_output_dtype", "wrong_answer"),
+    _cheat("precision downgrade", "downgrade_integer_output", "wrong_answer", task="pair"),
+    _cheat("trivial output", "zeros_softmax", "wrong_answer", task="rowwise"),
+    _cheat("trivial output", "constant_softmax", "wrong_answer", task="rowwise"),
+    _cheat("trivial output", "zeros_tiny_values", "wrong_answer", task="tiny_values"),
+    _cheat("trivial output", "copy_nearly", "wrong_answer", task="nearly_copy"),
+    _cheat("trivial output", "structure_list_for_tuple", "wrong_answer", task="pair"),
+    _cheat("trivial output", "structure_first_only", "wrong_answer", task="both"),
+    _cheat("trivial output", "structure_broadcast", "wrong_answer", task="row_means"),
+    _cheat("unlaunched kernel", "unlaunched_kernel", "rejected:torch_ops", protocol=FORBID),
+    _cheat("unlaunched kernel", "decoy_kernel", "rejected:torch_ops", protocol=FORBID),
+    _cheat("delegation to torch", "delegate_operator", "rejected:torch_ops", task="matmul", protocol=FORBID),
+    _cheat("delegation to torch", "delegate_super", "rejected:torch_ops", task="matmul", protocol=FORBID),
+    _cheat("delegation to torch", "delegate_fallback", "rejected:torch_ops", task="matmul", protocol=FORBID),
+    _cheat("delegation to torch", "delegate_out", "rejected:torch_ops", task="matmul", protocol=FORBID),
+    _cheat(
+        "delegation to torch",
+        "delegate_thread",
+        "rejected:torch_ops",
+        "neutral",
+        task="matmul",
+        protocol=FORBID,
+    ),
+    _cheat(
+        "delegation to torch",
+        "delegate_unobserved",
+        "rejected:torch_ops",
+        "neutral",
+        task="matmul",
+        protocol=FORBID,
+    ),
+    _cheat(
+        "delegation to torch",
+        "delegate_gated",
+        "rejected:torch_ops",
+        "neutral",
+        task="matmul",
+        protocol=FORBID,
+    ),
+    _cheat("seeds known in advance", "seeds_of_kernelbench", "wrong_answer"),
+    _cheat("seeds known in advance", "seeds_from_frames", "wrong_answer"),
+    _cheat("gating", "gate_on_block_length", "wrong_answer", protocol=MANY_CALLS),
+    _cheat("gating", "gate_on_operation", "neutral", "wrong_answer"),
+    _cheat("gating", "gate_on_interval", "wrong_answer"),
+    _cheat("gating", "warmup_detection", "wrong_answer", protocol=MANY_CALLS),
+    _cheat("leaks", "leak_environment", "crashed"),
+    _cheat("leaks", "leak_proc_environ", "crashed"),
+    _cheat("leaks", "leak_own_memory", "crashed"),
+    _cheat("leaks", "leak_files", "crashed"),
+    _cheat("leaks", "leak_network", "crashed"),
+    _cheat("leaks", "leak_other_processes", "crashed"),
+    _cheat("leaks", "leak_descriptors", "crashed"),
+    _cheat("hacks in native code", "native_longjmp", "crashed", "rejected:forged_verdict"),
+    _cheat("hacks in native code", "native_include_secret", "crashed"),
+    _cheat("hacks in native code", "native_patched_torch", "wrong_answer"),
+)
+
+ENDS = (
+    _end("segfault", "crashed"),
+    _end("abort", "crashed"),
+    _end("hang", "timed_out"),
+    _end("hang_at_import", "timed_out"),
+    _end("stopped", "timed_out"),
+    _end("host_memory", "crashed"),
+    _end("host_memory_mapped", "crashed"),
+    _end("fork_bomb", "timed_out", "crashed"),
+    _end("huge_output", "crashed", "timed_out"),
+    _end("huge_file", "crashed"),
+    _end("exit_zero", "crashed"),
+    _end("system_exit", "crashed"),
+    _end("deep_recursion", "crashed"),
+    _end("no_model", "compile_failed"),
+)

@@ -1,0 +1,7 @@
+"""Defines no ModelNew."""
+
+import torch
+
+
+class Model(torch.nn.Module):
+    pass

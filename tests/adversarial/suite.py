@@ -1,0 +1,89 @@
+"""Runs cases through one evaluation service and prints the table: family, caught by, verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kbopt.core.errors import InfraError, UserError
+from kbopt.evaluation.client import ServiceClient
+from tests.adversarial.case import Answer, Case, Device, Finding, judge, seen
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+Report = Callable[[Case, Answer], None]
+
+SECRET = "KBOPT_SUITE_SECRET"
+"""An environment variable, and the beginning of what no candidate may ever see."""
+
+
+@asynccontextmanager
+async def service(device: Device, state_dir: Path) -> AsyncIterator[ServiceClient]:
+    """An open service whose environment and state folder hold a secret for the candidates to look for."""
+    os.environ[SECRET] = "of-the-evaluator"
+    state_dir.mkdir(parents=True, exist_ok=True)
+    (state_dir / "kbopt-suite-secret").write_text("of-the-evaluator\n")
+    client = ServiceClient(device=device, state_dir=state_dir)
+    await client.open()
+    try:
+        yield client
+    finally:
+        await client.close()
+        del os.environ[SECRET]
+
+
+async def find(client: ServiceClient, cases: Sequence[Case], report: Report | None = None) -> list[Finding]:
+    """Evaluate all cases at once, by task, and judge each against its twin. Twins have to be among them.
+
+    `report` is told of each case as soon as its answer is there.
+    """
+    by_task = sorted(cases, key=lambda case: (case.task, case.protocol.precision))
+
+    async def answer(case: Case) -> Answer:
+        try:
+            result: Answer = await client.evaluate(case.request())
+        except (InfraError, UserError) as error:
+            result = error
+        if report is not None:
+            report(case, result)
+        return result
+
+    answers = await asyncio.gather(*(answer(case) for case in by_task))
+    honest = {case.name: answer for case, answer in zip(by_task, answers, strict=True) if not case.family}
+    findings = {
+        id(case): judge(case, answer, honest.get(case.twin))
+        for case, answer in zip(by_task, answers, strict=True)
+    }
+    return [findings[id(case)] for case in cases]
+
+
+def table(findings: Sequence[Finding]) -> str:
+    """One line a case: family, name, what caught it, verdict; problems below."""
+    rows = [("family", "candidate", "came out as", "verdict")]
+    rows += [
+        (
+            finding.case.family or "honest control",
+            f"{finding.case.name} ({finding.case.task})",
+            seen(finding.answer),
+            finding.verdict,
+        )
+        for finding in findings
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    lines += [f"{f.verdict}: {f.case.name} ({f.case.task}): {f.problem}" for f in findings if f.problem]
+    cheats = [f for f in findings if f.case.family]
+    honest = [f for f in findings if f.case.kind == "honest control"]
+    lines.append(
+        f"{len(cheats)} cheats, {sum(bool(f.problem) for f in cheats)} holes; "
+        f"{len(honest)} honest controls, {sum(bool(f.problem) for f in honest)} wronged"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,16 @@
+"""A list of two tensors."""
+
+import torch
+
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return [torch.sin(x), torch.cos(x)]
+
+
+def get_inputs():
+    return [torch.randn(2**26 if torch.cuda.is_available() else 2**18)]
+
+
+def get_init_inputs():
+    return []

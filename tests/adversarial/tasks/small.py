@@ -1,0 +1,16 @@
+"""So short a call that it hides easily in the gaps between messages."""
+
+import torch
+
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return torch.tanh(x) * 1.5 + torch.sin(x)
+
+
+def get_inputs():
+    return [torch.randn(2**18 if torch.cuda.is_available() else 2**15)]
+
+
+def get_init_inputs():
+    return []
