@@ -98,8 +98,11 @@ class LiveRun:
         return run_data(self._run, history, shown=shown, changed_after=after, max_bars=BARS_SENT)
 
 
-def live_app(live: LiveRun, token: str) -> Starlette:
-    """The ASGI application: the page at `/<token>/`, its updates and its candidates below."""
+def live_app(live: LiveRun, token: str, stopping: Callable[[], bool]) -> Starlette:
+    """The ASGI application: the page at `/<token>/`, its updates and its candidates below.
+
+    The streams of updates end soon after `stopping` says so; a server would wait for them otherwise.
+    """
     clients = 0
 
     def known(request: Request) -> bool:
@@ -130,7 +133,7 @@ def live_app(live: LiveRun, token: str) -> Starlette:
             nonlocal clients
             clients += 1
             try:
-                async for message in _messages(live, int(after)):
+                async for message in _messages(live, int(after), stopping):
                     yield message
             finally:
                 clients -= 1
@@ -147,10 +150,10 @@ def live_app(live: LiveRun, token: str) -> Starlette:
     )
 
 
-async def _messages(live: LiveRun, after: int) -> AsyncIterator[str]:
+async def _messages(live: LiveRun, after: int, stopping: Callable[[], bool]) -> AsyncIterator[str]:
     """Server-Sent Events: an `update` whenever the journal grew, `gone` when it cannot be read."""
     quiet_since = time.monotonic()
-    while True:
+    while not stopping():
         began = time.monotonic()
         try:
             update = await anyio.to_thread.run_sync(live.update, after)
@@ -165,7 +168,9 @@ async def _messages(live: LiveRun, after: int) -> AsyncIterator[str]:
         elif time.monotonic() - quiet_since > KEEP_ALIVE_S:
             quiet_since = time.monotonic()
             yield ": still here\n\n"
-        await anyio.sleep(max(INTERVAL_S, WAIT_PER_WORK * (time.monotonic() - began)))
+        until = time.monotonic() + max(INTERVAL_S, WAIT_PER_WORK * (time.monotonic() - began))
+        while (left := until - time.monotonic()) > 0 and not stopping():
+            await anyio.sleep(min(left, INTERVAL_S))
 
 
 def _not_found() -> Response:
@@ -186,11 +191,11 @@ class LivePage:
         token = secrets.token_urlsafe(16)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/{token}/"
         config = uvicorn.Config(
-            live_app(LiveRun(run, source), token),
+            live_app(LiveRun(run, source), token, self._is_stopping),
             log_level="error",
             access_log=False,  # it would print the token
             lifespan="off",
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=5,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self.serve, name="kbopt-live", daemon=True)
@@ -198,6 +203,9 @@ class LivePage:
     def serve(self) -> None:
         """Serve in this thread until `stop`, or until Ctrl-C in the main thread."""
         self._server.run(sockets=[self._socket])
+
+    def _is_stopping(self) -> bool:
+        return self._server.should_exit
 
     def stop(self) -> None:
         self._server.should_exit = True

@@ -100,6 +100,20 @@ def test_a_journal_that_went_away_ends_the_stream(live: LivePage, journal: Growi
     assert first_message(f"{live.url}events?after=60")[0] == "gone"
 
 
+def test_it_stops_while_a_page_follows(run, journal: GrowingJournal, caplog: pytest.LogCaptureFixture):
+    with (
+        LivePage(run, journal) as page,
+        httpx.stream("GET", f"{page.url}events?after=0", timeout=20) as answer,
+    ):
+        lines = answer.iter_lines()
+        assert next(lines).startswith("id: ")
+        page.stop()
+        assert list(lines)  # the stream ends of itself
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(page.url)
+    assert caplog.records == []
+
+
 def test_a_bad_position_is_refused(live: LivePage):
     assert httpx.get(f"{live.url}events?after=x").status_code == 400
 

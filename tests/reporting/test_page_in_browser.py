@@ -138,9 +138,9 @@ def test_the_time_line_zooms_by_its_buttons(report: str, watched: Watched):
     width = f"({SHOWN_MINUTES})()"
     before = page.evaluate(width)
     page.get_by_role("button", name="zoom in", exact=True).click()
-    page.wait_for_function(f"{width} < {before * 0.51}")
+    page.wait_for_function(f"() => {width} < {before * 0.51}")
     page.get_by_role("button", name="show all").click()
-    page.wait_for_function(f"{width} >= {before * 0.99}")
+    page.wait_for_function(f"() => {width} >= {before * 0.99}")
 
 
 def test_every_control_is_reached_by_the_keyboard(report: str, watched: Watched):
@@ -152,7 +152,7 @@ def test_every_control_is_reached_by_the_keyboard(report: str, watched: Watched)
     title = page.locator("#candidate-title").inner_text()
     page.locator("#candidate").get_by_role("button", name="next").focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function(f"document.getElementById('candidate-title').innerText !== {title!r}")
+    page.wait_for_function(f"() => document.getElementById('candidate-title').innerText !== {title!r}")
     page.keyboard.press("Escape")
     page.wait_for_selector("#candidate", state="hidden")
     unreachable = page.evaluate(UNREACHABLE)

@@ -1,0 +1,64 @@
+"""Pictures of the page at both widths and in both themes, to be looked at.
+
+python -m tests.reporting.screenshots FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from kbopt.reporting.report import write_report
+from kbopt.reporting.run import Run
+from tests.reporting.conftest import CHROMIUM, CHROMIUM_ARGS
+from tests.support.journals import CONFIG, GELU, entries, settings
+
+RUNS = (("PS", 0), ("PS", 1), ("PS_epsNet_Summarizer", 0), ("PS_epsNet_Summarizer", 1))
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    one = write_report([_run("2026-11-23-quick-gelu", "PS_epsNet_Summarizer", 0, 300)], folder / "one.html")
+    several = [_run(f"gelu-{algorithm}-{seed}", algorithm, seed, 60) for algorithm, seed in RUNS]
+    many = write_report(several, folder / "several.html")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_ARGS)
+        for width in (400, 1600):
+            for theme in ("light", "dark"):
+                page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=theme)
+                _picture(page, one, folder / f"one-{width}-{theme}.png")
+                page.set_viewport_size({"width": width, "height": 1000})
+                page.locator("#candidates tbody tr button").first.click()
+                page.get_by_role("tab", name="Diff to parent").last.click()
+                page.screenshot(path=folder / f"candidate-{width}-{theme}.png")
+                _picture(page, many, folder / f"several-{width}-{theme}.png")
+                page.close()
+        browser.close()
+
+
+def _run(name: str, algorithm: str, seed: int, candidates: int) -> Run:
+    return Run(
+        name=name,
+        task=GELU,
+        settings=settings(algorithm, seed),
+        config=CONFIG,
+        entries=entries(candidates, seed=seed),
+    )
+
+
+def _picture(page: Page, report: Path, out: Path) -> None:
+    """The whole page, high enough that every chart has come into view and is drawn."""
+    page.goto(report.resolve().as_uri())
+    page.wait_for_selector("html[data-ready=charts]", timeout=60_000)
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": height})
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.chart')].every((one) => one.querySelector('.plotly'))"
+    )
+    page.screenshot(path=out)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
