@@ -12,15 +12,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-_LINE = re.compile(
-    r"^(?P<head>[ \t]*\#[ \t]*define[ \t]+(?P<macro>[A-Za-z_]\w*)[ \t]+"
-    r"|[^\n=#\"']*?\b(?P<name>[A-Za-z_]\w*)(?:[ \t]*:[^=\n]*)?[ \t]*=(?!=)[ \t]*)"
+_COMMENTED = re.compile(r"^.*tune:.*$", re.MULTILINE)
+_ASSIGNMENT = re.compile(
+    r"(?P<head>[ \t]*\#[ \t]*define[ \t]+(?P<macro>[A-Za-z_]\w*)[ \t]+"
+    r"|[^=#\"']*?\b(?P<name>[A-Za-z_]\w*)(?:[ \t]*:[^=]*)?[ \t]*=(?!=)[ \t]*)"
     r"(?P<value>[^\s,;].*?)"
-    r"(?P<tail>[,;]?[ \t]*(?:\#|//|/\*)[ \t]*tune:[ \t]*(?P<choices>.*?)[ \t]*(?:\*/)?[ \t]*)$",
-    re.MULTILINE,
+    r"(?P<tail>[,;]?[ \t]*(?:\#|//|/\*)[ \t]*tune:[ \t]*(?P<choices>.*?)[ \t]*(?:\*/)?[ \t]*)"
 )
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
+_OPENING = {closing: opening for opening, closing in _BRACKETS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +45,11 @@ class Tunable:
 def parse(source: str) -> tuple[Tunable, ...]:
     """The tunables of `source` in their order. Where a name occurs twice, the first line counts."""
     found: dict[str, Tunable] = {}
-    for line in _LINE.finditer(source):
-        name = line["macro"] or line["name"]
-        choices = tuple(dict.fromkeys(_split(line["choices"])))
-        found.setdefault(name, Tunable(name=name, value=line["value"].strip(), choices=choices))
+    for line in _COMMENTED.finditer(source):
+        parts = _read(line[0])
+        if parts:
+            choices = tuple(dict.fromkeys(_split(parts.choices)))
+            found.setdefault(parts.name, Tunable(name=parts.name, value=parts.value, choices=choices))
     return tuple(found.values())
 
 
@@ -60,10 +63,36 @@ def substitute(source: str, values: Mapping[str, str]) -> str:
         raise ValueError(f"the source tunes no {', '.join(sorted(unknown))}")
 
     def replaced(line: re.Match[str]) -> str:
-        value = values.get(line["macro"] or line["name"])
-        return line[0] if value is None else line["head"] + value + line["tail"]
+        parts = _read(line[0])
+        if parts is None or parts.name not in values:
+            return line[0]
+        return parts.head + values[parts.name] + parts.tail
 
-    return _LINE.sub(replaced, source)
+    return _COMMENTED.sub(replaced, source)
+
+
+class _Parts(NamedTuple):
+    """A line that tunes a value: it is `head + value + tail`."""
+
+    name: str
+    head: str
+    value: str
+    tail: str
+    choices: str
+
+
+def _read(line: str) -> _Parts | None:
+    found = _ASSIGNMENT.fullmatch(line)
+    if found is None:
+        return None
+    value = found["value"].rstrip()
+    while value[-1] in ")]}" and value.count(value[-1]) > value.count(_OPENING[value[-1]]):
+        value = value[:-1].rstrip()  # closes a call that was opened before: `f(x, BLOCK=64)  # tune: ...`
+        if not value:
+            return None
+    tail = line[found.start("value") + len(value) :]
+    name = found["macro"] or found["name"]
+    return _Parts(name=name, head=found["head"], value=value, tail=tail, choices=found["choices"])
 
 
 def _split(text: str) -> list[str]:

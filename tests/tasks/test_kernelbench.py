@@ -1,0 +1,54 @@
+"""KernelBench's levels from a checkout."""
+
+import pytest
+
+from kbopt.core.errors import UserError
+from kbopt.tasks import load_task
+from kbopt.tasks.kernelbench import CHECKOUT_VARIABLE
+
+SOURCE = "class Model: ...\ndef get_inputs(): ...\ndef get_init_inputs(): ...\n"
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    folder = tmp_path / "KernelBench" / "level1"
+    folder.mkdir(parents=True)
+    (folder / "1_Square_matrix_multiplication_.py").write_text(f"N = 1\n{SOURCE}")
+    (folder / "12_Matmul_with_diagonal_matrices_.py").write_text(f"N = 12\n{SOURCE}")
+    (folder / "13_broken.py").write_text("class Model: ...")
+    return tmp_path
+
+
+def test_a_level_is_read_from_the_checkout_by_its_number(checkout):
+    task = load_task("level1/1", kernelbench=checkout)
+
+    assert (task.name, task.family, task.source) == ("level1/1", "matmul/nn", f"N = 1\n{SOURCE}")
+    assert load_task("level1/12", kernelbench=checkout).family == "diagonal"
+
+
+def test_the_environment_names_the_checkout(checkout, monkeypatch):
+    monkeypatch.setenv(CHECKOUT_VARIABLE, str(checkout))
+
+    assert load_task("level1/12").source.startswith("N = 12")
+
+
+def test_a_folder_that_is_no_checkout_is_named(tmp_path):
+    with pytest.raises(
+        UserError, match=r"is no checkout of KernelBench: it has no folder KernelBench/level1"
+    ):
+        load_task("level1/1", kernelbench=tmp_path)
+
+
+def test_a_problem_that_does_not_exist_is_answered_with_those_that_do(checkout):
+    with pytest.raises(UserError, match=r"no problem level1/101 in .*: it has the problems 1 to 13"):
+        load_task("level1/101", kernelbench=checkout)
+
+
+def test_a_level_that_does_not_exist_is_answered_with_those_that_do(checkout):
+    with pytest.raises(UserError, match=r"unknown level 'level9'.*level1, level2, level3, level4"):
+        load_task("level9/1", kernelbench=checkout)
+
+
+def test_a_problem_in_another_format_is_told_what_it_misses(checkout):
+    with pytest.raises(UserError, match="level1/13 defines no get_inputs, get_init_inputs"):
+        load_task("level1/13", kernelbench=checkout)
