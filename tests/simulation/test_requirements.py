@@ -16,6 +16,7 @@ from kbopt.core.settings import Budget, SearchSettings
 from kbopt.core.types import EvalProtocol, EvalRequest, NoProposal, Usage
 from kbopt.simulated import LANDSCAPES, Latency, ListJournal, SimulatedBackend, SimulatedProposer, simulate
 from kbopt.simulated.backend import judge
+from kbopt.simulated.kernels import to_source
 from tests.simulation.world import World
 
 SMOOTH = LANDSCAPES["sim/smooth"]
@@ -292,3 +293,29 @@ async def test_the_simulated_proposer_takes_its_time_and_gives_the_same_answer()
     brief = new_search().ask()
     async with asyncio.timeout(5.0):
         assert await proposer.propose(brief) == proposer.answer(brief)
+
+
+@pytest.mark.parametrize("come_back", ["measured", "failed", "dropped"])
+def test_a_parent_is_full_price_again_when_its_work_has_come_back(come_back):
+    search = new_search(num_candidates=2, num_steps=50, algorithm="PS_epsNet", num_exemplars=0)
+    for point in ((6,) * 8, (6,) * 7 + (5,)):  # the second is slower by three percent
+        brief = search.ask()
+        search.propose(dataclasses.replace(PROPOSER.answer(brief), source=to_source(point)))
+    measure(search)
+    assert search.best.candidate.id == "c000001"
+    briefs = []
+    while not briefs or briefs[-1].parent.candidate.id == "c000001":
+        briefs.append(search.ask())
+    assert len(briefs) > 2  # the discount reached the second
+    for number, brief in enumerate(briefs):
+        slow = to_source((0,) * 7 + (number,))
+        known = brief.parent.candidate.source
+        answer = PROPOSER.answer(brief)
+        if come_back == "failed":
+            search.fail(brief.id, NoProposal(reason="no idea"))
+        else:
+            source = slow if come_back == "measured" else known
+            search.propose(dataclasses.replace(answer, source=source))
+    measure(search)
+    again = [search.ask().parent.candidate.id for _ in briefs]
+    assert again == [brief.parent.candidate.id for brief in briefs]
