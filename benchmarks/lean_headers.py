@@ -10,7 +10,7 @@ its task's reference.
     python -m benchmarks.lean_headers --arch 9.0       # the CUDA ones, on a machine with nvcc and that GPU
 
 Without a CUDA build of torch, `--kernels` compiles the kernel files only, with each set of headers, and
-compares their PTX (stand-ins for CUDA's library headers come from the tests).
+compares their machine code (stand-ins for CUDA's library headers come from the tests).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import platform
 import re
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -47,14 +48,16 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--alone", default="inline_09", help="the candidate that is also built alone")
     parser.add_argument("--alone-arms", default="kbopt,torch")
-    parser.add_argument("--kernels", action="store_true", help="only compile kernel files, and compare PTX")
+    parser.add_argument("--kernels", action="store_true", help="only compile kernel files, and compare them")
     parser.add_argument("--work", type=Path, default=None)
     arguments = parser.parse_args()
     work = arguments.work or Path(tempfile.mkdtemp(prefix="lean-headers-"))
-    pattern = arguments.only or ("inline_|triton_|nvrtc_" if arguments.arch else "cpp_")
+    pattern = arguments.only or (
+        "inline_" if arguments.kernels else "inline_|triton_|nvrtc_" if arguments.arch else "cpp_"
+    )
     files = [file for file in sorted(CANDIDATES.glob("*.py")) if re.search(pattern, file.name)]
     if arguments.kernels:
-        compare_ptx(files, work)
+        compare_kernels(files, work)
     else:
         asyncio.run(compare_builds(files, arguments, work))
 
@@ -98,7 +101,9 @@ async def compare_builds(files: list[Path], arguments: argparse.Namespace, work:
     )
     if shutil.which("cuobjdump") and arguments.arch:
         for file in inlines:
-            compared = compare_machine_code(work / "kbopt" / file.stem, work / "torch" / file.stem)
+            compared = compare_machine_code(
+                work / "kbopt" / file.stem, work / "torch" / file.stem, work / "cubins"
+            )
             print(f"  machine code of {file.stem}: {compared}", flush=True)
 
 
@@ -168,22 +173,34 @@ def describe(answer: Mapping[str, Any]) -> str:
     return f"{mark} {answer['seconds']:.1f} s {answer.get('tiers', '')} {answer.get('note', '')}".rstrip()
 
 
-def compare_machine_code(left: Path, right: Path) -> str:
+def compare_machine_code(left: Path, right: Path, work: Path) -> str:
     """`same` and the number of kernels, or what differs, between the libraries under two directories."""
     kernels = []
-    for directory in (left, right):
+    for number, directory in enumerate((left, right)):
         (library,) = directory.rglob("*.so")
-        kernels.append(machine_code(library))
+        extracted = work / f"{left.name}-{number}"
+        extracted.mkdir(parents=True)
+        subprocess.run(
+            ["cuobjdump", "-xelf", "all", str(library)], cwd=extracted, check=True, capture_output=True
+        )
+        kernels.append(
+            {name: code for cubin in extracted.iterdir() for name, code in machine_code(cubin).items()}
+        )
     return verdict(kernels[0], kernels[1])
 
 
-def machine_code(library: Path) -> dict[str, str]:
-    """The SASS of each kernel by name."""
-    listing = subprocess.run(
-        ["cuobjdump", "-sass", str(library)], capture_output=True, text=True, timeout=120, check=True
-    ).stdout
-    parts = re.split(r"^\s*Function : (\S+)$", listing, flags=re.MULTILINE)[1:]
-    return {without_file_hash(name): body for name, body in zip(parts[::2], parts[1::2], strict=True)}
+def machine_code(cubin: Path) -> dict[str, bytes]:
+    """The instructions of each kernel: the sections `.text.NAME` of a cubin, which is an ELF file."""
+    data = cubin.read_bytes()
+    table, entry_size, count, names_index = struct.unpack_from("<Q10xHHH", data, 40)
+    sections = [struct.unpack_from("<IIQQQQ", data, table + i * entry_size) for i in range(count)]
+    names_at = sections[names_index][4]
+    code = {}
+    for name_offset, _, _, _, offset, size in sections:
+        name = data[names_at + name_offset : data.index(b"\0", names_at + name_offset)].decode()
+        if name.startswith(".text."):
+            code[without_file_hash(name.removeprefix(".text."))] = data[offset : offset + size]
+    return code
 
 
 def without_file_hash(name: str) -> str:
@@ -191,7 +208,7 @@ def without_file_hash(name: str) -> str:
     return re.sub(r"_GLOBAL__N__[0-9a-f]+_\d*_?\w+?_cu_[0-9a-f]+(_\d+)?", "ANONYMOUS", name)
 
 
-def verdict(left: Mapping[str, str], right: Mapping[str, str]) -> str:
+def verdict(left: Mapping[str, bytes], right: Mapping[str, bytes]) -> str:
     if not left:
         return "NO KERNELS"
     if left == right:
@@ -199,58 +216,41 @@ def verdict(left: Mapping[str, str], right: Mapping[str, str]) -> str:
     return f"DIFFERS: {sorted(left)} and {sorted(right)}"
 
 
-def compare_ptx(files: list[Path], work: Path) -> None:
-    """Seconds of nvcc for each file with each set of headers, and whether the kernels' PTX is equal."""
+def compare_kernels(files: list[Path], work: Path) -> None:
+    """Seconds of nvcc's device passes for each set of headers, and whether the machine code is equal."""
     from benchmarks.lean_headers_worker import extension_of
     from kbopt.evaluation.compile import builder, toolchain
 
     tools = toolchain.detect(arch="9.0")
+    os.environ["TORCH_CUDA_ARCH_LIST"] = "9.0"
     for file in files:
         extension = extension_of(file)
-        found: dict[str, dict[str, str]] = {}
-        for tier in ("slim", "core", "full"):
+        found: dict[str, dict[str, bytes]] = {}
+        for tier in builder.TIERS:
             directory = work / file.stem / tier
             directory.mkdir(parents=True)
             commands = builder.compile_commands(extension, directory, tools, tier)
-            for unit, command in zip(extension.units, commands, strict=True):
-                if not unit.is_cuda:
-                    continue
-                target = directory / "kernels.ptx"
-                started = time.monotonic()
-                answer = subprocess.run(
-                    [*ptx_command(command, target), "-isystem", str(STUBS)],
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
-                note = "" if answer.returncode == 0 else "failed"
-                print(f"{file.stem} {tier}: {time.monotonic() - started:.1f} s {note}", flush=True)
-                if answer.returncode == 0:
-                    found[tier] = ptx_of_kernels(target.read_text())
+            command = next(c for c, unit in zip(commands, extension.units, strict=True) if unit.is_cuda)
+            target = directory / "kernels.cubin"
+            started = time.monotonic()
+            answer = subprocess.run(
+                cubin_command(command, target), capture_output=True, text=True, check=False
+            )
+            note = "" if answer.returncode == 0 else f"failed: {answer.stderr[:200]}"
+            print(f"{file.stem} {tier}: {time.monotonic() - started:.1f} s {note}", flush=True)
+            if answer.returncode == 0:
+                found[tier] = machine_code(target)
         for tier in ("slim", "core"):
-            if tier in found and "full" in found:
+            if tier in found:
                 print(f"{file.stem} {tier} and full: {verdict(found[tier], found['full'])}", flush=True)
 
 
-def ptx_command(command: list[str], target: Path) -> list[str]:
-    """An nvcc command as `builder` makes it, ending at PTX."""
+def cubin_command(command: list[str], target: Path) -> list[str]:
+    """An nvcc command as `builder` makes it, ending at the device's machine code."""
     kept = [word for word in command if not word.startswith("-gencode")]
-    kept[kept.index("-c")] = "-ptx"
+    kept[kept.index("-c")] = "-cubin"
     kept[kept.index("-o") + 1] = str(target)
-    return [*kept, "-arch=compute_90"]
-
-
-def ptx_of_kernels(text: str) -> dict[str, str]:
-    """The body of each kernel by name, without comments and line tables."""
-    kernels = {}
-    for found in re.finditer(
-        r"^(?:\.visible |\.weak )?\.entry ([\w$]+)\(.*?^}", text, re.DOTALL | re.MULTILINE
-    ):
-        lines = without_file_hash(re.sub(r"//.*", "", found.group(0))).splitlines()
-        kernels[without_file_hash(found.group(1))] = "\n".join(
-            line.rstrip() for line in lines if not re.match(r"\s*\.(loc|file)\b", line)
-        )
-    return kernels
+    return [*kept, "-arch=sm_90", "-isystem", str(STUBS)]
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from kbopt.evaluation.compile.bridge import HEADERS
 from kbopt.evaluation.compile.toolchain import NVCC_FLAGS, Toolchain
 
 Tier = Literal["slim", "core", "full"]
+TIERS: tuple[Tier, ...] = ("slim", "core", "full")
 POLL_S = 0.005
 
 
@@ -73,7 +74,7 @@ def tiers_to_try(extension: Extension, *, has_bridge: bool) -> tuple[Tier, ...]:
     text = "\n".join(unit.text for unit in extension.units)
     if not has_bridge or not extension.is_python_module or scan.needs_full_headers(text):
         return ("full",)
-    return ("slim", "core", "full")
+    return ("core", "full") if scan.uses_pybind(text) else TIERS
 
 
 def build(
@@ -85,7 +86,7 @@ def build(
     """
     attempts: list[Attempt] = []
     for tier in tiers_to_try(extension, has_bridge=bridge is not None):
-        if tier == "core" and not scan.blames_torch(attempts[-1].log):
+        if tier == "core" and attempts and not scan.blames_torch(attempts[-1].log):
             continue
         started = time.monotonic()
         ok, log = _attempt(extension, directory / tier, toolchain, tier, bridge)
@@ -140,19 +141,21 @@ def _translation_unit(extension: Extension, unit: Unit, tier: Tier, *, binds: bo
     if binds and extension.functions is not None:
         parts += ["PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {"]
         for name, doc in extension.functions.items():
-            parts += [
-                f'm.{_definition(name, tier, with_torch_errors=extension.with_torch_errors)}, "{doc}");'
-            ]
+            parts += [f'm.{_definition(extension, name, tier)}, "{doc}");']
         parts += ["}"]
     return "\n".join(parts) + "\n"
 
 
-def _definition(name: str, tier: Tier, *, with_torch_errors: bool) -> str:
-    if not with_torch_errors:
+def _definition(extension: Extension, name: str, tier: Tier) -> str:
+    if not extension.with_torch_errors:
         return f'def("{name}", {name}'
-    if tier == "full":
+    if tier == "full" or _binds_with_pybind(extension):
         return f'def("{name}", torch::wrap_pybind_function({name})'
     return f'def_with_torch_errors("{name}", {name}'
+
+
+def _binds_with_pybind(extension: Extension) -> bool:
+    return any(scan.uses_pybind(unit.text) for unit in extension.units)
 
 
 def _common_flags(
@@ -178,6 +181,8 @@ def _common_flags(
     elif tier == "core":
         system = [str(HEADERS / "core"), str(HEADERS), str(directory), *system]
         flags.append("-DKBOPT_OPERATORS=<kbopt_operators.h>")
+        if scan.uses_pybind(unit.text) or (_binds_with_pybind(extension) and not unit.is_cuda):
+            flags.append("-DKBOPT_PYBIND")
     for include in system:
         flags += ["-isystem", include]
     return flags

@@ -130,13 +130,14 @@ def _absent_device(arch: str) -> Any:
 
 
 def _compile_launcher(kernel: Any) -> None:
-    """Compiles the C stub through which Triton launches `kernel`, where the CUDA driver is installed.
+    """Compiles the C stubs through which Triton talks to the driver and launches `kernel`.
 
-    It is loaded as well, and fails to where there is no libcuda; then the stub is compiled later.
+    They are loaded as well, which fails where there is no libcuda; then they are compiled later.
     """
-    from triton.backends.nvidia.driver import CudaLauncher
+    from triton.backends.nvidia.driver import CudaLauncher, CudaUtils
 
     with contextlib.suppress(AssertionError, ImportError, OSError):
+        CudaUtils()
         CudaLauncher(kernel.src, kernel.metadata)
 
 

@@ -43,10 +43,10 @@ _REDUCED = re.compile(r"\b(at|c10|torch)::(Half|BFloat16)\b|AT_DISPATCH_\w*(HALF
 _CUDA_HALF = re.compile(r"\b(__half2?|half2?|__float2half\w*|__half2float)\b")
 _CUDA_BFLOAT16 = re.compile(r"\b(__nv_bfloat162?|nv_bfloat16|__float2bfloat16\w*)\b")
 _FULL_ONLY = re.compile(
-    r"\bpy::(?!module)|\bpybind11::(?!module)|^\s*namespace\s+pybind11|<pybind11/|TORCH_LIBRARY|"
-    r"\btorch::(nn|autograd|jit|optim|data|Library)\b|torch/(script|library|csrc)",
+    r"TORCH_LIBRARY|\btorch::(nn|autograd|jit|optim|data|Library)\b|torch/(script|library|csrc)",
     re.MULTILINE,
 )
+_PYBIND = re.compile(r"\bpy::|\bpybind11::|<pybind11/")
 _FUNCTION = re.compile(r"\b(?:torch|at)::([a-z_]\w*)\s*\(")
 # An error and the source line that the compiler quotes after it.
 _ERROR = re.compile(r"\berror\b.*(?:\n.*){0,2}", re.IGNORECASE)
@@ -86,6 +86,11 @@ def uses_reduced_types(source: str) -> bool:
 def needs_full_headers(source: str) -> bool:
     """Whether `source` names a part of torch that no lean set of headers offers."""
     return _FULL_ONLY.search(source) is not None
+
+
+def uses_pybind(source: str) -> bool:
+    """Whether `source` says more of pybind11 than `PYBIND11_MODULE` and `m.def` with a docstring."""
+    return _PYBIND.search(source) is not None
 
 
 def operators(source: str, torch_include: Path) -> tuple[str, ...]:
