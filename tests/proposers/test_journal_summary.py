@@ -1,7 +1,7 @@
 """The summary that needs no language model."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbopt.core.types import Audit, Candidate, Crashed, Measured, Result, Seconds, Trial
@@ -92,6 +92,7 @@ def test_a_value_that_only_failed_says_so():
 speedups = st.floats(0.01, 100.0)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from(["8", "16"]), st.none() | speedups), max_size=12))
 def test_what_is_rendered_is_what_is_parsed(runs):
     outcomes = [measured(speed) if speed else Crashed(reason="", how="abort") for _, speed in runs]

@@ -1,7 +1,7 @@
 """Reading and changing `tune:` comments."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbopt.proposers.tune_comments import Tunable, parse, substitute
@@ -88,6 +88,7 @@ names = st.from_regex(r"[A-Z_]{1,8}", fullmatch=True)
 numbers = st.integers(-999, 999).map(str)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.dictionaries(names, st.lists(numbers, min_size=1, max_size=5, unique=True), min_size=1), st.data())
 def test_what_is_substituted_is_what_is_read_back(spaces, data):
     source = "".join(
@@ -101,6 +102,7 @@ def test_what_is_substituted_is_what_is_read_back(spaces, data):
     assert [item.choices for item in parse(changed)] == [item.choices for item in parse(source)]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text())
 def test_any_text_is_parsed_and_left_alone_without_values(text):
     parse(text)
