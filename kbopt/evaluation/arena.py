@@ -1,7 +1,7 @@
-"""Memory in which the referee hands inputs to a candidate without copying them twice.
+"""Memory in which the referee hands inputs to a child without copying them twice.
 
-A memory file, mapped by both. The referee fills it while the candidate is paused, at another place each
-time, and looks at it again afterwards: an input that was written to shows. On CUDA see `cuda`.
+Mapped by both. The referee fills it while the child is paused, at another place each time, and looks at
+it again afterwards: an input that was written to shows.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -19,19 +20,25 @@ _JITTER_STEPS = 64
 _MAX_BYTES = 512 * 2**20
 
 
-class Arena:
-    """Room for `slots` sets of tensors of these `specs`. `fd` is the memory file, for the other process."""
+class Arena(ABC):
+    """Room for `slots` sets of tensors of these specs.
 
-    def __init__(self, specs: Sequence[TensorSpec], max_slots: int, minimum_bytes: int = 0) -> None:
+    `fds` and `ticket` are what the other process needs in order to map it, see `attach`.
+    """
+
+    fds: tuple[int, ...] = ()
+    ticket: str = ""
+    buffer: torch.Tensor
+
+    def __init__(
+        self, specs: Sequence[TensorSpec], max_slots: int, minimum_bytes: int, device: torch.device
+    ) -> None:
         self.specs = tuple(specs)
+        self.device = device
         jitter_bytes = _JITTER_STEPS * ALIGNMENT_BYTES
         self._slot_bytes = sum(aligned(spec.size_bytes) + jitter_bytes for spec in specs) + ALIGNMENT_BYTES
-        self.slots = max(1, min(max_slots, _MAX_BYTES // self._slot_bytes))
-        size_bytes = max(self._slot_bytes * self.slots, minimum_bytes)
-        self.fd = os.memfd_create("kbopt-inputs")
-        os.ftruncate(self.fd, size_bytes)
-        self._memory = mmap.mmap(self.fd, size_bytes, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
-        self.buffer = torch.frombuffer(self._memory, dtype=torch.uint8)
+        self.slots = max(1, min(max_slots, self._max_bytes() // self._slot_bytes))
+        self._allocate(max(self._slot_bytes * self.slots, minimum_bytes))
 
     @property
     def size_bytes(self) -> int:
@@ -56,11 +63,45 @@ class Arena:
             view(self.buffer, TensorSpec.of(tensor), at).copy_(tensor)
             offsets.append(at)
             at += aligned(TensorSpec.of(tensor).size_bytes)
+        self.finish_filling()
         return offsets
 
     def views(self, offsets: Sequence[int]) -> tuple[torch.Tensor, ...]:
         """The tensors at `offsets`, sharing the arena's memory."""
         return tuple(view(self.buffer, spec, at) for spec, at in zip(self.specs, offsets, strict=True))
 
+    def finish_filling(self) -> None:  # noqa: B027 - nothing to do for memory that is coherent
+        """Return once what was copied in is there, and no cache holds it."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def _allocate(self, size_bytes: int) -> None: ...
+
+    def _max_bytes(self) -> int:
+        return _MAX_BYTES
+
+
+class CpuArena(Arena):
+    """A memory file."""
+
+    def _allocate(self, size_bytes: int) -> None:
+        fd = os.memfd_create("kbopt-inputs")
+        os.ftruncate(fd, size_bytes)
+        self.fds = (fd,)
+        memory = mmap.mmap(fd, size_bytes, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        self.buffer = torch.frombuffer(memory, dtype=torch.uint8)
+
     def close(self) -> None:
-        os.close(self.fd)
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = ()
+
+
+def attach(fds: Sequence[int]) -> torch.Tensor:
+    """The buffer of a CpuArena, in the process that was sent its descriptor."""
+    (fd,) = fds
+    memory = mmap.mmap(fd, 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+    os.close(fd)
+    return torch.frombuffer(memory, dtype=torch.uint8)

@@ -106,6 +106,11 @@ class Child:
     def log(self) -> str:
         return self._log.text
 
+    @property
+    def fds(self) -> tuple[int, int]:
+        """What a referee needs in order to drive the child: the data socket and the warden's control."""
+        return self.data.fileno(), self.control.fileno()
+
     def close(self) -> None:
         """Kill what is left and release everything; harmless when repeated."""
         if self._status_fd < 0:

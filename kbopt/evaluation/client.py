@@ -81,7 +81,7 @@ class ServiceClient:
         self._tasks = [asyncio.create_task(self._keep_stderr(self._process))]
         ready = await self._first_message(self._process)
         self._tasks.append(asyncio.create_task(self._read_answers(self._process)))
-        return codec.decode(ServiceInfo, ready)  # type: ignore[no-any-return]
+        return codec.decode(ServiceInfo, ready)
 
     async def evaluate(self, request: EvalRequest) -> Result:
         """The verdict. Raises UserError for a task that cannot be scored, InfraError."""

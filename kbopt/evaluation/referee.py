@@ -7,6 +7,7 @@ one channel, and to the candidate at hand over another, believing nothing that c
 from __future__ import annotations
 
 import os
+import random
 import socket
 from typing import Any
 
@@ -17,46 +18,75 @@ from kbopt.core.types import EvalProtocol
 from kbopt.evaluation.admission import admit
 from kbopt.evaluation.judgement import Judgement, Verdict
 from kbopt.evaluation.kernelbench import reference_stats
-from kbopt.evaluation.link import Link
+from kbopt.evaluation.link import CandidateDied, CandidateRaised, Link
+from kbopt.evaluation.player import Player
 from kbopt.evaluation.reference import Reference, TaskError
 from kbopt.evaluation.wire import Channel, Message
 
+_REFERENCE_BUDGET_S = 1e9
+
 
 def main(channel: Channel) -> None:
-    """Admit the task of the first message, then judge one candidate per message."""
-    request = channel.receive()
-    torch.set_num_threads(request["threads"])
+    """Admit the task of the first message, then answer one message after the other until hung up.
+
+    With the first message come the two descriptors of a child that plays the reference.
+    """
+    start = channel.receive()
+    torch.set_num_threads(start["threads"])
     try:
-        reference = Reference(
-            request["source"],
-            request["precision"],
-            torch.device(request["device"]),
-            int.from_bytes(os.urandom(6), "big"),
-        )
-        admission = admit(reference)
-    except TaskError as error:
+        courtroom = _Courtroom(start, channel.take_fds())
+    except (TaskError, CandidateDied, CandidateRaised) as error:
         channel.send({"task_error": str(error)})
         return
     channel.send({"admitted": True})
     while True:
         job = channel.receive()
-        if job["op"] == "kernelbench":
-            stats = reference_stats(request["source"], request["precision"], reference.device, job["timed"])
-            channel.send({"stats": stats})
-            continue
-        data_fd, control_fd = channel.take_fds()
-        protocol = codec.decode(EvalProtocol, job["protocol"])
-        link = Link.over(socket.socket(fileno=data_fd), control_fd, protocol.timeout_s)
-        judgement = Judgement(reference, admission, protocol, link, job["warden"], request["threads"])
         try:
-            verdict = judgement.run(job["source"])
+            answer = courtroom.judge(job, channel.take_fds()) if job["op"] == "judge" else courtroom.time(job)
         except TaskError as error:
             channel.send({"task_error": str(error)})
             return
-        finally:
-            judgement.close()
-            link.close()
-        channel.send(_to_message(verdict))
+        channel.send(answer)
+
+
+class _Courtroom:
+    """A task that was admitted, with the child that plays its reference."""
+
+    def __init__(self, start: Message, fds: list[int]) -> None:
+        self._start = start
+        self._reference = Reference(
+            start["source"],
+            start["precision"],
+            torch.device(start["device"]),
+            int.from_bytes(os.urandom(6), "big"),
+            start["allow_tf32"],
+        )
+        self._admission = admit(self._reference)
+        self._rng = random.SystemRandom()
+        self._player = self._play(fds, start["warden"], _REFERENCE_BUDGET_S)
+        self._player.build(f"{start['source']}\n\nModelNew = Model\n")
+
+    def judge(self, job: Message, fds: list[int]) -> Message:
+        protocol = codec.decode(EvalProtocol, job["protocol"])
+        judgement = Judgement(
+            self._reference,
+            self._admission,
+            protocol,
+            self._player,
+            lambda: self._play(fds, job["warden"], protocol.timeout_s),
+            self._rng,
+        )
+        return _to_message(judgement.run(job["source"]))
+
+    def time(self, job: Message) -> Message:
+        start = self._start
+        stats = reference_stats(start["source"], start["precision"], self._reference.device, job["timed"])
+        return {"stats": stats}
+
+    def _play(self, fds: list[int], warden: int, budget_s: float) -> Player:
+        data_fd, control_fd = fds
+        link = Link.over(socket.socket(fileno=data_fd), control_fd, budget_s)
+        return Player(link, warden, self._reference, self._start["threads"], self._rng)
 
 
 def _to_message(verdict: Verdict) -> Message:

@@ -62,8 +62,18 @@ class Reference:
     `exact` is the same model in float64, None where it cannot run in float64. Raises TaskError.
     """
 
-    def __init__(self, source: str, precision: Precision, device: torch.device, weight_seed: int) -> None:
+    def __init__(
+        self,
+        source: str,
+        precision: Precision,
+        device: torch.device,
+        weight_seed: int,
+        tf32: bool = False,
+    ) -> None:
+        self.source = source
         self.precision = precision
+        self.allow_tf32 = tf32
+        allow_tf32(tf32)
         self.device = device
         self.weight_seed = weight_seed
         self.module = _load(source)
@@ -116,6 +126,12 @@ class Reference:
         tensor = dense(tensor.detach())
         dtype = DTYPES[self.precision] if tensor.is_floating_point() else tensor.dtype
         return tensor.to(device=self.device, dtype=dtype)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let fp32 products on CUDA round their inputs to TF32, or forbid it."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def seed_everything(seed: int) -> None:

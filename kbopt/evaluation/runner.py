@@ -7,32 +7,36 @@ referee needs it takes itself (its own clock, the outputs' memory); what is said
 
 from __future__ import annotations
 
-import mmap
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
+from kbopt.evaluation import cuda
+from kbopt.evaluation.arena import attach
 from kbopt.evaluation.audit import audited
 from kbopt.evaluation.candidate import CandidateError, describe_exception, load_candidate
 from kbopt.evaluation.layout import LayoutError, TensorSpec, flatten, unflatten, view
-from kbopt.evaluation.reference import DTYPES, seed_everything
-from kbopt.evaluation.wire import Channel, ChannelClosed, Message
+from kbopt.evaluation.reference import DTYPES, allow_tf32, seed_everything
+from kbopt.evaluation.wire import Channel, Message
 
 
 class _Session:
-    """One candidate: its model, the inputs' memory, and the outputs of the latest block."""
+    """One model: its inputs' memory, and the outputs of the latest block."""
 
-    def __init__(self, request: Message, arena_fd: int) -> None:
+    def __init__(self, request: Message, fds: list[int]) -> None:
         torch.set_num_threads(request["threads"])
         self._device = torch.device(request["device"])
-        self._memory = mmap.mmap(arena_fd, 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
-        self._arena = torch.frombuffer(self._memory, dtype=torch.uint8)
-        self._clock: Callable[[], int] = time.perf_counter_ns
+        self._cuda = cuda.ChildSide(request["arena"], self._device) if self._device.type == "cuda" else None
+        self._arena = attach(fds) if self._cuda is None else self._cuda.buffer
         self._skeleton = request["skeleton"]
         self._specs = [TensorSpec.from_json(raw) for raw in request["specs"]]
         self._model: Any = _copy_first
+        self._timed: Callable[[Callable[[], Any]], tuple[Any, int]] = (
+            _host_timed if self._cuda is None else self._cuda.timed
+        )
         self._outputs: list[Any] = []
 
     @property
@@ -48,6 +52,7 @@ class _Session:
             for spec, offset in zip(specs, request["init_offsets"], strict=True)
         ]
         values = unflatten(request["init_skeleton"], tensors)
+        allow_tf32(request["allow_tf32"])
         seed_everything(request["weight_seed"])
         model = module.ModelNew(*values)
         if isinstance(model, torch.nn.Module):
@@ -59,14 +64,13 @@ class _Session:
         """Call the model once per entry of `offsets`; say how long each took and where its outputs lie."""
         batch = [self._arguments(offsets) for offsets in request["offsets"]]
         outputs, nanoseconds = self._outputs, []
-        model, clock = self._model, self._clock
+        model, timed = self._model, self._timed
         with torch.no_grad():
             for arguments in batch:
-                started = clock()
-                output = model(*arguments)
-                nanoseconds.append(clock() - started)
+                output, elapsed_ns = timed(partial(model, *arguments))
+                nanoseconds.append(elapsed_ns)
                 outputs.append(output)
-        return {"ns": nanoseconds, "outputs": [_describe(output) for output in outputs]}
+        return {"ns": nanoseconds, "outputs": [self._describe(output) for output in outputs]}
 
     def audit(self, request: Message) -> Message:
         """One call under a dispatch mode; what PyTorch did, and whether anything else wrote memory."""
@@ -74,11 +78,26 @@ class _Session:
         with torch.no_grad():
             output, seen = audited(lambda: self._model(*arguments))
         self._outputs.append(output)
-        return {"ns": [0], "outputs": [_describe(output)], "audit": seen}
+        if self._cuda is not None:
+            torch.cuda.synchronize(self._device)
+        return {"ns": [0], "outputs": [self._describe(output)], "audit": seen}
 
     def free(self, request: Message) -> Message:
         self._outputs.clear()
         return {"freed": True}
+
+    def _describe(self, output: Any) -> Message:
+        try:
+            skeleton, tensors = flatten(output)
+        except LayoutError as error:
+            return {"unusable": str(error)}
+        places = []
+        for tensor in tensors:
+            address = tensor.data_ptr()
+            on_device = self._cuda is not None and tensor.is_cuda
+            segment, offset = self._cuda.locate(address) if self._cuda and on_device else ("", 0)
+            places.append([address, TensorSpec.of(tensor).to_json(), tensor.device.type, segment, offset])
+        return {"skeleton": skeleton, "tensors": places}
 
     def _arguments(self, offsets: list[int]) -> Any:
         tensors = [view(self._arena, spec, at) for spec, at in zip(self._specs, offsets, strict=True)]
@@ -90,23 +109,19 @@ def _copy_first(*arguments: Any) -> Any:
     return next((value.clone() for value in arguments if isinstance(value, torch.Tensor)), None)
 
 
-def _describe(output: Any) -> Message:
-    try:
-        skeleton, tensors = flatten(output)
-    except LayoutError as error:
-        return {"unusable": str(error)}
-    places = [[tensor.data_ptr(), TensorSpec.of(tensor).to_json(), tensor.device.type] for tensor in tensors]
-    return {"skeleton": skeleton, "tensors": places}
+def _host_timed(call: Callable[[], Any], clock: Callable[[], int] = time.perf_counter_ns) -> tuple[Any, int]:
+    """The call's result, and its nanoseconds by a clock that was bound before the candidate was loaded."""
+    started = clock()
+    result = call()
+    return result, clock() - started
 
 
 def measure(channel: Channel) -> None:
     """Serve the referee until it hangs up."""
     request = channel.receive()
-    (arena_fd,) = channel.take_fds()
-    session = _Session(request, arena_fd)
+    session = _Session(request, channel.take_fds())
     channel.send({"id": request["id"], "base": session.base})
     operations: dict[str, Callable[[Message], Message]] = {
-        "ping": lambda _: {},
         "build": session.build,
         "run": session.run,
         "audit": session.audit,
@@ -116,8 +131,6 @@ def measure(channel: Channel) -> None:
         request = channel.receive()
         try:
             reply = operations[request["op"]](request)
-        except ChannelClosed:
-            raise
         except CandidateError as error:
             reply = {"rejected_source": str(error)}
         except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything

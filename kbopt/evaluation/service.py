@@ -209,11 +209,11 @@ class Service:
         if referee is None or not referee.alive:
             while len(self._referees) >= _MAX_REFEREES:
                 self._referees.popitem(last=False)[1].close()
-            referee = _Referee(self._zygote, request, self.device.torch)
+            referee = _Referee(self._zygote, request, self.device.torch, self._sandbox())
         self._referees[key] = referee
         return referee
 
-    def _sandbox(self, *, build: str, build_writable: bool = False) -> SandboxConfig:
+    def _sandbox(self, *, build: str = "", build_writable: bool = False) -> SandboxConfig:
         with self._serial_lock:
             self._serial += 1
             serial = self._serial
@@ -281,8 +281,11 @@ class _Timeline:
 class _Referee:
     """The supervisor's handle on a referee. Used under the device lease only."""
 
-    def __init__(self, zygote: ZygoteHandle, request: EvalRequest, device: str) -> None:
+    def __init__(
+        self, zygote: ZygoteHandle, request: EvalRequest, device: str, sandbox: SandboxConfig
+    ) -> None:
         self._zygote = zygote
+        self._child = Child(zygote, "measure", sandbox)
         self._channel, self._pid = zygote.spawn_trusted("referee")
         self._kernelbench: dict[int, dict[str, float]] = {}
         self.alive = True
@@ -292,12 +295,13 @@ class _Referee:
             "allow_tf32": request.protocol.allow_tf32,
             "device": device,
             "threads": _num_threads(),
+            "warden": self._child.warden_pid,
         }
         late = (
             f"admission test 'the reference runs' failed: task {request.task.name} was not admitted within "
             f"{_ADMISSION_S:g} s; make its inputs smaller"
         )
-        self._ask(start, (), _ADMISSION_S, late)
+        self._ask(start, self._child.fds, _ADMISSION_S, late)
 
     def judge(self, request: EvalRequest, child: Child) -> dict[str, Any]:
         job = {
@@ -306,10 +310,9 @@ class _Referee:
             "protocol": codec.encode(request.protocol),
             "warden": child.warden_pid,
         }
-        fds = (child.data.fileno(), child.control.fileno())
         limit_s = request.protocol.timeout_s * 2 + _REFEREE_GRACE_S
         late = f"the reference of task {request.task.name} was too slow to judge within {limit_s:g} s"
-        return self._ask(job, fds, limit_s, late)
+        return self._ask(job, child.fds, limit_s, late)
 
     def kernelbench_reference(self, timed: int) -> dict[str, float]:
         if timed not in self._kernelbench:
@@ -321,6 +324,7 @@ class _Referee:
     def close(self) -> None:
         self.alive = False
         self._channel.close()
+        self._child.close()
         self._zygote.kill(self._pid)
 
     def _ask(self, job: dict[str, Any], fds: tuple[int, ...], limit_s: float, late: str) -> dict[str, Any]:

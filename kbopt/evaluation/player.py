@@ -1,0 +1,222 @@
+"""One model in a sandboxed child, as the referee plays it: inputs in, outputs out, both clocks.
+
+The candidate and the reference each get a player, so that whatever the machinery costs or favours, it
+does to both.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+
+from kbopt.evaluation import linux, timing
+from kbopt.evaluation.arena import Arena, CpuArena
+from kbopt.evaluation.cuda import CudaArena, CudaReader
+from kbopt.evaluation.layout import TensorSpec, aligned, view
+from kbopt.evaluation.link import CandidateDied, CandidateForged, Link
+from kbopt.evaluation.reference import Draw, Reference
+
+LONGEST_BLOCK = 8
+_NUM_CALIBRATIONS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """An answer, how long it took by the referee's clock, and where each call's inputs lay.
+
+    `displaced_ns` of `wall_ns` the machine gave to other processes. `cores` is the processor time used
+    per wall time.
+    """
+
+    outputs: list[Any]
+    native_ns: list[int]
+    wall_ns: int
+    displaced_ns: int
+    cores: float
+    offsets: list[list[int]]
+    audit: Any
+
+    @property
+    def block(self) -> timing.Block:
+        return timing.Block(
+            native_ms=tuple(ns / 1e6 for ns in self.native_ns),
+            wall_ms=self.wall_ns / 1e6,
+            displaced_ms=self.displaced_ns / 1e6,
+        )
+
+
+class Player:
+    """Drives one child. After `exchange` it is paused, with its outputs in its memory, until `release`."""
+
+    def __init__(
+        self, link: Link, warden: int, reference: Reference, threads: int, rng: random.Random
+    ) -> None:
+        self.link = link
+        self._reference = reference
+        self._rng = rng
+        draw = reference.draw(rng.getrandbits(62))
+        specs = [TensorSpec.of(tensor) for tensor in draw.tensors]
+        init_bytes = sum(aligned(TensorSpec.of(t).size_bytes) for t in reference.init_tensors)
+        self._on_cuda = reference.device.type == "cuda"
+        kind = CudaArena if self._on_cuda else CpuArena
+        self.arena: Arena = kind(specs, LONGEST_BLOCK, init_bytes, reference.device)
+        reply = link.ask(
+            "open",
+            self.arena.fds,
+            threads=threads,
+            device=str(reference.device),
+            arena=self.arena.ticket,
+            skeleton=draw.skeleton,
+            specs=[spec.to_json() for spec in specs],
+        )
+        self.base = int(reply["base"])
+        # Before any candidate code is loaded the warden has one child.
+        children = Path(f"/proc/{warden}/task/{warden}/children").read_text().split()
+        if not children:
+            raise CandidateDied
+        self._pid = int(children[0])
+        self._reader = CudaReader(reference.device) if self._on_cuda else None
+        self.overhead, self.slack_ms = self._calibrate(draw)
+
+    def build(self, source: str) -> None:
+        """Load `source` and construct its `ModelNew` with the reference's weights."""
+        reference = self._reference
+        self.link.ask(
+            "build",
+            source=source,
+            weight_seed=reference.weight_seed,
+            precision=reference.precision,
+            allow_tf32=reference.allow_tf32,
+            init_skeleton=reference.init_skeleton,
+            init_specs=[TensorSpec.of(t).to_json() for t in reference.init_tensors],
+            init_offsets=self.arena.place(reference.init_tensors),
+        )
+
+    def exchange(self, operation: str, draws: Sequence[Draw]) -> Exchange:
+        """Have it answer `draws` in one block.
+
+        Everything of it is paused while the inputs are written. The clock runs from before they can be
+        seen until it says that it is done; then it is paused again, and only then are outputs read, out
+        of its memory. Nothing can be computed before or after.
+        """
+        self.link.pause()
+        offsets = []
+        started = time.perf_counter_ns()
+        for slot, draw in enumerate(draws):
+            offsets.append(self.arena.fill(slot, draw.tensors, self._rng))
+        self.arena.finish_filling()
+        cpu_ns, displaced_ns = self._usage()
+        if not self._on_cuda:
+            # What runs on a GPU cannot be paused: there the clock has to run while the inputs appear.
+            started = time.perf_counter_ns()
+        self.link.resume()
+        reply = self.link.ask(operation, offsets=offsets)
+        wall_ns = time.perf_counter_ns() - started
+        self.link.pause()
+        cpu_after_ns, displaced_after_ns = self._usage()
+        native_ns, outputs = _validated(reply, len(draws))
+        return Exchange(
+            outputs=outputs,
+            native_ns=native_ns,
+            wall_ns=wall_ns,
+            displaced_ns=self._displaced(displaced_after_ns - displaced_ns, wall_ns, cpu_after_ns - cpu_ns),
+            cores=(cpu_after_ns - cpu_ns) / wall_ns,
+            offsets=offsets,
+            audit=reply.get("audit"),
+        )
+
+    def _displaced(self, waited_ns: int, wall_ns: int, cpu_ns: int) -> int:
+        """How much of the wall time other processes of the machine took.
+
+        Waiting for a core is believed as far as the child's own processor time leaves room for it, and
+        not at all where it has helper processes, whose time is not counted.
+        """
+        if linux.has_children(self._pid):
+            return 0
+        return min(waited_ns, max(0, wall_ns - cpu_ns))
+
+    def read(self, output: Any) -> list[torch.Tensor]:
+        """Copies of the tensors of one of `Exchange.outputs`, out of the child's memory."""
+        return [self._copy_out(raw, TensorSpec.from_json(raw[1])) for raw in output["tensors"]]
+
+    def seen_inputs(self, exchange: Exchange, call: int) -> tuple[torch.Tensor, ...]:
+        """The inputs of one call as they are now, where the child could write to them."""
+        return self.arena.views(exchange.offsets[call])
+
+    def release(self) -> None:
+        """Let it run again, and drop its outputs."""
+        self.link.resume()
+        self.link.ask("free")
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self.arena.close()
+
+    def _calibrate(self, draw: Draw) -> tuple[timing.Overhead, float]:
+        """What requests cost besides the calls, and how much that varies, before candidate code is there."""
+        costs: dict[int, float] = {}
+        slack_ms = 0.0
+        for length in (1, self.arena.slots):
+            samples = []
+            for _ in range(_NUM_CALIBRATIONS):
+                exchange = self.exchange("run", [draw] * length)
+                block = exchange.block
+                samples.append(block.wall_ms - block.displaced_ms - sum(block.native_ms))
+                self.release()
+            costs[length] = median(samples)
+            slack_ms = max(slack_ms, (quantiles(samples, n=4)[2] - costs[length]) / length)
+        return timing.Overhead.through(1, costs[1], self.arena.slots, costs[self.arena.slots]), slack_ms
+
+    def _copy_out(self, raw: Any, spec: TensorSpec) -> torch.Tensor:
+        if self._reader is not None:
+            return self._reader.copy(raw, spec)
+        buffer = torch.empty(spec.size_bytes, dtype=torch.uint8)
+        try:
+            linux.read_memory(self._pid, raw[0], buffer.data_ptr(), spec.size_bytes)
+        except OSError as error:
+            raise CandidateForged(f"an output at an address that cannot be read: {error}") from None
+        return view(buffer, spec, 0)
+
+    def _usage(self) -> tuple[int, int]:
+        """Processor time of the child; time that it and this process waited for a core. Nanoseconds."""
+        try:
+            cpu_ns = linux.process_cpu_ns(self._pid)
+        except OSError:
+            raise CandidateDied from None
+        return cpu_ns, linux.displaced_ns(self._pid) + linux.displaced_ns()
+
+
+def _validated(reply: Any, num_calls: int) -> tuple[list[int], list[Any]]:
+    """The times and outputs of a reply, well-formed as the runner sends them. Raises CandidateForged."""
+    times, outputs = reply.get("ns"), reply.get("outputs")
+    if not isinstance(times, list) or not isinstance(outputs, list):
+        raise CandidateForged("an answer without times or outputs")
+    if len(times) != num_calls or len(outputs) != num_calls:
+        raise CandidateForged("an answer for another number of calls")
+    if not all(type(ns) is int and 0 <= ns < 2**62 for ns in times):
+        raise CandidateForged("times that are no numbers")
+    for output in outputs:
+        if not isinstance(output, dict):
+            raise CandidateForged("an output that is none")
+        if "unusable" not in output:
+            _validate_tensors(output)
+    return times, outputs
+
+
+def _validate_tensors(output: dict[str, Any]) -> None:
+    try:
+        for address, raw_spec, device, segment, offset in output["tensors"]:
+            TensorSpec.from_json(raw_spec)
+            placed = type(address) is int and 0 <= address < 2**63 and type(offset) is int
+            if not placed or not isinstance(device, str) or not isinstance(segment, str):
+                raise CandidateForged("an output at no address")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CandidateForged(f"an output that is none: {error}"[:200]) from None
