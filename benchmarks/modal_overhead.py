@@ -8,9 +8,9 @@ Three runs of the same evaluations, all with an unmodified SDK and real containe
 - cold: the same with a container that takes `--start-delay-s` to be scheduled;
 - old way: a new container for each evaluation, one after another, sampled and scaled up.
 
-The evaluations are of a source that does not parse, the shortest verdict there is, so that the time added by
-the backend is not hidden behind compiling and timing. Added time is what a call through Modal takes beyond the
-same call to the evaluation service next to it, alone and one at a time.
+The evaluations are of a source that does not parse, the shortest verdict there is, so that the time added
+by the backend is not hidden behind compiling and timing. Added time is what a call through Modal takes
+beyond the same call to the evaluation service next to it, alone and one at a time.
 """
 
 from __future__ import annotations
