@@ -129,7 +129,7 @@ function treeFigure(run, rows, view) {
   const strip = rows.some((row) => row.speedup === null);
   const layout = view === "speedup"
     ? { xaxis: { title: { text: "proposal" }, anchor: strip ? "y2" : "y" },
-        yaxis: { title: { text: "speedup" }, type: "log", domain: [strip ? 0.3 : 0, 1], dtick: Math.log10(2) / 2, tickformat: ".2f" },
+        yaxis: { title: { text: "speedup" }, ...SPEEDUP_AXIS, domain: [strip ? 0.3 : 0, 1] },
         yaxis2: { domain: [0, 0.24], type: "category", showgrid: false, tickfont: { size: 10 } },
         shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: css("--dim"), width: 1, dash: "dot" } }] }
     : { xaxis: { visible: false }, yaxis: { title: { text: "generation" }, tickmode: "array", zeroline: false,
@@ -176,7 +176,7 @@ function candidateBody(run, row, detail) {
   const children = run.rows.filter((one) => one.parent === row.id).slice(0, 40);
   const facts = [
     ["outcome", [badge(row.status), row.neighbour ? [" near ", idButton(run, row.neighbour)] : []].flat()],
-    ["speedup", row.speedup === null ? ["–"] : [`${times(row.speedup)}, 95 % CI ${interval(row.ci)}, ${count(row.measurements)} measurement${row.measurements === 1 ? "" : "s"}`]],
+    ["speedup", row.speedup === null ? ["–"] : [`${times(row.speedup)}, 95 % CI ${interval(row.ci)}, ${plural(row.measurements, "measurement")}`]],
     ["parent", [row.parent ? idButton(run, row.parent) : "none: it starts a line"]],
     ["children", children.length ? children.flatMap((child) => [idButton(run, child.id), " "]) : ["–"]],
     ["written by", [`${row.proposer}, ${row.action === "refine" ? "refining tunables" : "a new proposal"}`]],

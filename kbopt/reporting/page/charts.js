@@ -56,6 +56,10 @@ function themed(layout) {
   return themedLayout;
 }
 
+// Equal steps up and down look equal: 2× faster is as far from 1 as 2× slower.
+const SPEEDUP_TICKS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 7, 10, 20, 50, 100, 200, 500, 1000];
+const SPEEDUP_AXIS = { type: "log", tickmode: "array", tickvals: SPEEDUP_TICKS, ticktext: SPEEDUP_TICKS.map((value) => `${value}×`) };
+
 // Plotly reads a little markup in texts: what others wrote must not be any.
 const safe = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 

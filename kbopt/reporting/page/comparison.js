@@ -3,7 +3,7 @@
 const PALETTE = ["#0a6cbd", "#d55e00", "#0a8f63", "#b5509c", "#c98500", "#56a4d8", "#77828f", "#b3001e"];
 
 const spread = (value, format) =>
-  value.num_seeds > 1 ? `${format(value.mean)} (${format(value.low)} to ${format(value.high)})` : format(value.mean);
+  value.high > value.low ? `${format(value.mean)} (${format(value.low)} to ${format(value.high)})` : format(value.mean);
 
 function comparisonSections(page, showRun) {
   const { algorithms, cells } = page.comparison;
@@ -12,7 +12,7 @@ function comparisonSections(page, showRun) {
   return [
     el("section", { class: "bare", id: "overview" },
       el("h1", {}, `${count(page.runs.length)} runs`),
-      el("p", { class: "dim" }, `${count(algorithms.length)} algorithms on ${count(new Set(cells.map((cell) => cell.task)).size)} tasks. In brackets: the lowest and the highest seed.`)),
+      el("p", { class: "dim" }, `${plural(algorithms.length, "algorithm")} on ${plural(new Set(cells.map((cell) => cell.task)).size, "task")}. In brackets: the lowest and the highest seed.`)),
     section("comparison", "Algorithms",
       table([
         ["algorithm", (row) => row.algorithm],
@@ -79,5 +79,5 @@ function efficiencyFigure(page) {
       line: { shape: "hv", width: 1.6, color: PALETTE[names.indexOf(algorithm) % PALETTE.length] },
       text: points.map(() => safe(run.name)), hovertemplate: "%{text}<br>%{y:.2f}× after %{x}<extra></extra>" };
   });
-  return [traces, { xaxis: { title: { text: "evaluations" } }, yaxis: { title: { text: "best speedup" }, type: "log", dtick: Math.log10(2) / 2, tickformat: ".2f" }, hovermode: "closest" }];
+  return [traces, { xaxis: { title: { text: "evaluations" } }, yaxis: { title: { text: "best speedup" }, ...SPEEDUP_AXIS }, hovermode: "closest" }];
 }

@@ -32,6 +32,7 @@ const figure = (value) =>
 const times = (value) => (value === null || value === undefined ? "–" : `${figure(value)}×`);
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 const count = (value) => value.toLocaleString("en");
+const plural = (value, one) => `${count(value)} ${one}${value === 1 ? "" : "s"}`;
 const usd = (value) => `$${value.toFixed(value < 1 ? 3 : 2)}`;
 const interval = (ci) => (ci ? `${figure(ci[0])} to ${figure(ci[1])}` : "–");
 const ms = (value) => `${value.toPrecision(4)} ms`;
@@ -58,7 +59,7 @@ function shown(text) {
 const badge = (status) => {
   const mark = el("span", { class: "mark", "aria-hidden": "true" }, STATUSES[status].mark);
   mark.style.color = color(status);
-  return el("span", {}, mark, ` ${STATUSES[status].label}`);
+  return el("span", { class: "badge" }, mark, ` ${STATUSES[status].label}`);
 };
 
 function code(tokens) {

@@ -42,7 +42,7 @@ function overview(run) {
       card("proposals", count(s.proposals), `${count(s.num_dropped)} dropped as known`),
       card("correct", s.candidates ? percent(s.correct / s.candidates) : "–", `${count(s.correct)} of ${count(s.candidates)} candidates`),
       card("device busy", percent(s.busy_fraction), `GPU lease held ${percent(s.lease_fraction)}`),
-      card("time", duration(s.seconds), `${count(s.cold_starts)} cold start${s.cold_starts === 1 ? "" : "s"}, ${count(s.sessions)} session${s.sessions === 1 ? "" : "s"}`),
+      card("time", duration(s.seconds), `${plural(s.cold_starts, "cold start")}, ${plural(s.sessions, "session")}`),
       card("spent on models", usd(s.usd), `${count(s.tokens)} tokens`)));
 }
 
