@@ -158,12 +158,17 @@ CHEATS = (
     _cheat("tampering", "tamper_sources", "crashed"),
     _cheat("sabotage of the baseline", "sabotage_spin_threads", "neutral", "rejected:timing_mismatch"),
     _cheat("sabotage of the baseline", "sabotage_spin_processes", "neutral", "rejected:timing_mismatch"),
+    _cheat(
+        "sabotage of the baseline",
+        "displaced_by_orphans",
+        "neutral",
+        "rejected:timing_mismatch",
+        "rejected:extra_threads",
+    ),
     _cheat("sabotage of the baseline", "sabotage_scheduling", "neutral"),
     _cheat("sabotage of the baseline", "sabotage_kill_others", "neutral", "crashed"),
     _cheat("precision downgrade", "downgrade_fp16", "rejected:precision_downgrade", task="matmul"),
-    _cheat(
-        "precision downgrade", "downgrade_bf16", "rejected:precision_downgrade", "wrong_answer", task="matmul"
-    ),
+    _cheat("precision downgrade", "downgrade_bf16", "rejected:precision_downgrade", task="matmul"),
     _cheat("precision downgrade", "downgrade_tf32_emulated", "rejected:precision_downgrade", task="matmul"),
     _cheat("precision downgrade", "downgrade_gated", "rejected:precision_downgrade", task="matmul"),
     _cheat("precision downgrade", "downgrade_weights", "rejected:precision_downgrade", task="layers"),
