@@ -191,7 +191,7 @@ def _result(result: Result, *, with_samples: bool) -> Mapping[str, Any]:
     outcome = result.outcome
     if isinstance(outcome, Measured) and not with_samples:
         result = replace(result, outcome=replace(outcome, kernel_ms=(), reference_ms=()))
-    return codec.encode(replace(result, feedback="", log="", spans=()))  # type: ignore[no-any-return]
+    return codec.encode(replace(result, feedback="", log="", spans=()))
 
 
 def tokens(source: str) -> list[list[str]]:
