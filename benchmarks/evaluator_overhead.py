@@ -20,8 +20,8 @@ from typing import Any
 
 import ray
 
-from kbopt.cluster.evaluator import EvaluatorActor
-from kbopt.cluster.session import LOOPS_PER_ACTOR, start_ray
+from kbopt.cluster.actors import LOOPS_PER_ACTOR, EvaluatorActor
+from kbopt.cluster.session import start_ray
 from kbopt.core.ports import BackendStatus
 from kbopt.core.types import EvalProtocol, EvalRequest, Result, Seconds, Task, WrongAnswer
 

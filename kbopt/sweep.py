@@ -7,6 +7,7 @@ gone goes on with it.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 import time
@@ -30,6 +31,9 @@ from kbopt.reporting.report import write_report
 from kbopt.store.journal import SqliteJournal
 
 POLL_S = 1.0
+STOP_FILE = "stop"
+"""While this file is in the sweep's folder, its searches rest."""
+
 FAST_P_THRESHOLDS = (0.5, 1.0, 1.05, 1.5, 2.0)
 
 
@@ -112,7 +116,12 @@ def drive(
     """
     specs = prepare(config, folder)
     cluster = ClusterSettings(
-        address=address, explorers=config.explorers, parallel_searches=config.parallel_searches
+        address=address,
+        explorers=config.explorers,
+        parallel_searches=config.parallel_searches,
+        stop_file=(folder / STOP_FILE).resolve(),
+        fingerprint=fingerprint(config),
+        device_fingerprint=fingerprint(config.backend),
     )
     parts = factories(config.backend, config.proposer, folder)
     with Session(config.name, specs, parts, (folder / "evaluations.sqlite").resolve(), cluster) as session:
@@ -171,6 +180,11 @@ def fast_p_by_threshold(searches: tuple[Finished, ...]) -> dict[str, float]:
     """The share of searches whose best kernel is correct and faster than each threshold."""
     speedups = [search.summary.best.speedup if search.summary.best else 0.0 for search in searches]
     return {f"{threshold:g}": fast_p(speedups, threshold) for threshold in FAST_P_THRESHOLDS}
+
+
+def fingerprint(config: SweepConfig | BackendConfig) -> str:
+    """Equal for equal configurations."""
+    return hashlib.sha256(codec.dumps(config).encode()).hexdigest()[:16]
 
 
 def _differences(known: SweepConfig, asked: SweepConfig) -> list[str]:

@@ -68,10 +68,7 @@ task_options = options(
     ),
 )
 
-search_options = options(
-    click.option(
-        "--algorithm", type=Name("algorithm", Algorithm), default=SETTINGS.algorithm, show_default=True
-    ),
+each_search_options = (
     click.option(
         "--num-steps",
         type=click.IntRange(1),
@@ -98,9 +95,17 @@ search_options = options(
         default=SETTINGS.score_function,
         show_default=True,
     ),
-    click.option("--seed", type=click.IntRange(0), default=SETTINGS.seed, show_default=True),
     click.option("--synchronous", is_flag=True, help="The original's steps with their barriers."),
     click.option("--target-speedup", type=click.FloatRange(0), help="Stop once the best is surely above it."),
+)
+"""What the searches of a sweep have in common; algorithms and seeds are the sweep's own lists."""
+
+search_options = options(
+    click.option(
+        "--algorithm", type=Name("algorithm", Algorithm), default=SETTINGS.algorithm, show_default=True
+    ),
+    click.option("--seed", type=click.IntRange(0), default=SETTINGS.seed, show_default=True),
+    *each_search_options,
 )
 
 budget_options = options(

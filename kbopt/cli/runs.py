@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kbopt.core.errors import UserError
+
+if TYPE_CHECKING:
+    from kbopt.reporting.summary import RunSummary
+    from kbopt.reporting.terminal import RunRow
 
 
 @click.command()
@@ -19,17 +25,11 @@ def runs(folder: Path, as_json: bool) -> None:
     from rich.console import Console
 
     from kbopt.cli.options import print_json
-    from kbopt.finish import open_run
-    from kbopt.reporting.summary import RunSummary, summarize
-    from kbopt.reporting.terminal import RunRow, print_runs
+    from kbopt.reporting.terminal import print_runs
 
-    found: list[tuple[Path, RunSummary]] = []
-    for path in sorted(folder.glob("**/journal.sqlite")):
-        _, run, journal = open_run(path.parent)
-        with journal:
-            found.append((path.parent, summarize(run)))
-    found.sort(key=lambda item: -item[1].started)
+    folders = [path.parent for path in folder.glob("**/journal.sqlite")]
     if as_json:
+        found = sorted(_summaries(folders), key=lambda item: -item[1].started)
         print_json(
             [
                 {
@@ -46,7 +46,14 @@ def runs(folder: Path, as_json: bool) -> None:
             ]
         )
         return
-    rows = [
+    print_runs(Console(), sorted(run_rows(folders), key=lambda row: -row.started))
+
+
+def run_rows(folders: Sequence[Path]) -> list[RunRow]:
+    """A line of `kbopt runs` for each folder."""
+    from kbopt.reporting.terminal import RunRow
+
+    return [
         RunRow(
             name=str(where),
             task=summary.task,
@@ -58,9 +65,20 @@ def runs(folder: Path, as_json: bool) -> None:
             state=summary.ended or f"open: kbopt resume {where}",
             started=summary.started,
         )
-        for where, summary in found
+        for where, summary in _summaries(folders)
     ]
-    print_runs(Console(), rows)
+
+
+def _summaries(folders: Sequence[Path]) -> list[tuple[Path, RunSummary]]:
+    from kbopt.finish import open_run
+    from kbopt.reporting.summary import summarize
+
+    found = []
+    for folder in folders:
+        _, run, journal = open_run(folder)
+        with journal:
+            found.append((folder, summarize(run)))
+    return found
 
 
 @click.command()

@@ -22,10 +22,17 @@ if TYPE_CHECKING:
 PROGRESS_S = 5.0
 
 
-@click.command()
-@click.option(
-    "--tasks", "task_names", default="quick", show_default=True, help="matmul,quick/gelu,level1/1..5"
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("sweeps"), show_default=True, help="Of all sweeps."
 )
+address_option = click.option("--address", help="A Ray cluster, e.g. auto; without it this machine alone.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else."
+)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--tasks", "task_names", default="quick", show_default=True, help="matmul,level1/1..5,...")
 @click.option("--algorithms", default="PS", show_default=True, help="PS,PS_epsNet,best_of_n,...")
 @click.option("--seeds", default="1", show_default=True, help="How many (5), or which (0..4 or 3,7).")
 @click.option(
@@ -34,7 +41,7 @@ PROGRESS_S = 5.0
     envvar="KBOPT_KERNELBENCH",
     help="A KernelBench checkout for level tasks.",
 )
-@shared.search_options
+@shared.options(*shared.each_search_options)
 @shared.budget_options
 @shared.proposer_options
 @shared.backend_options
@@ -42,10 +49,13 @@ PROGRESS_S = 5.0
 @click.option("--explorers", type=click.IntRange(1, 1024), default=8, show_default=True)
 @click.option("--parallel-searches", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--name", default="sweep", show_default=True, help="Its name; its folder is OUT/NAME.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("sweeps"), show_default=True)
-@click.option("--address", help="A Ray cluster, e.g. auto; without it this machine alone.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+@out_option
+@address_option
+@json_option
+@click.pass_context
 def sweep(
+    context: click.Context,
+    /,
     task_names: str,
     algorithms: str,
     seeds: str,
@@ -60,21 +70,22 @@ def sweep(
 ) -> None:
     """Run every task x algorithm x seed over one evaluator.
 
-    Running the command again attaches to a sweep that is under way, and goes on with one that was stopped.
+    Running the command again attaches to a sweep that is under way, and goes on with one that was cut off.
 
     \b
     kbopt sweep --tasks quick/gelu,quick/softmax --algorithms PS,best_of_n --seeds 3 --max-evals 30
+    kbopt sweep status|stop|resume|results NAME
     """
+    if context.invoked_subcommand:
+        return
     from kbopt import sweep as sweeps
 
-    del given["algorithm"], given["seed"]
-    settings = shared.search_settings({**given, "algorithm": "PS", "seed": 0})
     config = sweeps.SweepConfig(
         name=name,
         tasks=shared.find_tasks(task_names, kernelbench),
         algorithms=shared.algorithm_names(algorithms),
         seeds=shared.seed_numbers(seeds),
-        settings=settings,
+        settings=shared.search_settings(given),
         protocol=shared.eval_protocol(given),
         backend=shared.backend_config(given),
         proposer=shared.proposer_config(given),
@@ -82,6 +93,71 @@ def sweep(
         parallel_searches=parallel_searches,
     )
     run_sweep(config, out / name, address=address, as_json=as_json)
+
+
+@sweep.command()
+@click.argument("name")
+@out_option
+def status(name: str, out: Path) -> None:
+    """Say how far each search of the sweep NAME is, from the journals."""
+    from rich.console import Console
+
+    from kbopt import sweep as sweeps
+    from kbopt.cli.runs import run_rows
+    from kbopt.reporting.terminal import print_runs
+
+    folder = out / name
+    config = sweeps.load(folder)
+    print_runs(Console(), run_rows([folder / run.name for run in config.runs()]))
+    if (folder / sweeps.STOP_FILE).exists():
+        click.echo(f"stopped; go on with: kbopt sweep resume {name}")
+
+
+@sweep.command()
+@click.argument("name")
+@out_option
+def stop(name: str, out: Path) -> None:
+    """Stop the sweep NAME, wherever its actors run, and keep what was measured."""
+    from kbopt import sweep as sweeps
+
+    folder = out / name
+    sweeps.load(folder)
+    (folder / sweeps.STOP_FILE).touch()
+    click.echo(f"stopping; go on with: kbopt sweep resume {name}")
+
+
+@sweep.command()
+@click.argument("name")
+@out_option
+@address_option
+@json_option
+def resume(name: str, out: Path, address: str | None, as_json: bool) -> None:
+    """Go on with the sweep NAME, with the options that it was started with."""
+    from kbopt import sweep as sweeps
+
+    folder = out / name
+    config = sweeps.load(folder)
+    (folder / sweeps.STOP_FILE).unlink(missing_ok=True)
+    run_sweep(config, folder, address=address, as_json=as_json)
+
+
+@sweep.command()
+@click.argument("name")
+@out_option
+@json_option
+def results(name: str, out: Path, as_json: bool) -> None:
+    """Print the table of the sweep NAME as far as it is, and write the best kernels and one page."""
+    from kbopt import sweep as sweeps
+
+    folder = out / name
+    config = sweeps.load(folder)
+    searches = sweeps.finish_all(config, folder)
+    if as_json:
+        seconds = max(search.summary.seconds for search in searches)
+        shared.print_json(sweeps.sweep_document(config, searches, seconds))
+    else:
+        print_table(searches)
+    click.echo(sweeps.write_page(config, folder), err=True)
 
 
 def run_sweep(
@@ -100,6 +176,8 @@ def run_sweep(
         click.echo(f"stopped; {again}. What was measured is in {folder}", err=True)
         sys.exit(INTERRUPTED)
     seconds = time.monotonic() - started
+    if status.stopped:
+        click.echo(f"stopped; go on with: kbopt sweep resume {config.name}", err=True)
     searches = sweeps.finish_all(config, folder)
     document = sweeps.sweep_document(config, searches, seconds)
     if as_json:

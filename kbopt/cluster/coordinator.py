@@ -12,6 +12,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from kbopt.cluster.messages import (
     Answer,
@@ -130,7 +131,7 @@ class RunningSearch:
 class Coordinator:
     """All searches of a sweep, over one evaluator. Their journals exist; what they hold is gone on with.
 
-    Plain asyncio; `kbopt.cluster.session` makes it a Ray actor.
+    Plain asyncio; `kbopt.cluster.actors` makes it a Ray actor.
     """
 
     def __init__(
@@ -141,7 +142,9 @@ class Coordinator:
         evaluator_status: Callable[[], Awaitable[EvaluatorStatus | None]],
         *,
         parallel_searches: int,
+        stop_file: Path | None = None,
     ) -> None:
+        self._stop_file = stop_file
         self._searches = {spec.name: RunningSearch(spec, factories) for spec in specs}
         self._evaluate = evaluate
         self._evaluator_status = evaluator_status
@@ -210,6 +213,7 @@ class Coordinator:
             searches=tuple(running.status() for running in self._searches.values()),
             explorers=len(self._incarnations),
             finished=self.finished,
+            stopped=self.stopped,
         )
 
     async def stop(self, reason: str, *, end: bool) -> None:
@@ -224,8 +228,13 @@ class Coordinator:
             running.journal.close()
 
     @property
+    def stopped(self) -> bool:
+        """The user asked for a stop by creating the stop file; whoever resumes the sweep removes it."""
+        return self._stop_file is not None and self._stop_file.exists()
+
+    @property
     def finished(self) -> bool:
-        return not any(running.running for running in self._searches.values())
+        return self.stopped or not any(running.running for running in self._searches.values())
 
     def _in_turn(self) -> list[RunningSearch]:
         """The searches under way, beginning with another one each time."""

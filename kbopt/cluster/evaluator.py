@@ -1,6 +1,6 @@
 """The one evaluator: joins duplicates, keeps results, batches, and shares the device fairly.
 
-`EvaluationQueue` is plain asyncio and knows no Ray; `EvaluatorActor` is its shell. Infrastructure
+`EvaluationQueue` is plain asyncio and knows no Ray; `kbopt.cluster.actors` makes it one. Infrastructure
 failures are retried here and nowhere else.
 """
 
@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from kbopt.cluster.messages import Answer, EvaluatorStatus
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import InfraFailed
 from kbopt.core.ports import Backend, BackendStatus
-from kbopt.core.types import EvalRequest, Result
+from kbopt.core.types import EvalRequest, Result, outcome_name
 from kbopt.store.cache import EvaluationCache, request_key
 
 FILL_S = 0.003
@@ -56,7 +54,8 @@ class EvaluationQueue:
         self._wake = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[BackendStatus] | None = None
-        self._evaluations = self._cached = self._joined = 0
+        self._by_outcome: Counter[str] = Counter()
+        self._cached = self._joined = 0
         self._device_s = 0.0
         self._started = time.monotonic()
 
@@ -94,7 +93,8 @@ class EvaluationQueue:
             backend=await self._backend.status(),
             queue_length=sum(map(len, self._waiting.values())),
             in_flight=self._in_flight.total(),
-            evaluations=self._evaluations,
+            evaluations=self._by_outcome.total(),
+            by_outcome=dict(self._by_outcome),
             cached=self._cached,
             joined=self._joined,
             device_s=self._device_s,
@@ -158,7 +158,7 @@ class EvaluationQueue:
                 pending.answer.set_exception(error)
             self._settle(batch)
             return
-        self._evaluations += len(batch)
+        self._by_outcome.update(outcome_name(result.outcome) for result in results)
         for pending, result in zip(batch, results, strict=True):
             self._device_s += result.device_s
             pending.answer.set_result(Answer(result=result, cached=False, failures=failures))
@@ -189,10 +189,3 @@ class EvaluationQueue:
 def _with_wait(result: Result, wait_s: float) -> Result:
     """`result` with the time it waited for its batch counted as queueing."""
     return replace(result, seconds=replace(result.seconds, queue=result.seconds.queue + wait_s))
-
-
-class EvaluatorActor(EvaluationQueue):
-    """The queue as a Ray actor: the backend and the cache are built in the actor's own process."""
-
-    def __init__(self, make_backend: Callable[[], Backend], cache: Path) -> None:
-        super().__init__(make_backend(), EvaluationCache(cache))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -72,6 +72,7 @@ class EvaluatorStatus:
     queue_length: int
     in_flight: int
     evaluations: int
+    by_outcome: Mapping[str, int]
     cached: int
     joined: int
     device_s: float
@@ -105,8 +106,9 @@ class SearchStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorStatus:
-    """All searches of a coordinator. `finished` once each has ended or failed."""
+    """All searches of a coordinator. `finished` once each has ended, failed, or was `stopped` by the user."""
 
     searches: tuple[SearchStatus, ...]
     explorers: int
     finished: bool
+    stopped: bool

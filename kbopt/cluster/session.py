@@ -6,9 +6,8 @@ evaluator and the coordinator are detached: the driver attaches, watches, and ma
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,130 +15,28 @@ from typing import Any, Self
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from kbopt.cluster.coordinator import Coordinator
-from kbopt.cluster.evaluator import EvaluatorActor
-from kbopt.cluster.explorer import Explorer
-from kbopt.cluster.messages import (
-    Answer,
-    CoordinatorStatus,
-    EvaluatorStatus,
-    Factories,
-    Failure,
-    Idle,
-    Lease,
-    SearchSpec,
-)
+from kbopt.cluster.actors import EVALUATOR, FOREVER, NAMESPACE, CoordinatorActor, EvaluatorActor, own_error
+from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, Factories, SearchSpec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import Candidate, EvalRequest, NoProposal, Usage
 
-NAMESPACE = "kbopt"
-EVALUATOR = "evaluator"
-LOOPS_PER_ACTOR = 8
-"""Proposal coroutines packed into one explorer actor: creating an actor costs 0.3 s and 90 MB."""
-
-FOREVER: dict[str, int] = {"max_restarts": -1, "max_task_retries": -1}
-
-
-class RemoteEvaluator:
-    """The evaluator actor as the coordinator calls it: Ray's wrapped errors become kbopt's own."""
-
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-
-    async def evaluate(self, search: str, request: EvalRequest) -> Answer:
-        answer: Answer = await _unwrapped(self._handle.evaluate.remote(search, request))
-        return answer
-
-    async def status(self) -> EvaluatorStatus | None:
-        status: EvaluatorStatus | None = await _unwrapped(self._handle.status.remote())
-        return status
-
-
-class RemoteCoordinator:
-    """The coordinator actor as an explorer calls it."""
-
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-
-    def lease(self, index: int, incarnation: str) -> Awaitable[Lease | Idle]:
-        return _unwrapped(self._handle.lease.remote(index, incarnation))
-
-    def submit(self, search: str, candidate: Candidate) -> Awaitable[None]:
-        return _unwrapped(self._handle.submit.remote(search, candidate))
-
-    def decline(self, search: str, brief: str, answer: NoProposal) -> Awaitable[None]:
-        return _unwrapped(self._handle.decline.remote(search, brief, answer))
-
-    def summarized(self, search: str, text: str, usage: tuple[Usage, ...]) -> Awaitable[None]:
-        return _unwrapped(self._handle.summarized.remote(search, text, usage))
-
-    def gave_up(self, search: str, failure: Failure) -> Awaitable[None]:
-        return _unwrapped(self._handle.gave_up.remote(search, failure))
-
-
-class ExplorerActor(Explorer):
-    """An explorer as a Ray actor. It ends its process when it is done or the coordinator is silent."""
-
-    def __init__(
-        self,
-        index: int,
-        coordinator: Any,
-        specs: Mapping[str, SearchSpec],
-        factories: Factories,
-        loops: int,
-    ) -> None:
-        super().__init__(index, RemoteCoordinator(coordinator), specs, factories, loops)
-
-    async def run(self) -> None:
-        try:
-            await super().run()
-        except* (TimeoutError, RayActorError):
-            ray.actor.exit_actor()
-
-
-class CoordinatorActor(Coordinator):
-    """The coordinator as a Ray actor, which creates its explorers: those of a former life are kept."""
-
-    def __init__(
-        self,
-        specs: tuple[SearchSpec, ...],
-        factories: Factories,
-        *,
-        name: str,
-        explorers: int,
-        parallel_searches: int,
-    ) -> None:
-        remote = RemoteEvaluator(ray.get_actor(EVALUATOR, namespace=NAMESPACE))
-        super().__init__(
-            specs, factories, remote.evaluate, remote.status, parallel_searches=parallel_searches
-        )
-        by_name = {spec.name: spec for spec in specs}
-        actors = math.ceil(explorers / LOOPS_PER_ACTOR)
-        handle = ray.get_runtime_context().current_actor
-        self._runs = []
-        for index in range(actors):
-            loops = explorers // actors + (index < explorers % actors)
-            actor = (
-                ray.remote(ExplorerActor)
-                .options(
-                    name=f"explorer:{name}:{index}",
-                    get_if_exists=True,
-                    num_cpus=0.01,
-                    scheduling_strategy="SPREAD",
-                    **FOREVER,
-                )
-                .remote(index, handle, by_name, factories, loops)
-            )
-            self._runs.append(actor.run.remote())
+CREATION_S = 300.0
+"""How long an actor may take to come up: a node with the `evaluator` resource must be free for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSettings:
-    """Where the actors run. `address` None starts a Ray of one's own on this machine."""
+    """Where the actors run. `address` None starts a Ray of one's own on this machine.
+
+    The fingerprints name the configuration of the sweep and of the device: on a cluster, actors that are
+    there already are used only if theirs are the same. The sweep stops once `stop_file` exists.
+    """
 
     address: str | None = None
     explorers: int = 8
     parallel_searches: int = 8
+    stop_file: Path | None = None
+    fingerprint: str = ""
+    device_fingerprint: str = ""
 
 
 class Session:
@@ -163,6 +60,14 @@ class Session:
 
     def __enter__(self) -> Self:
         start_ray(self._settings.address)
+        try:
+            self._create_actors()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _create_actors(self) -> None:
         detached = {"lifetime": "detached"} if self._settings.address else {}
         on_head = {"resources": {"node:__internal_head__": 0.001}} if self._settings.address else {}
         evaluator_place = {"resources": {"evaluator": 1}} if self._settings.address else {}
@@ -177,7 +82,13 @@ class Session:
                 **detached,
                 **FOREVER,
             )
-            .remote(self._factories.backend, self._cache)
+            .remote(self._factories.backend, self._cache, self._settings.device_fingerprint)
+        )
+        self._compare(
+            self._evaluator,
+            self._settings.device_fingerprint,
+            "the cluster's evaluator holds another backend or device; wait for the sweep that uses it, "
+            "or stop it with `kbopt sweep stop NAME`",
         )
         self._coordinator = (
             ray.remote(CoordinatorActor)
@@ -196,13 +107,23 @@ class Session:
                 name=self._name,
                 explorers=self._settings.explorers,
                 parallel_searches=self._settings.parallel_searches,
+                stop_file=self._settings.stop_file,
+                fingerprint=self._settings.fingerprint,
             )
         )
-        return self
+        self._compare(
+            self._coordinator,
+            self._settings.fingerprint,
+            f"a sweep {self._name!r} with other settings is under way on the cluster; choose another --name",
+        )
 
     def __exit__(self, *_: object) -> None:
         if self._settings.address is None:
             ray.shutdown()
+
+    def _compare(self, actor: Any, fingerprint: str, complaint: str) -> None:
+        if _result(actor.fingerprint.remote(), CREATION_S) != fingerprint:
+            raise UserError(complaint)
 
     def open_device(self, on_wait: Callable[[EvaluatorStatus], None], poll_s: float = 0.5) -> None:
         """Start or find the device; `on_wait` sees its state every `poll_s` until it is there."""
@@ -212,14 +133,18 @@ class Session:
         _result(opening)
 
     def status(self, timeout_s: float = 60.0) -> CoordinatorStatus:
-        return _result(self._coordinator.status.remote(), timeout_s)  # type: ignore[no-any-return]
+        return _result(self._coordinator.status.remote(), timeout_s)
 
     def evaluator_status(self, timeout_s: float = 60.0) -> EvaluatorStatus:
-        return _result(self._evaluator.status.remote(), timeout_s)  # type: ignore[no-any-return]
+        return _result(self._evaluator.status.remote(), timeout_s)
 
     def stop(self, reason: str, *, end: bool) -> None:
-        """Stop the searches; with `end` for good, without so that `kbopt resume` goes on."""
+        """Stop the searches; with `end` for good, without so that they can be gone on with.
+
+        The coordinator goes. The evaluator of a cluster stays: another sweep may be using it.
+        """
         _result(self._coordinator.stop.remote(reason, end=end), timeout_s=30.0)
+        ray.kill(self._coordinator)
         if self._settings.address is None:
             _result(self._evaluator.close.remote(), timeout_s=30.0)
 
@@ -243,21 +168,8 @@ def _result(reference: Any, timeout_s: float | None = None) -> Any:
     try:
         return ray.get(reference, timeout=timeout_s)
     except RayTaskError as error:
-        raise _own_error(error) from error
+        raise own_error(error) from error
     except RayActorError as error:
         raise InfraError(f"an actor died: {error}") from error
     except GetTimeoutError as error:
         raise InfraError(f"an actor did not answer within {timeout_s} s") from error
-
-
-async def _unwrapped(reference: Any) -> Any:
-    try:
-        return await reference
-    except RayTaskError as error:
-        raise _own_error(error) from error
-
-
-def _own_error(error: RayTaskError) -> Exception:
-    """The `UserError` or `InfraError` that an actor raised, without Ray's traceback around it."""
-    cause = error.cause
-    return cause if isinstance(cause, UserError | InfraError) else error

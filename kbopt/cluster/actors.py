@@ -1,0 +1,184 @@
+"""The Ray actors: evaluation queue, coordinator and explorers, each with the little that is Ray's."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from kbopt.cluster.coordinator import Coordinator
+from kbopt.cluster.evaluator import EvaluationQueue
+from kbopt.cluster.explorer import Explorer
+from kbopt.cluster.messages import Answer, EvaluatorStatus, Factories, Failure, Idle, Lease, SearchSpec
+from kbopt.cluster.metrics import PUBLISH_S, CoordinatorMetrics, EvaluatorMetrics
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.ports import Backend, BackendStatus
+from kbopt.core.types import Candidate, EvalRequest, NoProposal, Usage
+from kbopt.store.cache import EvaluationCache
+
+NAMESPACE = "kbopt"
+EVALUATOR = "evaluator"
+LOOPS_PER_ACTOR = 8
+"""Proposal coroutines packed into one explorer actor: creating an actor costs 0.3 s and 90 MB."""
+
+FOREVER: dict[str, int] = {"max_restarts": -1, "max_task_retries": -1}
+
+
+class EvaluatorActor(EvaluationQueue):
+    """The queue as a Ray actor: the backend and the cache are built in the actor's own process.
+
+    `fingerprint` says what it was built for, so that another driver can tell whether it is the one it wants.
+    """
+
+    def __init__(self, make_backend: Callable[[], Backend], cache: Path, fingerprint: str = "") -> None:
+        super().__init__(make_backend(), EvaluationCache(cache))
+        self._fingerprint = fingerprint
+        self._publishing: asyncio.Task[None] | None = None
+
+    async def open(self) -> BackendStatus:
+        if self._publishing is None:
+            self._publishing = asyncio.create_task(self._publish())
+        return await super().open()
+
+    async def fingerprint(self) -> str:
+        return self._fingerprint
+
+    async def _publish(self) -> None:
+        metrics = EvaluatorMetrics()
+        while True:
+            metrics.publish(await self.status())
+            await asyncio.sleep(PUBLISH_S)
+
+
+class RemoteEvaluator:
+    """The evaluator actor as the coordinator calls it: Ray's wrapped errors become kbopt's own."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def evaluate(self, search: str, request: EvalRequest) -> Answer:
+        answer: Answer = await _unwrapped(self._handle.evaluate.remote(search, request))
+        return answer
+
+    async def status(self) -> EvaluatorStatus | None:
+        status: EvaluatorStatus | None = await _unwrapped(self._handle.status.remote())
+        return status
+
+
+class RemoteCoordinator:
+    """The coordinator actor as an explorer calls it."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def lease(self, index: int, incarnation: str) -> Awaitable[Lease | Idle]:
+        return _unwrapped(self._handle.lease.remote(index, incarnation))
+
+    def submit(self, search: str, candidate: Candidate) -> Awaitable[None]:
+        return _unwrapped(self._handle.submit.remote(search, candidate))
+
+    def decline(self, search: str, brief: str, answer: NoProposal) -> Awaitable[None]:
+        return _unwrapped(self._handle.decline.remote(search, brief, answer))
+
+    def summarized(self, search: str, text: str, usage: tuple[Usage, ...]) -> Awaitable[None]:
+        return _unwrapped(self._handle.summarized.remote(search, text, usage))
+
+    def gave_up(self, search: str, failure: Failure) -> Awaitable[None]:
+        return _unwrapped(self._handle.gave_up.remote(search, failure))
+
+
+class ExplorerActor(Explorer):
+    """An explorer as a Ray actor. It ends its process when it is done or the coordinator is silent."""
+
+    def __init__(
+        self,
+        index: int,
+        coordinator: Any,
+        specs: Mapping[str, SearchSpec],
+        factories: Factories,
+        loops: int,
+    ) -> None:
+        super().__init__(index, RemoteCoordinator(coordinator), specs, factories, loops)
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        except* (TimeoutError, RayActorError):
+            ray.actor.exit_actor()
+
+
+class CoordinatorActor(Coordinator):
+    """The coordinator as a Ray actor, which creates its explorers: those of a former life are kept."""
+
+    def __init__(
+        self,
+        specs: tuple[SearchSpec, ...],
+        factories: Factories,
+        *,
+        name: str,
+        explorers: int,
+        parallel_searches: int,
+        stop_file: Path | None = None,
+        fingerprint: str = "",
+    ) -> None:
+        self._fingerprint = fingerprint
+        self._publishing: asyncio.Task[None] | None = None
+        remote = RemoteEvaluator(ray.get_actor(EVALUATOR, namespace=NAMESPACE))
+        super().__init__(
+            specs,
+            factories,
+            remote.evaluate,
+            remote.status,
+            parallel_searches=parallel_searches,
+            stop_file=stop_file,
+        )
+        by_name = {spec.name: spec for spec in specs}
+        actors = math.ceil(explorers / LOOPS_PER_ACTOR)
+        handle = ray.get_runtime_context().current_actor
+        self._runs = []
+        for index in range(actors):
+            loops = explorers // actors + (index < explorers % actors)
+            actor = (
+                ray.remote(ExplorerActor)
+                .options(
+                    name=f"explorer:{name}:{index}",
+                    get_if_exists=True,
+                    num_cpus=0.01,
+                    scheduling_strategy="SPREAD",
+                    **FOREVER,
+                )
+                .remote(index, handle, by_name, factories, loops)
+            )
+            self._runs.append(actor.run.remote())
+
+    async def lease(self, index: int, incarnation: str) -> Lease | Idle:
+        if self._publishing is None:
+            self._publishing = asyncio.create_task(self._publish())
+        return await super().lease(index, incarnation)
+
+    async def fingerprint(self) -> str:
+        return self._fingerprint
+
+    async def _publish(self) -> None:
+        metrics = CoordinatorMetrics()
+        while True:
+            metrics.publish(await self.status())
+            await asyncio.sleep(PUBLISH_S)
+
+
+async def _unwrapped(reference: Any) -> Any:
+    try:
+        return await reference
+    except RayTaskError as error:
+        raise own_error(error) from error
+
+
+def own_error(error: RayTaskError) -> Exception:
+    """The `UserError` or `InfraError` that an actor raised, without Ray's traceback around it."""
+    cause = error.cause
+    return cause if isinstance(cause, UserError | InfraError) else error
