@@ -18,12 +18,12 @@ from typing import Any
 
 def main() -> None:
     what, file, setup, where, arch = sys.argv[1:]
-    answer = (
-        build(Path(file), setup, Path(where), arch)
-        if what == "build"
-        else check(Path(file), setup, Path(where))
-    )
-    print(json.dumps(answer))
+    commands = {
+        "build": lambda: build(Path(file), setup, Path(where), arch),
+        "check": lambda: check(Path(file), setup, Path(where)),
+        "fresh": lambda: fresh(Path(file), Path(where), *arch.split(":", 1)),
+    }
+    print(json.dumps(commands[what]()))
 
 
 def build(file: Path, setup: str, directory: Path, arch: str) -> dict[str, Any]:
@@ -112,6 +112,33 @@ def check(file: Path, setup: str, task: Path) -> dict[str, Any]:
         "first_call_s": round(first_call_s, 2),
         "compiled_late": compiled[:8],
     }
+
+
+def fresh(file: Path, directory: Path, arch: str, task: str) -> dict[str, Any]:
+    """An evaluation as a pipeline without a service does it: inputs drawn on the CPU, L2 flushed per call."""
+    directory.mkdir(parents=True, exist_ok=True)
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(directory)
+    os.environ["TORCH_CUDA_ARCH_LIST"] = f"{arch}+PTX"
+    import torch
+
+    reference, candidate = load(Path(task), "task"), load(file, "candidate")
+    expected_model = reference.Model(*reference.get_init_inputs()).to("cuda")
+    model = candidate.ModelNew(*reference.get_init_inputs()).to("cuda")
+    right = True
+    with torch.no_grad():
+        for _ in range(5):
+            inputs = [value.to("cuda") for value in reference.get_inputs()]
+            right &= torch.allclose(model(*inputs), expected_model(*inputs), atol=1e-2, rtol=1e-2)
+        cache = torch.empty(256 * 2**20, dtype=torch.uint8, device="cuda")
+        for timed in (model, expected_model):
+            for _ in range(104):
+                cache.zero_()
+                begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+                begin.record()
+                timed(*inputs)
+                end.record()
+                torch.cuda.synchronize()
+    return {"ok": right, "seconds": 0.0, "note": "" if right else "wrong answer"}
 
 
 def extension_of(file: Path) -> Any:
