@@ -210,9 +210,7 @@ def main() -> None:
         u, v = embedder.embed([a, b])
         return float(np.linalg.norm(u - v))
 
-    print(
-        "| kernel | renamed | reformatted | idle edit | tunable changed | line edited | nearest other kernel |"
-    )
+    print("| kernel | renamed | reformatted | idle edit | tunable changed | line edited | nearest other |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, source in KERNELS.items():
         others = {other: distance(source, KERNELS[other]) for other in KERNELS if other != name}

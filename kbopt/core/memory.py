@@ -17,6 +17,8 @@ from kbopt.core.settings import ScoreFunction, Ties
 
 Floats = NDArray[np.float64]
 
+_NEVER = np.iinfo(np.int64).min
+
 SPREAD = 0.99
 """Factor on a parent's priority for every proposal being made from it, so that explorers spread over
 kernels that are about as good; docs/decisions/0012 compares values."""
@@ -97,9 +99,13 @@ class Memory:
         size = len(self._keys)
         busy = self._busy[:size]
         values = self._priorities(n_steps) * self._weight[:size]
-        tied = np.flatnonzero(values == values.max())
-        tied = tied[busy[tied] == busy[tied].min()]
-        return self._keys[int(tied[np.argmax(self._order[tied])])]
+        is_tied = values == values.max()
+        # Upper bounds are clipped, so nearly everyone may be tied: no gathering before it is needed.
+        newest = int(np.where(is_tied, self._order[:size], _NEVER).argmax())
+        if busy[newest]:
+            is_tied &= busy == busy[is_tied].min()
+            newest = int(np.where(is_tied, self._order[:size], _NEVER).argmax())
+        return self._keys[newest]
 
     def at_random(self, rng: np.random.Generator) -> str:
         """Any candidate, each as likely as the other."""
