@@ -44,7 +44,7 @@ def proposer(server: OpenAIServer | None, folder: Path, **options: Any) -> LLMPr
         "transcripts": folder,
         "max_concurrent": 4,
         "timeout_s": 20.0,
-        "give_up_after_s": 6.0,
+        "give_up_after_s": 60.0,
     }
     return LLMProposer(**{**given, **options})
 
@@ -168,7 +168,7 @@ async def test_a_search_goes_on_with_the_models_that_work(tmp_path: Path) -> Non
     models = parse_models("openai/broken:1000000,openai/scripted:1")
     behaviours = (Fail(status=503, when="model: broken"), Answer(text=rewrite(), when="model: scripted"))
     with script(*behaviours, models=("scripted", "broken")) as server:
-        asked = proposer(server, tmp_path, models=models, give_up_after_s=5.0)
+        asked = proposer(server, tmp_path, models=models, give_up_after_s=20.0)
         answers = [await asked.propose(brief(f"b{n}", seed=n, parent=trial())) for n in range(4)]
     assert {answer.proposer for answer in answers if isinstance(answer, Candidate)} == {"llm:openai/scripted"}
     names = [request.model for request in server.requests]

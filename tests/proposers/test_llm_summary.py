@@ -34,7 +34,7 @@ def summarizer(server: OpenAIServer, folder: Path) -> LLMSummarizer:
         transcripts=folder,
         max_concurrent=1,
         timeout_s=20.0,
-        give_up_after_s=5.0,
+        give_up_after_s=60.0,
     )
     return LLMSummarizer(llm)
 
