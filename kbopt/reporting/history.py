@@ -40,7 +40,9 @@ MESSAGES_KEPT = 1_000
 
 @dataclass(slots=True)
 class Node:
-    """One proposal. `minutes` are on the search's own clock, without the time between sessions.
+    """One proposal: the `index`-th answer, to the `order`-th brief.
+
+    `minutes` are on the search's own clock, without the time between sessions.
 
     `changed` is the number of the last entry that changed it, `evaluations` the search's count at its last
     result. `results` holds every measurement, oldest first. `has_texts` is False once source, feedback
@@ -49,6 +51,7 @@ class Node:
 
     candidate: Candidate
     index: int
+    order: int
     minutes: float
     action: str
     exemplars: tuple[str, ...]
@@ -128,6 +131,7 @@ class Spend:
 class _Brief:
     asked: Asked
     minutes: float
+    order: int
 
 
 @dataclass(slots=True)
@@ -163,6 +167,7 @@ class History:
     num_failures: int = 0
     _wall: float = 0.0
     _told: int = 0
+    _asked: int = 0
     _shift_s: float = 0.0
     _briefs: dict[str, _Brief] = field(default_factory=dict)
     _num_with_texts: int = 0
@@ -209,7 +214,8 @@ class History:
                 self.sessions = session
                 self.ended = None
             case Asked():
-                self._briefs[event.brief] = _Brief(event, self.minutes)
+                self._asked += 1
+                self._briefs[event.brief] = _Brief(event, self.minutes, self._asked)
             case Proposed(candidate=candidate):
                 self._propose(candidate)
             case ProposalFailed():
@@ -247,6 +253,7 @@ class History:
         self.nodes[candidate.id] = Node(
             candidate=candidate,
             index=len(self.nodes),
+            order=brief.order if brief else len(self.nodes),
             minutes=self.minutes,
             action=brief.asked.action if brief else "propose",
             exemplars=brief.asked.exemplars if brief else (),
@@ -279,13 +286,14 @@ class History:
             self.cached += 1
         else:
             self._count(event, result)
+        if event.repeat == 0:
+            self._count_outcome(event)
         node.evaluations = self.evaluations
         self._rank(node)
 
     def _count(self, event: Evaluated, result: Result) -> None:
         self.evaluations += 1
         self.repeats += event.repeat > 0
-        self.by_outcome[outcome_name(result.outcome)] += 1
         self.device_s += result.device_s
         for stage in ("queue", "compile", "check", "time"):
             self.stage_s[stage] += getattr(result.seconds, stage)
@@ -296,8 +304,12 @@ class History:
             elif span.stage != "queue":
                 self.lease_s += span.seconds
                 self._bar("GPU lease", span.stage, event.candidate, start, start + span.seconds / 60)
-        if not isinstance(result.outcome, Measured):
-            key = (outcome_name(result.outcome), _error_text(result.outcome))
+
+    def _count_outcome(self, event: Evaluated) -> None:
+        outcome = event.result.outcome
+        self.by_outcome[outcome_name(outcome)] += 1
+        if not isinstance(outcome, Measured):
+            key = (outcome_name(outcome), _error_text(outcome))
             self.errors[key] += 1
             self.error_examples.setdefault(key, event.candidate)
 
@@ -305,8 +317,8 @@ class History:
         if node.speedup is None:
             return
         if node is self.best:  # measured again: another one may be ahead now
-            self.best = max(self.nodes.values(), key=lambda other: other.speedup or 0.0)
-        elif self.best is None or node.speedup > (self.best.speedup or 0.0):
+            self.best = max(self.nodes.values(), key=_rank_key)
+        elif self.best is None or _rank_key(node) > _rank_key(self.best):
             self.best = node
         best = self.best
         if best.speedup is None or best.ci is None:
@@ -380,6 +392,11 @@ class History:
                 node.results = tuple(_without_texts(result) for result in node.results)
                 node.exemplars = ()
         self._num_with_texts = sum(node.has_texts for node in self.nodes.values())
+
+
+def _rank_key(node: Node) -> tuple[float, int]:
+    """As the search ranks: the highest mean score, the newest brief of equals."""
+    return node.speedup or 0.0, node.order
 
 
 def fold(entries: Iterable[Entry], texts_kept: int = 2_000) -> History:

@@ -91,7 +91,8 @@ class Staleness:
 class RunSummary:
     """One run in figures. `seconds` leaves out the time between sessions.
 
-    `by_outcome` counts evaluations, so its values add up to `evaluations`; cache hits are in neither.
+    `by_outcome` and `errors` count candidates by their first result, also one from the cache; `evaluations`
+    counts repeats too, and no cache hit.
     `lease_fraction` is the share of the time in which a candidate held the GPU, `busy_fraction` the share
     in which the GPU ran one or the reference. `ended` is None for a run that goes on or was cut off.
     """

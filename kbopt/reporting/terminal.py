@@ -267,10 +267,8 @@ def print_outcome(
         table.add_row("best", _best_text(snapshot, "x the speed of eager PyTorch"))
     rows = (("kernel", kernel), ("journal", journal), ("report", report))
     table.add_row("ended", Text(printable(reason)))
-    table.add_row(
-        "evaluations",
-        Text.assemble(f"{snapshot.evaluations:,}: ", _outcome_text(snapshot.by_outcome)),
-    )
+    table.add_row("outcomes", _outcome_text(snapshot.by_outcome))
+    table.add_row("evaluations", f"{snapshot.evaluations:,}")
     table.add_row("proposals", f"{snapshot.proposals:,}")
     table.add_row("evaluator", f"busy {snapshot.busy_fraction:.0%} of {duration(snapshot.elapsed_s)}")
     if snapshot.usd or snapshot.tokens:

@@ -220,11 +220,11 @@ function timelineFigure(run) {
 
 function outcomesSection(run) {
   return section("outcomes", "Outcomes",
-    chart("outcomes-chart", "Evaluations by outcome", 250, () => {
+    chart("outcomes-chart", "Candidates by outcome", 250, () => {
       const names = Object.keys(run.summary.by_outcome).reverse();
       const values = names.map((name) => run.summary.by_outcome[name]);
       return [[{ type: "bar", orientation: "h", y: names.map((name) => STATUSES[name].label), x: values, text: values.map(count), textposition: "auto",
-        marker: { color: names.map(color) }, hoverinfo: "skip" }], { xaxis: { title: { text: "evaluations, cache hits not counted" } }, yaxis: { fixedrange: true } }];
+        marker: { color: names.map(color) }, hoverinfo: "skip" }], { xaxis: { title: { text: "candidates, by their first result" } }, yaxis: { fixedrange: true } }];
     }));
 }
 
