@@ -56,5 +56,8 @@ def describe_exception(error: BaseException) -> dict[str, str]:
     ]
     lines = [f"  line {frame.lineno}, in {frame.name}: {frame.line}" for frame in frames[-_MAX_FRAMES:]]
     name = type(error).__name__
-    text = str(error)
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - the sandbox's edge: an exception may refuse to be printed
+        text = "an exception that cannot be printed"
     return {"type": name[:100], "text": text[:_MAX_TEXT], "frames": "\n".join(lines)[:_MAX_TEXT]}

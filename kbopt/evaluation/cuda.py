@@ -43,8 +43,10 @@ def _runtime() -> ctypes.CDLL:
     return library
 
 
-def _check(code: int, what: str) -> None:
+def _check(code: int, what: str, library: ctypes.CDLL | None = None) -> None:
     if code:
+        if library is not None:
+            library.cudaGetLastError()  # Or torch takes it for the error of its next call.
         raise CudaError(f"{what} failed with CUDA error {code}")
 
 
@@ -66,7 +68,7 @@ def _tensor_at(address: int, size_bytes: int, device: torch.device) -> torch.Ten
 
 def _export(library: ctypes.CDLL, address: int) -> str:
     handle = _IpcHandle()
-    _check(library.cudaIpcGetMemHandle(ctypes.byref(handle), address), "cudaIpcGetMemHandle")
+    _check(library.cudaIpcGetMemHandle(ctypes.byref(handle), address), "cudaIpcGetMemHandle", library)
     return bytes(handle).hex()
 
 
@@ -76,10 +78,13 @@ def _open(library: ctypes.CDLL, handle: str) -> int:
         raise CudaError("a memory handle of another size than CUDA's")
     address = ctypes.c_void_p()
     ipc = _IpcHandle.from_buffer_copy(raw)
-    _check(
-        library.cudaIpcOpenMemHandle(ctypes.byref(address), ipc, _LAZY_PEER_ACCESS), "cudaIpcOpenMemHandle"
-    )
+    code = library.cudaIpcOpenMemHandle(ctypes.byref(address), ipc, _LAZY_PEER_ACCESS)
+    _check(code, "cudaIpcOpenMemHandle", library)
     return int(address.value or 0)
+
+
+def _driver() -> ctypes.CDLL:
+    return ctypes.CDLL("libcuda.so.1")
 
 
 def _segment_of(driver: ctypes.CDLL, address: int) -> tuple[int, int]:
@@ -127,6 +132,7 @@ class CudaReader:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._library = _runtime()
+        self._driver = _driver()
         self._segments: dict[str, int] = {}
 
     def copy(self, raw: Any, spec: TensorSpec) -> torch.Tensor:
@@ -136,7 +142,12 @@ class CudaReader:
             return torch.empty(spec.shape, dtype=spec.torch_dtype, device=self._device)
         if handle not in self._segments:
             self._segments[handle] = _open(self._library, handle)
-        memory = _tensor_at(self._segments[handle] + offset, spec.size_bytes, self._device)
+        address = self._segments[handle] + offset
+        base, size = _segment_of(self._driver, self._segments[handle])
+        # A read outside would end this process's own CUDA context.
+        if not base <= address <= address + spec.size_bytes <= base + size:
+            raise CudaError("an output that lies outside of its memory")
+        memory = _tensor_at(address, spec.size_bytes, self._device)
         copied = view(memory, spec, 0).clone()
         torch.cuda.synchronize(self._device)
         return copied
@@ -156,7 +167,7 @@ class ChildSide:
         torch.cuda.init()
         self._device = device
         self._library = _runtime()
-        self._driver = ctypes.CDLL("libcuda.so.1")
+        self._driver = _driver()
         torch.empty(1, device=device)
         handle, _, size = ticket.partition(":")
         self._address = _open(self._library, handle)

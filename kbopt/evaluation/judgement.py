@@ -47,6 +47,8 @@ _CLOCK_SLACK_MS = 0.03
 _MOST_TIMING_SHARE = 0.5
 _FEWEST_TIMED = 10
 _CORES_TOLERANCE = 1.15
+_NEARLY_RIGHT = 0.01
+"""Relative errors up to here are those of a lower precision; beyond, the answer is simply wrong."""
 
 
 class Refused(Exception):
@@ -158,9 +160,10 @@ class Judgement:
         exact = self._reference.run_exact(draw)
         own = self._own_answer(draw)
         exchange, outputs = self._call(operation, [draw], [0])
-        self._require_right(outputs[0], exact, own)
         candidate = compare.measure_error(outputs[0], exact.tensors)
-        self._require_precision(candidate, compare.measure_error(own.tensors, exact.tensors))
+        if candidate.rms < _NEARLY_RIGHT:
+            self._require_precision(candidate, compare.measure_error(own.tensors, exact.tensors))
+        self._require_right(outputs[0], exact, own)
         return exchange.audit
 
     def _own_answer(self, draw: Draw) -> Output:

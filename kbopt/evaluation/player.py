@@ -18,7 +18,7 @@ import torch
 
 from kbopt.evaluation import linux, timing
 from kbopt.evaluation.arena import Arena, CpuArena
-from kbopt.evaluation.cuda import CudaArena, CudaReader
+from kbopt.evaluation.cuda import CudaArena, CudaError, CudaReader
 from kbopt.evaluation.layout import TensorSpec, aligned, view
 from kbopt.evaluation.link import CandidateDied, CandidateForged, Link
 from kbopt.evaluation.reference import Draw, Reference
@@ -77,13 +77,10 @@ class Player:
             specs=[spec.to_json() for spec in specs],
         )
         self.base = int(reply["base"])
-        # Before any candidate code is loaded the warden has one child.
-        children = Path(f"/proc/{warden}/task/{warden}/children").read_text().split()
-        if not children:
-            raise CandidateDied
-        self._pid = int(children[0])
+        self._pid = 0 if self._on_cuda else _only_child(warden)
         self._reader = CudaReader(reference.device) if self._on_cuda else None
         self.overhead, self.slack_ms = self._calibrate(draw)
+        self._require_sight(draw)
 
     def build(self, source: str) -> None:
         """Load `source` and construct its `ModelNew` with the reference's weights."""
@@ -175,9 +172,19 @@ class Player:
             slack_ms = max(slack_ms, (quantiles(samples, n=4)[2] - costs[length]) / length)
         return timing.Overhead.through(1, costs[1], self.arena.slots, costs[self.arena.slots]), slack_ms
 
+    def _require_sight(self, draw: Draw) -> None:
+        """Prove on the stand-in, which copies its first tensor, that inputs arrive and outputs are seen."""
+        exchange = self.exchange("run", [draw])
+        if draw.tensors and not torch.equal(self.read(exchange.outputs[0])[0], draw.tensors[0]):
+            raise CandidateForged("outputs of the stand-in that are not those it was given")
+        self.release()
+
     def _copy_out(self, raw: Any, spec: TensorSpec) -> torch.Tensor:
         if self._reader is not None:
-            return self._reader.copy(raw, spec)
+            try:
+                return self._reader.copy(raw, spec)
+            except (CudaError, ValueError) as error:
+                raise CandidateForged(f"an output that cannot be read: {error}") from None
         buffer = torch.empty(spec.size_bytes, dtype=torch.uint8)
         try:
             linux.read_memory(self._pid, raw[0], buffer.data_ptr(), spec.size_bytes)
@@ -187,11 +194,21 @@ class Player:
 
     def _usage(self) -> tuple[int, int]:
         """Processor time of the child; time that it and this process waited for a core. Nanoseconds."""
+        if self._on_cuda:
+            return 0, 0
         try:
             cpu_ns = linux.process_cpu_ns(self._pid)
         except OSError:
             raise CandidateDied from None
         return cpu_ns, linux.displaced_ns(self._pid) + linux.displaced_ns()
+
+
+def _only_child(warden: int) -> int:
+    """The warden's child, which is the only one before candidate code is loaded."""
+    children = Path(f"/proc/{warden}/task/{warden}/children").read_text().split()
+    if not children:
+        raise CandidateDied
+    return int(children[0])
 
 
 def _validated(reply: Any, num_calls: int) -> tuple[list[int], list[Any]]:

@@ -18,7 +18,7 @@ from kbopt.core.types import EvalProtocol
 from kbopt.evaluation.admission import admit
 from kbopt.evaluation.judgement import Judgement, Verdict
 from kbopt.evaluation.kernelbench import reference_stats
-from kbopt.evaluation.link import CandidateDied, CandidateRaised, Link
+from kbopt.evaluation.link import CandidateDied, CandidateForged, CandidateRaised, Link
 from kbopt.evaluation.player import Player
 from kbopt.evaluation.reference import Reference, TaskError
 from kbopt.evaluation.wire import Channel, Message
@@ -35,8 +35,8 @@ def main(channel: Channel) -> None:
     torch.set_num_threads(start["threads"])
     try:
         courtroom = _Courtroom(start, channel.take_fds())
-    except (TaskError, CandidateDied, CandidateRaised) as error:
-        channel.send({"task_error": str(error)})
+    except (TaskError, CandidateDied, CandidateRaised, CandidateForged) as error:
+        channel.send({"task_error": str(error) or "the process that plays the reference died"})
         return
     channel.send({"admitted": True})
     while True:
@@ -79,8 +79,12 @@ class _Courtroom:
         return _to_message(judgement.run(job["source"]))
 
     def time(self, job: Message) -> Message:
+        """The reference's times by KernelBench's protocol; empty where that cannot run the task."""
         start = self._start
-        stats = reference_stats(start["source"], start["precision"], self._reference.device, job["timed"])
+        try:
+            stats = reference_stats(start["source"], start["precision"], self._reference.device, job["timed"])
+        except Exception:  # noqa: BLE001 - tasks with integer inputs fail there, because it casts them to float
+            stats = {}
         return {"stats": stats}
 
     def _play(self, fds: list[int], warden: int, budget_s: float) -> Player:

@@ -106,7 +106,8 @@ class _Session:
 
 def _copy_first(*arguments: Any) -> Any:
     """Stands in for the candidate while the referee learns what requests cost besides the call itself."""
-    return next((value.clone() for value in arguments if isinstance(value, torch.Tensor)), None)
+    _, tensors = flatten(list(arguments))
+    return tensors[0].clone() if tensors else None
 
 
 def _host_timed(call: Callable[[], Any], clock: Callable[[], int] = time.perf_counter_ns) -> tuple[Any, int]:

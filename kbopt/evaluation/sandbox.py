@@ -14,7 +14,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,9 @@ class Isolation:
     network: bool
     user: bool
 
+    def without(self, names: Iterable[str]) -> Isolation:
+        return replace(self, **dict.fromkeys(names, False))
+
     def __str__(self) -> str:
         granted = [name for name, has in asdict(self).items() if has]
         return "isolated " + (", ".join(granted) if granted else "by resource limits and process tree only")
@@ -72,7 +75,8 @@ class SandboxConfig:
     """One child's sandbox. `scratch` is its only writable folder, `HOME` and working directory.
 
     With a private mount namespace that is /tmp, empty but for a copy of `build` where one is given;
-    without it, `scratch_fallback` is used. `serial` chooses the child's user.
+    without it, `scratch_fallback` is used. `serial` chooses the child's user. `without` names the kinds
+    of isolation that the device's driver does not work under.
     """
 
     limits: Limits
@@ -81,6 +85,7 @@ class SandboxConfig:
     serial: int
     build: str = ""
     build_writable: bool = False
+    without: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> SandboxConfig:

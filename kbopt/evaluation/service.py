@@ -24,18 +24,20 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import (
     CompileFailed,
     Crashed,
+    EvalProtocol,
     EvalRequest,
     KernelBenchVerdict,
     Outcome,
     Result,
     Seconds,
     Span,
+    Task,
     TimedOut,
 )
 from kbopt.evaluation import feedback, linux, verdicts
 from kbopt.evaluation.building import Builder
 from kbopt.evaluation.children import Child, ZygoteHandle, crash_from
-from kbopt.evaluation.sandbox import Limits, SandboxConfig, scrubbed
+from kbopt.evaluation.sandbox import SCRATCH, Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
 
 _MAX_CONCURRENT = 64
@@ -43,7 +45,32 @@ _MAX_REFEREES = 4
 _ADMISSION_S = 300.0
 _REFEREE_GRACE_S = 300.0
 _KERNELBENCH_LEAST_S = 2.0
+_CPU_MEMORY_BYTES = 4 * 2**30
 _SERVE_STDIN_LIMIT_BYTES = 16 * 2**20
+
+_SANDBOXES_FOR_CUDA: tuple[tuple[str, ...], ...] = (
+    (),
+    ("user",),
+    ("processes",),
+    ("user", "processes"),
+    ("user", "processes", "mounts", "network"),
+)
+_PROBE_TASK = """
+import torch
+
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return x * 2
+
+
+def get_inputs():
+    return [torch.rand(1024)]
+
+
+def get_init_inputs():
+    return []
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +104,9 @@ class Service:
         self._builder = Builder(
             state_dir / "builds", flavour=f"{self._zygote.torch_version}/{self.device.hardware}"
         )
+        self._without: tuple[str, ...] = ()
+        if self.device.is_cuda:
+            self._without = self._find_working_sandbox()
         self._build_slots = threading.BoundedSemaphore(os.cpu_count() or 1)
 
     def about(self) -> dict[str, Any]:
@@ -85,7 +115,8 @@ class Service:
             "boot": self.boot,
             "started": self.started,
             "pid": os.getpid(),
-            "isolation": self._zygote.isolation,
+            "isolation": self._zygote.isolation
+            + (f", but for CUDA without {', '.join(self._without)}" if self._without else ""),
         }
 
     def evaluate(self, request: EvalRequest) -> Result:
@@ -111,6 +142,24 @@ class Service:
         for referee in self._referees.values():
             referee.close()
         self._zygote.close()
+
+    def _find_working_sandbox(self) -> tuple[str, ...]:
+        """What a sandbox has to leave out for GPU memory to be shared with it.
+
+        Drivers differ in whether they hand memory to another user, or across process namespaces.
+        """
+        task = Task(name="probe", source=_PROBE_TASK)
+        request = EvalRequest(task=task, source="", protocol=EvalProtocol())
+        seen: list[str] = []
+        for without in _SANDBOXES_FOR_CUDA:
+            self._without = without
+            try:
+                _Referee(self._zygote, request, self.device.torch, self._sandbox()).close()
+            except (InfraError, UserError) as error:
+                seen.append(f"without {', '.join(without) or 'nothing'}: {error}")
+            else:
+                return without
+        raise InfraError(f"no sandbox in which GPU memory can be shared: {'; '.join(seen)}")
 
     def _build(self, request: EvalRequest, timeline: _Timeline) -> tuple[Outcome, str] | None:
         """What went wrong, with the compiler's output; None once the source is built."""
@@ -217,18 +266,23 @@ class Service:
         with self._serial_lock:
             self._serial += 1
             serial = self._serial
-        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory_bytes = machine_bytes // 2
+        if not self.device.is_cuda:
+            memory_bytes = min(memory_bytes, max(_CPU_MEMORY_BYTES, machine_bytes // 8))
         return SandboxConfig(
             limits=Limits(memory_bytes=memory_bytes, address_space=not self.device.is_cuda),
             environ={
                 **self._environ,
                 "TORCH_EXTENSIONS_DIR": build,
                 "OMP_NUM_THREADS": str(_num_threads()),
+                "TRITON_CACHE_DIR": f"{build or SCRATCH}/triton",
             },
             scratch_fallback=str(self._state_dir / "scratch" / f"{self.boot}-{serial}"),
             serial=os.getpid() + serial,
             build=build,
             build_writable=build_writable,
+            without=self._without,
         )
 
     def _result(

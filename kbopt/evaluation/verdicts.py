@@ -15,17 +15,18 @@ _MAX_TEXT = 2000
 def kernelbench_from(raw: Mapping[str, Any], reference: Mapping[str, float]) -> KernelBenchVerdict:
     """The child's fields, checked for their types only, with the reference's times filled in."""
     correct = raw.get("correctness") is True
-    runtime = raw.get("runtime")
+    runtime: Any = raw.get("runtime")
     stats = _figures(raw.get("runtime_stats"))
     metadata = _plain(raw.get("metadata"))
-    measured = correct and isinstance(runtime, int | float) and math.isfinite(runtime) and runtime > 0
-    if measured and reference["mean"] / float(runtime or 1) > EXCESSIVE_SPEEDUP:
+    timed = type(runtime) in (int, float) and math.isfinite(runtime) and runtime > 0
+    measured = correct and timed and bool(reference)
+    if measured and reference["mean"] / float(runtime) > EXCESSIVE_SPEEDUP:
         metadata["excessive_speedup"] = True
     return KernelBenchVerdict(
         compiled=raw.get("compiled") is True,
         correctness=correct,
         metadata=metadata,
-        runtime=float(runtime) if measured and runtime is not None else -1.0,
+        runtime=float(runtime) if measured else -1.0,
         runtime_stats=stats if measured else {},
         ref_runtime=reference["mean"] if measured else -1.0,
         ref_runtime_stats=dict(reference) if measured else {},

@@ -78,15 +78,16 @@ class Zygote:
     def _fork_sandbox(self, request: Message, fds: list[int]) -> int:
         config = SandboxConfig.from_json(request["sandbox"])
         role = _ROLES[request["spawn"]]
+        isolation = self._isolation.without(config.without)
         data_fd, control_fd, status_fd, output_fd = fds
-        with _new_processes(self._isolation, self._own_processes):
+        with _new_processes(isolation, self._own_processes):
             pid = os.fork()
         if pid == 0:
             sandbox.close_other_fds(fds)
             _run_and_exit(
                 lambda: warden.run(
                     config,
-                    self._isolation,
+                    isolation,
                     lambda: role(Channel(socket.socket(fileno=data_fd))),
                     data_fd=data_fd,
                     control_fd=control_fd,
