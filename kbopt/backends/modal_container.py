@@ -22,6 +22,9 @@ from kbopt.evaluation.client import ServiceClient
 V = TypeVar("V")
 
 MAX_REMEMBERED_RESULTS = 512
+MAX_LOSSES_IN_A_ROW = 3
+"""Lost batches after which the machine is blamed, as for a GPU that fell off the bus."""
+
 MAX_OPEN_PAGES = 64
 """Batches whose pages are kept at a time, on the way in or out; a driver that died leaves some behind."""
 
@@ -37,7 +40,7 @@ class ModalContainer:
         self._service = ServiceClient(device=device, state_dir=state_dir)
         self._device = self._boot = self._starter = self._failure = ""
         self._opened = self._last_used = time.monotonic()
-        self._num_evaluations = 0
+        self._num_evaluations = self._losses_in_a_row = 0
         self._results: dict[str, asyncio.Task[Result]] = {}
         self._incoming: dict[str, dict[int, bytes]] = {}
         self._outgoing: dict[str, list[bytes]] = {}
@@ -64,7 +67,7 @@ class ModalContainer:
     async def close(self) -> None:
         await self._service.close()
 
-    def describe(self, owner: str, *, user_error: str = "") -> ContainerInfo:
+    def describe(self, owner: str, *, failure: str = "", user_error: str = "") -> ContainerInfo:
         self._starter = self._starter or owner
         now = time.monotonic()
         return ContainerInfo(
@@ -74,7 +77,7 @@ class ModalContainer:
             age_s=now - self._opened,
             idle_s=now - self._last_used,
             num_evaluations=self._num_evaluations,
-            failure=self._failure,
+            failure=failure or self._failure,
             user_error=user_error,
         )
 
@@ -111,17 +114,26 @@ class ModalContainer:
         results: list[Result] = []
         for outcome in done:
             if isinstance(outcome, InfraError):
-                self._failure = f"the evaluation service was lost: {outcome}"
-                return answer(self.describe(owner))
+                return answer(self.describe(owner, failure=self._lost(outcome)))
             if isinstance(outcome, UserError):
                 return answer(self.describe(owner, user_error=str(outcome)))
             if isinstance(outcome, BaseException):
                 raise outcome
             results.append(outcome)
+        self._losses_in_a_row = 0
         pages = pack(tuple(results))
         if len(pages) > 1:
             _keep(self._outgoing, call, pages)
         return answer(self.describe(owner), pages)
+
+    def _lost(self, error: InfraError) -> str:
+        """Why the batch is lost. Breaks the container where the next batch would be lost as well."""
+        self._losses_in_a_row += 1
+        if not self._service.alive:
+            self._failure = f"the evaluation service was lost: {error}"
+        elif self._losses_in_a_row >= MAX_LOSSES_IN_A_ROW:
+            self._failure = f"{self._losses_in_a_row} batches in a row were lost: {error}"
+        return self._failure or f"the batch was lost: {error}"
 
     def _evaluation(self, owner: str, request: EvalRequest) -> asyncio.Task[Result]:
         key = hashlib.sha256(f"{owner}\n{codec.dumps(request)}".encode()).hexdigest()
