@@ -82,12 +82,7 @@ def check(config: RunConfig) -> None:
 
         check_seeds(config.task, device_kind(config.backend))
     if "llm" in config.proposer.name:
-        from kbopt.proposers.llm import check_model_access
-        from kbopt.proposers.models import parse_models
-
-        if not config.proposer.models:
-            raise UserError(f"--proposer {config.proposer.name} needs --model, e.g. --model openai/gpt-5")
-        check_model_access(parse_models(config.proposer.models), config.proposer.api_base)
+        _check_models(config.proposer)
     if config.backend.name == "modal":
         from kbopt.backends.modal_client import check_gpu, check_token
 
@@ -132,6 +127,29 @@ def build_embedder(config: ProposerConfig, _: SearchSpec) -> Embedder:
     from kbopt.core.embedding import LocalEmbedder
 
     return LocalEmbedder()
+
+
+def preflight(config: RunConfig) -> str:
+    """What the settings imply, in a line: proposals, and tokens and dollars where models write kernels."""
+    if "llm" not in config.proposer.name:
+        return f"{config.settings.num_total_proposals} proposals by {config.proposer.name}, at no cost"
+    from kbopt.proposers.models import parse_models
+    from kbopt.proposers.preflight import preflight as model_preflight
+
+    return model_preflight(config.settings, parse_models(config.proposer.models))
+
+
+def _check_models(config: ProposerConfig) -> None:
+    from kbopt.proposers.llm import check_model_access
+    from kbopt.proposers.models import parse_models
+    from kbopt.proposers.prompt import Prompts
+
+    if not config.models:
+        raise UserError(f"--proposer {config.name} needs --model, e.g. --model openai/gpt-5")
+    check_model_access(parse_models(config.models), config.api_base)
+    if config.embedding_model:
+        check_model_access(parse_models(config.embedding_model), config.api_base)
+    Prompts.load(Path(config.prompts) if config.prompts else None)
 
 
 def device_facts(config: BackendConfig) -> str:

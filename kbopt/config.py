@@ -46,7 +46,7 @@ class ProposerConfig:
     language: Language | None = None
     embedding_model: str | None = None
     max_concurrent: int = 16
-    timeout_s: float = 600.0
+    timeout_s: float = 300.0
     simulated_s: float = 0.05
 
 

@@ -244,7 +244,8 @@ def search_settings(given: dict[str, Any]) -> SearchSettings:
         tokens=given.pop("max_tokens"),
         minutes=given.pop("max_minutes"),
     )
-    return replace(_taken(SETTINGS, given), budget=budget)
+    refinement = given["proposer"] == "llm+tunables"
+    return replace(_taken(SETTINGS, given), budget=budget, refinement=refinement)
 
 
 def eval_protocol(given: dict[str, Any]) -> EvalProtocol:

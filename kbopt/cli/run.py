@@ -60,6 +60,7 @@ def run(
     kbopt run --task matmul/9 --proposer llm --model openai/gpt-5 --max-usd 5 --backend modal --gpu L40S
     """
     from kbopt import driver
+    from kbopt.compose import preflight
     from kbopt.config import RunConfig
 
     output = {name: given.pop(name) for name in OUTPUT_OPTIONS}
@@ -78,6 +79,7 @@ def run(
         config = replace(config, name=out.name if out else driver.default_name(config))
     folder = out or Path("runs") / config.name
     driver.create(config, folder)
+    click.echo(preflight(config), err=True)
     _drive_and_print(config, folder, **output)
 
 
