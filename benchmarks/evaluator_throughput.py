@@ -25,7 +25,16 @@ from benchmarks.lean_headers import CANDIDATES, TASKS, build_all, in_new_process
 from kbopt.core.types import EvalProtocol, EvalRequest, Result, Task, outcome_name
 from kbopt.evaluation.client import ServiceClient
 
-CRASH = "import os\nimport torch\n\nclass ModelNew(torch.nn.Module):\n    def forward(self, *a):\n        os.abort()\n"
+CRASH = """
+import os
+
+import torch
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, *inputs):
+        os.abort()
+"""
 SAMPLES = 2
 
 
@@ -56,7 +65,8 @@ async def compare(arguments: argparse.Namespace, work: Path) -> None:
         f"parallel build {parallel_s:.0f} s, then {again_s} s each: {after_parallel_s:.0f} s by extrapolation"
     )
     print(
-        f"throughput: {one_by_one_s / ours_s:.1f} times one by one, {after_parallel_s / ours_s:.1f} times parallel"
+        f"throughput: {one_by_one_s / ours_s:.1f} times one by one, "
+        f"{after_parallel_s / ours_s:.1f} times parallel"
     )
 
 
@@ -95,7 +105,8 @@ async def report_crash(client: ServiceClient) -> None:
         await client.evaluate(request(file, repeat=10 + number))
         seconds.append(time.monotonic() - started)
     print(
-        f"after a crash {seconds[1]:.2f} and {seconds[3]:.2f} s, without {seconds[0]:.2f} and {seconds[2]:.2f} s"
+        f"after a crash {seconds[1]:.2f} and {seconds[3]:.2f} s, "
+        f"without {seconds[0]:.2f} and {seconds[2]:.2f} s"
     )
 
 
