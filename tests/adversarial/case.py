@@ -38,7 +38,7 @@ class Case:
     """
 
     name: str
-    folder: Literal["cheats", "controls", "ends", "gpu"]
+    folder: Literal["cheats", "controls", "hostile", "gpu"]
     task: str
     expected: tuple[str, ...]
     family: str = ""
@@ -48,13 +48,18 @@ class Case:
     at_par: bool = False
 
     @property
+    def id(self) -> str:
+        """Its own among all cases."""
+        return f"{self.name}-{self.task}{'-tf32-allowed' if self.protocol.allow_tf32 else ''}"
+
+    @property
     def source(self) -> str:
         return (HERE / self.folder / f"{self.name}.py").read_text()
 
     @property
     def kind(self) -> str:
         """The first column of the table."""
-        return self.family or ("typed end" if self.folder == "ends" else "honest control")
+        return self.family or ("typed end" if self.folder == "hostile" else "honest control")
 
     @property
     def tries(self) -> str:

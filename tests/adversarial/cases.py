@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from kbopt.core.types import EvalProtocol
-from tests.adversarial.case import PROTOCOL, Case
+from tests.adversarial.case import PROTOCOL, Case, Device
 
 FORBID = replace(PROTOCOL, torch_ops="forbid")
 HALF = replace(PROTOCOL, precision="fp16")
@@ -14,6 +14,8 @@ MANY_CALLS = replace(PROTOCOL, timed=80)
 """For cheats that are honest in some of the calls: enough calls to meet the others for certain."""
 
 BRIEF = EvalProtocol(trials=2, timed=10, timeout_s=6.0, compile_timeout_s=6.0)
+PATIENT = replace(BRIEF, timeout_s=45.0)
+"""For sources that take a while to fill half of the machine's memory."""
 
 _TWINS = {
     "elementwise": "plain_elementwise",
@@ -26,27 +28,58 @@ _TWINS = {
     "tiny_values": "plain_tiny_values",
     "pair": "plain_pair",
     "both": "plain_both",
+    "layers": "plain_layers",
 }
+
+_NEEDS_CPU = (
+    "c_",
+    "numpy_",
+    "native_",
+    "late_",
+    "sabotage_",
+    "displaced_",
+    "leak_",
+    "theft_own",
+    "theft_proc",
+    "forge_",
+    "timer_",
+    "pickle_",
+    "seeds_",
+    "unlaunched_",
+    "decoy_",
+    "delegate_thread",
+    "delegate_unobs",
+    "delegate_gated",
+    "delegate_out",
+    "lazy_page",
+    "lazy_neg",
+    "alias_second",
+    "cache_on_disk",
+    "half_accum",
+    "exception_",
+    "pool_",
+    "threads_",
+)
+"""Beginnings of the names of cases that use the host's memory or a C compiler, or whose CUDA twin is in `gpu`."""
+
+
+def _devices(name: str) -> tuple[Device, ...]:
+    return ("cpu",) if name.startswith(_NEEDS_CPU) else ("cpu", "cuda")
 
 
 def _cheat(family: str, name: str, *expected: str, task: str = "elementwise", **more: Any) -> Case:
-    return Case(
-        name=name,
-        folder="cheats",
-        family=family,
-        task=task,
-        expected=expected,
-        twin=_TWINS.get(task, ""),
-        **more,
-    )
+    more = {"folder": "cheats", "devices": _devices(name), **more}
+    return Case(name=name, family=family, task=task, expected=expected, twin=_TWINS.get(task, ""), **more)
 
 
 def _control(name: str, task: str, **more: Any) -> Case:
-    return Case(name=name, folder="controls", task=task, expected=("measured",), **more)
+    more = {"folder": "controls", "devices": _devices(name), **more}
+    return Case(name=name, task=task, expected=("measured",), **more)
 
 
-def _end(name: str, *expected: str, task: str = "elementwise") -> Case:
-    return Case(name=name, folder="ends", task=task, expected=expected, protocol=BRIEF)
+def _end(name: str, *expected: str, protocol: EvalProtocol = BRIEF, **more: Any) -> Case:
+    more = {"folder": "hostile", "devices": ("cpu", "cuda"), **more}
+    return Case(name=name, task="elementwise", expected=expected, protocol=protocol, **more)
 
 
 CONTROLS = (
@@ -73,6 +106,7 @@ CONTROLS = (
     _control("c_matmul", "matmul", protocol=FORBID),
     _control("half_precision", "matmul", protocol=HALF),
     _control("half_accumulating_fp32", "matmul", protocol=HALF),
+    _control("plain_layers", "layers", at_par=True),
     _control("weights_cached", "layers"),
     _control("weights_from_state_dict", "layers"),
     _control("weights_drawn_by_hand", "layers"),
@@ -235,13 +269,100 @@ ENDS = (
     _end("hang", "timed_out"),
     _end("hang_at_import", "timed_out"),
     _end("stopped", "timed_out"),
-    _end("host_memory", "crashed"),
-    _end("host_memory_mapped", "crashed"),
+    _end("host_memory", "crashed", protocol=PATIENT),
+    _end("host_memory_mapped", "crashed", protocol=PATIENT),
     _end("fork_bomb", "timed_out", "crashed"),
     _end("huge_output", "crashed", "timed_out"),
     _end("huge_file", "crashed"),
     _end("exit_zero", "crashed"),
     _end("system_exit", "crashed"),
-    _end("deep_recursion", "crashed"),
+    _end("deep_recursion", "crashed", protocol=PATIENT),
     _end("no_model", "compile_failed"),
 )
+
+_ON_CUDA: dict[str, Any] = {"folder": "gpu", "devices": ("cuda",)}
+_TF32 = replace(PROTOCOL, allow_tf32=True)
+_LONG_BUILD = replace(PROTOCOL, compile_timeout_s=300.0)
+
+GPU_CONTROLS = (
+    _control("streams_joined", "elementwise", **_ON_CUDA),
+    _control("graph_replayed", "elementwise", **_ON_CUDA),
+    _control("nvrtc_elementwise", "elementwise", protocol=FORBID, **_ON_CUDA),
+    _control("triton_elementwise", "elementwise", protocol=FORBID, **_ON_CUDA),
+    _control("inline_cuda", "elementwise", protocol=_LONG_BUILD, **_ON_CUDA),
+    _control("triton_ieee_matmul", "matmul", **_ON_CUDA),
+    _control("tf32_backend_flag", "matmul", protocol=_TF32, **_ON_CUDA),
+    _control("tf32_precision_setting", "matmul", protocol=_TF32, **_ON_CUDA),
+    _control("tf32_triton", "matmul", protocol=_TF32, **_ON_CUDA),
+)
+
+GPU_CHEATS = (
+    _cheat(
+        "stream escape", "stream_escape", "wrong_answer", "rejected:timing_mismatch", "neutral", **_ON_CUDA
+    ),
+    _cheat(
+        "stream escape",
+        "stream_escape_next_call",
+        "wrong_answer",
+        "rejected:timing_mismatch",
+        "neutral",
+        **_ON_CUDA,
+    ),
+    _cheat(
+        "stream escape",
+        "stream_escape_foreign",
+        "wrong_answer",
+        "rejected:timing_mismatch",
+        "neutral",
+        **_ON_CUDA,
+    ),
+    _cheat(
+        "stream escape",
+        "stream_escape_thread",
+        "wrong_answer",
+        "rejected:timing_mismatch",
+        "neutral",
+        **_ON_CUDA,
+    ),
+    _cheat(
+        "stream escape",
+        "stream_escape_graph",
+        "wrong_answer",
+        "rejected:timing_mismatch",
+        "neutral",
+        **_ON_CUDA,
+    ),
+    _cheat(
+        "patched timers",
+        "cuda_timers_patched",
+        "rejected:timing_mismatch",
+        "rejected:forged_verdict",
+        "neutral",
+        **_ON_CUDA,
+    ),
+    _cheat(
+        "precision downgrade", "tf32_backend_flag", "rejected:precision_downgrade", task="matmul", **_ON_CUDA
+    ),
+    _cheat(
+        "precision downgrade",
+        "tf32_precision_setting",
+        "rejected:precision_downgrade",
+        task="matmul",
+        **_ON_CUDA,
+    ),
+    _cheat("precision downgrade", "tf32_triton", "rejected:precision_downgrade", task="matmul", **_ON_CUDA),
+    _cheat("precision downgrade", "half_autocast", "rejected:precision_downgrade", task="matmul", **_ON_CUDA),
+    _cheat("persisting cache", "persisting_cache", "neutral", task="layers", **_ON_CUDA),
+    _cheat("unlaunched kernel", "unlaunched_nvrtc", "rejected:torch_ops", protocol=FORBID, **_ON_CUDA),
+    _cheat("unlaunched kernel", "decoy_nvrtc", "rejected:torch_ops", protocol=FORBID, **_ON_CUDA),
+    _cheat("shared memory overrun", "shared_overrun", "wrong_answer", "crashed", **_ON_CUDA),
+)
+
+GPU_ENDS = (
+    _end("illegal_access", "crashed", **_ON_CUDA),
+    _end("device_assert", "crashed", **_ON_CUDA),
+    _end("device_hang", "timed_out", **_ON_CUDA),
+    _end("device_memory", "crashed", protocol=PATIENT, **_ON_CUDA),
+)
+
+GPU_CASES = (*GPU_CONTROLS, *GPU_CHEATS, *GPU_ENDS)

@@ -14,25 +14,29 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.adversarial.case import Answer, Case, Finding, seen
-from tests.adversarial.cases import CHEATS, CONTROLS, ENDS
+from tests.adversarial.case import Answer, Case, Device, Finding, seen
+from tests.adversarial.cases import CHEATS, CONTROLS, ENDS, GPU_CASES, GPU_ENDS
+from tests.adversarial.ends import EndFinding, find_ends
 from tests.adversarial.suite import find, service, table
 
 
 def _report(case: Case, answer: Answer) -> None:
-    print(f"{case.name} ({case.task}): {seen(answer)}", file=sys.stderr, flush=True)
+    print(f"{case.id}: {seen(answer)}", file=sys.stderr, flush=True)
 
 
-async def run(device: str, names: list[str]) -> list[Finding]:
-    every = [case for case in (*CONTROLS, *CHEATS) if device in case.devices]
-    ends = [case for case in ENDS if device in case.devices]
-    twins = {case.twin for case in every if not names or case.name in names}
-    cases = [case for case in every if not names or case.name in names or case.name in twins]
+async def run(device: Device, names: list[str]) -> tuple[list[Finding], list[EndFinding]]:
+    every = [
+        case for case in (*CONTROLS, *CHEATS, *GPU_CASES) if device in case.devices and case not in GPU_ENDS
+    ]
+    ends = [case for case in (*ENDS, *GPU_ENDS) if device in case.devices]
+    if names:
+        twins = {case.twin for case in every if case.name in names}
+        every = [case for case in every if case.name in twins or case.name in names]
+        ends = [case for case in ends if case.name in names]
     with tempfile.TemporaryDirectory() as folder:
         async with service(device, Path(folder) / "state") as client:
-            findings = await find(client, cases, _report)
-            chosen = [case for case in ends if not names or case.name in names]
-            return findings + await find(client, chosen, _report)
+            findings = await find(client, every, _report)
+            return findings, await find_ends(client, ends, CONTROLS[0])
 
 
 def main() -> None:
@@ -41,10 +45,16 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="only these cases, and their honest twins")
     arguments = parser.parse_args()
     started = time.monotonic()
-    findings = asyncio.run(run(arguments.device, arguments.names))
-    print(table(findings))
-    print(f"{time.monotonic() - started:.0f} s")
-    sys.exit(any(finding.problem for finding in findings))
+    findings, ends = asyncio.run(run(arguments.device, arguments.names))
+    print(table([*findings, *(end.finding for end in ends)]))
+    late = [f"{end.finding.case.id} took {end.seconds:.1f} s" for end in ends if end.seconds > end.limit_s]
+    leftovers = [f"after {end.finding.case.id} {end.leftover}" for end in ends if end.leftover]
+    print("\n".join([*late, *leftovers, f"{time.monotonic() - started:.0f} s"]))
+    sys.exit(
+        bool(
+            late or leftovers or any(end.finding.problem for end in ends) or any(f.problem for f in findings)
+        )
+    )
 
 
 if __name__ == "__main__":

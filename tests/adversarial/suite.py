@@ -54,12 +54,8 @@ async def find(client: ServiceClient, cases: Sequence[Case], report: Report | No
         return result
 
     answers = await asyncio.gather(*(answer(case) for case in by_task))
-    honest = {case.name: answer for case, answer in zip(by_task, answers, strict=True) if not case.family}
-    findings = {
-        id(case): judge(case, answer, honest.get(case.twin))
-        for case, answer in zip(by_task, answers, strict=True)
-    }
-    return [findings[id(case)] for case in cases]
+    by_id = {case.id: answer for case, answer in zip(by_task, answers, strict=True)}
+    return [judge(case, by_id[case.id], by_id.get(f"{case.twin}-{case.task}")) for case in cases]
 
 
 def table(findings: Sequence[Finding]) -> str:
@@ -68,7 +64,7 @@ def table(findings: Sequence[Finding]) -> str:
     rows += [
         (
             finding.case.family or "honest control",
-            f"{finding.case.name} ({finding.case.task})",
+            finding.case.id,
             seen(finding.answer),
             finding.verdict,
         )
@@ -79,7 +75,7 @@ def table(findings: Sequence[Finding]) -> str:
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows
     ]
     lines.insert(1, "-" * max(map(len, lines)))
-    lines += [f"{f.verdict}: {f.case.name} ({f.case.task}): {f.problem}" for f in findings if f.problem]
+    lines += [f"{f.verdict}: {f.case.id}: {f.problem}" for f in findings if f.problem]
     cheats = [f for f in findings if f.case.family]
     honest = [f for f in findings if f.case.kind == "honest control"]
     lines.append(
