@@ -13,7 +13,7 @@ class Model(nn.Module):
         return 0.5 * x * (1.0 + torch.tanh(inner))
 
 
-TOKENS = 512
+TOKENS = 256
 FEATURES = 3072
 
 

@@ -11,7 +11,7 @@ class Model(nn.Module):
         return x * F.hardtanh(x + 3.0, 0.0, 6.0) / 6.0
 
 
-CHANNELS = 128
+CHANNELS = 64
 SIDE = 112
 
 

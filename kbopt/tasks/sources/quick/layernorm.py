@@ -14,7 +14,7 @@ class Model(nn.Module):
         return self.norm(x + residual)
 
 
-TOKENS = 2048
+TOKENS = 1024
 FEATURES = 768
 
 

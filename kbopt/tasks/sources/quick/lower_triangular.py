@@ -10,7 +10,7 @@ class Model(nn.Module):
         return torch.tril(torch.matmul(A, B))
 
 
-SIDE = 640
+SIDE = 512
 
 
 def get_inputs():

@@ -11,7 +11,7 @@ class Model(nn.Module):
         return x * torch.tanh(F.softplus(x))
 
 
-CHANNELS = 128
+CHANNELS = 64
 SIDE = 112
 
 

@@ -16,7 +16,7 @@ class Model(nn.Module):
         return self.weight * (x * torch.rsqrt(mean_square + self.eps))
 
 
-TOKENS = 1024
+TOKENS = 512
 FEATURES = 2048
 
 

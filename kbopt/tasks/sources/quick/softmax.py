@@ -14,7 +14,7 @@ class Model(nn.Module):
         return torch.softmax(x / self.temperature, dim=-1)
 
 
-HEADS = 8
+HEADS = 4
 TOKENS = 512
 
 

@@ -11,7 +11,7 @@ class Model(nn.Module):
         return F.silu(gate) * up
 
 
-TOKENS = 512
+TOKENS = 256
 FEATURES = 4096
 
 

@@ -10,7 +10,7 @@ class Model(nn.Module):
         return x * torch.sigmoid(x)
 
 
-TOKENS = 512
+TOKENS = 256
 FEATURES = 4096
 
 
