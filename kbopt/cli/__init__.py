@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "kbopt.cli.runs:export",
     "report": "kbopt.cli.runs:report",
     "watch": "kbopt.cli.runs:watch",
+    "wandb-dashboard": "kbopt.cli.dashboard:wandb_dashboard",
 }
 
 USER_ERROR, INFRA_ERROR, INTERRUPTED = 2, 3, 130

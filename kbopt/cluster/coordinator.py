@@ -60,7 +60,8 @@ class RunningSearch:
         self.search.replay(entry.event for entry in entries)
         self.failure: Failure | None = None
         self.held: dict[str, _Held] = {}
-        self.summary: tuple[SummaryRequest, _Held] | None = None
+        self.summary: SummaryRequest | None = None
+        self.summary_held: _Held | None = None
         self.evaluating = 0
         self.depth = ReadyDepth()
         self.device_s = sum(_device_s(entry) for entry in entries)
@@ -82,13 +83,12 @@ class RunningSearch:
     def lease(self, explorer: str) -> Brief | SummaryRequest | None:
         """Work for `explorer`, or None while the search waits for results."""
         held = _Held(explorer, time.monotonic() + LEASE_S)
-        due = self.search.summary_due()
-        if due and (self.summary is None or self.summary[1].until < time.monotonic()):
-            self.summary = (due, held)
-            return due
+        self.summary = self.summary or self.search.summary_due()
+        if self.summary and _is_over(self.summary_held):
+            self.summary_held = held
+            return self.summary
         for brief in self.search.outstanding():
-            lease = self.held.get(brief.id)
-            if lease is None or lease.until < time.monotonic():
+            if _is_over(self.held.get(brief.id)):
                 self.held[brief.id] = held
                 return brief
         if self.evaluating >= self.depth.limit:
@@ -102,8 +102,8 @@ class RunningSearch:
     def release(self, explorer: str) -> None:
         """Forget what `explorer` held; it is handed out again."""
         self.held = {brief: held for brief, held in self.held.items() if held.explorer != explorer}
-        if self.summary and self.summary[1].explorer == explorer:
-            self.summary = None
+        if self.summary_held and self.summary_held.explorer == explorer:
+            self.summary_held = None
 
     def saw_boot(self, boot: str, device: str, *, cold: bool) -> None:
         if boot not in self._boots:
@@ -174,6 +174,7 @@ class Coordinator:
                 except InfraError as error:
                     self._fail(running, error)
                     continue
+                self._advance(running)  # asking may have released what waited for the step's end
                 if work is not None:
                     return Lease(search=running.spec.name, work=work)
             remaining_s = deadline - time.monotonic()
@@ -199,8 +200,9 @@ class Coordinator:
 
     async def summarized(self, search: str, text: str, usage: tuple[Usage, ...]) -> None:
         running = self._searches[search]
-        running.summary = None
-        self._guarded(running, lambda: running.search.summarized(text, usage))
+        if running.summary is not None:  # else a late duplicate of an explorer that was thought lost
+            running.summary = running.summary_held = None
+            self._guarded(running, lambda: running.search.summarized(text, usage))
 
     async def gave_up(self, search: str, failure: Failure) -> None:
         """An explorer cannot serve this search any more, for example because every model is down."""
@@ -252,16 +254,22 @@ class Coordinator:
         except InfraError as error:
             self._fail(running, error)
         self._advance(running)
+        self._changed.set()
 
     def _advance(self, running: RunningSearch) -> None:
         """Send what is ready to the evaluator."""
-        if running.running:
-            for ready in running.search.take_ready():
-                running.evaluating += 1
-                task = asyncio.get_running_loop().create_task(self._measure(running, ready))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            self._changed.set()
+        if not running.running:
+            return
+        try:
+            ready = running.search.take_ready()
+        except InfraError as error:
+            self._fail(running, error)
+            return
+        for one in ready:
+            running.evaluating += 1
+            task = asyncio.get_running_loop().create_task(self._measure(running, one))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _measure(self, running: RunningSearch, ready: Ready) -> None:
         spec = running.spec
@@ -277,6 +285,7 @@ class Coordinator:
         finally:
             running.evaluating -= 1
         self._advance(running)
+        self._changed.set()
 
     def _tell(
         self, running: RunningSearch, ready: Ready, answer: Answer, status: EvaluatorStatus | None
@@ -304,6 +313,10 @@ def active_s(entries: list[Entry]) -> float:
     """Seconds that the search was worked on: gaps that end in an `Opened` are not counted."""
     pairs = itertools.pairwise(entries)
     return sum(after.time - before.time for before, after in pairs if not isinstance(after.event, Opened))
+
+
+def _is_over(held: _Held | None) -> bool:
+    return held is None or held.until < time.monotonic()
 
 
 def _device_s(entry: Entry) -> float:

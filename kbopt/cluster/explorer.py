@@ -72,8 +72,7 @@ class Explorer:
     async def _work(self, lease: Lease) -> None:
         try:
             if isinstance(lease.work, SummaryRequest):
-                summarizer = self._summarizer(lease.search)
-                text, usage = await summarizer.summarize(lease.work.trials, lease.work.previous)
+                text, usage = await self._summary(lease.search, lease.work)
                 await self._coordinator.summarized(lease.search, text, usage)
                 return
             answer = await self._proposer(lease.search).propose(lease.work)
@@ -91,6 +90,13 @@ class Explorer:
                 await self._coordinator.decline(lease.search, lease.work.id, answer)
             else:
                 await self._coordinator.submit(lease.search, answer)
+
+    async def _summary(self, search: str, request: SummaryRequest) -> tuple[str, tuple[Usage, ...]]:
+        """New recommendations, or the previous ones where the service is down: none is worth a search."""
+        try:
+            return await self._summarizer(search).summarize(request.trials, request.previous)
+        except InfraError:
+            return request.previous, ()
 
     def _proposer(self, search: str) -> Proposer:
         if search not in self._proposers:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pygments import lex  # type: ignore[import-untyped]
-from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
-from pygments.token import STANDARD_TYPES  # type: ignore[import-untyped]
+from pygments import lex
+from pygments.lexers.python import PythonLexer
+from pygments.token import STANDARD_TYPES
 
 from kbopt.core import codec
 from kbopt.core.types import Measured, Result

@@ -3,7 +3,9 @@
 import asyncio
 import itertools
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -13,8 +15,18 @@ from kbopt.cluster.explorer import Explorer
 from kbopt.cluster.messages import Factories, Failure, Idle, Lease, SearchSpec
 from kbopt.core.embedding import LocalEmbedder
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.events import Asked, Entry, Evaluated, Event, InfraFailed, Opened, ProposalFailed, Proposed
-from kbopt.core.settings import SearchSettings
+from kbopt.core.events import (
+    Asked,
+    Entry,
+    Evaluated,
+    Event,
+    InfraFailed,
+    Opened,
+    ProposalFailed,
+    Proposed,
+    Summarized,
+)
+from kbopt.core.settings import Algorithm, SearchSettings
 from kbopt.core.types import Brief, Candidate, EvalProtocol, NoProposal, Task
 from kbopt.store.cache import EvaluationCache
 from kbopt.store.journal import JournalReader, SqliteJournal
@@ -229,3 +241,44 @@ def test_time_between_sessions_is_not_the_searchs_time() -> None:
     failed = InfraFailed(what="w", reason="r", attempt=1)
     entries = [Entry(number=n, time=t, event=e or failed) for n, (t, e) in enumerate(times, start=1)]
     assert active_s(entries) == 4.5
+
+
+async def test_a_summary_of_an_explorer_that_died_is_asked_for_again(tmp_path: Path) -> None:
+    made = replace(spec(tmp_path), settings=SearchSettings(algorithm="PS_Summarizer", num_steps=4))
+    lab = Lab(tmp_path, (made,), NumberedProposer())
+    due = None
+    while due is None:
+        lease = await lab.coordinator.lease(0, "first life")
+        assert isinstance(lease, Lease)
+        if isinstance(lease.work, Brief):
+            answer = await lab.factories.proposer(made).propose(lease.work)
+            assert isinstance(answer, Candidate)
+            await lab.coordinator.submit("one", answer)
+            await asyncio.sleep(0.02)
+        else:
+            due = lease
+    assert await lab.coordinator.lease(0, "second life") == due
+    await lab.coordinator.summarized("one", "tile more", ())
+    await lab.coordinator.summarized("one", "a late duplicate", ())
+    summaries = [event.text for event in events(made) if isinstance(event, Summarized)]
+    assert summaries == ["tile more"]
+    await lab.close()
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+async def test_all_four_algorithms_run_to_their_end(tmp_path: Path, synchronous: bool) -> None:
+    names = get_args(Algorithm)[:4]
+    specs = tuple(
+        replace(
+            spec(tmp_path, name),
+            settings=SearchSettings(
+                algorithm=name, num_steps=2, num_candidates=3, synchronous=synchronous, epsilon=0.0
+            ),
+        )
+        for name in names
+    )
+    lab = Lab(tmp_path, specs, NumberedProposer())
+    await lab.run()
+    status = await lab.coordinator.status()
+    assert [search.ended for search in status.searches] == ["all 6 proposals were asked for"] * 4
+    await lab.close()

@@ -1,0 +1,22 @@
+"""`kbopt wandb-dashboard`: the W&B workspace for kbopt's runs."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import click
+
+from kbopt.core.errors import UserError
+
+
+@click.command("wandb-dashboard")
+@click.option("--project", required=True, help="The W&B project that the searches were logged to.")
+@click.option("--entity", default="", help="Default: W&B's own default for the account.")
+@click.option("--offline", is_flag=True, help="Print the workspace as JSON instead of saving it.")
+def wandb_dashboard(project: str, entity: str, offline: bool) -> None:
+    """Build the workspace: best so far by algorithm, fast_p curves, cost, evaluator busy share."""
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        raise UserError("this needs wandb-workspaces: pip install 'kbopt[dashboards]'")
+    from kbopt.reporting.dashboard import save_dashboard, specification
+
+    click.echo(specification(project, entity) if offline else save_dashboard(project, entity))
