@@ -1,0 +1,244 @@
+"""The evaluator on a real GPU. As a script it prints a table, for machines without pytest."""
+
+import asyncio
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Rejected, Result, Task, outcome_name
+from kbopt.evaluation.client import ServiceClient
+
+MATMUL = """
+import torch
+
+class Model(torch.nn.Module):
+    def forward(self, a, b):
+        return torch.matmul(a, b)
+
+def get_inputs():
+    return [torch.rand(1024, 2048), torch.rand(2048, 1024)]
+
+def get_init_inputs():
+    return []
+"""
+
+ELEMENTWISE = """
+import torch
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.gelu(x * 2 + 1) * x
+
+def get_inputs():
+    return [torch.randn(4096, 4096)]
+
+def get_init_inputs():
+    return []
+"""
+
+HEAD = "import torch\n\n\nclass ModelNew(torch.nn.Module):\n"
+TRITON_HEAD = "import torch\nimport triton\nimport triton.language as tl\n\n\n"
+
+PLAIN_MATMUL = HEAD + "    def forward(self, a, b):\n        return a @ b\n"
+TF32_FLAG = "import torch\ntorch.backends.cuda.matmul.allow_tf32 = True\n" + PLAIN_MATMUL.removeprefix(
+    "import torch\n"
+)
+HALF = HEAD + "    def forward(self, a, b):\n        return (a.half() @ b.half()).float()\n"
+
+TRITON_MATMUL = (
+    TRITON_HEAD
+    + """@triton.jit
+def product(a, b, c, M, N, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+    m = tl.program_id(0) * BM + tl.arange(0, BM)
+    n = tl.program_id(1) * BN + tl.arange(0, BN)
+    total = tl.zeros((BM, BN), dtype=tl.float32)
+    for start in range(0, K, BK):
+        k = start + tl.arange(0, BK)
+        left = tl.load(a + m[:, None] * K + k[None, :])
+        right = tl.load(b + k[:, None] * N + n[None, :])
+        total = tl.dot(left, right, total, input_precision="PRECISION")
+    tl.store(c + m[:, None] * N + n[None, :], total)
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, a, b):
+        (M, K), N = a.shape, b.shape[1]
+        c = torch.empty(M, N, device=a.device, dtype=a.dtype)
+        product[(M // 64, N // 64)](a, b, c, M, N, K, BM=64, BN=64, BK=32)
+        return c
+"""
+)
+
+TRITON_GELU = (
+    TRITON_HEAD
+    + """@triton.jit
+def fused(x, y, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(x + at, mask=at < n)
+    inner = value * 2 + 1
+    tl.store(y + at, 0.5 * inner * (1 + tl.erf(inner * 0.7071067811865476)) * value, mask=at < n)
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        y = torch.empty_like(x)
+        fused[(triton.cdiv(x.numel(), 1024),)](x, y, x.numel(), BLOCK=1024)
+        return y
+"""
+)
+PLAIN_GELU = HEAD + "    def forward(self, x):\n        return torch.nn.functional.gelu(x * 2 + 1) * x\n"
+STREAM_ESCAPE = (
+    HEAD
+    + """    def __init__(self):
+        super().__init__()
+        self.stream = torch.cuda.Stream()
+        torch.cuda.synchronize = lambda *a: None
+
+    def forward(self, x):
+        out = torch.empty_like(x)
+        with torch.cuda.stream(self.stream):
+            torch.cuda._sleep(10_000_000)
+            torch.mul(torch.nn.functional.gelu(x * 2 + 1), x, out=out)
+        return out
+"""
+)
+STREAM_JOINED = (
+    HEAD
+    + """    def __init__(self):
+        super().__init__()
+        self.stream = torch.cuda.Stream()
+
+    def forward(self, x):
+        out = torch.empty_like(x)
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            torch.mul(torch.nn.functional.gelu(x * 2 + 1), x, out=out)
+        torch.cuda.current_stream().wait_stream(self.stream)
+        return out
+"""
+)
+OUT_OF_MEMORY = (
+    HEAD + "    def forward(self, x):\n        return torch.empty(2**40, device=x.device)[: x.numel()]\n"
+)
+ILLEGAL_ACCESS = (
+    TRITON_HEAD
+    + """@triton.jit
+def wild(x, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    tl.store(x + 2**40 + at, 1.0)
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        wild[(1,)](x, BLOCK=64)
+        return x.clone()
+"""
+)
+HANG = (
+    TRITON_HEAD
+    + """@triton.jit
+def forever(x, y, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), dtype=tl.float32)
+    while tl.max(total) < 1e30:
+        total += tl.load(x + at, volatile=True) * 0
+    tl.store(y + at, total)
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        y = torch.empty_like(x)
+        forever[(1,)](x, y, BLOCK=64)
+        return y
+"""
+)
+UNTOUCHED = HEAD + "    def forward(self, x):\n        return torch.empty_like(x)\n"
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    task: str
+    source: str
+    expected: str
+    protocol: EvalProtocol = EvalProtocol(timeout_s=20)
+
+
+CASES = [
+    Case("triton gelu", ELEMENTWISE, TRITON_GELU, "measured"),
+    Case("plain gelu", ELEMENTWISE, PLAIN_GELU, "measured"),
+    Case("streams joined", ELEMENTWISE, STREAM_JOINED, "measured"),
+    Case("stream escape", ELEMENTWISE, STREAM_ESCAPE, "wrong_answer"),
+    Case("untouched output", ELEMENTWISE, UNTOUCHED, "wrong_answer"),
+    Case("out of memory", ELEMENTWISE, OUT_OF_MEMORY, "crashed"),
+    Case("illegal access", ELEMENTWISE, ILLEGAL_ACCESS, "crashed"),
+    Case("hang", ELEMENTWISE, HANG, "timed_out", EvalProtocol(timeout_s=5)),
+    Case("plain gelu after these", ELEMENTWISE, PLAIN_GELU, "measured"),
+    Case("plain matmul", MATMUL, PLAIN_MATMUL, "measured"),
+    Case("triton ieee matmul", MATMUL, TRITON_MATMUL.replace("PRECISION", "ieee"), "measured"),
+    Case("triton tf32 matmul", MATMUL, TRITON_MATMUL.replace("PRECISION", "tf32"), "precision_downgrade"),
+    Case("tf32 by flag", MATMUL, TF32_FLAG, "precision_downgrade"),
+    Case("half matmul", MATMUL, HALF, "precision_downgrade"),
+    Case("tf32 allowed", MATMUL, TF32_FLAG, "measured", EvalProtocol(allow_tf32=True)),
+    Case("fp16 task", MATMUL, PLAIN_MATMUL, "measured", EvalProtocol(precision="fp16")),
+]
+
+
+def verdict(result: Result) -> str:
+    outcome = result.outcome
+    return outcome.family if isinstance(outcome, Rejected) else outcome_name(outcome)
+
+
+async def evaluate_all(state_dir: Path) -> list[tuple[Case, Result, float]]:
+    client = ServiceClient(device="cuda", state_dir=state_dir)
+    info = await client.open()
+    print(info, flush=True)
+    found = []
+    try:
+        for case in CASES:
+            started = time.perf_counter()
+            task = Task(name="gpu", source=case.task)
+            request = EvalRequest(task=task, source=case.source, protocol=case.protocol)
+            result = await client.evaluate(request)
+            seconds = time.perf_counter() - started
+            found.append((case, result, seconds))
+            print(_line(case, result, seconds), flush=True)
+    finally:
+        await client.close()
+    return found
+
+
+def _line(case: Case, result: Result, seconds: float) -> str:
+    detail = result.feedback.replace("\n", " | ")[:330]
+    if isinstance(result.outcome, Measured):
+        figures = result.outcome
+        detail = (
+            f"{figures.speedup:.3f}x [{figures.speedup_ci[0]:.3f} {figures.speedup_ci[1]:.3f}] native "
+            f"{figures.native_ms:.4f} wall {figures.wall_ms:.4f} KB {result.kernelbench.runtime} "
+            f"{result.kernelbench.ref_runtime} roof {figures.roofline.share:.2f} custom {figures.audit.custom_kernel}"
+        )
+    spent = result.seconds
+    stages = f"q{spent.queue:.2f} b{spent.compile:.2f} c{spent.check:.2f} t{spent.time:.2f} dev{result.device_s:.2f}"
+    mark = "ok " if verdict(result) == case.expected else "BAD"
+    return f"{mark} {case.name}: {verdict(result)} in {seconds:.2f} s ({stages}) {detail} {result.log[-700:]}"
+
+
+def test_each_source_gets_the_verdict_that_it_deserves(tmp_path):
+    found = asyncio.run(evaluate_all(tmp_path))
+
+    assert {case.name: verdict(result) for case, result, _ in found} == {c.name: c.expected for c in CASES}
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes = asyncio.run(evaluate_all(Path(folder)))
+    sys.exit(any(verdict(result) != case.expected for case, result, _ in outcomes))
+else:
+    import pytest
+
+    pytestmark = pytest.mark.gpu
