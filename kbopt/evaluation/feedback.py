@@ -22,6 +22,8 @@ _REMEDIES = {
     "input_mutation": "Write to memory that the kernel allocated itself.",
     "aliased_input": "Return newly allocated memory.",
     "reused_output": "Allocate the output in every call; a caller may still hold the previous one.",
+    "output_layout": "Return a tensor whose elements all have their own memory, as the reference does.",
+    "extra_threads": "Use as many threads as torch.get_num_threads() says.",
     "output_type": "Return plain torch.Tensor objects in the structure that the reference returns.",
     "implausible": "Do the work in every call.",
     "torch_ops": "Write the computation as a kernel of your own.",

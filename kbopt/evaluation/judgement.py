@@ -28,7 +28,7 @@ from kbopt.core.types import (
 )
 from kbopt.evaluation import compare, roofline, timing
 from kbopt.evaluation.admission import Admission, same_bits
-from kbopt.evaluation.layout import TensorSpec
+from kbopt.evaluation.layout import TensorSpec, is_dense
 from kbopt.evaluation.link import (
     CandidateDied,
     CandidateForged,
@@ -43,7 +43,7 @@ _NUM_LONG_BLOCKS = 6
 _CHECKED_SHARE = 0.25
 _LONG_CHECKED_SHARE = 0.5
 _PROBE_SHARES = (0.25, 0.004)
-_CLOCK_SLACK_MS = 0.03
+_CLOCK_SLACK_MS = 0.005
 _MOST_TIMING_SHARE = 0.5
 _FEWEST_TIMED = 10
 _CORES_TOLERANCE = 1.15
@@ -227,8 +227,7 @@ class Judgement:
         return Audit(custom_kernel=custom, torch_ops=torch_ops, notes=tuple(notes))
 
     def _time(self, audit: Audit) -> Measured:
-        overhead = self._player.overhead
-        reference_ms: list[float] = []
+        reference: list[timing.Block] = []
         singles: list[timing.Block] = []
         longer: list[timing.Block] = []
         self._warm_up()
@@ -240,12 +239,14 @@ class Judgement:
                 continue
             reference_first = self._rng.random() < 0.5
             if reference_first:
-                reference_ms.append(self._reference_call(draws[0]))
+                reference.append(self._reference_block(draws[0]))
             singles.append(self._candidate_block(draws, check=self._rng.random() < _CHECKED_SHARE))
             if not reference_first:
-                reference_ms.append(self._reference_call(draws[0]))
+                reference.append(self._reference_block(draws[0]))
+        overhead = self._player.overhead.as_seen_in(reference)
+        slack_ms = _CLOCK_SLACK_MS + timing.overhead_spread_ms(reference)
         clocks = timing.read_clocks(singles, longer, overhead)
-        if not clocks.agree(_CLOCK_SLACK_MS + self._player.slack_ms):
+        if not clocks.agree(slack_ms):
             raise Refused(
                 Rejected(
                     reason=f"by its own clock a call takes {clocks.native_ms:.4g} ms, by the referee's "
@@ -253,10 +254,11 @@ class Judgement:
                     family="timing_mismatch",
                 )
             )
-        # What the child's clock did not see counts all the same: hiding less than is punished gains nothing.
-        hidden_ms = clocks.wall_ms - clocks.native_ms
-        believed_ms = [block.single_ms(overhead) + hidden_ms for block in singles]
         self._require_own_cores()
+        # What the child's clock did not see counts all the same: hiding less than is punished gains nothing.
+        hidden_ms = max(0.0, clocks.wall_ms - clocks.native_ms - slack_ms)
+        believed_ms = [block.single_ms(overhead) + hidden_ms for block in singles]
+        reference_ms = [block.single_ms(overhead) for block in reference]
         return self._measured(audit, believed_ms, reference_ms, clocks)
 
     def _require_own_cores(self) -> None:
@@ -307,7 +309,8 @@ class Judgement:
     def _warm_up(self) -> None:
         for _ in range(3):
             draw = self._draw()
-            self._slowest_ms = self._reference_call(draw) + self._candidate_block([draw], check=False).wall_ms
+            blocks = self._reference_block(draw), self._candidate_block([draw], check=False)
+            self._slowest_ms = sum(block.wall_ms for block in blocks)
 
     def _plan(self) -> list[int]:
         """Lengths of blocks: `timed` single calls, and a few longer blocks somewhere between them."""
@@ -321,8 +324,8 @@ class Judgement:
         self._rng.shuffle(plan)
         return plan
 
-    def _reference_call(self, draw: Draw) -> float:
-        """Milliseconds of one call of the reference, played by a child just as the candidate is."""
+    def _reference_block(self, draw: Draw) -> timing.Block:
+        """One call of the reference, played by a child just as the candidate is."""
         player = self._reference_player
         try:
             exchange = player.exchange("run", [draw])
@@ -330,7 +333,7 @@ class Judgement:
         except (CandidateDied, CandidateRaised, CandidateForged) as error:
             raise TaskError(f"the reference failed while it was timed: {error}") from None
         self._verdict.device_s += exchange.wall_ns / 1e9
-        return exchange.block.single_ms(player.overhead)
+        return exchange.block
 
     def _candidate_block(self, draws: list[Draw], *, check: bool) -> timing.Block:
         chosen = [self._rng.randrange(len(draws))] if check else []
@@ -394,6 +397,11 @@ class Judgement:
                         f"{wanted.dtype}{list(wanted.shape)} on {want.device.type} is expected"
                     )
                 )
+            if is_dense(wanted.shape, wanted.stride) and not is_dense(spec.shape, spec.stride):
+                reason = (
+                    f"output {number} has strides {list(spec.stride)}: not every element has its own memory"
+                )
+                raise Refused(Rejected(reason=reason, family="output_layout"))
 
     def _require_unchanged(self, draw: Draw, seen: tuple[torch.Tensor, ...]) -> None:
         if self._admission.mutates_inputs:

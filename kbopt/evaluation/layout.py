@@ -105,17 +105,21 @@ def unflatten(skeleton: Skeleton, tensors: Sequence[torch.Tensor]) -> Any:
     return _DTYPES[content] if kind == "dtype" else content
 
 
-def dense(tensor: torch.Tensor) -> torch.Tensor:
-    """`tensor` without gaps or overlaps, its strides kept where they allow that."""
-    ordered = sorted(zip(tensor.stride(), tensor.shape, strict=True))
+def is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether the elements lie without gaps or overlaps, in whatever order of dimensions."""
     expected = 1
-    for stride, size in ordered:
+    for step, size in sorted(zip(stride, shape, strict=True)):
         if size == 1:
             continue
-        if stride != expected:
-            return tensor.contiguous()
+        if step != expected:
+            return 0 in shape
         expected *= size
-    return tensor
+    return True
+
+
+def dense(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor` without gaps or overlaps, its strides kept where they allow that."""
+    return tensor if is_dense(tensor.shape, tensor.stride()) else tensor.contiguous()
 
 
 def aligned(size_bytes: int) -> int:

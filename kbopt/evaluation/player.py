@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ class Player:
         self.base = int(reply["base"])
         self._pid = 0 if self._on_cuda else _only_child(warden)
         self._reader = CudaReader(reference.device) if self._on_cuda else None
-        self.overhead, self.slack_ms = self._calibrate(draw)
+        self.overhead = self._calibrate(draw)
         self._require_sight(draw)
 
     def build(self, source: str) -> None:
@@ -157,20 +157,17 @@ class Player:
             self._reader.close()
         self.arena.close()
 
-    def _calibrate(self, draw: Draw) -> tuple[timing.Overhead, float]:
-        """What requests cost besides the calls, and how much that varies, before candidate code is there."""
+    def _calibrate(self, draw: Draw) -> timing.Overhead:
+        """What requests cost besides the calls, before candidate code is there."""
         costs: dict[int, float] = {}
-        slack_ms = 0.0
         for length in (1, self.arena.slots):
             samples = []
             for _ in range(_NUM_CALIBRATIONS):
                 exchange = self.exchange("run", [draw] * length)
-                block = exchange.block
-                samples.append(block.wall_ms - block.displaced_ms - sum(block.native_ms))
+                samples.append(exchange.block.outside_ms)
                 self.release()
             costs[length] = median(samples)
-            slack_ms = max(slack_ms, (quantiles(samples, n=4)[2] - costs[length]) / length)
-        return timing.Overhead.through(1, costs[1], self.arena.slots, costs[self.arena.slots]), slack_ms
+        return timing.Overhead.through(1, costs[1], self.arena.slots, costs[self.arena.slots])
 
     def _require_sight(self, draw: Draw) -> None:
         """Prove on the stand-in, which copies its first tensor, that inputs arrive and outputs are seen."""

@@ -45,6 +45,7 @@ class _Session:
 
     def build(self, request: Message) -> Message:
         """Load the source and construct `ModelNew` with the reference's weights."""
+        allow_tf32(request["allow_tf32"])
         module = load_candidate(request["source"])
         specs = [TensorSpec.from_json(raw) for raw in request["init_specs"]]
         tensors = [
@@ -52,7 +53,6 @@ class _Session:
             for spec, offset in zip(specs, request["init_offsets"], strict=True)
         ]
         values = unflatten(request["init_skeleton"], tensors)
-        allow_tf32(request["allow_tf32"])
         seed_everything(request["weight_seed"])
         model = module.ModelNew(*values)
         if isinstance(model, torch.nn.Module):
@@ -119,7 +119,7 @@ def _host_timed(call: Callable[[], Any], clock: Callable[[], int] = time.perf_co
 
 def measure(channel: Channel) -> None:
     """Serve the referee until it hangs up."""
-    request = channel.receive()
+    request = _warmed_up(channel)
     session = _Session(request, channel.take_fds())
     channel.send({"id": request["id"], "base": session.base})
     operations: dict[str, Callable[[Message], Message]] = {
@@ -139,6 +139,16 @@ def measure(channel: Channel) -> None:
         channel.send({"id": request["id"], **reply})
 
 
+def _warmed_up(channel: Channel) -> Message:
+    """The first message, after the device was made ready at the supervisor's wish, outside of its lease."""
+    request = channel.receive()
+    if request["op"] != "warm":
+        return request
+    torch.empty(1, device=request["device"])
+    channel.send({"warm": True})
+    return channel.receive()
+
+
 def build(channel: Channel) -> None:
     """Import the candidate once, so that whatever it compiles at import is on disk afterwards."""
     request = channel.receive()
@@ -156,5 +166,4 @@ def kernelbench(channel: Channel) -> None:
     """KernelBench's own protocol, reference and candidate in one process as it has them."""
     from kbopt.evaluation.kernelbench import judge
 
-    request = channel.receive()
-    channel.send(judge(request))
+    channel.send(judge(_warmed_up(channel)))

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -45,6 +45,8 @@ _MAX_REFEREES = 4
 _ADMISSION_S = 300.0
 _REFEREE_GRACE_S = 300.0
 _KERNELBENCH_LEAST_S = 2.0
+_WARM_UP_S = 30.0
+_NUM_WAITING = 2
 _CPU_MEMORY_BYTES = 4 * 2**30
 _SERVE_STDIN_LIMIT_BYTES = 16 * 2**20
 
@@ -107,6 +109,7 @@ class Service:
         self._without: tuple[str, ...] = ()
         if self.device.is_cuda:
             self._without = self._find_working_sandbox()
+        self._waiting_slots = threading.BoundedSemaphore(1 + _NUM_WAITING)
         self._build_slots = threading.BoundedSemaphore(os.cpu_count() or 1)
 
     def about(self) -> dict[str, Any]:
@@ -126,14 +129,18 @@ class Service:
             with self._build_slots:
                 failed = self._build(request, timeline)
             if failed is None:
-                with self._lease:
-                    return self._measure(request, timeline)
+                # Two candidates at most wait with a child of their own, its CUDA context ready.
+                with self._waiting_slots, closing(self._children(request)) as children:
+                    children.warm_up(self.device.torch)
+                    with self._lease:
+                        return self._measure(request, timeline, children)
         else:
             # On the CPU a build would disturb the timing of another candidate: it needs the lease too.
             with self._lease:
                 failed = self._build(request, timeline)
                 if failed is None:
-                    return self._measure(request, timeline)
+                    with closing(self._children(request)) as children:
+                        return self._measure(request, timeline, children)
         outcome, log = failed
         verdict = verdicts.kernelbench_failure(outcome, self.device.hardware, self.device.torch)
         return self._result(request, timeline, outcome, verdict, log=log)
@@ -195,61 +202,64 @@ class Service:
                 return CompileFailed(reason=str(reply["rejected_source"])), child.log
             return CompileFailed(reason=verdicts.raised_text(reply["raised"])), child.log
 
-    def _measure(self, request: EvalRequest, timeline: _Timeline) -> Result:
+    def _children(self, request: EvalRequest) -> _Children:
+        build = str(self._builder.folder(request.source))
+        strict = Child(self._zygote, "measure", self._sandbox(build=build))
+        try:
+            kernelbench = Child(self._zygote, "kernelbench", self._sandbox(build=build))
+        except InfraError:
+            strict.close()
+            raise
+        return _Children(strict, kernelbench)
+
+    def _measure(self, request: EvalRequest, timeline: _Timeline, children: _Children) -> Result:
         referee = self._referee(request)
-        folder = str(self._builder.folder(request.source))
-        with closing(Child(self._zygote, "measure", self._sandbox(build=folder))) as child:
-            answer = referee.judge(request, child)
-            if answer["outcome"] is None:
-                outcome: Outcome = crash_from(child.end())
-            else:
-                outcome = codec.decode(Outcome, answer["outcome"])
-            child.close()
-            log = child.log
+        child = children.strict
+        answer = referee.judge(request, child)
+        if answer["outcome"] is None:
+            outcome: Outcome = crash_from(child.end())
+        else:
+            outcome = codec.decode(Outcome, answer["outcome"])
+        child.close()
         for stage, started, seconds in answer["spans"]:
             timeline.add(stage, started, seconds)
         timeline.device_s = answer["device_s"]
-        verdict = self._kernelbench(request, referee, outcome, answer["busy_s"], timeline)
-        return self._result(request, timeline, outcome, verdict, log=log, frames=answer["frames"])
+        left_s = request.protocol.timeout_s - answer["busy_s"]
+        started = time.time()
+        verdict = self._kernelbench(request, referee, outcome, children.kernelbench, left_s)
+        timeline.add("time", started, time.time() - started)
+        return self._result(request, timeline, outcome, verdict, log=child.log, frames=answer["frames"])
 
     def _kernelbench(
-        self,
-        request: EvalRequest,
-        referee: _Referee,
-        outcome: Outcome,
-        busy_s: float,
-        timeline: _Timeline,
+        self, request: EvalRequest, referee: _Referee, outcome: Outcome, child: Child, left_s: float
     ) -> KernelBenchVerdict:
+        device, protocol = self.device, request.protocol
         if isinstance(outcome, CompileFailed | Crashed | TimedOut):
-            return verdicts.kernelbench_failure(outcome, self.device.hardware, self.device.torch)
-        started = time.time()
-        config = self._sandbox(build=str(self._builder.folder(request.source)))
-        with closing(Child(self._zygote, "kernelbench", config)) as child:
-            channel = Channel(child.data, _SERVE_STDIN_LIMIT_BYTES)
-            protocol = request.protocol
-            try:
-                channel.send(
-                    {
-                        "task_source": request.task.source,
-                        "source": request.source,
-                        "device": self.device.torch,
-                        "threads": _num_threads(),
-                        "precision": protocol.precision,
-                        "trials": protocol.trials,
-                        "timed": protocol.timed,
-                        "allow_tf32": protocol.allow_tf32,
-                    }
-                )
-                raw = channel.receive(max(_KERNELBENCH_LEAST_S, protocol.timeout_s - busy_s))
-                verdict = verdicts.kernelbench_from(raw, referee.kernelbench_reference(protocol.timed))
-            except TimeoutError:
-                late = TimedOut(reason="timed out", stage="time", limit_s=protocol.timeout_s)
-                verdict = verdicts.kernelbench_failure(late, self.device.hardware, self.device.torch)
-            except (ChannelClosed, WireError):
-                crash = crash_from(child.end())
-                verdict = verdicts.kernelbench_failure(crash, self.device.hardware, self.device.torch)
-        timeline.add("time", started, time.time() - started)
-        return verdict
+            return verdicts.kernelbench_failure(outcome, device.hardware, device.torch)
+        channel = Channel(child.data, _SERVE_STDIN_LIMIT_BYTES)
+        try:
+            channel.send(
+                {
+                    "op": "judge",
+                    "task_source": request.task.source,
+                    "source": request.source,
+                    "device": device.torch,
+                    "threads": _num_threads(),
+                    "precision": protocol.precision,
+                    "trials": protocol.trials,
+                    "timed": protocol.timed,
+                    "allow_tf32": protocol.allow_tf32,
+                }
+            )
+            raw = channel.receive(max(_KERNELBENCH_LEAST_S, left_s))
+        except TimeoutError:
+            late = TimedOut(reason="timed out", stage="time", limit_s=protocol.timeout_s)
+            return verdicts.kernelbench_failure(late, device.hardware, device.torch)
+        except (ChannelClosed, WireError):
+            return verdicts.kernelbench_failure(crash_from(child.end()), device.hardware, device.torch)
+        finally:
+            child.close()
+        return verdicts.kernelbench_from(raw, referee.kernelbench_reference(protocol.timed))
 
     def _referee(self, request: EvalRequest) -> _Referee:
         protocol = request.protocol
@@ -307,6 +317,28 @@ class Service:
             kernelbench=kernelbench,
             log=log,
         )
+
+
+class _Children:
+    """The two sandboxed processes that one candidate gets."""
+
+    def __init__(self, strict: Child, kernelbench: Child) -> None:
+        self.strict = strict
+        self.kernelbench = kernelbench
+
+    def warm_up(self, device: str) -> None:
+        """Create their CUDA contexts. A child that dies of it is found dead when it is used."""
+        for child in (self.strict, self.kernelbench):
+            channel = Channel(child.data)
+            with suppress(ChannelClosed, TimeoutError, WireError):
+                channel.send({"op": "warm", "device": device})
+        for child in (self.strict, self.kernelbench):
+            with suppress(ChannelClosed, TimeoutError, WireError):
+                Channel(child.data).receive(_WARM_UP_S)
+
+    def close(self) -> None:
+        self.strict.close()
+        self.kernelbench.close()
 
 
 class _Timeline:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 
 _BOOTSTRAP_ROUNDS = 1000
 _AGREEMENT = 1.3
@@ -27,10 +27,15 @@ class Block:
     wall_ms: float
     displaced_ms: float = 0.0
 
+    @property
+    def outside_ms(self) -> float:
+        """What the referee's clock saw beyond the child's, in all."""
+        return self.wall_ms - self.displaced_ms - sum(self.native_ms)
+
     def hidden_ms(self, overhead: Overhead) -> float:
         """Time per call that the referee's clock saw and the child's did not; about 0 if all is well."""
         calls = len(self.native_ms)
-        return (self.wall_ms - self.displaced_ms - overhead.of(calls) - sum(self.native_ms)) / calls
+        return (self.outside_ms - overhead.of(calls)) / calls
 
     def single_ms(self, overhead: Overhead) -> float:
         """A block of one call without what displaced it: the child's figure on a quiet machine."""
@@ -54,6 +59,16 @@ class Overhead:
 
     def of(self, num_calls: int) -> float:
         return self.fixed_ms + num_calls * self.per_call_ms
+
+    def as_seen_in(self, reference: Sequence[Block]) -> Overhead:
+        """The same slope through what single calls of the reference cost in the session itself.
+
+        The reference's child is trusted and does the same work around its calls, at the same time.
+        """
+        return Overhead(
+            fixed_ms=median(block.outside_ms for block in reference) - self.per_call_ms,
+            per_call_ms=self.per_call_ms,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +98,12 @@ def read_clocks(singles: Sequence[Block], longer: Sequence[Block], overhead: Ove
         hidden_single_ms=_hidden_ms(singles, overhead),
         hidden_longer_ms=_hidden_ms(longer, overhead) if longer else 0.0,
     )
+
+
+def overhead_spread_ms(reference: Sequence[Block]) -> float:
+    """How far a quarter of the reference's blocks exceed the median overhead: what is noise, at the least."""
+    outside = [block.outside_ms for block in reference]
+    return quantiles(outside, n=4)[2] - median(outside)
 
 
 def _hidden_ms(blocks: Sequence[Block], overhead: Overhead) -> float:

@@ -220,10 +220,12 @@ def _line(case: Case, result: Result, seconds: float) -> str:
         detail = (
             f"{figures.speedup:.3f}x [{figures.speedup_ci[0]:.3f} {figures.speedup_ci[1]:.3f}] native "
             f"{figures.native_ms:.4f} wall {figures.wall_ms:.4f} KB {result.kernelbench.runtime} "
-            f"{result.kernelbench.ref_runtime} roof {figures.roofline.share:.2f} custom {figures.audit.custom_kernel}"
+            f"{result.kernelbench.ref_runtime} roof {figures.roofline.share:.2f} "
+            f"custom {figures.audit.custom_kernel}"
         )
     spent = result.seconds
-    stages = f"q{spent.queue:.2f} b{spent.compile:.2f} c{spent.check:.2f} t{spent.time:.2f} dev{result.device_s:.2f}"
+    stages = f"q{spent.queue:.2f} b{spent.compile:.2f} c{spent.check:.2f} t{spent.time:.2f}"
+    stages += f" dev{result.device_s:.2f}"
     mark = "ok " if verdict(result) == case.expected else "BAD"
     return f"{mark} {case.name}: {verdict(result)} in {seconds:.2f} s ({stages}) {detail} {result.log[-700:]}"
 
