@@ -59,6 +59,7 @@ static inline float max_of(const float *x, int64_t n) {
 
 void softmax(const float *restrict x, float *restrict y, int64_t rows, int64_t n, float temperature,
              int threads) {
+    float sharpness = 1.0f / temperature;
     #pragma omp parallel for schedule(SCHEDULE) num_threads(threads)
     for (int64_t row = 0; row < rows; row++) {
         const float *in = x + row * n;
@@ -66,15 +67,16 @@ void softmax(const float *restrict x, float *restrict y, int64_t rows, int64_t n
         float most = max_of(in, n), sums[SUMS] = {0}, sum = 0.0f;
         int64_t k = 0;
         for (; k + SUMS <= n; k += SUMS) EACH(i) {
-            out[k + i] = exp_((in[k + i] - most) / temperature);
+            out[k + i] = exp_((in[k + i] - most) * sharpness);
             sums[i] += out[k + i];
         }
         for (; k < n; k++) {
-            out[k] = exp_((in[k] - most) / temperature);
+            out[k] = exp_((in[k] - most) * sharpness);
             sum += out[k];
         }
         EACH(i) sum += sums[i];
-        for (k = 0; k < n; k++) out[k] /= sum;
+        float scale = 1.0f / sum;
+        for (k = 0; k < n; k++) out[k] *= scale;
     }
 }
 """
