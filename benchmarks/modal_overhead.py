@@ -10,7 +10,7 @@ Three runs of the same evaluations, all with an unmodified SDK and real containe
 
 The evaluations are of a source that does not parse, the shortest verdict there is, so that the time added
 by the backend is not hidden behind compiling and timing. Added time is what a call through Modal takes
-beyond the same call to the evaluation service next to it, alone and one at a time.
+beyond the same call to an evaluation service next to it, in turns, one at a time.
 """
 
 from __future__ import annotations
@@ -38,14 +38,18 @@ def numbered(run: str, number: int) -> EvalRequest:
     return request(f"{SYNTAX_ERROR}# {run} {number}\n")
 
 
-async def one_at_a_time(run: str, evaluate: Evaluate) -> list[float]:
-    """Milliseconds of single calls, nothing else going on."""
-    samples_ms = []
+async def alternately(first: Evaluate, second: Evaluate) -> tuple[float, float, float]:
+    """Median milliseconds of single calls of either, in turns, and the median of their differences."""
+    pairs = []
     for number in range(NUM_SAMPLES):
-        started = time.perf_counter()
-        await evaluate(numbered(run, number))
-        samples_ms.append((time.perf_counter() - started) * 1e3)
-    return samples_ms
+        times_ms = []
+        for run, evaluate in (("first", first), ("second", second)):
+            started = time.perf_counter()
+            await evaluate(numbered(run, number))
+            times_ms.append((time.perf_counter() - started) * 1e3)
+        pairs.append(times_ms)
+    first_ms, second_ms = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return first_ms, second_ms, statistics.median(after - before for before, after in pairs)
 
 
 async def explore(backend: ModalBackend, run: str, num_explorers: int, num_evaluations: int) -> float:
@@ -75,12 +79,6 @@ async def shut_down(gpu: str, plane: ModalPlane) -> None:
 
 async def measure(plane: ModalPlane, options: argparse.Namespace) -> None:
     explorers, evaluations = options.explorers, options.evaluations
-    with tempfile.TemporaryDirectory() as folder:
-        service = ServiceClient(device="cpu", state_dir=Path(folder))
-        await service.open()
-        direct_ms = statistics.median(await one_at_a_time("direct", service.evaluate))
-        await service.close()
-
     plane.set(start_delay_s=options.start_delay_s)
     backend = ModalBackend("L4")
     before = plane.counters()["cold_starts"]
@@ -89,7 +87,11 @@ async def measure(plane: ModalPlane, options: argparse.Namespace) -> None:
     reported = (await backend.status()).cold_starts
     plane.set(start_delay_s=0.0)
     warm_s = await explore(backend, "warm", explorers, evaluations)
-    through_ms = statistics.median(await one_at_a_time("through", lambda r: backend.evaluate([r])))
+    with tempfile.TemporaryDirectory() as folder:
+        service = ServiceClient(device="cpu", state_dir=Path(folder))
+        await service.open()
+        direct_ms, through_ms, added_ms = await alternately(service.evaluate, lambda r: backend.evaluate([r]))
+        await service.close()
     peak = plane.counters()["peak_containers"]
     total_cold_starts = plane.counters()["cold_starts"] - before
     await backend.close()
@@ -111,7 +113,7 @@ async def measure(plane: ModalPlane, options: argparse.Namespace) -> None:
     print(f"| peak of containers | {peak} |")
     print(f"| one call to the service alone, median ms | {direct_ms:.1f} |")
     print(f"| the same through the backend, median ms | {through_ms:.1f} |")
-    print(f"| added by the backend, median ms | {through_ms - direct_ms:.1f} |")
+    print(f"| added by the backend, median ms | {added_ms:.1f} |")
     print(f"| warm run, s | {warm_s:.2f} |")
     print(f"| cold run with a start delay of {options.start_delay_s:g} s, s | {cold_s:.2f} |")
     print(f"| cold run over warm run, s | {cold_s - warm_s:.2f} |")
