@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,14 @@ def open_backend(config: BackendConfig, owner: str = "") -> Backend:
             from kbopt.simulated import SimulatedBackend
 
             return SimulatedBackend(service_s=config.simulated_s)
+
+
+def prepare_backend(config: BackendConfig, say: Callable[[str], None]) -> None:
+    """What must happen in the driver before the actors start: the Modal app's deployment, which may build."""
+    if config.name == "modal":
+        from kbopt.backends.modal_client import ensure_deployed
+
+        say(f"Modal app {ensure_deployed(warm_minutes=config.warm_minutes, on_output=say)}")
 
 
 def factories(backend: BackendConfig, proposer: ProposerConfig, folder: Path) -> Factories:

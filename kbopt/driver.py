@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kbopt.cluster.messages import EvaluatorStatus, Failure, SearchStatus
 from kbopt.cluster.session import ClusterSettings, Session
-from kbopt.compose import check, factories, search_spec
+from kbopt.compose import check, factories, prepare_backend, search_spec
 from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
@@ -60,6 +60,7 @@ def drive(config: RunConfig, folder: Path, view: ProgressView, followers: Sequen
     Raises `UserError` or `InfraError` for what stopped it early, `Interrupted` after Ctrl-C; what was
     measured until then is in the folder.
     """
+    prepare_backend(config.backend, view.note)
     spec = search_spec(config, folder.resolve())
     cluster = ClusterSettings(explorers=config.explorers)
     cache = folder.resolve() / "evaluations.sqlite"

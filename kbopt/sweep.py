@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, SearchSpec
 from kbopt.cluster.session import ClusterSettings, Session
-from kbopt.compose import check, factories, search_spec
+from kbopt.compose import check, factories, prepare_backend, search_spec
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
@@ -108,6 +108,7 @@ def drive(
     *,
     address: str | None,
     on_status: Callable[[CoordinatorStatus, EvaluatorStatus], None],
+    say: Callable[[str], None],
 ) -> CoordinatorStatus:
     """Run the sweep, or attach to it where it is under way, until every search has ended or failed.
 
@@ -115,6 +116,7 @@ def drive(
     machine the sweep stops and can be gone on with, on a cluster it goes on without its driver.
     """
     specs = prepare(config, folder)
+    prepare_backend(config.backend, say)
     cluster = ClusterSettings(
         address=address,
         explorers=config.explorers,

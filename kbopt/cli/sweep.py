@@ -170,7 +170,7 @@ def run_sweep(
     progress = Progress()
     started = time.monotonic()
     try:
-        status = sweeps.drive(config, folder, address=address, on_status=progress)
+        status = sweeps.drive(config, folder, address=address, on_status=progress, say=to_stderr)
     except Interrupted:
         again = "it goes on without this driver" if address else "run the command again to go on"
         click.echo(f"stopped; {again}. What was measured is in {folder}", err=True)
@@ -192,6 +192,10 @@ def run_sweep(
     if failures:
         raise UserError(f"{len(failures)} of {len(searches)} searches could not run")
     return document
+
+
+def to_stderr(line: str) -> None:
+    click.echo(line, err=True)
 
 
 class Progress:
