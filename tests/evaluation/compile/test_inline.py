@@ -150,7 +150,7 @@ def test_a_compiler_error_is_one_of_torchs_own_headers_and_counts_the_authors_li
     )
     attempts = builder.build(extension, tmp_path / "bad", tools, bridge=library)
     assert [(attempt.tier, attempt.ok) for attempt in attempts] == [("slim", False), ("full", False)]
-    assert "cpp_sources[0]:2:" in attempts[-1].log
+    assert "cpp_sources[0]:3:" in attempts[-1].log
     assert "lock" in attempts[-1].log
 
 

@@ -4,8 +4,14 @@
 // compile time; a source that needs one of those does not compile here and gets the whole.
 #pragma once
 
+// One header per operator, instead of all of them through ATen/Functions.h.
+#ifndef AT_PER_OPERATOR_HEADERS
+#define AT_PER_OPERATOR_HEADERS
+#endif
+
 #include <ATen/core/Tensor.h>
 #include <ATen/Dispatch.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/core/TensorAccessor.h>
 
 #include <algorithm>
