@@ -20,7 +20,8 @@ class LocalBackend:
     """
 
     max_in_flight = 16
-    max_batch = 8
+    max_batch = 1
+    """The service streams its answers, so no result has to wait for the others of a batch."""
 
     def __init__(self, *, device: str = "auto", state_dir: Path) -> None:
         self._client = ServiceClient(device=device, state_dir=state_dir)
