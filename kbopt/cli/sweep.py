@@ -195,6 +195,7 @@ def run_sweep(
 
 
 def to_stderr(line: str) -> None:
+    """Say something without touching stdout."""
     click.echo(line, err=True)
 
 
