@@ -22,7 +22,8 @@ DeviceKind = Literal["cpu", "cuda"]
 _KERNELS = Path(__file__).parent / "kernels"
 _SEED_LINE = re.compile(r"^# seed: *(\S+)", re.MULTILINE)
 _VARIANT_LINE = re.compile(
-    r"^(?P<head>[ \t]*(?:return|\w+ =|#define \w+) )(?P<value>.*?)(?P<tail>;?[ \t]*(?:#|//) variant: (?P<key>\w+))$",
+    r"^(?P<head>[ \t]*(?:return|\w+ =|#define \w+) )(?P<value>.*?)"
+    r"(?P<tail>;?[ \t]*(?:#|//) variant: (?P<key>\w+))$",
     re.MULTILINE,
 )
 
