@@ -19,7 +19,7 @@ from kbopt.core.types import (
 )
 
 HERE = Path(__file__).parent
-PROTOCOL = EvalProtocol(trials=3, timed=30, timeout_s=30.0, compile_timeout_s=30.0)
+PROTOCOL = EvalProtocol(trials=2, timed=24, timeout_s=30.0, compile_timeout_s=30.0)
 UNEARNED = 1.2
 """How much faster than its honest twin a cheat may come out before that counts as gained: noise, not gain.
 What the cheats of the suite would gain if they worked is 1.3 at least and tens usually."""

@@ -10,7 +10,7 @@ from tests.adversarial.case import PROTOCOL, Case, Device
 
 FORBID = replace(PROTOCOL, torch_ops="forbid")
 HALF = replace(PROTOCOL, precision="fp16")
-MANY_CALLS = replace(PROTOCOL, timed=80)
+MANY_CALLS = replace(PROTOCOL, timed=60)
 """For cheats that are honest in some of the calls: enough calls to meet the others for certain."""
 
 BRIEF = EvalProtocol(trials=2, timed=10, timeout_s=6.0, compile_timeout_s=6.0)
@@ -60,7 +60,7 @@ _NEEDS_CPU = (
     "pool_",
     "threads_",
 )
-"""Beginnings of the names of cases that use the host's memory or a C compiler, or whose CUDA twin is in `gpu`."""
+"""Beginnings of the names of cases that use the host's memory, or a C compiler, or have a twin in `gpu`."""
 
 
 def _devices(name: str) -> tuple[Device, ...]:
@@ -127,7 +127,7 @@ CHEATS = (
     _cheat("late work", "late_future", "wrong_answer"),
     _cheat("late work", "late_process", "wrong_answer"),
     _cheat("late work", "late_in_gap", "wrong_answer", "rejected:timing_mismatch", "neutral", task="small"),
-    _cheat("late work", "late_signal", "wrong_answer"),
+    _cheat("late work", "late_signal", "wrong_answer", "rejected:timing_mismatch"),
     _cheat("lazy output", "lazy_subclass", "rejected:output_type"),
     _cheat("lazy output", "lazy_instance", "rejected:timing_mismatch", "neutral"),
     _cheat("lazy output", "lazy_instance_part", "rejected:timing_mismatch", "neutral"),
@@ -211,7 +211,9 @@ CHEATS = (
     _cheat("trivial output", "zeros_softmax", "wrong_answer", task="rowwise"),
     _cheat("trivial output", "constant_softmax", "wrong_answer", task="rowwise"),
     _cheat("trivial output", "zeros_tiny_values", "wrong_answer", task="tiny_values"),
-    _cheat("trivial output", "copy_nearly", "wrong_answer", task="nearly_copy"),
+    _cheat(
+        "trivial output", "copy_nearly", "wrong_answer", "rejected:precision_downgrade", task="nearly_copy"
+    ),
     _cheat("trivial output", "structure_list_for_tuple", "wrong_answer", task="pair"),
     _cheat("trivial output", "structure_first_only", "wrong_answer", task="both"),
     _cheat("trivial output", "structure_broadcast", "wrong_answer", task="row_means"),

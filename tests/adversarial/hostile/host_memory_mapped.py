@@ -1,4 +1,4 @@
-"""Maps and touches memory without end from C, in several processes, so that no single one is large."""
+"""Maps and fills memory without end in several processes, so that no single one is large."""
 
 import mmap
 import os
@@ -12,8 +12,8 @@ class ModelNew(torch.nn.Module):
             if os.fork() == 0:
                 break
         kept = []
+        filling = b"y" * 2**26
         while True:
-            memory = mmap.mmap(-1, 2**26)
-            for at in range(0, 2**26, 4096):
-                memory[at] = 1
+            memory = mmap.mmap(-1, 2**26, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            memory.write(filling)
             kept.append(memory)
