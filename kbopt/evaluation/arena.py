@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import torch
 
 from kbopt.evaluation.layout import ALIGNMENT_BYTES, TensorSpec, aligned, view
+from kbopt.evaluation.warden import ARENA_BYTES
 
 _JITTER_STEPS = 64
-_MAX_BYTES = 512 * 2**20
 
 
 class Arena(ABC):
@@ -80,7 +80,7 @@ class Arena(ABC):
     def _allocate(self, size_bytes: int) -> None: ...
 
     def _max_bytes(self) -> int:
-        return _MAX_BYTES
+        return ARENA_BYTES
 
 
 class CpuArena(Arena):

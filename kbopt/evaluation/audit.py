@@ -5,10 +5,13 @@ A report for the reader, made inside the candidate's process: it informs `--torc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
+from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -19,6 +22,7 @@ _MOVES = (
     *("view", "_unsafe_view", "reshape", "_reshape_alias", "as_strided", "transpose", "t", "permute"),
     *("expand", "unsqueeze", "squeeze", "select", "slice", "split", "chunk", "unbind", "narrow", "unfold"),
     *("_local_scalar_dense", "item", "is_pinned", "_pin_memory", "record_stream", "numpy_T", "diagonal"),
+    *("to", "resolve_conj", "resolve_neg", "flatten", "detach_", "result_type", "mT", "swapaxes", "movedim"),
 )
 _NOT_COMPUTING = frozenset((*_FACTORIES, *_FILLS, *_MOVES))
 
@@ -96,13 +100,38 @@ def _storage(tensor: torch.Tensor) -> int:
 def audited(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
     """The call's result, and `{"torch_ops", "operators", "custom_kernel"}` as plain JSON."""
     watch = _Watch()
-    with watch:
+    with _every_thread() as elsewhere, watch:
         result = call()
     foreign = watch.foreign_writes or any(_storage(t) in watch.uninitialised for t in _tensors(result))
     # Memory that PyTorch filled or copied, and that holds something else now, was written by a kernel.
     foreign = foreign or any(not torch.equal(now, then) for now, then in watch.contents.values())
+    # What only the profiler saw ran in another thread, or with dispatch modes off.
+    unwatched = [] if watch.computing else [name for name in elsewhere if name not in _NOT_COMPUTING]
     return result, {
-        "torch_ops": list(watch.computing)[:50],
+        "torch_ops": [*watch.computing, *unwatched][:50],
         "operators": list(watch.custom_operators)[:50],
-        "custom_kernel": foreign or bool(watch.custom_operators),
+        "custom_kernel": (foreign and not unwatched) or bool(watch.custom_operators),
     }
+
+
+@contextmanager
+def _every_thread() -> Iterator[dict[str, None]]:
+    """Names of ATen operations that any thread runs, filled in at the end.
+
+    The profiler's own interface, because `torch.profiler.profile` imports torch._dynamo: seconds.
+    """
+    config = ProfilerConfig(
+        *(ProfilerState.KINETO, False, False, False, False, False),
+        _ExperimentalConfig(profile_all_threads=True),
+    )
+    activities = {torch.profiler.ProfilerActivity.CPU}
+    names: dict[str, None] = {}
+    _prepare_profiler(config, activities)
+    _enable_profiler(config, activities)
+    try:
+        yield names
+    finally:
+        for event in _disable_profiler().events():
+            namespace, _, name = event.name().partition("::")
+            if namespace == "aten":
+                names[name] = None

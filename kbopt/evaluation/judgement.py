@@ -161,8 +161,7 @@ class Judgement:
         own = self._own_answer(draw)
         exchange, outputs = self._call(operation, [draw], [0])
         candidate = compare.measure_error(outputs[0], exact.tensors)
-        if candidate.rms < _NEARLY_RIGHT:
-            self._require_precision(candidate, compare.measure_error(own.tensors, exact.tensors))
+        self._require_precision(candidate, compare.measure_error(own.tensors, exact.tensors))
         self._require_right(outputs[0], exact, own)
         return exchange.audit
 
@@ -180,7 +179,9 @@ class Judgement:
 
     def _require_precision(self, candidate: compare.Error, reference: compare.Error) -> None:
         precision = self._reference.precision
-        if not self._reference.has_exact or not compare.is_downgrade(candidate, reference, precision):
+        if not self._reference.has_exact or candidate.rms > max(_NEARLY_RIGHT, 16 * reference.rms):
+            return
+        if not compare.is_downgrade(candidate, reference, precision):
             return
         raise Refused(
             Rejected(
@@ -207,7 +208,13 @@ class Judgement:
                 continue
             _, outputs = self._call("run", [probe], [0])
             candidate = compare.measure_error(outputs[0], exact.tensors)
-            self._require_precision(candidate, compare.measure_error(own.tensors, exact.tensors))
+            reference = compare.measure_error(own.tensors, exact.tensors)
+            self._require_precision(candidate, reference)
+            if candidate.rms > max(_NEARLY_RIGHT, 16 * reference.rms):
+                mismatch = compare.find_mismatch(
+                    outputs[0], exact.tensors, own.tensors, self._admission.tolerance
+                )
+                raise Refused(WrongAnswer(reason=f"where most elements of the inputs are zero: {mismatch}"))
 
     def _audit(self) -> Audit:
         seen = self._check_one(self._draw(), "audit")

@@ -131,11 +131,18 @@ def displaced_ns(pid: int | str = "thread-self") -> int:
     return 0
 
 
-def has_children(pid: int) -> bool:
-    """Whether any thread of `pid` has a child process."""
-    with contextlib.suppress(OSError):
-        return any(path.read_bytes() for path in Path(f"/proc/{pid}/task").glob("*/children"))
-    return True
+def descendants(pid: int) -> list[int]:
+    """Children of all threads of `pid`, their children, and so on. What ends meanwhile may be missing."""
+    found: list[int] = []
+    pending = [pid]
+    while pending:
+        with contextlib.suppress(OSError):
+            for path in Path(f"/proc/{pending.pop()}/task").glob("*/children"):
+                with contextlib.suppress(OSError):
+                    children = [int(word) for word in path.read_text().split()]
+                    found.extend(children)
+                    pending.extend(children)
+    return found
 
 
 def read_memory(pid: int, address: int, target: int, size_bytes: int) -> None:

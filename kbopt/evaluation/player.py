@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -59,6 +60,8 @@ class Player:
         self, link: Link, warden: int, reference: Reference, threads: int, rng: random.Random
     ) -> None:
         self.link = link
+        self._warden = warden
+        self._running = True
         self._reference = reference
         self._rng = rng
         draw = reference.draw(rng.getrandbits(62))
@@ -85,6 +88,7 @@ class Player:
     def build(self, source: str) -> None:
         """Load `source` and construct its `ModelNew` with the reference's weights."""
         reference = self._reference
+        self._resume()
         self.link.ask(
             "build",
             source=source,
@@ -103,7 +107,7 @@ class Player:
         seen until it says that it is done; then it is paused again, and only then are outputs read, out
         of its memory. Nothing can be computed before or after.
         """
-        self.link.pause()
+        self._pause()
         offsets = []
         started = time.perf_counter_ns()
         for slot, draw in enumerate(draws):
@@ -113,10 +117,10 @@ class Player:
         if not self._on_cuda:
             # What runs on a GPU cannot be paused: there the clock has to run while the inputs appear.
             started = time.perf_counter_ns()
-        self.link.resume()
+        self._resume()
         reply = self.link.ask(operation, offsets=offsets)
         wall_ns = time.perf_counter_ns() - started
-        self.link.pause()
+        self._pause()
         cpu_after_ns, displaced_after_ns = self._usage()
         native_ns, outputs = _validated(reply, len(draws))
         return Exchange(
@@ -135,7 +139,7 @@ class Player:
         Waiting for a core is believed as far as the child's own processor time leaves room for it, and
         not at all where it has helper processes, whose time is not counted.
         """
-        if linux.has_children(self._pid):
+        if self._helpers():
             return 0
         return min(waited_ns, max(0, wall_ns - cpu_ns))
 
@@ -148,9 +152,20 @@ class Player:
         return self.arena.views(exchange.offsets[call])
 
     def release(self) -> None:
-        """Let it run again, and drop its outputs."""
-        self.link.resume()
+        """Have it drop its outputs, and keep it paused: somebody else is timed next."""
+        self._resume()
         self.link.ask("free")
+        self._pause()
+
+    def _pause(self) -> None:
+        if self._running:
+            self.link.pause()
+            self._running = False
+
+    def _resume(self) -> None:
+        if not self._running:
+            self._running = True
+            self.link.resume()
 
     def close(self) -> None:
         if self._reader is not None:
@@ -189,14 +204,21 @@ class Player:
             raise CandidateForged(f"an output at an address that cannot be read: {error}") from None
         return view(buffer, spec, 0)
 
+    def _helpers(self) -> list[int]:
+        """Processes of the sandbox besides the child: its descendants, orphaned ones included."""
+        return [pid for pid in linux.descendants(self._warden) if pid != self._pid]
+
     def _usage(self) -> tuple[int, int]:
-        """Processor time of the child; time that it and this process waited for a core. Nanoseconds."""
+        """Nanoseconds of processor time of all of the sandbox; of waiting for a core, child and referee."""
         if self._on_cuda:
             return 0, 0
         try:
             cpu_ns = linux.process_cpu_ns(self._pid)
         except OSError:
             raise CandidateDied from None
+        for helper in self._helpers():
+            with suppress(OSError):
+                cpu_ns += linux.process_cpu_ns(helper)
         return cpu_ns, linux.displaced_ns(self._pid) + linux.displaced_ns()
 
 

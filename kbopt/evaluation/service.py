@@ -286,6 +286,7 @@ class Service:
                 **self._environ,
                 "TORCH_EXTENSIONS_DIR": build,
                 "OMP_NUM_THREADS": str(_num_threads()),
+                "KINETO_LOG_LEVEL": "99",
                 "TRITON_CACHE_DIR": f"{build or SCRATCH}/triton",
             },
             scratch_fallback=str(self._state_dir / "scratch" / f"{self.boot}-{serial}"),

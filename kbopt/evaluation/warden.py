@@ -27,9 +27,10 @@ from kbopt.evaluation.wire import ChannelClosed
 
 STOP = b"S"
 CONTINUE = b"C"
+ARENA_BYTES = 512 * 2**20
+"""Room for inputs, which count as the child's memory once it has mapped them."""
 _WATCH_INTERVAL_S = 0.1
 _BROKEN = 70
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def run(
@@ -143,8 +144,8 @@ def _watch(child: int, control_fd: int, memory_bytes: int, isolation: Isolation)
             os.write(control_fd, command)
         if time.monotonic() >= watch_at:
             watch_at = time.monotonic() + _WATCH_INTERVAL_S
-            used_bytes = sum(_private_bytes(pid) for pid in _others(isolation))
-            if used_bytes > memory_bytes:
+            used_bytes = sum(_own_bytes(pid) for pid in _others(isolation))
+            if used_bytes > memory_bytes + ARENA_BYTES:
                 return {"memory_bytes": used_bytes}
 
 
@@ -164,20 +165,7 @@ def _reap(child: int) -> dict[str, object] | None:
 def _others(isolation: Isolation) -> list[int]:
     if isolation.processes and isolation.mounts:
         return [int(path.name) for path in Path("/proc").glob("[0-9]*") if path.name != "1"]
-    return _descendants(os.getpid())
-
-
-def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    pending = [pid]
-    while pending:
-        parent = pending.pop()
-        with contextlib.suppress(OSError):
-            text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
-            children = [int(word) for word in text.split()]
-            found.extend(children)
-            pending.extend(children)
-    return found
+    return linux.descendants(os.getpid())
 
 
 def _signal_all(isolation: Isolation, number: int) -> None:
@@ -187,15 +175,18 @@ def _signal_all(isolation: Isolation, number: int) -> None:
         return
     # Until a round finds nobody new: a tree that forks while it is walked is caught in the next round.
     seen: set[int] = set()
-    while new := set(_descendants(os.getpid())) - seen:
+    while new := set(linux.descendants(os.getpid())) - seen:
         for pid in new:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
         seen |= new
 
 
-def _private_bytes(pid: int) -> int:
-    with contextlib.suppress(OSError, ValueError):
-        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
-        return (int(resident) - int(shared)) * _PAGE_BYTES
-    return 0
+def _own_bytes(pid: int) -> int:
+    """Resident memory that is no file's: private, and shared by mappings without a file."""
+    total_kib = 0
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(("RssAnon:", "RssShmem:")):
+                total_kib += int(line.split()[1])
+    return total_kib * 1024
