@@ -298,7 +298,11 @@ GPU_CONTROLS = (
     _control("tf32_triton", "matmul", protocol=_TF32, **_ON_CUDA),
 )
 
+_ESCAPED = ("wrong_answer", "rejected:timing_mismatch", "rejected:implausible", "crashed", "neutral")
+
 GPU_CHEATS = (
+    _cheat("stream escape", "stream_escape_hooked", *_ESCAPED, **_ON_CUDA),
+    _cheat("stream escape", "stream_escape", *_ESCAPED, task="small", **_ON_CUDA),
     _cheat(
         "stream escape", "stream_escape", "wrong_answer", "rejected:timing_mismatch", "neutral", **_ON_CUDA
     ),

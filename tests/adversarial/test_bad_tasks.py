@@ -21,6 +21,8 @@ REFUSALS = {
     "bad_random": r"deterministic",
     "bad_zeros": r"zeros",
     "bad_constant": r"constant",
+    "bad_nan": r"answer to other inputs",
+    "bad_no_inputs": r"answer to other inputs|constant",
 }
 
 ANY_SOURCE = CONTROLS[0].source
