@@ -303,6 +303,8 @@ _ESCAPED = ("wrong_answer", "rejected:timing_mismatch", "rejected:implausible", 
 GPU_CHEATS = (
     _cheat("stream escape", "stream_escape_hooked", *_ESCAPED, **_ON_CUDA),
     _cheat("stream escape", "stream_escape", *_ESCAPED, task="small", **_ON_CUDA),
+    _cheat("stream escape", "stream_ahead", *_ESCAPED, **_ON_CUDA),
+    _cheat("stream escape", "stream_ahead", *_ESCAPED, task="small", **_ON_CUDA),
     _cheat(
         "stream escape", "stream_escape", "wrong_answer", "rejected:timing_mismatch", "neutral", **_ON_CUDA
     ),
