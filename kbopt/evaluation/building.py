@@ -1,60 +1,137 @@
-"""Where what a candidate compiles at import is kept: a folder per content, filled once.
+"""What a candidate compiles, built in a sandbox before the lease and kept by content.
 
-A folder counts once its mark beside it exists, which is written last; anything else is from a build that
-was killed and is removed by the next one.
+The same source runs twice: in a build child, where compilers may run, and in the children that measure
+it, which find the results. See `kbopt.evaluation.compile` for how.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from kbopt.core.types import CompileFailed, EvalRequest, Outcome, TimedOut
+from kbopt.evaluation import verdicts
+from kbopt.evaluation.children import Child, ZygoteHandle, crash_from
+from kbopt.evaluation.compile.bridge import ensure_bridge, headers_key
+from kbopt.evaluation.compile.inline import Setup
+from kbopt.evaluation.compile.store import Entry, Store, build_key
+from kbopt.evaluation.devices import Device
+from kbopt.evaluation.sandbox import SandboxConfig
+from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
+
+_EXTENSIONS = "cpp_extension"
+_COMPILED_AT_LAUNCH = ("triton", "_compile_kernel")
 
 
-class Build:
-    """A build under way; `keep` declares it successful."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """Where the results lie, and what `inline.install` needs in order to find them ("" for nothing).
 
-    def __init__(self) -> None:
-        self.kept = False
+    `readable` are folders that a child has to see besides.
+    """
 
-    def keep(self) -> None:
-        self.kept = True
+    folder: str
+    setup: str
+    readable: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotBuilt:
+    """Why there is no build, with what the compiler printed."""
+
+    outcome: Outcome
+    log: str
 
 
 class Builder:
-    """Build folders under `root`. `flavour` names what a build depends on besides its source."""
+    """Builds sources for one device; may be used from many threads.
 
-    def __init__(self, root: Path, flavour: str) -> None:
-        root.mkdir(parents=True, exist_ok=True)
-        self._root = root.resolve()
-        self._flavour = flavour
+    Equal sources are built once, across threads, processes and runs: the store's locks see to it.
+    `sandbox` makes the configuration of a child that may write to a folder.
+    """
 
-    def folder(self, source: str) -> Path:
-        content = f"{self._flavour}\0{source}"
-        return self._root / hashlib.sha256(content.encode()).hexdigest()[:24]
+    def __init__(
+        self, zygote: ZygoteHandle, root: Path, device: Device, sandbox: Callable[[Built], SandboxConfig]
+    ) -> None:
+        self._zygote = zygote
+        self._store = Store(root.resolve())
+        self._device = device
+        self._sandbox = sandbox
 
-    def is_built(self, source: str) -> bool:
-        return self._mark(source).exists()
+    def build(self, request: EvalRequest) -> Built | NotBuilt:
+        """From the store, or by running the source in a build child. Raises InfraError."""
+        key = build_key(
+            request.source, flags={"headers": headers_key()}, toolchain_key=self._device.toolchain.key
+        )
+        found: Entry | NotBuilt | None = self._store.find(key)
+        if found is None:
+            with self._store.building(key) as finished:
+                found = self._build(key, request) if finished is None else finished
+        if isinstance(found, NotBuilt):
+            return found
+        return self._built(request.source, found.directory, mode="use")
 
-    @contextmanager
-    def building(self, source: str, uid: int) -> Iterator[Build]:
-        """An empty folder that `uid` may write to; kept only if `keep` was called within."""
-        folder = self.folder(source)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(folder, uid, uid)
-        build = Build()
+    def _build(self, key: str, request: EvalRequest) -> Entry | NotBuilt:
+        staging = self._store.staging()
         try:
-            yield build
+            started = time.monotonic()
+            child_log = self._run_child(request, self._built(request.source, staging, mode="build"))
+            if isinstance(child_log, NotBuilt):
+                return child_log
+            seconds = time.monotonic() - started
+            return self._store.publish(key, staging, ok=True, log=child_log, seconds=seconds)
         finally:
-            if build.kept:
-                self._mark(source).touch()
-            else:
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)
 
-    def _mark(self, source: str) -> Path:
-        return self.folder(source).with_suffix(".built")
+    def _run_child(self, request: EvalRequest, built: Built) -> str | NotBuilt:
+        config = self._sandbox(built)
+        if os.geteuid() == 0:
+            os.chown(built.folder, config.uid, config.uid)
+        limit_s = request.protocol.compile_timeout_s
+        with closing(Child(self._zygote, "build", config)) as child:
+            channel = Channel(child.data)
+            try:
+                channel.send(self._job(request, built))
+                reply = channel.receive(limit_s)
+            except TimeoutError:
+                reason = f"importing the source, which builds it, took longer than {limit_s:g} s"
+                outcome = TimedOut(reason=reason, stage="compile", limit_s=limit_s)
+                return NotBuilt(outcome=outcome, log=child.log)
+            except (ChannelClosed, WireError):
+                return NotBuilt(outcome=crash_from(child.end()), log=child.log)
+            child.close()
+            if "built" in reply:
+                return child.log
+            raised = reply.get("raised")
+            reason = verdicts.raised_text(raised) if raised else str(reply.get("rejected_source"))
+            return NotBuilt(outcome=CompileFailed(reason=reason), log=child.log)
+
+    def _job(self, request: EvalRequest, built: Built) -> dict[str, Any]:
+        ahead = self._device.is_cuda and any(word in request.source for word in _COMPILED_AT_LAUNCH)
+        return {
+            "source": request.source,
+            "setup": built.setup,
+            "task_source": request.task.source if ahead else "",
+            "arch": self._device.toolchain.arch,
+        }
+
+    def _built(self, source: str, folder: Path, mode: Any) -> Built:
+        extends = _EXTENSIONS in source
+        if not extends and not self._device.is_cuda:
+            return Built(folder=str(folder), setup="", readable=())
+        # The bridge takes half a minute to build, once: only where there is something to link to it.
+        bridge = ensure_bridge(self._store, self._device.toolchain) if extends else None
+        setup = Setup(
+            mode=mode,
+            directory=str(folder),
+            toolchain=self._device.toolchain,
+            bridge=str(bridge) if bridge else "",
+        )
+        readable = (str(bridge.parent),) if bridge else ()
+        return Built(folder=str(folder), setup=setup.encode(), readable=readable)

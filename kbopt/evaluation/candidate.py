@@ -52,7 +52,9 @@ def load_candidate(source: str) -> Any:
 def describe_exception(error: BaseException) -> dict[str, str]:
     """The exception's type and text, with the frames that lie in the candidate's own file, bounded."""
     frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == FILE_NAME
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).name == FILE_NAME and frame.filename != __file__
     ]
     lines = [f"  line {frame.lineno}, in {frame.name}: {frame.line}" for frame in frames[-_MAX_FRAMES:]]
     name = type(error).__name__

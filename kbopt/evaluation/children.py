@@ -30,11 +30,14 @@ _LOG_TAIL_BYTES = 12_000
 class ZygoteHandle:
     """A running zygote. Thread-safe: requests are answered one at a time."""
 
-    def __init__(self, state_dir: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, state_dir: Path, environ: Mapping[str, str], *, prepare_cuda: bool) -> None:
         self._channel, theirs = Channel.pair()
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "kbopt.evaluation.zygote", str(theirs.fileno()), str(state_dir)],
+            [
+                *(sys.executable, "-m", "kbopt.evaluation.zygote"),
+                *(str(theirs.fileno()), str(state_dir), "cuda" if prepare_cuda else "cpu"),
+            ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
@@ -49,7 +52,6 @@ class ZygoteHandle:
                 "the evaluation's zygote did not start; its output is on standard error"
             ) from None
         self.isolation = str(ready["ready"])
-        self.torch_version = str(ready["torch"])
 
     def request(self, message: Message, fds: list[int]) -> Message:
         with self._lock:

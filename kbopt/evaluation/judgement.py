@@ -47,6 +47,8 @@ _CLOCK_SLACK_MS = 0.005
 _MOST_TIMING_SHARE = 0.5
 _FEWEST_TIMED = 10
 _CORES_TOLERANCE = 1.15
+_COMPILER_ERRORS = ("CompilationError", "NotBuilt")
+_EXTENSION_ERROR = "RuntimeError: Error building extension"
 _NEARLY_RIGHT = 0.01
 """Relative errors up to here are those of a lower precision; beyond, the answer is simply wrong."""
 
@@ -97,7 +99,7 @@ class Judgement:
         self._cores: list[float] = []
         self._player: Player
 
-    def run(self, source: str) -> Verdict:
+    def run(self, source: str, setup: str) -> Verdict:
         """The verdict; what the candidate does wrong is data, TaskError is the task's own fault."""
         verdict = self._verdict
         with self._span("check"):
@@ -106,18 +108,18 @@ class Judgement:
             except CandidateDied:
                 return verdict
         try:
-            verdict.outcome = self._judge(source)
+            verdict.outcome = self._judge(source, setup)
         finally:
             verdict.busy_s = self._player.link.busy_s
             self._player.close()
             self._player.link.close()
         return verdict
 
-    def _judge(self, source: str) -> Outcome | None:
+    def _judge(self, source: str, setup: str) -> Outcome | None:
         stage: Stage = "check"
         try:
             with self._span("check"):
-                self._player.build(source)
+                self._player.build(source, setup)
                 self._check()
                 self._probe_precision()
                 audit = self._audit()
@@ -130,6 +132,8 @@ class Judgement:
             return CompileFailed(reason=str(error))
         except CandidateRaised as error:
             self._verdict.frames = error.frames
+            if error.kind in _COMPILER_ERRORS or str(error).startswith(_EXTENSION_ERROR):
+                return CompileFailed(reason=str(error))
             return Crashed(reason=str(error), how=error.kind)
         except OutOfTime:
             limit_s = self._protocol.timeout_s

@@ -85,13 +85,17 @@ class Player:
         self.overhead = self._calibrate(draw)
         self._require_sight(draw)
 
-    def build(self, source: str) -> None:
-        """Load `source` and construct its `ModelNew` with the reference's weights."""
+    def build(self, source: str, setup: str) -> None:
+        """Load `source` and construct its `ModelNew` with the reference's weights.
+
+        `setup` tells the child where its compiled parts lie, see `building.Built`.
+        """
         reference = self._reference
         self._resume()
         self.link.ask(
             "build",
             source=source,
+            setup=setup,
             weight_seed=reference.weight_seed,
             precision=reference.precision,
             allow_tf32=reference.allow_tf32,

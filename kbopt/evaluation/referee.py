@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ import torch
 from kbopt.core import codec
 from kbopt.core.types import EvalProtocol
 from kbopt.evaluation.admission import admit
+from kbopt.evaluation.compile import toolchain
 from kbopt.evaluation.judgement import Judgement, Verdict
 from kbopt.evaluation.kernelbench import reference_stats
 from kbopt.evaluation.link import CandidateDied, CandidateForged, CandidateRaised, Link
@@ -64,7 +66,7 @@ class _Courtroom:
         self._admission = admit(self._reference)
         self._rng = random.SystemRandom()
         self._player = self._play(fds, start["warden"], _REFERENCE_BUDGET_S)
-        self._player.build(f"{start['source']}\n\nModelNew = Model\n")
+        self._player.build(f"{start['source']}\n\nModelNew = Model\n", "")
 
     def judge(self, job: Message, fds: list[int]) -> Message:
         protocol = codec.decode(EvalProtocol, job["protocol"])
@@ -76,7 +78,7 @@ class _Courtroom:
             lambda: self._play(fds, job["warden"], protocol.timeout_s),
             self._rng,
         )
-        return _to_message(judgement.run(job["source"]))
+        return _to_message(judgement.run(job["source"], job["setup"]))
 
     def time(self, job: Message) -> Message:
         """The reference's times by KernelBench's protocol; empty where that cannot run the task."""
@@ -104,7 +106,13 @@ def _to_message(verdict: Verdict) -> Message:
     }
 
 
-def probe(channel: Channel) -> None:
-    """Say which CUDA devices torch finds."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    channel.send({"cuda": [torch.cuda.get_device_name(index) for index in range(count)]})
+def survey(channel: Channel) -> None:
+    """Say which CUDA devices torch finds, unless only the CPU is asked for, and which compilers there are."""
+    wanted = channel.receive()["device"]
+    count = torch.cuda.device_count() if wanted != "cpu" and torch.cuda.is_available() else 0
+    index = int(wanted.partition(":")[2] or 0)
+    arch = ""
+    if index < count:
+        arch = "{}.{}".format(*torch.cuda.get_device_capability(index))
+    names = [torch.cuda.get_device_name(number) for number in range(count)]
+    channel.send({"cuda": names, "toolchain": asdict(toolchain.detect(arch=arch))})

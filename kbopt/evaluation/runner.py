@@ -8,7 +8,9 @@ referee needs it takes itself (its own clock, the outputs' memory); what is said
 from __future__ import annotations
 
 import time
+import types
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,7 @@ from kbopt.evaluation import cuda
 from kbopt.evaluation.arena import attach
 from kbopt.evaluation.audit import audited
 from kbopt.evaluation.candidate import CandidateError, describe_exception, load_candidate
+from kbopt.evaluation.compile import gpu_code, inline
 from kbopt.evaluation.layout import LayoutError, TensorSpec, flatten, unflatten, view
 from kbopt.evaluation.reference import DTYPES, allow_tf32, seed_everything
 from kbopt.evaluation.wire import Channel, Message
@@ -46,6 +49,7 @@ class _Session:
     def build(self, request: Message) -> Message:
         """Load the source and construct `ModelNew` with the reference's weights."""
         allow_tf32(request["allow_tf32"])
+        _find_builds(request["setup"])
         module = load_candidate(request["source"])
         specs = [TensorSpec.from_json(raw) for raw in request["init_specs"]]
         tensors = [
@@ -150,10 +154,18 @@ def _warmed_up(channel: Channel) -> Message:
 
 
 def build(channel: Channel) -> None:
-    """Import the candidate once, so that whatever it compiles at import is on disk afterwards."""
+    """Import the candidate once, so that whatever it compiles is on disk afterwards.
+
+    With `task_source` its kernels that compile at their first launch are compiled too, on tensors without
+    memory; what that run meets is no verdict.
+    """
     request = channel.receive()
     try:
-        load_candidate(request["source"])
+        _find_builds(request["setup"])
+        module = load_candidate(request["source"])
+        if request["task_source"]:
+            with suppress(Exception), gpu_code.ahead_of_device(request["arch"]):
+                _call_once(module, request["task_source"])
         reply: Message = {"built": True}
     except CandidateError as error:
         reply = {"rejected_source": str(error)}
@@ -162,8 +174,27 @@ def build(channel: Channel) -> None:
     channel.send(reply)
 
 
+def _find_builds(setup: str) -> None:
+    """Point compilers to where this candidate's builds lie, and load_inline to those that are there."""
+    if setup:
+        inline.install(inline.Setup.decode(setup))
+
+
+def _call_once(module: Any, task_source: str) -> None:
+    task = types.ModuleType("task")
+    exec(compile(task_source, "task.py", "exec"), task.__dict__)
+    arguments = [
+        value.to("cuda") if isinstance(value, torch.Tensor) else value for value in task.get_inputs()
+    ]
+    model = module.ModelNew(*task.get_init_inputs())
+    with torch.no_grad():
+        (model.to("cuda") if isinstance(model, torch.nn.Module) else model)(*arguments)
+
+
 def kernelbench(channel: Channel) -> None:
     """KernelBench's own protocol, reference and candidate in one process as it has them."""
     from kbopt.evaluation.kernelbench import judge
 
-    channel.send(judge(_warmed_up(channel)))
+    request = _warmed_up(channel)
+    _find_builds(request["setup"])
+    channel.send(judge(request))

@@ -75,7 +75,8 @@ class SandboxConfig:
     """One child's sandbox. `scratch` is its only writable folder, `HOME` and working directory.
 
     With a private mount namespace that is /tmp, empty but for a copy of `build` where one is given;
-    without it, `scratch_fallback` is used. `serial` chooses the child's user. `without` names the kinds
+    without it, `scratch_fallback` is used. `serial` chooses the child's user. `readable`
+    are folders to be seen besides the interpreter's. `without` names the kinds
     of isolation that the device's driver does not work under.
     """
 
@@ -85,6 +86,7 @@ class SandboxConfig:
     serial: int
     build: str = ""
     build_writable: bool = False
+    readable: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
 
     @classmethod

@@ -15,7 +15,7 @@ import uuid
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,8 +35,10 @@ from kbopt.core.types import (
     TimedOut,
 )
 from kbopt.evaluation import feedback, linux, verdicts
-from kbopt.evaluation.building import Builder
+from kbopt.evaluation.building import Builder, Built, NotBuilt
 from kbopt.evaluation.children import Child, ZygoteHandle, crash_from
+from kbopt.evaluation.devices import find_device, num_threads
+from kbopt.evaluation.referees import RefereeHandle
 from kbopt.evaluation.sandbox import SCRATCH, Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
 
@@ -75,19 +77,6 @@ def get_init_inputs():
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """`torch` is how torch names it (`cpu`, `cuda:0`), `name` how results do."""
-
-    torch: str
-    name: str
-    hardware: str
-
-    @property
-    def is_cuda(self) -> bool:
-        return self.torch.startswith("cuda")
-
-
 class Service:
     """Evaluates requests on one device; `evaluate` may be called from many threads."""
 
@@ -95,16 +84,19 @@ class Service:
         state_dir.mkdir(parents=True, exist_ok=True)
         self._state_dir = state_dir
         self._environ = scrubbed(os.environ)
-        self._zygote = ZygoteHandle(state_dir, os.environ)
+        self._zygote = ZygoteHandle(state_dir, os.environ, prepare_cuda=device != "cpu")
         self.device = find_device(device, self._zygote)
         self.boot = uuid.uuid4().hex[:12]
         self.started = time.time()
         self._lease = threading.Lock()
         self._serial_lock = threading.Lock()
         self._serial = 0
-        self._referees: OrderedDict[tuple[str, str, bool], _Referee] = OrderedDict()
+        self._referees: OrderedDict[tuple[str, str, bool], RefereeHandle] = OrderedDict()
         self._builder = Builder(
-            state_dir / "builds", flavour=f"{self._zygote.torch_version}/{self.device.hardware}"
+            self._zygote,
+            state_dir / "builds",
+            self.device,
+            lambda built: self._sandbox(built, build_writable=True),
         )
         self._without: tuple[str, ...] = ()
         if self.device.is_cuda:
@@ -127,23 +119,22 @@ class Service:
         timeline = _Timeline()
         if self.device.is_cuda:
             with self._build_slots:
-                failed = self._build(request, timeline)
-            if failed is None:
-                # Two candidates at most wait with a child of their own, its CUDA context ready.
-                with self._waiting_slots, closing(self._children(request)) as children:
+                built = self._build(request, timeline)
+            if isinstance(built, Built):
+                # A few candidates wait with children of their own, whose CUDA contexts are ready.
+                with self._waiting_slots, closing(self._children(built)) as children:
                     children.warm_up(self.device.torch)
                     with self._lease:
-                        return self._measure(request, timeline, children)
+                        return self._measure(request, built, timeline, children)
         else:
             # On the CPU a build would disturb the timing of another candidate: it needs the lease too.
             with self._lease:
-                failed = self._build(request, timeline)
-                if failed is None:
-                    with closing(self._children(request)) as children:
-                        return self._measure(request, timeline, children)
-        outcome, log = failed
-        verdict = verdicts.kernelbench_failure(outcome, self.device.hardware, self.device.torch)
-        return self._result(request, timeline, outcome, verdict, log=log)
+                built = self._build(request, timeline)
+                if isinstance(built, Built):
+                    with closing(self._children(built)) as children:
+                        return self._measure(request, built, timeline, children)
+        verdict = verdicts.kernelbench_failure(built.outcome, self.device.hardware, self.device.torch)
+        return self._result(request, timeline, built.outcome, verdict, log=built.log)
 
     def close(self) -> None:
         for referee in self._referees.values():
@@ -161,61 +152,35 @@ class Service:
         for without in _SANDBOXES_FOR_CUDA:
             self._without = without
             try:
-                _Referee(self._zygote, request, self.device.torch, self._sandbox()).close()
+                RefereeHandle(self._zygote, request, self.device.torch, self._sandbox()).close()
             except (InfraError, UserError) as error:
                 seen.append(f"without {', '.join(without) or 'nothing'}: {error}")
             else:
                 return without
         raise InfraError(f"no sandbox in which GPU memory can be shared: {'; '.join(seen)}")
 
-    def _build(self, request: EvalRequest, timeline: _Timeline) -> tuple[Outcome, str] | None:
-        """What went wrong, with the compiler's output; None once the source is built."""
+    def _build(self, request: EvalRequest, timeline: _Timeline) -> Built | NotBuilt:
         started = time.time()
         try:
-            if self._builder.is_built(request.source):
-                return None
-            return self._build_in_child(request)
+            return self._builder.build(request)
         finally:
             timeline.add("compile", started, time.time() - started)
 
-    def _build_in_child(self, request: EvalRequest) -> tuple[Outcome, str] | None:
-        config = self._sandbox(build=str(self._builder.folder(request.source)), build_writable=True)
-        with (
-            self._builder.building(request.source, config.uid) as build,
-            closing(Child(self._zygote, "build", config)) as child,
-        ):
-            channel = Channel(child.data)
-            limit_s = request.protocol.compile_timeout_s
-            try:
-                channel.send({"source": request.source})
-                reply = channel.receive(limit_s)
-            except TimeoutError:
-                reason = f"importing the source, which builds it, took longer than {limit_s:g} s"
-                return TimedOut(reason=reason, stage="compile", limit_s=limit_s), child.log
-            except (ChannelClosed, WireError):
-                return crash_from(child.end()), child.log
-            child.close()
-            if "built" in reply:
-                build.keep()
-                return None
-            if "rejected_source" in reply:
-                return CompileFailed(reason=str(reply["rejected_source"])), child.log
-            return CompileFailed(reason=verdicts.raised_text(reply["raised"])), child.log
-
-    def _children(self, request: EvalRequest) -> _Children:
-        build = str(self._builder.folder(request.source))
-        strict = Child(self._zygote, "measure", self._sandbox(build=build))
+    def _children(self, built: Built) -> _Children:
+        strict = Child(self._zygote, "measure", self._sandbox(built))
         try:
-            kernelbench = Child(self._zygote, "kernelbench", self._sandbox(build=build))
+            kernelbench = Child(self._zygote, "kernelbench", self._sandbox(built))
         except InfraError:
             strict.close()
             raise
         return _Children(strict, kernelbench)
 
-    def _measure(self, request: EvalRequest, timeline: _Timeline, children: _Children) -> Result:
+    def _measure(
+        self, request: EvalRequest, built: Built, timeline: _Timeline, children: _Children
+    ) -> Result:
         referee = self._referee(request)
         child = children.strict
-        answer = referee.judge(request, child)
+        answer = referee.judge(request, child, built.setup)
         if answer["outcome"] is None:
             outcome: Outcome = crash_from(child.end())
         else:
@@ -226,12 +191,18 @@ class Service:
         timeline.device_s = answer["device_s"]
         left_s = request.protocol.timeout_s - answer["busy_s"]
         started = time.time()
-        verdict = self._kernelbench(request, referee, outcome, children.kernelbench, left_s)
+        verdict = self._kernelbench(request, built, referee, outcome, children.kernelbench, left_s)
         timeline.add("time", started, time.time() - started)
         return self._result(request, timeline, outcome, verdict, log=child.log, frames=answer["frames"])
 
     def _kernelbench(
-        self, request: EvalRequest, referee: _Referee, outcome: Outcome, child: Child, left_s: float
+        self,
+        request: EvalRequest,
+        built: Built,
+        referee: RefereeHandle,
+        outcome: Outcome,
+        child: Child,
+        left_s: float,
     ) -> KernelBenchVerdict:
         device, protocol = self.device, request.protocol
         if isinstance(outcome, CompileFailed | Crashed | TimedOut):
@@ -243,8 +214,9 @@ class Service:
                     "op": "judge",
                     "task_source": request.task.source,
                     "source": request.source,
+                    "setup": built.setup,
                     "device": device.torch,
-                    "threads": _num_threads(),
+                    "threads": num_threads(),
                     "precision": protocol.precision,
                     "trials": protocol.trials,
                     "timed": protocol.timed,
@@ -261,18 +233,18 @@ class Service:
             child.close()
         return verdicts.kernelbench_from(raw, referee.kernelbench_reference(protocol.timed))
 
-    def _referee(self, request: EvalRequest) -> _Referee:
+    def _referee(self, request: EvalRequest) -> RefereeHandle:
         protocol = request.protocol
         key = (request.task.key, protocol.precision, protocol.allow_tf32)
         referee = self._referees.pop(key, None)
         if referee is None or not referee.alive:
             while len(self._referees) >= _MAX_REFEREES:
                 self._referees.popitem(last=False)[1].close()
-            referee = _Referee(self._zygote, request, self.device.torch, self._sandbox())
+            referee = RefereeHandle(self._zygote, request, self.device.torch, self._sandbox())
         self._referees[key] = referee
         return referee
 
-    def _sandbox(self, *, build: str = "", build_writable: bool = False) -> SandboxConfig:
+    def _sandbox(self, built: Built | None = None, *, build_writable: bool = False) -> SandboxConfig:
         with self._serial_lock:
             self._serial += 1
             serial = self._serial
@@ -284,15 +256,15 @@ class Service:
             limits=Limits(memory_bytes=memory_bytes, address_space=not self.device.is_cuda),
             environ={
                 **self._environ,
-                "TORCH_EXTENSIONS_DIR": build,
-                "OMP_NUM_THREADS": str(_num_threads()),
+                "TORCH_EXTENSIONS_DIR": built.folder if built else str(SCRATCH),
+                "OMP_NUM_THREADS": str(num_threads()),
                 "KINETO_LOG_LEVEL": "99",
-                "TRITON_CACHE_DIR": f"{build or SCRATCH}/triton",
             },
             scratch_fallback=str(self._state_dir / "scratch" / f"{self.boot}-{serial}"),
             serial=os.getpid() + serial,
-            build=build,
+            build=built.folder if built else "",
             build_writable=build_writable,
+            readable=built.readable if built else (),
             without=self._without,
         )
 
@@ -363,110 +335,6 @@ class _Timeline:
             spent[span.stage] += span.seconds
         total = max((span.start + span.seconds for span in self._spans), default=time.time()) - self._started
         return replace(Seconds(**spent), queue=max(0.0, total - sum(spent.values())))
-
-
-class _Referee:
-    """The supervisor's handle on a referee. Used under the device lease only."""
-
-    def __init__(
-        self, zygote: ZygoteHandle, request: EvalRequest, device: str, sandbox: SandboxConfig
-    ) -> None:
-        self._zygote = zygote
-        self._child = Child(zygote, "measure", sandbox)
-        self._channel, self._pid = zygote.spawn_trusted("referee")
-        self._kernelbench: dict[int, dict[str, float]] = {}
-        self.alive = True
-        start = {
-            "source": request.task.source,
-            "precision": request.protocol.precision,
-            "allow_tf32": request.protocol.allow_tf32,
-            "device": device,
-            "threads": _num_threads(),
-            "warden": self._child.warden_pid,
-        }
-        late = (
-            f"admission test 'the reference runs' failed: task {request.task.name} was not admitted within "
-            f"{_ADMISSION_S:g} s; make its inputs smaller"
-        )
-        self._ask(start, self._child.fds, _ADMISSION_S, late)
-
-    def judge(self, request: EvalRequest, child: Child) -> dict[str, Any]:
-        job = {
-            "op": "judge",
-            "source": request.source,
-            "protocol": codec.encode(request.protocol),
-            "warden": child.warden_pid,
-        }
-        limit_s = request.protocol.timeout_s * 2 + _REFEREE_GRACE_S
-        late = f"the reference of task {request.task.name} was too slow to judge within {limit_s:g} s"
-        return self._ask(job, child.fds, limit_s, late)
-
-    def kernelbench_reference(self, timed: int) -> dict[str, float]:
-        if timed not in self._kernelbench:
-            job = {"op": "kernelbench", "timed": timed}
-            late = f"timing the reference took longer than {_REFEREE_GRACE_S:g} s"
-            self._kernelbench[timed] = self._ask(job, (), _REFEREE_GRACE_S, late)["stats"]
-        return self._kernelbench[timed]
-
-    def close(self) -> None:
-        self.alive = False
-        self._channel.close()
-        self._child.close()
-        self._zygote.kill(self._pid)
-
-    def _ask(self, job: dict[str, Any], fds: tuple[int, ...], limit_s: float, late: str) -> dict[str, Any]:
-        try:
-            self._channel.send(job, fds)
-            answer = self._channel.receive(limit_s)
-        except TimeoutError:
-            self.close()
-            raise UserError(late) from None
-        except ChannelClosed:
-            self.close()
-            raise InfraError(
-                "the process that holds the reference ended; the service's log says why"
-            ) from None
-        if "task_error" in answer:
-            self.close()
-            raise UserError(str(answer["task_error"]))
-        return answer
-
-
-def find_device(wanted: str, zygote: ZygoteHandle) -> Device:
-    """The device called `auto`, `cpu`, `cuda` or `cuda:N`. Raises UserError where there is none."""
-    if wanted != "cpu":
-        channel, _ = zygote.spawn_trusted("probe")
-        with closing(channel):
-            seen = channel.receive(_ADMISSION_S)
-        if seen["cuda"]:
-            index = int(wanted.partition(":")[2] or 0)
-            if index >= len(seen["cuda"]):
-                raise UserError(
-                    f"there is no device {wanted}; this machine has {len(seen['cuda'])} CUDA devices"
-                )
-            name = seen["cuda"][index]
-            return Device(torch=f"cuda:{index}", name=name, hardware=name)
-        if wanted != "auto":
-            raise UserError(
-                f"device {wanted!r} was asked for, and torch finds no CUDA device; use --device cpu"
-            )
-    return Device(torch="cpu", name=f"{_cpu_name()}, {_num_threads()} threads", hardware="cpu")
-
-
-def _num_threads() -> int:
-    """Threads of either model: one core stays free for all that is not being timed.
-
-    With a thread on every core, a parallel region waits for whichever thread the rest of the system has
-    displaced: on 2 busy cores that made a 1 ms call take 50 ms.
-    """
-    return max(1, len(os.sched_getaffinity(0)) - 1)
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "CPU"
 
 
 def serve(device: str, state_dir: Path, requests: TextIO, replies: TextIO) -> None:

@@ -46,7 +46,7 @@ def run(
     """Set the sandbox up, run `body` in it, and watch until everything inside has ended."""
     linux.die_with_parent()
     os.setsid()
-    keep = sandbox.interpreter_paths()
+    keep = [*sandbox.interpreter_paths(), *map(Path, config.readable)]
     scratch = _prepare(config, isolation, keep)
     child = os.fork()
     if child == 0:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
+import importlib.util
 import os
 import select
 import signal
@@ -25,7 +27,7 @@ from kbopt.evaluation.sandbox import Isolation, Limits, SandboxConfig
 from kbopt.evaluation.wire import Channel, ChannelClosed, Message
 
 _REAP_INTERVAL_S = 0.5
-_TRUSTED: dict[str, Callable[[Channel], None]] = {"referee": referee.main, "probe": referee.probe}
+_TRUSTED: dict[str, Callable[[Channel], None]] = {"referee": referee.main, "survey": referee.survey}
 _ROLES: dict[str, Callable[[Channel], None]] = {
     "build": runner.build,
     "measure": runner.measure,
@@ -202,25 +204,35 @@ def _import_lazily() -> None:
 
 
 def main() -> None:
-    """Arguments: the descriptor of the supervisor's socket, and a folder for scratch files."""
+    """Arguments: the descriptor of the supervisor's socket, a folder for scratch files, `cpu` or `cuda`."""
     linux.die_with_parent()
     linux.hide_memory()
     fd, scratch = int(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(1)
     _warm_up()
+    if sys.argv[3] == "cuda":
+        _import_for_cuda()
     channel = Channel(socket.socket(fileno=fd))
     isolation = probe_isolation(scratch)
     gc.collect()
     gc.freeze()
-    channel.send({"ready": str(isolation), "torch": torch.__version__})
+    channel.send({"ready": str(isolation)})
     with contextlib.suppress(ChannelClosed):
         Zygote(channel, isolation).serve()
+
+
+def _import_for_cuda() -> None:
+    """What candidates for a GPU import, or need to compile ahead of it: seconds in each child otherwise."""
+    importlib.import_module("torch._subclasses.fake_tensor")
+    if importlib.util.find_spec("triton") is not None:
+        importlib.import_module("triton.language")
 
 
 def _warm_up() -> None:
     """Pay one-time costs once: libraries that torch loads at its first product or convolution."""
     square = torch.ones(8, 8)
     torch.nn.functional.gelu(square @ square)
+    importlib.import_module("torch.utils.cpp_extension")
 
 
 if __name__ == "__main__":
