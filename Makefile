@@ -9,8 +9,14 @@ ARGS ?=
 run: $(VENV)/.installed
 	$(BIN)/kbopt run $(ARGS)
 
+# Tests that time kernels run one after the other, with the machine to themselves; ARGS chooses tests.
 test: $(VENV)/.installed-dev
+ifeq ($(ARGS),)
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not gpu and not quiet"
+	$(BIN)/pytest -q -m "quiet and not gpu"
+else
 	$(BIN)/pytest $(ARGS)
+endif
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
