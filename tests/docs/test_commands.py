@@ -93,8 +93,8 @@ def test_the_quickstart_and_the_tutorial_are_among_the_commands(
     run = sum(map(len, CHEAP.values()))
     with capsys.disabled():
         print(
-            f"\ndocumentation: {len(LINES)} commands in blocks, {ours} parsed, {run} of them run by slow tests, "
-            f"{len(LINES) - ours} of other programs; {len(SPANS)} in sentences, their options checked"
+            f"\ndocumentation: {len(LINES)} commands in blocks, {ours} parsed, {run} of them run by slow "
+            f"tests, {len(LINES) - ours} of other programs; {len(SPANS)} in sentences, their options checked"
         )
     texts = {example.text for example in LINES}
     assert {"make run", "kbopt tasks", ".venv/bin/kbopt doctor --backend modal --gpu L40S"} <= texts
