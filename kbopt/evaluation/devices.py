@@ -7,9 +7,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from kbopt.core.errors import UserError
+from kbopt.core.errors import InfraError, UserError
 from kbopt.evaluation.children import ZygoteHandle
 from kbopt.evaluation.compile.toolchain import Toolchain
+from kbopt.evaluation.wire import ChannelClosed
 
 _SURVEY_S = 120.0
 
@@ -33,7 +34,10 @@ def find_device(wanted: str, zygote: ZygoteHandle) -> Device:
     channel, _ = zygote.spawn_trusted("survey")
     with closing(channel):
         channel.send({"device": wanted})
-        seen = channel.receive(_SURVEY_S)
+        try:
+            seen = channel.receive(_SURVEY_S)
+        except (ChannelClosed, TimeoutError):
+            raise InfraError("the process that looks for devices ended; standard error says why") from None
     toolchain = Toolchain(**seen["toolchain"])
     names = seen["cuda"]
     if names:

@@ -39,7 +39,7 @@ from kbopt.evaluation.link import (
 from kbopt.evaluation.player import Exchange, Player
 from kbopt.evaluation.reference import Draw, Output, Reference, TaskError
 
-_NUM_LONG_BLOCKS = 6
+_NUM_LONG_BLOCKS = 4
 _CHECKED_SHARE = 0.25
 _LONG_CHECKED_SHARE = 0.5
 _PROBE_SHARES = (0.25, 0.004)
@@ -245,15 +245,20 @@ class Judgement:
         self._cores.clear()
         for length in self._plan():
             draws = [self._draw() for _ in range(length)]
-            if length > 1:
-                longer.append(self._candidate_block(draws, check=self._rng.random() < _LONG_CHECKED_SHARE))
-                continue
+            share = _CHECKED_SHARE if length == 1 else _LONG_CHECKED_SHARE
+            # Both models get the same blocks, in either order: what a call costs depends on what the
+            # allocator and the caches saw before it.
             reference_first = self._rng.random() < 0.5
             if reference_first:
-                reference.append(self._reference_block(draws[0]))
-            singles.append(self._candidate_block(draws, check=self._rng.random() < _CHECKED_SHARE))
+                theirs = self._reference_block(draws)
+            ours = self._candidate_block(draws, check=self._rng.random() < share)
             if not reference_first:
-                reference.append(self._reference_block(draws[0]))
+                theirs = self._reference_block(draws)
+            if length == 1:
+                singles.append(ours)
+                reference.append(theirs)
+            else:
+                longer.append(ours)
         overhead = self._player.overhead.as_seen_in(reference)
         slack_ms = _CLOCK_SLACK_MS + timing.overhead_spread_ms(reference)
         clocks = timing.read_clocks(singles, longer, overhead)
@@ -320,7 +325,7 @@ class Judgement:
     def _warm_up(self) -> None:
         for _ in range(3):
             draw = self._draw()
-            blocks = self._reference_block(draw), self._candidate_block([draw], check=False)
+            blocks = self._reference_block([draw]), self._candidate_block([draw], check=False)
             self._slowest_ms = sum(block.wall_ms for block in blocks)
 
     def _plan(self) -> list[int]:
@@ -335,11 +340,11 @@ class Judgement:
         self._rng.shuffle(plan)
         return plan
 
-    def _reference_block(self, draw: Draw) -> timing.Block:
-        """One call of the reference, played by a child just as the candidate is."""
+    def _reference_block(self, draws: list[Draw]) -> timing.Block:
+        """Calls of the reference, played by a child just as the candidate is."""
         player = self._reference_player
         try:
-            exchange = player.exchange("run", [draw])
+            exchange = player.exchange("run", draws)
             player.release()
         except (CandidateDied, CandidateRaised, CandidateForged) as error:
             raise TaskError(f"the reference failed while it was timed: {error}") from None

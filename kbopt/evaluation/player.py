@@ -24,7 +24,7 @@ from kbopt.evaluation.layout import TensorSpec, aligned, view
 from kbopt.evaluation.link import CandidateDied, CandidateForged, Link
 from kbopt.evaluation.reference import Draw, Reference
 
-LONGEST_BLOCK = 8
+LONGEST_BLOCK = 6
 _NUM_CALIBRATIONS = 12
 
 

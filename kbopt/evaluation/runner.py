@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from kbopt.evaluation import cuda
+from kbopt.evaluation import cuda, linux
 from kbopt.evaluation.arena import attach
 from kbopt.evaluation.audit import audited
 from kbopt.evaluation.candidate import CandidateError, describe_exception, load_candidate
@@ -31,6 +31,7 @@ class _Session:
 
     def __init__(self, request: Message, fds: list[int]) -> None:
         torch.set_num_threads(request["threads"])
+        linux.keep_freed_memory()
         self._device = torch.device(request["device"])
         self._cuda = cuda.ChildSide(request["arena"], self._device) if self._device.type == "cuda" else None
         self._arena = attach(fds) if self._cuda is None else self._cuda.buffer

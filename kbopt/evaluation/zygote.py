@@ -16,7 +16,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from kbopt.evaluation.sandbox import Isolation, Limits, SandboxConfig
 from kbopt.evaluation.wire import Channel, ChannelClosed, Message
 
 _REAP_INTERVAL_S = 0.5
+_FOR_EXTENSIONS = ("torch.utils.cpp_extension",)
+_FOR_CUDA = (*_FOR_EXTENSIONS, "torch._subclasses.fake_tensor", "triton.language")
 _TRUSTED: dict[str, Callable[[Channel], None]] = {"referee": referee.main, "survey": referee.survey}
 _ROLES: dict[str, Callable[[Channel], None]] = {
     "build": runner.build,
@@ -210,8 +212,7 @@ def main() -> None:
     fd, scratch = int(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(1)
     _warm_up()
-    if sys.argv[3] == "cuda":
-        _import_for_cuda()
+    _import_ahead(_FOR_EXTENSIONS if sys.argv[3] == "cpu" else _FOR_CUDA)
     channel = Channel(socket.socket(fileno=fd))
     isolation = probe_isolation(scratch)
     gc.collect()
@@ -221,18 +222,39 @@ def main() -> None:
         Zygote(channel, isolation).serve()
 
 
-def _import_for_cuda() -> None:
-    """What candidates for a GPU import, or need to compile ahead of it: seconds in each child otherwise."""
-    importlib.import_module("torch._subclasses.fake_tensor")
-    if importlib.util.find_spec("triton") is not None:
-        importlib.import_module("triton.language")
+def _import_ahead(names: Sequence[str]) -> None:
+    """Import here what children would each spend seconds on, as far as it leaves the process fit to fork."""
+    # Has torch ask NVML whether there is a GPU, as cpp_extension does at its import; the runtime, asked
+    # the same, starts threads and cannot be used in children any more.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    for name in names:
+        if importlib.util.find_spec(name.partition(".")[0]) is not None and _leaves_fit_to_fork(name):
+            importlib.import_module(name)
+
+
+def _leaves_fit_to_fork(name: str) -> bool:
+    """Whether a child that imports `name` stays single-threaded, with CUDA usable in its own children."""
+    pid = os.fork()
+    if pid == 0:
+        _run_and_exit(lambda: _import_and_fork(name))
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status) == 0
+
+
+def _import_and_fork(name: str) -> None:
+    importlib.import_module(name)
+    single = len(list(Path("/proc/self/task").iterdir())) == 1
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if single and not torch.cuda._is_in_bad_fork() else 1)
+    _, status = os.waitpid(pid, 0)
+    os._exit(os.waitstatus_to_exitcode(status))
 
 
 def _warm_up() -> None:
     """Pay one-time costs once: libraries that torch loads at its first product or convolution."""
     square = torch.ones(8, 8)
     torch.nn.functional.gelu(square @ square)
-    importlib.import_module("torch.utils.cpp_extension")
 
 
 if __name__ == "__main__":
