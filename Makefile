@@ -23,7 +23,8 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not gpu and not slow and not cluster and not browser" tests/core tests/store
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir $(VENV)/site
+	$(BIN)/pytest -q -m "not gpu and not slow" tests/core tests/store tests/tasks
 
 # On a machine with a GPU and its own python3, torch, Triton and nvcc: nothing is installed.
 gpu:
@@ -36,7 +37,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "kbopt needs Python 3.11 to 3.13, %s is %d.%d; set PYTHON=python3.12" % (sys.executable, *v))'

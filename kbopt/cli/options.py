@@ -72,9 +72,8 @@ each_search_options = (
     click.option(
         "--num-steps",
         type=click.IntRange(1),
-        default=SETTINGS.num_steps,
-        show_default=True,
-        help="Steps of the original's size: candidates x proposals each.",
+        help="Steps of the original's size: candidates x proposals each. "
+        f"Default {SETTINGS.num_steps}, or as many as --max-evals can use.",
     ),
     click.option(
         "--num-candidates", type=click.IntRange(1), default=SETTINGS.num_candidates, show_default=True
@@ -245,6 +244,8 @@ def search_settings(given: dict[str, Any]) -> SearchSettings:
         minutes=given.pop("max_minutes"),
     )
     refinement = given["proposer"] == "llm+tunables"
+    # Failed and repeated proposals cost no evaluation, so the budget decides and not the number of steps.
+    given["num_steps"] = given["num_steps"] or budget.evaluations or SETTINGS.num_steps
     return replace(_taken(SETTINGS, given), budget=budget, refinement=refinement)
 
 
