@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.scoring import fast_p
 from kbopt.core.settings import Algorithm, SearchSettings
 from kbopt.core.types import EvalProtocol, Task
-from kbopt.driver import Interrupted
+from kbopt.driver import Follow, Interrupted
 from kbopt.finish import Finished, finish, open_run, run_document, write_atomically
 from kbopt.reporting.report import write_report
 from kbopt.store.journal import SqliteJournal
@@ -109,6 +109,7 @@ def drive(
     address: str | None,
     on_status: Callable[[CoordinatorStatus, EvaluatorStatus], None],
     say: Callable[[str], None],
+    followers: Sequence[Follow] = (),
 ) -> CoordinatorStatus:
     """Run the sweep, or attach to it where it is under way, until every search has ended or failed.
 
@@ -132,6 +133,8 @@ def drive(
             while True:
                 status = session.status()
                 on_status(status, session.evaluator_status())
+                for follow in followers:
+                    follow()
                 if status.finished:
                     break
                 time.sleep(POLL_S)

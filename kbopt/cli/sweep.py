@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -52,6 +52,7 @@ json_option = click.option(
 @out_option
 @address_option
 @json_option
+@shared.wandb_options
 @click.pass_context
 def sweep(
     context: click.Context,
@@ -66,6 +67,9 @@ def sweep(
     out: Path,
     address: str | None,
     as_json: bool,
+    use_wandb: bool,
+    project_name: str,
+    wandb_mode: Literal["online", "offline"] | None,
     **given: Any,
 ) -> None:
     """Run every task x algorithm x seed over one evaluator.
@@ -92,7 +96,14 @@ def sweep(
         explorers=explorers,
         parallel_searches=parallel_searches,
     )
-    run_sweep(config, out / name, address=address, as_json=as_json)
+    run_sweep(
+        config,
+        out / name,
+        address=address,
+        as_json=as_json,
+        wandb_project=project_name if use_wandb else None,
+        wandb_mode=wandb_mode,
+    )
 
 
 @sweep.command()
@@ -161,16 +172,34 @@ def results(name: str, out: Path, as_json: bool) -> None:
 
 
 def run_sweep(
-    config: SweepConfig, folder: Path, *, address: str | None, as_json: bool
+    config: SweepConfig,
+    folder: Path,
+    *,
+    address: str | None,
+    as_json: bool,
+    wandb_project: str | None = None,
+    wandb_mode: Literal["online", "offline"] | None = None,
 ) -> Mapping[str, object]:
-    """Drive the sweep to its end and print its table or JSON; exits with an error if a search failed."""
+    """Drive the sweep to its end and print its table or JSON; exits with an error if a search failed.
+
+    With `wandb_project` each search is logged as a W&B run, grouped by the sweep's name.
+    """
     from kbopt import sweep as sweeps
     from kbopt.driver import Interrupted
+    from kbopt.follow import WandbFollower, WandbOptions
 
-    progress = Progress()
+    sweeps.prepare(config, folder)
+    logs: list[WandbFollower] = []
+    if wandb_project:
+        options = WandbOptions(project=wandb_project, mode=wandb_mode)
+        logs = [
+            WandbFollower(folder / run.name, options, config.backend, config.name) for run in config.runs()
+        ]
     started = time.monotonic()
     try:
-        status = sweeps.drive(config, folder, address=address, on_status=progress, say=to_stderr)
+        status = sweeps.drive(
+            config, folder, address=address, on_status=Progress(), say=to_stderr, followers=logs
+        )
     except Interrupted:
         again = "it goes on without this driver" if address else "run the command again to go on"
         click.echo(f"stopped; {again}. What was measured is in {folder}", err=True)
@@ -184,6 +213,11 @@ def run_sweep(
         shared.print_json(document)
     else:
         print_table(searches)
+    shares = {f"fast_p/{p}": share for p, share in sweeps.fast_p_by_threshold(searches).items()}
+    for log, search in zip(logs, searches, strict=False):
+        log.figures(shares)
+        if failed := log.close(search):
+            click.echo(f"Weights & Biases, {search.summary.run}: {failed}", err=True)
     failures = [(search.name, search.failure) for search in status.searches if search.failure]
     for search, failure in failures:
         click.echo(f"{search}: {failure.message}", err=True)
