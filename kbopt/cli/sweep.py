@@ -214,10 +214,10 @@ def run_sweep(
     else:
         print_table(searches)
     shares = {f"fast_p/{p}": share for p, share in sweeps.fast_p_by_threshold(searches).items()}
-    for log, search in zip(logs, searches, strict=False):
+    for log, finished in zip(logs, searches, strict=False):
         log.figures(shares)
-        if failed := log.close(search):
-            click.echo(f"Weights & Biases, {search.summary.run}: {failed}", err=True)
+        if failed := log.close(finished):
+            click.echo(f"Weights & Biases, {finished.summary.run}: {failed}", err=True)
     failures = [(search.name, search.failure) for search in status.searches if search.failure]
     for search, failure in failures:
         click.echo(f"{search}: {failure.message}", err=True)
