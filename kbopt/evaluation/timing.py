@@ -32,6 +32,15 @@ class Block:
         """What the referee's clock saw beyond the child's, in all."""
         return self.wall_ms - self.displaced_ms - sum(self.native_ms)
 
+    @property
+    def around_ms(self) -> float:
+        """Wall time around the calls, waiting for a core included: exact where the child is trusted.
+
+        A wait inside a call is in both clocks, so that taking all of `displaced_ms` off would make the
+        overhead of long calls on a busy machine negative.
+        """
+        return self.wall_ms - sum(self.native_ms)
+
     def hidden_ms(self, overhead: Overhead) -> float:
         """Time per call that the referee's clock saw and the child's did not; about 0 if all is well."""
         calls = len(self.native_ms)
@@ -66,7 +75,7 @@ class Overhead:
         The reference's child is trusted and does the same work around its calls, at the same time.
         """
         return Overhead(
-            fixed_ms=median(block.outside_ms for block in reference) - self.per_call_ms,
+            fixed_ms=median(block.around_ms for block in reference) - self.per_call_ms,
             per_call_ms=self.per_call_ms,
         )
 
@@ -102,8 +111,8 @@ def read_clocks(singles: Sequence[Block], longer: Sequence[Block], overhead: Ove
 
 def overhead_spread_ms(reference: Sequence[Block]) -> float:
     """How far a quarter of the reference's blocks exceed the median overhead: what is noise, at the least."""
-    outside = [block.outside_ms for block in reference]
-    return quantiles(outside, n=4)[2] - median(outside)
+    around = [block.around_ms for block in reference]
+    return quantiles(around, n=4)[2] - median(around)
 
 
 def _hidden_ms(blocks: Sequence[Block], overhead: Overhead) -> float:

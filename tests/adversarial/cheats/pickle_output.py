@@ -6,7 +6,7 @@ import torch
 
 
 class Bomb:
-    shape = torch.Size([2**19])
+    shape = torch.Size([2**18])
     dtype = torch.float32
     device = torch.device("cpu")
 

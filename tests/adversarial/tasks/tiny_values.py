@@ -9,7 +9,7 @@ class Model(torch.nn.Module):
 
 
 def get_inputs():
-    return [torch.randn(2**26 if torch.cuda.is_available() else 2**19)]
+    return [torch.randn(2**26 if torch.cuda.is_available() else 2**18)]
 
 
 def get_init_inputs():
