@@ -30,6 +30,11 @@ class LocalBackend:
         self._cold_starts = 0
         self._starting = asyncio.Lock()
 
+    @property
+    def pid(self) -> int:
+        """The service's process id, 0 before it was started."""
+        return self._info.pid if self._info else 0
+
     async def open(self) -> BackendStatus:
         """Start the service unless it runs. Raises UserError for a device that is not there, InfraError."""
         await self._ensure_running()

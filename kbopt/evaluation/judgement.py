@@ -43,7 +43,7 @@ _NUM_LONG_BLOCKS = 4
 _CHECKED_SHARE = 0.25
 _LONG_CHECKED_SHARE = 0.5
 _PROBE_SHARES = (0.25, 0.004)
-_CLOCK_SLACK_MS = 0.005
+_MOST_SESSIONS = 3
 _MOST_TIMING_SHARE = 0.5
 _FEWEST_TIMED = 10
 _CORES_TOLERANCE = 1.15
@@ -238,11 +238,26 @@ class Judgement:
         return Audit(custom_kernel=custom, torch_ops=torch_ops, notes=tuple(notes))
 
     def _time(self, audit: Audit) -> Measured:
+        self._warm_up()
+        self._cores.clear()
+        # Other work on the machine can make the clocks differ once; what is hidden differs every time.
+        for _ in range(_MOST_SESSIONS):
+            session = self._timing_session()
+            if session.clocks_agree:
+                self._require_own_cores()
+                return self._measured(audit, session)
+        raise Refused(
+            Rejected(
+                reason=f"by its own clock a call takes {session.clocks.native_ms:.4g} ms, by the referee's "
+                f"{session.clocks.wall_ms:.4g} ms: work is done where the timer does not look",
+                family="timing_mismatch",
+            )
+        )
+
+    def _timing_session(self) -> timing.Session:
         reference: list[timing.Block] = []
         singles: list[timing.Block] = []
         longer: list[timing.Block] = []
-        self._warm_up()
-        self._cores.clear()
         for length in self._plan():
             draws = [self._draw() for _ in range(length)]
             share = _CHECKED_SHARE if length == 1 else _LONG_CHECKED_SHARE
@@ -259,23 +274,7 @@ class Judgement:
                 reference.append(theirs)
             else:
                 longer.append(ours)
-        overhead = self._player.overhead.as_seen_in(reference)
-        slack_ms = _CLOCK_SLACK_MS + timing.overhead_spread_ms(reference)
-        clocks = timing.read_clocks(singles, longer, overhead)
-        if not clocks.agree(slack_ms):
-            raise Refused(
-                Rejected(
-                    reason=f"by its own clock a call takes {clocks.native_ms:.4g} ms, by the referee's "
-                    f"{clocks.wall_ms:.4g} ms: work is done where the timer does not look",
-                    family="timing_mismatch",
-                )
-            )
-        self._require_own_cores()
-        # What the child's clock did not see counts all the same: hiding less than is punished gains nothing.
-        hidden_ms = max(0.0, clocks.wall_ms - clocks.native_ms - slack_ms)
-        believed_ms = [block.single_ms(overhead) + hidden_ms for block in singles]
-        reference_ms = [block.single_ms(overhead) for block in reference]
-        return self._measured(audit, believed_ms, reference_ms, clocks)
+        return timing.read_session(reference, singles, longer, self._player.overhead)
 
     def _require_own_cores(self) -> None:
         """Both models get the same number of cores; more threads than that are no better kernel."""
@@ -284,9 +283,8 @@ class Judgement:
             reason = f"it keeps {used:.1f} cores busy where the reference is given {torch.get_num_threads()}"
             raise Refused(Rejected(reason=reason, family="extra_threads"))
 
-    def _measured(
-        self, audit: Audit, kernel_ms: list[float], reference_ms: list[float], clocks: timing.Clocks
-    ) -> Measured:
+    def _measured(self, audit: Audit, session: timing.Session) -> Measured:
+        kernel_ms, reference_ms, clocks = session.kernel_ms, session.reference_ms, session.clocks
         draw = self._draw()
         work = roofline.work_of(self._reference, draw)
         kernel = median(kernel_ms)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 _BOOTSTRAP_ROUNDS = 1000
+_CLOCK_SLACK_MS = 0.005
 _AGREEMENT = 1.3
 """How much longer the wall clock may find a call than the native one. Hidden work shows as 2 and more."""
 
@@ -98,6 +99,36 @@ class Clocks:
     def agree(self, slack_ms: float) -> bool:
         """Whether no more than 30 % of a call, and `slack_ms`, is hidden from the child's clock."""
         return self.wall_ms <= _AGREEMENT * self.native_ms + slack_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """Both models' times of single calls, as they are believed, and whether they may be."""
+
+    kernel_ms: tuple[float, ...]
+    reference_ms: tuple[float, ...]
+    clocks: Clocks
+    clocks_agree: bool
+
+
+def read_session(
+    reference: Sequence[Block], singles: Sequence[Block], longer: Sequence[Block], calibrated: Overhead
+) -> Session:
+    """What interleaved blocks say: single calls of both models, and longer blocks of the candidate.
+
+    What the child's clock did not see is added to its times beyond what is noise, so that hiding less
+    than is punished gains nothing.
+    """
+    overhead = calibrated.as_seen_in(reference)
+    slack_ms = _CLOCK_SLACK_MS + overhead_spread_ms(reference)
+    clocks = read_clocks(singles, longer, overhead)
+    hidden_ms = max(0.0, clocks.wall_ms - clocks.native_ms - slack_ms)
+    return Session(
+        kernel_ms=tuple(block.single_ms(overhead) + hidden_ms for block in singles),
+        reference_ms=tuple(block.single_ms(overhead) for block in reference),
+        clocks=clocks,
+        clocks_agree=clocks.agree(slack_ms),
+    )
 
 
 def read_clocks(singles: Sequence[Block], longer: Sequence[Block], overhead: Overhead) -> Clocks:

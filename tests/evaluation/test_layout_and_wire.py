@@ -1,0 +1,115 @@
+"""What crosses processes: nested values, raw buffers, messages."""
+
+import os
+import threading
+
+import pytest
+import torch
+
+from kbopt.evaluation.layout import LayoutError, TensorSpec, dense, flatten, is_dense, unflatten, view
+from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
+
+
+def test_a_nested_value_comes_back_around_other_tensors():
+    value = ([torch.ones(2), 3], {"a": (torch.zeros(1), None), "b": "text"}, torch.float16)
+
+    skeleton, tensors = flatten(value)
+    rebuilt = unflatten(skeleton, [t + 1 for t in tensors])
+
+    assert rebuilt[0][1] == 3
+    assert rebuilt[0][0].tolist() == [2.0, 2.0]
+    assert rebuilt[1]["a"][0].tolist() == [1.0]
+    assert rebuilt[1]["a"][1] is None
+    assert rebuilt[2] is torch.float16
+
+
+def test_a_subclass_of_tensor_does_not_cross():
+    class Lazy(torch.Tensor):
+        pass
+
+    with pytest.raises(LayoutError, match="Lazy"):
+        flatten([torch.ones(1).as_subclass(Lazy)])
+
+
+@pytest.mark.parametrize(
+    ("tensor", "expected"),
+    [
+        (torch.ones(3, 4), True),
+        (torch.ones(3, 4).T, True),
+        (torch.ones(2, 3, 4).permute(2, 0, 1), True),
+        (torch.ones(3, 1).expand(3, 4), False),
+        (torch.ones(3, 8)[:, ::2], False),
+        (torch.ones(()), True),
+        (torch.ones(0, 3), True),
+    ],
+)
+def test_dense_means_that_every_element_has_its_own_place_without_gaps(tensor, expected):
+    assert is_dense(tensor.shape, tensor.stride()) is expected
+    assert torch.equal(dense(tensor), tensor)
+
+
+def test_a_view_of_raw_bytes_has_the_tensors_values_and_strides():
+    tensor = torch.arange(12, dtype=torch.int32).reshape(3, 4).T
+    buffer = torch.zeros(256, dtype=torch.uint8)
+
+    copy = view(buffer, TensorSpec.of(tensor), 64)
+    copy.copy_(tensor)
+
+    assert torch.equal(view(buffer, TensorSpec.of(tensor), 64), tensor)
+    assert copy.stride() == tensor.stride()
+
+
+@pytest.mark.parametrize("raw", [["float32", [-1], [1]], ["nonsense", [1], [1]], ["float32", [1, 2], [1]]])
+def test_a_spec_that_no_tensor_has_is_refused(raw):
+    with pytest.raises(LayoutError):
+        TensorSpec.from_json(raw)
+
+
+def test_messages_and_descriptors_arrive():
+    ours, theirs = Channel.pair()
+    other = Channel(theirs)
+    read, write = os.pipe()
+
+    # More than a socket's buffer holds, so the writer needs a reader at the same time.
+    sender = threading.Thread(target=ours.send, args=({"text": "x" * 2_000_000}, [write]))
+    sender.start()
+    message = other.receive(5)
+    sender.join()
+
+    (fd,) = other.take_fds()
+    os.write(fd, b"here")
+    assert os.read(read, 4) == b"here"
+    assert len(message["text"]) == 2_000_000
+    for one in (read, write, fd):
+        os.close(one)
+    ours.close()
+    with pytest.raises(ChannelClosed):
+        other.receive(5)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"\x7f\xff\xff\xff", "2147483647 bytes"),
+        (b"\x00\x00\x00\x02[]", "not a JSON object"),
+        (b"\x00\x00\x00\x02{x", "not JSON"),
+    ],
+)
+def test_what_is_no_message_is_refused(raw, words):
+    ours, theirs = Channel.pair()
+    theirs.sendall(raw)
+
+    with pytest.raises(WireError, match=words):
+        ours.receive(5)
+    ours.close()
+    theirs.close()
+
+
+def test_silence_ends_in_a_timeout():
+    ours, theirs = Channel.pair()
+
+    with pytest.raises(TimeoutError):
+        ours.receive(0.05)
+    ours.close()
+    theirs.close()

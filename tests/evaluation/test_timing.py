@@ -1,0 +1,86 @@
+"""Which clock is believed, on constructed blocks."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kbopt.evaluation.timing import Block, Overhead, drift, ratio_interval, read_clocks
+
+FIXED = Overhead(fixed_ms=0.2, per_call_ms=0.1)
+
+
+def block(*native_ms: float, hidden_ms: float = 0.0, displaced_ms: float = 0.0) -> Block:
+    wall_ms = sum(native_ms) + FIXED.of(len(native_ms)) + hidden_ms + displaced_ms
+    return Block(native_ms=native_ms, wall_ms=wall_ms, displaced_ms=displaced_ms)
+
+
+def test_overhead_runs_through_both_calibrations():
+    line = Overhead.through(1, 0.3, 6, 0.8)
+
+    assert line.of(1) == pytest.approx(0.3)
+    assert line.of(6) == pytest.approx(0.8)
+
+
+def test_clocks_agree_where_the_wall_saw_nothing_more():
+    clocks = read_clocks([block(1.0)] * 20, [block(1.0, 1.0, 1.0)] * 4, FIXED)
+
+    assert clocks.native_ms == pytest.approx(1.0)
+    assert clocks.wall_ms == pytest.approx(1.0)
+    assert clocks.agree(slack_ms=0.0)
+
+
+@pytest.mark.parametrize("hidden_ms", [0.5, 2.0])
+def test_work_hidden_in_single_calls_is_seen(hidden_ms: float):
+    clocks = read_clocks([block(1.0, hidden_ms=hidden_ms)] * 20, [block(1.0, 1.0)] * 4, FIXED)
+
+    assert clocks.wall_ms == pytest.approx(1.0 + hidden_ms)
+    assert not clocks.agree(slack_ms=0.1)
+
+
+def test_work_put_off_to_the_end_of_a_long_block_is_seen():
+    clocks = read_clocks([block(1.0)] * 20, [block(0.1, 0.1, 0.1, 0.1, hidden_ms=4.0)] * 4, FIXED)
+
+    assert clocks.wall_ms == pytest.approx(2.0)
+    assert not clocks.agree(slack_ms=0.1)
+
+
+def test_a_minority_of_disturbed_blocks_does_not_count():
+    blocks = [block(1.0)] * 15 + [block(1.0, hidden_ms=30.0)] * 5
+
+    assert read_clocks(blocks, [], FIXED).agree(slack_ms=0.0)
+
+
+def test_time_that_went_to_other_processes_is_taken_off():
+    disturbed = Block(native_ms=(5.0,), wall_ms=5.3, displaced_ms=4.0)
+
+    assert disturbed.single_ms(FIXED) == pytest.approx(1.0)
+
+
+def test_displacement_cannot_make_a_call_faster_than_its_wall_time():
+    claimed = Block(native_ms=(5.0,), wall_ms=9.3, displaced_ms=4.0)
+
+    assert claimed.single_ms(FIXED) == pytest.approx(5.0)
+
+
+@given(st.floats(0.01, 100), st.floats(0, 10), st.floats(0, 10))
+def test_a_believed_time_is_never_above_the_childs_own(native: float, hidden: float, displaced: float):
+    one = block(native, hidden_ms=hidden, displaced_ms=displaced)
+
+    assert 0 <= native - one.single_ms(FIXED) <= displaced + 1e-9
+
+
+def test_the_interval_of_equal_samples_holds_one_and_of_doubled_ones_two():
+    samples = [1.0 + 0.01 * (i % 7) for i in range(50)]
+    rng = random.Random(0)
+
+    low, high = ratio_interval(samples, samples, rng)
+    assert low <= 1.0 <= high
+    assert high - low < 0.05
+    low, high = ratio_interval([2 * s for s in samples], samples, rng)
+    assert low <= 2.0 <= high
+
+
+def test_drift_is_the_later_half_over_the_earlier():
+    assert drift([1.0] * 10 + [1.5] * 10) == pytest.approx(1.5)

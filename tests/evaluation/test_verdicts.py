@@ -1,0 +1,179 @@
+"""What the service says of sources that are right, wrong, broken or hostile; see also tests/adversarial."""
+
+import pytest
+
+from kbopt.core.errors import UserError
+from kbopt.core.types import (
+    CompileFailed,
+    Crashed,
+    EvalProtocol,
+    Measured,
+    Rejected,
+    TimedOut,
+    WrongAnswer,
+)
+from tests.evaluation.conftest import ELEMENTWISE, QUICK, Bench
+
+HEAD = "import os, time\nimport torch\n\n\nclass ModelNew(torch.nn.Module):\n    def forward(self, x):\n"
+PLAIN = HEAD + "        return torch.tanh(x) * 2 + x\n"
+
+C_KERNEL = '''
+import ctypes, os, subprocess
+import torch
+
+SOURCE = r"""
+#include <math.h>
+void f(const float *x, float *y, long n) {
+  for (long i = 0; i < n; i++) y[i] = tanhf(x[i]) * 2 + x[i];
+}
+"""
+folder = os.environ["TORCH_EXTENSIONS_DIR"]
+library = os.path.join(folder, "f.so")
+if not os.path.exists(library):
+    with open(os.path.join(folder, "f.c"), "w") as file:
+        file.write(SOURCE)
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", file.name, "-o", library, "-lm"], check=True)
+kernel = ctypes.CDLL(library).f
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        y = torch.empty_like(x)
+        kernel(*map(ctypes.c_void_p, (x.data_ptr(), y.data_ptr())), ctypes.c_long(x.numel()))
+        return y
+'''
+
+
+def test_a_right_kernel_is_measured_with_every_field_filled(bench: Bench):
+    result = bench.judge(C_KERNEL)
+
+    outcome = result.outcome
+    assert isinstance(outcome, Measured), outcome
+    assert len(outcome.kernel_ms) == len(outcome.reference_ms) == 12
+    assert outcome.speedup_ci[0] <= outcome.speedup <= outcome.speedup_ci[1]
+    assert outcome.audit.custom_kernel
+    assert outcome.audit.torch_ops == ()
+    assert outcome.roofline.size_bytes == 2 * 4 * 256 * 512
+    assert result.kernelbench.compiled
+    assert result.kernelbench.correctness
+    assert result.kernelbench.runtime_stats["num_trials"] == 12
+    assert result.kernelbench.ref_runtime > 0
+    assert {span.stage for span in result.spans} == {"queue", "compile", "check", "time"}
+    assert result.device_s > 0
+    assert "Correct." in result.feedback
+
+
+def test_plain_pytorch_is_measured_and_marked(bench: Bench):
+    outcome = bench.judge(PLAIN).outcome
+
+    assert isinstance(outcome, Measured), outcome
+    assert not outcome.audit.custom_kernel
+    assert set(outcome.audit.torch_ops) == {"tanh", "mul", "add"}
+
+
+def test_pytorch_is_refused_where_it_is_forbidden(bench: Bench):
+    protocol = EvalProtocol(trials=2, timed=12, torch_ops="forbid")
+
+    outcome = bench.judge(PLAIN, protocol=protocol).outcome
+
+    assert isinstance(outcome, Rejected)
+    assert outcome.family == "torch_ops"
+
+
+def test_a_wrong_answer_names_the_worst_element(bench: Bench):
+    source = HEAD + "        y = torch.tanh(x) * 2 + x\n        y[3, 5] += 100\n        return y\n"
+
+    result = bench.judge(source)
+
+    assert isinstance(result.outcome, WrongAnswer)
+    assert "output 0 at index [3, 5]" in result.outcome.reason
+    assert "1 of 131072 elements wrong" in result.feedback
+    assert result.kernelbench.compiled
+    assert not result.kernelbench.correctness
+
+
+def test_an_exception_is_told_by_the_candidates_own_line(bench: Bench):
+    result = bench.judge(HEAD + "        return x.nonsense()\n")
+
+    assert isinstance(result.outcome, Crashed)
+    assert result.outcome.how == "AttributeError"
+    assert "line 7, in forward: return x.nonsense()" in result.feedback
+    assert "kbopt" not in result.feedback
+
+
+@pytest.mark.parametrize(
+    ("body", "how"),
+    [
+        ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
+        ("os.abort()", "SIGABRT"),
+        ("os._exit(0)", "exit 0"),
+        ("raise SystemExit(0)", "SystemExit"),
+        ("os.kill(os.getppid(), 9)", "PermissionError"),
+        ("return x.new_empty(2**40)", "RuntimeError"),
+    ],
+)
+def test_ends_of_the_process_are_typed_and_harm_nobody(bench: Bench, body: str, how: str):
+    crashed, control = bench.judge_all([HEAD + f"        {body}\n", PLAIN])
+
+    assert isinstance(crashed.outcome, Crashed), crashed.outcome
+    assert crashed.outcome.how == how
+    assert isinstance(control.outcome, Measured), control.outcome
+
+
+def test_a_hang_is_stopped_at_its_limit(bench: Bench):
+    protocol = EvalProtocol(trials=2, timed=12, timeout_s=2)
+
+    outcome = bench.judge(HEAD + "        while True: time.sleep(1)\n", protocol=protocol).outcome
+
+    assert outcome == TimedOut(reason="no answer within 2 s of check and timing", stage="check", limit_s=2.0)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def broken(:\n", "SyntaxError at line 1"),
+        ("import torch\n", "defines no ModelNew"),
+        ("import nonsense\n", "ModuleNotFoundError"),
+    ],
+)
+def test_a_source_that_does_not_load_did_not_compile(bench: Bench, source: str, words: str):
+    result = bench.judge(source)
+
+    assert isinstance(result.outcome, CompileFailed)
+    assert words in result.feedback
+    assert not result.kernelbench.compiled
+
+
+@pytest.mark.parametrize(
+    ("forward", "test"),
+    [
+        ("return x * 0", "'zeros'"),
+        ("return x * 0 + 5", "'constant'"),
+        ("return x", "'copy of an input'"),
+        ("return x + torch.rand_like(x)", "'deterministic'"),
+        ("return 5", "'returns a tensor'"),
+        ("return x @ x", "'the reference runs'"),
+    ],
+)
+def test_a_task_that_cannot_be_scored_is_refused_by_the_name_of_the_test(
+    bench: Bench, forward: str, test: str
+):
+    task = ELEMENTWISE.replace("return torch.tanh(x) * 2 + x", forward)
+
+    with pytest.raises(UserError, match=test):
+        bench.judge(PLAIN, task=task)
+
+
+def test_half_precision_is_right_where_the_task_has_it(bench: Bench):
+    protocol = EvalProtocol(trials=2, timed=12, precision="bf16")
+
+    assert isinstance(bench.judge(PLAIN, protocol=protocol).outcome, Measured)
+
+
+def test_half_precision_is_a_downgrade_in_an_fp32_task(bench: Bench):
+    source = HEAD + "        return (torch.tanh(x.half()) * 2 + x.half()).float()\n"
+
+    outcome = bench.judge(source, protocol=QUICK).outcome
+
+    assert isinstance(outcome, Rejected)
+    assert outcome.family == "precision_downgrade"
