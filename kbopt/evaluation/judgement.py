@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -27,8 +26,8 @@ from kbopt.core.types import (
     WrongAnswer,
 )
 from kbopt.evaluation import compare, roofline, timing
-from kbopt.evaluation.admission import Admission, same_bits
-from kbopt.evaluation.layout import TensorSpec, is_dense
+from kbopt.evaluation.admission import Admission
+from kbopt.evaluation.answers import Refused, require_form, require_separate, require_unchanged
 from kbopt.evaluation.link import (
     CandidateDied,
     CandidateForged,
@@ -51,14 +50,6 @@ _COMPILER_ERRORS = ("CompilationError", "NotBuilt")
 _EXTENSION_ERROR = "RuntimeError: Error building extension"
 _NEARLY_RIGHT = 0.01
 """Relative errors up to here are those of a lower precision; beyond, the answer is simply wrong."""
-
-
-class Refused(Exception):
-    """The verdict is known; `outcome` is it."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome)
-        self.outcome = outcome
 
 
 @dataclass(slots=True, kw_only=True)
@@ -365,64 +356,16 @@ class Judgement:
         exchange = player.exchange(operation, draws)
         self._verdict.device_s += exchange.wall_ns / 1e9
         self._cores.append(exchange.cores)
-        self._require_separate(exchange.outputs)
+        admission = self._admission
+        inputs = (
+            None if admission.aliases_inputs else range(player.base, player.base + player.arena.size_bytes)
+        )
+        require_separate(exchange.outputs, inputs)
         outputs = []
         for index in chosen:
-            self._require_form(exchange.outputs[index])
+            require_form(exchange.outputs[index], self._expected)
             outputs.append(player.read(exchange.outputs[index]))
-            self._require_unchanged(draws[index], player.seen_inputs(exchange, index))
+            if not admission.mutates_inputs:
+                require_unchanged(player.seen_inputs(exchange, index), draws[index].tensors)
         player.release()
         return exchange, outputs
-
-    def _require_separate(self, outputs: list[Any]) -> None:
-        """No output may lie in the inputs' memory, nor in that of another call's."""
-        spans: list[tuple[int, int]] = []
-        for output in outputs:
-            if "unusable" in output:
-                reason = f"it returns a {str(output['unusable'])[:200]}; only plain tensors are accepted"
-                raise Refused(Rejected(reason=reason, family="output_type"))
-            for address, raw_spec, *_ in output["tensors"]:
-                spec = TensorSpec.from_json(raw_spec)
-                if spec.size_bytes:
-                    spans.append((address, address + spec.size_bytes))
-        base, size = self._player.base, self._player.arena.size_bytes
-        inside = any(start < base + size and base < end for start, end in spans)
-        if inside and not self._admission.aliases_inputs:
-            reason = "it returns the memory of an input instead of an output"
-            raise Refused(Rejected(reason=reason, family="aliased_input"))
-        spans.sort()
-        if len(outputs) > 1 and any(one[1] > two[0] for one, two in pairwise(spans)):
-            reason = "two calls return the same memory, so that the later result overwrites the earlier one"
-            raise Refused(Rejected(reason=reason, family="reused_output"))
-
-    def _require_form(self, output: Any) -> None:
-        """Structure, shape, dtype and device as the reference has them."""
-        expected = self._expected
-        if output.get("skeleton") != expected.skeleton or len(output["tensors"]) != len(expected.tensors):
-            raise Refused(WrongAnswer(reason="it returns another structure than the reference does"))
-        for number, ((_, raw_spec, device, *_), want) in enumerate(
-            zip(output["tensors"], expected.tensors, strict=True)
-        ):
-            spec, wanted = TensorSpec.from_json(raw_spec), TensorSpec.of(want)
-            if spec.shape != wanted.shape or spec.dtype != wanted.dtype or device != want.device.type:
-                raise Refused(
-                    WrongAnswer(
-                        reason=f"output {number} is {spec.dtype}{list(spec.shape)} on {device}; "
-                        f"{wanted.dtype}{list(wanted.shape)} on {want.device.type} is expected"
-                    )
-                )
-            if is_dense(wanted.shape, wanted.stride) and not is_dense(spec.shape, spec.stride):
-                reason = (
-                    f"output {number} has strides {list(spec.stride)}: not every element has its own memory"
-                )
-                raise Refused(Rejected(reason=reason, family="output_layout"))
-
-    def _require_unchanged(self, draw: Draw, seen: tuple[torch.Tensor, ...]) -> None:
-        if self._admission.mutates_inputs:
-            return
-        if not all(same_bits(now, then) for now, then in zip(seen, draw.tensors, strict=True)):
-            raise Refused(
-                Rejected(
-                    reason="it writes to its inputs, which the reference does not", family="input_mutation"
-                )
-            )
