@@ -13,6 +13,10 @@ from statistics import median, quantiles
 
 _BOOTSTRAP_ROUNDS = 1000
 _CLOCK_SLACK_MS = 0.005
+_QUIET = 0.05
+_FEWEST_QUIET = 5
+_UNUSUAL = 1.25
+_LEAST_SHARE = 0.25
 _AGREEMENT = 1.3
 """How much longer the wall clock may find a call than the native one. Hidden work shows as 2 and more."""
 
@@ -30,28 +34,27 @@ class Block:
 
     @property
     def outside_ms(self) -> float:
-        """What the referee's clock saw beyond the child's, in all."""
+        """What the referee's clock saw beyond the child's, less all waiting for a core."""
         return self.wall_ms - self.displaced_ms - sum(self.native_ms)
 
     @property
     def around_ms(self) -> float:
-        """Wall time around the calls, waiting for a core included: exact where the child is trusted.
+        """What the referee's clock saw beyond the child's, waiting for a core included.
 
-        A wait inside a call is in both clocks, so that taking all of `displaced_ms` off would make the
-        overhead of long calls on a busy machine negative.
+        A wait inside a call is in both clocks. Taking `displaced_ms` off would therefore make the overhead
+        of long calls on a busy machine negative, and would forgive a child whose clock stands still.
         """
         return self.wall_ms - sum(self.native_ms)
 
     def hidden_ms(self, overhead: Overhead) -> float:
         """Time per call that the referee's clock saw and the child's did not; about 0 if all is well."""
         calls = len(self.native_ms)
-        return (self.outside_ms - overhead.of(calls)) / calls
+        return (self.around_ms - overhead.of(calls)) / calls
 
-    def single_ms(self, overhead: Overhead) -> float:
-        """A block of one call without what displaced it: the child's figure on a quiet machine."""
-        (native_ms,) = self.native_ms
-        undisturbed_ms = self.wall_ms - self.displaced_ms - overhead.of(1)
-        return min(native_ms, max(native_ms - self.displaced_ms, undisturbed_ms))
+    @property
+    def is_quiet(self) -> bool:
+        """Whether other processes took next to nothing of it."""
+        return self.displaced_ms <= _QUIET * self.wall_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +76,11 @@ class Overhead:
     def as_seen_in(self, reference: Sequence[Block]) -> Overhead:
         """The same slope through what single calls of the reference cost in the session itself.
 
-        The reference's child is trusted and does the same work around its calls, at the same time.
+        The reference's child is trusted and does the same work around its calls, at the same time. The
+        lower quartile, as in `_hidden_ms`: waiting for a core only ever adds.
         """
         return Overhead(
-            fixed_ms=median(block.around_ms for block in reference) - self.per_call_ms,
+            fixed_ms=_around_quartiles(reference)[0] - self.per_call_ms,
             per_call_ms=self.per_call_ms,
         )
 
@@ -116,34 +120,58 @@ def read_session(
 ) -> Session:
     """What interleaved blocks say: single calls of both models, and longer blocks of the candidate.
 
-    What the child's clock did not see is added to its times beyond what is noise, so that hiding less
-    than is punished gains nothing.
+    What the child's clock did not see is added to its times, so that hiding less than is punished gains
+    nothing, however noisy the machine.
     """
     overhead = calibrated.as_seen_in(reference)
     slack_ms = _CLOCK_SLACK_MS + overhead_spread_ms(reference)
     clocks = read_clocks(singles, longer, overhead)
-    hidden_ms = max(0.0, clocks.wall_ms - clocks.native_ms - slack_ms)
+    hidden_ms = max(0.0, clocks.wall_ms - clocks.native_ms - _CLOCK_SLACK_MS)
     return Session(
-        kernel_ms=tuple(block.single_ms(overhead) + hidden_ms for block in singles),
-        reference_ms=tuple(block.single_ms(overhead) for block in reference),
+        kernel_ms=tuple(ms + hidden_ms for ms in undisturbed_ms(singles, overhead)),
+        reference_ms=tuple(undisturbed_ms(reference, overhead)),
         clocks=clocks,
         clocks_agree=clocks.agree(slack_ms),
     )
 
 
+def undisturbed_ms(singles: Sequence[Block], overhead: Overhead) -> list[float]:
+    """Single calls by the child's clock, those that other processes lengthened without that.
+
+    What displaced a block may have done so before or after the call. So only times that are unusual
+    next to the quiet blocks' are corrected, by the referee's clock, and to no less than what is usual.
+    """
+    quiet = [block.native_ms[0] for block in singles if block.is_quiet]
+    usual_ms = median(quiet) if len(quiet) >= _FEWEST_QUIET else 0.0
+    times: list[float] = []
+    for block in singles:
+        (native_ms,) = block.native_ms
+        if not block.is_quiet and native_ms > _UNUSUAL * usual_ms:
+            by_wall_ms = block.wall_ms - block.displaced_ms - overhead.of(1)
+            least_ms = max(usual_ms or _LEAST_SHARE * native_ms, native_ms - block.displaced_ms)
+            times.append(min(native_ms, max(least_ms, by_wall_ms)))
+        else:
+            times.append(native_ms)
+    return times
+
+
 def read_clocks(singles: Sequence[Block], longer: Sequence[Block], overhead: Overhead) -> Clocks:
     """What the two clocks say of the blocks; see `_hidden_ms` on a machine that is busy."""
     return Clocks(
-        native_ms=median(block.single_ms(overhead) for block in singles),
+        native_ms=median(undisturbed_ms(singles, overhead)),
         hidden_single_ms=_hidden_ms(singles, overhead),
         hidden_longer_ms=_hidden_ms(longer, overhead) if longer else 0.0,
     )
 
 
 def overhead_spread_ms(reference: Sequence[Block]) -> float:
-    """How far a quarter of the reference's blocks exceed the median overhead: what is noise, at the least."""
-    around = [block.around_ms for block in reference]
-    return quantiles(around, n=4)[2] - median(around)
+    """From the lower quartile of the reference's overhead to the median: what is noise, at the least."""
+    lower, middle, _ = _around_quartiles(reference)
+    return middle - lower
+
+
+def _around_quartiles(blocks: Sequence[Block]) -> list[float]:
+    return quantiles([block.around_ms for block in blocks], n=4)
 
 
 def _hidden_ms(blocks: Sequence[Block], overhead: Overhead) -> float:
