@@ -141,7 +141,7 @@ def test_a_compiler_error_is_one_of_torchs_own_headers_and_counts_the_authors_li
         units=(
             builder.Unit(
                 file_name="main.cpp",
-                text='#line 1 "cpp_sources[0]"\nint f() {\n  int lock = 1\n  return lock; }',
+                text='#line 1 "cpp_sources[0]"\nint f() {\n  int key = 1;\n  return lock + key; }',
                 is_cuda=False,
                 implicit=True,
             ),
