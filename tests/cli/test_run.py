@@ -27,19 +27,14 @@ def kbopt(*arguments: object, timeout_s: float = 120) -> subprocess.CompletedPro
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
-def hear_ctrl_c() -> None:
-    """A shell that runs the tests in the background has Ctrl-C ignored, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def start(*arguments: object) -> subprocess.Popen[str]:
+    # A shell that runs the tests in the background has Ctrl-C ignored, and children inherit that.
     return subprocess.Popen(
-        command(*arguments),
+        ["env", "--default-signal=INT", *command(*arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=hear_ctrl_c,
     )
 
 
