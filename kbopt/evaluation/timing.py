@@ -33,11 +33,6 @@ class Block:
     displaced_ms: float = 0.0
 
     @property
-    def outside_ms(self) -> float:
-        """What the referee's clock saw beyond the child's, less all waiting for a core."""
-        return self.wall_ms - self.displaced_ms - sum(self.native_ms)
-
-    @property
     def around_ms(self) -> float:
         """What the referee's clock saw beyond the child's, waiting for a core included.
 
@@ -46,10 +41,10 @@ class Block:
         """
         return self.wall_ms - sum(self.native_ms)
 
-    def hidden_ms(self, overhead: Overhead) -> float:
-        """Time per call that the referee's clock saw and the child's did not; about 0 if all is well."""
-        calls = len(self.native_ms)
-        return (self.around_ms - overhead.of(calls)) / calls
+    @property
+    def outside_ms(self) -> float:
+        """The same less all waiting for a core: where no quiet block can be had."""
+        return self.around_ms - self.displaced_ms
 
     @property
     def is_quiet(self) -> bool:
@@ -77,10 +72,10 @@ class Overhead:
         """The same slope through what single calls of the reference cost in the session itself.
 
         The reference's child is trusted and does the same work around its calls, at the same time. The
-        lower quartile, as in `_hidden_ms`: waiting for a core only ever adds.
+        lower quartile, as in `_hidden_single_ms`: waiting for a core only ever adds.
         """
         return Overhead(
-            fixed_ms=_around_quartiles(reference)[0] - self.per_call_ms,
+            fixed_ms=_around_quartiles(_quiet(reference))[0] - self.per_call_ms,
             per_call_ms=self.per_call_ms,
         )
 
@@ -126,7 +121,7 @@ def read_session(
     overhead = calibrated.as_seen_in(reference)
     slack_ms = _CLOCK_SLACK_MS + overhead_spread_ms(reference)
     clocks = read_clocks(singles, longer, overhead)
-    hidden_ms = max(0.0, clocks.wall_ms - clocks.native_ms - _CLOCK_SLACK_MS)
+    hidden_ms = max(0.0, clocks.hidden_single_ms - _CLOCK_SLACK_MS)
     return Session(
         kernel_ms=tuple(ms + hidden_ms for ms in undisturbed_ms(singles, overhead)),
         reference_ms=tuple(undisturbed_ms(reference, overhead)),
@@ -156,17 +151,17 @@ def undisturbed_ms(singles: Sequence[Block], overhead: Overhead) -> list[float]:
 
 
 def read_clocks(singles: Sequence[Block], longer: Sequence[Block], overhead: Overhead) -> Clocks:
-    """What the two clocks say of the blocks; see `_hidden_ms` on a machine that is busy."""
+    """What the two clocks say of the blocks; see `_hidden_single_ms` on a machine that is busy."""
     return Clocks(
         native_ms=median(undisturbed_ms(singles, overhead)),
-        hidden_single_ms=_hidden_ms(singles, overhead),
-        hidden_longer_ms=_hidden_ms(longer, overhead) if longer else 0.0,
+        hidden_single_ms=_hidden_single_ms(singles, overhead),
+        hidden_longer_ms=_hidden_longer_ms(longer, overhead) if longer else 0.0,
     )
 
 
 def overhead_spread_ms(reference: Sequence[Block]) -> float:
     """From the lower quartile of the reference's overhead to the median: what is noise, at the least."""
-    lower, middle, _ = _around_quartiles(reference)
+    lower, middle, _ = _around_quartiles(_quiet(reference))
     return middle - lower
 
 
@@ -174,17 +169,28 @@ def _around_quartiles(blocks: Sequence[Block]) -> list[float]:
     return quantiles([block.around_ms for block in blocks], n=4)
 
 
-def _hidden_ms(blocks: Sequence[Block], overhead: Overhead) -> float:
+def _quiet(blocks: Sequence[Block]) -> Sequence[Block]:
+    """Those that nothing displaced, where there are enough of them, else all."""
+    quiet = [block for block in blocks if block.is_quiet]
+    return quiet if len(quiet) >= _FEWEST_QUIET else blocks
+
+
+def _hidden_single_ms(singles: Sequence[Block], overhead: Overhead) -> float:
     """Time per call that the child's clock did not see, in the blocks that make its median.
 
     Other processes lengthen some blocks outside the child's timer, but rarely those that are fast by it;
     work that is hidden from the timer to look fast is there in each of them. So the blocks of the faster
     half are looked at, and among them the quarter with the least hidden.
     """
-    by_speed = sorted(blocks, key=lambda block: sum(block.native_ms) / len(block.native_ms))
+    by_speed = sorted(_quiet(singles), key=lambda block: block.native_ms)
     faster_half = by_speed[: (len(by_speed) + 1) // 2]
-    hidden = sorted(block.hidden_ms(overhead) for block in faster_half)
+    hidden = sorted(block.around_ms - overhead.of(1) for block in faster_half)
     return hidden[len(hidden) // 4]
+
+
+def _hidden_longer_ms(longer: Sequence[Block], overhead: Overhead) -> float:
+    """The least per call over the few longer blocks, which are seldom quiet. Punished, never credited."""
+    return min((b.outside_ms - overhead.of(len(b.native_ms))) / len(b.native_ms) for b in longer)
 
 
 def ratio_interval(
