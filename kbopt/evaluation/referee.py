@@ -78,7 +78,12 @@ class _Courtroom:
             lambda: self._play(fds, job["warden"], protocol.timeout_s),
             self._rng,
         )
-        return _to_message(judgement.run(job["source"], job["setup"]))
+        try:
+            return _to_message(judgement.run(job["source"], job["setup"]))
+        finally:
+            # What torch keeps for this task's next candidate would be missing to another task's referee.
+            if self._reference.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def time(self, job: Message) -> Message:
         """The reference's times by KernelBench's protocol; empty where that cannot run the task."""

@@ -44,6 +44,8 @@ from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
 
 _MAX_CONCURRENT = 64
 _MAX_REFEREES = 4
+_MAX_REFEREES_ON_GPU = 1
+"""A referee and the child that plays its reference hold inputs and outputs of their task on the device."""
 _ADMISSION_S = 300.0
 _REFEREE_GRACE_S = 300.0
 _KERNELBENCH_LEAST_S = 2.0
@@ -238,7 +240,8 @@ class Service:
         key = (request.task.key, protocol.precision, protocol.allow_tf32)
         referee = self._referees.pop(key, None)
         if referee is None or not referee.alive:
-            while len(self._referees) >= _MAX_REFEREES:
+            most = _MAX_REFEREES_ON_GPU if self.device.is_cuda else _MAX_REFEREES
+            while len(self._referees) >= most:
                 self._referees.popitem(last=False)[1].close()
             referee = RefereeHandle(self._zygote, request, self.device.torch, self._sandbox())
         self._referees[key] = referee
