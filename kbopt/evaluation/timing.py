@@ -135,18 +135,21 @@ def undisturbed_ms(singles: Sequence[Block], overhead: Overhead) -> list[float]:
 
     What displaced a block may have done so before or after the call. So only times that are unusual
     next to the quiet blocks' are corrected, by the referee's clock, and to no less than what is usual.
+    A child can read how long it waited and lie there alone: what is unusually short is corrected too.
     """
     quiet = [block.native_ms[0] for block in singles if block.is_quiet]
     usual_ms = median(quiet) if len(quiet) >= _FEWEST_QUIET else 0.0
     times: list[float] = []
     for block in singles:
         (native_ms,) = block.native_ms
-        if not block.is_quiet and native_ms > _UNUSUAL * usual_ms:
-            by_wall_ms = block.wall_ms - block.displaced_ms - overhead.of(1)
+        by_wall_ms = block.wall_ms - block.displaced_ms - overhead.of(1)
+        if block.is_quiet:
+            times.append(native_ms)
+        elif native_ms > _UNUSUAL * usual_ms:
             least_ms = max(usual_ms or _LEAST_SHARE * native_ms, native_ms - block.displaced_ms)
             times.append(min(native_ms, max(least_ms, by_wall_ms)))
         else:
-            times.append(native_ms)
+            times.append(max(native_ms, min(usual_ms, by_wall_ms)))
     return times
 
 
