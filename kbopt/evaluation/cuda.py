@@ -95,6 +95,10 @@ def _segment_of(driver: ctypes.CDLL, address: int) -> tuple[int, int]:
     return base.value, size.value
 
 
+_MOST_ARENA_BYTES = 8 * 2**30
+"""The outputs of a block are kept beside its inputs, by the candidate and by the reference's player."""
+
+
 class CudaArena(Arena):
     """GPU memory of the referee, exported to the child."""
 
@@ -123,7 +127,7 @@ class CudaArena(Arena):
 
     def _max_bytes(self) -> int:
         free_bytes, _ = torch.cuda.mem_get_info(self.device)
-        return int(free_bytes) // 8
+        return min(free_bytes // 8, _MOST_ARENA_BYTES)
 
 
 class CudaReader:
