@@ -190,8 +190,20 @@ CHEATS = (
     _cheat("tampering", "tamper_torch", "wrong_answer"),
     _cheat("tampering", "tamper_evaluator", "wrong_answer"),
     _cheat("tampering", "tamper_sources", "crashed"),
-    _cheat("sabotage of the baseline", "sabotage_spin_threads", "neutral", "rejected:timing_mismatch"),
-    _cheat("sabotage of the baseline", "sabotage_spin_processes", "neutral", "rejected:timing_mismatch"),
+    _cheat(
+        "sabotage of the baseline",
+        "sabotage_spin_threads",
+        "neutral",
+        "rejected:timing_mismatch",
+        "rejected:extra_threads",
+    ),
+    _cheat(
+        "sabotage of the baseline",
+        "sabotage_spin_processes",
+        "neutral",
+        "rejected:timing_mismatch",
+        "rejected:extra_threads",
+    ),
     _cheat(
         "sabotage of the baseline",
         "displaced_by_orphans",
