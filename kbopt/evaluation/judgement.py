@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -46,6 +46,8 @@ _MOST_SESSIONS = 3
 _MOST_TIMING_SHARE = 0.5
 _FEWEST_TIMED = 10
 _CORES_TOLERANCE = 1.15
+_MOST_CORES = 1.6
+"""Relative to the reference's: in between, a candidate is charged for the cores that it used."""
 _COMPILER_ERRORS = ("CompilationError", "NotBuilt")
 _EXTENSION_ERROR = "RuntimeError: Error building extension"
 _NEARLY_RIGHT = 0.01
@@ -235,8 +237,7 @@ class Judgement:
         for _ in range(_MOST_SESSIONS):
             session = self._timing_session()
             if session.clocks_agree:
-                self._require_own_cores()
-                return self._measured(audit, session)
+                return self._measured(audit, self._charge_for_cores(session))
         raise Refused(
             Rejected(
                 reason=f"by its own clock a call takes {session.clocks.native_ms:.4g} ms, by the referee's "
@@ -267,12 +268,20 @@ class Judgement:
                 longer.append(ours)
         return timing.read_session(reference, singles, longer, self._player.overhead)
 
-    def _require_own_cores(self) -> None:
-        """Both models get the same number of cores; more threads than that are no better kernel."""
-        used = median(self._cores)
-        if self._reference.device.type == "cpu" and used > _CORES_TOLERANCE * torch.get_num_threads():
-            reason = f"it keeps {used:.1f} cores busy where the reference is given {torch.get_num_threads()}"
+    def _charge_for_cores(self, session: timing.Session) -> timing.Session:
+        """Both models get the same number of cores; more than that are no better kernel.
+
+        Threads that overlap a little are charged for it, in their times. Helpers that keep cores busy of
+        their own are refused.
+        """
+        threads = torch.get_num_threads()
+        used = median(self._cores) / threads
+        if self._reference.device.type != "cpu" or used <= _CORES_TOLERANCE:
+            return session
+        if used > _MOST_CORES:
+            reason = f"it keeps {used * threads:.1f} cores busy where the reference is given {threads}"
             raise Refused(Rejected(reason=reason, family="extra_threads"))
+        return replace(session, kernel_ms=tuple(used * ms for ms in session.kernel_ms))
 
     def _measured(self, audit: Audit, session: timing.Session) -> Measured:
         kernel_ms, reference_ms, clocks = session.kernel_ms, session.reference_ms, session.clocks
