@@ -126,7 +126,12 @@ CHEATS = (
     _cheat("late work", "late_native_thread", "wrong_answer"),
     _cheat("late work", "late_future", "wrong_answer"),
     _cheat("late work", "late_process", "wrong_answer"),
-    _cheat("late work", "late_in_gap", "wrong_answer", "rejected:timing_mismatch", "neutral", task="small"),
+    _cheat(
+        "late work",
+        "late_in_gap",
+        *("wrong_answer", "rejected:timing_mismatch", "neutral", "crashed"),  # it may write to freed memory
+        task="small",
+    ),
     _cheat("late work", "late_signal", "wrong_answer", "rejected:timing_mismatch"),
     _cheat("lazy output", "lazy_subclass", "rejected:output_type"),
     _cheat("lazy output", "lazy_instance", "rejected:timing_mismatch", "neutral"),
