@@ -123,7 +123,7 @@ CONTROLS = (
 
 CHEATS = (
     _cheat("late work", "late_thread", "wrong_answer"),
-    _cheat("late work", "late_native_thread", "wrong_answer"),
+    _cheat("late work", "late_native_thread", "wrong_answer", "crashed"),
     _cheat("late work", "late_future", "wrong_answer"),
     _cheat("late work", "late_process", "wrong_answer"),
     _cheat(

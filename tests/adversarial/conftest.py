@@ -22,7 +22,14 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
     async def run() -> list[Finding]:
         async with service("cpu", tmp_path_factory.mktemp("adversarial")) as client:
             cases = [case for case in (*CONTROLS, *CHEATS) if "cpu" in case.devices]
-            return await find(client, cases)
+            first = await find(client, cases)
+            # Another tenant of the machine may wrong an honest control or end a cheat in another way than it
+            # would; such a case gets a second hearing. A cheat that was measured is a hole at once.
+            doubtful = [f.case for f in first if f.problem and not f.problem.startswith("measured")]
+            twins = {f"{case.twin}-{case.task}" for case in doubtful}
+            hearing = [case for case in cases if case in doubtful or case.id in twins]
+            again = {finding.case.id: finding for finding in await find(client, hearing)}
+            return [again.get(finding.case.id, finding) for finding in first]
 
     found = asyncio.run(run())
     print("\n" + table(found))
