@@ -8,7 +8,7 @@ precision or TF32 inside an fp32 task stay within the tolerance and are told apa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +28,12 @@ _PRECISION_FLOOR = 32.0
 """In units of roundoff: the error of a reference that happens to be exact is taken to be this over the
 factor above, so that a last-bit difference is no downgrade."""
 
+_OWN_ERROR_FACTOR = 16.0
+"""How many times the reference's largest error an element may be off: one level of Strassen's algorithm
+costs six. What is systematically less precise than the reference is found by `is_downgrade`."""
+
 _MEDIAN_SAMPLE = 2**16
+_PIECE_ELEMENTS = 2**26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +58,22 @@ def find_mismatch(
     exact: Sequence[torch.Tensor],
     reference: Sequence[torch.Tensor],
     tolerance: float,
+    own_errors: Sequence[float] = (),
 ) -> Mismatch | None:
     """The worst element outside the tolerance, None where every output is right.
 
-    `exact` is in float64, or equal to `reference`. A floating element may differ by `tolerance` times
-    (its own size + the output's root mean square, at most 1) plus four times the reference's own largest
-    error. Elements where the reference is not finite must not be finite either. Other dtypes are equal.
+    `exact` is in float64, or equal to `reference`; then `own_errors` says what `largest_errors` found of
+    the reference on other inputs. A floating element may differ by `tolerance` times (its own size + the
+    output's root mean square, at most 1) plus sixteen times the reference's own largest error. Elements
+    where the reference is not finite must not be finite either. Other dtypes are equal.
     """
-    for number, (got, want, own) in enumerate(zip(actual, exact, reference, strict=True)):
+    known = own_errors or (0.0,) * len(exact)
+    for number, (got, want, own, error) in enumerate(zip(actual, exact, reference, known, strict=True)):
         if _obviously_right(got, own, tolerance):
             continue
-        wrong, distance = _wrong_elements(got, want, own, tolerance)
-        num_wrong = int(wrong.sum())
-        if num_wrong:
-            index = _unravel(int(torch.where(wrong, distance, -1.0).argmax()), got.shape)
+        found = _worst_element(got, want, own, tolerance, error)
+        if found is not None:
+            index, num_wrong = found
             return Mismatch(
                 output=number,
                 index=index,
@@ -76,6 +83,23 @@ def find_mismatch(
                 num_elements=got.numel(),
             )
     return None
+
+
+def largest_errors(reference: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> tuple[float, ...]:
+    """For each output, how far the reference's own answer lies from float64 at the most."""
+    return tuple(_extent(own, want)[0] for own, want in zip(reference, exact, strict=True))
+
+
+def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[int, tuple[torch.Tensor, ...]]]:
+    """Slices along the first dimension with its start, so that float64 copies stay small."""
+    first = tensors[0]
+    rows = first.shape[0] if first.dim() else 1
+    step = max(1, rows * _PIECE_ELEMENTS // max(1, first.numel()))
+    if step >= rows:
+        yield 0, tensors
+        return
+    for start in range(0, rows, step):
+        yield start, tuple(t[start : start + step] for t in tensors)
 
 
 def _unravel(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
@@ -94,13 +118,60 @@ def _obviously_right(got: torch.Tensor, own: torch.Tensor, tolerance: float) -> 
     """
     if not own.is_floating_point() or not own.numel():
         return torch.equal(got, own)
-    own = own.float() if own.dtype in (torch.float16, torch.bfloat16) else own
-    size = own.square().mean().sqrt()
-    return bool((got - own).abs().max() <= 0.5 * tolerance * torch.clamp(size, max=1.0))
+    square_sum, furthest = 0.0, 0.0
+    for _, (one, other) in _pieces(got, own):
+        wide = other.float() if other.dtype in (torch.float16, torch.bfloat16) else other
+        square_sum += float(wide.square().sum(dtype=torch.float64))
+        distance = float((one - wide).abs_().max())
+        if not distance <= tolerance:
+            return False
+        furthest = max(furthest, distance)
+    return furthest <= 0.5 * tolerance * min(1.0, math.sqrt(square_sum / own.numel()))
+
+
+def _extent(own: torch.Tensor, want: torch.Tensor) -> tuple[float, float]:
+    """The largest distance of `own` from `want`, and the root mean square of `want`: both where finite."""
+    if not own.is_floating_point() or not own.numel():
+        return 0.0, 0.0
+    largest, square_sum, count = 0.0, 0.0, 0
+    for _, (one, other) in _pieces(own, want):
+        truth = other.double()
+        comparable = torch.isfinite(one)
+        largest = max(largest, float(torch.where(comparable, (one.double() - truth).abs(), 0.0).max()))
+        square_sum += float(torch.where(comparable, truth, 0.0).square().sum())
+        count += int(comparable.sum())
+    return largest, math.sqrt(square_sum / count) if count else 0.0
+
+
+def _worst_element(
+    got: torch.Tensor, want: torch.Tensor, own: torch.Tensor, tolerance: float, known_error: float
+) -> tuple[tuple[int, ...], int] | None:
+    """Index of the element that is furthest off among the wrong ones, and how many are wrong."""
+    own_error, rms = _extent(own, want)
+    slack = _OWN_ERROR_FACTOR * max(own_error, known_error)
+    worst, total = -1.0, 0
+    index: tuple[int, ...] = ()
+    for start, (one, truth, other) in _pieces(got, want, own):
+        wrong, distance = _wrong_elements(one, truth, other, tolerance, min(1.0, rms), slack)
+        num_wrong = int(wrong.sum())
+        total += num_wrong
+        if num_wrong:
+            candidates = torch.where(wrong, distance, -1.0)
+            flat = int(candidates.argmax())
+            if float(candidates.flatten()[flat]) > worst:
+                worst = float(candidates.flatten()[flat])
+                row, *rest = _unravel(flat, wrong.shape) or (0,)
+                index = (start + row, *rest) if got.dim() else ()
+    return (index, total) if total else None
 
 
 def _wrong_elements(
-    got: torch.Tensor, want: torch.Tensor, own: torch.Tensor, tolerance: float
+    got: torch.Tensor,
+    want: torch.Tensor,
+    own: torch.Tensor,
+    tolerance: float,
+    scale: float,
+    slack: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if not own.is_floating_point():
         wrong = got != own
@@ -108,16 +179,10 @@ def _wrong_elements(
     got, want, own = got.double(), want.double(), own.double()
     comparable = torch.isfinite(own)
     distance = torch.where(comparable, (got - want).abs(), 0.0)
-    own_error = torch.where(comparable, (own - want).abs(), 0.0).max() if own.numel() else 0.0
-    scale = min(1.0, _rms(want[comparable]))
-    allowed = tolerance * (scale + torch.where(comparable, want.abs(), 0.0)) + 4 * own_error
+    allowed = tolerance * (scale + torch.where(comparable, want.abs(), 0.0)) + slack
     # `not (<=)` so that a NaN counts as wrong; an infinity is to be met by anything not finite.
     wrong = torch.where(comparable, ~(distance <= allowed), torch.isfinite(got) & ~torch.isfinite(want))
     return wrong, torch.nan_to_num(distance, nan=math.inf)
-
-
-def _rms(values: torch.Tensor) -> float:
-    return float(values.square().mean().sqrt()) if values.numel() else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,27 +195,38 @@ class Error:
 
 def measure_error(got: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> Error:
     """The worst output's error. Integer outputs and elements that are not finite do not count."""
-    worst_rms = worst_median = 0.0
-    for one, truth in zip(got, exact, strict=True):
-        if not one.is_floating_point() or not one.numel():
-            continue
+    errors = [
+        _relative_error(one, truth)
+        for one, truth in zip(got, exact, strict=True)
+        if one.is_floating_point() and one.numel()
+    ]
+    return Error(
+        rms=max((error.rms for error in errors), default=0.0),
+        median=max((error.median for error in errors), default=0.0),
+    )
+
+
+def _relative_error(got: torch.Tensor, exact: torch.Tensor) -> Error:
+    error_sum, square_sum = 0.0, 0.0
+    step = max(1, got.numel() // _MEDIAN_SAMPLE)
+    differences, sizes = [], []
+    for _, (one, truth) in _pieces(got, exact):
         want = truth.double()
-        difference = (one.double() - want).abs_()
-        size = want.abs()
+        difference, size = (one.double() - want).abs_(), want.abs()
         if not bool(torch.isfinite(difference.sum() + size.sum())):
             usable = torch.isfinite(want) & torch.isfinite(one)
             difference, size = difference[usable], size[usable]
-        rms = _rms(size)
-        if rms == 0.0:
-            continue
-        worst_rms = max(worst_rms, _rms(difference) / rms)
-        step = max(1, size.numel() // _MEDIAN_SAMPLE)
-        difference, size = difference.flatten()[::step], size.flatten()[::step]
-        # Elements near zero are left out: cancellation makes their relative error meaningless.
-        large = size > 1e-3 * rms
-        if bool(large.any()):
-            worst_median = max(worst_median, float((difference[large] / size[large]).median()))
-    return Error(rms=worst_rms, median=worst_median)
+        error_sum += float(difference.square().sum())
+        square_sum += float(size.square().sum())
+        differences.append(difference.flatten()[::step].clone())
+        sizes.append(size.flatten()[::step].clone())
+    if square_sum == 0.0:
+        return Error(rms=0.0, median=0.0)
+    difference, size = torch.cat(differences), torch.cat(sizes)
+    # Elements near zero are left out: cancellation makes their relative error meaningless.
+    large = size > 1e-3 * math.sqrt(square_sum / got.numel())
+    middle = float((difference[large] / size[large]).median()) if bool(large.any()) else 0.0
+    return Error(rms=math.sqrt(error_sum / square_sum), median=middle)
 
 
 def is_downgrade(candidate: Error, reference: Error, precision: Precision) -> bool:

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from kbopt.evaluation.compare import find_mismatch, is_downgrade, measure_error, sparse_probe
+from kbopt.evaluation import compare
+from kbopt.evaluation.compare import (
+    find_mismatch,
+    is_downgrade,
+    largest_errors,
+    measure_error,
+    sparse_probe,
+)
 
 
 def product(k: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,3 +110,41 @@ def test_a_sparse_probe_keeps_symmetry_and_zeros():
     assert torch.equal(probe, probe.mT)
     assert torch.equal(torch.triu(sparse_probe(triangular, 0.25), 1), torch.zeros(64, 64))
     assert 0 < int((probe != 0).sum()) < 64 * 64
+
+
+def test_an_honest_order_of_summation_is_right_beside_the_references_own_rounding():
+    """Checked against the reference alone, elements near zero differ by both answers' rounding."""
+    torch.manual_seed(0)
+    a, b = torch.randn(256, 8192), torch.randn(8192, 256)
+    exact, own = a.double() @ b.double(), a @ b
+    other = sum(a[:, k : k + 117] @ b[k : k + 117] for k in range(0, 8192, 117))
+
+    errors = largest_errors([own], [exact])
+
+    assert errors == (float((own.double() - exact).abs().max()),)
+    assert find_mismatch([other], [own], [own], 1e-6) is not None
+    assert find_mismatch([other], [own], [own], 1e-6, errors) is None
+    assert find_mismatch([other + 64 * errors[0]], [own], [own], 1e-6, errors) is not None
+
+
+@pytest.mark.parametrize("piece", [1, 7, 2**20])
+def test_large_outputs_are_compared_piece_by_piece(piece: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compare, "_PIECE_ELEMENTS", piece)
+    torch.manual_seed(0)
+    want = torch.randn(37, 5, dtype=torch.float64)
+    own = want.float()
+    got = own.clone()
+    got[20, 3], got[36, 4], got[2, 0] = 50.0, -90.0, float("nan")
+    want[4, 4] = own[4, 4] = float("inf")
+    got[4, 4] = float("nan")
+
+    mismatch = find_mismatch([got], [want], [own], 1e-4)
+
+    assert (mismatch.index, mismatch.num_wrong) == ((2, 0), 3)
+    error = measure_error([torch.full_like(own, 2.0)], [torch.full_like(want, 1.0)])
+    assert (error.rms, error.median) == (1.0, 1.0)
+    assert find_mismatch([own], [want], [own], 1e-4) is None
+
+
+def test_a_scalar_output_has_an_empty_index():
+    assert find_mismatch([torch.tensor(2.0)], [torch.tensor(1.0)], [torch.tensor(1.0)], 1e-4).index == ()
