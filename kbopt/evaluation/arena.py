@@ -21,7 +21,7 @@ _JITTER_STEPS = 64
 
 
 class Arena(ABC):
-    """Room for `slots` sets of tensors of these specs.
+    """Room for `slots` sets of tensors of these specs, fewer where each set's `output_bytes` are many.
 
     `fds` and `ticket` are what the other process needs in order to map it, see `attach`.
     """
@@ -31,13 +31,18 @@ class Arena(ABC):
     buffer: torch.Tensor
 
     def __init__(
-        self, specs: Sequence[TensorSpec], max_slots: int, minimum_bytes: int, device: torch.device
+        self,
+        specs: Sequence[TensorSpec],
+        max_slots: int,
+        minimum_bytes: int,
+        output_bytes: int,
+        device: torch.device,
     ) -> None:
         self.specs = tuple(specs)
         self.device = device
         jitter_bytes = _JITTER_STEPS * ALIGNMENT_BYTES
         self._slot_bytes = sum(aligned(spec.size_bytes) + jitter_bytes for spec in specs) + ALIGNMENT_BYTES
-        self.slots = max(1, min(max_slots, self._max_bytes() // self._slot_bytes))
+        self.slots = max(1, min(max_slots, self._max_bytes() // max(self._slot_bytes, output_bytes)))
         self._allocate(max(self._slot_bytes * self.slots, minimum_bytes))
 
     @property
@@ -71,7 +76,10 @@ class Arena(ABC):
         return tuple(view(self.buffer, spec, at) for spec, at in zip(self.specs, offsets, strict=True))
 
     def finish_filling(self) -> None:  # noqa: B027 - nothing to do for memory that is coherent
-        """Return once what was copied in is there, and no cache holds it."""
+        """Return once what was copied in is there."""
+
+    def hold_device(self) -> None:  # noqa: B027 - a CPU is held by pausing the process
+        """Keep the device from the child until no cache holds what was copied in."""
 
     @abstractmethod
     def close(self) -> None: ...

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
+
+# The profiler's own interface, because `torch.profiler.profile` imports torch._dynamo: seconds.
+from torch._C._autograd import DeviceType, _disable_profiler, _enable_profiler, _prepare_profiler
 from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -116,22 +118,43 @@ def audited(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
 
 @contextmanager
 def _every_thread() -> Iterator[dict[str, None]]:
-    """Names of ATen operations that any thread runs, filled in at the end.
+    """Names of ATen operations that any thread runs, filled in at the end."""
+    names: dict[str, None] = {}
+    with _profiled({torch.profiler.ProfilerActivity.CPU}) as events:
+        yield names
+    for event in events:
+        namespace, _, name = event.name().partition("::")
+        if namespace == "aten":
+            names[name] = None
 
-    The profiler's own interface, because `torch.profiler.profile` imports torch._dynamo: seconds.
-    """
+
+@contextmanager
+def _profiled(activities: set[Any]) -> Iterator[list[Any]]:
+    """Kineto's events of what runs inside, on any thread, filled in at the end."""
     config = ProfilerConfig(
         *(ProfilerState.KINETO, False, False, False, False, False),
         _ExperimentalConfig(profile_all_threads=True),
     )
-    activities = {torch.profiler.ProfilerActivity.CPU}
-    names: dict[str, None] = {}
+    events: list[Any] = []
     _prepare_profiler(config, activities)
     _enable_profiler(config, activities)
     try:
-        yield names
+        yield events
     finally:
-        for event in _disable_profiler().events():
-            namespace, _, name = event.name().partition("::")
-            if namespace == "aten":
-                names[name] = None
+        events.extend(_disable_profiler().events())
+
+
+def kernel_times(call: Callable[[], Any]) -> list[list[Any]]:
+    """`[name, calls, microseconds]` of each kernel and copy that one call runs on a GPU, slowest first."""
+    call()
+    torch.cuda.synchronize()
+    with _profiled({torch.profiler.ProfilerActivity.CUDA}) as events:
+        call()
+        torch.cuda.synchronize()
+    found: dict[str, list[Any]] = {}
+    for event in events:
+        if event.device_type() == DeviceType.CUDA:
+            row = found.setdefault(event.name(), [event.name(), 0, 0.0])
+            row[1] += 1
+            row[2] += event.duration_ns() / 1000
+    return sorted(found.values(), key=lambda row: -row[2])

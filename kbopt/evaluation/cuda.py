@@ -8,7 +8,8 @@ ctypes in the runtime library that torch has loaded, because torch's own wrapper
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +20,11 @@ from kbopt.evaluation.layout import TensorSpec, view
 _HANDLE_BYTES = 64
 _LAZY_PEER_ACCESS = 1
 _FLUSH_BYTES = 256 * 2**20
-_QUEUE_AHEAD_CYCLES = 200_000
-"""About 0.1 ms in which the GPU waits while the call's kernels are queued, so that an event pair measures
-the device's work and not Python's."""
+_HOLD_MS = 0.4
+"""How long the flush keeps the device from the child while that queues the call's kernels, so that its
+event pair measures the device's work and not Python's. Being another process's, it can be neither skipped
+nor worked in."""
+_NUM_GLANCES = 1024
 
 
 class _IpcHandle(ctypes.Structure):
@@ -115,11 +118,27 @@ class CudaArena(Arena):
         self.ticket = f"{_export(self._library, self._address)}:{size_bytes}"
         l2_bytes = torch.cuda.get_device_properties(self.device).L2_cache_size
         self._flush = torch.empty(max(_FLUSH_BYTES, 2 * l2_bytes), dtype=torch.uint8, device=self.device)
+        self._num_flushes = math.ceil(_HOLD_MS / self._time_flush())
 
     def finish_filling(self) -> None:
-        """The flush is the referee's, since the child's could be patched away; the L2 is one for all."""
-        self._flush.zero_()
         torch.cuda.synchronize(self.device)
+
+    def hold_device(self) -> None:
+        """Flush the L2, which is one for all processes; does not wait for it.
+
+        Processes take turns on the device. What a child queues meanwhile starts when the flush is over.
+        """
+        for _ in range(self._num_flushes):
+            self._flush.zero_()
+
+    def _time_flush(self) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        for _ in range(2):
+            start.record()
+            self._flush.zero_()
+            end.record()
+            torch.cuda.synchronize(self.device)
+        return start.elapsed_time(end)
 
     def close(self) -> None:
         torch.cuda.synchronize(self.device)
@@ -130,6 +149,12 @@ class CudaArena(Arena):
         return min(free_bytes // 8, _MOST_ARENA_BYTES)
 
 
+def attach(ticket: str, device: torch.device) -> torch.Tensor:
+    """The buffer of a CudaArena, in the process that was sent its ticket."""
+    handle, _, size = ticket.partition(":")
+    return _tensor_at(_open(_runtime(), handle), int(size), device)
+
+
 class CudaReader:
     """Reads tensors out of a child's GPU memory. Handles stay open until `close`."""
 
@@ -137,29 +162,58 @@ class CudaReader:
         self._device = device
         self._library = _runtime()
         self._driver = _driver()
-        self._segments: dict[str, int] = {}
+        self._segments: dict[str, torch.Tensor] = {}
+        self.prepare_glance()
 
     def copy(self, raw: Any, spec: TensorSpec) -> torch.Tensor:
         """A copy of the output that the child described as `raw`. Raises CudaError."""
-        _, _, _, handle, offset = raw
         if spec.size_bytes == 0:
             return torch.empty(spec.shape, dtype=spec.torch_dtype, device=self._device)
-        if handle not in self._segments:
-            self._segments[handle] = _open(self._library, handle)
-        address = self._segments[handle] + offset
-        base, size = _segment_of(self._driver, self._segments[handle])
-        # A read outside would end this process's own CUDA context.
-        if not base <= address <= address + spec.size_bytes <= base + size:
-            raise CudaError("an output that lies outside of its memory")
-        memory = _tensor_at(address, spec.size_bytes, self._device)
-        copied = view(memory, spec, 0).clone()
+        copied = view(self._memory(raw, spec), spec, 0).clone()
         torch.cuda.synchronize(self._device)
         return copied
 
+    def prepare_glance(self) -> None:
+        """Choose where the next `glance` looks, outside of anybody's clock."""
+        self._places = torch.rand(_NUM_GLANCES, dtype=torch.float64, device=self._device)
+        torch.cuda.synchronize(self._device)
+
+    def glance(self, raw_outputs: Sequence[Any]) -> list[torch.Tensor]:
+        """Bytes at places that nobody knew before, of every output that lies on the device.
+
+        The device is given to this process once the child's work is done or its turn is over. What was
+        not finished by then shows when `saw` compares the bytes with those that are there later.
+        """
+        glances = [self._bytes(raw, TensorSpec.from_json(raw[1])) for raw in raw_outputs]
+        torch.cuda.synchronize(self._device)
+        return glances
+
+    def saw(self, raw: Any, glance: torch.Tensor) -> bool:
+        """Whether the output still is what `glance` found."""
+        return torch.equal(self._bytes(raw, TensorSpec.from_json(raw[1])), glance)
+
+    def _bytes(self, raw: Any, spec: TensorSpec) -> torch.Tensor:
+        if spec.size_bytes == 0 or not raw[3]:
+            return torch.empty(0, dtype=torch.uint8, device=self._device)
+        return self._memory(raw, spec)[(self._places * spec.size_bytes).long()]
+
+    def _memory(self, raw: Any, spec: TensorSpec) -> torch.Tensor:
+        """The bytes of the child's output themselves. Raises CudaError."""
+        _, _, _, handle, offset = raw
+        segment = self._segments.get(handle)
+        if segment is None:
+            address = _open(self._library, handle)
+            _, size = _segment_of(self._driver, address)
+            segment = self._segments[handle] = _tensor_at(address, size, self._device)
+        # A read outside would end this process's own CUDA context.
+        if not 0 <= offset <= offset + spec.size_bytes <= segment.numel():
+            raise CudaError("an output that lies outside of its memory")
+        return segment[offset : offset + spec.size_bytes]
+
     def close(self) -> None:
         torch.cuda.synchronize(self._device)
-        for address in self._segments.values():
-            self._library.cudaIpcCloseMemHandle(address)
+        for segment in self._segments.values():
+            self._library.cudaIpcCloseMemHandle(segment.data_ptr())
         self._segments.clear()
 
 
@@ -173,12 +227,9 @@ class ChildSide:
         self._library = _runtime()
         self._driver = _driver()
         torch.empty(1, device=device)
-        handle, _, size = ticket.partition(":")
-        self._address = _open(self._library, handle)
-        self.buffer = _tensor_at(self._address, int(size), device)
+        self.buffer = attach(ticket, device)
         self._exported: dict[int, str] = {}
         self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        self._sleep: Callable[[int], None] = torch.cuda._sleep
         self._synchronize: Callable[[], None] = torch.cuda.synchronize
 
     def locate(self, address: int) -> tuple[str, int]:
@@ -190,11 +241,12 @@ class ChildSide:
             self._exported[base] = _export(self._library, base)
         return self._exported[base], address - base
 
+    def forget(self) -> None:
+        """Have the L2 keep nothing of what the candidate asked it to."""
+        self._library.cudaCtxResetPersistingL2Cache()
+
     def timed(self, call: Callable[[], Any]) -> tuple[Any, int]:
         """The call's result, and its nanoseconds on the device, all streams joined."""
-        self._library.cudaCtxResetPersistingL2Cache()
-        self._synchronize()
-        self._sleep(_QUEUE_AHEAD_CYCLES)
         self._start.record()
         result = call()
         self._end.record()

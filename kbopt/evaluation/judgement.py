@@ -35,7 +35,7 @@ from kbopt.evaluation.link import (
     OutOfTime,
     SourceRejected,
 )
-from kbopt.evaluation.player import Exchange, Player
+from kbopt.evaluation.player import Exchange, LateOutput, Player
 from kbopt.evaluation.reference import Draw, Output, Reference, TaskError
 
 _NUM_LONG_BLOCKS = 4
@@ -45,9 +45,14 @@ _PROBE_SHARES = (0.25, 0.004)
 _MOST_SESSIONS = 3
 _MOST_TIMING_SHARE = 0.5
 _FEWEST_TIMED = 10
+_ENOUGH_S = 1.0
+"""From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
 _CORES_TOLERANCE = 1.15
 _MOST_CORES = 1.6
 """Relative to the reference's: in between, a candidate is charged for the cores that it used."""
+_MOST_KERNELS = 5
+_MODEST_SHARE = 0.25
+"""Of the device's free memory: a candidate that takes less is not to blame where the reference needs more."""
 _COMPILER_ERRORS = ("CompilationError", "NotBuilt")
 _EXTENSION_ERROR = "RuntimeError: Error building extension"
 _NEARLY_RIGHT = 0.01
@@ -88,6 +93,8 @@ class Judgement:
         self._rng = rng
         self._verdict = Verdict()
         self._expected = self._own_answer(self._draw())
+        self._own_errors = (0.0,) * len(self._expected.tensors)
+        self._free_bytes = reference.free_bytes
         self._slowest_ms = 0.0
         self._cores: list[float] = []
         self._player: Player
@@ -134,8 +141,24 @@ class Judgement:
             return TimedOut(reason=reason, stage=stage, limit_s=limit_s)
         except CandidateForged as error:
             return Rejected(reason=f"the child's messages were forged: {error}", family="forged_verdict")
+        except LateOutput:
+            reason = "an output changed after the call was said to be done: work is put off"
+            return Rejected(reason=reason, family="timing_mismatch")
+        except torch.OutOfMemoryError as error:
+            return self._without_memory(error)
         except CandidateDied:
             return None
+
+    def _without_memory(self, error: torch.OutOfMemoryError) -> Outcome:
+        """The device had no room left for the reference: whose fault is that?"""
+        taken_gib = (self._free_bytes - self._reference.free_bytes) / 2**30
+        if taken_gib < _MODEST_SHARE * self._free_bytes / 2**30:
+            raise TaskError(
+                "the reference and its float64 answer do not fit beside a candidate's outputs into the "
+                f"device's memory: {error}. Make the task's inputs smaller or use a larger device"
+            )
+        reason = f"it takes {taken_gib:.1f} GiB of the device's memory, which leaves no room for its check"
+        return Crashed(reason=reason, how="out of memory")
 
     @contextmanager
     def _span(self, stage: Stage) -> Iterator[None]:
@@ -154,8 +177,10 @@ class Judgement:
 
     def _check_one(self, draw: Draw, operation: str = "run") -> Any:
         """One call, compared with float64. What an audit saw, where `operation` is one."""
-        exact = self._reference.run_exact(draw)
+        exact = self._exact_answer(draw)
         own = self._own_answer(draw)
+        errors = compare.largest_errors(own.tensors, exact.tensors)
+        self._own_errors = tuple(map(max, self._own_errors, errors))
         exchange, outputs = self._call(operation, [draw], [0])
         candidate = compare.measure_error(outputs[0], exact.tensors)
         self._require_precision(candidate, compare.measure_error(own.tensors, exact.tensors))
@@ -164,13 +189,25 @@ class Judgement:
 
     def _own_answer(self, draw: Draw) -> Output:
         """What the reference itself gives, on a copy of the inputs so that it cannot change them."""
+        with self._device_busy():
+            return self._reference.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
+
+    def _exact_answer(self, draw: Draw) -> Output:
+        with self._device_busy():
+            return self._reference.run_exact(draw)
+
+    @contextmanager
+    def _device_busy(self) -> Iterator[None]:
+        self._reference.synchronize()
         started = time.perf_counter()
-        output = self._reference.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
+        yield
+        self._reference.synchronize()
         self._verdict.device_s += time.perf_counter() - started
-        return output
 
     def _require_right(self, got: list[torch.Tensor], exact: Output, own: Output) -> None:
-        mismatch = compare.find_mismatch(got, exact.tensors, own.tensors, self._admission.tolerance)
+        mismatch = compare.find_mismatch(
+            got, exact.tensors, own.tensors, self._admission.tolerance, self._own_errors
+        )
         if mismatch is not None:
             raise Refused(WrongAnswer(reason=str(mismatch)))
 
@@ -199,7 +236,7 @@ class Judgement:
                 for t in draw.tensors
             )
             probe = Draw(skeleton=draw.skeleton, tensors=tensors)
-            exact = self._reference.run_exact(probe)
+            exact = self._exact_answer(probe)
             own = self._own_answer(probe)
             if not all(bool(torch.isfinite(t).all()) for t in own.tensors if t.is_floating_point()):
                 continue
@@ -237,7 +274,7 @@ class Judgement:
         for _ in range(_MOST_SESSIONS):
             session = self._timing_session()
             if session.clocks_agree:
-                return self._measured(audit, self._charge_for_cores(session))
+                return self._measured(self._with_profile(audit), self._charge_for_cores(session))
         raise Refused(
             Rejected(
                 reason=f"by its own clock a call takes {session.clocks.native_ms:.4g} ms, by the referee's "
@@ -246,10 +283,26 @@ class Judgement:
             )
         )
 
+    def _with_profile(self, audit: Audit) -> Audit:
+        """On a GPU, the kernels that a call spends its time in. After the timing, which it could disturb."""
+        if self._reference.device.type != "cuda":
+            return audit
+        rows = self._player.profile(self._draw())
+        try:
+            kernels = [(str(name)[:80], int(calls), float(us)) for name, calls, us in rows[:_MOST_KERNELS]]
+        except (TypeError, ValueError):
+            raise CandidateForged("a profile that is none") from None
+        if not kernels:
+            return audit
+        total_us = sum(us for *_, us in kernels) or 1.0
+        parts = [f"{name} {us / total_us:.0%} ({calls}x, {us:.4g} us)" for name, calls, us in kernels]
+        return replace(audit, notes=(*audit.notes, f"Kernels of a call: {'; '.join(parts)}."))
+
     def _timing_session(self) -> timing.Session:
         reference: list[timing.Block] = []
         singles: list[timing.Block] = []
-        longer: list[timing.Block] = []
+        longer: list[tuple[timing.Block, timing.Block]] = []
+        started = time.perf_counter()
         for length in self._plan():
             draws = [self._draw() for _ in range(length)]
             share = _CHECKED_SHARE if length == 1 else _LONG_CHECKED_SHARE
@@ -265,8 +318,13 @@ class Judgement:
                 singles.append(ours)
                 reference.append(theirs)
             else:
-                longer.append(ours)
-        return timing.read_session(reference, singles, longer, self._player.overhead)
+                longer.append((theirs, ours))
+            has_longer = len(longer) > 1 or self._player.arena.slots == 1
+            is_long = time.perf_counter() - started > _ENOUGH_S
+            if is_long and has_longer and timing.is_settled(reference, singles):
+                break
+        on_gpu = self._reference.device.type == "cuda"
+        return timing.read_session(reference, singles, longer, self._player.overhead, on_gpu=on_gpu)
 
     def _charge_for_cores(self, session: timing.Session) -> timing.Session:
         """Both models get the same number of cores; more than that are no better kernel.
@@ -301,9 +359,7 @@ class Judgement:
         if not 0.8 < moved < 1.25:
             notes.append(f"The reference's time drifted by a factor of {moved:.2f} while measuring.")
         if len(kernel_ms) < self._protocol.timed:
-            notes.append(
-                f"{len(kernel_ms)} timed calls instead of {self._protocol.timed}: the task is slow here."
-            )
+            notes.append(f"{len(kernel_ms)} timed calls instead of {self._protocol.timed}: they are slow.")
         return Measured(
             kernel_ms=tuple(round(ms, 6) for ms in kernel_ms),
             reference_ms=tuple(round(ms, 6) for ms in reference_ms),
@@ -373,7 +429,7 @@ class Judgement:
         outputs = []
         for index in chosen:
             require_form(exchange.outputs[index], self._expected)
-            outputs.append(player.read(exchange.outputs[index]))
+            outputs.append(player.read(exchange, index))
             if not admission.mutates_inputs:
                 require_unchanged(player.seen_inputs(exchange, index), draws[index].tensors)
         player.release()

@@ -51,8 +51,10 @@ class Link:
         self.busy_s = 0.0
 
     @classmethod
-    def over(cls, sock: Any, control_fd: int, budget_s: float) -> Link:
-        return cls(Channel(sock, _REPLY_LIMIT_BYTES), control_fd, budget_s)
+    def over(cls, sock: Any, control_fd: int, budget_s: float, spin_s: float = 0.0) -> Link:
+        channel = Channel(sock, _REPLY_LIMIT_BYTES)
+        channel.spin_s = spin_s
+        return cls(channel, control_fd, budget_s)
 
     def ask(self, operation: str, fds: tuple[int, ...] = (), **fields: object) -> Message:
         """Send a request and wait for its answer. Raises the exceptions above."""

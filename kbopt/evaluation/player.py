@@ -28,12 +28,16 @@ LONGEST_BLOCK = 6
 _NUM_CALIBRATIONS = 12
 
 
+class LateOutput(Exception):
+    """An output changed after the candidate had said that it was there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
     """An answer, how long it took by the referee's clock, and where each call's inputs lay.
 
     `displaced_ns` of `wall_ns` the machine gave to other processes. `cores` is the processor time used
-    per wall time.
+    per wall time. `glances` are what a GPU reader saw of each call's outputs when the clock stopped.
     """
 
     outputs: list[Any]
@@ -43,6 +47,7 @@ class Exchange:
     cores: float
     offsets: list[list[int]]
     audit: Any
+    glances: list[list[torch.Tensor]]
 
     @property
     def block(self) -> timing.Block:
@@ -67,9 +72,9 @@ class Player:
         draw = reference.draw(rng.getrandbits(62))
         specs = [TensorSpec.of(tensor) for tensor in draw.tensors]
         init_bytes = sum(aligned(TensorSpec.of(t).size_bytes) for t in reference.init_tensors)
-        self._on_cuda = reference.device.type == "cuda"
-        kind = CudaArena if self._on_cuda else CpuArena
-        self.arena: Arena = kind(specs, LONGEST_BLOCK, init_bytes, reference.device)
+        on_cuda = reference.device.type == "cuda"
+        kind = CudaArena if on_cuda else CpuArena
+        self.arena: Arena = kind(specs, LONGEST_BLOCK, init_bytes, reference.output_bytes, reference.device)
         reply = link.ask(
             "open",
             self.arena.fds,
@@ -80,8 +85,8 @@ class Player:
             specs=[spec.to_json() for spec in specs],
         )
         self.base = int(reply["base"])
-        self._pid = 0 if self._on_cuda else _only_child(warden)
-        self._reader = CudaReader(reference.device) if self._on_cuda else None
+        self._pid = 0 if on_cuda else _only_child(warden)
+        self._reader = CudaReader(reference.device) if on_cuda else None
         self.overhead = self._calibrate(draw)
         self._require_sight(draw)
 
@@ -105,22 +110,21 @@ class Player:
         )
 
     def exchange(self, operation: str, draws: Sequence[Draw]) -> Exchange:
-        """Have it answer `draws` in one block.
+        """Have it answer `draws` in one block. Afterwards all of it is paused, and outputs can be read out
+        of its memory. Nothing can be computed before or after the time that the clock runs.
+        """
+        if self._reader is not None:
+            return self._exchange_on_gpu(operation, draws, self._reader)
+        return self._exchange_paused(operation, draws)
 
-        Everything of it is paused while the inputs are written. The clock runs from before they can be
-        seen until it says that it is done; then it is paused again, and only then are outputs read, out
-        of its memory. Nothing can be computed before or after.
+    def _exchange_paused(self, operation: str, draws: Sequence[Draw]) -> Exchange:
+        """Everything of it is paused while the inputs are written, and from the moment it says that it is
+        done. The clock runs in between.
         """
         self._pause()
-        offsets = []
-        started = time.perf_counter_ns()
-        for slot, draw in enumerate(draws):
-            offsets.append(self.arena.fill(slot, draw.tensors, self._rng))
-        self.arena.finish_filling()
+        offsets = self._fill(draws)
         cpu_ns, displaced_ns = self._usage()
-        if not self._on_cuda:
-            # What runs on a GPU cannot be paused: there the clock has to run while the inputs appear.
-            started = time.perf_counter_ns()
+        started = time.perf_counter_ns()
         self._resume()
         reply = self.link.ask(operation, offsets=offsets)
         wall_ns = time.perf_counter_ns() - started
@@ -135,7 +139,41 @@ class Player:
             cores=(cpu_after_ns - cpu_ns) / wall_ns,
             offsets=offsets,
             audit=reply.get("audit"),
+            glances=[],
         )
+
+    def _exchange_on_gpu(self, operation: str, draws: Sequence[Draw], reader: CudaReader) -> Exchange:
+        """What runs on a GPU cannot be paused, and what its process says of it cannot be believed. So the
+        clock runs from before the inputs appear until outputs have been seen, by this process.
+        """
+        self._resume()
+        reader.prepare_glance()
+        started = time.perf_counter_ns()
+        offsets = self._fill(draws)
+        # Processes take turns on the device in any order: what is not there yet might be read by the child.
+        self.arena.finish_filling()
+        self.arena.hold_device()
+        reply = self.link.ask(operation, offsets=offsets)
+        native_ns, outputs = _validated(reply, len(draws))
+        try:
+            glances = [reader.glance(output.get("tensors", ())) for output in outputs]
+        except (CudaError, ValueError) as error:
+            raise CandidateForged(f"an output that cannot be read: {error}") from None
+        wall_ns = time.perf_counter_ns() - started
+        self._pause()
+        return Exchange(
+            outputs=outputs,
+            native_ns=native_ns,
+            wall_ns=wall_ns,
+            displaced_ns=0,
+            cores=0.0,
+            offsets=offsets,
+            audit=reply.get("audit"),
+            glances=glances,
+        )
+
+    def _fill(self, draws: Sequence[Draw]) -> list[list[int]]:
+        return [self.arena.fill(slot, draw.tensors, self._rng) for slot, draw in enumerate(draws)]
 
     def _displaced(self, waited_ns: int, wall_ns: int, cpu_ns: int) -> int:
         """How much of the wall time other processes of the machine took.
@@ -147,9 +185,24 @@ class Player:
             return 0
         return min(waited_ns, max(0, wall_ns - cpu_ns))
 
-    def read(self, output: Any) -> list[torch.Tensor]:
-        """Copies of the tensors of one of `Exchange.outputs`, out of the child's memory."""
-        return [self._copy_out(raw, TensorSpec.from_json(raw[1])) for raw in output["tensors"]]
+    def profile(self, draw: Draw) -> Any:
+        """What the child says of the kernels that it runs on `draw`. For the reader, like an audit."""
+        self._resume()
+        offsets = self._fill([draw])
+        self.arena.finish_filling()
+        reply = self.link.ask("profile", offsets=offsets)
+        self._pause()
+        return reply.get("kernels")
+
+    def read(self, exchange: Exchange, call: int) -> list[torch.Tensor]:
+        """Copies of the tensors that one call returned, out of the child's memory. Raises LateOutput."""
+        raw_tensors = exchange.outputs[call]["tensors"]
+        copies = [self._copy_out(raw, TensorSpec.from_json(raw[1])) for raw in raw_tensors]
+        if self._reader is not None:
+            for raw, glance in zip(raw_tensors, exchange.glances[call], strict=True):
+                if not self._reader.saw(raw, glance):
+                    raise LateOutput
+        return copies
 
     def seen_inputs(self, exchange: Exchange, call: int) -> tuple[torch.Tensor, ...]:
         """The inputs of one call as they are now, where the child could write to them."""
@@ -191,7 +244,7 @@ class Player:
     def _require_sight(self, draw: Draw) -> None:
         """Prove on the stand-in, which copies its first tensor, that inputs arrive and outputs are seen."""
         exchange = self.exchange("run", [draw])
-        if draw.tensors and not torch.equal(self.read(exchange.outputs[0])[0], draw.tensors[0]):
+        if draw.tensors and not torch.equal(self.read(exchange, 0)[0], draw.tensors[0]):
             raise CandidateForged("outputs of the stand-in that are not those it was given")
         self.release()
 
@@ -214,8 +267,6 @@ class Player:
 
     def _usage(self) -> tuple[int, int]:
         """Nanoseconds of processor time of all of the sandbox; of waiting for a core, child and referee."""
-        if self._on_cuda:
-            return 0, 0
         try:
             cpu_ns = linux.process_cpu_ns(self._pid)
         except OSError:

@@ -18,18 +18,21 @@ import torch
 
 from kbopt.evaluation import cuda, linux
 from kbopt.evaluation.arena import attach
-from kbopt.evaluation.audit import audited
+from kbopt.evaluation.audit import audited, kernel_times
 from kbopt.evaluation.candidate import CandidateError, describe_exception, load_candidate
 from kbopt.evaluation.compile import gpu_code, inline
 from kbopt.evaluation.layout import LayoutError, TensorSpec, flatten, unflatten, view
 from kbopt.evaluation.reference import DTYPES, allow_tf32, seed_everything
-from kbopt.evaluation.wire import Channel, Message
+from kbopt.evaluation.wire import SPIN_S, Channel, Message
+
+_MOST_KERNELS = 20
 
 
 class _Session:
     """One model: its inputs' memory, and the outputs of the latest block."""
 
-    def __init__(self, request: Message, fds: list[int]) -> None:
+    def __init__(self, request: Message, fds: list[int], *, warm: bool) -> None:
+        self._warm = warm
         torch.set_num_threads(request["threads"])
         linux.keep_freed_memory()
         self._device = torch.device(request["device"])
@@ -44,13 +47,18 @@ class _Session:
         self._outputs: list[Any] = []
 
     @property
+    def on_cuda(self) -> bool:
+        return self._cuda is not None
+
+    @property
     def base(self) -> int:
         return self._arena.data_ptr()
 
     def build(self, request: Message) -> Message:
         """Load the source and construct `ModelNew` with the reference's weights."""
         allow_tf32(request["allow_tf32"])
-        _find_builds(request["setup"])
+        if not self._warm:
+            _find_builds(request["setup"])
         module = load_candidate(request["source"])
         specs = [TensorSpec.from_json(raw) for raw in request["init_specs"]]
         tensors = [
@@ -87,8 +95,17 @@ class _Session:
             torch.cuda.synchronize(self._device)
         return {"ns": [0], "outputs": [self._describe(output)], "audit": seen}
 
+    def profile(self, request: Message) -> Message:
+        """The kernels of one call on a GPU, see `audit.kernel_times`."""
+        arguments = self._arguments(request["offsets"][0])
+        with torch.no_grad():
+            kernels = kernel_times(lambda: self._model(*arguments))
+        return {"kernels": kernels[:_MOST_KERNELS]}
+
     def free(self, request: Message) -> Message:
         self._outputs.clear()
+        if self._cuda is not None:
+            self._cuda.forget()
         return {"freed": True}
 
     def _describe(self, output: Any) -> Message:
@@ -124,13 +141,16 @@ def _host_timed(call: Callable[[], Any], clock: Callable[[], int] = time.perf_co
 
 def measure(channel: Channel) -> None:
     """Serve the referee until it hangs up."""
-    request = _warmed_up(channel)
-    session = _Session(request, channel.take_fds())
+    request, warm = _warmed_up(channel)
+    session = _Session(request, channel.take_fds(), warm=warm)
+    if session.on_cuda:
+        channel.spin_s = SPIN_S
     channel.send({"id": request["id"], "base": session.base})
     operations: dict[str, Callable[[Message], Message]] = {
         "build": session.build,
         "run": session.run,
         "audit": session.audit,
+        "profile": session.profile,
         "free": session.free,
     }
     while True:
@@ -144,14 +164,15 @@ def measure(channel: Channel) -> None:
         channel.send({"id": request["id"], **reply})
 
 
-def _warmed_up(channel: Channel) -> Message:
-    """The first message, after the device was made ready at the supervisor's wish, outside of its lease."""
+def _warmed_up(channel: Channel) -> tuple[Message, bool]:
+    """The first message of a judge, and whether all was made ready before, outside of the device's lease."""
     request = channel.receive()
     if request["op"] != "warm":
-        return request
+        return request, False
+    _find_builds(request["setup"])
     torch.empty(1, device=request["device"])
     channel.send({"warm": True})
-    return channel.receive()
+    return channel.receive(), True
 
 
 def build(channel: Channel) -> None:
@@ -196,6 +217,24 @@ def kernelbench(channel: Channel) -> None:
     """KernelBench's own protocol, reference and candidate in one process as it has them."""
     from kbopt.evaluation.kernelbench import judge
 
-    request = _warmed_up(channel)
-    _find_builds(request["setup"])
-    channel.send(judge(request))
+    request, warm = _warmed_up(channel)
+    if not warm:
+        _find_builds(request["setup"])
+    channel.send(judge(request, _inputs_on_request(channel, request["public"], request["device"])))
+
+
+def _inputs_on_request(channel: Channel, offer: Message | None, device: str) -> Callable[[int], Any] | None:
+    """Private copies of KernelBench's inputs by number, see `public_inputs`; None without an offer."""
+    if offer is None:
+        return None
+    on_cuda = device.startswith("cuda")
+    buffer = cuda.attach(offer["arena"], torch.device(device)) if on_cuda else attach(channel.take_fds())
+    specs = [TensorSpec.from_json(raw) for raw in offer["specs"]]
+
+    def take(number: int) -> Any:
+        channel.send({"inputs": number})
+        offsets = channel.receive()["offsets"]
+        tensors = [view(buffer, spec, at).clone() for spec, at in zip(specs, offsets, strict=True)]
+        return unflatten(offer["skeleton"], tensors)
+
+    return take

@@ -11,12 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
+import numpy as np
+
 _BOOTSTRAP_ROUNDS = 1000
 _CLOCK_SLACK_MS = 0.005
 _QUIET = 0.05
 _FEWEST_QUIET = 5
 _UNUSUAL = 1.25
 _LEAST_SHARE = 0.25
+_SETTLED = 0.005
+_FEWEST_SETTLED = 20
 _AGREEMENT = 1.3
 """How much longer the wall clock may find a call than the native one. Hidden work shows as 2 and more."""
 
@@ -111,23 +115,46 @@ class Session:
 
 
 def read_session(
-    reference: Sequence[Block], singles: Sequence[Block], longer: Sequence[Block], calibrated: Overhead
+    reference: Sequence[Block],
+    singles: Sequence[Block],
+    longer: Sequence[tuple[Block, Block]],
+    calibrated: Overhead,
+    *,
+    on_gpu: bool = False,
 ) -> Session:
-    """What interleaved blocks say: single calls of both models, and longer blocks of the candidate.
+    """What interleaved blocks say: single calls of both models, and longer blocks as pairs of the
+    reference's and the candidate's.
 
     What the child's clock did not see is added to its times, so that hiding less than is punished gains
-    nothing, however noisy the machine.
+    nothing, however noisy the machine; to be refused for it, it has to be certain. On a GPU the scatter
+    of the referee's clock is let pass: kernels are often shorter than that, and events resolve them a
+    hundred times better.
     """
     overhead = calibrated.as_seen_in(reference)
     slack_ms = _CLOCK_SLACK_MS + overhead_spread_ms(reference)
     clocks = read_clocks(singles, longer, overhead)
-    hidden_ms = max(0.0, clocks.hidden_single_ms - _CLOCK_SLACK_MS)
+    hidden_ms = max(0.0, clocks.hidden_single_ms - (slack_ms if on_gpu else _CLOCK_SLACK_MS))
+    slack_ms += _uncertainty_ms(reference, singles)
     return Session(
         kernel_ms=tuple(ms + hidden_ms for ms in undisturbed_ms(singles, overhead)),
         reference_ms=tuple(undisturbed_ms(reference, overhead)),
         clocks=clocks,
         clocks_agree=clocks.agree(slack_ms),
     )
+
+
+def is_settled(reference: Sequence[Block], singles: Sequence[Block]) -> bool:
+    """Whether more single calls would hardly change the ratio: its standard error is below half a percent.
+
+    That of a median is 1.25 times that of a mean, here from the quartiles so that outliers do not count.
+    """
+    if min(len(reference), len(singles)) < _FEWEST_SETTLED:
+        return False
+    square = 0.0
+    for blocks in (reference, singles):
+        low, middle, high = quantiles([block.native_ms[0] for block in blocks], n=4)
+        square += (1.25 * (high - low) / 1.35 / middle) ** 2 / len(blocks)
+    return square <= _SETTLED**2
 
 
 def undisturbed_ms(singles: Sequence[Block], overhead: Overhead) -> list[float]:
@@ -153,7 +180,9 @@ def undisturbed_ms(singles: Sequence[Block], overhead: Overhead) -> list[float]:
     return times
 
 
-def read_clocks(singles: Sequence[Block], longer: Sequence[Block], overhead: Overhead) -> Clocks:
+def read_clocks(
+    singles: Sequence[Block], longer: Sequence[tuple[Block, Block]], overhead: Overhead
+) -> Clocks:
     """What the two clocks say of the blocks; see `_hidden_single_ms` on a machine that is busy."""
     return Clocks(
         native_ms=median(undisturbed_ms(singles, overhead)),
@@ -185,27 +214,54 @@ def _hidden_single_ms(singles: Sequence[Block], overhead: Overhead) -> float:
     work that is hidden from the timer to look fast is there in each of them. So the blocks of the faster
     half are looked at, and among them the quarter with the least hidden.
     """
-    by_speed = sorted(_quiet(singles), key=lambda block: block.native_ms)
-    faster_half = by_speed[: (len(by_speed) + 1) // 2]
-    hidden = sorted(block.around_ms - overhead.of(1) for block in faster_half)
+    hidden = sorted(block.around_ms - overhead.of(1) for block in _faster_half(singles))
     return hidden[len(hidden) // 4]
 
 
-def _hidden_longer_ms(longer: Sequence[Block], overhead: Overhead) -> float:
-    """The least per call over the few longer blocks, which are seldom quiet. Punished, never credited."""
-    return min((b.outside_ms - overhead.of(len(b.native_ms))) / len(b.native_ms) for b in longer)
+def _faster_half(singles: Sequence[Block]) -> Sequence[Block]:
+    by_speed = sorted(_quiet(singles), key=lambda block: block.native_ms)
+    return by_speed[: (len(by_speed) + 1) // 2]
+
+
+def _uncertainty_ms(reference: Sequence[Block], singles: Sequence[Block]) -> float:
+    """How much less than `_hidden_single_ms` says may be hidden, with 95 % confidence, by the scatter of
+    what it compares: a bootstrap of the difference of lower quartiles.
+    """
+    generator = np.random.default_rng(len(singles))
+    ours, theirs = (
+        np.array([block.around_ms for block in blocks])
+        for blocks in (_faster_half(singles), _quiet(reference))
+    )
+    quartiles = [
+        np.quantile(generator.choice(around, (_BOOTSTRAP_ROUNDS, len(around))), 0.25, axis=1)
+        for around in (ours, theirs)
+    ]
+    found = np.quantile(ours, 0.25) - np.quantile(theirs, 0.25)
+    return max(0.0, float(found - np.quantile(quartiles[0] - quartiles[1], 0.05)))
+
+
+def _hidden_longer_ms(longer: Sequence[tuple[Block, Block]], overhead: Overhead) -> float:
+    """The least per call over the few longer blocks, which are seldom quiet. Punished, never credited.
+
+    Beside what the reference's block of the same length and inputs cost just before or after.
+    """
+    return min(
+        (ours.outside_ms - max(theirs.outside_ms, overhead.of(len(ours.native_ms)))) / len(ours.native_ms)
+        for theirs, ours in longer
+    )
 
 
 def ratio_interval(
     reference_ms: Sequence[float], kernel_ms: Sequence[float], rng: random.Random
 ) -> tuple[float, float]:
     """95 % percentile bootstrap interval of median(reference_ms) / median(kernel_ms)."""
-    ratios = sorted(
-        median(rng.choices(reference_ms, k=len(reference_ms)))
-        / median(rng.choices(kernel_ms, k=len(kernel_ms)))
-        for _ in range(_BOOTSTRAP_ROUNDS)
+    generator = np.random.default_rng(rng.getrandbits(64))
+    above, below = (
+        np.median(generator.choice(np.asarray(samples), (_BOOTSTRAP_ROUNDS, len(samples))), axis=1)
+        for samples in (reference_ms, kernel_ms)
     )
-    return ratios[int(0.025 * _BOOTSTRAP_ROUNDS)], ratios[int(0.975 * _BOOTSTRAP_ROUNDS) - 1]
+    low, high = np.quantile(above / below, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def drift(samples_ms: Sequence[float]) -> float:

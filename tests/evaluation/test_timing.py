@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbopt.evaluation.timing import Block, Overhead, drift, ratio_interval, read_clocks, undisturbed_ms
+from kbopt.evaluation.timing import (
+    Block,
+    Overhead,
+    drift,
+    ratio_interval,
+    read_clocks,
+    read_session,
+    undisturbed_ms,
+)
 
 FIXED = Overhead(fixed_ms=0.2, per_call_ms=0.1)
 
@@ -24,7 +32,7 @@ def test_overhead_runs_through_both_calibrations():
 
 
 def test_clocks_agree_where_the_wall_saw_nothing_more():
-    clocks = read_clocks([block(1.0)] * 20, [block(1.0, 1.0, 1.0)] * 4, FIXED)
+    clocks = read_clocks([block(1.0)] * 20, [(block(2.0, 2.0, 2.0), block(1.0, 1.0, 1.0))] * 4, FIXED)
 
     assert clocks.native_ms == pytest.approx(1.0)
     assert clocks.wall_ms == pytest.approx(1.0)
@@ -33,17 +41,43 @@ def test_clocks_agree_where_the_wall_saw_nothing_more():
 
 @pytest.mark.parametrize("hidden_ms", [0.5, 2.0])
 def test_work_hidden_in_single_calls_is_seen(hidden_ms: float):
-    clocks = read_clocks([block(1.0, hidden_ms=hidden_ms)] * 20, [block(1.0, 1.0)] * 4, FIXED)
+    longer = [(block(1.0, 1.0), block(1.0, 1.0))] * 4
+    clocks = read_clocks([block(1.0, hidden_ms=hidden_ms)] * 20, longer, FIXED)
 
     assert clocks.wall_ms == pytest.approx(1.0 + hidden_ms)
     assert not clocks.agree(slack_ms=0.1)
 
 
 def test_work_put_off_to_the_end_of_a_long_block_is_seen():
-    clocks = read_clocks([block(1.0)] * 20, [block(0.1, 0.1, 0.1, 0.1, hidden_ms=4.0)] * 4, FIXED)
+    longer = [(block(1.0, 1.0, 1.0, 1.0), block(0.1, 0.1, 0.1, 0.1, hidden_ms=4.0))] * 4
+    clocks = read_clocks([block(1.0)] * 20, longer, FIXED)
 
     assert clocks.wall_ms == pytest.approx(2.0)
     assert not clocks.agree(slack_ms=0.1)
+
+
+def test_what_the_reference_beside_it_waited_for_is_not_hidden_work():
+    waited = [(block(2.0, 2.0, hidden_ms=0.8), block(1.0, 1.0, hidden_ms=0.8))] * 4
+
+    assert read_clocks([block(1.0)] * 20, waited, FIXED).agree(slack_ms=0.0)
+
+
+def test_a_reference_that_waited_inside_its_calls_makes_nothing_look_hidden():
+    theirs = Block(native_ms=(100.0, 100.0), wall_ms=200.4, displaced_ms=90.0)
+
+    assert read_clocks([block(1.0)] * 20, [(theirs, block(1.0, 1.0))] * 4, FIXED).agree(slack_ms=0.0)
+
+
+def test_on_a_gpu_the_scatter_of_the_wall_clock_is_not_charged():
+    reference = [block(1.0, hidden_ms=0.01 * number) for number in range(20)]
+    kernel = [block(0.05, hidden_ms=0.01 * number + 0.04) for number in range(20)]
+
+    gpu = read_session(reference, kernel, [], FIXED, on_gpu=True)
+    cpu = read_session(reference, kernel, [], FIXED)
+
+    assert gpu.kernel_ms == pytest.approx([0.05] * 20)
+    assert min(cpu.kernel_ms) > 0.06
+    assert gpu.clocks_agree
 
 
 def test_a_minority_of_disturbed_blocks_does_not_count():
