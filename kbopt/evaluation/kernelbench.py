@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +26,92 @@ _TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
 _FLUSH_BYTES = 256 * 2**20
 
 
-def judge(request: dict[str, Any]) -> dict[str, Any]:
-    """KernelBench's fields for the candidate, without the reference's times, as plain JSON."""
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task's source, executed: its globals, and its functions as they were bound then."""
+
+    context: dict[str, Any]
+    model: Callable[..., Any]
+    get_init_inputs: Callable[[], Sequence[Any]]
+    get_inputs: Callable[[], Sequence[Any]]
+
+
+def load_task(source: str) -> Task:
+    """KernelBench binds the functions before the candidate runs in the same globals."""
+    context: dict[str, Any] = {}
+    exec(compile(source, "<task>", "exec"), context)
+    return Task(context, context["Model"], context["get_init_inputs"], context["get_inputs"])
+
+
+def input_seeds(trials: int) -> list[int]:
+    """The seed of each trial, and last that of the timing."""
+    torch.manual_seed(_SEED)
+    return [*(int(torch.randint(0, 2**32 - 1, (1,)).item()) for _ in range(trials)), _SEED]
+
+
+def draw_inputs(task: Task, seed: int, precision: str, device: torch.device) -> list[Any]:
+    """What get_inputs() returns under `seed`, cast and moved as KernelBench does."""
+    torch.manual_seed(seed)
+    return [_cast(value, precision, device) for value in task.get_inputs()]
+
+
+class _Inputs:
+    """Inputs by number of their seed: taken from the referee while they are what would be drawn here.
+
+    A candidate that rebinds a global of the task, or patches torch, changes what KernelBench draws.
+    """
+
+    def __init__(
+        self, task: Task, request: dict[str, Any], device: torch.device, public: Callable[[int], Any] | None
+    ) -> None:
+        self._task = task
+        self._precision = request["precision"]
+        self._device = device
+        self._seeds = input_seeds(request["trials"])
+        self._public = public
+        self._names = [
+            (namespace, dict(namespace)) for namespace in (task.context, vars(torch), vars(torch.Tensor))
+        ]
+
+    def __getitem__(self, number: int) -> list[Any]:
+        seed = self._seeds[number]
+        if self._public is None or self._rebound():
+            return draw_inputs(self._task, seed, self._precision, self._device)
+        inputs = self._public(number)
+        torch.manual_seed(seed)
+        return list(inputs)
+
+    def _rebound(self) -> bool:
+        return any(now.get(name) is not then[name] for now, then in self._names for name in then)
+
+
+def judge(request: dict[str, Any], public: Callable[[int], Any] | None) -> dict[str, Any]:
+    """KernelBench's fields for the candidate, without the reference's times, as plain JSON.
+
+    `public` gives the inputs of a seed by its number in `input_seeds`; without it they are drawn here.
+    """
     device = torch.device(request["device"])
     torch.set_num_threads(request["threads"])
     metadata: dict[str, Any] = {"hardware": device_name(device), "device": str(device)}
-    context: dict[str, Any] = {}
-    _execute(request["task_source"], context)
-    reference, init_inputs = _reference(context, request["precision"], device)
+    task = load_task(request["task_source"])
+    reference, init_inputs = _reference(task, request["precision"], device)
+    inputs = _Inputs(task, request, device, public)
     try:
-        _execute_as_file(request["source"], context)
-        new_class = context["ModelNew"]
+        _execute_as_file(request["source"], task.context)
+        new_class = task.context["ModelNew"]
     except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a compilation error
         metadata["compilation_error_name"] = _qualified(error)
         metadata["compilation_error"] = str(error)[:2000]
         return _fields(compiled=False, correctness=False, metadata=metadata)
     try:
-        _set_seed(_SEED)
+        torch.manual_seed(_SEED)
         with torch.no_grad():
             candidate = _place(new_class(*init_inputs), request["precision"], device)
             _synchronize(device)
-        correct = _check(reference, candidate, context, request, device, metadata)
+        correct = _check(reference, candidate, inputs, request, device, metadata)
         stats: dict[str, float] = {}
         if correct:
-            stats = statistics(_times(candidate, context, request, device))
+            stats = statistics(_times(candidate, inputs[request["trials"]], request["timed"], device))
     except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a runtime error
         metadata["runtime_error"] = str(error)[:2000]
         metadata["runtime_error_name"] = _qualified(error)
@@ -56,12 +119,15 @@ def judge(request: dict[str, Any]) -> dict[str, Any]:
     return _fields(compiled=True, correctness=correct, metadata=metadata, stats=stats)
 
 
-def reference_stats(source: str, precision: str, device: torch.device, timed: int) -> dict[str, float]:
+def reference_stats(
+    source: str, precision: str, device: torch.device, timed: int, inputs: Sequence[Any] | None
+) -> dict[str, float]:
     """The reference's times by the same protocol, in a process that holds no candidate."""
-    context: dict[str, Any] = {}
-    _execute(source, context)
-    model, _ = _reference(context, precision, device)
-    return statistics(_times(model, context, {"precision": precision, "timed": timed}, device))
+    task = load_task(source)
+    model, _ = _reference(task, precision, device)
+    if inputs is None:
+        inputs = draw_inputs(task, _SEED, precision, device)
+    return statistics(_times(model, inputs, timed, device))
 
 
 def device_name(device: torch.device) -> str:
@@ -80,25 +146,22 @@ def statistics(times_ms: list[float]) -> dict[str, float]:
 def _check(
     reference: Any,
     candidate: Any,
-    context: dict[str, Any],
+    inputs: _Inputs,
     request: dict[str, Any],
     device: torch.device,
     metadata: dict[str, Any],
 ) -> bool:
     tolerance = _TOLERANCE[request["precision"]]
-    torch.manual_seed(_SEED)
-    seeds = [int(torch.randint(0, 2**32 - 1, (1,)).item()) for _ in range(request["trials"])]
-    passed = 0
+    passed, trials = 0, request["trials"]
+    seeds = input_seeds(trials)
     with torch.no_grad():
-        for seed in seeds:
-            _set_seed(seed)
-            inputs = [_cast(value, request["precision"], device) for value in context["get_inputs"]()]
-            _set_seed(seed)
+        for trial in range(trials):
+            arguments = inputs[trial]
+            torch.manual_seed(seeds[trial])
             _synchronize(device)
-            expected = reference(*inputs)
+            expected = reference(*arguments)
             _synchronize(device)
-            _set_seed(seed)
-            got = candidate(*inputs)
+            got = candidate(*arguments)
             _synchronize(device)
             if expected.shape != got.shape:
                 metadata["correctness_issue"] = (
@@ -112,13 +175,11 @@ def _check(
                 metadata["correctness_issue"] = "Output mismatch"
             else:
                 passed += 1
-    metadata["correctness_trials"] = f"({passed} / {len(seeds)})"
-    return passed == len(seeds)
+    metadata["correctness_trials"] = f"({passed} / {trials})"
+    return passed == trials
 
 
-def _times(model: Any, context: dict[str, Any], request: dict[str, Any], device: torch.device) -> list[float]:
-    _set_seed(_SEED)
-    inputs = [_cast(value, request["precision"], device) for value in context["get_inputs"]()]
+def _times(model: Any, inputs: Sequence[Any], timed: int, device: torch.device) -> list[float]:
     measure: Callable[..., float] = _event_ms if device.type == "cuda" else _host_ms
     flush = (
         torch.empty(_FLUSH_BYTES // 8, dtype=torch.int64, device=device) if device.type == "cuda" else None
@@ -127,11 +188,11 @@ def _times(model: Any, context: dict[str, Any], request: dict[str, Any], device:
         for _ in range(_WARM_UPS):
             model(*inputs)
             _synchronize(device)
-        times = [measure(model, inputs, flush, device) for _ in range(_DISCARDED + request["timed"])]
+        times = [measure(model, inputs, flush, device) for _ in range(_DISCARDED + timed)]
     return times[_DISCARDED:]
 
 
-def _event_ms(model: Any, inputs: list[Any], flush: torch.Tensor, device: torch.device) -> float:
+def _event_ms(model: Any, inputs: Sequence[Any], flush: torch.Tensor, device: torch.device) -> float:
     torch.cuda.synchronize(device)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     flush.fill_(42)
@@ -142,22 +203,18 @@ def _event_ms(model: Any, inputs: list[Any], flush: torch.Tensor, device: torch.
     return float(start.elapsed_time(end))
 
 
-def _host_ms(model: Any, inputs: list[Any], _flush: None, _device: torch.device) -> float:
+def _host_ms(model: Any, inputs: Sequence[Any], _flush: None, _device: torch.device) -> float:
     started = time.perf_counter()
     model(*inputs)
     return 1000 * (time.perf_counter() - started)
 
 
-def _reference(context: dict[str, Any], precision: str, device: torch.device) -> tuple[Any, list[Any]]:
-    _set_seed(_SEED)
-    init_inputs = [_cast(value, precision, device) for value in context["get_init_inputs"]()]
+def _reference(task: Task, precision: str, device: torch.device) -> tuple[Any, list[Any]]:
+    torch.manual_seed(_SEED)
+    init_inputs = [_cast(value, precision, device) for value in task.get_init_inputs()]
     with torch.no_grad():
-        _set_seed(_SEED)
-        return _place(context["Model"](*init_inputs), precision, device), init_inputs
-
-
-def _execute(source: str, context: dict[str, Any]) -> None:
-    exec(compile(source, "<task>", "exec"), context)
+        torch.manual_seed(_SEED)
+        return _place(task.model(*init_inputs), precision, device), init_inputs
 
 
 def _execute_as_file(source: str, context: dict[str, Any]) -> None:
@@ -176,10 +233,6 @@ def _cast(value: Any, precision: str, device: torch.device) -> Any:
     if isinstance(value, torch.Tensor):
         return value.to(device=device, dtype=DTYPES[precision])  # type: ignore[index]
     return value
-
-
-def _set_seed(seed: int) -> None:
-    torch.manual_seed(seed)
 
 
 def _synchronize(device: torch.device) -> None:

@@ -22,8 +22,9 @@ from kbopt.evaluation.judgement import Judgement, Verdict
 from kbopt.evaluation.kernelbench import reference_stats
 from kbopt.evaluation.link import CandidateDied, CandidateForged, CandidateRaised, Link
 from kbopt.evaluation.player import Player
+from kbopt.evaluation.public_inputs import REPLY_LIMIT_BYTES, PublicInputs, converse
 from kbopt.evaluation.reference import Reference, TaskError
-from kbopt.evaluation.wire import Channel, Message
+from kbopt.evaluation.wire import SPIN_S, Channel, Message
 
 _REFERENCE_BUDGET_S = 1e9
 
@@ -40,11 +41,17 @@ def main(channel: Channel) -> None:
     except (TaskError, CandidateDied, CandidateRaised, CandidateForged) as error:
         channel.send({"task_error": str(error) or "the process that plays the reference died"})
         return
+    except torch.OutOfMemoryError as error:
+        reason = "it does not fit into the device's memory, with a float64 answer to compare with"
+        channel.send({"task_error": f"admission test 'the reference runs' failed: {reason}: {error}"})
+        return
     channel.send({"admitted": True})
+    operations = {"judge": courtroom.judge, "kernelbench": courtroom.kernelbench}
     while True:
         job = channel.receive()
         try:
-            answer = courtroom.judge(job, channel.take_fds()) if job["op"] == "judge" else courtroom.time(job)
+            answer = operations[job["op"]](job, channel.take_fds())
+            answer["free_share"] = courtroom.free_share()
         except TaskError as error:
             channel.send({"task_error": str(error)})
             return
@@ -67,6 +74,8 @@ class _Courtroom:
         self._rng = random.SystemRandom()
         self._player = self._play(fds, start["warden"], _REFERENCE_BUDGET_S)
         self._player.build(f"{start['source']}\n\nModelNew = Model\n", "")
+        self._public: dict[int, PublicInputs | None] = {}
+        self._stats: dict[int, dict[str, float]] = {}
 
     def judge(self, job: Message, fds: list[int]) -> Message:
         protocol = codec.decode(EvalProtocol, job["protocol"])
@@ -78,25 +87,53 @@ class _Courtroom:
             lambda: self._play(fds, job["warden"], protocol.timeout_s),
             self._rng,
         )
-        try:
-            return _to_message(judgement.run(job["source"], job["setup"]))
-        finally:
-            # What torch keeps for this task's next candidate would be missing to another task's referee.
-            if self._reference.device.type == "cuda":
-                torch.cuda.empty_cache()
+        return _to_message(judgement.run(job["source"], job["setup"]))
 
-    def time(self, job: Message) -> Message:
-        """The reference's times by KernelBench's protocol; empty where that cannot run the task."""
+    def kernelbench(self, job: Message, fds: list[int]) -> Message:
+        """What a child says by KernelBench's protocol, see `converse`, with the reference's times as `stats`.
+
+        No times where that protocol cannot run the task.
+        """
+        trials, timed = job["request"]["trials"], job["request"]["timed"]
+        data_fd, control_fd, *memory_fd = fds
+        os.close(control_fd)
+        public = self._public_inputs(trials, job["drawn"], memory_fd)
+        with socket.socket(fileno=data_fd) as sock:
+            answer = converse(Channel(sock, REPLY_LIMIT_BYTES), job["request"], public, job["limit_s"])
+        if timed not in self._stats:
+            self._stats[timed] = self._reference_stats(public, timed)
+        return {**answer, "stats": self._stats[timed]}
+
+    def free_share(self) -> float:
+        """Of the device's memory, after giving back what torch keeps for this task's next candidate."""
+        if self._reference.device.type != "cuda":
+            return 1.0
+        torch.cuda.empty_cache()
+        free_bytes, total_bytes = torch.cuda.mem_get_info(self._reference.device)
+        return free_bytes / total_bytes
+
+    def _public_inputs(
+        self, trials: int, header: Message | None, memory_fd: list[int]
+    ) -> PublicInputs | None:
+        if trials not in self._public:
+            loaded = header is not None and PublicInputs.load(header, memory_fd[0], self._reference.device)
+            self._public[trials] = loaded or None
+        for fd in memory_fd:
+            os.close(fd)
+        return self._public[trials]
+
+    def _reference_stats(self, public: PublicInputs | None, timed: int) -> dict[str, float]:
         start = self._start
+        inputs = public.of_timing if public is not None else None
         try:
-            stats = reference_stats(start["source"], start["precision"], self._reference.device, job["timed"])
+            return reference_stats(start["source"], start["precision"], self._reference.device, timed, inputs)
         except Exception:  # noqa: BLE001 - tasks with integer inputs fail there, because it casts them to float
-            stats = {}
-        return {"stats": stats}
+            return {}
 
     def _play(self, fds: list[int], warden: int, budget_s: float) -> Player:
         data_fd, control_fd = fds
-        link = Link.over(socket.socket(fileno=data_fd), control_fd, budget_s)
+        spin_s = SPIN_S if self._reference.device.type == "cuda" else 0.0
+        link = Link.over(socket.socket(fileno=data_fd), control_fd, budget_s, spin_s)
         return Player(link, warden, self._reference, self._start["threads"], self._rng)
 
 

@@ -9,6 +9,7 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalRequest
 from kbopt.evaluation.children import Child, ZygoteHandle
 from kbopt.evaluation.devices import num_threads
+from kbopt.evaluation.drawn_inputs import Drawn
 from kbopt.evaluation.sandbox import SandboxConfig
 from kbopt.evaluation.wire import ChannelClosed
 
@@ -17,16 +18,25 @@ _GRACE_S = 300.0
 
 
 class RefereeHandle:
-    """The supervisor's handle on a referee. Used under the device lease only."""
+    """The supervisor's handle on a referee. Used under the device lease only.
+
+    `free_share` of the device's memory was not taken by anybody after the latest answer, `taken_share` is
+    what it came to since this referee was started.
+    """
 
     def __init__(
-        self, zygote: ZygoteHandle, request: EvalRequest, device: str, sandbox: SandboxConfig
+        self,
+        zygote: ZygoteHandle,
+        request: EvalRequest,
+        device: str,
+        sandbox: SandboxConfig,
+        free_share: float = 1.0,
     ) -> None:
         self._zygote = zygote
         self._child = Child(zygote, "measure", sandbox)
         self._channel, self._pid = zygote.spawn_trusted("referee")
-        self._kernelbench: dict[int, dict[str, float]] = {}
         self.alive = True
+        self.free_share = self._free_before = free_share
         start = {
             "source": request.task.source,
             "precision": request.protocol.precision,
@@ -41,6 +51,10 @@ class RefereeHandle:
         )
         self._ask(start, self._child.fds, _ADMISSION_S, late)
 
+    @property
+    def taken_share(self) -> float:
+        return max(0.0, self._free_before - self.free_share)
+
     def judge(self, request: EvalRequest, child: Child, setup: str) -> dict[str, Any]:
         job = {
             "op": "judge",
@@ -53,12 +67,37 @@ class RefereeHandle:
         late = f"the reference of task {request.task.name} was too slow to judge within {limit_s:g} s"
         return self._ask(job, child.fds, limit_s, late)
 
-    def kernelbench_reference(self, timed: int) -> dict[str, float]:
-        if timed not in self._kernelbench:
-            job = {"op": "kernelbench", "timed": timed}
-            late = f"timing the reference took longer than {_GRACE_S:g} s"
-            self._kernelbench[timed] = self._ask(job, (), _GRACE_S, late)["stats"]
-        return self._kernelbench[timed]
+    def kernelbench(
+        self,
+        request: EvalRequest,
+        child: Child,
+        setup: str,
+        device: str,
+        limit_s: float,
+        drawn: Drawn | None,
+    ) -> dict[str, Any]:
+        """What the child answers by KernelBench's protocol, see `public_inputs.converse`, and `stats`."""
+        protocol = request.protocol
+        job = {
+            "op": "kernelbench",
+            "limit_s": limit_s,
+            "drawn": drawn.header if drawn is not None else None,
+            "request": {
+                "op": "judge",
+                "task_source": request.task.source,
+                "source": request.source,
+                "setup": setup,
+                "device": device,
+                "threads": num_threads(),
+                "precision": protocol.precision,
+                "trials": protocol.trials,
+                "timed": protocol.timed,
+                "allow_tf32": protocol.allow_tf32,
+            },
+        }
+        late = f"KernelBench's protocol took longer than {limit_s + _GRACE_S:g} s with the reference"
+        memory = (drawn.memory.fileno(),) if drawn is not None else ()
+        return self._ask(job, (*child.fds, *memory), limit_s + _GRACE_S, late)
 
     def close(self) -> None:
         self.alive = False
@@ -81,4 +120,5 @@ class RefereeHandle:
         if "task_error" in answer:
             self.close()
             raise UserError(str(answer["task_error"]))
+        self.free_share = answer.get("free_share", self.free_share)
         return answer

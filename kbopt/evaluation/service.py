@@ -27,6 +27,7 @@ from kbopt.core.types import (
     EvalProtocol,
     EvalRequest,
     KernelBenchVerdict,
+    Measured,
     Outcome,
     Result,
     Seconds,
@@ -35,24 +36,27 @@ from kbopt.core.types import (
     TimedOut,
 )
 from kbopt.evaluation import feedback, linux, verdicts
-from kbopt.evaluation.building import Builder, Built, NotBuilt
+from kbopt.evaluation.baselines import CompiledBaselines
+from kbopt.evaluation.building import Builder, Built, NotBuilt, num_builds_at_once
 from kbopt.evaluation.children import Child, ZygoteHandle, crash_from
 from kbopt.evaluation.devices import find_device, num_threads
+from kbopt.evaluation.drawn_inputs import DrawnInputs
 from kbopt.evaluation.referees import RefereeHandle
 from kbopt.evaluation.sandbox import SCRATCH, Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
 
 _MAX_CONCURRENT = 64
 _MAX_REFEREES = 4
-_MAX_REFEREES_ON_GPU = 1
-"""A referee and the child that plays its reference hold inputs and outputs of their task on the device."""
+_MAX_REFEREES_ON_GPU = 16
+_FREE_FOR_ANOTHER = 0.6
+"""Share of a GPU's memory to be had before a task's referee starts: it and the child that plays the reference
+hold inputs and outputs there. Those of the least used tasks go until it is."""
 _ADMISSION_S = 300.0
 _REFEREE_GRACE_S = 300.0
 _KERNELBENCH_LEAST_S = 2.0
 _WARM_UP_S = 30.0
 _NUM_WAITING = 2
 _CPU_MEMORY_BYTES = 4 * 2**30
-_SERVE_STDIN_LIMIT_BYTES = 16 * 2**20
 
 _SANDBOXES_FOR_CUDA: tuple[tuple[str, ...], ...] = (
     (),
@@ -100,11 +104,14 @@ class Service:
             self.device,
             lambda built: self._sandbox(built, build_writable=True),
         )
+        self._free = 1.0
         self._without: tuple[str, ...] = ()
         if self.device.is_cuda:
             self._without = self._find_working_sandbox()
+        self._baselines = CompiledBaselines(self._zygote, self.device, state_dir / "baselines", self._lease)
+        self._drawn = DrawnInputs(self._zygote)
         self._waiting_slots = threading.BoundedSemaphore(1 + _NUM_WAITING)
-        self._build_slots = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._build_slots = threading.BoundedSemaphore(num_builds_at_once())
 
     def about(self) -> dict[str, Any]:
         return {
@@ -125,7 +132,8 @@ class Service:
             if isinstance(built, Built):
                 # A few candidates wait with children of their own, whose CUDA contexts are ready.
                 with self._waiting_slots, closing(self._children(built)) as children:
-                    children.warm_up(self.device.torch)
+                    children.warm_up(self.device.torch, built.setup)
+                    self._drawn.of(request)
                     with self._lease:
                         return self._measure(request, built, timeline, children)
         else:
@@ -183,10 +191,13 @@ class Service:
         referee = self._referee(request)
         child = children.strict
         answer = referee.judge(request, child, built.setup)
+        self._free = referee.free_share
         if answer["outcome"] is None:
             outcome: Outcome = crash_from(child.end())
         else:
             outcome = codec.decode(Outcome, answer["outcome"])
+        if isinstance(outcome, Measured):
+            outcome = replace(outcome, compiled_reference_ms=self._baselines.ms(request))
         child.close()
         for stage, started, seconds in answer["spans"]:
             timeline.add(stage, started, seconds)
@@ -209,31 +220,15 @@ class Service:
         device, protocol = self.device, request.protocol
         if isinstance(outcome, CompileFailed | Crashed | TimedOut):
             return verdicts.kernelbench_failure(outcome, device.hardware, device.torch)
-        channel = Channel(child.data, _SERVE_STDIN_LIMIT_BYTES)
-        try:
-            channel.send(
-                {
-                    "op": "judge",
-                    "task_source": request.task.source,
-                    "source": request.source,
-                    "setup": built.setup,
-                    "device": device.torch,
-                    "threads": num_threads(),
-                    "precision": protocol.precision,
-                    "trials": protocol.trials,
-                    "timed": protocol.timed,
-                    "allow_tf32": protocol.allow_tf32,
-                }
-            )
-            raw = channel.receive(max(_KERNELBENCH_LEAST_S, left_s))
-        except TimeoutError:
+        limit_s = max(_KERNELBENCH_LEAST_S, left_s)
+        drawn = self._drawn.of(request)
+        answer = referee.kernelbench(request, child, built.setup, device.torch, limit_s, drawn)
+        if "late" in answer:
             late = TimedOut(reason="timed out", stage="time", limit_s=protocol.timeout_s)
             return verdicts.kernelbench_failure(late, device.hardware, device.torch)
-        except (ChannelClosed, WireError):
+        if "died" in answer:
             return verdicts.kernelbench_failure(crash_from(child.end()), device.hardware, device.torch)
-        finally:
-            child.close()
-        return verdicts.kernelbench_from(raw, referee.kernelbench_reference(protocol.timed))
+        return verdicts.kernelbench_from(answer["raw"], answer["stats"])
 
     def _referee(self, request: EvalRequest) -> RefereeHandle:
         protocol = request.protocol
@@ -241,9 +236,11 @@ class Service:
         referee = self._referees.pop(key, None)
         if referee is None or not referee.alive:
             most = _MAX_REFEREES_ON_GPU if self.device.is_cuda else _MAX_REFEREES
-            while len(self._referees) >= most:
-                self._referees.popitem(last=False)[1].close()
-            referee = RefereeHandle(self._zygote, request, self.device.torch, self._sandbox())
+            while self._referees and (len(self._referees) >= most or self._free < _FREE_FOR_ANOTHER):
+                _, oldest = self._referees.popitem(last=False)
+                oldest.close()
+                self._free += oldest.taken_share
+            referee = RefereeHandle(self._zygote, request, self.device.torch, self._sandbox(), self._free)
         self._referees[key] = referee
         return referee
 
@@ -302,12 +299,12 @@ class _Children:
         self.strict = strict
         self.kernelbench = kernelbench
 
-    def warm_up(self, device: str) -> None:
-        """Create their CUDA contexts. A child that dies of it is found dead when it is used."""
+    def warm_up(self, device: str, setup: str) -> None:
+        """Create their CUDA contexts and find their builds. A child that dies of it is found dead later."""
         for child in (self.strict, self.kernelbench):
             channel = Channel(child.data)
             with suppress(ChannelClosed, TimeoutError, WireError):
-                channel.send({"op": "warm", "device": device})
+                channel.send({"op": "warm", "device": device, "setup": setup})
         for child in (self.strict, self.kernelbench):
             with suppress(ChannelClosed, TimeoutError, WireError):
                 Channel(child.data).receive(_WARM_UP_S)

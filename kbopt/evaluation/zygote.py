@@ -20,16 +20,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from kbopt.evaluation import linux, referee, runner, sandbox, warden
+from kbopt.evaluation import baselines, linux, public_inputs, referee, runner, sandbox, warden
 from kbopt.evaluation.sandbox import Isolation, Limits, SandboxConfig
 from kbopt.evaluation.wire import Channel, ChannelClosed, Message
 
 _REAP_INTERVAL_S = 0.5
 _FOR_EXTENSIONS = ("torch.utils.cpp_extension",)
 _FOR_CUDA = (*_FOR_EXTENSIONS, "torch._subclasses.fake_tensor", "triton.language")
-_TRUSTED: dict[str, Callable[[Channel], None]] = {"referee": referee.main, "survey": referee.survey}
+_TRUSTED: dict[str, Callable[[Channel], None]] = {
+    "referee": referee.main,
+    "survey": referee.survey,
+    "baseline": baselines.main,
+    "draw": public_inputs.draw,
+}
 _ROLES: dict[str, Callable[[Channel], None]] = {
     "build": runner.build,
     "measure": runner.measure,
@@ -230,6 +236,16 @@ def _import_ahead(names: Sequence[str]) -> None:
     for name in names:
         if importlib.util.find_spec(name.partition(".")[0]) is not None and _leaves_fit_to_fork(name):
             importlib.import_module(name)
+    if "triton.compiler" in sys.modules:
+        _remember_triton_key()
+
+
+def _remember_triton_key() -> None:
+    """Have Triton hash its own 300 MB once, here: each process that launches a kernel would, for a second."""
+    for name in ("triton.runtime.cache", "triton.compiler.compiler"):
+        key = getattr(sys.modules.get(name), "triton_key", None)
+        if key is not None:
+            key()
 
 
 def _leaves_fit_to_fork(name: str) -> bool:
@@ -255,6 +271,7 @@ def _warm_up() -> None:
     """Pay one-time costs once: libraries that torch loads at its first product or convolution."""
     square = torch.ones(8, 8)
     torch.nn.functional.gelu(square @ square)
+    np.median(np.ones(3))
 
 
 if __name__ == "__main__":
