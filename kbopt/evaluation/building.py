@@ -26,6 +26,10 @@ from kbopt.evaluation.sandbox import SandboxConfig
 from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
 
 _EXTENSIONS = "cpp_extension"
+_PASSING = ("MemoryError", "OSError", "TimeoutError", "KeyboardInterrupt")
+"""Exceptions at import that say more of the machine than of the source."""
+_BUILD_MEMORY_BYTES = 3 * 2**30
+"""nvcc on torch's full headers peaks near 1.6 GB (cicc and cc1plus in turn), g++ beside it near 1.2 GB."""
 _COMPILED_AT_LAUNCH = ("triton", "_compile_kernel")
 
 
@@ -43,10 +47,17 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotBuilt:
-    """Why there is no build, with what the compiler printed."""
+    """Why there is no build, with what the compiler printed. `lasting`: it would be the same again."""
 
     outcome: Outcome
     log: str
+    lasting: bool = False
+
+
+def num_builds_at_once() -> int:
+    """As many as cores, and no more than the memory that is free carries."""
+    free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)), free_bytes // _BUILD_MEMORY_BYTES))
 
 
 class Builder:
@@ -75,6 +86,8 @@ class Builder:
                 found = self._build(key, request) if finished is None else finished
         if isinstance(found, NotBuilt):
             return found
+        if not found.ok:
+            return NotBuilt(outcome=CompileFailed(reason=found.reason), log=found.log, lasting=True)
         return self._built(request.source, found.directory, mode="use")
 
     def _build(self, key: str, request: EvalRequest) -> Entry | NotBuilt:
@@ -82,10 +95,13 @@ class Builder:
         try:
             started = time.monotonic()
             child_log = self._run_child(request, self._built(request.source, staging, mode="build"))
-            if isinstance(child_log, NotBuilt):
-                return child_log
             seconds = time.monotonic() - started
-            return self._store.publish(key, staging, ok=True, log=child_log, seconds=seconds)
+            if not isinstance(child_log, NotBuilt):
+                return self._store.publish(key, staging, ok=True, log=child_log, seconds=seconds)
+            if child_log.lasting and isinstance(child_log.outcome, CompileFailed):
+                reason = child_log.outcome.reason
+                self._store.publish(key, staging, ok=False, log=child_log.log, seconds=seconds, reason=reason)
+            return child_log
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -110,7 +126,8 @@ class Builder:
                 return child.log
             raised = reply.get("raised")
             reason = verdicts.raised_text(raised) if raised else str(reply.get("rejected_source"))
-            return NotBuilt(outcome=CompileFailed(reason=reason), log=child.log)
+            lasting = raised is None or raised.get("type") not in _PASSING
+            return NotBuilt(outcome=CompileFailed(reason=reason), log=child.log, lasting=lasting)
 
     def _job(self, request: EvalRequest, built: Built) -> dict[str, Any]:
         ahead = self._device.is_cuda and any(word in request.source for word in _COMPILED_AT_LAUNCH)

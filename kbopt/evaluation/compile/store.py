@@ -43,14 +43,16 @@ def build_key(source: str, *, flags: Mapping[str, str], toolchain_key: str) -> s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A finished build. `ok` is False for a compiler error, with its words in `log`.
+    """A finished build. `ok` is False where the source cannot be built, for a `reason` that will stay.
 
+    `log` holds what the compiler printed.
     `files` maps the path of each file under `directory` to its SHA-256. `seconds` is the wall clock
     that the build took when it was made.
     """
 
     key: str
     ok: bool
+    reason: str
     log: str
     seconds: float
     directory: Path
@@ -100,7 +102,9 @@ class Store:
         directory.mkdir(mode=0o700)
         return directory
 
-    def publish(self, key: str, built: Path, *, ok: bool, log: str, seconds: float) -> Entry:
+    def publish(
+        self, key: str, built: Path, *, ok: bool, log: str, seconds: float, reason: str = ""
+    ) -> Entry:
         """Copies the regular files under `built` into a new entry and returns it.
 
         Links, devices and sockets that the build left are not followed and not copied: they could name
@@ -114,6 +118,7 @@ class Store:
             record = {
                 "key": key,
                 "ok": ok,
+                "reason": reason[:MAX_LOG_CHARACTERS],
                 "log": log[:MAX_LOG_CHARACTERS],
                 "seconds": seconds,
                 "files": files,
@@ -211,6 +216,7 @@ def _read(directory: Path, key: str) -> Entry:
     return Entry(
         key=key,
         ok=record["ok"],
+        reason=record["reason"],
         log=record["log"],
         seconds=record["seconds"],
         directory=directory / "files",
