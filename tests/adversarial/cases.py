@@ -388,6 +388,7 @@ GPU_ENDS = (
     _end("device_assert", "crashed", **_ON_CUDA),
     _end("device_hang", "timed_out", **_ON_CUDA),
     _end("device_memory", "crashed", protocol=PATIENT, **_ON_CUDA),
+    _end("device_memory_kept", "crashed", protocol=PATIENT, **_ON_CUDA),
 )
 
 GPU_CASES = (*GPU_CONTROLS, *GPU_CHEATS, *GPU_ENDS)
