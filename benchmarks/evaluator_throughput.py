@@ -1,13 +1,15 @@
 """Candidates a minute through kbopt's service, against a fresh process with torch's build for each.
 
-Both arms in one invocation, for a machine with a GPU, nvcc and Triton; about nine minutes on 16 cores.
+Both arms in one invocation, for a machine with a GPU, nvcc and Triton; about six minutes on 16 cores.
 
 - `kbopt`: all sixteen `load_inline` candidates handed to one service at once, then the Triton ones, then
   everything again with new measurements (no compilation), then a cached source, then a crash.
-- `one by one`: a fresh process for each candidate, with torch's own build inside. Two candidates are
+- `one by one`: a fresh process for each candidate, with torch's own build inside. `--samples` candidates are
   measured; their mean times sixteen stands for the batch, and is printed as an extrapolation.
-- `parallel build`: torch's builds all at once, then a fresh process for each candidate, again two of those
+- `parallel build`: torch's builds all at once, then a fresh process for each candidate, again a few of those
   measured and the rest extrapolated.
+
+Last, the machine code of all kernels as built by both arms is compared.
 
     python -m benchmarks.evaluator_throughput --arch 9.0
 """
@@ -21,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.lean_headers import CANDIDATES, TASKS, build_all, in_new_process
+from benchmarks.lean_headers import CANDIDATES, TASKS, build_all, compare_machine_code, in_new_process
 from kbopt.core.types import EvalProtocol, EvalRequest, Result, Task, outcome_name
 from kbopt.evaluation.client import ServiceClient
 
@@ -35,7 +37,6 @@ class ModelNew(torch.nn.Module):
     def forward(self, *inputs):
         os.abort()
 """
-SAMPLES = 2
 
 
 def main() -> None:
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--arch", required=True, help="the device's compute capability, such as 9.0")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--jobs", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=2, help="candidates measured one by one")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         asyncio.run(compare(arguments, Path(work)))
@@ -56,11 +58,13 @@ async def compare(arguments: argparse.Namespace, work: Path) -> None:
     started = time.monotonic()
     await build_all(inlines, "torch", work / "torch", arguments.jobs, None, arguments.arch)
     parallel_s = time.monotonic() - started
-    alone_s = [await fresh_process(file, work / "alone", arguments.arch) for file in inlines[:SAMPLES]]
-    again_s = [await fresh_process(file, work / "torch", arguments.arch) for file in inlines[:SAMPLES]]
+    samples = inlines[: arguments.samples]
+    again_s = [await fresh_process(file, work / "torch", arguments.arch) for file in samples]
+    compare_kernels(inlines, work)
+    alone_s = [await fresh_process(file, work / "alone", arguments.arch) for file in samples]
     one_by_one_s = statistics.mean(alone_s) * len(inlines)
     after_parallel_s = parallel_s + statistics.mean(again_s) * len(inlines)
-    print(f"one by one, {SAMPLES} measured: {alone_s} s each, {one_by_one_s:.0f} s for all by extrapolation")
+    print(f"one by one, {len(samples)} measured: {alone_s} s each, {one_by_one_s:.0f} s by extrapolation")
     print(
         f"parallel build {parallel_s:.0f} s, then {again_s} s each: {after_parallel_s:.0f} s by extrapolation"
     )
@@ -68,6 +72,15 @@ async def compare(arguments: argparse.Namespace, work: Path) -> None:
         f"throughput: {one_by_one_s / ours_s:.1f} times one by one, "
         f"{after_parallel_s / ours_s:.1f} times parallel"
     )
+
+
+def compare_kernels(inlines: list[Path], work: Path) -> None:
+    """Whether both arms built the same machine code, by the names of their libraries."""
+    for file in inlines:
+        (theirs,) = (work / "torch" / file.stem).rglob("*.so")
+        ours = next((work / "service" / "builds" / "entries").rglob(theirs.name), None)
+        found = compare_machine_code(ours.parent, theirs.parent, work / "cubins") if ours else "not found"
+        print(f"machine code of {file.stem}: {found}", flush=True)
 
 
 async def through_the_service(inlines: list[Path], arguments: argparse.Namespace, state_dir: Path) -> float:
@@ -87,10 +100,17 @@ async def through_the_service(inlines: list[Path], arguments: argparse.Namespace
         report(
             "load_inline, built", await evaluate_all(client, inlines, repeat=1), time.monotonic() - started
         )
+        await report_cached(client, inlines[0])
         await report_crash(client)
     finally:
         await client.close()
     return batch_s
+
+
+async def report_cached(client: ServiceClient, file: Path) -> None:
+    """What asking for the build of a source costs that was built before."""
+    built = await client.evaluate(request(file, repeat=2))
+    print(f"a build found in the store: {1000 * built.seconds.compile:.1f} ms")
 
 
 async def report_crash(client: ServiceClient) -> None:
