@@ -27,7 +27,7 @@ from kbopt.cluster.messages import (
 )
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened
-from kbopt.core.pacing import ReadyDepth
+from kbopt.core.pacing import InFlightLimit
 from kbopt.core.search import Ready, Search, SummaryRequest
 from kbopt.core.types import Brief, Candidate, EvalRequest, Measured, NoProposal, Usage
 from kbopt.store.journal import SqliteJournal
@@ -63,7 +63,7 @@ class RunningSearch:
         self.summary: SummaryRequest | None = None
         self.summary_held: _Held | None = None
         self.evaluating = 0
-        self.depth = ReadyDepth()
+        self.pacing = InFlightLimit()
         self.device_s = sum(_device_s(entry) for entry in entries)
         self._boots = {e.event.boot for e in entries if isinstance(e.event, BackendStarted)}
         self._previous_s = active_s(entries)
@@ -91,7 +91,8 @@ class RunningSearch:
             if _is_over(self.held.get(brief.id)):
                 self.held[brief.id] = held
                 return brief
-        if self.evaluating >= self.depth.limit:
+        synchronous = self.spec.settings.synchronous  # its barriers are pauses enough
+        if not synchronous and self.search.num_in_flight >= self.pacing.limit:
             return None
         asked = self.search.ask(elapsed_s=self.elapsed_s)
         if not isinstance(asked, Brief):
@@ -297,11 +298,13 @@ class Coordinator:
             running.device_s += result.device_s
             cold = status is not None and status.backend.cold_starts > 0
             running.saw_boot(result.boot, result.device, cold=cold)
+            running.pacing.observe(
+                in_flight=running.search.num_in_flight,
+                waiting=min(answer.waiting, running.evaluating - 1),
+                dry=answer.waiting == 0,
+            )
         if running.running:
             running.search.tell(ready.candidate.id, result, repeat=ready.repeat, cached=answer.cached)
-        if status is not None:
-            idle = status.queue_length + status.in_flight == 0
-            running.depth.observe(queue_s=result.seconds.queue, idle=idle)
 
     def _fail(self, running: RunningSearch, error: InfraError | UserError) -> None:
         failure = Failure(kind="user" if isinstance(error, UserError) else "infra", message=str(error))

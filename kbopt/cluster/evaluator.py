@@ -91,7 +91,7 @@ class EvaluationQueue:
     async def status(self) -> EvaluatorStatus:
         return EvaluatorStatus(
             backend=await self._backend.status(),
-            queue_length=sum(map(len, self._waiting.values())),
+            queue_length=self._queue_length,
             in_flight=self._in_flight.total(),
             evaluations=self._by_outcome.total(),
             by_outcome=dict(self._by_outcome),
@@ -109,13 +109,17 @@ class EvaluationQueue:
         await self._backend.close()
         self._cache.close()
 
+    @property
+    def _queue_length(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
     async def _run(self) -> None:
         while True:
             if not self._waiting or len(self._batches) >= self._backend.max_in_flight:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            if sum(map(len, self._waiting.values())) < self._backend.max_batch:
+            if self._queue_length < self._backend.max_batch:
                 await asyncio.sleep(FILL_S)
             batch = self._take()
             task = asyncio.create_task(self._answer(batch))
@@ -159,9 +163,10 @@ class EvaluationQueue:
             self._settle(batch)
             return
         self._by_outcome.update(outcome_name(result.outcome) for result in results)
+        waiting = self._queue_length
         for pending, result in zip(batch, results, strict=True):
             self._device_s += result.device_s
-            pending.answer.set_result(Answer(result=result, cached=False, failures=failures))
+            pending.answer.set_result(Answer(result=result, cached=False, waiting=waiting, failures=failures))
         self._settle(batch)
 
     def _settle(self, batch: list[_Pending]) -> None:

@@ -42,10 +42,14 @@ class Factories:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The evaluator's answer. `failures` are the attempts that the infrastructure lost before it."""
+    """The evaluator's answer. `failures` are the attempts that the infrastructure lost before it.
+
+    `waiting` counts the requests, of all searches, that the device found when it was done with this one.
+    """
 
     result: Result
     cached: bool
+    waiting: int = 0
     failures: tuple[InfraFailed, ...] = ()
 
 

@@ -108,10 +108,10 @@ class Search:
         """
         self._decide()
         reason = self._ended or self._exhausted(elapsed_s)
-        if reason and not self._in_flight:
+        if reason and not self.num_in_flight:
             self.end(reason)
         if reason:
-            return Wait(reason=reason) if self._in_flight else Done(reason=reason)
+            return Wait(reason=reason) if self.num_in_flight else Done(reason=reason)
         number = self._tally.asked + 1
         seed = _seed(self._settings.seed, number)
         choice = self._strategy.choose(seed)
@@ -200,8 +200,13 @@ class Search:
     def progress(self) -> Progress:
         best = self.best
         return self._tally.progress(
-            best_speedup=mean_score(best) if best else None, in_flight=self._in_flight
+            best_speedup=mean_score(best) if best else None, in_flight=self.num_in_flight
         )
+
+    @property
+    def num_in_flight(self) -> int:
+        """Briefs without an answer and sources without a result."""
+        return len(self._outstanding) + len(self._pending)
 
     def top(self, k: int) -> tuple[Trial, ...]:
         """The `k` candidates with the highest mean scores, best first; fewer where there are fewer."""
@@ -296,10 +301,6 @@ class Search:
 
     # Small questions.
 
-    @property
-    def _in_flight(self) -> int:
-        return len(self._outstanding) + len(self._pending)
-
     def _exhausted(self, elapsed_s: float) -> str | None:
         """Why no further brief may be written, None if one may."""
         limits = self._settings.budget
@@ -316,7 +317,7 @@ class Search:
     def _may_evaluate(self) -> bool:
         """True if the budget has an evaluation left besides those that are in flight."""
         limit = self._settings.budget.evaluations
-        committed = self._tally.evaluations + self._in_flight + self._strategy.num_waiting
+        committed = self._tally.evaluations + self.num_in_flight + self._strategy.num_waiting
         return self._ended is None and (limit is None or committed < limit)
 
     def _may_remeasure(self) -> bool:

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from kbopt.core.events import Event
-from kbopt.core.pacing import ReadyDepth
+from kbopt.core.pacing import InFlightLimit
 from kbopt.core.search import Done, Ready, Search, Wait
 from kbopt.core.settings import SearchSettings
 from kbopt.core.tally import Progress
@@ -63,21 +63,22 @@ def simulate(
     proposal_latency: Latency | None = None,
     evaluation_s: float = 1.0,
     proposer: SimulatedProposer | None = None,
-    depth: ReadyDepth | None = None,
+    pacing: InFlightLimit | None = None,
 ) -> SimulationReport:
-    """Run one search to its end; explorers pause while `depth.limit` candidates are waiting.
+    """Run one search to its end; explorers pause while `pacing.limit` briefs and candidates are in flight.
 
     A source that was measured before is answered from the cache when its turn comes, in no time.
     """
     proposer = proposer or SimulatedProposer(latency=proposal_latency)
-    return _Simulation(settings, landscape, explorers, proposer, evaluation_s, depth or ReadyDepth()).run()
+    return _Simulation(
+        settings, landscape, explorers, proposer, evaluation_s, pacing or InFlightLimit()
+    ).run()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Evaluation:
-    """When the evaluator worked, and how long the candidate had waited for it; virtual seconds."""
+    """When the evaluator worked; virtual seconds."""
 
-    queue_s: float
     start: float
     end: float
 
@@ -90,19 +91,20 @@ class _Simulation:
         explorers: int,
         proposer: SimulatedProposer,
         evaluation_s: float,
-        depth: ReadyDepth,
+        pacing: InFlightLimit,
     ) -> None:
         self._landscape = landscape
         self._proposer = proposer
         self._evaluation_s = evaluation_s
-        self._depth = depth
+        self._pacing = pacing
+        self._synchronous = settings.synchronous
         self._journal = ListJournal()
         self._search = Search(task=landscape.task, settings=settings, journal=self._journal)
         self._idle_explorers = explorers
         self._now = 0.0
         self._agenda: list[tuple[float, int, Brief | Ready]] = []
         self._tie = itertools.count()
-        self._queue: deque[tuple[float, Ready]] = deque()
+        self._queue: deque[Ready] = deque()
         self._evaluating: _Evaluation | None = None
         self._cache: dict[str, Result] = {}
         self._quality: list[float] = []
@@ -140,17 +142,15 @@ class _Simulation:
         self._feed_evaluator()
 
     def _feed_evaluator(self) -> None:
-        self._queue.extend((self._now, ready) for ready in self._search.take_ready())
+        self._queue.extend(self._search.take_ready())
         if self._evaluating is None and self._queue:
-            queued_at, ready = self._queue.popleft()
+            ready = self._queue.popleft()
             service_s = 0.0 if self._cached(ready) else self._evaluation_s
-            self._evaluating = _Evaluation(
-                queue_s=self._now - queued_at, start=self._now, end=self._now + service_s
-            )
+            self._evaluating = _Evaluation(start=self._now, end=self._now + service_s)
             self._schedule(service_s, ready)
 
     def _full(self) -> bool:
-        return len(self._queue) + (self._evaluating is not None) >= self._depth.limit
+        return not self._synchronous and self._search.num_in_flight >= self._pacing.limit
 
     def _answer(self, brief: Brief) -> None:
         self._idle_explorers += 1
@@ -171,11 +171,12 @@ class _Simulation:
             task=self._landscape.task, source=source, protocol=EvalProtocol(), repeat=ready.repeat
         )
         result = judge(request, service_s=self._evaluation_s)
+        in_flight = self._search.num_in_flight
         self._cache.setdefault(source, result)
         self._search.tell(key, result, repeat=ready.repeat)
         self._quality.append(self._true_quality())
         self._evaluations.append(evaluation)
-        self._depth.observe(queue_s=evaluation.queue_s, idle=not self._queue)
+        self._pacing.observe(in_flight=in_flight, waiting=len(self._queue), dry=not self._queue)
 
     def _cached(self, ready: Ready) -> bool:
         return ready.repeat == 0 and ready.candidate.source in self._cache

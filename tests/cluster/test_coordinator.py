@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from kbopt.cluster.coordinator import Coordinator, active_s
+from kbopt.cluster.coordinator import Coordinator, RunningSearch, active_s
 from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.cluster.explorer import Explorer
 from kbopt.cluster.messages import Factories, Failure, Idle, Lease, SearchSpec
@@ -234,6 +234,17 @@ async def test_an_explorer_leaves_a_silent_coordinator(tmp_path: Path) -> None:
         await explorer.run()
     assert all(isinstance(error, TimeoutError) for error in caught.value.exceptions)
     await lab.close()
+
+
+def test_explorers_pause_while_enough_is_in_flight(tmp_path: Path) -> None:
+    running = RunningSearch(spec(tmp_path), factories(NumberedProposer()))
+    briefs = [running.lease("e") for _ in range(20)]
+    limit = running.pacing.limit
+    assert [brief is not None for brief in briefs] == [True] * limit + [False] * (20 - limit)
+    running.search.fail(briefs[0].id, NoProposal(reason=""))
+    assert running.lease("e") is not None
+    assert running.lease("e") is None
+    running.journal.close()
 
 
 def test_time_between_sessions_is_not_the_searchs_time() -> None:

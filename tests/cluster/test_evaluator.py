@@ -96,6 +96,12 @@ async def test_batches_are_filled_and_never_larger_than_the_backend_allows(make_
     assert [len(batch) for batch in backend.batches] == [4, 4, 2]
 
 
+async def test_answers_say_how_many_requests_waited_when_the_device_was_done(make_queue: MakeQueue) -> None:
+    queue = make_queue(ScriptedBackend(max_batch=2))
+    answers = await asyncio.gather(*(queue.evaluate("s", request(f"x = {i}")) for i in range(5)))
+    assert [answer.waiting for answer in answers] == [3, 3, 1, 1, 0]
+
+
 async def test_equal_requests_in_flight_are_measured_once(make_queue: MakeQueue) -> None:
     backend = ScriptedBackend()
     queue = make_queue(backend)

@@ -61,6 +61,14 @@ def test_more_explorers_wait_at_every_barrier():
     assert versions == [5] * 5 + [15] * 5 + [25] * 5 + [35] * 5 + [45] * 5
 
 
+def test_all_proposals_of_a_step_are_written_at_the_same_time():
+    settings = SearchSettings(num_steps=2, num_candidates=4, num_proposals=5, synchronous=True)
+    world = {"explorers": 20, "proposal_latency": Latency(mean_s=100.0), "evaluation_s": 1.0}
+    report = simulate(settings, LANDSCAPES["sim/smooth"], **world)
+    # The first kernel and its copies, twenty proposals, four parents again, twenty proposals.
+    assert report.seconds == (100 + 4) + (100 + 20) + 4 + (100 + 20) - report.progress.cached
+
+
 @pytest.mark.parametrize("limit", range(1, 32))
 def test_a_budget_of_evaluations_ends_a_step_early_and_wastes_nothing(limit):
     settings = SearchSettings(num_steps=9, synchronous=True, budget=Budget(evaluations=limit))
