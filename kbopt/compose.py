@@ -149,7 +149,7 @@ def preflight(config: RunConfig) -> str:
 
 
 def _check_models(config: ProposerConfig) -> None:
-    from kbopt.proposers.llm import check_model_access
+    from kbopt.proposers.access import check_model_access
     from kbopt.proposers.models import parse_models
     from kbopt.proposers.prompt import Prompts
 

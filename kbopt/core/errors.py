@@ -24,9 +24,14 @@ class InfraError(Exception):
     """
 
 
+MAX_NAMES_TOLD = 40
+
+
 def unknown_name(kind: str, seen: str, allowed: Iterable[str]) -> UserError:
     """A `UserError` for a name that is not in `allowed`, with the nearest ones first."""
     names = sorted(allowed)
     near = difflib.get_close_matches(seen, names, n=3, cutoff=0.5)
     hint = f"Did you mean {', '.join(near)}? " if near else ""
-    return UserError(f"unknown {kind} {seen!r}. {hint}Allowed: {', '.join(names)}.")
+    told, more = names[:MAX_NAMES_TOLD], len(names) - MAX_NAMES_TOLD
+    rest = f" and {more} more" if more > 0 else ""
+    return UserError(f"unknown {kind} {seen!r}. {hint}Allowed: {', '.join(told)}{rest}.")

@@ -1,10 +1,13 @@
-"""Looks whether an OpenAI-compatible server is there, before anything else is started."""
+"""Asks a service which models it serves, before anything else is started. Costs nothing."""
 
 from __future__ import annotations
 
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http.client import HTTPException
 
 from kbopt.core.errors import UserError, unknown_name
@@ -12,32 +15,58 @@ from kbopt.core.errors import UserError, unknown_name
 TIMEOUT_S = 10.0
 
 
-def check_server(api_base: str, model: str, key: str) -> None:
-    """Raises `UserError` where no server answers at `api_base`, or it refuses `key` or lacks `model`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A service with an OpenAI-compatible list of models at `url`/models.
 
-    Costs nothing: it asks for the list of models. A server that keeps no list, or is slow to give it, is
-    believed to serve any model.
+    `name` is what messages call it: `--api-base URL`, or a provider's name. `headers` hold the key.
     """
-    if not api_base.startswith(("http://", "https://")):
-        raise UserError(f"--api-base is {api_base!r}. It is a URL, as in http://127.0.0.1:8000/v1.")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    request = urllib.request.Request(f"{api_base.rstrip('/')}/models", headers=headers)
+
+    name: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+
+
+class Unreachable(Exception):
+    """No server answers; the message says why."""
+
+
+def check_model(endpoint: Endpoint, model: str) -> None:
+    """Raises `UserError` where the service refuses the key or does not serve `model`; `Unreachable`.
+
+    A name that is not listed is asked for by itself, since lists come in pages and leave out aliases. A
+    service that keeps no list, or is slow to give it, is believed to serve any model.
+    """
+    served = _ids(_get(endpoint, "models"))
+    if not served or any(_names(listed, model) for listed in served):
+        return
+    if _get(endpoint, f"models/{urllib.parse.quote(model)}") is None:
+        raise unknown_name(f"model at {endpoint.name}:", model, served)
+
+
+def _names(listed: str, model: str) -> bool:
+    """True where `listed` is `model`: with the owner's path before it, or without the `:variant` after it."""
+    return any(listed == name or listed.endswith(f"/{name}") for name in (model, model.rpartition(":")[0]))
+
+
+def _get(endpoint: Endpoint, path: str) -> object | None:
+    """The JSON at `path`; None where there is none, or none in time."""
+    request = urllib.request.Request(f"{endpoint.url.rstrip('/')}/{path}", headers=dict(endpoint.headers))
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-            served = _ids(json.loads(response.read()))
+            answer: object = json.loads(response.read())
+            return answer
     except urllib.error.HTTPError as error:
         with error:
             if error.code in (401, 403):
-                raise UserError(f"the server at --api-base {api_base} refuses the key ({error}).") from None
-        return
+                raise UserError(f"{endpoint.name} refuses the key ({error}).") from None
+        return None
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
-            return
-        raise UserError(f"no server answers at --api-base {api_base}: {error.reason}.") from None
+            return None
+        raise Unreachable(str(error.reason)) from None
     except (TimeoutError, HTTPException, ValueError):
-        return
-    if served and model not in served:
-        raise unknown_name(f"model at {api_base}:", model, served)
+        return None
 
 
 def _ids(listed: object) -> list[str]:

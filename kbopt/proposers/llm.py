@@ -24,10 +24,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kbopt.core.errors import UserError
 from kbopt.core.types import Brief, Candidate, NoProposal, Usage
 from kbopt.proposers.answers import NewSource, judge
-from kbopt.proposers.endpoint import check_server
 from kbopt.proposers.models import (
     Message,
     ModelPool,
@@ -42,13 +40,10 @@ from kbopt.proposers.prompt import Language, Prompts
 from kbopt.proposers.redaction import redact
 from kbopt.proposers.transcripts import Exchange, FailedRequest, Transcript, Transcripts, brief_key
 
-__all__ = ["LLMProposer", "WeightedModel", "check_model_access", "parse_models"]
+__all__ = ["LLMProposer", "WeightedModel", "parse_models"]
 
 MAX_REPEATED_QUESTIONS = 2
 MAX_REASON_CHARS = 300
-
-_OWN_CREDENTIALS = frozenset({"bedrock", "sagemaker", "vertex_ai", "ollama", "ollama_chat"})
-"""Providers whose SDK finds credentials outside the environment, or that need none."""
 
 
 class LLMProposer:
@@ -352,44 +347,3 @@ def _retry_after_s(error: Any) -> float | None:
     with contextlib.suppress(ValueError):
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     return None
-
-
-def check_model_access(models: Sequence[WeightedModel], api_base: str | None) -> None:
-    """Raises `UserError` where a model cannot be asked: before a GPU is paid for, and at no cost.
-
-    Checks the provider, the keys and, with an `api_base`, that a server answers there and lists the model.
-    Whether a provider knows the model is left to the first request.
-    """
-    litellm = load_litellm()
-    for model in models:
-        try:
-            name, provider, _, _ = litellm.get_llm_provider(model.name, api_base=api_base)
-        except litellm.exceptions.BadRequestError as error:
-            raise UserError(
-                f"--model {model.name}: {_first_sentence(short_reason(error))} "
-                "Write PROVIDER/MODEL, as in openai/gpt-5 or anthropic/claude-opus-4-5."
-            ) from None
-        _check_keys(litellm, model.name, provider, api_base)
-        if api_base is not None:
-            check_server(api_base, name, os.environ.get(f"{provider.upper()}_API_KEY", ""))
-
-
-def _first_sentence(reason: str) -> str:
-    return reason.partition(": ")[2].split(". ")[0].rstrip(".") + "."
-
-
-def _check_keys(litellm: Any, model: str, provider: str, api_base: str | None) -> None:
-    if provider in _OWN_CREDENTIALS:
-        return
-    missing = litellm.validate_environment(model)["missing_keys"]
-    if api_base is not None:
-        missing = [name for name in missing if not name.endswith("_API_BASE")]
-    if not missing:
-        return
-    # Google's key has two names, either of which will do.
-    joint = " or " if provider == "gemini" else " and "
-    free = " Any value will do for a server that asks for none." if api_base is not None else ""
-    raise UserError(
-        f"--model {model} needs {joint.join(missing)}, which the environment does not have. "
-        f"Set it (export {missing[0]}=...) and start again.{free}"
-    )

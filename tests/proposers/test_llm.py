@@ -13,7 +13,7 @@ import pytest
 
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import Candidate, NoProposal, Usage
-from kbopt.proposers.llm import LLMProposer, check_model_access, close_connections, parse_models
+from kbopt.proposers.llm import LLMProposer, close_connections, parse_models
 from tests.support.llm_briefs import CHANGED, PARENT, brief, edit, rewrite, trial
 from tests.support.openai_server import Answer, Behaviour, Drop, Fail, Garbage, Hang, OpenAIServer, Script
 
@@ -307,42 +307,3 @@ async def test_the_seed_and_the_weights_choose_the_model(tmp_path: Path) -> None
 
 def test_a_proposer_can_be_sent_to_another_process(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(proposer(None, tmp_path))).name == "llm"
-
-
-def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY")
-    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
-    with pytest.raises(UserError, match=r"--model openai/gpt-5 needs OPENAI_API_KEY"):
-        check_model_access(parse_models("openai/gpt-5"), None)
-    with pytest.raises(UserError, match=r"anthropic/claude-opus-4-5 needs ANTHROPIC_API_KEY"):
-        check_model_access(parse_models("anthropic/claude-opus-4-5"), None)
-
-
-def test_either_of_two_keys_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match="needs GOOGLE_API_KEY or GEMINI_API_KEY"):
-        check_model_access(parse_models("gemini/gemini-2.5-pro"), None)
-
-
-@pytest.mark.parametrize("name", ["gpt-99", "nobody/model"])
-def test_an_unknown_provider_is_refused_with_the_reason(name: str) -> None:
-    with pytest.raises(UserError, match=rf"--model {name}: LLM Provider NOT provided\..*PROVIDER/MODEL"):
-        check_model_access(parse_models(name), None)
-
-
-def test_a_server_is_looked_for_before_anything_starts() -> None:
-    with script() as server:
-        check_model_access(parse_models("openai/scripted"), server.url)
-        with pytest.raises(UserError, match=r"unknown model at .*'skripted'\. Did you mean scripted\?"):
-            check_model_access(parse_models("openai/skripted"), server.url)
-        assert server.requests == ()
-    with pytest.raises(UserError, match=r"no server answers at --api-base http://127\.0\.0\.1:9/v1"):
-        check_model_access(parse_models("openai/scripted"), "http://127.0.0.1:9/v1")
-    with pytest.raises(UserError, match="It is a URL"):
-        check_model_access(parse_models("openai/scripted"), "localhost:8000")
-
-
-def test_a_refused_key_is_found_before_anything_starts() -> None:
-    with script(key="another") as server, pytest.raises(UserError, match="refuses the key"):
-        check_model_access(parse_models("openai/scripted"), server.url)

@@ -91,14 +91,15 @@ class Script:
     """What the server does. In `sequence` each behaviour is used once and the last that fits repeats.
 
     In `random` order one that fits is drawn for each request, from `seed`. `models` are the names that
-    `/v1/models` lists; other names get a 404. `usd_per_token` adds a `cost` to the usage, as some
-    routers do. `key` is the bearer token asked for; empty accepts any.
+    `/v1/models` lists; `aliases` are served too, but not listed; other names get a 404. `usd_per_token`
+    adds a `cost` to the usage, as some routers do. `key` is the bearer token asked for; empty accepts any.
     """
 
     behaviours: tuple[Behaviour, ...] = (Answer(text="hello"),)
     order: Literal["sequence", "random"] = "sequence"
     seed: int = 0
     models: tuple[str, ...] = ("scripted",)
+    aliases: tuple[str, ...] = ()
     usd_per_token: float | None = None
     key: str = ""
 
@@ -213,16 +214,19 @@ class _Handler(BaseHTTPRequestHandler):
             return
         elif self.path == "/v1/models":
             self._send(200, {"object": "list", "data": [{"id": m, "object": "model"} for m in script.models]})
+        elif self.path.removeprefix("/v1/models/") in script.models + script.aliases:
+            self._send(200, {"id": self.path.removeprefix("/v1/models/"), "object": "model"})
         else:
             self._error(404, f"no {self.path} here", None)
 
     def do_POST(self) -> None:
+        script = self.server.owner.script
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self._authorised():
             return
         if self.path not in ("/v1/chat/completions", "/v1/embeddings"):
             self._error(404, f"no {self.path} here", None)
-        elif body["model"] not in self.server.owner.script.models:
+        elif body["model"] not in script.models + script.aliases:
             self._error(404, f"The model `{body['model']}` does not exist", "model_not_found")
         elif self.path == "/v1/embeddings":
             self._embed(body)
