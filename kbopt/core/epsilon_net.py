@@ -15,6 +15,9 @@ COARSE_DIM = 32
 SAME = 1e-3
 """Distance up to which two embeddings are the same source: float32 rounding, doubled."""
 
+ROUNDING = 1e-5
+"""How far a squared distance in float32 may be off, of unit vectors: twenty times what was seen."""
+
 Vectors = NDArray[np.float32]
 
 
@@ -45,6 +48,7 @@ class EpsilonNet:
         self._radius = np.zeros(64, dtype=np.float32)
         self._vectors: Vectors = np.zeros((0, 0), dtype=np.float32)
         self._coarse: Vectors = np.zeros((0, 0), dtype=np.float32)
+        self._squares = np.zeros(0, dtype=np.float32)
         self._projection: Vectors = np.zeros((0, 0), dtype=np.float32)
 
     def __len__(self) -> int:
@@ -69,9 +73,11 @@ class EpsilonNet:
         vector = self._embed([source])[0]
         size = len(self._keys)
         radius = self._radius[:size]
-        # |a - b|^2 = 2 - 2ab for unit vectors, and at least that much less for their projections.
-        apart = self._coarse[:size] - vector @ self._projection
-        near = np.flatnonzero(np.einsum("ij,ij->i", apart, apart) <= (radius + SAME) ** 2)
+        # |a - b|^2 = aa - 2ab + bb: one product over the matrix, and no temporary of its size.
+        shadow = vector @ self._projection
+        products = np.einsum("ij,j->i", self._coarse[:size], shadow)  # unlike @, on this thread alone
+        squares = self._squares[:size] - 2.0 * products + shadow @ shadow
+        near = np.flatnonzero(squares <= (radius + SAME) ** 2 + ROUNDING)
         if not len(near):
             return None
         distances = np.linalg.norm(self._vectors[near] - vector, axis=1)
@@ -114,12 +120,15 @@ class EpsilonNet:
             square = np.random.default_rng(0).standard_normal((dim, min(dim, COARSE_DIM)))
             self._projection = np.linalg.qr(square)[0].astype(np.float32)
             self._vectors, self._coarse = _rows(64, dim), _rows(64, self._projection.shape[1])
+            self._squares = np.zeros(64, dtype=np.float32)
         start, stop = len(self._keys) - len(self._unembedded), len(self._keys)
         while stop > len(self._vectors):
             self._vectors = np.concatenate([self._vectors, np.zeros_like(self._vectors)])
             self._coarse = np.concatenate([self._coarse, np.zeros_like(self._coarse)])
+            self._squares = np.concatenate([self._squares, np.zeros_like(self._squares)])
         self._vectors[start:stop] = vectors[: stop - start]
-        self._coarse[start:stop] = vectors[: stop - start] @ self._projection
+        coarse = self._coarse[start:stop] = vectors[: stop - start] @ self._projection
+        self._squares[start:stop] = np.einsum("ij,ij->i", coarse, coarse)
         self._unembedded.clear()
         return vectors[stop - start :]
 

@@ -68,9 +68,9 @@ def _service(litellm: Any, provider: str, key: str | None, url: str | None) -> E
         case "gemini":
             url, key = _GEMINI_URL, os.environ.get("GEMINI_API_KEY") or os.environ["GOOGLE_API_KEY"]
         case "anthropic":
-            # Its paths end in /v1 in the address given for chat, too, for some who set it.
-            base = litellm.AnthropicModelInfo.get_api_base().rstrip("/").removesuffix("/v1")
-            headers = {"x-api-key": os.environ["ANTHROPIC_API_KEY"], "anthropic-version": "2023-06-01"}
+            account = litellm.AnthropicModelInfo
+            base = account.get_api_base().rstrip("/").removesuffix("/v1")
+            headers = {"anthropic-version": "2023-06-01", **account.get_auth_header()}
             return Endpoint(name=provider, url=f"{base}/v1", headers=headers)
     return Endpoint(name=provider, url=url, headers=_bearer(key)) if url else None
 

@@ -76,6 +76,7 @@ def test_an_alias_that_is_served_but_not_listed_is_known(monkeypatch: pytest.Mon
     monkeypatch.setenv("ANTHROPIC_API_KEY", "test")
     with script(models=("claude-opus-4-5-20251101",), aliases=("claude-opus-4-5",)) as server:
         monkeypatch.setenv("ANTHROPIC_API_BASE", server.url.removesuffix("/v1"))
+
         check_model_access(parse_models("anthropic/claude-opus-4-5"), None)
         with pytest.raises(UserError, match=r"unknown model at anthropic: 'claude-opus-4'"):
             check_model_access(parse_models("anthropic/claude-opus-4"), None)
