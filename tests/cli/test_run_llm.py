@@ -1,0 +1,94 @@
+"""`kbopt run --proposer llm` as a user starts it, against a server that speaks the protocol."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from kbopt.simulated.kernels import to_source
+from tests.cli.test_run import command, kbopt
+from tests.support.openai_server import Answer, OpenAIServer, Script
+from tests.support.processes import kill_family
+
+TASK = ("--task", "sim/smooth", "--backend", "simulated", "--proposer", "llm")
+
+
+def kernel(*levels: int, delay_s: float = 0.0) -> Answer:
+    return Answer(text=f"Other levels.\n\n```python\n{to_source(levels)}```\n", delay_s=delay_s)
+
+
+def num_answers(folder: Path) -> int:
+    """How many answers of models are kept in the run's folder."""
+    files = (folder / "transcripts").glob("*.json")
+    return sum(len(json.loads(file.read_text())["exchanges"]) for file in files)
+
+
+@pytest.mark.slow
+def test_after_kill_9_no_answer_is_asked_for_or_paid_for_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    folder = tmp_path / "run"
+    best = kernel(13, 10, 14, 11, 12, 14, 10, 13, delay_s=0.15)
+    others = [kernel(*[(7 * n + 3 * i) % 16 for i in range(8)], delay_s=0.15) for n in range(20)]
+    chatter = Answer(text="Larger tiles might help.", delay_s=0.15)
+    script = Script(behaviours=(*others[:3], chatter, *others[3:], best), usd_per_token=1e-6)
+    with OpenAIServer(script) as server:
+        model = ("--model", "openai/scripted", "--api-base", server.url)
+        first = subprocess.Popen(
+            command("run", *TASK, *model, "--num-steps", 5, "--out", folder),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 90
+        while num_answers(folder) < 8 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        kill_family(first.pid)
+        first.wait(timeout=30)
+        asked, kept = len(server.requests), num_answers(folder)
+        resumed = kbopt("resume", folder, "--json")
+        assert resumed.returncode == 0, resumed.stderr
+        # What was under way at the kill is asked again, and nothing else.
+        assert len(server.requests) == num_answers(folder) + asked - kept
+    assert 8 <= kept <= asked < len(server.requests)
+    document = json.loads(resumed.stdout)
+    assert document["proposals"] == 25
+    assert document["best"]["speedup"] == pytest.approx(3.0)
+    (ledger,) = document["models"]
+    assert ledger["requests"] == num_answers(folder) >= 26
+    assert document["usd"] == pytest.approx(1e-6 * document["tokens"])
+    assert document["tokens"] == ledger["prompt_tokens"] + ledger["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--model", "anthropic/claude-opus-4-5"), "needs ANTHROPIC_API_KEY"),
+        ((), "needs --model"),
+    ],
+)
+def test_a_model_that_cannot_be_asked_ends_the_run_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    done = kbopt("run", *TASK, *options, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_placeholder_is_named_with_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    (tmp_path / "again.md").write_text("That will not do:\n$reasons\n")
+    with OpenAIServer() as server:
+        model = ("--model", "openai/scripted", "--api-base", server.url)
+        done = kbopt("run", *TASK, *model, "--prompts", tmp_path, "--out", tmp_path / "run")
+        assert server.requests == ()
+    assert done.returncode == 2
+    assert f"{tmp_path / 'again.md'}:2: unknown placeholder $reasons" in done.stderr, done.stderr
