@@ -27,6 +27,7 @@ from kbopt.core.settings import Algorithm, SearchSettings
 from kbopt.core.types import EvalProtocol, Task
 from kbopt.driver import Follow, Interrupted
 from kbopt.finish import Finished, finish, open_run, run_document, write_atomically
+from kbopt.reporting.comparison import compare
 from kbopt.reporting.report import write_report
 from kbopt.store.journal import SqliteJournal
 
@@ -178,6 +179,7 @@ def sweep_document(
         "tokens": sum(search.summary.tokens for search in searches),
         "seconds": seconds,
         "fast_p": fast_p_by_threshold(searches),
+        "algorithms": codec.encode(compare([search.summary for search in searches]).algorithms),
     }
 
 

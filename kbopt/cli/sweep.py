@@ -259,31 +259,29 @@ class Progress:
 
 
 def print_table(searches: tuple[Finished, ...]) -> None:
-    """Speedups by task and algorithm: median over seeds with the range, then fast_p over all searches."""
-    import statistics
-    from collections import defaultdict
-
+    """Speedups by task and algorithm, then each algorithm over all tasks, with the spread over seeds."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    from kbopt.sweep import fast_p_by_threshold
+    from kbopt.reporting.comparison import Spread, compare
 
-    cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for search in searches:
-        best = search.summary.best
-        cells[search.summary.task][search.summary.algorithm].append(best.speedup if best else 0.0)
-    algorithms = list(dict.fromkeys(search.summary.algorithm for search in searches))
-    table = Table("task", *algorithms, box=None)
-    for task, by_algorithm in cells.items():
-        row = []
-        for algorithm in algorithms:
-            found = by_algorithm[algorithm]
-            row.append(
-                f"{statistics.median(found):.2f}x [{min(found):.2f}, {max(found):.2f}]" if found else "-"
-            )
-        table.add_row(task, *row)
+    def spread(figure: Spread | None, form: str = ".2f") -> str:
+        if figure is None:
+            return "-"
+        mean, low, high = (format(value, form) for value in (figure.mean, figure.low, figure.high))
+        return mean if low == high else f"{mean} ({low}-{high})"
+
+    comparison = compare([search.summary for search in searches])
     console = Console()
-    console.print("speedup of the best kernel: median over seeds [worst, best]")
-    console.print(table)
-    shares = ", ".join(f"fast_{p} {share:.2f}" for p, share in fast_p_by_threshold(searches).items())
-    console.print(shares)
+    console.print("Means over seeds (lowest to highest seed); the speedup is 0 where no kernel is correct.\n")
+    cells = Table("task", "algorithm", "speedup", "evaluations", box=None)
+    for cell in sorted(comparison.cells, key=lambda cell: cell.task):
+        cells.add_row(cell.task, cell.algorithm, spread(cell.speedup), f"{cell.evaluations:.0f}")
+    console.print(cells)
+    console.print("\nOver all tasks; fast_p: the share that is correct and more than p times as fast.\n")
+    name = Column("algorithm", min_width=max(len(row.algorithm) for row in comparison.algorithms))
+    rows = Table(name, "geomean", "fast_0.5", "fast_1.0", "fast_1.05", box=None)
+    for row in comparison.algorithms:
+        shares = [spread(figure, ".0%") for figure in (row.fast_05, row.fast_1, row.fast_105)]
+        rows.add_row(row.algorithm, spread(row.geomean), *shares)
+    console.print(rows)

@@ -47,12 +47,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlgorithmRow:
-    """One algorithm over all of its tasks. `geomean` leaves unsolved runs out; None where all are."""
+    """One algorithm over all of its tasks. `geomean` leaves unsolved tasks out; None where all are."""
 
     algorithm: str
     num_runs: int
     solved: int
-    geomean: float | None
+    geomean: Spread | None
+    fast_05: Spread
     fast_1: Spread
     fast_105: Spread
     evaluations: int
@@ -128,12 +129,14 @@ def _cell(algorithm: str, task: str, runs: Sequence[RunSummary]) -> Cell:
 
 
 def _algorithm_row(algorithm: str, runs: Sequence[RunSummary]) -> AlgorithmRow:
-    solved = [run.best.speedup for run in runs if run.best]
+    solved = [[speedup for speedup in seed if speedup > 0.0] for seed in _per_seed(runs)]
+    means = [geometric_mean(speedups) for speedups in solved if speedups]
     return AlgorithmRow(
         algorithm=algorithm,
         num_runs=len(runs),
-        solved=len(solved),
-        geomean=geometric_mean(solved) if solved else None,
+        solved=sum(run.best is not None for run in runs),
+        geomean=_spread(means) if means else None,
+        fast_05=_fast_p_spread(runs, 0.5),
         fast_1=_fast_p_spread(runs, 1.0),
         fast_105=_fast_p_spread(runs, 1.05),
         evaluations=sum(run.evaluations for run in runs),

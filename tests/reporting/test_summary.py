@@ -82,6 +82,11 @@ def test_algorithms_are_compared_by_task_with_the_spread_over_seeds(make_run: Ma
     (row,) = comparison.algorithms
     assert (row.num_runs, row.solved) == (4, 3)
     assert (row.fast_1.low, row.fast_1.mean, row.fast_1.high, row.fast_1.num_seeds) == (0.5, 0.75, 1.0, 2)
+    assert row.fast_05 == row.fast_1
+    first, second, _, other = (summary.best.speedup if summary.best else 0.0 for summary in summaries)
+    by_seed = [first, (second * other) ** 0.5]
+    assert row.geomean.mean == pytest.approx(sum(by_seed) / 2)
+    assert (row.geomean.low, row.geomean.high) == pytest.approx((min(by_seed), max(by_seed)))
     cell = next(cell for cell in comparison.cells if cell.task == "quick/other")
     assert (cell.solved, cell.speedup.low) == (1, 0.0)
     assert cell.speedup.high == pytest.approx(summaries[3].best.speedup)

@@ -7,7 +7,7 @@ const spread = (value, format) =>
 
 function comparisonSections(page, showRun) {
   const { algorithms, cells } = page.comparison;
-  const ranked = [...algorithms].sort((a, b) => b.fast_1.mean - a.fast_1.mean || (b.geomean ?? 0) - (a.geomean ?? 0));
+  const ranked = [...algorithms].sort((a, b) => b.fast_1.mean - a.fast_1.mean || (b.geomean?.mean ?? 0) - (a.geomean?.mean ?? 0));
   const runs = page.runs.map((run, index) => ({ run, index }));
   return [
     el("section", { class: "bare", id: "overview" },
@@ -18,13 +18,14 @@ function comparisonSections(page, showRun) {
         ["algorithm", (row) => row.algorithm],
         ["runs", (row) => count(row.num_runs), true],
         ["with a correct kernel", (row) => count(row.solved), true],
+        ["fast₀.₅", (row) => spread(row.fast_05, percent), true],
         ["fast₁", (row) => spread(row.fast_1, percent), true],
         ["fast₁.₀₅", (row) => spread(row.fast_105, percent), true],
-        ["geometric mean", (row) => times(row.geomean), true],
+        ["geometric mean", (row) => row.geomean ? spread(row.geomean, times) : "–", true],
         ["evaluations", (row) => count(row.evaluations), true],
         ["spent", (row) => usd(row.usd), true],
       ], ranked),
-      el("p", { class: "dim small" }, "fast_p: the share of tasks whose best kernel is correct and more than p times as fast as eager PyTorch. The geometric mean leaves out runs without a correct kernel.")),
+      el("p", { class: "dim small" }, "fast_p: the share of tasks whose best kernel is correct and more than p times as fast as eager PyTorch. The geometric mean leaves out tasks without a correct kernel.")),
     el("div", { class: "pair" },
       section("fastp", "fast_p",
         chart("fastp-chart", "fast_p over p by algorithm", 360, () => fastPFigure(page.comparison))),
