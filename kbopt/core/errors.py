@@ -24,7 +24,7 @@ class InfraError(Exception):
     """
 
 
-MAX_NAMES_TOLD = 40
+MAX_NAMES_TOLD = 30
 
 
 def unknown_name(kind: str, seen: str, allowed: Iterable[str]) -> UserError:

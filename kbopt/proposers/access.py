@@ -75,9 +75,12 @@ def _service(litellm: Any, provider: str, key: str | None, url: str | None) -> E
     return Endpoint(name=provider, url=url, headers=_bearer(key)) if url else None
 
 
-def _table(litellm: Any, provider: str) -> frozenset[str]:
-    """The models of `provider` in LiteLLM's packaged table."""
-    return frozenset(litellm.models_by_provider.get(provider, ()))
+def _table(litellm: Any, provider: str) -> list[str]:
+    """The models of `provider` in LiteLLM's packaged table that write or embed text."""
+    modes = {
+        name: litellm.model_cost[name].get("mode") for name in litellm.models_by_provider.get(provider, ())
+    }
+    return [name for name, mode in modes.items() if mode in ("chat", "responses", "embedding")]
 
 
 def _bearer(key: str | None) -> dict[str, str]:
