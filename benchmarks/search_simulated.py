@@ -23,6 +23,7 @@ from kbopt.core.settings import Algorithm, Budget, SearchSettings
 from kbopt.simulated import LANDSCAPES, Landscape, Latency, SimulationReport, simulate
 
 LATENCY = Latency(mean_s=30.0, deviation_s=20.0, smallest_s=1.0)
+SLOW = Latency(mean_s=120.0, deviation_s=80.0, smallest_s=1.0)
 EVALUATION_S = 5.0
 NUM_STEPS = 20
 NUM_EVALUATIONS = 100
@@ -38,6 +39,7 @@ def run(
     num_steps: int = 1000,
     evaluations: int | None = None,
     pacing: InFlightLimit | None = None,
+    latency: Latency = LATENCY,
 ) -> SimulationReport:
     settings = SearchSettings(
         algorithm=algorithm,
@@ -50,7 +52,7 @@ def run(
         settings,
         landscape,
         explorers=explorers,
-        proposal_latency=LATENCY,
+        proposal_latency=latency,
         evaluation_s=EVALUATION_S,
         pacing=pacing,
     )
@@ -89,7 +91,11 @@ class FixedLimit(InFlightLimit):
 
 
 def searches_to_match(
-    landscape: Landscape, seeds: range, explorers: int, limit: int | None = None
+    landscape: Landscape,
+    seeds: range,
+    explorers: int,
+    limit: int | None = None,
+    latency: Latency = LATENCY,
 ) -> Iterator[tuple[SimulationReport, SimulationReport, float]]:
     """(the original's steps, the asynchronous search, evaluations it took to the original's final quality).
 
@@ -99,7 +105,7 @@ def searches_to_match(
         original = run(landscape, seed, explorers=explorers, synchronous=True, num_steps=NUM_STEPS)
         count = len(original.quality) + NUM_STEPS
         pacing = FixedLimit(start=limit) if limit else None
-        ours = run(landscape, seed, explorers=explorers, evaluations=count, pacing=pacing)
+        ours = run(landscape, seed, explorers=explorers, evaluations=count, pacing=pacing, latency=latency)
         reached = next((n for n, q in enumerate(ours.quality, 1) if q >= original.final), 2 * count)
         yield original, ours, reached
 
@@ -128,15 +134,21 @@ def evaluations_to_match(landscapes: Mapping[str, Landscape], seeds: range) -> N
             )
 
 
-def limits(landscapes: Mapping[str, Landscape], seeds: range) -> None:
-    print("\n### The limit on work in flight, twelve explorers\n")
+def limits(
+    landscapes: Mapping[str, Landscape],
+    seeds: range,
+    explorers: int,
+    latency: Latency,
+    values: Sequence[int],
+) -> None:
+    print(f"\n### The limit on work in flight, {explorers} explorers, {latency.mean_s:g} s a proposal\n")
     print("Evaluator busy over the whole search; the share of evaluations needed, as above.\n")
     print("| limit | busy | staleness | " + " | ".join(landscapes) + " |")
     print("| --- | --- | --- |" + " --- |" * len(landscapes))
-    for limit in (5, 6, 7, 8, 9, 10, 12, 16, None):
+    for limit in (*values, None):
         busy, stale, cells = [], [], []
         for landscape in landscapes.values():
-            rows = list(searches_to_match(landscape, seeds, 12, limit))
+            rows = list(searches_to_match(landscape, seeds, explorers, limit, latency))
             busy += [ours.busy_share for _, ours, _ in rows]
             stale += [ours.progress.staleness_median for _, ours, _ in rows]
             cells.append(interval([r / (len(original.quality) + NUM_STEPS) for original, _, r in rows]))
@@ -183,7 +195,8 @@ def main() -> None:
         LANDSCAPES.update(HELD_OUT)  # where the simulated device looks a task up
     busy_and_cost(landscapes, seeds)
     evaluations_to_match(landscapes, seeds)
-    limits(landscapes, seeds)
+    limits(landscapes, seeds, 12, LATENCY, (5, 6, 7, 8, 9, 10, 12, 16))
+    limits(landscapes, seeds, 64, SLOW, (8, 16, 24, 32, 64))
     against_baselines(landscapes, seeds)
 
 
