@@ -54,7 +54,7 @@ class ParallelBackend:
         return [result] * len(requests)
 
     async def status(self) -> BackendStatus:
-        return BackendStatus(state="warm", device="d", boot="b", age_s=0.0, cold_starts=1)
+        return BackendStatus(state="warm", device="d", boot="b", age_s=0.0, cold_boots=("b",))
 
     async def close(self) -> None:
         pass

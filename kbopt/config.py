@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -65,7 +66,10 @@ class RunConfig:
 
 def device_kind(config: BackendConfig) -> DeviceKind:
     """The kind of kernel that `config`'s device runs."""
-    if config.name == "modal" or config.device.startswith("cuda"):
+    if config.name == "modal":
+        # The container reads the same variable: only the tests' loopback control plane has no GPUs.
+        return "cpu" if os.environ.get("KBOPT_MODAL_DEVICE") == "cpu" else "cuda"
+    if config.device.startswith("cuda"):
         return "cuda"
     if config.device == "auto" and Path("/dev/nvidiactl").exists():
         return "cuda"

@@ -15,7 +15,7 @@ from pathlib import Path
 from kbopt.cluster.messages import EvaluatorStatus, Failure, SearchStatus
 from kbopt.cluster.session import ClusterSettings, Session
 from kbopt.compose import check, factories, prepare_backend, search_spec
-from kbopt.config import RunConfig
+from kbopt.config import BackendConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.reporting.terminal import ProgressSnapshot, ProgressView
@@ -88,8 +88,21 @@ def _watch(
         for follow in followers:
             follow()
         if status.finished:
+            if evaluator.backend.idle_usd:
+                view.note(_stays_warm(config.backend, evaluator.backend.idle_usd))
             return status.searches[0].failure
         time.sleep(POLL_S)
+
+
+def _stays_warm(backend: BackendConfig, idle_usd: float) -> str:
+    defaults = BackendConfig()
+    named = ("gpus", "lane", "warm_minutes")
+    changed = [name for name in named if getattr(backend, name) != getattr(defaults, name)]
+    options = [f"--{name.replace('_', '-')} {getattr(backend, name)}" for name in changed]
+    return (
+        f"The container stays warm for the next run: {backend.warm_minutes:g} minutes, "
+        f"at most ${idle_usd:.2f}. End it with: {' '.join(['kbopt modal stop --gpu', backend.gpu, *options])}"
+    )
 
 
 def snapshot(config: RunConfig, search: SearchStatus, evaluator: EvaluatorStatus) -> ProgressSnapshot:
@@ -109,6 +122,8 @@ def snapshot(config: RunConfig, search: SearchStatus, evaluator: EvaluatorStatus
         by_outcome=progress.by_outcome,
         busy_fraction=search.device_s / search.elapsed_s if search.elapsed_s else 0.0,
         backend_state=evaluator.backend.state,
+        backend_boot=evaluator.backend.boot,
+        backend_age_s=evaluator.backend.age_s,
         backend_detail=evaluator.backend.detail,
         queue_length=evaluator.queue_length,
         usd=progress.usd,

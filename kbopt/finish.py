@@ -106,6 +106,7 @@ def run_document(finished: Finished) -> dict[str, object]:
         "seconds": summary.seconds,
         "ended": summary.ended,
         "models": [codec.encode(model) for model in summary.models],
+        "containers": [codec.encode(rent) for rent in summary.containers],
         "journal": str(finished.journal),
         "report": str(finished.report),
     }
@@ -139,6 +140,7 @@ def print_result(finished: Finished, console: Console) -> None:
         journal=str(finished.journal),
         report=str(finished.report),
         errors=[(error.text, error.count) for error in summary.errors],
+        containers=summary.containers,
     )
 
 

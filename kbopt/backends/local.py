@@ -27,7 +27,7 @@ class LocalBackend:
         self._client = ServiceClient(device=device, state_dir=state_dir)
         self._info: ServiceInfo | None = None
         self._state: BackendState = "closed"
-        self._cold_starts = 0
+        self._cold_boots: tuple[str, ...] = ()
         self._starting = asyncio.Lock()
 
     @property
@@ -61,7 +61,7 @@ class LocalBackend:
             device=info.device if info else "",
             boot=info.boot if info else "",
             age_s=time.time() - info.started if info else 0.0,
-            cold_starts=self._cold_starts,
+            cold_boots=self._cold_boots,
             detail=info.isolation if info else "",
         )
 
@@ -80,4 +80,4 @@ class LocalBackend:
                 self._state = "failed"
                 raise
             self._state = "warm"
-            self._cold_starts += 1
+            self._cold_boots += (self._info.boot,)

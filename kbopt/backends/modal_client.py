@@ -7,7 +7,7 @@ for the process, so that neither requests nor results are ever pickled.
 from __future__ import annotations
 
 import asyncio
-import time
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,15 +32,14 @@ from kbopt.backends.modal_deploy import (
     warm_seconds,
 )
 from kbopt.backends.modal_lane import PAGE_TIMEOUT_S, Lane
-from kbopt.backends.modal_prices import Bill, load_prices
+from kbopt.backends.modal_prices import load_prices
 from kbopt.backends.modal_wire import ContainerInfo
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import BackendStatus
-from kbopt.core.types import EvalRequest, Result
+from kbopt.core.types import EvalRequest, Rent, Result
 
 __all__ = [
     "GPU_NAMES",
-    "Bill",
     "ContainerStatus",
     "ModalBackend",
     "app_name",
@@ -49,12 +48,14 @@ __all__ = [
     "container_status",
     "deploy",
     "ensure_deployed",
+    "lane_names",
     "stop",
 ]
 
 DEFAULT_START_TIMEOUT_S = 900.0
 DEFAULT_POLL_S = 5.0
 MAX_GPUS = 64
+LANE = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 BATCHES_PER_GPU = 16
 BATCH_SIZE = 2
@@ -82,8 +83,6 @@ class ModalBackend:
         owner: str = "",
         poll_s: float = DEFAULT_POLL_S,
     ) -> None:
-        if not 1 <= gpus <= MAX_GPUS:
-            raise UserError(f"{gpus} GPUs are asked for; allowed are 1 to {MAX_GPUS}")
         self._gpu = check_gpu(gpu)
         self._warm_minutes, self._warm_s = warm_minutes, warm_seconds(warm_minutes)
         price = load_prices().usd_per_second(
@@ -91,9 +90,9 @@ class ModalBackend:
         )
         self._usd_per_second = price
         owner = owner or uuid.uuid4().hex
-        names = [lane, *(f"{lane}-{number}" for number in range(2, gpus + 1))]
         self._lanes = [
-            Lane(self._gpu, name, owner, start_timeout_s=start_timeout_s, poll_s=poll_s) for name in names
+            Lane(self._gpu, name, owner, start_timeout_s=start_timeout_s, poll_s=poll_s, warm_s=self._warm_s)
+            for name in lane_names(lane, gpus)
         ]
         self._openings: dict[Lane, asyncio.Task[None]] = {}
         self._attaching = asyncio.Lock()
@@ -108,6 +107,12 @@ class ModalBackend:
         Raises `UserError` without a usable token, `InfraError` where no container came up in time.
         """
         await self._warm_lanes()
+        return await self.status()
+
+    async def open_all(self) -> BackendStatus:
+        """As `open`, but returns when every container is warm."""
+        await self.open()
+        await asyncio.gather(*self._openings.values())
         return await self.status()
 
     async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
@@ -132,8 +137,10 @@ class ModalBackend:
             device=infos[0].device if infos else "",
             boot=", ".join(info.boot for info in infos),
             age_s=best.age_s,
-            cold_starts=sum(len(lane.cold_boots) for lane in self._lanes),
+            cold_boots=tuple(boot for lane in self._lanes for boot in lane.cold_boots),
             detail=detail if building is None else f"building the image: {building}",
+            rent=self._rent(),
+            idle_usd=len(infos) * self._warm_s * self._usd_per_second,
         )
 
     async def close(self) -> None:
@@ -143,22 +150,14 @@ class ModalBackend:
         for opening in openings:
             opening.cancel()
         await asyncio.gather(*openings, return_exceptions=True)
+        for lane in self._lanes:
+            lane.let_go()
         self._closed = True
 
-    def bill(self) -> Bill:
+    def _rent(self) -> Rent:
         """The container time that this backend held so far. Drivers that share a container each count it."""
-        stays = [stay for lane in self._lanes for stay in lane.stays.values()]
-        seconds = sum(stay.until - stay.since for stay in stays)
-        if not self._closed:  # a warm container costs while it waits for the next batch, too
-            now = time.monotonic()
-            seconds += sum(now - lane.stays[lane.info.boot].until for lane in self._lanes if lane.info)
-        num_warm = sum(lane.info is not None for lane in self._lanes)
-        return Bill(
-            gpu=self._gpu,
-            seconds=seconds,
-            usd=seconds * self._usd_per_second,
-            idle_usd=num_warm * self._warm_s * self._usd_per_second,
-        )
+        seconds = sum(lane.held_s() for lane in self._lanes)
+        return Rent(gpu=self._gpu, seconds=seconds, usd=seconds * self._usd_per_second)
 
     async def _warm_lanes(self) -> list[Lane]:
         """The containers that answer, once there is one. Lanes that are not up go on starting meanwhile."""
@@ -196,6 +195,15 @@ class ModalBackend:
         self._build_output = line
 
 
+def lane_names(lane: str, gpus: int) -> tuple[str, ...]:
+    """The lanes of `gpus` containers that work together. Raises `UserError`."""
+    if not 1 <= gpus <= MAX_GPUS:
+        raise UserError(f"{gpus} GPUs are asked for; allowed are 1 to {MAX_GPUS}")
+    if not LANE.fullmatch(lane):
+        raise UserError(f"lane {lane!r}: a name is 1 to 40 letters, digits, '.', '_' and '-'")
+    return (lane, *(f"{lane}-{number}" for number in range(2, gpus + 1)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerStatus:
     """What Modal and, where one is up, the container itself say. `info` is None where none is up."""
@@ -226,7 +234,7 @@ def stop(gpu: str | None = None, *, lane: str = "shared", warm_minutes: float = 
 
 def _handle(gpu: str, lane: str) -> Lane:
     owner = f"command-{uuid.uuid4().hex}"
-    return Lane(check_gpu(gpu), lane, owner, start_timeout_s=PAGE_TIMEOUT_S, poll_s=1.0)
+    return Lane(check_gpu(gpu), lane, owner, start_timeout_s=PAGE_TIMEOUT_S, poll_s=1.0, warm_s=0.0)
 
 
 async def _container_status(lane: Lane, warm_minutes: float) -> ContainerStatus:

@@ -39,7 +39,7 @@ class ModalContainer:
     def __init__(self, *, device: str, state_dir: Path) -> None:
         self._service = ServiceClient(device=device, state_dir=state_dir)
         self._device = self._boot = self._starter = self._failure = ""
-        self._opened = self._last_used = time.monotonic()
+        self._created = self._last_used = time.monotonic()
         self._num_evaluations = self._losses_in_a_row = 0
         self._results: dict[str, asyncio.Task[Result]] = {}
         self._incoming: dict[str, dict[int, bytes]] = {}
@@ -62,7 +62,7 @@ class ModalContainer:
             self._boot = uuid.uuid4().hex[:12]
             return
         self._device, self._boot = info.device, info.boot
-        self._opened = self._last_used = time.monotonic()
+        self._last_used = time.monotonic()
 
     async def close(self) -> None:
         await self._service.close()
@@ -74,7 +74,7 @@ class ModalContainer:
             boot=self._boot,
             device=self._device,
             starter=self._starter,
-            age_s=now - self._opened,
+            age_s=now - self._created,
             idle_s=now - self._last_used,
             num_evaluations=self._num_evaluations,
             failure=failure or self._failure,

@@ -31,19 +31,12 @@ BATCH_GRACE_S = 60.0
 CANCEL_TIMEOUT_S = 5.0
 
 
-@dataclass(slots=True)
-class Stay:
-    """The time that this driver held one container, by the driver's monotonic clock."""
-
-    since: float
-    until: float
-
-
 @dataclass(eq=False, slots=True)
 class Lane:
     """The container for one GPU type and lane name. `owner` names the driver to the container.
 
     `poll_s` is how long a wait lasts before the statistics are looked at, and with them the deadlines.
+    `warm_s` is how long the container stays up, and costs, after its last call.
     """
 
     gpu: str
@@ -51,12 +44,18 @@ class Lane:
     owner: str
     start_timeout_s: float
     poll_s: float
+    warm_s: float
     state: BackendState = "starting"
     detail: str = ""
     info: ContainerInfo | None = None
     num_in_flight: int = 0
-    cold_boots: set[str] = field(default_factory=set)
-    stays: dict[str, Stay] = field(default_factory=dict)
+    cold_boots: dict[str, None] = field(default_factory=dict)
+    _held_s: float = 0.0
+    _counted_until: float = 0.0
+    _answered: float = 0.0
+    _born: float = 0.0
+    _boot: str = ""
+    _replaced: str = ""
     _app: str = ""
     _container: Any = None
 
@@ -69,6 +68,24 @@ class Lane:
     def age_s(self) -> float:
         """The age of the container, 0 where none has answered."""
         return time.monotonic() - self._born if self.info else 0.0
+
+    def held_s(self) -> float:
+        """Seconds for which this driver held a container, this one or one before it.
+
+        From when the container began to start for the driver's first call, or from that call where it was
+        up already; between calls for the warm time at most.
+        """
+        if self.info is not None:
+            now = time.monotonic()
+            until = now if self.num_in_flight else min(now, self._answered + self.warm_s)
+            self._held_s += max(0.0, until - self._counted_until)
+            self._counted_until = max(until, self._counted_until)
+        return self._held_s
+
+    def let_go(self) -> None:
+        """Hold the container no longer; it stays warm for others."""
+        self.held_s()
+        self.info = None
 
     async def open(self) -> None:
         """Start the container, or find it warm."""
@@ -114,6 +131,7 @@ class Lane:
         `UserError` for what the user must change. The call is cancelled on every way out but success.
         """
         function = getattr(self._container, method)
+        spawned = time.monotonic()
         async with modal_errors():
             call = await bounded(function.spawn.aio(message))
             answered = False
@@ -124,7 +142,7 @@ class Lane:
                 if not answered:
                     with contextlib.suppress(ModalError, OSError, TimeoutError):
                         await asyncio.wait_for(call.cancel.aio(), CANCEL_TIMEOUT_S)
-        self._learn(reply)
+        self._learn(reply, spawned)
         return reply
 
     async def _wait(self, function: Any, call: modal.FunctionCall[Any], limit_s: float) -> Message:
@@ -152,6 +170,7 @@ class Lane:
         return reply
 
     def _show_waiting(self, waiting_s: float, backlog: int) -> None:
+        self._counted_until = time.monotonic()  # the container is gone and costs nothing
         self.state = "waiting"
         self.detail = (
             f"no {self.gpu} container for {waiting_s:.0f} s ({backlog} calls wait): Modal has none free, or "
@@ -166,35 +185,29 @@ class Lane:
             )
 
     def _failed(self, reason: str) -> InfraError:
-        self.state, self.detail, self.info = "failed", reason, None
+        self.let_go()
+        self.state, self.detail = "failed", reason
         return InfraError(reason)
 
-    def _learn(self, reply: Message) -> None:
-        """Keep what an answer's head says of the container."""
+    def _learn(self, reply: Message, spawned: float) -> None:
+        """Keep what an answer's head says of the container. `spawned` is when it was asked."""
         try:
             info = codec.decode(ContainerInfo, reply["head"])
         except (KeyError, codec.CodecError) as error:
             raise InfraError(f"the container's answer cannot be read: {error!r}") from None
         now = time.monotonic()
-        replaced = self.info is not None and self.info.boot != info.boot
+        replaced, self._boot = self._boot, info.boot
+        if replaced not in ("", info.boot):
+            self._replaced = f"it replaced container {replaced}"
         if info.starter == self.owner:
-            self.cold_boots.add(info.boot)
-        if info.boot not in self.stays:
-            age_s = info.age_s if info.starter == self.owner else 0.0
-            self.stays[info.boot] = Stay(now - age_s, now)
-        self.stays[info.boot].until = now
+            self.cold_boots[info.boot] = None
+        if self.info is None or self.info.boot != info.boot:
+            self.held_s()
+            self._counted_until = max(self._counted_until, now - info.age_s, spawned)
+        self.info = info
+        self._answered, self._born = now, now - info.age_s
         if info.failure:
             raise self._failed(f"container {info.boot} on {self.gpu}: {info.failure}")
-        self.info = info
-        self.state = "warm"
-        if replaced:
-            self.detail = f"container replaced by {info.boot}"
-        elif self.detail and not self.detail.startswith("container replaced"):
-            self.detail = ""
+        self.state, self.detail = "warm", self._replaced
         if info.user_error:
             raise UserError(info.user_error)
-
-    @property
-    def _born(self) -> float:
-        assert self.info is not None
-        return self.stays[self.info.boot].until - self.info.age_s

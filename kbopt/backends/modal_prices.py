@@ -13,20 +13,6 @@ SHIPPED_TABLE = Path(__file__).with_name("modal_prices.toml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bill:
-    """Container time that a backend held, and its price.
-
-    `idle_usd` is what the containers may cost further if nobody uses or stops them: their warm time. Time
-    that a container spent starting, before it could answer, is not seen and not counted.
-    """
-
-    gpu: str
-    seconds: float
-    usd: float
-    idle_usd: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
     """US dollars per second, by GPU type, per CPU core and per GiB of memory."""
 

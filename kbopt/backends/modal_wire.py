@@ -33,7 +33,8 @@ class ContainerInfo:
     """The head of every answer.
 
     `starter` is the owner whose call was the first that this container served: the one on whose behalf
-    it was started. `age_s` counts since the evaluation service was up, `idle_s` since the last batch ended.
+    it was started. `age_s` counts since the container began to start the service, `idle_s` since the last
+    batch ended.
     `failure` says why the container could not answer; `user_error` why the user must
     change something. Either is empty where all is well.
     """

@@ -109,7 +109,11 @@ search_options = options(
 
 budget_options = options(
     click.option("--max-evals", type=click.IntRange(1), help="Stop after so many evaluations."),
-    click.option("--max-usd", type=click.FloatRange(0), help="Stop after so many dollars for models."),
+    click.option(
+        "--max-usd",
+        type=click.FloatRange(0),
+        help="Stop after so many dollars for models and rented containers.",
+    ),
     click.option("--max-tokens", type=click.IntRange(1), help="Stop after so many tokens."),
     click.option(
         "--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop after so many minutes."
@@ -271,6 +275,11 @@ C = TypeVar("C", SearchSettings, EvalProtocol, BackendConfig, ProposerConfig)
 def _taken(config: C, given: dict[str, Any]) -> C:
     named = [field.name for field in fields(config) if field.name in given and field.name != "name"]
     return replace(config, **{name: given.pop(name) for name in named})
+
+
+def to_stderr(line: str) -> None:
+    """Say something without touching stdout."""
+    click.echo(line, err=True)
 
 
 def print_json(document: object) -> None:

@@ -18,7 +18,7 @@ from kbopt.cluster.messages import Answer, EvaluatorStatus, Factories, Failure, 
 from kbopt.cluster.metrics import PUBLISH_S, CoordinatorMetrics, EvaluatorMetrics
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import Backend, BackendStatus
-from kbopt.core.types import Candidate, EvalRequest, NoProposal, Usage
+from kbopt.core.types import Candidate, EvalRequest, NoProposal, Rent, Usage
 from kbopt.store.cache import EvaluationCache
 
 NAMESPACE = "kbopt"
@@ -64,6 +64,10 @@ class RemoteEvaluator:
     async def evaluate(self, search: str, request: EvalRequest) -> Answer:
         answer: Answer = await _unwrapped(self._handle.evaluate.remote(search, request))
         return answer
+
+    async def take_rent(self) -> Rent | None:
+        rent: Rent | None = await _unwrapped(self._handle.take_rent.remote())
+        return rent
 
     async def status(self) -> EvaluatorStatus | None:
         status: EvaluatorStatus | None = await _unwrapped(self._handle.status.remote())
@@ -134,6 +138,7 @@ class CoordinatorActor(Coordinator):
             factories,
             remote.evaluate,
             remote.status,
+            remote.take_rent,
             parallel_searches=parallel_searches,
             stop_file=stop_file,
         )

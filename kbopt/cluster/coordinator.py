@@ -29,7 +29,7 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened
 from kbopt.core.pacing import InFlightLimit
 from kbopt.core.search import Ready, Search, SummaryRequest
-from kbopt.core.types import Brief, Candidate, EvalRequest, Measured, NoProposal, Usage
+from kbopt.core.types import Brief, Candidate, EvalRequest, Measured, NoProposal, Rent, Usage
 from kbopt.store.journal import SqliteJournal
 
 LEASE_S = 1800.0
@@ -141,14 +141,17 @@ class Coordinator:
         factories: Factories,
         evaluate: Evaluate,
         evaluator_status: Callable[[], Awaitable[EvaluatorStatus | None]],
+        take_rent: Callable[[], Awaitable[Rent | None]],
         *,
         parallel_searches: int,
         stop_file: Path | None = None,
     ) -> None:
         self._stop_file = stop_file
         self._searches = {spec.name: RunningSearch(spec, factories) for spec in specs}
+        self._latest: tuple[RunningSearch, ...] = ()
         self._evaluate = evaluate
         self._evaluator_status = evaluator_status
+        self._take_rent = take_rent
         self._parallel_searches = parallel_searches
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -221,12 +224,17 @@ class Coordinator:
 
     async def stop(self, reason: str, *, end: bool) -> None:
         """Stop all work. With `end` the searches are over; without, `kbopt resume` goes on with them."""
+        # A search that was over long ago would seem to have gone on until now if it paid.
+        payers = tuple(running for running in self._searches.values() if running.running) or self._latest
         for running in self._searches.values():
             if running.running and end:
                 running.search.end(reason)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if rent := await self._take_rent():
+            for running in payers:
+                running.search.pay_rent(rent.share(len(payers)))
         for running in self._searches.values():
             running.journal.close()
 
@@ -293,10 +301,13 @@ class Coordinator:
     ) -> None:
         for failure in answer.failures:
             running.journal.append(failure)
+        if answer.rent is not None:
+            running.search.pay_rent(answer.rent)
+        self._latest = (running,)
         result = answer.result
         if not answer.cached:
             running.device_s += result.device_s
-            cold = status is not None and status.backend.cold_starts > 0
+            cold = status is not None and result.boot in status.backend.cold_boots
             running.saw_boot(result.boot, result.device, cold=cold)
             running.pacing.observe(
                 in_flight=running.search.num_in_flight,

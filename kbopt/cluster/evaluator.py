@@ -15,7 +15,7 @@ from kbopt.cluster.messages import Answer, EvaluatorStatus
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import InfraFailed
 from kbopt.core.ports import Backend, BackendStatus
-from kbopt.core.types import EvalRequest, Result, outcome_name
+from kbopt.core.types import EvalRequest, Rent, Result, outcome_name
 from kbopt.store.cache import EvaluationCache, request_key
 
 FILL_S = 0.003
@@ -57,6 +57,7 @@ class EvaluationQueue:
         self._by_outcome: Counter[str] = Counter()
         self._cached = self._joined = 0
         self._device_s = 0.0
+        self._rent_taken: Rent | None = None
         self._started = time.monotonic()
 
     async def open(self) -> BackendStatus:
@@ -87,6 +88,16 @@ class EvaluationQueue:
         if self._pump is None:
             self._pump = asyncio.create_task(self._run())
         return await asyncio.shield(pending.answer)
+
+    async def take_rent(self) -> Rent | None:
+        """What the device cost since this was last called, None for nothing; the caller has to pay it."""
+        rent, taken = (await self._backend.status()).rent, self._rent_taken
+        if rent is None or rent == taken:
+            return None
+        self._rent_taken = rent
+        if taken is None:
+            return rent
+        return Rent(gpu=rent.gpu, seconds=rent.seconds - taken.seconds, usd=rent.usd - taken.usd)
 
     async def status(self) -> EvaluatorStatus:
         return EvaluatorStatus(
@@ -164,9 +175,12 @@ class EvaluationQueue:
             return
         self._by_outcome.update(outcome_name(result.outcome) for result in results)
         waiting = self._queue_length
+        rent = await self.take_rent()
+        share = rent.share(len(batch)) if rent else None
         for pending, result in zip(batch, results, strict=True):
             self._device_s += result.device_s
-            pending.answer.set_result(Answer(result=result, cached=False, waiting=waiting, failures=failures))
+            answer = Answer(result=result, cached=False, waiting=waiting, failures=failures, rent=share)
+            pending.answer.set_result(answer)
         self._settle(batch)
 
     def _settle(self, batch: list[_Pending]) -> None:

@@ -12,7 +12,7 @@ from kbopt.core.ports import Backend, BackendStatus, Embedder, Proposer, Summari
 from kbopt.core.search import SummaryRequest
 from kbopt.core.settings import SearchSettings
 from kbopt.core.tally import Progress
-from kbopt.core.types import Brief, EvalProtocol, Result, Task
+from kbopt.core.types import Brief, EvalProtocol, Rent, Result, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +45,15 @@ class Answer:
     """The evaluator's answer. `failures` are the attempts that the infrastructure lost before it.
 
     `waiting` counts the requests, of all searches, that the device found when it was done with this one.
+    `rent` is what the device cost since the answer before this one, whoever got that: summed over all
+    answers it is the whole rent, and a search that asks more pays more.
     """
 
     result: Result
     cached: bool
     waiting: int = 0
     failures: tuple[InfraFailed, ...] = ()
+    rent: Rent | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

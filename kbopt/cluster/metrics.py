@@ -38,7 +38,7 @@ class CoordinatorMetrics:
         self._speedup = Gauge("kbopt_best_speedup", "Speedup of the best kernel so far", tag_keys=tags)
         self._proposals = Gauge("kbopt_proposals", "Proposals made", tag_keys=tags)
         self._tokens = Gauge("kbopt_tokens", "Tokens of language models", tag_keys=tags)
-        self._usd = Gauge("kbopt_usd", "Dollars for language models", tag_keys=tags)
+        self._usd = Gauge("kbopt_usd", "Dollars for language models and containers", tag_keys=tags)
         self._staleness = Gauge("kbopt_staleness", "Median staleness of candidates", tag_keys=tags)
 
     def publish(self, status: CoordinatorStatus) -> None:

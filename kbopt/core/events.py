@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from kbopt.core.types import Candidate, Result, Usage
+from kbopt.core.types import Candidate, Rent, Result, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +99,13 @@ class BackendStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rented:
+    """A rented device was held for this search since its last `Rented`; counts as money spent."""
+
+    rent: Rent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InfraFailed:
     """A machine or service failed and the work was tried again; `attempt` counts from 1."""
 
@@ -124,6 +131,7 @@ Event = (
     | Evaluated
     | Summarized
     | BackendStarted
+    | Rented
     | InfraFailed
     | Ended
 )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbopt.core.events import Event
-from kbopt.core.types import Brief, Candidate, EvalRequest, NoProposal, Result, Trial, Usage
+from kbopt.core.types import Brief, Candidate, EvalRequest, NoProposal, Rent, Result, Trial, Usage
 
 BackendState = Literal["starting", "building", "waiting", "warm", "closed", "failed"]
 
@@ -51,16 +51,24 @@ class Journal(Protocol):
 class BackendStatus:
     """What a progress line says of the device. `age_s` is the age of the container or worker.
 
-    `cold_starts` counts the containers or workers started on behalf of this handle, 0 where it found a
-    warm one. `detail` is a sentence for the user, such as which other GPUs to try while waiting.
+    `cold_boots` are the containers or workers started on behalf of this handle, none where it found a warm
+    one. `detail` is a sentence for the user, such as which other GPUs to try while waiting. `rent` is what a
+    rented device cost this handle so far, None where it costs nothing; `idle_usd` is what it may cost further
+    if nobody uses or stops it.
     """
 
     state: BackendState
     device: str
     boot: str
     age_s: float
-    cold_starts: int
+    cold_boots: tuple[str, ...] = ()
     detail: str = ""
+    rent: Rent | None = None
+    idle_usd: float = 0.0
+
+    @property
+    def cold_starts(self) -> int:
+        return len(self.cold_boots)
 
 
 class Backend(Protocol):

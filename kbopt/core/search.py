@@ -24,6 +24,7 @@ from kbopt.core.events import (
     ProposalFailed,
     Proposed,
     RemeasureAsked,
+    Rented,
     Summarized,
 )
 from kbopt.core.freerun import FreeRun
@@ -33,7 +34,7 @@ from kbopt.core.settings import SearchSettings
 from kbopt.core.stepwise import Stepwise
 from kbopt.core.strategy import Strategy
 from kbopt.core.tally import Progress, Tally
-from kbopt.core.types import Brief, Candidate, NoProposal, Result, Task, Trial, Usage
+from kbopt.core.types import Brief, Candidate, NoProposal, Rent, Result, Task, Trial, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +162,10 @@ class Search:
             self._record(Evaluated(candidate=candidate_id, result=result, repeat=repeat, cached=cached))
             self._decide()
 
+    def pay_rent(self, rent: Rent) -> None:
+        """Take what a rented device cost since the last time, also after the search's end."""
+        self._record(Rented(rent=rent))
+
     def summary_due(self) -> SummaryRequest | None:
         """A request for a summary, once per step's worth of results; none while one is being made."""
         version, step = self._tally.results, self._settings.num_candidates * self._settings.num_proposals
@@ -250,6 +255,8 @@ class Search:
                 self._summaries.append(event)
                 self._summary_version = None
                 self._tally.pay(event.usage)
+            case Rented():
+                self._tally.pay_rent(event.rent)
             case Ended():
                 self._ended = event.reason
         self._strategy.apply(event)

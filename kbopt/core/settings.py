@@ -17,7 +17,8 @@ DEFAULT_EPSILON = 0.02
 class Budget:
     """Limits of one search; None is no limit. Overshoot is at most the work in flight.
 
-    `evaluations` counts every measurement that used the device, repeats included and cache hits not.
+    `evaluations` counts every measurement that used the device, repeats included and cache hits not; `usd`
+    counts language models and the rent of containers.
     """
 
     evaluations: int | None = None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kbopt.core.settings import Budget
-from kbopt.core.types import Result, Usage, outcome_name
+from kbopt.core.types import Rent, Result, Usage, outcome_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,9 +16,9 @@ class Progress:
 
     `proposals` were answered, with a source or (`proposal_failures`) with nothing. `evaluations` used the
     device, `remeasurements` among them; `cached` did not. `in_flight` are briefs without an answer and
-    sources without a result. `usd` adds up the prices that are known; `ledger` has one `Usage` per model,
-    its `usd` None where some price is unknown. `staleness` is how many results came in between a
-    candidate's brief and its own result.
+    sources without a result. `usd` adds up the prices that are known, the rent of containers among them;
+    `ledger` has one `Usage` per model, its `usd` None where some price is unknown. `staleness` is how many
+    results came in between a candidate's brief and its own result.
     """
 
     proposals: int
@@ -65,6 +65,9 @@ class Tally:
             self.tokens += usage.prompt_tokens + usage.completion_tokens
             known = self._ledger.get(usage.model)
             self._ledger[usage.model] = _sum(known, usage) if known else usage
+
+    def pay_rent(self, rent: Rent) -> None:
+        self.usd += rent.usd
 
     def count_result(self, result: Result, *, repeat: int, cached: bool, memory_version: int) -> None:
         """`memory_version` is the candidate's own: its staleness is counted once, at its first result."""

@@ -241,6 +241,23 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rent:
+    """Seconds of rented containers with one type of GPU, and their price in US dollars."""
+
+    gpu: str
+    seconds: float
+    usd: float
+
+    def plus(self, other: Rent) -> Rent:
+        """The sum of two rents of the same GPU."""
+        return Rent(gpu=self.gpu, seconds=self.seconds + other.seconds, usd=self.usd + other.usd)
+
+    def share(self, of: int) -> Rent:
+        """One of `of` equal parts."""
+        return Rent(gpu=self.gpu, seconds=self.seconds / of, usd=self.usd / of)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """One proposed source. `id` is the id of the brief that it answers.
 

@@ -24,10 +24,11 @@ from kbopt.core.events import (
     ProposalFailed,
     Proposed,
     RemeasureAsked,
+    Rented,
     Summarized,
 )
 from kbopt.core.scoring import mean_score, score_interval
-from kbopt.core.types import Candidate, Measured, Outcome, Result, Trial, Usage, outcome_name
+from kbopt.core.types import Candidate, Measured, Outcome, Rent, Result, Trial, Usage, outcome_name
 from kbopt.reporting.text import first_line, truncated
 from kbopt.reporting.tunables import tunable_values
 
@@ -153,6 +154,7 @@ class History:
     best: Node | None = None
     progress: list[ProgressPoint] = field(default_factory=list)
     spend: dict[str, Spend] = field(default_factory=dict)
+    rents: dict[str, Rent] = field(default_factory=dict)
     device_s: float = 0.0
     lease_s: float = 0.0
     stage_s: Counter[str] = field(default_factory=Counter)
@@ -179,7 +181,9 @@ class History:
 
     @property
     def usd(self) -> float:
-        return sum(spend.usd for spend in self.spend.values())
+        """Dollars for models and for containers, as far as prices are known."""
+        models = sum(spend.usd for spend in self.spend.values())
+        return models + sum(rent.usd for rent in self.rents.values())
 
     @property
     def tokens(self) -> int:
@@ -242,6 +246,9 @@ class History:
                 )
             case BackendStarted():
                 self.backends.append(event)
+            case Rented(rent=rent):
+                before = self.rents.get(rent.gpu, Rent(gpu=rent.gpu, seconds=0.0, usd=0.0))
+                self.rents[rent.gpu] = before.plus(rent)
             case InfraFailed():
                 self._fail(f"{event.what}, attempt {event.attempt}", event.reason)
             case Ended(reason=reason):

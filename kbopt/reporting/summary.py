@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kbopt.core.events import Dropped
-from kbopt.core.types import OUTCOME_NAMES, Measured
+from kbopt.core.types import OUTCOME_NAMES, Measured, Rent
 from kbopt.reporting.history import History, Message, Node, ProgressPoint, Recommendation, fold
 from kbopt.reporting.run import Run
 
@@ -94,7 +94,8 @@ class RunSummary:
     `by_outcome` and `errors` count candidates by their first result, also one from the cache; `evaluations`
     counts repeats too, and no cache hit.
     `lease_fraction` is the share of the time in which a candidate held the GPU, `busy_fraction` the share
-    in which the GPU ran one or the reference. `ended` is None for a run that goes on or was cut off.
+    in which the GPU ran one or the reference. `usd` is for `models` and `containers` together. `ended` is
+    None for a run that goes on or was cut off.
     """
 
     run: str
@@ -124,6 +125,7 @@ class RunSummary:
     usd: float
     tokens: int
     models: tuple[ModelSpend, ...]
+    containers: tuple[Rent, ...]
     staleness: Staleness | None
     tunables: tuple[Tunable, ...]
     errors: tuple[ErrorCount, ...]
@@ -173,6 +175,7 @@ def summarize_history(run: Run, history: History) -> RunSummary:
         usd=history.usd,
         tokens=history.tokens,
         models=_models(history),
+        containers=tuple(history.rents.values()),
         staleness=_staleness(history),
         tunables=_tunables(history),
         errors=_errors(history),

@@ -22,7 +22,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from kbopt.core.types import Candidate, Measured, Result, outcome_name
+from kbopt.core.types import Candidate, Measured, Rent, Result, outcome_name
 from kbopt.reporting.text import duration, figure, first_line, printable, speedup_text, truncated
 
 OUTCOME_STYLES: Mapping[str, str] = {
@@ -47,8 +47,8 @@ class ProgressSnapshot:
 
     `elapsed_s` counts the search's own seconds, without the time between sessions. `busy_fraction` is the
     share of them in which the device ran the reference or a candidate. `backend_state` is one of
-    `kbopt.core.ports.BackendState`, `backend_detail` a sentence for the user. Limits are None where the
-    budget has none.
+    `kbopt.core.ports.BackendState`; `backend_boot` names the container or worker, `backend_age_s` is its age,
+    `backend_detail` a sentence for the user. Limits are None where the budget has none.
     """
 
     run: str
@@ -63,6 +63,8 @@ class ProgressSnapshot:
     by_outcome: Mapping[str, int]
     busy_fraction: float
     backend_state: str
+    backend_boot: str = ""
+    backend_age_s: float = 0.0
     backend_detail: str = ""
     queue_length: int = 0
     usd: float = 0.0
@@ -147,7 +149,7 @@ def _is_news(shown: ProgressSnapshot, snapshot: ProgressSnapshot) -> bool:
     return (
         snapshot.elapsed_s - shown.elapsed_s >= LINE_INTERVAL_S
         or snapshot.best_speedup != shown.best_speedup
-        or (snapshot.backend_state, snapshot.backend_detail) != (shown.backend_state, shown.backend_detail)
+        or (snapshot.backend_state, snapshot.backend_boot) != (shown.backend_state, shown.backend_boot)
     )
 
 
@@ -226,8 +228,10 @@ def _best_text(snapshot: ProgressSnapshot, unit: str) -> Text:
 
 
 def _backend(snapshot: ProgressSnapshot) -> str:
-    detail = f" ({snapshot.backend_detail})" if snapshot.backend_detail else ""
-    return snapshot.backend_state + detail
+    facts = [snapshot.backend_detail] if snapshot.backend_detail else []
+    if snapshot.backend_state == "warm" and snapshot.backend_boot:
+        facts.insert(0, f"boot {snapshot.backend_boot}, up {duration(snapshot.backend_age_s)}")
+    return snapshot.backend_state + (f" ({'; '.join(facts)})" if facts else "")
 
 
 def _spent(snapshot: ProgressSnapshot) -> str:
@@ -250,11 +254,13 @@ def print_outcome(
     journal: str | None = None,
     report: str | None = None,
     errors: Sequence[tuple[str, int]] = (),
+    containers: Sequence[Rent] = (),
 ) -> None:
     """The final table of a search: what was found, where it lies, or why nothing was found.
 
     `reason` is why the search ended, `errors` the commonest ones with their counts, shown where no
-    kernel was correct. `kernel`, `journal` and `report` are paths, left out where there is none.
+    kernel was correct. `containers` were rented. `kernel`, `journal` and `report` are paths, left out
+    where there is none.
     """
     table = Table(show_header=False, box=None, padding=(0, 2), pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
@@ -273,6 +279,8 @@ def print_outcome(
     table.add_row("evaluator", f"busy {snapshot.busy_fraction:.0%} of {duration(snapshot.elapsed_s)}")
     if snapshot.usd or snapshot.tokens:
         table.add_row("spent", Text(_spent(snapshot)))
+    for rent in containers:
+        table.add_row("container", Text(f"{rent.gpu} for {duration(rent.seconds)}, ${rent.usd:.2f} of that"))
     for name, path in rows:
         if path is not None:
             table.add_row(name, Text(printable(path)))

@@ -73,7 +73,7 @@ class SimulatedBackend:
             device=DEVICE,
             boot=f"simulated-{self._boots}" if self._boots else "",
             age_s=0.0,
-            cold_starts=self._boots,
+            cold_boots=tuple(f"simulated-{number + 1}" for number in range(self._boots)),
         )
 
     async def close(self) -> None:

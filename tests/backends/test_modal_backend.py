@@ -112,7 +112,7 @@ async def test_a_batch_survives_the_death_of_its_container(plane, opened):
     assert isinstance(other.outcome, WrongAnswer)
     assert other.boot == status.boot != before.boot
     assert status.cold_starts == before.cold_starts + 1
-    assert status.detail == f"container replaced by {status.boot}"
+    assert status.detail == f"it replaced container {before.boot}"
 
 
 async def test_hostile_candidates_neither_stop_the_container_nor_the_next_candidate(plane, opened):
@@ -209,19 +209,43 @@ async def test_two_gpus_are_two_containers_behind_one_backend(plane, opened):
         assert stop("T4", lane=lane)
 
 
-async def test_the_bill_counts_container_time_and_stops_when_the_backend_is_closed(plane, opened):
+async def test_rent_counts_container_time_until_the_backend_is_closed(plane, opened):
     async with opened() as backend:
-        await backend.evaluate([request(wrong("billed"))])
-        first = backend.bill()
+        await backend.evaluate([request(wrong("rented"))])
+        first = (await backend.status()).rent
         await asyncio.sleep(0.2)
-        assert backend.bill().seconds >= first.seconds + 0.2
-    closed = backend.bill()
+        assert (await backend.status()).rent.seconds >= first.seconds + 0.2
+        idle_usd = (await backend.status()).idle_usd
+    closed = (await backend.status()).rent
     assert closed.gpu == "L40S"
     # 0.000542 for the GPU, 8 cores at 0.0000131 and 32 GiB at 0.00000222 US dollars per second
     assert closed.usd == pytest.approx(closed.seconds * 0.00071784)
-    assert closed.idle_usd == pytest.approx(600 * 0.00071784)
+    assert idle_usd == pytest.approx(600 * 0.00071784)
     await asyncio.sleep(0.05)
-    assert backend.bill() == closed
+    assert (await backend.status()).rent == closed
+
+
+async def test_a_driver_pays_from_its_own_first_call_also_when_it_comes_back(plane, opened):
+    async with opened(owner="comes back") as backend:
+        assert (await backend.status()).age_s > 1.0  # others used this container before
+        assert (await backend.status()).rent.seconds < 1.0
+    async with opened(owner="comes back") as backend:
+        assert (await backend.status()).rent.seconds < 1.0
+
+
+async def test_an_unused_container_leaves_after_its_warm_time_and_costs_no_more(plane, opened):
+    async with opened("B200", lane="short", warm_minutes=2 / 60) as backend:
+        first = await backend.status()
+        started = (await backend.status()).rent.seconds
+        await eventually(lambda: plane.counters()["alive_by_gpu"].get("B200", 0) == 0)
+        await asyncio.sleep(1.0)
+        held_s = (await backend.status()).rent.seconds
+        assert held_s - started == pytest.approx(2.0, abs=0.3)
+        await backend.evaluate([request(wrong("later"))])
+        second = await backend.status()
+    assert second.cold_boots == (first.boot, second.boot)
+    assert second.detail == f"it replaced container {first.boot}"
+    stop(warm_minutes=2 / 60)
 
 
 async def test_a_closed_backend_says_so_and_leaves_the_container_warm(plane, opened):

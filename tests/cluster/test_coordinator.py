@@ -17,6 +17,8 @@ from kbopt.core.embedding import LocalEmbedder
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import (
     Asked,
+    BackendStarted,
+    Ended,
     Entry,
     Evaluated,
     Event,
@@ -24,9 +26,10 @@ from kbopt.core.events import (
     Opened,
     ProposalFailed,
     Proposed,
+    Rented,
     Summarized,
 )
-from kbopt.core.settings import Algorithm, SearchSettings
+from kbopt.core.settings import Algorithm, Budget, SearchSettings
 from kbopt.core.types import Brief, Candidate, EvalProtocol, NoProposal, Task
 from kbopt.store.cache import EvaluationCache
 from kbopt.store.journal import JournalReader, SqliteJournal
@@ -63,8 +66,8 @@ class NoSummaries:
         return "", ()
 
 
-def spec(folder: Path, name: str = "one", steps: int = 4) -> SearchSpec:
-    settings = SearchSettings(num_steps=steps, num_candidates=5, seed=7)
+def spec(folder: Path, name: str = "one", steps: int = 4, budget: Budget | None = None) -> SearchSpec:
+    settings = SearchSettings(num_steps=steps, num_candidates=5, seed=7, budget=budget or Budget())
     made = SearchSpec(
         name=name,
         folder=folder / name,
@@ -97,7 +100,12 @@ class Lab:
         self.factories = factories(proposer)
         self.specs = {made.name: made for made in specs}
         self.coordinator = Coordinator(
-            specs, self.factories, self.queue.evaluate, self.queue.status, parallel_searches=8
+            specs,
+            self.factories,
+            self.queue.evaluate,
+            self.queue.status,
+            self.queue.take_rent,
+            parallel_searches=8,
         )
 
     def explorer(self, index: int, loops: int = 3) -> Explorer:
@@ -187,6 +195,35 @@ async def test_lost_batches_are_journalled_and_do_not_change_the_result(tmp_path
     assert len(evaluated(made)) == 20
 
 
+async def test_the_whole_rent_is_journalled_and_stops_the_search_that_may_spend_less(tmp_path: Path) -> None:
+    rich, poor = spec(tmp_path, "rich"), spec(tmp_path, "poor", budget=Budget(usd=0.25))
+    lab = Lab(tmp_path, (rich, poor), NumberedProposer())
+    lab.backend.usd_per_batch = 0.125
+    await lab.run()
+    told = (await lab.coordinator.status()).searches[1].progress.usd
+    lab.backend.batches.append([])  # something that the backend was held for and nobody got an answer to
+    await lab.close()
+    paid_rich, paid_poor = (
+        sum(event.rent.usd for event in events(made) if isinstance(event, Rented)) for made in (rich, poor)
+    )
+    assert paid_rich + paid_poor == pytest.approx(0.125 * len(lab.backend.batches))
+    assert paid_poor - told in (pytest.approx(0.0), pytest.approx(0.125))
+    assert len(evaluated(rich)) == 20
+    assert len(evaluated(poor)) < 20
+    assert [event.reason[:5] for event in events(poor) if isinstance(event, Ended)] == ["spent"]
+
+
+async def test_a_boot_is_cold_only_if_it_was_started_for_the_run(tmp_path: Path) -> None:
+    for name, cold_boots in (("cold", ("b",)), ("warm", ("another lane's",))):
+        made = spec(tmp_path, name)
+        lab = Lab(tmp_path / name, (made,), NumberedProposer())
+        lab.backend.cold_boots = cold_boots
+        await lab.run()
+        await lab.close()
+        started = [event.cold for event in events(made) if isinstance(event, BackendStarted)]
+        assert started == [name == "cold"]
+
+
 @pytest.mark.parametrize(
     ("error", "kind"), [(InfraError("all models are down"), "infra"), (UserError("no such prompt"), "user")]
 )
@@ -228,7 +265,8 @@ async def test_an_explorer_leaves_a_silent_coordinator(tmp_path: Path) -> None:
             raise AssertionError("not reached")
 
     lab = Lab(tmp_path, (), NumberedProposer())
-    silent = Silent((), lab.factories, lab.queue.evaluate, lab.queue.status, parallel_searches=1)
+    queue = lab.queue
+    silent = Silent((), lab.factories, queue.evaluate, queue.status, queue.take_rent, parallel_searches=1)
     explorer = Explorer(0, silent, {}, lab.factories, 2, silence_s=0.05)
     with pytest.raises(ExceptionGroup) as caught:
         await explorer.run()

@@ -11,7 +11,7 @@ import pytest
 from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import BackendStatus
-from kbopt.core.types import EvalProtocol, EvalRequest, Result, Seconds, Task, WrongAnswer
+from kbopt.core.types import EvalProtocol, EvalRequest, Rent, Result, Seconds, Task, WrongAnswer
 from kbopt.store.cache import EvaluationCache
 
 
@@ -25,6 +25,8 @@ class ScriptedBackend:
         self.faults: list[Exception] = []
         self.batches: list[list[str]] = []
         self.opened = 0
+        self.cold_boots: tuple[str, ...] = ("b",)
+        self.usd_per_batch = 0.0
 
     async def open(self) -> BackendStatus:
         self.opened += 1
@@ -40,7 +42,16 @@ class ScriptedBackend:
         return [result(request.source) for request in requests]
 
     async def status(self) -> BackendStatus:
-        return BackendStatus(state="warm", device="test", boot="b", age_s=0.0, cold_starts=self.opened)
+        num_batches = len(self.batches)
+        rent = Rent(gpu="L4", seconds=float(num_batches), usd=self.usd_per_batch * num_batches)
+        return BackendStatus(
+            state="warm",
+            device="test",
+            boot="b",
+            age_s=0.0,
+            cold_boots=self.cold_boots,
+            rent=rent if self.usd_per_batch else None,
+        )
 
     async def close(self) -> None:
         self.opened = 0
@@ -135,6 +146,22 @@ async def test_the_search_with_the_least_in_flight_goes_first(make_queue: MakeQu
     await queue.evaluate("modest", request("m = 1"))
     assert "m = 1" in backend.batches[1]
     await asyncio.gather(*greedy)
+
+
+async def test_rent_is_shared_by_the_answers_of_a_batch_and_taken_once(make_queue: MakeQueue) -> None:
+    backend = ScriptedBackend(max_batch=4)
+    backend.usd_per_batch = 0.5
+    queue = make_queue(backend)
+    answers = await asyncio.gather(*(queue.evaluate("s", request(f"x = {i}")) for i in range(4)))
+    assert [answer.rent for answer in answers] == [Rent(gpu="L4", seconds=0.25, usd=0.125)] * 4
+    assert (await queue.evaluate("s", request("x = 1"))).rent is None  # from the cache
+    assert await queue.take_rent() is None
+    backend.batches.append([])
+    assert await queue.take_rent() == Rent(gpu="L4", seconds=1.0, usd=0.5)
+
+
+async def test_a_device_that_costs_nothing_has_no_rent(make_queue: MakeQueue) -> None:
+    assert (await make_queue(ScriptedBackend()).evaluate("s", request("x = 1"))).rent is None
 
 
 async def test_lost_batches_are_tried_again_and_reported(make_queue: MakeQueue) -> None:

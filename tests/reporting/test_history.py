@@ -20,6 +20,7 @@ from kbopt.core.events import (
     Opened,
     ProposalFailed,
     Proposed,
+    Rented,
     Summarized,
 )
 from kbopt.core.types import (
@@ -28,6 +29,7 @@ from kbopt.core.types import (
     Crashed,
     Measured,
     Outcome,
+    Rent,
     Result,
     Seconds,
     Span,
@@ -234,6 +236,21 @@ def test_drops_failures_and_cold_starts_are_kept():
     assert history.nodes["a"].status == "dropped"
     assert history.dropped[0].neighbour == "z"
     assert [message.what for message in history.failures] == ["container, attempt 1"]
+
+
+def test_rent_adds_up_by_gpu_and_counts_as_money_spent():
+    history = fold(
+        journal(
+            (0, Rented(rent=Rent(gpu="L4", seconds=10.0, usd=0.25))),
+            (1, Rented(rent=Rent(gpu="H100", seconds=1.0, usd=0.5))),
+            (2, Rented(rent=Rent(gpu="L4", seconds=30.0, usd=0.75))),
+        )
+    )
+    assert history.rents == {
+        "L4": Rent(gpu="L4", seconds=40.0, usd=1.0),
+        "H100": Rent(gpu="H100", seconds=1.0, usd=0.5),
+    }
+    assert history.usd == 1.5
 
 
 def test_a_log_of_a_megabyte_is_cut_to_its_ends():

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from kbopt.core.events import Evaluated, Proposed
+from kbopt.core.types import Rent
 from kbopt.reporting.terminal import (
     ProgressSnapshot,
     ProgressView,
@@ -64,6 +65,21 @@ def test_without_a_terminal_news_is_a_plain_line_each():
     assert "\x1b" not in text_of(where)
 
 
+def test_a_warm_device_is_named_with_its_age_and_another_boot_is_news():
+    warm = replace(SNAPSHOT, backend_boot="b1", backend_age_s=184.0, backend_detail="")
+    where = console(terminal=False, width=300)
+    with ProgressView(where) as view:
+        view.update(warm)
+        view.update(replace(warm, elapsed_s=73.0, backend_age_s=185.0))
+        view.update(replace(warm, backend_boot="b2", backend_age_s=1.0, backend_detail="replaced b1"))
+        view.update(replace(warm, backend_state="waiting", backend_detail="no L4 container for 5 s"))
+        view.update(replace(warm, backend_state="waiting", backend_detail="no L4 container for 6 s"))
+    first, second, waiting = text_of(where).splitlines()
+    assert "backend warm (boot b1, up 3 min 04 s)," in first
+    assert "backend warm (boot b2, up 1.0 s; replaced b1)," in second
+    assert "backend waiting (no L4 container for 5 s)," in waiting
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_on_a_terminal_the_view_fits_one_screen(width: int):
     where = console(terminal=True, width=width)
@@ -93,6 +109,14 @@ def test_the_outcome_names_the_files_and_the_figures():
     assert "95 % CI 1.79 to 1.88" in shown
     assert "runs/a/best.py" in shown
     assert "report" not in shown
+
+
+def test_the_outcome_says_what_containers_cost():
+    where = console(terminal=False)
+    rent = Rent(gpu="L40S", seconds=200.0, usd=0.144)
+    print_outcome(where, replace(SNAPSHOT, usd=0.25), reason="done", containers=[rent])
+    assert "$0.25, 0 tokens" in text_of(where)
+    assert "L40S for 3 min 20 s, $0.14 of that" in text_of(where)
 
 
 def test_an_outcome_without_a_correct_kernel_says_why():

@@ -13,7 +13,7 @@ from kbopt.core.events import Asked, Dropped, Evaluated, Proposed, RemeasureAske
 from kbopt.core.scoring import mean_score
 from kbopt.core.search import Brief, Done, Search, Wait
 from kbopt.core.settings import Budget, SearchSettings
-from kbopt.core.types import EvalProtocol, EvalRequest, NoProposal, Usage
+from kbopt.core.types import EvalProtocol, EvalRequest, NoProposal, Rent, Usage
 from kbopt.simulated import LANDSCAPES, Latency, ListJournal, SimulatedBackend, SimulatedProposer, simulate
 from kbopt.simulated.backend import judge
 from kbopt.simulated.kernels import to_source
@@ -210,6 +210,19 @@ def test_requirement_8_budgets(budget, reason):
         measure(search)
     assert asked == Done(reason=reason)
     assert search.ended == reason
+
+
+def test_requirement_8_the_budget_of_dollars_counts_containers_too_also_after_a_resume():
+    journal = ListJournal()
+    search = new_search(journal=journal, budget=Budget(usd=0.05))
+    advance(search, 2)
+    search.pay_rent(Rent(gpu="L4", seconds=120.0, usd=0.04))
+    assert isinstance(search.ask(), Brief)
+    resumed = new_search(budget=Budget(usd=0.05))
+    resumed.replay(journal.events)
+    resumed.pay_rent(Rent(gpu="L4", seconds=60.0, usd=0.02))
+    assert resumed.ask() == Wait(reason="spent 0.06 of 0.05 dollars")
+    assert resumed.progress.usd == pytest.approx(0.06)
 
 
 def test_requirement_8_the_end_waits_for_what_is_in_flight():

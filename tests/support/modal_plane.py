@@ -56,7 +56,9 @@ class ModalPlane:
         self.set(**dataclasses.asdict(Knobs(**self._knobs)))
 
     def counters(self) -> dict[str, Any]:
-        """`cold_starts`, `peak_containers`, `alive`, `calls`, `cancels`, `deployments` and `rpcs` by name."""
+        """Numbers of `cold_starts`, `peak_containers`, `calls`, `cancels` and `deployments`, `rpcs` by name,
+        and how many containers are `alive`, in all and by GPU.
+        """
         return self._ask(do="counters")
 
     def kill_containers(self, gpu: str) -> int:

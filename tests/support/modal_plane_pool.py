@@ -242,11 +242,7 @@ class Pool:
 
     def kill_containers(self, gpu: str) -> int:
         """SIGKILL the containers with this GPU, with all of their process groups, as a lost machine does."""
-        alive = [
-            container
-            for container in self.state.containers.values()
-            if container.alive and container.function.definition.resources.gpu_config.gpu_type == gpu
-        ]
+        alive = [c for c in self.state.containers.values() if c.alive and c.gpu == gpu]
         for container in alive:
             os.killpg(container.process.pid, signal.SIGKILL)
         return len(alive)

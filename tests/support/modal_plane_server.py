@@ -12,6 +12,7 @@ import json
 import signal
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,11 @@ class Plane:
                 return {}
             case {"do": "counters"}:
                 counts = {"cold_starts": 0, "peak_containers": 0, "calls": 0, "deployments": 0, "cancels": 0}
-                return {**counts, **self.state.counts, "alive": self.state.num_alive, "rpcs": self.state.rpcs}
+                gpus = Counter(
+                    container.gpu for container in self.state.containers.values() if container.alive
+                )
+                alive = {"alive": gpus.total(), "alive_by_gpu": gpus}
+                return {**counts, **self.state.counts, **alive, "rpcs": self.state.rpcs}
             case {"do": "kill_containers", "gpu": gpu}:
                 return {"killed": self.pool.kill_containers(gpu)}
             case {"do": "mounted"}:

@@ -99,6 +99,10 @@ class Container:
     idle_since: float = field(default_factory=time.monotonic)
 
     @property
+    def gpu(self) -> str:
+        return self.function.definition.resources.gpu_config.gpu_type
+
+    @property
     def alive(self) -> bool:
         return self.process.returncode is None
 

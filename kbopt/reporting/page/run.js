@@ -43,7 +43,7 @@ function overview(run) {
       card("correct", s.candidates ? percent(s.correct / s.candidates) : "–", `${count(s.correct)} of ${count(s.candidates)} candidates`),
       card("device busy", percent(s.busy_fraction), `GPU lease held ${percent(s.lease_fraction)}`),
       card("time", duration(s.seconds), `${plural(s.cold_starts, "cold start")}, ${plural(s.sessions, "session")}`),
-      card("spent on models", usd(s.usd), `${count(s.tokens)} tokens`)));
+      card("spent", usd(s.usd), [`${count(s.tokens)} tokens`, ...s.containers.map((rent) => `${rent.gpu} ${duration(rent.seconds)}`)].join(", "))));
 }
 
 function bestSection(run) {
@@ -261,7 +261,14 @@ function tunablesSection(run) {
 function costSection(run) {
   const s = run.summary;
   const unpriced = s.models.reduce((sum, model) => sum + model.unpriced_requests, 0);
-  return section("cost", "Tokens and dollars by model", s.models.length ? [
+  const rented = s.containers.length ? [
+    table([
+      ["container with", (row) => row.gpu],
+      ["held for", (row) => duration(row.seconds), true],
+      ["dollars", (row) => usd(row.usd), true],
+    ], s.containers),
+  ] : [];
+  const asked = s.models.length ? [
     table([
       ["model", (row) => row.model],
       ["requests", (row) => count(row.requests), true],
@@ -270,8 +277,11 @@ function costSection(run) {
       ["dollars", (row) => usd(row.usd), true],
       ["seconds", (row) => count(Math.round(row.seconds)), true],
     ], s.models),
+  ] : [el("p", { class: "dim" }, "No language model was asked.")];
+  const sum = s.models.length || s.containers.length ? [
     el("p", { class: "dim small" }, `${usd(s.usd)} and ${count(s.tokens)} tokens in all.`, unpriced ? ` ${count(unpriced)} requests have no known price and are not in the dollars.` : ""),
-  ] : el("p", { class: "dim" }, "No language model was asked."));
+  ] : [];
+  return section("cost", "Tokens and dollars", [...asked, ...rented, ...sum]);
 }
 
 function rejectionsSection(run) {
