@@ -15,6 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
+from kbopt.backends.opening import Say, open_aloud
 from kbopt.compose import open_backend
 from kbopt.config import BackendConfig, device_kind
 from kbopt.core.errors import InfraError, UserError
@@ -45,8 +46,11 @@ class Examined:
     cold_starts: int
 
 
-async def examine_backend(config: BackendConfig, task_name: str) -> AsyncIterator[Step | Examined]:
-    """The four steps, in order; the first that fails is the last. Ends with `Examined`."""
+async def examine_backend(config: BackendConfig, task_name: str, say: Say) -> AsyncIterator[Step | Examined]:
+    """The four steps, in order; the first that fails is the last. Ends with `Examined`.
+
+    `say` hears what a device that is being started waits for.
+    """
     cold_starts = 0
     backend: Backend | None = None
     try:
@@ -59,7 +63,7 @@ async def examine_backend(config: BackendConfig, task_name: str) -> AsyncIterato
             raise UserError(f"no seed kernel for {task_name}: {kernel.reason}")
         yield Step(name="load a kernel", ok=True, detail=kernel.note or f"{len(kernel.source)} characters")
         backend = open_backend(config)
-        status = await backend.open()
+        status = await open_aloud(backend, backend.open(), say)
         cold_starts = status.cold_starts
         age = f"boot {status.boot}, age {status.age_s:.0f} s"
         yield Step(name="open the backend", ok=True, detail=f"{config.name}: {status.device}, {age}")
@@ -154,10 +158,10 @@ def _version(package: str) -> str:
     return version(package)
 
 
-def run(config: BackendConfig, task_name: str) -> Iterator[Step | Examined]:
+def run(config: BackendConfig, task_name: str, say: Say) -> Iterator[Step | Examined]:
     """`examine_backend` for callers without an event loop, one step at a time."""
     with asyncio.Runner() as runner:
-        steps = examine_backend(config, task_name)
+        steps = examine_backend(config, task_name, say)
         while True:
             try:
                 yield runner.run(_next(steps))

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kbopt.backends.opening import Waiting
 from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, SearchSpec
 from kbopt.cluster.session import ClusterSettings, Session
 from kbopt.compose import check, factories, prepare_backend, search_spec
@@ -130,7 +131,8 @@ def drive(
     parts = factories(config.backend, config.proposer, folder)
     with Session(config.name, specs, parts, (folder / "evaluations.sqlite").resolve(), cluster) as session:
         try:
-            session.open_device(lambda _: None)
+            waiting = Waiting(say)
+            session.open_device(lambda evaluator: waiting(evaluator.backend))
             while True:
                 status = session.status()
                 on_status(status, session.evaluator_status())

@@ -45,7 +45,7 @@ def doctor(task: str | None, as_json: bool, **given: Any) -> None:
                 click.echo(f"       {step.remedy}")
 
     number = 0
-    for found in examination.run(config, name):
+    for found in examination.run(config, name, lambda line: click.echo(f"     {line}", err=True)):
         if isinstance(found, examination.Examined):
             cold_starts = found.cold_starts
             continue

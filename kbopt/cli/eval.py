@@ -125,8 +125,14 @@ def document(item: Item, result: Result) -> dict[str, object]:
     }
 
 
+async def _open(backend: Backend) -> None:
+    from kbopt.backends.opening import open_aloud
+
+    await open_aloud(backend, backend.open(), shared.to_stderr)
+
+
 async def _one(backend: Backend, item: Item, protocol: EvalProtocol) -> Result:
-    await backend.open()
+    await _open(backend)
     try:
         return (await backend.evaluate([_request(item, protocol)]))[0]
     finally:
@@ -139,7 +145,7 @@ async def _many(backend: Backend, items: list[Item], protocol: EvalProtocol, out
     todo = [item for item in items if item.key not in known]
     click.echo(f"{len(items)} candidates, {len(items) - len(todo)} judged before", err=True)
     sink: TextIO = out.open("a") if out else sys.stdout
-    await backend.open()
+    await _open(backend)
     places = asyncio.Semaphore(backend.max_in_flight)
     done = 0
 

@@ -198,7 +198,7 @@ def run_sweep(
     started = time.monotonic()
     try:
         status = sweeps.drive(
-            config, folder, address=address, on_status=Progress(), say=to_stderr, followers=logs
+            config, folder, address=address, on_status=Progress(), say=shared.to_stderr, followers=logs
         )
     except Interrupted:
         again = "it goes on without this driver" if address else "run the command again to go on"
@@ -226,11 +226,6 @@ def run_sweep(
     if failures:
         raise UserError(f"{len(failures)} of {len(searches)} searches could not run")
     return document
-
-
-def to_stderr(line: str) -> None:
-    """Say something without touching stdout."""
-    click.echo(line, err=True)
 
 
 class Progress:
