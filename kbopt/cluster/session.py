@@ -7,7 +7,9 @@ evaluator and the coordinator are detached: the driver attaches, watches, and ma
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -57,10 +59,13 @@ class Session:
         self._settings = settings
         self._evaluator: Any = None
         self._coordinator: Any = None
+        # Ray prints the deaths of workers on stdout, which belongs to the result.
+        self._stdout = redirect_stdout(sys.stderr)
 
     def __enter__(self) -> Self:
-        start_ray(self._settings.address)
+        self._stdout.__enter__()
         try:
+            start_ray(self._settings.address)
             self._create_actors()
         except BaseException:
             self.__exit__()
@@ -120,6 +125,7 @@ class Session:
     def __exit__(self, *_: object) -> None:
         if self._settings.address is None:
             ray.shutdown()
+        self._stdout.__exit__(None, None, None)
 
     def _compare(self, actor: Any, fingerprint: str, complaint: str) -> None:
         if _result(actor.fingerprint.remote(), CREATION_S) != fingerprint:
