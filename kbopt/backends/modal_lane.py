@@ -29,6 +29,7 @@ BATCH_GRACE_S = 60.0
 """What a batch may take beyond the limits of its evaluations, which the service enforces itself."""
 
 CANCEL_TIMEOUT_S = 5.0
+FIRST_LOOK_S = 0.5
 
 
 @dataclass(eq=False, slots=True)
@@ -148,7 +149,12 @@ class Lane:
     async def _wait(self, function: Any, call: modal.FunctionCall[Any], limit_s: float) -> Message:
         waiting_s = running_s = 0.0
         looked = time.monotonic()
-        while (reply := await read_output(call, self.poll_s)) is None:
+        while True:
+            # Somebody watches a container start, and wants to hear soon that none is free.
+            soon_s = self.poll_s if self.info else min(self.poll_s, FIRST_LOOK_S + waiting_s + running_s)
+            reply = await read_output(call, soon_s)
+            if reply is not None:
+                return reply
             stats = await bounded(function.get_current_stats.aio())
             passed_s, looked = time.monotonic() - looked, time.monotonic()
             if stats.num_total_runners == 0:
@@ -167,7 +173,6 @@ class Lane:
                     f"the {self.gpu} container runs but has not answered for {running_s:.0f} s; "
                     f"`modal app logs {self._app}` shows why"
                 )
-        return reply
 
     def _show_waiting(self, waiting_s: float, backlog: int) -> None:
         self._counted_until = time.monotonic()  # the container is gone and costs nothing

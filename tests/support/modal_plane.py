@@ -57,7 +57,7 @@ class ModalPlane:
 
     def counters(self) -> dict[str, Any]:
         """Numbers of `cold_starts`, `peak_containers`, `calls`, `cancels` and `deployments`, `rpcs` by name,
-        and how many containers are `alive`, in all and by GPU.
+        how many containers are `alive`, in all and by GPU, and how many calls are `running` in them.
         """
         return self._ask(do="counters")
 

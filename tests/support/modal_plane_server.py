@@ -70,7 +70,8 @@ class Plane:
                 gpus = Counter(
                     container.gpu for container in self.state.containers.values() if container.alive
                 )
-                alive = {"alive": gpus.total(), "alive_by_gpu": gpus}
+                running = sum(len(container.inputs) for container in self.state.containers.values())
+                alive = {"alive": gpus.total(), "alive_by_gpu": gpus, "running": running}
                 return {**counts, **self.state.counts, **alive, "rpcs": self.state.rpcs}
             case {"do": "kill_containers", "gpu": gpu}:
                 return {"killed": self.pool.kill_containers(gpu)}

@@ -1,0 +1,119 @@
+"""`kbopt run --backend modal` as users start it: drivers with a Ray of their own, over the loopback plane."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kbopt.backends.modal_client import container_status, stop
+from kbopt.core.events import BackendStarted, Evaluated, Rented
+from kbopt.store.journal import JournalReader
+from tests.support.processes import descendants, kill_family
+
+RUN = ("run", "--backend", "modal", "--gpu", "A10", "--warm-minutes", "3", "--task", "quick/gelu", "--json")
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(plane, monkeypatch) -> Iterator[Start]:
+    """Starts `kbopt run` on the plane's CPU with its folder and more options; ends what is left of it."""
+    monkeypatch.setenv("KBOPT_MODAL_DEVICE", "cpu")
+    started: list[subprocess.Popen[str]] = []
+
+    def start(folder: Path, *options: object) -> subprocess.Popen[str]:
+        command = [
+            sys.executable,
+            "-m",
+            "kbopt",
+            *RUN,
+            "--timed",
+            "10",
+            "--out",
+            str(folder),
+            *map(str, options),
+        ]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, text=True, start_new_session=True, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            kill_family(process.pid)
+        process.communicate()
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[dict, str]:
+    """The run's JSON, and what it said on stderr."""
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return json.loads(output), errors
+
+
+def events(folder: Path, kind: type) -> list:
+    if not (folder / "journal.sqlite").exists():
+        return []
+    with JournalReader(folder / "journal.sqlite") as journal:
+        return [entry.event for entry in journal.entries() if isinstance(entry.event, kind)]
+
+
+def eventually(predicate: Callable[[], object], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not predicate():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
+        time.sleep(0.02)
+
+
+def evaluator_actor(driver: int) -> int:
+    """The process of the driver's evaluator actor."""
+    (pid,) = (
+        pid
+        for pid in descendants(driver)
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::EvaluatorActor")
+    )
+    return pid
+
+
+@pytest.mark.slow
+def test_any_number_of_drivers_share_one_container_and_a_lost_evaluator_actor_repeats_nothing(
+    plane, start, tmp_path
+):
+    before = plane.counters()
+    first, second = tmp_path / "first", tmp_path / "second"
+    drivers = [start(first, "--num-steps", 2), start(second, "--num-steps", 1, "--seed", 1)]
+    eventually(lambda: plane.counters()["running"] and events(first, Evaluated))
+    os.kill(evaluator_actor(drivers[0].pid), signal.SIGKILL)
+    documents, said = zip(*map(finished, drivers), strict=True)
+
+    counters = plane.counters()
+    assert counters["deployments"] == before["deployments"] + 1
+    assert counters["cold_starts"] == before["cold_starts"] + 1
+    assert sum(document["cold_starts"] for document in documents) == 1
+    (boot,) = {event.boot for folder in (first, second) for event in events(folder, BackendStarted)}
+    assert all(f"backend warm (boot {boot}, up " in text for text in said)
+    assert sum("building" in text or "App deployed" in text for text in said) == 1
+    container = container_status("A10", warm_minutes=3)
+    assert container.info.boot == boot
+    assert [document["proposals"] for document in documents] == [10, 5]
+    assert container.info.num_evaluations == sum(document["evaluations"] for document in documents)
+
+    third = tmp_path / "third"
+    document, _ = finished(start(third, "--num-steps", 1, "--num-candidates", 2, "--seed", 2))
+    assert document["cold_starts"] == 0
+    assert [(event.boot, event.cold) for event in events(third, BackendStarted)] == [(boot, False)]
+    assert plane.counters()["cold_starts"] == before["cold_starts"] + 1
+    (container_time,) = document["containers"]
+    assert container_time["gpu"] == "A10"
+    assert 0 < container_time["seconds"] <= document["seconds"] + 1.0
+    paid = sum(event.rent.usd for event in events(third, Rented))
+    assert document["usd"] == pytest.approx(paid) == pytest.approx(container_time["usd"])
+    assert stop(warm_minutes=3)
