@@ -74,7 +74,7 @@ async def examine_backend(config: BackendConfig, task_name: str, say: Say) -> As
             )
             results += await backend.evaluate([request])
         cold_starts = (await backend.status()).cold_starts
-        yield _evaluations_step(results)
+        yield evaluations_step(results)
     except (UserError, InfraError) as error:
         yield Step(name="stopped", ok=False, detail=str(error), remedy=_remedy(config, error))
     finally:
@@ -116,7 +116,8 @@ def examine_machine() -> Iterator[Step]:
     )
 
 
-def _evaluations_step(results: list[Result]) -> Step:
+def evaluations_step(results: list[Result]) -> Step:
+    """The last step: every evaluation measured, all by the same boot."""
     boots = {result.boot for result in results}
     lines = []
     for result in results:
@@ -127,11 +128,18 @@ def _evaluations_step(results: list[Result]) -> Step:
         lines.append(f"compiled {compiled}, correct {correct}, {time_ms}")
     same = "all in the same container" if len(boots) == 1 else f"in {len(boots)} containers"
     bad = [outcome_name(result.outcome) for result in results if not isinstance(result.outcome, Measured)]
+    remedy = ""
+    if bad:
+        remedy = "the shipped kernel should be measured: report this with the line above"
+    elif len(boots) > 1:
+        remedy = (
+            "the container was lost in between, perhaps preempted: run the doctor again, see `modal app logs`"
+        )
     return Step(
         name=f"{len(results)} evaluations",
         ok=not bad and len(boots) == 1,
         detail="; ".join([*lines, f"{same} ({', '.join(sorted(boots))})"]),
-        remedy="" if not bad else "the shipped kernel should be measured: report this with the line above",
+        remedy=remedy,
     )
 
 

@@ -55,6 +55,7 @@ __all__ = [
 DEFAULT_START_TIMEOUT_S = 900.0
 DEFAULT_POLL_S = 5.0
 MAX_GPUS = 64
+OTHERS_S = 1.0
 LANE = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 BATCHES_PER_GPU = 16
@@ -104,9 +105,12 @@ class ModalBackend:
     async def open(self) -> BackendStatus:
         """Deploy where nobody has, then find or start the containers; returns when the first is warm.
 
+        Others that are warm already have `OTHERS_S` to say so, else the first would get all the first work.
         Raises `UserError` without a usable token, `InfraError` where no container came up in time.
         """
         await self._warm_lanes()
+        if others := [opening for opening in self._openings.values() if not opening.done()]:
+            await asyncio.wait(others, timeout=OTHERS_S)
         return await self.status()
 
     async def open_all(self) -> BackendStatus:
