@@ -2,7 +2,8 @@
 
     python -m benchmarks.modal_overhead [--evaluations 400] [--explorers 40] [--start-delay-s 30]
 
-Three runs of the same evaluations, all with an unmodified SDK and real container processes:
+Three runs of the same evaluations, all with an unmodified SDK and real container processes, the first two
+through the evaluation queue as a run has it:
 
 - warm: one container that is up already, the backend's way;
 - cold: the same with a container that takes `--start-delay-s` to be scheduled;
@@ -22,11 +23,16 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-from kbopt.backends.modal_client import ModalBackend, ensure_deployed, stop
+import modal
+
+from kbopt.backends.modal_client import ModalBackend, app_name, ensure_deployed, stop
+from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.core.types import EvalRequest
 from kbopt.evaluation.client import ServiceClient
+from kbopt.store.cache import EvaluationCache
 from tests.support.modal_plane import ModalPlane
 from tests.support.quick_task import SYNTAX_ERROR, request
 
@@ -52,23 +58,30 @@ async def alternately(first: Evaluate, second: Evaluate) -> tuple[float, float, 
     return first_ms, second_ms, statistics.median(after - before for before, after in pairs)
 
 
-async def explore(backend: ModalBackend, run: str, num_explorers: int, num_evaluations: int) -> float:
-    """Seconds until `num_explorers` have got `num_evaluations` results, opening included.
-
-    The explorers share the backend's places for batches as the evaluator does.
-    """
-    places = asyncio.Semaphore(backend.max_in_flight)
+async def explore(queue: EvaluationQueue, run: str, num_explorers: int, num_evaluations: int) -> float:
+    """Seconds until `num_explorers` have got `num_evaluations` results, opening included."""
     numbers = iter(range(num_evaluations))
 
-    async def explorer() -> None:
+    async def explorer(name: str) -> None:
         for number in numbers:
-            async with places:
-                await backend.evaluate([numbered(run, number)])
+            await queue.evaluate(name, numbered(run, number))
 
     started = time.perf_counter()
-    await backend.open()
-    await asyncio.gather(*(explorer() for _ in range(num_explorers)))
+    await queue.open()
+    await asyncio.gather(*(explorer(f"search {number % 8}") for number in range(num_explorers)))
     return time.perf_counter() - started
+
+
+async def bare_call_ms(gpu: str) -> float:
+    """Median milliseconds of a call through the SDK that does nothing: the floor of any backend on Modal."""
+    container = modal.Cls.from_name(app_name(), "Evaluator").with_options(gpu=gpu)()
+    times_ms = []
+    for _ in range(NUM_SAMPLES):
+        started = time.perf_counter()
+        call = await container.describe.spawn.aio({"owner": "bare"})
+        await call.get.aio()
+        times_ms.append((time.perf_counter() - started) * 1e3)
+    return statistics.median(times_ms)
 
 
 async def shut_down(gpu: str, plane: ModalPlane) -> None:
@@ -77,24 +90,26 @@ async def shut_down(gpu: str, plane: ModalPlane) -> None:
         await asyncio.sleep(0.05)
 
 
-async def measure(plane: ModalPlane, options: argparse.Namespace) -> None:
+async def measure(plane: ModalPlane, options: argparse.Namespace, stack: ExitStack) -> None:
     explorers, evaluations = options.explorers, options.evaluations
     plane.set(start_delay_s=options.start_delay_s)
     backend = ModalBackend("L4")
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    queue = EvaluationQueue(backend, EvaluationCache(folder / "cache.sqlite"))
     before = plane.counters()["cold_starts"]
-    cold_s = await explore(backend, "cold", explorers, evaluations)
+    cold_s = await explore(queue, "cold", explorers, evaluations)
     cold_starts = plane.counters()["cold_starts"] - before
     reported = (await backend.status()).cold_starts
     plane.set(start_delay_s=0.0)
-    warm_s = await explore(backend, "warm", explorers, evaluations)
-    with tempfile.TemporaryDirectory() as folder:
-        service = ServiceClient(device="cpu", state_dir=Path(folder))
-        await service.open()
-        direct_ms, through_ms, added_ms = await alternately(service.evaluate, lambda r: backend.evaluate([r]))
-        await service.close()
+    warm_s = await explore(queue, "warm", explorers, evaluations)
+    service = ServiceClient(device="cpu", state_dir=folder)
+    await service.open()
+    direct_ms, through_ms, added_ms = await alternately(service.evaluate, lambda r: backend.evaluate([r]))
+    await service.close()
+    bare_ms = await bare_call_ms("L4")
     peak = plane.counters()["peak_containers"]
     total_cold_starts = plane.counters()["cold_starts"] - before
-    await backend.close()
+    await queue.close()
     await shut_down("L4", plane)
 
     old_samples_s = []
@@ -114,6 +129,7 @@ async def measure(plane: ModalPlane, options: argparse.Namespace) -> None:
     print(f"| one call to the service alone, median ms | {direct_ms:.1f} |")
     print(f"| the same through the backend, median ms | {through_ms:.1f} |")
     print(f"| added by the backend, median ms | {added_ms:.1f} |")
+    print(f"| a call of the bare SDK that does nothing, median ms | {bare_ms:.1f} |")
     print(f"| warm run, s | {warm_s:.2f} |")
     print(f"| cold run with a start delay of {options.start_delay_s:g} s, s | {cold_s:.2f} |")
     print(f"| cold run over warm run, s | {cold_s - warm_s:.2f} |")
@@ -132,10 +148,12 @@ def main() -> None:
     parser.add_argument("--start-delay-s", type=float, default=30.0)
     parser.add_argument("--old-way-samples", type=int, default=5)
     options = parser.parse_args()
-    with ModalPlane() as plane, tempfile.TemporaryDirectory() as locks:
+    with ExitStack() as stack:
+        plane = stack.enter_context(ModalPlane())
+        locks = stack.enter_context(tempfile.TemporaryDirectory())
         os.environ |= {**plane.env, "KBOPT_CACHE": locks}
         ensure_deployed()
-        asyncio.run(measure(plane, options))
+        asyncio.run(measure(plane, options, stack))
 
 
 if __name__ == "__main__":
