@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import asyncio
 import subprocess
 import sys
@@ -7,8 +8,10 @@ import sys
 import modal
 import pytest
 
+from kbopt.backends import modal_app
 from kbopt.backends.modal_client import app_name, deploy, ensure_deployed, stop
-from kbopt.backends.modal_deploy import warm_seconds
+from kbopt.backends.modal_deploy import stop_app, warm_seconds
+from kbopt.backends.modal_outputs import read_output
 from kbopt.core.errors import InfraError, UserError
 from tests.support.modal_plane import CHECKOUT
 
@@ -75,10 +78,40 @@ def test_a_deployment_that_fails_shows_what_modal_said(plane, monkeypatch):
         deploy(warm_minutes=6)
 
 
-async def test_modals_own_command_line_deploys_the_app_under_any_name(plane):
+async def test_modals_own_command_line_deploys_the_image_and_the_class_as_defined(plane):
     command = [sys.executable, "-m", "modal", "deploy", "-m", "kbopt.backends.modal_app", "--name", "by-hand"]
     done = await asyncio.to_thread(
         subprocess.run, command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    await modal.Cls.from_name("by-hand", "Evaluator").hydrate.aio()
+    deployed = plane.deployed("by-hand")
+    image = deployed["image"]
+    assert image[0] == "FROM nvidia/cuda:12.8.1-devel-ubuntu24.04"
+    assert "RUN apt-get install -y build-essential" in image
+    (installed,) = (line for line in image if "pip install" in line)
+    assert installed.split()[-4:] == ["ninja==1.13.0", "numpy==2.3.4", "torch==2.9.0", "triton==3.5.0"]
+    assert "ENV MODAL_PAYLOAD_FORMAT=cbor" in image
+    function = deployed["function"]
+    assert function["autoscaler_settings"] == {"max_containers": 1, "scaledown_window": 600}
+    assert function["max_concurrent_inputs"] == 64
+    assert function["resources"] == {"milli_cpu": 8000, "memory_mb": 32 * 1024, "gpu_config": {}}
+    assert function["block_network"]
+    assert function["untrusted"]  # restrict_modal_access
+    assert "retries" not in function["retry_policy"]
+    assert set(function["method_definitions"]) == {"run_batch", "read_page", "describe", "retire"}
+
+    container = modal.Cls.from_name("by-hand", "Evaluator").with_options(gpu="L4")(lane="by hand")
+    call = await container.describe.spawn.aio({"owner": "a user"})
+    head = (await read_output(call, 60.0))["head"]
+    assert (head["starter"], head["failure"]) == ("a user", "")
+    await stop_app("by-hand")
+
+
+def test_the_container_imports_nothing_that_its_image_lacks():
+    ours = [path for path in modal_app.PACKAGE.rglob("*.py") if modal_app.ships(path)]
+    assert len(ours) > 30
+    nodes = [node for path in ours for node in ast.walk(ast.parse(path.read_text()))]
+    names = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    packages = {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+    assert packages <= {"kbopt", "modal", "numpy", "torch", "triton"}

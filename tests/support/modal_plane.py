@@ -65,6 +65,10 @@ class ModalPlane:
         """SIGKILL the containers with this GPU, as a lost machine would; returns how many there were."""
         return self._ask(do="kill_containers", gpu=gpu)["killed"]
 
+    def deployed(self, app: str) -> dict[str, Any]:
+        """What was deployed as `app`: `function` as protobuf's JSON, `image` as its Dockerfile's lines."""
+        return self._ask(do="deployed", app=app)
+
     def mounted_files(self) -> list[str]:
         """The names of all files that clients uploaded for containers."""
         return self._ask(do="mounted")["files"]

@@ -216,6 +216,7 @@ async def image_get_or_create(rpcs: Rpcs, container: Container | None, request: 
     image_id = state.images.setdefault(
         request.image.SerializeToString(deterministic=True), f"im-{len(state.images) + 1}"
     )
+    state.image_definitions[image_id] = request.image
     metadata = api_pb2.ImageMetadata(
         image_builder_version=request.builder_version, python_version_info="3.12.1"
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpclib.server
+from google.protobuf.json_format import MessageToDict
 from grpclib import GRPCError, Status
 from grpclib.events import RecvRequest
 from grpclib.events import listen as on_event
@@ -75,10 +76,26 @@ class Plane:
                 return {**counts, **self.state.counts, **alive, "rpcs": self.state.rpcs}
             case {"do": "kill_containers", "gpu": gpu}:
                 return {"killed": self.pool.kill_containers(gpu)}
+            case {"do": "deployed", "app": name}:
+                return self._deployed(name)
             case {"do": "mounted"}:
                 return {"files": sorted({name for files in self.state.mounts.values() for name in files})}
             case unknown:
                 raise ValueError(f"unknown command {unknown}")
+
+    def _deployed(self, name: str) -> dict[str, Any]:
+        app = self.state.deployed[name]
+        (function_id,) = app.function_ids.values()
+        definition = self.state.functions[function_id].definition
+        image = self.state.image_definitions[definition.image_id]
+        layers = [image]
+        while layers[-1].base_images:
+            (base,) = layers[-1].base_images
+            layers.append(self.state.image_definitions[base.image_id])
+        return {
+            "function": MessageToDict(definition, preserving_proto_field_name=True),
+            "image": [command for layer in reversed(layers) for command in layer.dockerfile_commands],
+        }
 
     def _new_server(self, container_id: str | None) -> grpclib.server.Server:
         server = grpclib.server.Server(

@@ -124,6 +124,7 @@ class State:
         self.mounts: dict[str, dict[str, str]] = {}
         self.files: dict[str, bytes] = {}
         self.images: dict[bytes, str] = {}
+        self.image_definitions: dict[str, api_pb2.Image] = {}
         self._numbers: dict[str, itertools.count[int]] = {}
         self._notices: set[asyncio.Task[None]] = set()
 
