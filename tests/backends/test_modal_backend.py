@@ -10,9 +10,11 @@ import secrets
 import pytest
 
 from kbopt.backends.modal_client import ModalBackend, container_status, stop
+from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import Crashed, Measured, Rejected, TimedOut, WrongAnswer
-from tests.support.quick_task import HANGS, KILLS_ITS_GROUP, PROTOCOL, good, request, wrong
+from kbopt.store.cache import EvaluationCache
+from tests.support.quick_task import HANGS, KILLS_ITS_GROUP, PROTOCOL, good, request, slow, wrong
 
 SHORT = dataclasses.replace(PROTOCOL, timeout_s=2.0)
 LONG = dataclasses.replace(PROTOCOL, timeout_s=60.0)
@@ -32,6 +34,20 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+@pytest.fixture
+async def queue_over(tmp_path):
+    """Makes the evaluator's queue over a backend; it tries lost batches again at once."""
+    caches = []
+
+    def make(backend: ModalBackend) -> EvaluationQueue:
+        caches.append(EvaluationCache(tmp_path / f"cache{len(caches)}.sqlite"))
+        return EvaluationQueue(backend, caches[-1], retry_delays_s=(0.0, 0.1, 0.5))
+
+    yield make
+    for cache in caches:
+        cache.close()
 
 
 async def eventually(predicate, timeout_s: float = 30.0) -> None:
@@ -147,27 +163,34 @@ async def test_a_container_that_dies_at_its_start_is_given_up_after_the_start_ti
     assert plane.counters()["cold_starts"] > 1  # Modal itself retries for ever
 
 
-async def test_an_app_that_somebody_stopped_fails_its_batch_and_is_deployed_again(plane, opened):
+async def test_an_app_that_somebody_stopped_is_deployed_again_and_its_batch_retried(
+    plane, opened, queue_over
+):
     async with opened(warm_minutes=5) as backend:
-        batch = asyncio.create_task(backend.evaluate([request(HANGS, protocol=LONG)]))
-        await asyncio.sleep(0.5)
+        queue = queue_over(backend)
+        answer = asyncio.create_task(queue.evaluate("search", request(slow("stopped"), protocol=LONG)))
+        async with asyncio.timeout(30):
+            while container_status("L40S", warm_minutes=5).info.num_evaluations == 0:
+                await asyncio.sleep(0.05)
         await asyncio.to_thread(stop, warm_minutes=5)
-        with pytest.raises(InfraError, match="App was stopped"):
-            await batch
-        (result,) = await backend.evaluate([request(wrong("after the stop"))])
-        assert isinstance(result.outcome, WrongAnswer)
+        answered = await answer
+        assert isinstance(answered.result.outcome, WrongAnswer)
+        assert [failure.reason.partition(": ")[2] for failure in answered.failures] == [
+            "RemoteError: GENERIC_STATUS_TERMINATED: App was stopped"
+        ]
         assert (await backend.status()).cold_starts == 2
     stop(warm_minutes=5)
 
 
-async def test_a_result_that_modal_dropped_is_answered_again_and_not_measured_again(plane, opened):
+async def test_a_result_that_modal_dropped_is_answered_again_and_not_measured_again(
+    plane, opened, queue_over
+):
     async with opened(owner="unlucky") as backend:
         evaluations = container_status("L40S").info.num_evaluations
         plane.set(expire_outputs=1)
-        with pytest.raises(InfraError, match="dropped the result"):
-            await backend.evaluate([request(wrong("expires"))])
-        (result,) = await backend.evaluate([request(wrong("expires"))])
-    assert isinstance(result.outcome, WrongAnswer)
+        answered = await queue_over(backend).evaluate("search", request(wrong("expires")))
+    assert isinstance(answered.result.outcome, WrongAnswer)
+    assert ["dropped the result" in failure.reason for failure in answered.failures] == [True]
     assert container_status("L40S").info.num_evaluations == evaluations + 1
 
 

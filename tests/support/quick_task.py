@@ -42,6 +42,7 @@ GOOD = TEMPLATE.format(body="return torch.add(x * 2.0, 1.0)")
 WRONG = TEMPLATE.format(body="return x * 3.0 + 1.0")
 SYNTAX_ERROR = "class ModelNew(:\n"
 HANGS = TEMPLATE.format(body="while True: pass")
+SLOW = TEMPLATE.format(body="import time; time.sleep(0.4); return x * 3.0 + 1.0")
 KILLS_ITS_GROUP = TEMPLATE.format(body="import os, signal; os.killpg(0, signal.SIGKILL)")
 
 
@@ -57,3 +58,8 @@ def wrong(name: str) -> str:
 def good(name: str) -> str:
     """A good candidate whose source nobody else has."""
     return f"{GOOD}\n# {name}\n"
+
+
+def slow(name: str) -> str:
+    """As `wrong`, but it takes a while."""
+    return f"{SLOW}\n# {name}\n"
