@@ -24,13 +24,15 @@ from kbopt.core.types import EvalProtocol, EvalRequest, Result, Task
 from kbopt.proposers.answers import Malformed, read_answer
 
 T = TypeVar("T")
+BACKEND = BackendConfig()
 
 
 class Evaluator:
     """One device that judges kernels, open from `with` to its end.
 
     `backend` is `local` (this machine, `device` `auto`, `cpu` or `cuda:N`) or `modal` (a container with
-    `gpu`). Calls may come from many threads at once; the device takes them one at a time. A bad kernel is a
+    `gpu`, or `gpus` of them, found or started within `start_timeout_s`; it stays warm for `warm_minutes`
+    after its last use, also when this is closed). Calls may come from many threads at once; the device takes them one at a time. A bad kernel is a
     `Result`. UserError says what to change (a task that cannot be scored, a device that is not there),
     InfraError that a machine was lost: what was asked then was not judged, and may be asked again.
     """
@@ -39,12 +41,26 @@ class Evaluator:
         self,
         *,
         backend: BackendName = "local",
-        gpu: str = "L40S",
         device: str = "auto",
+        gpu: str = BACKEND.gpu,
+        gpus: int = BACKEND.gpus,
+        lane: str = BACKEND.lane,
+        warm_minutes: float = BACKEND.warm_minutes,
+        start_timeout_s: float = BACKEND.start_timeout_s,
         protocol: EvalProtocol | None = None,
     ) -> None:
         self.protocol = protocol or EvalProtocol()
-        self._backend = open_backend(BackendConfig(name=backend, gpu=gpu, device=device))
+        self._backend = open_backend(
+            BackendConfig(
+                name=backend,
+                device=device,
+                gpu=gpu,
+                gpus=gpus,
+                lane=lane,
+                warm_minutes=warm_minutes,
+                start_timeout_s=start_timeout_s,
+            )
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
