@@ -65,8 +65,9 @@ async def examine_backend(config: BackendConfig, task_name: str, say: Say) -> As
         backend = open_backend(config)
         status = await open_aloud(backend, backend.open(), say)
         cold_starts = status.cold_starts
-        age = f"boot {status.boot}, age {status.age_s:.0f} s"
-        yield Step(name="open the backend", ok=True, detail=f"{config.name}: {status.device}, {age}")
+        facts = (status.device, f"boot {status.boot}", f"age {status.age_s:.0f} s", status.detail)
+        detail = f"{config.name}: {', '.join(filter(None, facts))}"
+        yield Step(name="open the backend", ok=True, detail=detail)
         results = []
         for repeat in range(NUM_EVALUATIONS):
             request = EvalRequest(

@@ -32,7 +32,8 @@ class Evaluator:
 
     `backend` is `local` (this machine, `device` `auto`, `cpu` or `cuda:N`) or `modal` (a container with
     `gpu`, or `gpus` of them, found or started within `start_timeout_s`; it stays warm for `warm_minutes`
-    after its last use, also when this is closed). Calls may come from many threads at once; the device takes them one at a time. A bad kernel is a
+    after its last use, also when this is closed). Calls may come from many threads at once; the device takes
+    them one at a time. A bad kernel is a
     `Result`. UserError says what to change (a task that cannot be scored, a device that is not there),
     InfraError that a machine was lost: what was asked then was not judged, and may be asked again.
     """

@@ -134,7 +134,7 @@ class ModalBackend:
         """What is known without asking Modal."""
         infos = [lane.info for lane in self._lanes if lane.info is not None]
         best = next((lane for lane in self._lanes if lane.state == "warm"), self._lanes[0])
-        detail = "; ".join(filter(None, (lane.detail for lane in self._lanes)))
+        detail = "; ".join(dict.fromkeys(lane.detail for lane in self._lanes if lane.detail))
         building = self._build_output
         return BackendStatus(
             state="closed" if self._closed else "building" if building is not None else best.state,

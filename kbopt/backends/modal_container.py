@@ -38,7 +38,7 @@ class ModalContainer:
 
     def __init__(self, *, device: str, state_dir: Path) -> None:
         self._service = ServiceClient(device=device, state_dir=state_dir)
-        self._device = self._boot = self._starter = self._failure = ""
+        self._device = self._boot = self._isolation = self._starter = self._failure = ""
         self._created = self._last_used = time.monotonic()
         self._num_evaluations = self._losses_in_a_row = 0
         self._results: dict[str, asyncio.Task[Result]] = {}
@@ -61,7 +61,7 @@ class ModalContainer:
         if self._failure:
             self._boot = uuid.uuid4().hex[:12]
             return
-        self._device, self._boot = info.device, info.boot
+        self._device, self._boot, self._isolation = info.device, info.boot, info.isolation
         self._last_used = time.monotonic()
 
     async def close(self) -> None:
@@ -77,6 +77,7 @@ class ModalContainer:
             age_s=now - self._created,
             idle_s=now - self._last_used,
             num_evaluations=self._num_evaluations,
+            isolation=self._isolation,
             failure=failure or self._failure,
             user_error=user_error,
         )

@@ -213,6 +213,6 @@ class Lane:
         self._answered, self._born = now, now - info.age_s
         if info.failure:
             raise self._failed(f"container {info.boot} on {self.gpu}: {info.failure}")
-        self.state, self.detail = "warm", self._replaced
+        self.state, self.detail = "warm", "; ".join(filter(None, (self._replaced, info.isolation)))
         if info.user_error:
             raise UserError(info.user_error)

@@ -34,9 +34,8 @@ class ContainerInfo:
 
     `starter` is the owner whose call was the first that this container served: the one on whose behalf
     it was started. `age_s` counts since the container began to start the service, `idle_s` since the last
-    batch ended.
-    `failure` says why the container could not answer; `user_error` why the user must
-    change something. Either is empty where all is well.
+    batch ended. `isolation` says how candidates are kept apart from it. `failure` says why the container
+    could not answer, `user_error` why the user must change something; either is empty where all is well.
     """
 
     boot: str
@@ -45,6 +44,7 @@ class ContainerInfo:
     age_s: float
     idle_s: float
     num_evaluations: int
+    isolation: str = ""
     failure: str = ""
     user_error: str = ""
 

@@ -123,6 +123,7 @@ def _described(found: ContainerStatus) -> str:
         f"up {info.age_s:.0f} s",
         f"last used {info.idle_s:.0f} s ago",
         f"{info.num_evaluations} evaluations",
+        info.isolation,
         f"backlog {found.backlog}",
     ]
-    return f"{where}: " + ", ".join([*facts, *filter(None, [info.failure])])
+    return f"{where}: " + ", ".join(filter(None, [*facts, info.failure]))

@@ -128,7 +128,7 @@ async def test_a_batch_survives_the_death_of_its_container(plane, opened):
     assert isinstance(other.outcome, WrongAnswer)
     assert other.boot == status.boot != before.boot
     assert status.cold_starts == before.cold_starts + 1
-    assert status.detail == f"it replaced container {before.boot}"
+    assert status.detail.startswith(f"it replaced container {before.boot}; isolated ")
 
 
 async def test_hostile_candidates_neither_stop_the_container_nor_the_next_candidate(plane, opened):
@@ -173,7 +173,13 @@ async def test_an_app_that_somebody_stopped_is_deployed_again_and_its_batch_retr
             while container_status("L40S", warm_minutes=5).info.num_evaluations == 0:
                 await asyncio.sleep(0.05)
         await asyncio.to_thread(stop, warm_minutes=5)
+        seen = []
+        while not answer.done():
+            seen.append(await backend.status())
+            await asyncio.sleep(0.02)
         answered = await answer
+        assert {status.state for status in seen} >= {"building", "warm"}
+        assert any("building the image: " in status.detail for status in seen)
         assert isinstance(answered.result.outcome, WrongAnswer)
         assert [failure.reason.partition(": ")[2] for failure in answered.failures] == [
             "RemoteError: GENERIC_STATUS_TERMINATED: App was stopped"
@@ -267,7 +273,7 @@ async def test_an_unused_container_leaves_after_its_warm_time_and_costs_no_more(
         await backend.evaluate([request(wrong("later"))])
         second = await backend.status()
     assert second.cold_boots == (first.boot, second.boot)
-    assert second.detail == f"it replaced container {first.boot}"
+    assert second.detail.startswith(f"it replaced container {first.boot}; isolated ")
     stop(warm_minutes=2 / 60)
 
 

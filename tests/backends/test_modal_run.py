@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,29 +19,22 @@ from kbopt.core.events import BackendStarted, Evaluated, Rented
 from kbopt.store.journal import JournalReader
 from tests.support.processes import descendants, kill_family
 
-RUN = ("run", "--backend", "modal", "--gpu", "A10", "--warm-minutes", "3", "--task", "quick/gelu", "--json")
+MODAL = ("--backend", "modal", "--gpu", "A10", "--warm-minutes", "3", "--task", "quick/gelu", "--json")
+RUN = ("run", *MODAL, "--num-steps", "1", "--timed", "10")
+
+STEPS = ["load a task", "load a kernel", "open the backend", "3 evaluations"]
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
 def start(plane, monkeypatch) -> Iterator[Start]:
-    """Starts `kbopt run` on the plane's CPU with its folder and more options; ends what is left of it."""
+    """Starts `kbopt` as a driver that knows the plane has CPUs only; ends what is left of it."""
     monkeypatch.setenv("KBOPT_MODAL_DEVICE", "cpu")
     started: list[subprocess.Popen[str]] = []
 
-    def start(folder: Path, *options: object) -> subprocess.Popen[str]:
-        command = [
-            sys.executable,
-            "-m",
-            "kbopt",
-            *RUN,
-            "--timed",
-            "10",
-            "--out",
-            str(folder),
-            *map(str, options),
-        ]
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "kbopt", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         started.append(subprocess.Popen(command, text=True, start_new_session=True, **pipes))
         return started[-1]
@@ -53,9 +47,9 @@ def start(plane, monkeypatch) -> Iterator[Start]:
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[dict, str]:
-    """The run's JSON, and what it said on stderr."""
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    """The driver's JSON, and what it said on stderr."""
+    output, errors = process.communicate(timeout=240)
+    assert output, errors
     return json.loads(output), errors
 
 
@@ -84,12 +78,16 @@ def evaluator_actor(driver: int) -> int:
 
 
 @pytest.mark.slow
-def test_any_number_of_drivers_share_one_container_and_a_lost_evaluator_actor_repeats_nothing(
+@pytest.mark.timeout(400)
+def test_drivers_at_once_and_later_share_one_container_and_a_lost_evaluator_actor_repeats_nothing(
     plane, start, tmp_path
 ):
     before = plane.counters()
     first, second = tmp_path / "first", tmp_path / "second"
-    drivers = [start(first, "--num-steps", 2), start(second, "--num-steps", 1, "--seed", 1)]
+    drivers = [
+        start(*RUN, "--out", first, "--num-candidates", 5),
+        start(*RUN, "--out", second, "--num-candidates", 2, "--seed", 1),
+    ]
     eventually(lambda: plane.counters()["running"] and events(first, Evaluated))
     os.kill(evaluator_actor(drivers[0].pid), signal.SIGKILL)
     documents, said = zip(*map(finished, drivers), strict=True)
@@ -103,17 +101,25 @@ def test_any_number_of_drivers_share_one_container_and_a_lost_evaluator_actor_re
     assert sum("building" in text or "App deployed" in text for text in said) == 1
     container = container_status("A10", warm_minutes=3)
     assert container.info.boot == boot
-    assert [document["proposals"] for document in documents] == [10, 5]
-    assert container.info.num_evaluations == sum(document["evaluations"] for document in documents)
+    assert [document["proposals"] for document in documents] == [5, 2]
+    measured = sum(len(events(folder, Evaluated)) for folder in (first, second))
+    assert container.info.num_evaluations == measured
 
-    third = tmp_path / "third"
-    document, _ = finished(start(third, "--num-steps", 1, "--num-candidates", 2, "--seed", 2))
-    assert document["cold_starts"] == 0
-    assert [(event.boot, event.cold) for event in events(third, BackendStarted)] == [(boot, False)]
+    for folder, document in zip((first, second), documents, strict=True):
+        (held,) = document["containers"]
+        assert held["gpu"] == "A10"
+        assert 0 < held["seconds"] <= document["seconds"] + 1.0
+        paid = sum(event.rent.usd for event in events(folder, Rented))
+        assert document["usd"] == pytest.approx(paid) == pytest.approx(held["usd"])
+
+    doctor, _ = finished(start("doctor", *MODAL))
+    steps = doctor["steps"]
+    assert [step["name"] for step in steps] == STEPS
+    assert [step["ok"] for step in steps[:3]] == [True] * 3
+    assert re.search(rf"boot {boot}, age \d+ s, isolated ", steps[2]["detail"])
+    # Whether the times can be believed depends on how busy this machine is; compiled and correct they are.
+    assert steps[3]["detail"].count("compiled True, correct True, ") == 3
+    assert f"all in the same container ({boot})" in steps[3]["detail"]
+    assert doctor["cold_starts"] == 0
     assert plane.counters()["cold_starts"] == before["cold_starts"] + 1
-    (container_time,) = document["containers"]
-    assert container_time["gpu"] == "A10"
-    assert 0 < container_time["seconds"] <= document["seconds"] + 1.0
-    paid = sum(event.rent.usd for event in events(third, Rented))
-    assert document["usd"] == pytest.approx(paid) == pytest.approx(container_time["usd"])
     assert stop(warm_minutes=3)
