@@ -34,10 +34,14 @@ MAX_LOG_CHARACTERS = 200_000
 # Longer than any build may take.
 STALE_STAGING_S = 3600.0
 
+FORMAT = 2
+"""Counts the changes to what an entry holds; entries of another format are never looked up."""
+
 
 def build_key(source: str, *, flags: Mapping[str, str], toolchain_key: str) -> str:
     """The name of the build of `source`: SHA-256 over everything that can change its result."""
-    parts = {"source": source, "flags": dict(sorted(flags.items())), "toolchain": toolchain_key}
+    flags = dict(sorted(flags.items()))
+    parts = {"format": FORMAT, "source": source, "flags": flags, "toolchain": toolchain_key}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
