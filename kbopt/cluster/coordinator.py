@@ -225,7 +225,8 @@ class Coordinator:
     async def stop(self, reason: str, *, end: bool) -> None:
         """Stop all work. With `end` the searches are over; without, `kbopt resume` goes on with them."""
         # A search that was over long ago would seem to have gone on until now if it paid.
-        payers = tuple(running for running in self._searches.values() if running.running) or self._latest
+        searches = tuple(self._searches.values())
+        payers = tuple(running for running in searches if running.running) or self._latest or searches
         for running in self._searches.values():
             if running.running and end:
                 running.search.end(reason)

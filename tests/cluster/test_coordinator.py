@@ -213,6 +213,18 @@ async def test_the_whole_rent_is_journalled_and_stops_the_search_that_may_spend_
     assert [event.reason[:5] for event in events(poor) if isinstance(event, Ended)] == ["spent"]
 
 
+async def test_a_search_that_got_no_answer_pays_for_the_device_all_the_same(tmp_path: Path) -> None:
+    made = spec(tmp_path)
+    lab = Lab(tmp_path, (made,), NumberedProposer())
+    lab.backend.usd_per_batch = 0.125
+    lab.backend.faults = [InfraError("container lost")] * 1000
+    await lab.run()
+    await lab.close()
+    (rented,) = [event for event in events(made) if isinstance(event, Rented)]
+    assert rented.rent.usd == pytest.approx(0.125 * len(lab.backend.batches))
+    assert len(evaluated(made)) == 0
+
+
 async def test_a_boot_is_cold_only_if_it_was_started_for_the_run(tmp_path: Path) -> None:
     for name, cold_boots in (("cold", ("b",)), ("warm", ("another lane's",))):
         made = spec(tmp_path, name)
