@@ -139,13 +139,21 @@ def build_embedder(config: ProposerConfig, _: SearchSpec) -> Embedder:
 
 
 def preflight(config: RunConfig) -> str:
-    """What the settings imply, in a line: proposals, and tokens and dollars where models write kernels."""
-    if "llm" not in config.proposer.name:
-        return f"{config.settings.num_total_proposals} proposals by {config.proposer.name}, at no cost"
-    from kbopt.proposers.models import parse_models
-    from kbopt.proposers.preflight import preflight as model_preflight
+    """What the settings imply, in a line: proposals, tokens and dollars of models, a container's price."""
+    if "llm" in config.proposer.name:
+        from kbopt.proposers.models import parse_models
+        from kbopt.proposers.preflight import preflight as model_preflight
 
-    return model_preflight(config.settings, parse_models(config.proposer.models))
+        proposals = model_preflight(config.settings, parse_models(config.proposer.models))
+    else:
+        proposals = f"{config.settings.num_total_proposals} proposals by {config.proposer.name}, at no cost"
+    if config.backend.name != "modal":
+        return proposals
+    from kbopt.backends.modal_client import usd_per_second
+
+    gpu, gpus = config.backend.gpu, config.backend.gpus
+    held = f"{gpus} {gpu} container{'s' if gpus > 1 else ''}"
+    return f"{proposals}; {held} for ${3600 * gpus * usd_per_second(gpu):.2f} an hour"
 
 
 def _check_models(config: ProposerConfig) -> None:

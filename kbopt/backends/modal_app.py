@@ -8,6 +8,7 @@ part of the deployment: KBOPT_MODAL_WARM_S is read when the app is deployed.
 
 # No `from __future__ import annotations`: Modal reads the types of parameters from the class itself.
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ MAX_CONCURRENT_CALLS = 64
 MAX_BATCH_S = 3600
 """Modal's own limit for one call. The service's and the driver's limits are shorter."""
 
-STATE_DIR = Path("/tmp/kbopt")
+STATE_DIR = Path(tempfile.gettempdir()) / "kbopt"
 PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = ("core", "evaluation")
 SHIPPED_FILES = (

@@ -50,6 +50,7 @@ __all__ = [
     "ensure_deployed",
     "lane_names",
     "stop",
+    "usd_per_second",
 ]
 
 DEFAULT_START_TIMEOUT_S = 900.0
@@ -86,10 +87,7 @@ class ModalBackend:
     ) -> None:
         self._gpu = check_gpu(gpu)
         self._warm_minutes, self._warm_s = warm_minutes, warm_seconds(warm_minutes)
-        price = load_prices().usd_per_second(
-            self._gpu, num_cores=modal_app.NUM_CORES, memory_gib=modal_app.MEMORY_GIB
-        )
-        self._usd_per_second = price
+        self._usd_per_second = usd_per_second(self._gpu)
         owner = owner or uuid.uuid4().hex
         self._lanes = [
             Lane(self._gpu, name, owner, start_timeout_s=start_timeout_s, poll_s=poll_s, warm_s=self._warm_s)
@@ -197,6 +195,13 @@ class ModalBackend:
 
     def _show_build(self, line: str) -> None:
         self._build_output = line
+
+
+def usd_per_second(gpu: str) -> float:
+    """The price of one container with `gpu`. Raises `UserError` for a name or a price table that is wrong."""
+    return load_prices().usd_per_second(
+        check_gpu(gpu), num_cores=modal_app.NUM_CORES, memory_gib=modal_app.MEMORY_GIB
+    )
 
 
 def lane_names(lane: str, gpus: int) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def events(folder: Path, kind: type) -> list:
         return [entry.event for entry in journal.entries() if isinstance(entry.event, kind)]
 
 
-def eventually(predicate: Callable[[], object], timeout_s: float = 60.0) -> None:
+def eventually(predicate: Callable[[], object], timeout_s: float = 150.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not predicate():
         assert time.monotonic() < deadline, f"not within {timeout_s} s"
@@ -98,6 +98,7 @@ def test_drivers_at_once_and_later_share_one_container_and_a_lost_evaluator_acto
     assert sum(document["cold_starts"] for document in documents) == 1
     (boot,) = {event.boot for folder in (first, second) for event in events(folder, BackendStarted)}
     assert all(f"backend warm (boot {boot}, up " in text for text in said)
+    assert all("at no cost; 1 A10 container for $1.73 an hour" in text for text in said)
     assert sum("building" in text or "App deployed" in text for text in said) == 1
     container = container_status("A10", warm_minutes=3)
     assert container.info.boot == boot

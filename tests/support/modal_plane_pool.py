@@ -119,6 +119,7 @@ class Pool:
             "PYTHONPATH": str(root),
             "PYTHONUNBUFFERED": "1",
             "HOME": str(folder),
+            "TMPDIR": str(folder),
         } | state.knobs.container_env
         entry = (
             ("-c", "raise SystemExit(1)")
