@@ -79,6 +79,8 @@ def test_the_figures_are_those_of_the_journal(report: str, run: Run, watched: Wa
     assert cards[0] == f"{summary.best.speedup:.2f}×"
     assert cards[1:3] == [str(summary.evaluations), str(summary.proposals)]
     assert cards[6] == f"${summary.usd:.2f}"
+    cells = page.locator("#cost table").last.locator("tbody td").all_inner_texts()
+    assert cells == ["H100", "40 min 00 s", "$3.25"]
     page.locator("#outcomes").scroll_into_view_if_needed()
     page.wait_for_selector("#outcomes-chart .plotly")
     drawn = page.evaluate("document.getElementById('outcomes-chart').data[0].x")

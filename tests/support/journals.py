@@ -25,6 +25,7 @@ from kbopt.core.events import (
     ProposalFailed,
     Proposed,
     RemeasureAsked,
+    Rented,
     Summarized,
 )
 from kbopt.core.settings import Budget, SearchSettings
@@ -37,6 +38,7 @@ from kbopt.core.types import (
     Measured,
     Outcome,
     Rejected,
+    Rent,
     Result,
     Roofline,
     Seconds,
@@ -155,6 +157,8 @@ def entries(
     yield Entry(
         number=next(numbers), time=START + 4.0, event=BackendStarted(boot="boot-1", device=DEVICE, cold=True)
     )
+    rent = Rent(gpu="H100", seconds=2400.0, usd=3.25)
+    yield Entry(number=next(numbers), time=START + 4.0, event=Rented(rent=rent))
     for when, _, event in timed:
         yield Entry(number=next(numbers), time=when, event=event)
     yield Entry(
