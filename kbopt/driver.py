@@ -18,6 +18,7 @@ from kbopt.compose import check, factories, prepare_backend, search_spec
 from kbopt.config import BackendConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.ports import BackendStatus
 from kbopt.reporting.terminal import ProgressSnapshot, ProgressView
 from kbopt.store.journal import JournalReader, SqliteJournal
 
@@ -88,20 +89,22 @@ def _watch(
         for follow in followers:
             follow()
         if status.finished:
-            if evaluator.backend.idle_usd:
-                view.note(_stays_warm(config.backend, evaluator.backend.idle_usd))
+            if note := stays_warm(config.backend, evaluator.backend):
+                view.note(note)
             return status.searches[0].failure
         time.sleep(POLL_S)
 
 
-def _stays_warm(backend: BackendConfig, idle_usd: float) -> str:
+def stays_warm(config: BackendConfig, status: BackendStatus) -> str:
+    """What a container that nobody uses any more may cost and how to end it; empty where none is rented."""
+    if not status.idle_usd:
+        return ""
     defaults = BackendConfig()
-    named = ("gpus", "lane", "warm_minutes")
-    changed = [name for name in named if getattr(backend, name) != getattr(defaults, name)]
-    options = [f"--{name.replace('_', '-')} {getattr(backend, name)}" for name in changed]
+    changed = [n for n in ("gpus", "lane", "warm_minutes") if getattr(config, n) != getattr(defaults, n)]
+    options = [f"--{name.replace('_', '-')} {getattr(config, name)}" for name in changed]
     return (
-        f"The container stays warm for the next run: {backend.warm_minutes:g} minutes, "
-        f"at most ${idle_usd:.2f}. End it with: {' '.join(['kbopt modal stop --gpu', backend.gpu, *options])}"
+        f"The container stays warm for the next run: {config.warm_minutes:g} minutes, at most "
+        f"${status.idle_usd:.2f}. End it with: {' '.join(['kbopt modal stop --gpu', config.gpu, *options])}"
     )
 
 

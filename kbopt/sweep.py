@@ -26,7 +26,7 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.scoring import fast_p
 from kbopt.core.settings import Algorithm, SearchSettings
 from kbopt.core.types import EvalProtocol, Task
-from kbopt.driver import Follow, Interrupted
+from kbopt.driver import Follow, Interrupted, stays_warm
 from kbopt.finish import Finished, finish, open_run, run_document, write_atomically
 from kbopt.reporting.comparison import compare
 from kbopt.reporting.report import write_report
@@ -141,6 +141,8 @@ def drive(
                 if status.finished:
                     break
                 time.sleep(POLL_S)
+            if note := stays_warm(config.backend, session.evaluator_status().backend):
+                say(note)
         except KeyboardInterrupt:
             if address is None:
                 with suppress(InfraError):  # a dead actor: the journals are whole anyway
