@@ -113,3 +113,19 @@ def test_silence_ends_in_a_timeout():
         ours.receive(0.05)
     ours.close()
     theirs.close()
+
+
+@pytest.mark.parametrize("spin_s", [0.0, 0.01, 10.0])
+def test_a_message_arrives_however_long_it_was_spun_for(spin_s: float):
+    ours, theirs = Channel.pair()
+    other = Channel(theirs)
+    other.spin_s = spin_s
+    sender = threading.Timer(0.05, ours.send, args=({"late": True},))
+    sender.start()
+
+    assert other.receive(5) == {"late": True}
+    sender.join()
+    ours.close()
+    with pytest.raises(ChannelClosed):
+        other.receive(5)
+    other.close()

@@ -10,6 +10,7 @@ from kbopt.evaluation.timing import (
     Block,
     Overhead,
     drift,
+    is_settled,
     ratio_interval,
     read_clocks,
     read_session,
@@ -128,3 +129,13 @@ def test_the_interval_of_equal_samples_holds_one_and_of_doubled_ones_two():
 
 def test_drift_is_the_later_half_over_the_earlier():
     assert drift([1.0] * 10 + [1.5] * 10) == pytest.approx(1.5)
+
+
+def test_steady_calls_are_settled_and_scattered_or_few_ones_are_not():
+    steady = [block(1.0 + 0.001 * (number % 5)) for number in range(20)]
+    scattered = [block(1.0 + 0.1 * (number % 5)) for number in range(20)]
+
+    assert is_settled(steady, steady)
+    assert not is_settled(steady, steady[:19])
+    assert not is_settled(steady, scattered)
+    assert is_settled(steady * 60, scattered * 60)

@@ -177,3 +177,57 @@ def test_half_precision_is_a_downgrade_in_an_fp32_task(bench: Bench):
 
     assert isinstance(outcome, Rejected)
     assert outcome.family == "precision_downgrade"
+
+
+def test_a_source_that_cannot_be_built_is_not_built_again(bench: Bench):
+    source = "import time\nraise ValueError(time.time_ns())\n"
+
+    first, second = bench.judge(source), bench.judge(source)
+
+    assert isinstance(first.outcome, CompileFailed)
+    assert first.outcome == second.outcome
+
+
+SIZED = """
+import torch
+
+SIZE = 4096
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return torch.tanh(x) * 2 + x
+
+def get_inputs():
+    return [torch.randn(SIZE)]
+
+def get_init_inputs():
+    return []
+"""
+REBOUND = "import torch\nSIZE = 1\ntorch.nn.Module.size = SIZE\n" + PLAIN.replace(
+    "return torch", "return torch.full_like(x, float('nan')) if x.numel() > 1 else torch"
+)
+PATCHED = """import torch
+torch.randn = lambda *size: torch.zeros(*size)
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        return torch.zeros_like(x)
+"""
+
+
+@pytest.mark.parametrize("source", [REBOUND, PATCHED])
+def test_kernelbench_draws_its_inputs_with_what_the_candidate_left_of_the_task(bench: Bench, source: str):
+    """It executes the candidate in the task's globals, and is fooled by that; the strict verdict is not."""
+    result = bench.judge(source, task=SIZED)
+
+    assert result.kernelbench.correctness
+    assert not isinstance(result.outcome, Measured)
+
+
+def test_kernelbench_takes_its_inputs_from_those_drawn_once(bench: Bench):
+    """Weights and inputs agree with the reference's though the candidate consumes random numbers itself."""
+    result = bench.judge("import torch\ntorch.rand(3)\n" + PLAIN, task=SIZED)
+
+    assert result.kernelbench.correctness
+    assert isinstance(result.outcome, Measured)
