@@ -401,6 +401,8 @@ class Judgement:
             exchange = player.exchange("run", draws)
             player.release()
         except (CandidateDied, CandidateRaised, CandidateForged) as error:
+            if isinstance(error, CandidateRaised) and error.kind == torch.OutOfMemoryError.__name__:
+                raise torch.OutOfMemoryError(str(error)) from None
             raise TaskError(f"the reference failed while it was timed: {error}") from None
         self._verdict.device_s += exchange.wall_ns / 1e9
         return exchange.block
