@@ -18,6 +18,10 @@ _GEMINI_URL = "https://generativelanguage.googleapis.com/v1beta/openai"
 """Google's OpenAI-compatible address, which lists the models that its own address serves."""
 
 
+_ANSWERS_FOR_EACH_MODEL = frozenset({"openai", "anthropic", "gemini"})
+"""Providers that document `GET /models/NAME`, aliases included; of others the table is believed too."""
+
+
 def check_model_access(models: Sequence[WeightedModel], api_base: str | None) -> None:
     """Raises `UserError` where a model cannot be asked.
 
@@ -52,10 +56,10 @@ def _check_server(server: Endpoint, model: str) -> None:
 
 
 def _check_provider(litellm: Any, service: Endpoint, model: str) -> None:
+    known = {listed.removeprefix(f"{service.name}/") for listed in _table(litellm, service.name)}
     try:
-        check_model(service, model)
+        check_model(service, model, believed=() if service.name in _ANSWERS_FOR_EACH_MODEL else known)
     except Unreachable as error:
-        known = {listed.removeprefix(f"{service.name}/") for listed in _table(litellm, service.name)}
         if known and model not in known:
             raise unknown_name(f"model of {service.name} (not reached, {error}):", model, known) from None
 
@@ -72,7 +76,7 @@ def _service(litellm: Any, provider: str, key: str | None, url: str | None) -> E
             base = account.get_api_base().rstrip("/").removesuffix("/v1")
             headers = {"anthropic-version": "2023-06-01", **account.get_auth_header()}
             return Endpoint(name=provider, url=f"{base}/v1", headers=headers)
-    return Endpoint(name=provider, url=url, headers=_bearer(key)) if url else None
+    return Endpoint(name=provider, url=url, headers=_bearer(key)) if url and key else None
 
 
 def _table(litellm: Any, provider: str) -> list[str]:

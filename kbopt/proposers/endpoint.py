@@ -6,7 +6,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 
@@ -31,14 +31,15 @@ class Unreachable(Exception):
     """No server answers; the message says why."""
 
 
-def check_model(endpoint: Endpoint, model: str) -> None:
+def check_model(endpoint: Endpoint, model: str, believed: Collection[str] = ()) -> None:
     """Raises `UserError` where the service refuses the key or does not serve `model`; `Unreachable`.
 
-    A name that is not listed is asked for by itself, since lists come in pages and leave out aliases. A
-    service that keeps no list, or is slow to give it, is believed to serve any model.
+    A name that is not listed is asked for by itself, since lists come in pages and leave out aliases; one
+    of `believed` need not be listed. A service that keeps no list, or is slow to give it, is believed to
+    serve any model.
     """
     served = _ids(_get(endpoint, "models"))
-    if not served or any(_names(listed, model) for listed in served):
+    if not served or model in believed or any(_names(listed, model) for listed in served):
         return
     if _get(endpoint, f"models/{urllib.parse.quote(model)}") is None:
         raise unknown_name(f"model at {endpoint.name}:", model, served)

@@ -98,6 +98,17 @@ def test_a_provider_that_cannot_be_reached_is_looked_up_in_the_table(monkeypatch
         check_model_access(parse_models("openai/gpt-4o-mimi"), None)
 
 
+def test_a_known_name_of_a_provider_that_lists_no_aliases_is_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "test")
+    with script(models=("deepseek-v9",)) as server:
+        monkeypatch.setenv("DEEPSEEK_API_BASE", server.url)
+        check_model_access(parse_models("deepseek/deepseek-chat,deepseek/deepseek-v9"), None)
+        with pytest.raises(UserError, match=r"unknown model at deepseek: 'deepseek-chatt'"):
+            check_model_access(parse_models("deepseek/deepseek-chatt"), None)
+
+
 def test_many_names_are_not_all_told() -> None:
     names = tuple(f"model-{number}" for number in range(300))
     with script(models=names) as server, pytest.raises(UserError) as caught:
