@@ -167,10 +167,15 @@ class Search:
         self._record(Rented(rent=rent))
 
     def summary_due(self) -> SummaryRequest | None:
-        """A request for a summary, once per step's worth of results; none while one is being made."""
+        """A request for a summary, once per step's worth of results; none while one is being made.
+
+        None either where no further brief may be written: nobody would read it, and it would be paid for.
+        """
         version, step = self._tally.results, self._settings.num_candidates * self._settings.num_proposals
         last = self._summaries[-1].memory_version if self._summaries else 0
         if not self._settings.uses_summarizer or self._summary_version is not None or version - last < step:
+            return None
+        if self._ended or self._exhausted(elapsed_s=0.0):
             return None
         self._summary_version = version
         failures = tuple(self._trials[key] for key in self._failures[-NUM_SUMMARY_TRIALS:])

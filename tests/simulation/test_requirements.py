@@ -233,6 +233,15 @@ def test_requirement_8_the_end_waits_for_what_is_in_flight():
     assert isinstance(search.ask(), Brief)  # the evaluation was not used after all
 
 
+def test_requirement_8_no_summary_is_paid_for_once_a_budget_is_used():
+    for budget in (Budget(usd=0.25), Budget(tokens=250), Budget(evaluations=3)):
+        search = new_search(algorithm="PS_Summarizer", num_candidates=3, budget=budget)
+        for _ in range(3):
+            search.propose(SimulatedProposer(usd=0.1, tokens=100).answer(search.ask()))
+            measure(search)
+        assert search.summary_due() is None
+
+
 def test_requirement_8_a_target_ends_the_search_early():
     search = new_search(target_speedup=0.35, num_steps=40)
     while isinstance(asked := search.ask(), Brief):
