@@ -7,6 +7,7 @@ written, and a hundred thousand candidates in bounded memory.
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,18 @@ from kbopt.core.events import (
     Summarized,
 )
 from kbopt.core.scoring import mean_score, score_interval
-from kbopt.core.types import Candidate, Measured, Outcome, Rent, Result, Trial, Usage, outcome_name
+from kbopt.core.types import (
+    Audit,
+    Candidate,
+    Measured,
+    Outcome,
+    Rent,
+    Result,
+    Seconds,
+    Trial,
+    Usage,
+    outcome_name,
+)
 from kbopt.reporting.text import first_line, truncated
 from kbopt.reporting.tunables import tunable_values
 
@@ -37,6 +49,9 @@ TEXT_LIMIT_CHARS = 20_000
 
 BARS_KEPT = 6_000
 MESSAGES_KEPT = 1_000
+
+_NO_AUDIT = Audit(custom_kernel=False)
+_NO_SECONDS = Seconds()
 
 
 @dataclass(slots=True)
@@ -395,8 +410,8 @@ class History:
             waits = not node.results and node.dropped is None
             if node.has_texts and id(node) not in kept and not waits:
                 node.has_texts = False
-                node.candidate = replace(node.candidate, source="", note="")
-                node.results = tuple(_without_texts(result) for result in node.results)
+                node.candidate = replace(node.candidate, source="", note="", usage=())
+                node.results = tuple(_bare(result) for result in node.results)
                 node.exemplars = ()
         self._num_with_texts = sum(node.has_texts for node in self.nodes.values())
 
@@ -420,11 +435,24 @@ def _bounded(result: Result) -> Result:
     return replace(result, log=log, feedback=truncated(result.feedback, TEXT_LIMIT_CHARS))
 
 
-def _without_texts(result: Result) -> Result:
+def _bare(result: Result) -> Result:
+    """What ranks a candidate and counts it, and nothing else: a tenth of the memory."""
     outcome = result.outcome
     if isinstance(outcome, Measured):
-        outcome = replace(outcome, kernel_ms=(), reference_ms=())
-    return replace(result, outcome=outcome, feedback="", log="", spans=(), kernelbench=None)
+        outcome = replace(
+            outcome, kernel_ms=(), reference_ms=(), audit=_NO_AUDIT, roofline=None, compiled_reference_ms=None
+        )
+    else:
+        outcome = replace(outcome, reason="")
+    return Result(
+        outcome=outcome,
+        feedback="",
+        device=sys.intern(result.device),
+        protocol=sys.intern(result.protocol),
+        boot=sys.intern(result.boot),
+        seconds=_NO_SECONDS,
+        device_s=0.0,
+    )
 
 
 def _error_text(outcome: Outcome) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 _ASSIGNMENT = re.compile(
     r"(?P<name>[A-Za-z_]\w*)\s*(?:[=\s]\s*)(?P<value>\"[^\"]*\"|'[^']*'|[^\s;,#/)]+)\s*[;,)]*\s*(?:#|//|/\*)\s*tune:"
@@ -19,4 +20,6 @@ def tunable_values(source: str) -> tuple[tuple[str, str], ...]:
         return ()
     lines = (line for line in source.splitlines() if "tune:" in line)
     matches = (_ASSIGNMENT.search(line) for line in lines)
-    return tuple({match["name"]: match["value"] for match in matches if match}.items())
+    chosen = {match["name"]: match["value"] for match in matches if match}
+    # Thousands of candidates take the same few values: they share them.
+    return tuple((sys.intern(name), sys.intern(value)) for name, value in chosen.items())
