@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kbopt.core.errors import UserError
+from kbopt.core.events import Dropped, Entry, Evaluated, Proposed
 
 if TYPE_CHECKING:
+    from kbopt.reporting.listing import RunRow
     from kbopt.reporting.summary import RunSummary
-    from kbopt.reporting.terminal import RunRow
 
 
 @click.command()
@@ -25,7 +26,7 @@ def runs(folder: Path, as_json: bool) -> None:
     from rich.console import Console
 
     from kbopt.cli.options import print_json
-    from kbopt.reporting.terminal import print_runs
+    from kbopt.reporting.listing import print_runs
 
     folders = [path.parent for path in folder.glob("**/journal.sqlite")]
     if as_json:
@@ -51,7 +52,7 @@ def runs(folder: Path, as_json: bool) -> None:
 
 def run_rows(folders: Sequence[Path]) -> list[RunRow]:
     """A line of `kbopt runs` for each folder."""
-    from kbopt.reporting.terminal import RunRow
+    from kbopt.reporting.listing import RunRow
 
     return [
         RunRow(
@@ -93,15 +94,19 @@ def show(run: Path, candidate: str) -> None:
 
     from kbopt.finish import open_run
     from kbopt.reporting.history import fold
-    from kbopt.reporting.terminal import print_candidate
+    from kbopt.reporting.listing import print_candidate
 
     _, opened, journal = open_run(run)
     with journal:
         history = fold(opened.entries)
-    node = history.best if candidate == "best" else history.nodes.get(candidate)
-    if node is None:
-        raise UserError(_no_candidate(candidate, run, list(history.nodes)))
-    parent = history.nodes.get(node.candidate.parent or "")
+        node = history.best if candidate == "best" else history.nodes.get(candidate)
+        if node is None:
+            raise UserError(_no_candidate(candidate, run, list(history.nodes)))
+        # The texts of a long run's slower candidates are not held: they are read once more.
+        wanted = {node.candidate.id, node.candidate.parent}
+        found = fold(_of(wanted, journal.entries()))
+    node = found.nodes[node.candidate.id]
+    parent = found.nodes.get(node.candidate.parent or "")
     print_candidate(
         Console(),
         node.candidate,
@@ -109,6 +114,16 @@ def show(run: Path, candidate: str) -> None:
         parent_source=parent.candidate.source if parent else None,
         status=node.status,
     )
+
+
+def _of(candidates: Collection[str | None], entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The entries about some candidates' sources and results."""
+    for entry in entries:
+        match entry.event:
+            case Proposed(candidate=proposed) if proposed.id in candidates:
+                yield entry
+            case Evaluated(candidate=name) | Dropped(candidate=name) if name in candidates:
+                yield entry
 
 
 @click.command()

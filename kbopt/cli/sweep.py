@@ -115,7 +115,7 @@ def status(name: str, out: Path) -> None:
 
     from kbopt import sweep as sweeps
     from kbopt.cli.runs import run_rows
-    from kbopt.reporting.terminal import print_runs
+    from kbopt.reporting.listing import print_runs
 
     folder = out / name
     config = sweeps.load(folder)

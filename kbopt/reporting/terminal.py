@@ -1,4 +1,4 @@
-"""The terminal: live progress of one search, its final table, the list of runs, one candidate.
+"""The terminal while a search goes on and when it ends: live progress, and the final table.
 
 Progress belongs on stderr; the caller passes the `Console` that says where text goes. Whatever comes from
 a kernel, a model or a compiler passes through `printable` first.
@@ -6,8 +6,6 @@ a kernel, a model or a compiler passes through `printable` first.
 
 from __future__ import annotations
 
-import difflib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,12 +16,11 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.rule import Rule
-from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from kbopt.core.types import Candidate, Measured, Rent, Result, outcome_name
-from kbopt.reporting.text import duration, figure, first_line, printable, speedup_text, truncated
+from kbopt.core.types import Rent
+from kbopt.reporting.text import duration, figure, first_line, printable, speedup_text
 
 OUTCOME_STYLES: Mapping[str, str] = {
     "measured": "green",
@@ -37,8 +34,6 @@ OUTCOME_STYLES: Mapping[str, str] = {
 
 LINE_INTERVAL_S = 15.0
 """Without a terminal a line is printed at least this often, and whenever the best or the backend changes."""
-
-LOG_LIMIT_CHARS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,21 +68,6 @@ class ProgressSnapshot:
     max_usd: float | None = None
     max_tokens: int | None = None
     max_minutes: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow:
-    """One line of `kbopt runs`. `state` says whether it runs, ended (and why) or was cut off."""
-
-    name: str
-    task: str
-    algorithm: str
-    seed: int
-    evaluations: int
-    best_speedup: float | None
-    best_ci: tuple[float, float] | None
-    state: str
-    started: float
 
 
 def done_fraction(snapshot: ProgressSnapshot) -> float | None:
@@ -286,83 +266,3 @@ def print_outcome(
             table.add_row(name, Text(printable(path)))
     console.print(Rule(Text(f"{printable(snapshot.task)}  {snapshot.algorithm}"), align="left"))
     console.print(table)
-
-
-def print_runs(console: Console, rows: Sequence[RunRow]) -> None:
-    """The runs in a folder, as the caller ordered them."""
-    table = Table(box=None, padding=(0, 2), pad_edge=False)
-    table.add_column("run", overflow="fold")
-    for heading in ("task", "algorithm"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("seed", "evaluations", "best"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("started", no_wrap=True)
-    table.add_column("state", overflow="fold", min_width=8)
-    for row in rows:
-        table.add_row(
-            Text(printable(row.name), style="bold"),
-            Text(printable(row.task)),
-            row.algorithm,
-            str(row.seed),
-            f"{row.evaluations:,}",
-            Text(speedup_text(row.best_speedup, row.best_ci)),
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(row.started)),
-            Text(printable(row.state)),
-        )
-    console.print(table if rows else Text("no runs yet: `kbopt run` makes one"))
-
-
-def print_candidate(
-    console: Console,
-    candidate: Candidate,
-    results: Sequence[Result],
-    *,
-    parent_source: str | None,
-    status: str = "",
-) -> None:
-    """One candidate: its figures, source, diff to its parent, feedback and the end of the compiler's log.
-
-    `results` is empty for one that was not evaluated; `status` then says why.
-    """
-    console.print(Rule(Text(f"candidate {printable(candidate.id)}"), align="left"))
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
-    facts.add_row("proposer", Text(printable(candidate.proposer)))
-    facts.add_row("parent", Text(printable(candidate.parent or "none: it starts a line")))
-    if candidate.note:
-        facts.add_row("note", Text(printable(candidate.note)))
-    for result in results:
-        facts.add_row("outcome", _result_text(result))
-    if not results:
-        facts.add_row("outcome", Text(printable(status or "not evaluated yet")))
-    console.print(facts)
-    console.print(Rule("source", align="left", style="dim"))
-    console.print(_code(candidate.source, "python"))
-    if parent_source is not None:
-        diff = difflib.unified_diff(
-            parent_source.splitlines(), candidate.source.splitlines(), "parent", candidate.id, lineterm=""
-        )
-        console.print(Rule("diff to the parent", align="left", style="dim"))
-        console.print(_code("\n".join(diff) or "the same source", "diff"))
-    for result in results[-1:]:
-        console.print(Rule("feedback", align="left", style="dim"))
-        console.print(Text(printable(result.feedback)))
-        if result.log:
-            console.print(Rule("compiler log", align="left", style="dim"))
-            console.print(Text(printable(truncated(result.log, LOG_LIMIT_CHARS))))
-
-
-def _code(source: str, language: str) -> RenderableType:
-    return Syntax(printable(source), language, theme="ansi_dark", background_color="default", word_wrap=True)
-
-
-def _result_text(result: Result) -> Text:
-    name = outcome_name(result.outcome)
-    text = Text(name, style=OUTCOME_STYLES[name])
-    if isinstance(result.outcome, Measured):
-        text.append(f"  {speedup_text(result.outcome.speedup, result.outcome.speedup_ci)}", style="bold")
-    else:
-        text.append(f"  {printable(first_line(result.outcome.reason, 200))}", style="default")
-    text.append(f"  on {printable(result.device)}", style="dim")
-    return text

@@ -8,20 +8,15 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from kbopt.core.events import Evaluated, Proposed
 from kbopt.core.types import Rent
 from kbopt.reporting.terminal import (
     ProgressSnapshot,
     ProgressView,
-    RunRow,
     done_fraction,
     eta_s,
-    print_candidate,
     print_outcome,
-    print_runs,
 )
 from kbopt.reporting.text import duration, figure, first_line, printable, speedup_text, truncated
-from tests.support.journals import entries
 
 SNAPSHOT = ProgressSnapshot(
     run="a-run",
@@ -125,46 +120,6 @@ def test_an_outcome_without_a_correct_kernel_says_why():
     print_outcome(where, failed, reason="the budget is spent", errors=[("illegal memory access", 20)])
     assert "no correct kernel" in text_of(where)
     assert "20 x illegal memory access" in text_of(where)
-
-
-def test_runs_are_listed():
-    where = console(terminal=False, width=140)
-    row = RunRow(
-        name="2026-11-23-gelu",
-        task="quick/gelu",
-        algorithm="PS",
-        seed=3,
-        evaluations=1200,
-        best_speedup=1.2,
-        best_ci=(1.1, 1.3),
-        state="ended: the budget is spent",
-        started=1_790_000_000.0,
-    )
-    print_runs(where, [row])
-    (line,) = [line for line in text_of(where).splitlines() if "2026-11-23-gelu" in line]
-    for words in ("quick/gelu", "PS", "3", "1,200", "1.20x [1.10, 1.30]", "ended"):
-        assert words in line
-    empty = console(terminal=False)
-    print_runs(empty, [])
-    assert "no runs yet" in text_of(empty)
-
-
-def test_a_candidate_is_shown_with_source_diff_and_feedback_and_no_escape_sequence():
-    hostile = "\x1b[2J\x1b]0;owned\x07 \u202e"
-    events = [entry.event for entry in entries(30, hostile=hostile)]
-    candidates = {e.candidate.id: e.candidate for e in events if isinstance(e, Proposed)}
-    evaluation = next(e for e in events if isinstance(e, Evaluated) and candidates[e.candidate].parent)
-    candidate = candidates[evaluation.candidate]
-    where = console(terminal=False)
-    parent = candidates[candidate.parent]
-    print_candidate(where, candidate, [evaluation.result], parent_source=parent.source)
-    shown = text_of(where)
-    assert "class ModelNew" in shown
-    assert "--- parent" in shown
-    assert "feedback" in shown
-    assert "\x1b" not in shown
-    assert "\u202e" not in shown
-    assert "\\x1b[2J" in shown
 
 
 def test_what_others_wrote_is_escaped_cut_and_named():

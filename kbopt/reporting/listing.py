@@ -1,0 +1,182 @@
+"""The terminal afterwards: the list of runs, and one candidate with all that is known of it.
+
+Whatever comes from a kernel, a model or a compiler passes through `printable` first. What goes to a file
+or a pipe is as wide as it is: only a terminal's lines are wrapped.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.rule import Rule
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from kbopt.core.types import Candidate, Measured, Result, outcome_name
+from kbopt.reporting.terminal import OUTCOME_STYLES
+from kbopt.reporting.text import figure, first_line, printable, speedup_text, truncated
+
+LOG_LIMIT_CHARS = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One line of `kbopt runs`. `state` says whether it runs, ended (and why) or was cut off."""
+
+    name: str
+    task: str
+    algorithm: str
+    seed: int
+    evaluations: int
+    best_speedup: float | None
+    best_ci: tuple[float, float] | None
+    state: str
+    started: float
+
+
+def print_runs(console: Console, rows: Sequence[RunRow]) -> None:
+    """The runs in a folder, as the caller ordered them: a line each, or two where lines are short."""
+    if not rows:
+        console.print("no runs yet: `kbopt run` makes one")
+        return
+    table = _wide_table(rows)
+    needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    if not console.is_terminal:
+        Console(file=console.file, width=needed).print(table)
+    elif needed <= console.width:
+        console.print(table)
+    else:
+        console.print(_narrow_table(rows))
+
+
+def _wide_table(rows: Sequence[RunRow]) -> Table:
+    table = Table(box=None, padding=(0, 2), pad_edge=False)
+    for heading in ("run", "task", "algorithm"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("seed", "evaluations", "best"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("started", "state"):
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        table.add_row(
+            Text(printable(row.name), style="bold"),
+            Text(printable(row.task)),
+            row.algorithm,
+            str(row.seed),
+            f"{row.evaluations:,}",
+            Text(speedup_text(row.best_speedup, row.best_ci)),
+            _started(row),
+            Text(printable(row.state)),
+        )
+    return table
+
+
+def _narrow_table(rows: Sequence[RunRow]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("run", overflow="fold")
+    table.add_column("best", justify="right", no_wrap=True)
+    table.add_column("state", overflow="fold", ratio=1)
+    for row in rows:
+        kind = f"{printable(row.task)} {row.algorithm} seed {row.seed}"
+        table.add_row(
+            Text.assemble((printable(row.name), "bold"), "\n", (kind, "dim")),
+            Text.assemble(
+                speedup_text(row.best_speedup, row.best_ci), "\n", (f"{row.evaluations:,} evaluations", "dim")
+            ),
+            Text.assemble(printable(row.state), "\n", (_started(row), "dim")),
+        )
+    return table
+
+
+def _started(row: RunRow) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(row.started))
+
+
+def print_candidate(
+    console: Console,
+    candidate: Candidate,
+    results: Sequence[Result],
+    *,
+    parent_source: str | None,
+    status: str = "",
+) -> None:
+    """One candidate: its figures, source, diff to its parent, feedback and the end of the compiler's log.
+
+    `results` is empty for one that was not evaluated; `status` then says why.
+    """
+    console.print(Rule(Text(f"candidate {printable(candidate.id)}"), align="left"))
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("proposer", Text(printable(candidate.proposer)))
+    facts.add_row("parent", Text(printable(candidate.parent or "none: it starts a line")))
+    if candidate.note:
+        facts.add_row("note", Text(printable(candidate.note)))
+    for result in results:
+        facts.add_row("outcome", _result_text(result))
+    if not results:
+        facts.add_row("outcome", Text(printable(status or "not evaluated yet")))
+    measured = [result for result in results if isinstance(result.outcome, Measured)]
+    for name, text in _evidence(measured[-1]) if measured else ():
+        facts.add_row(name, Text(printable(text)))
+    console.print(facts)
+    console.print(Rule("source", align="left", style="dim"))
+    _print_code(console, candidate.source, "python")
+    if parent_source is not None:
+        diff = difflib.unified_diff(
+            parent_source.splitlines(), candidate.source.splitlines(), "parent", candidate.id, lineterm=""
+        )
+        console.print(Rule("diff to the parent", align="left", style="dim"))
+        _print_code(console, "\n".join(diff) or "the same source", "diff")
+    for result in results[-1:]:
+        console.print(Rule("feedback", align="left", style="dim"))
+        console.print(Text(printable(result.feedback)), soft_wrap=True)
+        if result.log:
+            console.print(Rule("compiler log", align="left", style="dim"))
+            console.print(Text(printable(truncated(result.log, LOG_LIMIT_CHARS))), soft_wrap=True)
+
+
+def _evidence(result: Result) -> Iterator[tuple[str, str]]:
+    """Why the last measurement can be believed, as the page's `Why believe it` says it."""
+    outcome = result.outcome
+    if not isinstance(outcome, Measured):
+        return
+    yield "two clocks", f"{outcome.native_ms:.4g} ms by the device's, {outcome.wall_ms:.4g} ms by the wall's"
+    if outcome.roofline:
+        share, floor_ms = outcome.roofline.share, outcome.roofline.floor_ms
+        yield "roofline", f"{share:.0%} of what the device can do at most (floor {floor_ms:.4g} ms)"
+    if outcome.compiled_reference_ms:
+        ratio = outcome.compiled_reference_ms / outcome.native_ms
+        yield "torch.compile", f"{figure(ratio)}x its speed ({outcome.compiled_reference_ms:.4g} ms)"
+    audit = outcome.audit
+    own = "a kernel of its own" if audit.custom_kernel else "only PyTorch's own operators"
+    inside = ", ".join(audit.torch_ops) or "none"
+    yield "audit", "; ".join((f"it saw {own}", f"PyTorch operators inside: {inside}", *audit.notes))
+    if result.kernelbench:
+        verdict = "correct" if result.kernelbench.correctness else "not correct"
+        times = f"{result.kernelbench.runtime:.4g} ms against {result.kernelbench.ref_runtime:.4g} ms"
+        yield "KernelBench", f"{verdict}, {times}"
+
+
+def _print_code(console: Console, source: str, language: str) -> None:
+    text = printable(source)
+    if console.is_terminal:
+        console.print(Syntax(text, language, theme="ansi_dark", background_color="default", word_wrap=True))
+    else:
+        console.print(Text(text), soft_wrap=True)
+
+
+def _result_text(result: Result) -> Text:
+    name = outcome_name(result.outcome)
+    text = Text(name, style=OUTCOME_STYLES[name])
+    if isinstance(result.outcome, Measured):
+        text.append(f"  {speedup_text(result.outcome.speedup, result.outcome.speedup_ci)}", style="bold")
+    else:
+        text.append(f"  {printable(first_line(result.outcome.reason, 200))}", style="default")
+    text.append(f"  on {printable(result.device)}", style="dim")
+    return text

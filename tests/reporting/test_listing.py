@@ -1,0 +1,133 @@
+"""The list of runs and one candidate, on terminals of any width and in a pipe."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from kbopt.cli.runs import show
+from kbopt.config import RunConfig
+from kbopt.core import codec
+from kbopt.core.events import Evaluated, Proposed
+from kbopt.core.types import Measured
+from kbopt.reporting.history import fold
+from kbopt.reporting.listing import RunRow, print_candidate, print_runs
+from kbopt.store.journal import SqliteJournal
+from tests.support.journals import GELU, entries, settings
+
+ROW = RunRow(
+    name="runs/2026-11-23-gelu",
+    task="quick/gelu",
+    algorithm="PS_epsNet_Summarizer",
+    seed=3,
+    evaluations=1200,
+    best_speedup=1.2,
+    best_ci=(1.1, 1.3),
+    state="the budget of evaluations is spent",
+    started=1_790_000_000.0,
+)
+
+
+def console(*, terminal: bool, width: int = 80) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, color_system=None, width=width, height=30)
+
+
+def text_of(where: Console) -> str:
+    return where.file.getvalue()
+
+
+def test_in_a_pipe_each_run_is_one_whole_line():
+    where = console(terminal=False)
+    print_runs(where, [ROW])
+    heading, line = text_of(where).splitlines()
+    assert heading.split() == ["run", "task", "algorithm", "seed", "evaluations", "best", "started", "state"]
+    for words in (ROW.name, ROW.task, ROW.algorithm, " 3 ", "1,200", "1.20x [1.10, 1.30]", ROW.state):
+        assert words in line
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_on_a_terminal_no_run_loses_its_name_or_its_speedup(width: int):
+    where = console(terminal=True, width=width)
+    print_runs(where, [ROW])
+    lines = text_of(where).splitlines()
+    assert max(map(len, lines)) <= width
+    shown = "".join(line.split("  ")[0] for line in lines)
+    assert ROW.name in shown
+    assert "1.20x [1.10, 1.30]" in text_of(where)
+    assert "1,200" in text_of(where)
+
+
+def test_no_runs_say_how_to_make_one():
+    where = console(terminal=False)
+    print_runs(where, [])
+    assert "no runs yet" in text_of(where)
+
+
+def test_a_candidate_is_shown_with_source_diff_and_feedback_and_no_escape_sequence():
+    hostile = "\x1b[2J\x1b]0;owned\x07 \u202e"
+    events = [entry.event for entry in entries(30, hostile=hostile)]
+    candidates = {e.candidate.id: e.candidate for e in events if isinstance(e, Proposed)}
+    evaluation = next(e for e in events if isinstance(e, Evaluated) and candidates[e.candidate].parent)
+    candidate = candidates[evaluation.candidate]
+    where = console(terminal=False)
+    parent = candidates[candidate.parent]
+    print_candidate(where, candidate, [evaluation.result], parent_source=parent.source)
+    shown = text_of(where)
+    assert "class ModelNew" in shown
+    assert "--- parent" in shown
+    assert "feedback" in shown
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    assert "\\x1b[2J" in shown
+
+
+def test_a_measured_candidate_is_shown_with_what_makes_it_believable():
+    events = [entry.event for entry in entries(30)]
+    candidates = {e.candidate.id: e.candidate for e in events if isinstance(e, Proposed)}
+    evaluation = next(
+        e for e in events if isinstance(e, Evaluated) and isinstance(e.result.outcome, Measured)
+    )
+    where = console(terminal=False)
+    print_candidate(where, candidates[evaluation.candidate], [evaluation.result], parent_source=None)
+    shown = " ".join(text_of(where).split())
+    outcome = evaluation.result.outcome
+    assert f"two clocks {outcome.native_ms:.4g} ms by the device's" in shown
+    assert f"roofline {outcome.roofline.share:.0%} of what the device can do" in shown
+    assert "audit it saw a kernel of its own; PyTorch operators inside: aten::empty_like" in shown
+    assert "KernelBench correct" in shown
+
+
+def test_in_a_pipe_a_source_keeps_its_lines():
+    candidate = next(e.event.candidate for e in entries(3) if isinstance(e.event, Proposed))
+    where = console(terminal=False, width=40)
+    print_candidate(where, candidate, [], parent_source=None)
+    assert candidate.source in text_of(where)
+
+
+def test_a_candidate_whose_texts_a_report_would_let_go_is_shown_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = RunConfig(name="long", task=GELU, settings=settings())
+    journal = SqliteJournal.create(tmp_path / "journal.sqlite", codec.dumps(config))
+    everything = [entry.event for entry in entries(200)]
+    for event in everything:
+        journal.append(event)
+    journal.close()
+    monkeypatch.setattr(fold, "__defaults__", (10,))
+    slow = next(
+        e.candidate
+        for e in everything
+        if isinstance(e, Evaluated)
+        and isinstance(e.result.outcome, Measured)
+        and e.result.outcome.speedup < 1
+    )
+    source = next(
+        e.candidate.source for e in everything if isinstance(e, Proposed) and e.candidate.id == slow
+    )
+    shown = CliRunner().invoke(show, [str(tmp_path), slow])
+    assert shown.exit_code == 0, shown.output
+    assert source in shown.output
