@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kbopt.config import RunConfig, transcripts
+from kbopt.config import BackendConfig, RunConfig, transcripts
 from kbopt.core import codec
 from kbopt.core.events import Entry, Proposed
+from kbopt.core.types import EvalProtocol
 from kbopt.reporting.live import Source
 from kbopt.reporting.report import write_report
 from kbopt.reporting.run import Run, Transcripts
@@ -17,6 +19,19 @@ from kbopt.store.journal import JournalReader
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+EVAL_OPTIONS = {
+    "--backend": "name",
+    "--device": "device",
+    "--gpu": "gpu",
+    "--trials": "trials",
+    "--timed": "timed",
+    "--precision": "precision",
+    "--torch-ops": "torch_ops",
+    "--allow-tf32": "allow_tf32",
+    "--timeout": "timeout_s",
+}
+"""The options of `kbopt eval` that decide what is measured and where, and the fields that they set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +55,23 @@ def open_run(folder: Path) -> tuple[RunConfig, Run, JournalReader]:
         config=codec.encode(config),
         entries=journal.entries(),
         transcripts=_transcript_loader(transcripts(folder)),
+        reproduce=shlex.join(["kbopt", "eval", "--run", str(folder)]),
+        reproduce_elsewhere=_eval_command(config),
     )
     return config, run, journal
+
+
+def _eval_command(config: RunConfig) -> str:
+    """Judges `best.py` as the run did, without the run's folder: every option that is not the default."""
+    words = ["kbopt", "eval", "--task", config.task.name, "--kernel", "best.py"]
+    for given, default in ((config.backend, BackendConfig()), (config.protocol, EvalProtocol())):
+        for option, field in EVAL_OPTIONS.items():
+            value = getattr(given, field, None)
+            if value is True:
+                words.append(option)
+            elif value is not None and value != getattr(default, field):
+                words += [option, str(value)]
+    return shlex.join(words)
 
 
 def follow_run(folder: Path) -> tuple[Run, Source]:

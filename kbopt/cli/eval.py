@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import click
 
 from kbopt.cli import options as shared
-from kbopt.core import codec
 from kbopt.core.errors import UserError
 from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, outcome_name
 
@@ -38,7 +37,31 @@ class Item:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def _as_the_run(ctx: click.Context, _: click.Parameter, folder: Path | None) -> Path | None:
+    """The run's protocol and backend become the defaults; what the command line says still wins."""
+    if folder is not None:
+        from kbopt.finish import open_run
+
+        config, _run, journal = open_run(folder)
+        journal.close()
+        ctx.default_map = {
+            **shared.untyped(config.protocol),
+            **shared.untyped(config.backend),
+            "timeout": config.protocol.timeout_s,
+            "backend": config.backend.name,
+            "start_timeout": config.backend.start_timeout_s,
+        }
+    return folder
+
+
 @click.command("eval")
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    callback=_as_the_run,
+    help="The best kernel of a run again, with its task, protocol and backend; or --kernel, judged so.",
+)
 @shared.task_options
 @click.option("--kernel", type=click.Path(path_type=Path), help="A file that defines ModelNew.")
 @click.option(
@@ -56,6 +79,7 @@ class Item:
 @click.option("--verdict", type=shared.Name("verdict", Verdict), default="strict", help="Which one to print.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
 def evaluate(
+    run: Path | None,
     task: str | None,
     task_idx: int | None,
     kernelbench: Path | None,
@@ -75,26 +99,31 @@ def evaluate(
     kbopt eval --task quick/gelu --kernel my_kernel.py
     kbopt eval --task matmul/9 --kernel k.py --backend modal --gpu H100 --json
     kbopt eval --task quick/gelu --kernels candidates/ --out results.jsonl
+    kbopt eval --run runs/first
     """
-    if (kernel is None) == (kernels is None):
-        raise UserError("give one of --kernel FILE and --kernels DIR_OR_JSONL")
+    if (kernel is not None) + (kernels is not None) + (run is not None and kernel is None) != 1:
+        raise UserError("give one of --kernel FILE, --kernels DIR_OR_JSONL and --run RUN")
+    if run is not None and (task or task_idx is not None):
+        raise UserError(f"--run {run} says which task it is: leave out --task and --task-idx")
     if out and kernel:
         raise UserError("--out goes with --kernels; use --json > FILE for a single kernel")
     protocol = shared.eval_protocol(given)
     backend_config = shared.backend_config(given)
-    default_task = (
-        shared.find_task(task, task_idx, kernelbench, "") if task or task_idx is not None or kernel else None
-    )
-    if kernel is not None:
-        assert default_task is not None
-        items = [Item(name=str(kernel), task=default_task, source=_read(kernel))]
+    if run is not None:
+        items = [_of_run(run, kernel)]
+    elif kernel is not None:
+        found = shared.find_task(task, task_idx, kernelbench, "")
+        items = [Item(name=str(kernel), task=found, source=_read(kernel))]
     else:
         assert kernels is not None
-        items = list(_items(kernels, default_task, kernelbench))
+        named = task or task_idx is not None
+        items = list(
+            _items(kernels, shared.find_task(task, task_idx, kernelbench, "") if named else None, kernelbench)
+        )
     from kbopt.compose import open_backend
 
     backend = open_backend(backend_config)
-    if kernel is not None:
+    if kernels is None:
         result = asyncio.run(_one(backend, items[0], protocol))
         if as_json:
             click.echo(json.dumps(document(items[0], result), ensure_ascii=False))
@@ -119,8 +148,8 @@ def document(item: Item, result: Result) -> dict[str, object]:
         "reference_ms": _median(measured.reference_ms) if measured else None,
         "device": result.device,
         "protocol": result.protocol,
-        "seconds": _untyped(result.seconds),
-        "kernelbench": _untyped(result.kernelbench) if result.kernelbench else None,
+        "seconds": shared.untyped(result.seconds),
+        "kernelbench": shared.untyped(result.kernelbench) if result.kernelbench else None,
         "feedback": result.feedback,
     }
 
@@ -129,6 +158,21 @@ async def _open(backend: Backend) -> None:
     from kbopt.backends.opening import open_aloud
 
     await open_aloud(backend, backend.open(), shared.to_stderr)
+
+
+def _of_run(folder: Path, kernel: Path | None) -> Item:
+    """The run's best kernel, or the one given, on the run's task as the run had it."""
+    from kbopt.finish import candidate_source, open_run
+    from kbopt.reporting.summary import summarize
+
+    config, run, journal = open_run(folder)
+    with journal:
+        if kernel is not None:
+            return Item(name=str(kernel), task=config.task, source=_read(kernel))
+        best = summarize(run).best
+    if best is None:
+        raise UserError(f"{folder} has no correct kernel to judge again. Name a file with --kernel.")
+    return Item(name=best.candidate, task=config.task, source=candidate_source(folder, best.candidate))
 
 
 async def _one(backend: Backend, item: Item, protocol: EvalProtocol) -> Result:
@@ -234,17 +278,11 @@ def headline(result: Result) -> str:
 def _text(item: Item, result: Result, verdict: Verdict) -> str:
     lines = [f"{item.name} on {item.task.name}, {result.device}"]
     if verdict == "kernelbench" and result.kernelbench:
-        lines += [f"  {name}: {value}" for name, value in _untyped(result.kernelbench).items()]
+        lines += [f"  {name}: {value}" for name, value in shared.untyped(result.kernelbench).items()]
     else:
         lines.append(f"  {headline(result)}")
-    times = ", ".join(f"{name} {value:.2f} s" for name, value in _untyped(result.seconds).items())
+    times = ", ".join(f"{name} {value:.2f} s" for name, value in shared.untyped(result.seconds).items())
     return "\n".join([*lines, f"  {times}", "", result.feedback])
-
-
-def _untyped(value: object) -> dict[str, Any]:
-    fields = codec.encode(value)
-    del fields["type"]
-    return fields
 
 
 def _median(samples: tuple[float, ...]) -> float:

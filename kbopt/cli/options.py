@@ -282,6 +282,13 @@ def to_stderr(line: str) -> None:
     click.echo(line, err=True)
 
 
+def untyped(value: object) -> dict[str, Any]:
+    """The fields of a dataclass as JSON values, by name."""
+    fields = codec.encode(value)
+    del fields["type"]
+    return fields
+
+
 def print_json(document: object) -> None:
     """One JSON document on stdout."""
     click.echo(json.dumps(codec.encode(document), ensure_ascii=False))

@@ -23,6 +23,8 @@ class Run:
     """One search. `entries` is read once, in order, so an iterator over a long journal will do.
 
     `config` is the run's configuration as JSON values; the report shows it and reads nothing from it.
+    `reproduce` is the command that measures its best kernel again, `reproduce_elsewhere` the one for a
+    machine that has only the page, with the kernel saved as `best.py`.
     """
 
     name: str
@@ -31,3 +33,5 @@ class Run:
     config: Mapping[str, object]
     entries: Iterable[Entry]
     transcripts: Transcripts = no_transcripts
+    reproduce: str = ""
+    reproduce_elsewhere: str = ""

@@ -23,6 +23,7 @@ UNSEEN = (
     "simulated machine was lost",
     "Modal knows it no longer",
     "give one of --kernel",  # usage of one command, which says all there is to say
+    "says which task it is: leave out --task",
     "--out goes with --kernels",
     "--kernels DIR needs --task",
     "no .py files in",

@@ -35,6 +35,7 @@ def make_run() -> MakeRun:
             task=options.pop("task", GELU),
             settings=settings(algorithm, seed),
             config=CONFIG,
+            reproduce=f"kbopt eval --run runs/{name}",
             entries=tuple(entries(num_candidates, **options)),
         )
 

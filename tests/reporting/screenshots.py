@@ -44,6 +44,7 @@ def _run(name: str, algorithm: str, seed: int, candidates: int) -> Run:
         task=GELU,
         settings=settings(algorithm, seed),
         config=CONFIG,
+        reproduce=f"kbopt eval --run runs/{name}",
         entries=entries(candidates, seed=2 * seed + len(algorithm)),
     )
 
