@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import shlex
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from pygments import lex
+from pygments.lexers.c_like import CudaLexer
 from pygments.lexers.python import PythonLexer
 from pygments.token import STANDARD_TYPES
 
@@ -29,6 +30,8 @@ TRANSCRIPT_CHARS = 1_500_000
 """Of all prompts and answers on a page, the best candidates' first."""
 
 ONE_TRANSCRIPT_CHARS = 40_000
+
+_C_SOURCE = re.compile(r"^\s*#include\b|\b__global__\b", re.MULTILINE)
 
 
 def run_data(
@@ -51,7 +54,7 @@ def run_data(
         "settings": codec.encode(run.settings),
         "config": codec.encode(run.config),
         "summary": codec.encode(summarize_history(run, history)),
-        "reproduce": reproduce_command(run, history),
+        "reproduce": [run.reproduce, run.reproduce_elsewhere],
         "rows": [row(node) for node in shown if node.changed > changed_after],
         "tree": tree_places(shown),
         "bars": bar_columns(bars),
@@ -60,18 +63,6 @@ def run_data(
             "bars": history.num_bars - len(bars),
         },
     }
-
-
-def reproduce_command(run: Run, history: History) -> str:
-    """Measures the best kernel again: save its source as `best.py` first. Empty without a best kernel."""
-    if history.best is None:
-        return ""
-    words = ["kbopt", "eval", "--task", run.task.name, "--kernel", "best.py"]
-    for option in ("backend", "gpu"):
-        value = run.config.get(option)
-        if isinstance(value, str) and value:
-            words += [f"--{option}", value]
-    return shlex.join(words)
 
 
 def row(node: Node) -> dict[str, Any]:
@@ -195,9 +186,22 @@ def _result(result: Result, *, with_samples: bool) -> Mapping[str, Any]:
 
 
 def tokens(source: str) -> list[list[str]]:
-    """The source as `[Pygments class, text]` pairs that join to it; neighbours of one class are merged."""
+    """The source as `[Pygments class, text]` pairs that join to it; neighbours of one class are merged.
+
+    A string that holds C or CUDA, which most kernels consist of, is coloured as such.
+    """
+    pairs: list[list[str]] = []
+    for name, text in _merged(lex(source, PythonLexer(stripnl=False, ensurenl=False))):
+        if name.startswith("s") and _C_SOURCE.search(text):
+            pairs += _merged(lex(text, CudaLexer(stripnl=False, ensurenl=False)))
+        else:
+            pairs.append([name, text])
+    return pairs
+
+
+def _merged(lexed: Iterable[tuple[Any, str]]) -> list[list[str]]:
     merged: list[list[str]] = []
-    for kind, text in lex(source, PythonLexer(stripnl=False, ensurenl=False)):
+    for kind, text in lexed:
         name = STANDARD_TYPES.get(kind, "")
         if merged and merged[-1][0] == name:
             merged[-1][1] += text

@@ -109,6 +109,14 @@ def test_colours_change_no_character():
     assert "".join(text for _, text in tokens(source)) == source
 
 
+def test_c_in_a_string_is_coloured_as_c():
+    source = 'C = r"""\n#include <math.h>\nstatic float f(float x) { return x; }\n"""\nNAME = "plain"\n'
+    pairs = tokens(source)
+    assert "".join(text for _, text in pairs) == source
+    assert ["k", "static"] in pairs
+    assert ["s2", '"plain"'] in pairs
+
+
 def test_equal_sources_have_an_empty_diff():
     assert diff("a\nb\n", "a\nb\n") == ""
     assert diff("a\nb\n", "a\nc\n") == "@@ -1,2 +1,2 @@\n a\n-b\n+c"

@@ -72,10 +72,10 @@ function candidateTable(run, rows) {
     ["candidate", (row) => idButton(run, row.id)],
     ["outcome", (row) => badge(row.status)],
     ["speedup", (row) => times(row.speedup), true],
-    ["95 % CI", (row) => interval(row.ci), true],
-    ["parent", (row) => (row.parent ? idButton(run, row.parent) : "–")],
-    ["proposer", (row) => row.proposer],
-    ["stale", (row) => (row.staleness === null ? "–" : count(row.staleness)), true],
+    ["95 % CI", (row) => interval(row.ci), true, true],
+    ["parent", (row) => (row.parent ? idButton(run, row.parent) : "–"), false, true],
+    ["proposer", (row) => row.proposer, false, true],
+    ["stale", (row) => (row.staleness === null ? "–" : count(row.staleness)), true, true],
     ["note", (row) => el("bdi", {}, ...shown(row.note))],
   ], rows, { rowClass: (row) => (row.id === best ? "best" : "") });
 }
@@ -116,7 +116,7 @@ function treeFigure(run, rows, view) {
       traces.push({
         type: "scatter", mode: "markers", name: STATUSES[status].label, showlegend: false,
         x: members.map((row) => place(row)[0]),
-        y: inStrip ? members.map(() => STATUSES[status].label) : members.map((row) => place(row)[1]),
+        y: inStrip ? members.map(() => STATUSES[status][innerWidth < 520 ? "mark" : "label"]) : members.map((row) => place(row)[1]),
         yaxis: inStrip ? "y2" : "y",
         customdata: members.map((row) => row.id),
         text: members.map((row) => `${safe(row.id)} · ${STATUSES[status].label}<br>${row.speedup === null ? "" : `${times(row.speedup)} [${interval(row.ci)}]<br>`}${safe(row.proposer)}`),

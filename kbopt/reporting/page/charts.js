@@ -64,12 +64,20 @@ const SPEEDUP_AXIS = { type: "log", tickmode: "array", tickvals: SPEEDUP_TICKS, 
 const safe = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
 async function loadPlotly() {
+  const source = await unpack("packed-plotly");
+  await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve))); // the tables are on the screen first
   const script = document.createElement("script");
-  script.textContent = await unpack("packed-plotly"); // runs only because the policy names its hash
+  script.textContent = source; // runs only because the policy names its hash
   document.head.append(script);
   plotlyReady = true;
-  for (const [node, entry] of charts) if (entry.visible) draw(node);
+  for (const [node, entry] of charts) {
+    if (!entry.visible) continue;
+    await turn(); // a click is answered between two charts
+    draw(node);
+  }
 }
+
+const turn = () => new Promise((resolve) => setTimeout(resolve));
 
 async function unpack(id) {
   const holder = document.getElementById(id);

@@ -21,7 +21,7 @@ function comparisonSections(page, showRun) {
         ["fast₀.₅", (row) => spread(row.fast_05, percent), true],
         ["fast₁", (row) => spread(row.fast_1, percent), true],
         ["fast₁.₀₅", (row) => spread(row.fast_105, percent), true],
-        ["geometric mean", (row) => row.geomean ? spread(row.geomean, times) : "–", true],
+        ["geometric mean", (row) => (row.geomean ? spread(row.geomean, times) : "–"), true],
         ["evaluations", (row) => count(row.evaluations), true],
         ["spent", (row) => usd(row.usd), true],
       ], ranked),
@@ -58,10 +58,10 @@ function comparisonSections(page, showRun) {
 function fastPFigure({ curves, thresholds }) {
   const traces = curves.flatMap((curve, i) => {
     const tint = PALETTE[i % PALETTE.length];
-    const band = [...curve.points.map((point) => point.high), ...curve.points.map((point) => point.low).reverse()];
+    const edge = (end) => ({ type: "scatter", mode: "lines", x: thresholds, y: curve.points.map((point) => point[end]),
+      line: { width: 0, shape: "hv" }, hoverinfo: "skip", showlegend: false });
     return [
-      { type: "scatter", mode: "lines", x: [...thresholds, ...[...thresholds].reverse()], y: band, fill: "toself", fillcolor: `${tint}22`,
-        line: { width: 0 }, hoverinfo: "skip", showlegend: false },
+      edge("low"), { ...edge("high"), fill: "tonexty", fillcolor: `${tint}22` },
       { type: "scatter", mode: "lines", name: safe(curve.algorithm), x: thresholds, y: curve.points.map((point) => point.mean), line: { color: tint, width: 2, shape: "hv" } },
     ];
   });

@@ -33,7 +33,7 @@ const times = (value) => (value === null || value === undefined ? "–" : `${fig
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 const count = (value) => value.toLocaleString("en");
 const plural = (value, one) => `${count(value)} ${one}${value === 1 ? "" : "s"}`;
-const usd = (value) => `$${value.toFixed(value < 1 ? 3 : 2)}`;
+const usd = (value) => (value === 0 ? "$0" : `$${value.toFixed(value < 1 ? 3 : 2)}`);
 const interval = (ci) => (ci ? `${figure(ci[0])} to ${figure(ci[1])}` : "–");
 const ms = (value) => `${value.toPrecision(4)} ms`;
 
@@ -59,7 +59,7 @@ function shown(text) {
 const badge = (status) => {
   const mark = el("span", { class: "mark", "aria-hidden": "true" }, STATUSES[status].mark);
   mark.style.color = color(status);
-  return el("span", { class: "badge" }, mark, ` ${STATUSES[status].label}`);
+  return el("span", { class: "badge" }, mark, el("span", { class: "label" }, ` ${STATUSES[status].label}`));
 };
 
 function code(tokens) {
@@ -78,12 +78,12 @@ function diffBlock(diff) {
   return el("pre", { class: "diff", tabindex: "0" }, ...lines);
 }
 
-// columns: [heading, cell of a row, is a number]
+// columns: [heading, cell of a row, is a number, only where the page is wide]
 function table(columns, rows, { caption, rowClass } = {}) {
-  const number = (flag) => (flag ? "number" : null);
-  const head = el("tr", {}, columns.map(([name, , flag]) => el("th", { scope: "col", class: number(flag) ?? "" }, name)));
+  const kind = (number, wide) => [number ? "number" : "", wide ? "wide-only" : ""].join(" ").trim();
+  const head = el("tr", {}, columns.map(([name, , number, wide]) => el("th", { scope: "col", class: kind(number, wide) }, name)));
   const body = rows.map((row) =>
-    el("tr", { class: rowClass?.(row) ?? "" }, columns.map(([, cell, flag]) => el("td", { class: number(flag) ?? "" }, cell(row) ?? "–"))),
+    el("tr", { class: rowClass?.(row) ?? "" }, columns.map(([, cell, number, wide]) => el("td", { class: kind(number, wide) }, cell(row) ?? "–"))),
   );
   return el("div", { class: "scroll", tabindex: "0" },
     el("table", {}, caption ? el("caption", {}, caption) : null, el("thead", {}, head), el("tbody", {}, body)));

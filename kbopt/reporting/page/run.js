@@ -14,10 +14,11 @@ function runSections(run) {
     progressSection(run),
     candidatesSection(run),
     timelineSection(run),
-    el("div", { class: "pair" }, outcomesSection(run), fresh(() => errorsSection(run))),
-    el("div", { class: "pair" }, fresh(() => tunablesSection(run)), fresh(() => costSection(run))),
-    el("div", { class: "pair" }, fresh(() => rejectionsSection(run)), fresh(() => recommendationsSection(run))),
-    el("div", { class: "pair" }, stalenessSection(run), fresh(() => failuresSection(run))),
+    el("div", { class: "pair" },
+      el("div", { class: "stack" },
+        outcomesSection(run), fresh(() => tunablesSection(run)), stalenessSection(run), fresh(() => failuresSection(run))),
+      el("div", { class: "stack" },
+        fresh(() => errorsSection(run)), fresh(() => costSection(run)), fresh(() => recommendationsSection(run)), fresh(() => rejectionsSection(run)))),
     configurationSection(run),
   ];
 }
@@ -37,7 +38,7 @@ function overview(run) {
     el("h1", {}, s.task, " ", el("span", { class: "dim" }, s.algorithm)),
     el("p", { class: "dim" }, el("bdi", {}, run.name), ` · seed ${s.seed} · ${s.devices.join(", ") || "no device yet"} · ${new Date(s.started * 1000).toISOString().slice(0, 16).replace("T", " ")} UTC · `, el("bdi", {}, ...shown(stateOf(run)))),
     el("div", { class: "cards" },
-      card("best speedup over eager PyTorch", best ? times(best.speedup) : "none correct", best ? `95 % CI ${interval(best.speedup_ci)}` : "no kernel was correct", "hero"),
+      card("best speedup over eager PyTorch", best ? times(best.speedup) : "none correct", best ? `95 % CI ${interval(best.speedup_ci)} · ${ms(best.kernel_ms)} instead of ${ms(best.reference_ms)}` : "no kernel was correct", "hero"),
       card("evaluations", count(s.evaluations), `${count(s.cached)} more from the cache`),
       card("proposals", count(s.proposals), `${count(s.num_dropped)} dropped as known`),
       card("correct", s.candidates ? percent(s.correct / s.candidates) : "–", `${count(s.correct)} of ${count(s.candidates)} candidates`),
@@ -136,7 +137,9 @@ function reproduce(run, detail) {
   const source = detail?.source.map(([, text]) => text).join("") ?? "";
   const saved = el("a", { download: "best.py" }, "best.py");
   saved.href = `data:text/x-python;charset=utf-8,${encodeURIComponent(source)}`;
-  return el("div", {}, el("p", { class: "small" }, "Save ", saved, ", then:"), plain(run.reproduce));
+  const [command, elsewhere] = run.reproduce;
+  return el("div", {}, plain(command),
+    el("details", {}, el("summary", {}, "without the run's folder"), el("p", { class: "small" }, "Save ", saved, ", then:"), plain(elsewhere)));
 }
 
 const AXES = { evaluations: "evaluations", minutes: "minutes", usd: "dollars" };
@@ -144,8 +147,9 @@ const AXES = { evaluations: "evaluations", minutes: "minutes", usd: "dollars" };
 function progressSection(run) {
   let axis = "evaluations";
   const node = chart("progress-chart", "Best speedup so far", 340, () => progressFigure(run, axis), (id) => id && openCandidate(run, id));
+  const axes = Object.entries(AXES).filter(([name]) => name !== "usd" || run.live || run.summary.usd > 0);
   return section("progress", "Best so far",
-    choice("over", Object.entries(AXES), axis, (value) => { axis = value; draw(node); }), node);
+    choice("over", axes, axis, (value) => { axis = value; draw(node); }), node);
 }
 
 function progressFigure(run, axis) {
@@ -223,7 +227,7 @@ function outcomesSection(run) {
     chart("outcomes-chart", "Candidates by outcome", 250, () => {
       const names = Object.keys(run.summary.by_outcome).reverse();
       const values = names.map((name) => run.summary.by_outcome[name]);
-      return [[{ type: "bar", orientation: "h", y: names.map((name) => STATUSES[name].label), x: values, text: values.map(count), textposition: "auto",
+      return [[{ type: "bar", orientation: "h", y: names.map((name) => STATUSES[name].label), x: values, text: values.map(count), textposition: "auto", insidetextfont: { color: css("--card") },
         marker: { color: names.map(color) }, hoverinfo: "skip" }], { xaxis: { title: { text: "candidates, by their first result" } }, yaxis: { fixedrange: true } }];
     }));
 }
