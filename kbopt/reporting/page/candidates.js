@@ -10,7 +10,7 @@ function candidatesSection(run) {
     !state.hidden.has(row.status) &&
     (state.query === "" || `${row.id} ${row.proposer} ${row.note}`.toLowerCase().includes(state.query));
   const tree = chart("tree", "Candidates; the table below lists the same", 430,
-    () => treeFigure(run, run.rows.filter(matches), state.view), (id) => openCandidate(run, id));
+    () => treeFigure(run, run.rows.filter(matches), state.view), { onclick: (id) => openCandidate(run, id) });
 
   const fillTable = () => {
     const orders = {
@@ -44,7 +44,12 @@ function candidatesSection(run) {
     fillTable();
     draw(tree);
   } });
-  run.refreshers.push(() => { fillFilters(); fillTable(); });
+  run.refreshers.push(() => {
+    const restore = readersPlace(tableHolder);
+    fillFilters();
+    fillTable();
+    restore(tableHolder);
+  });
   fillFilters();
   fillTable();
   const left = run.left_out.candidates;

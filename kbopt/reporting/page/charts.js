@@ -1,6 +1,6 @@
 // Plotly, drawn when a chart comes into view and drawn again when the theme or the data change.
 
-const charts = new Map(); // element -> { figure: () => [traces, layout], onclick, drawn }
+const charts = new Map(); // element -> { makeFigure: () => [traces, layout], onclick, onrelayout, drawn, visible }
 let plotlyReady = false;
 
 const seen = new IntersectionObserver((changes) => {
@@ -12,10 +12,11 @@ const seen = new IntersectionObserver((changes) => {
   }
 }, { rootMargin: "300px" });
 
-function chart(id, label, height, makeFigure, onclick = null) {
+// onclick gets the `customdata` of a point, onrelayout the layout after the reader zoomed or moved the chart
+function chart(id, label, height, makeFigure, { onclick, onrelayout } = {}) {
   const node = el("div", { id, class: "chart", role: "img", "aria-label": label });
   node.style.height = `${height}px`;
-  charts.set(node, { makeFigure, onclick, drawn: false, visible: false });
+  charts.set(node, { makeFigure, onclick, onrelayout, drawn: false, visible: false });
   seen.observe(node);
   return node;
 }
@@ -30,7 +31,9 @@ function draw(node) {
     displaylogo: false, responsive: true, displayModeBar: "hover",
     modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
   });
-  if (first && entry.onclick) node.on("plotly_click", (event) => entry.onclick(event.points[0].customdata));
+  if (!first) return;
+  if (entry.onclick) node.on("plotly_click", (event) => entry.onclick(event.points[0].customdata));
+  if (entry.onrelayout) node.on("plotly_relayout", () => entry.onrelayout(node._fullLayout));
 }
 
 // `only` limits it to the charts inside an element

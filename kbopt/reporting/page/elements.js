@@ -56,6 +56,18 @@ function shown(text) {
   });
 }
 
+// What a reader did inside a node, to be done again to the one that replaces it: opened, scrolled, focused.
+function readersPlace(node) {
+  const opened = new Set([...node.querySelectorAll("details[open]:not([data-newest])")].map((one) => one.firstChild.textContent));
+  const scrolled = [...node.querySelectorAll(".scroll")].map((one) => one.scrollTop);
+  const focused = node.contains(document.activeElement) ? document.activeElement.textContent : null;
+  return (next) => {
+    for (const one of next.querySelectorAll("details")) one.open ||= opened.has(one.firstChild.textContent);
+    next.querySelectorAll(".scroll").forEach((one, i) => { one.scrollTop = scrolled[i] ?? 0; });
+    if (focused) [...next.querySelectorAll("button")].find((one) => one.textContent === focused)?.focus({ preventScroll: true });
+  };
+}
+
 const badge = (status) => {
   const mark = el("span", { class: "mark", "aria-hidden": "true" }, STATUSES[status].mark);
   mark.style.color = color(status);

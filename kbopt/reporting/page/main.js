@@ -38,7 +38,26 @@ function showPage(page) {
   show(page.comparison ? -1 : 0);
 }
 
+// `work`, done soon after each call, but at most a twentieth of the time or every `longest` ms: the browser may run
+// on the machine that is being measured. A page that nobody sees is not drawn.
+function paced(work, longest) {
+  let [due, notBefore] = [null, 0];
+  const run = () => {
+    const began = performance.now();
+    work();
+    due = null;
+    notBefore = performance.now() + Math.min(longest, 20 * (performance.now() - began));
+  };
+  const soon = () => {
+    if (due === null && !document.hidden) due = setTimeout(run, Math.max(0, notBefore - performance.now()));
+  };
+  document.addEventListener("visibilitychange", soon);
+  return soon;
+}
+
 function follow(run) {
+  const refreshSoon = paced(() => { for (const refresh of run.refreshers) refresh(); }, 1500);
+  const redrawSoon = paced(redraw, 10000);
   const state = document.getElementById("live-state");
   const say = (good, text) => { state.className = good ? "live-on" : "live-off"; state.textContent = text; };
   const source = new EventSource(`events?after=${run.entries}`);
@@ -53,8 +72,8 @@ function follow(run) {
       delete run.details?.[row.id];
     }
     Object.assign(run, update, { rows: [...byId.values()].sort((a, b) => a.index - b.index) });
-    for (const refresh of run.refreshers) refresh();
-    redraw();
+    refreshSoon();
+    redrawSoon();
     say(true, run.summary.ended ? "ended" : `live, entry ${count(run.entries)}`);
   });
 }

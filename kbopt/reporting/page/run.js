@@ -2,10 +2,15 @@
 
 function runSections(run) {
   run.refreshers = [];
-  // A section that is made anew when a live run moves on; what a reader opened in it closes then.
+  // A section that is made anew when a live run moves on.
   const fresh = (make) => {
     let node = make();
-    run.refreshers.push(() => { const next = make(); node.replaceWith(next); node = next; });
+    run.refreshers.push(() => {
+      const [next, restore] = [make(), readersPlace(node)];
+      node.replaceWith(next);
+      restore(next);
+      node = next;
+    });
     return node;
   };
   return [
@@ -146,7 +151,7 @@ const AXES = { evaluations: "evaluations", minutes: "minutes", usd: "dollars" };
 
 function progressSection(run) {
   let axis = "evaluations";
-  const node = chart("progress-chart", "Best speedup so far", 340, () => progressFigure(run, axis), (id) => id && openCandidate(run, id));
+  const node = chart("progress-chart", "Best speedup so far", 340, () => progressFigure(run, axis), { onclick: (id) => id && openCandidate(run, id) });
   const axes = Object.entries(AXES).filter(([name]) => name !== "usd" || run.live || run.summary.usd > 0);
   return section("progress", "Best so far",
     choice("over", axes, axis, (value) => { axis = value; draw(node); }), node);
@@ -180,18 +185,12 @@ const STAGES = { propose: ["explorer: a proposal", "#7a8fd6"], failed: ["explore
 
 function timelineSection(run) {
   const lanes = () => [...new Set(run.bars.lane)].length;
-  const node = chart("timeline-chart", "Explorers, compile pool and GPU lease over time", Math.min(620, 130 + 26 * Math.max(3, lanes())), () => timelineFigure(run));
-  const zoom = (factor) => {
-    if (!node._fullLayout) return;
-    const [from, to] = factor ? node._fullLayout.xaxis.range : [0, run.summary.seconds / 60];
-    const middle = (from + to) / 2;
-    const half = ((to - from) / 2) * (factor || 1);
-    Plotly.relayout(node, { "xaxis.range": [middle - half, middle + half] });
-  };
-  const shift = (share) => {
-    const [from, to] = node._fullLayout.xaxis.range;
-    Plotly.relayout(node, { "xaxis.range": [from + share * (to - from), to + share * (to - from)] });
-  };
+  let range = null; // as the reader chose it; null follows the run
+  const node = chart("timeline-chart", "Explorers, compile pool and GPU lease over time", Math.min(620, 130 + 26 * Math.max(3, lanes())),
+    () => timelineFigure(run, range), { onrelayout: (layout) => { range = [...layout.xaxis.range]; draw(node); } });
+  const move = (to) => { if (node._fullLayout) Plotly.relayout(node, { "xaxis.range": to(...node._fullLayout.xaxis.range) }); };
+  const zoom = (factor) => move((from, to) => [(from + to) / 2 - (factor * (to - from)) / 2, (from + to) / 2 + (factor * (to - from)) / 2]);
+  const shift = (share) => move((from, to) => [from + share * (to - from), to + share * (to - from)]);
   const button = (name, label, act) => el("button", { type: "button", "aria-label": label, onclick: act }, name);
   const s = run.summary;
   const total = Object.values(s.stage_seconds).reduce((sum, value) => sum + value, 0);
@@ -201,25 +200,26 @@ function timelineSection(run) {
     run.left_out.bars ? el("p", { class: "notice" }, `The last ${count(run.bars.lane.length)} pieces of work are drawn, ${count(run.left_out.bars)} earlier ones are left out.`) : null,
     el("div", { class: "row", role: "group", "aria-label": "Zoom the time line" },
       button("zoom in", "zoom in", () => zoom(0.5)), button("zoom out", "zoom out", () => zoom(2)),
-      button("←", "earlier", () => shift(-0.4)), button("→", "later", () => shift(0.4)), button("all", "show all", () => zoom(0)),
+      button("←", "earlier", () => shift(-0.4)), button("→", "later", () => shift(0.4)), button("all", "show all", () => move(() => [0, run.summary.seconds / 60])),
       el("span", { class: "dim small wide-only" }, "or drag over a stretch of it")),
     node);
 }
 
-function timelineFigure(run) {
+// Only the work in sight is drawn: thousands of bars take half a second.
+function timelineFigure(run, chosen) {
   const { lane, stage, candidate, start, length } = run.bars;
   const rank = (name) => (name.startsWith("explorer") ? 0 : name.startsWith("compile") ? 1 : 2);
   const lanes = [...new Set(lane)].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b, "en", { numeric: true }));
+  const end = run.summary.seconds / 60;
+  const [from, to] = chosen ?? [lane.length > 600 && end > 4 ? end - Math.max(2, end / 8) : 0, end];
   const traces = Object.entries(STAGES).map(([name, [label, tint]]) => {
-    const picked = stage.flatMap((one, i) => (one === name ? [i] : []));
+    const picked = stage.flatMap((one, i) => (one === name && start[i] <= to && start[i] + length[i] >= from ? [i] : []));
     return { type: "bar", orientation: "h", name: label, marker: { color: tint, line: { width: 0.5, color: css("--card") } }, width: 0.8,
       y: picked.map((i) => lane[i]), base: picked.map((i) => start[i]), x: picked.map((i) => length[i]),
       text: picked.map((i) => `${safe(candidate[i])}: ${label}, ${(length[i] * 60).toFixed(2)} s`), textposition: "none", hovertemplate: "%{text}<extra></extra>" };
   }).filter((trace) => trace.y.length);
-  const end = run.summary.seconds / 60;
-  const from = lane.length > 600 && end > 4 ? end - Math.max(2, end / 8) : 0;
-  return [traces, { barmode: "overlay", bargap: 0.15, xaxis: { title: { text: "minutes" }, range: [from, end] },
-    yaxis: { fixedrange: true, categoryorder: "array", categoryarray: lanes }, dragmode: "zoom", hovermode: "closest" }];
+  return [traces, { barmode: "overlay", bargap: 0.15, xaxis: { title: { text: "minutes" }, range: [from, to], autorange: false },
+    yaxis: { fixedrange: true, categoryorder: "array", categoryarray: lanes, range: [-0.5, lanes.length - 0.5] }, dragmode: "zoom", hovermode: "closest", uirevision: `${from} ${to}` }];
 }
 
 function outcomesSection(run) {
@@ -304,7 +304,7 @@ function recommendationsSection(run) {
   const texts = [...run.summary.recommendations].reverse();
   return section("recommendations", "Summaries over time", texts.length
     ? el("div", { class: "scroll", tabindex: "0", style: "padding: .4rem .8rem" }, texts.map((one, i) =>
-      el("details", { open: i === 0 }, el("summary", {}, `after ${count(one.memory_version)} results, minute ${one.minutes.toFixed(1)}`), plain(one.text))))
+      el("details", { open: i === 0, "data-newest": i === 0 }, el("summary", {}, `after ${count(one.memory_version)} results, minute ${one.minutes.toFixed(1)}`), plain(one.text))))
     : el("p", { class: "dim" }, "This search made no summaries."));
 }
 
