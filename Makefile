@@ -3,28 +3,32 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+WORKERS ?= 3
 
-.PHONY: run test check fast gpu venv format docs constraints clean
+.PHONY: run test check lint fast gpu venv format docs constraints clean
 
 run: $(VENV)/.installed
 	$(BIN)/kbopt run $(ARGS)
 
-# Tests that time kernels run one after the other, with the machine to themselves; ARGS chooses tests.
+# Tests that time kernels run one after the other, with the machine to themselves; ARGS chooses tests. Most of the
+# others wait for processes that they started, so one worker more than two cores keeps the cores busy.
 test: $(VENV)/.installed-dev
 ifeq ($(ARGS),)
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "not gpu and not quiet"
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not gpu and not quiet"
 	$(BIN)/pytest -q -m "quiet and not gpu"
 else
 	$(BIN)/pytest $(ARGS)
 endif
 
-check: $(VENV)/.installed-dev
+check: lint
+	$(BIN)/pytest -q -m "not gpu and not slow" tests/core tests/store tests/tasks
+
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check --quiet . || { echo "run 'make format'"; exit 1; }
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir $(VENV)/site
-	$(BIN)/pytest -q -m "not gpu and not slow" tests/core tests/store tests/tasks
 
 # On a machine with a GPU and its own python3, torch, Triton and nvcc: nothing is installed.
 gpu:

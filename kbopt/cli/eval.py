@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
+from click.core import ParameterSource
 
 from kbopt.cli import options as shared
+from kbopt.config import RunConfig
 from kbopt.core.errors import UserError
 from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, outcome_name
 
@@ -37,29 +39,25 @@ class Item:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _as_the_run(ctx: click.Context, _: click.Parameter, folder: Path | None) -> Path | None:
-    """The run's protocol and backend become the defaults; what the command line says still wins."""
-    if folder is not None:
-        from kbopt.finish import open_run
-
-        config, _run, journal = open_run(folder)
-        journal.close()
-        ctx.default_map = {
-            **shared.untyped(config.protocol),
-            **shared.untyped(config.backend),
-            "timeout": config.protocol.timeout_s,
-            "backend": config.backend.name,
-            "start_timeout": config.backend.start_timeout_s,
-        }
-    return folder
+def as_the_run(ctx: click.Context, config: RunConfig, given: dict[str, Any]) -> dict[str, Any]:
+    """`given` with the run's own protocol and backend, but for what the command line says."""
+    of_run = {
+        **shared.untyped(config.protocol),
+        **shared.untyped(config.backend),
+        "timeout": config.protocol.timeout_s,
+        "backend": config.backend.name,
+        "start_timeout": config.backend.start_timeout_s,
+    }
+    said = {name for name in given if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    return {
+        name: of_run[name] if name in of_run and name not in said else value for name, value in given.items()
+    }
 
 
 @click.command("eval")
 @click.option(
     "--run",
     type=click.Path(path_type=Path),
-    is_eager=True,
-    callback=_as_the_run,
     help="The best kernel of a run again, with its task, protocol and backend; or --kernel, judged so.",
 )
 @shared.task_options
@@ -78,7 +76,10 @@ def _as_the_run(ctx: click.Context, _: click.Parameter, folder: Path | None) -> 
 @shared.backend_options
 @click.option("--verdict", type=shared.Name("verdict", Verdict), default="strict", help="Which one to print.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+@click.pass_context
 def evaluate(
+    ctx: click.Context,
+    /,
     run: Path | None,
     task: str | None,
     task_idx: int | None,
@@ -107,19 +108,20 @@ def evaluate(
         raise UserError(f"--run {run} says which task it is: leave out --task and --task-idx")
     if out and kernel:
         raise UserError("--out goes with --kernels; use --json > FILE for a single kernel")
+    if run is not None:
+        config, item = _of_run(run, kernel)
+        given, items = as_the_run(ctx, config, given), [item]
     protocol = shared.eval_protocol(given)
     backend_config = shared.backend_config(given)
-    if run is not None:
-        items = [_of_run(run, kernel)]
-    elif kernel is not None:
-        found = shared.find_task(task, task_idx, kernelbench, "")
-        items = [Item(name=str(kernel), task=found, source=_read(kernel))]
-    else:
-        assert kernels is not None
-        named = task or task_idx is not None
-        items = list(
-            _items(kernels, shared.find_task(task, task_idx, kernelbench, "") if named else None, kernelbench)
-        )
+    if run is None:
+        named = task or task_idx is not None or kernel
+        default_task = shared.find_task(task, task_idx, kernelbench, "") if named else None
+        if kernel is not None:
+            assert default_task is not None
+            items = [Item(name=str(kernel), task=default_task, source=_read(kernel))]
+        else:
+            assert kernels is not None
+            items = list(_items(kernels, default_task, kernelbench))
     from kbopt.compose import open_backend
 
     backend = open_backend(backend_config)
@@ -160,19 +162,20 @@ async def _open(backend: Backend) -> None:
     await open_aloud(backend, backend.open(), shared.to_stderr)
 
 
-def _of_run(folder: Path, kernel: Path | None) -> Item:
-    """The run's best kernel, or the one given, on the run's task as the run had it."""
+def _of_run(folder: Path, kernel: Path | None) -> tuple[RunConfig, Item]:
+    """The run's configuration, and its best kernel, or the one given, on the run's task as the run had it."""
     from kbopt.finish import candidate_source, open_run
     from kbopt.reporting.summary import summarize
 
     config, run, journal = open_run(folder)
     with journal:
         if kernel is not None:
-            return Item(name=str(kernel), task=config.task, source=_read(kernel))
+            return config, Item(name=str(kernel), task=config.task, source=_read(kernel))
         best = summarize(run).best
     if best is None:
         raise UserError(f"{folder} has no correct kernel to judge again. Name a file with --kernel.")
-    return Item(name=best.candidate, task=config.task, source=candidate_source(folder, best.candidate))
+    source = candidate_source(folder, best.candidate)
+    return config, Item(name=best.candidate, task=config.task, source=source)
 
 
 async def _one(backend: Backend, item: Item, protocol: EvalProtocol) -> Result:

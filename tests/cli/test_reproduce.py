@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kbopt.cli import app
-from kbopt.cli.eval import evaluate
+from kbopt.cli.eval import as_the_run, evaluate
 from kbopt.config import BackendConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import UserError
@@ -41,8 +41,13 @@ def made(folder: Path, config: RunConfig, correct: bool = True) -> Path:
 
 
 def given(*words: str) -> dict[str, object]:
+    """What `kbopt eval` takes from these words and, with --run, from the run's journal."""
     with evaluate.make_context("eval", list(words)) as context:
-        return context.params
+        if context.params["run"] is None:
+            return context.params
+        config, _, journal = open_run(context.params["run"])
+        journal.close()
+        return as_the_run(context, config, context.params)
 
 
 def test_a_run_names_its_protocol_and_its_backend(folder: Path):

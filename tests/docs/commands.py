@@ -151,7 +151,7 @@ def cheap(examples: Sequence[Example]) -> list[Example]:
             case "sweep" | "bench" as kind if kind == "bench" or given["backend"] == "simulated":
                 wanted = given["task_names"].startswith("sim/") and _evaluations(given) <= MOST_EVALUATIONS
                 made |= {given["out"] / given["name"]} if wanted else set()
-            case "show" | "export" | "resume":
+            case "show" | "export" | "resume" | "eval":
                 wanted = given["run"] in made
             case "report":
                 wanted = set(given["runs"]) <= made and not given["open_page"]

@@ -101,23 +101,31 @@ def setup_in(directory: Path, tools: toolchain.Toolchain, library: Path | None) 
     )
 
 
+@pytest.fixture(scope="module")
+def lean(
+    tools: toolchain.Toolchain, library: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[inline.Setup, list[Any]]:
+    """`SOURCE` built with lean headers: where it lies, and what it answers."""
+    setup = setup_in(tmp_path_factory.mktemp("lean") / "build", tools, library)
+    return setup, answers(setup)
+
+
 def test_lean_and_full_headers_give_the_same_results_and_errors(
-    tmp_path: Path, tools: toolchain.Toolchain, library: Path
+    tmp_path: Path, tools: toolchain.Toolchain, lean: tuple[inline.Setup, list[Any]]
 ) -> None:
-    lean = setup_in(tmp_path / "lean", tools, library)
     full = setup_in(tmp_path / "full", tools, None)
     expected = answers(full)
-    assert answers(lean) == expected
-    assert [record["tier"] for record in inline.build_records(tmp_path / "lean")] == ["slim"]
+    setup, answered = lean
+    assert answered == expected
+    assert [record["tier"] for record in inline.build_records(Path(setup.directory))] == ["slim"]
     assert [record["tier"] for record in inline.build_records(tmp_path / "full")] == ["full"]
     assert expected[0] == ["torch.float32", [2, 3], [3, 1], [[1.0, 3.0, 5.0], [7.0, 9.0, 11.0]]]
 
 
 def test_what_was_built_is_loaded_without_a_compiler(
-    tmp_path: Path, tools: toolchain.Toolchain, library: Path
+    tools: toolchain.Toolchain, lean: tuple[inline.Setup, list[Any]]
 ) -> None:
-    setup = setup_in(tmp_path / "lean", tools, library)
-    built = answers(setup)
+    setup, built = lean
     assert answers(replace(setup, mode="use", toolchain=replace(tools, cxx="/nonexistent"))) == built
 
 
