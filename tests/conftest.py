@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("kbopt", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("kbopt")
 
 TESTS = Path(__file__).parent
 QUIET = ("adversarial", "library", "contracts", "cli/test_eval.py")

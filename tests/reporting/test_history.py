@@ -289,21 +289,22 @@ def test_what_is_shown_holds_the_fastest_the_newest_and_the_bests_ancestors():
     assert [node.index for node in shown] == sorted(node.index for node in shown)
 
 
+EVERYTHING = tuple(entries(60))
+
+
 @given(cut=st.integers(0, 200))
 def test_a_journal_cut_off_anywhere_can_be_read(cut: int):
-    everything = list(entries(60))
-    history = fold(everything[:cut])
-    assert history.entries == min(cut, len(everything))
+    history = fold(EVERYTHING[:cut])
+    assert history.entries == min(cut, len(EVERYTHING))
     assert sum(history.by_outcome.values()) == history.evaluations + history.cached - history.repeats
 
 
 @given(cut=st.integers(0, 180))
 def test_folding_in_two_parts_is_folding_at_once(cut: int):
-    everything = list(entries(50, seed=3))
     history = History()
-    history.add_all(everything[:cut])
-    history.add_all(everything[cut:])
-    assert replace_nodes(history) == replace_nodes(fold(everything))
+    history.add_all(EVERYTHING[:cut])
+    history.add_all(EVERYTHING[cut:])
+    assert replace_nodes(history) == replace_nodes(fold(EVERYTHING))
 
 
 def replace_nodes(history: History) -> tuple[object, ...]:
