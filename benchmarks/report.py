@@ -42,6 +42,7 @@ from tests.support.journals import CONFIG, GELU, entries, settings  # noqa: E402
 WINDOW_S = 3.0
 PAIRS = 7
 WORK_S = 0.005
+EVALUATIONS = "#overview .card:nth-child(2) .value"
 
 
 SECONDS = "name => performance.getEntriesByName(name)[0].startTime / 1000"
@@ -192,6 +193,8 @@ def live_lines(folder: Path) -> list[str]:
             followed, followed_cpu = write_for(WINDOW_S, journal, more)
         ratios.append(followed / alone)
         shares.append(followed_cpu - alone_cpu)
+    with LivePage(bench_run(()), source) as page:
+        shown_s = shown_seconds(page.url, journal, more)
     written = journal.last
     update = LiveRun(bench_run(()), source)
     cpu = time.process_time()
@@ -210,9 +213,37 @@ def live_lines(folder: Path) -> list[str]:
         f"| entries a second lost to the page, median of {PAIRS} pairs | {statistics.median(lost):.1%} |",
         f"| the pairs | {', '.join(f'{one:.1%}' for one in lost)} |",
         f"| CPU of server and reader, of one core, median | {statistics.median(shares):.1%} |",
+        f"| from writing entries to seeing them in Chromium, median | {statistics.median(shown_s):.2f} s |",
+        f"| the longest of {len(shown_s)} | {max(shown_s):.2f} s |",
         f"| CPU of the first reading, of {written:,} entries | {first_s * 1000:.0f} ms |",
         f"| CPU of one update | {update_s * 1000:.0f} ms |",
     ]
+
+
+def shown_seconds(url: str, journal: SqliteJournal, more: Iterator[Event], times: int = 8) -> list[float]:
+    """How long it takes until a live page that is open in Chromium shows what was just written."""
+    from playwright.sync_api import sync_playwright
+
+    seconds = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_ARGS)
+        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+        tab.goto(url)
+        tab.wait_for_selector("html[data-ready=charts]", timeout=60_000)
+        tab.wait_for_selector("#live-state.live-on")
+        for i in range(times):
+            tab.wait_for_timeout(1_000 + 170 * i)  # at another moment of the page's own rhythm each time
+            before = tab.locator(EVALUATIONS).inner_text()
+            began = time.perf_counter()
+            for event in itertools.islice(more, 12):
+                journal.append(event)
+            tab.wait_for_function(
+                "([where, before]) => document.querySelector(where).innerText !== before",
+                arg=[EVALUATIONS, before],
+            )
+            seconds.append(time.perf_counter() - began)
+        browser.close()
+    return seconds
 
 
 def write_for(seconds: float, journal: SqliteJournal, more: Iterator[Event]) -> tuple[float, float]:
