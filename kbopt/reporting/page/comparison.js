@@ -1,6 +1,10 @@
 // Several runs: fast_p curves and tables by algorithm and task, with the spread over seeds.
 
-const PALETTE = ["#0a6cbd", "#d55e00", "#0a8f63", "#b5509c", "#c98500", "#56a4d8", "#77828f", "#b3001e"];
+const PALETTES = {
+  light: ["#0a6cbd", "#d55e00", "#0a8f63", "#b5509c", "#c98500", "#56a4d8", "#77828f", "#b3001e"],
+  dark: ["#6cb6ff", "#ff8f5e", "#4cc38a", "#e79bd0", "#f0b429", "#a5d3f5", "#93a1b0", "#ff6b81"],
+};
+const tintOf = (i) => PALETTES[theme()][i % PALETTES.light.length];
 
 const spread = (value, format) =>
   value.high > value.low ? `${format(value.mean)} (${format(value.low)} to ${format(value.high)})` : format(value.mean);
@@ -16,12 +20,11 @@ function comparisonSections(page, showRun) {
     section("comparison", "Algorithms",
       table([
         ["algorithm", (row) => row.algorithm],
-        ["runs", (row) => count(row.num_runs), true],
-        ["with a correct kernel", (row) => count(row.solved), true],
+        ["geometric mean", (row) => (row.geomean ? spread(row.geomean, times) : "–"), true],
         ["fast₀.₅", (row) => spread(row.fast_05, percent), true],
         ["fast₁", (row) => spread(row.fast_1, percent), true],
         ["fast₁.₀₅", (row) => spread(row.fast_105, percent), true],
-        ["geometric mean", (row) => (row.geomean ? spread(row.geomean, times) : "–"), true],
+        ["with a correct kernel", (row) => `${count(row.solved)} of ${plural(row.num_runs, "run")}`, true],
         ["evaluations", (row) => count(row.evaluations), true],
         ["spent", (row) => usd(row.usd), true],
       ], ranked),
@@ -35,20 +38,20 @@ function comparisonSections(page, showRun) {
       table([
         ["task", (row) => row.task],
         ["algorithm", (row) => row.algorithm],
+        ["best speedup", (row) => spread(row.speedup, times), true],
         ["seeds", (row) => count(row.speedup.num_seeds), true],
         ["correct", (row) => count(row.solved), true],
-        ["best speedup", (row) => spread(row.speedup, times), true],
         ["evaluations", (row) => count(Math.round(row.evaluations)), true],
         ["spent", (row) => usd(row.usd), true],
       ], [...cells].sort((a, b) => a.task.localeCompare(b.task) || b.speedup.mean - a.speedup.mean))),
     section("runs", "Runs",
       table([
         ["run", ({ run, index }) => el("button", { type: "button", class: "link", onclick: () => showRun(index) }, run.name)],
+        ["best speedup", ({ run }) => times(run.summary.best?.speedup), true],
+        ["95 % CI", ({ run }) => interval(run.summary.best?.speedup_ci), true],
         ["task", ({ run }) => run.summary.task],
         ["algorithm", ({ run }) => run.summary.algorithm],
         ["seed", ({ run }) => String(run.summary.seed), true],
-        ["best speedup", ({ run }) => times(run.summary.best?.speedup), true],
-        ["95 % CI", ({ run }) => interval(run.summary.best?.speedup_ci), true],
         ["evaluations", ({ run }) => count(run.summary.evaluations), true],
         ["state", ({ run }) => run.summary.ended ?? "not ended"],
       ], runs)),
@@ -57,7 +60,7 @@ function comparisonSections(page, showRun) {
 
 function fastPFigure({ curves, thresholds }) {
   const traces = curves.flatMap((curve, i) => {
-    const tint = PALETTE[i % PALETTE.length];
+    const tint = tintOf(i);
     const edge = (end) => ({ type: "scatter", mode: "lines", x: thresholds, y: curve.points.map((point) => point[end]),
       line: { width: 0, shape: "hv" }, hoverinfo: "skip", showlegend: false });
     return [
@@ -77,7 +80,7 @@ function efficiencyFigure(page) {
     const points = [...progress.map((point) => [point.evaluations, point.speedup]), ...(progress.length ? [[evaluations, progress.at(-1).speedup]] : [])];
     return { type: "scatter", mode: "lines", name: safe(algorithm), legendgroup: algorithm, showlegend: Boolean(isFirst),
       x: points.map(([x]) => x), y: points.map(([, y]) => y), opacity: 0.8,
-      line: { shape: "hv", width: 1.6, color: PALETTE[names.indexOf(algorithm) % PALETTE.length] },
+      line: { shape: "hv", width: 1.6, color: tintOf(names.indexOf(algorithm)) },
       text: points.map(() => safe(run.name)), hovertemplate: "%{text}<br>%{y:.2f}× after %{x}<extra></extra>" };
   });
   return [traces, { xaxis: { title: { text: "evaluations" } }, yaxis: { title: { text: "best speedup" }, ...SPEEDUP_AXIS }, hovermode: "closest" }];
