@@ -30,6 +30,7 @@ def logged(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> tuple
     log.figures({"fast_p/1.0": 0.75})
     assert log.close(kernel=folder / "best.py", report=folder / "report.html")
     (path,) = folder.rglob("*.wandb")
+    wandb_records.wait_for_the_end(path)
     return path, summarize(run)
 
 

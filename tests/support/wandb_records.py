@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,15 @@ _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 def records(path: Path) -> list[wandb_internal_pb2.Record]:
     """Every record of the run, in order."""
     return [wandb_internal_pb2.Record.FromString(body) for body in _bodies(path.read_bytes())]
+
+
+def wait_for_the_end(path: Path, timeout_s: float = 60.0) -> None:
+    """W&B's service may still write the file when `finish` has returned; the run's exit stands last."""
+    deadline = time.monotonic() + timeout_s
+    while not any(record.HasField("exit") for record in records(path)):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no exit in {path} after {timeout_s:g} s")
+        time.sleep(0.05)
 
 
 def history(path: Path) -> list[dict[str, Any]]:
@@ -42,6 +52,8 @@ def _bodies(data: bytes) -> Iterator[bytes]:
             continue
         _, length, kind = struct.unpack_from("<IHB", data, at)
         chunk = data[at + 7 : at + 7 + length]
+        if len(chunk) < length:  # not all of it is on disk
+            return
         at += 7 + length
         body = chunk if kind in (_FULL, _FIRST) else body + chunk
         if kind in (_FULL, _LAST):
