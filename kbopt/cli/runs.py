@@ -76,9 +76,12 @@ def _summaries(folders: Sequence[Path]) -> list[tuple[Path, RunSummary]]:
 
     found = []
     for folder in folders:
-        _, run, journal = open_run(folder)
-        with journal:
-            found.append((folder, summarize(run)))
+        try:
+            _, run, journal = open_run(folder)
+            with journal:
+                found.append((folder, summarize(run)))
+        except UserError as error:  # one journal that cannot be read must not hide the others
+            click.echo(f"kbopt: left out: {error}", err=True)
     return found
 
 

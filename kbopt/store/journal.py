@@ -64,8 +64,17 @@ class JournalReader:
     def entries(self, after: int = 0) -> Iterator[Entry]:
         """The entries with a number above `after`, in order."""
         query = "select number, time, body from events where number > ? order by number"
-        for number, when, body in self._connection.execute(query, (after,)):
-            yield Entry(number=number, time=when, event=codec.loads(Event, body))  # type: ignore[arg-type]
+        number = after
+        try:
+            for number, when, body in self._connection.execute(query, (after,)):
+                yield Entry(number=number, time=when, event=codec.loads(Event, body))  # type: ignore[arg-type]
+        except sqlite3.OperationalError:
+            raise  # the disk or a lock, not the file
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"{self.path} is damaged after entry {number}: {error}. "
+                "What is readable of it can be copied with SQLite's `.recover`."
+            ) from None
 
     @property
     def last(self) -> int:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from kbopt.cli.runs import show
+from kbopt.cli.runs import runs, show
 from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.events import Evaluated, Proposed
@@ -59,6 +59,21 @@ def test_on_a_terminal_no_run_loses_its_name_or_its_speedup(width: int):
     assert ROW.name in shown
     assert "1.20x [1.10, 1.30]" in text_of(where)
     assert "1,200" in text_of(where)
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path):
+    config = RunConfig(name="good", task=GELU, settings=settings())
+    journal = SqliteJournal.create(tmp_path / "good" / "journal.sqlite", codec.dumps(config))
+    for entry in entries(5):
+        journal.append(entry.event)
+    journal.close()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "journal.sqlite").write_text("not a database")
+    listed = CliRunner().invoke(runs, [str(tmp_path)])
+    assert listed.exit_code == 0, listed.output
+    assert str(tmp_path / "good") in listed.stdout
+    assert "left out" in listed.stderr
+    assert str(tmp_path / "bad") in listed.stderr
 
 
 def test_no_runs_say_how_to_make_one():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.events import Ended, Opened, ProposalFailed
+from kbopt.core.events import Ended, Entry, Opened, ProposalFailed
 from kbopt.core.types import Usage
 from kbopt.store.journal import FORMAT_VERSION, JournalReader, SqliteJournal
 
@@ -64,6 +64,22 @@ def test_reopening_goes_on_with_the_next_number(path: Path) -> None:
     journal.append(Opened(session=2))
     assert [entry.number for entry in journal.entries()] == [1, 2]
     journal.close()
+
+
+def test_a_damaged_journal_says_up_to_which_entry_it_can_be_read(path: Path) -> None:
+    journal = SqliteJournal.create(path, "{}")
+    for number in range(300):
+        journal.append(ProposalFailed(brief=f"c{number:06d}", reason="no code " * 20))
+    journal.close()
+    content = bytearray(path.read_bytes())
+    for page in range(len(content) // 2 // 4096, len(content) // 4096):
+        content[page * 4096 : (page + 1) * 4096] = b"\xff" * 4096
+    path.write_bytes(content)
+    seen: list[Entry] = []
+    with JournalReader(path) as reader, pytest.raises(UserError, match="damaged after entry") as raised:
+        seen.extend(reader.entries())
+    assert 0 < len(seen) < 300
+    assert f"after entry {seen[-1].number}:" in str(raised.value)
 
 
 def test_a_newer_format_is_refused_with_both_versions(path: Path) -> None:
