@@ -66,7 +66,7 @@ def test_it_opens_from_disk_without_network_and_without_an_error(report: str, wa
     watched.page.context.set_offline(True)
     page = watched.open(report)
     for section in page.locator("main section").all():
-        section.scroll_into_view_if_needed()
+        section.evaluate("one => one.scrollIntoView()")
     page.wait_for_selector("#staleness-chart .plotly")
     assert watched.errors == []
     assert [url for url in watched.requests if not url.startswith(("file:", "data:", "blob:"))] == []
@@ -81,11 +81,11 @@ def test_the_figures_are_those_of_the_journal(report: str, run: Run, watched: Wa
     assert cards[6] == f"${summary.usd:.2f}"
     cells = page.locator("#cost table").last.locator("tbody td").all_inner_texts()
     assert cells == ["H100", "40 min 00 s", "$3.25"]
-    page.locator("#outcomes").scroll_into_view_if_needed()
+    page.locator("#outcomes").evaluate("one => one.scrollIntoView()")
     page.wait_for_selector("#outcomes-chart .plotly")
     drawn = page.evaluate("document.getElementById('outcomes-chart').data[0].x")
     assert list(reversed(drawn)) == list(summary.by_outcome.values())
-    page.locator("#progress").scroll_into_view_if_needed()
+    page.locator("#progress").evaluate("one => one.scrollIntoView()")
     page.wait_for_selector("#progress-chart .plotly")
     progress = page.evaluate("document.getElementById('progress-chart').data.at(-1)")
     assert progress["y"][:-1] == [point.speedup for point in summary.progress]
@@ -112,7 +112,7 @@ def test_a_click_on_a_candidate_shows_its_source_and_its_diff(report: str, run: 
 
 def test_a_click_on_a_point_of_the_tree_opens_that_candidate(report: str, watched: Watched):
     page = watched.open(report)
-    page.locator("#tree").scroll_into_view_if_needed()
+    page.locator("#tree").evaluate("one => one.scrollIntoView()")
     page.wait_for_selector("#tree .scatterlayer .point")
     page.wait_for_timeout(300)
     spot = page.evaluate(FASTEST_POINT)
@@ -135,7 +135,7 @@ def test_the_filter_by_outcome_hides_the_others(report: str, run: Run, watched: 
 
 def test_the_time_line_zooms_by_its_buttons(report: str, watched: Watched):
     page = watched.open(report)
-    page.locator("#timeline").scroll_into_view_if_needed()
+    page.locator("#timeline").evaluate("one => one.scrollIntoView()")
     page.wait_for_selector("#timeline-chart .plotly")
     width = f"({SHOWN_MINUTES})()"
     before = page.evaluate(width)
@@ -165,7 +165,7 @@ def test_what_kernels_and_models_wrote_is_text_and_never_runs(make_run: MakeRun,
     path = write_report([make_run(60, hostile=HOSTILE, name=HOSTILE)], tmp_path / "report.html")
     page = watched.open(path.as_uri())
     for section in page.locator("main section").all():
-        section.scroll_into_view_if_needed()
+        section.evaluate("one => one.scrollIntoView()")
     for button in page.locator("#errors table button").all():
         button.click()
         for tab in page.locator("#candidate [role=tab]").all():
