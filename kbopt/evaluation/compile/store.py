@@ -190,7 +190,8 @@ class Store:
         for directory in (self.root / "entries").iterdir():
             with contextlib.suppress(FileNotFoundError):
                 used = directory.stat().st_mtime
-                yield used, _read(directory, directory.name).size_bytes, directory.name
+                record = json.loads((directory / "entry.json").read_text())  # of any format
+                yield used, record["size_bytes"], directory.name
 
     def _evict(self, key: str) -> bool:
         with self._lock_file(key) as file:

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -175,3 +176,11 @@ def test_an_entry_in_use_by_another_process_is_not_evicted(tmp_path: Path) -> No
     finally:
         end(holder)
     assert small.prune() == 1
+
+
+def test_an_entry_of_an_older_format_is_evicted_like_any_other(tmp_path: Path) -> None:
+    store, key = Store(tmp_path, limit_bytes=0), key_of("a")
+    publish(store, key, {"file": "x" * 1000})
+    record = tmp_path / "entries" / key / "entry.json"
+    record.write_text(json.dumps({"size_bytes": json.loads(record.read_text())["size_bytes"]}))
+    assert store.prune() == 1
