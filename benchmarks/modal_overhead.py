@@ -11,7 +11,8 @@ through the evaluation queue as a run has it:
 
 The evaluations are of a source that does not parse, the shortest verdict there is, so that the time added
 by the backend is not hidden behind compiling and timing. Added time is what a call through Modal takes
-beyond the same call to an evaluation service next to it, in turns, one at a time.
+beyond the same call to an evaluation service next to it, in turns, one at a time; a call of the SDK that does
+nothing, in the same turns, is the part of it that any use of Modal has.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import modal
+import numpy as np
+from numpy.typing import NDArray
 
 from kbopt.backends.modal_client import ModalBackend, app_name, ensure_deployed, stop
 from kbopt.cluster.evaluator import EvaluationQueue
@@ -36,7 +39,7 @@ from kbopt.store.cache import EvaluationCache
 from tests.support.modal_plane import ModalPlane
 from tests.support.quick_task import SYNTAX_ERROR, request
 
-Evaluate = Callable[[EvalRequest], Awaitable[object]]
+Call = Callable[[int], Awaitable[object]]
 NUM_SAMPLES = 200
 
 
@@ -44,18 +47,17 @@ def numbered(run: str, number: int) -> EvalRequest:
     return request(f"{SYNTAX_ERROR}# {run} {number}\n")
 
 
-async def alternately(first: Evaluate, second: Evaluate) -> tuple[float, float, float]:
-    """Median milliseconds of single calls of either, in turns, and the median of their differences."""
-    pairs = []
+async def in_turns(calls: Sequence[Call]) -> NDArray[np.float64]:
+    """Milliseconds of `NUM_SAMPLES` single calls of each, one after the other: shape (samples, calls)."""
+    rows = []
     for number in range(NUM_SAMPLES):
-        times_ms = []
-        for run, evaluate in (("first", first), ("second", second)):
+        row = []
+        for call in calls:
             started = time.perf_counter()
-            await evaluate(numbered(run, number))
-            times_ms.append((time.perf_counter() - started) * 1e3)
-        pairs.append(times_ms)
-    first_ms, second_ms = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return first_ms, second_ms, statistics.median(after - before for before, after in pairs)
+            await call(number)
+            row.append((time.perf_counter() - started) * 1e3)
+        rows.append(row)
+    return np.array(rows)
 
 
 async def explore(queue: EvaluationQueue, run: str, num_explorers: int, num_evaluations: int) -> float:
@@ -70,18 +72,6 @@ async def explore(queue: EvaluationQueue, run: str, num_explorers: int, num_eval
     await queue.open()
     await asyncio.gather(*(explorer(f"search {number % 8}") for number in range(num_explorers)))
     return time.perf_counter() - started
-
-
-async def bare_call_ms(gpu: str) -> float:
-    """Median milliseconds of a call through the SDK that does nothing: the floor of any backend on Modal."""
-    container = modal.Cls.from_name(app_name(), "Evaluator").with_options(gpu=gpu)()
-    times_ms = []
-    for _ in range(NUM_SAMPLES):
-        started = time.perf_counter()
-        call = await container.describe.spawn.aio({"owner": "bare"})
-        await call.get.aio()
-        times_ms.append((time.perf_counter() - started) * 1e3)
-    return statistics.median(times_ms)
 
 
 async def shut_down(gpu: str, plane: ModalPlane) -> None:
@@ -104,9 +94,22 @@ async def measure(plane: ModalPlane, options: argparse.Namespace, stack: ExitSta
     warm_s = await explore(queue, "warm", explorers, evaluations)
     service = ServiceClient(device="cpu", state_dir=folder)
     await service.open()
-    direct_ms, through_ms, added_ms = await alternately(service.evaluate, lambda r: backend.evaluate([r]))
+    bare = modal.Cls.from_name(app_name(), "Evaluator").with_options(gpu="L4")().describe
+
+    async def call_sdk(_: int) -> None:
+        await (await bare.spawn.aio({"owner": "bare"})).get.aio()
+
+    times_ms = await in_turns(
+        [
+            lambda number: service.evaluate(numbered("direct", number)),
+            lambda number: backend.evaluate([numbered("through", number)]),
+            call_sdk,
+        ]
+    )
     await service.close()
-    bare_ms = await bare_call_ms("L4")
+    direct_ms, through_ms, sdk_ms = np.median(times_ms, axis=0)
+    added_ms = np.median(times_ms[:, 1] - times_ms[:, 0])
+    beyond_sdk_ms = np.median(times_ms[:, 1] - times_ms[:, 0] - times_ms[:, 2])
     peak = plane.counters()["peak_containers"]
     total_cold_starts = plane.counters()["cold_starts"] - before
     await queue.close()
@@ -129,7 +132,8 @@ async def measure(plane: ModalPlane, options: argparse.Namespace, stack: ExitSta
     print(f"| one call to the service alone, median ms | {direct_ms:.1f} |")
     print(f"| the same through the backend, median ms | {through_ms:.1f} |")
     print(f"| added by the backend, median ms | {added_ms:.1f} |")
-    print(f"| a call of the bare SDK that does nothing, median ms | {bare_ms:.1f} |")
+    print(f"| a call of the bare SDK that does nothing, median ms | {sdk_ms:.1f} |")
+    print(f"| added beyond such a call, median ms | {beyond_sdk_ms:.1f} |")
     print(f"| warm run, s | {warm_s:.2f} |")
     print(f"| cold run with a start delay of {options.start_delay_s:g} s, s | {cold_s:.2f} |")
     print(f"| cold run over warm run, s | {cold_s - warm_s:.2f} |")
