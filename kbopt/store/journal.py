@@ -12,6 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Self
 
@@ -107,22 +108,15 @@ class SqliteJournal(JournalReader):
 
         Raises `UserError` where the file exists: a journal is never overwritten.
         """
-        if path.exists():
-            raise UserError(
-                f"{path} exists and holds another run. Choose another --out or --run-name, "
-                f"or continue that run with `kbopt resume {path.parent}`."
-            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, timeout=30.0)
-            _make_durable(connection)
-            connection.executescript(_SCHEMA)
+            lock = _lock(path)
+            try:
+                _create(path, config)
+            finally:
+                os.close(lock)
         except (OSError, sqlite3.OperationalError) as error:
             raise UserError(f"cannot write {path}: {error}. Choose a writable folder with --out.") from None
-        with connection:
-            rows = [("format", str(FORMAT_VERSION)), ("config", config)]
-            connection.executemany("insert into header values (?, ?)", rows)
-        connection.close()
         return cls(path)
 
     def append(self, event: Event) -> None:
@@ -138,6 +132,24 @@ class SqliteJournal(JournalReader):
     def close(self) -> None:
         super().close()
         os.close(self._lock)
+
+
+def _create(path: Path, config: str) -> None:
+    """Under another name first: a reader sees the whole header or no journal, also after a crash."""
+    if path.exists():
+        raise UserError(
+            f"{path} exists and holds another run. Choose another --out or --run-name, "
+            f"or continue that run with `kbopt resume {path.parent}`."
+        )
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.unlink(missing_ok=True)
+    with closing(sqlite3.connect(unfinished, timeout=30.0)) as connection:
+        _make_durable(connection)
+        connection.executescript(_SCHEMA)
+        with connection:
+            rows = [("format", str(FORMAT_VERSION)), ("config", config)]
+            connection.executemany("insert into header values (?, ?)", rows)
+    unfinished.rename(path)
 
 
 def _make_durable(connection: sqlite3.Connection) -> None:

@@ -4,6 +4,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,19 @@ def test_an_existing_journal_is_never_overwritten(path: Path) -> None:
     SqliteJournal.create(path, "{}").close()
     with pytest.raises(UserError, match="holds another run"):
         SqliteJournal.create(path, "{}")
+
+
+def test_a_journal_that_is_there_has_its_header(tmp_path: Path) -> None:
+    """Whoever looks for a run's journal may do so while it is being created."""
+    paths = [tmp_path / str(number) / "journal.sqlite" for number in range(100)]
+    creator = threading.Thread(target=lambda: [SqliteJournal.create(path, "{}").close() for path in paths])
+    creator.start()
+    for path in paths:
+        while not path.exists():
+            time.sleep(0)
+        with JournalReader(path) as reader:
+            assert reader.config == "{}"
+    creator.join()
 
 
 def test_a_second_writer_is_refused_until_the_first_is_gone(path: Path) -> None:
@@ -107,6 +122,8 @@ def test_a_missing_journal_is_a_user_error(path: Path) -> None:
 def test_every_appended_event_survives_kill_9(path: Path) -> None:
     script = f"""
 import sys
+import threading
+import time
 from pathlib import Path
 from kbopt.core.events import Opened
 from kbopt.store.journal import SqliteJournal
