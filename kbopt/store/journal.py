@@ -94,10 +94,13 @@ class JournalReader:
 
 
 class SqliteJournal(JournalReader):
-    """The one writer of a journal. Holds a lock that dies with the process."""
+    """The one writer of a journal. Holds a lock that dies with the process.
 
-    def __init__(self, path: Path) -> None:
-        self._lock = _lock(path)
+    Raises `UserError` where another writer has not gone after `wait_s`.
+    """
+
+    def __init__(self, path: Path, *, wait_s: float = 0.0) -> None:
+        self._lock = _lock(path, wait_s)
         super().__init__(path)
         _make_durable(self._connection)
         self._next = self.last + 1
@@ -157,14 +160,19 @@ def _make_durable(connection: sqlite3.Connection) -> None:
     connection.execute("pragma synchronous = normal")
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path, wait_s: float = 0.0) -> int:
     descriptor = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UserError(
-            f"another process is writing {path}. Watch it with `kbopt watch {path.parent}`, "
-            "or stop it before you resume."
-        ) from None
-    return descriptor
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            os.close(descriptor)
+            raise UserError(
+                f"another process is writing {path}. Watch it with `kbopt watch {path.parent}`, "
+                "or stop it before you resume."
+            ) from None
+        return descriptor
