@@ -77,10 +77,15 @@ def factories(backend: BackendConfig, proposer: ProposerConfig, folder: Path) ->
     )
 
 
-def search_spec(config: RunConfig, folder: Path) -> SearchSpec:
+def search_spec(config: RunConfig, folder: Path, *, shares_results: bool = True) -> SearchSpec:
     """The search of `config` with its journal under `folder`."""
     return SearchSpec(
-        name=config.name, folder=folder, task=config.task, settings=config.settings, protocol=config.protocol
+        name=config.name,
+        folder=folder,
+        task=config.task,
+        settings=config.settings,
+        protocol=config.protocol,
+        shares_results=shares_results,
     )
 
 

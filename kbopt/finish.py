@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kbopt.config import BackendConfig, RunConfig, transcripts
 from kbopt.core import codec
+from kbopt.core.errors import InfraError
 from kbopt.core.events import Entry, Proposed
 from kbopt.core.types import EvalProtocol
 from kbopt.reporting.live import Source
@@ -175,10 +176,16 @@ def print_result(finished: Finished, console: Console) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader sees the old file or the new one, never a part."""
+    """Write `text` so that a reader sees the old file or the new one, never a part.
+
+    Raises `InfraError` when the disk is full or gone.
+    """
     draft = path.with_suffix(path.suffix + ".part")
-    draft.write_text(text, encoding="utf-8", errors="surrogatepass")
-    draft.replace(path)
+    try:
+        draft.write_text(text, encoding="utf-8", errors="surrogatepass")
+        draft.replace(path)
+    except OSError as error:
+        raise InfraError(f"cannot write {path}: {error}") from error
 
 
 def _transcript_loader(folder: Path) -> Transcripts:

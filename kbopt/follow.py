@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kbopt.cluster.messages import CoordinatorStatus
 from kbopt.config import BackendConfig
 from kbopt.core.events import Entry
-from kbopt.finish import Finished, open_run
+from kbopt.core.scoring import fast_p_by_threshold
+from kbopt.finish import Finished, finish, open_run
 from kbopt.reporting.wandb_log import WandbLog, WandbSettings
 from kbopt.store.journal import JournalReader
+
+INIT_TIMEOUT_S = 60.0
+"""How long W&B may take to answer at first, unless its own WANDB_INIT_TIMEOUT says otherwise."""
 
 
 class JournalFollower:
@@ -51,6 +56,7 @@ class WandbFollower:
             group=group,
             gpu=backend.gpu if backend.name == "modal" else backend.device,
             mode=mode,
+            init_timeout_s=float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_TIMEOUT_S)),
         )
         self._log = WandbLog(run, settings)
         self._follow = JournalFollower(folder, self._log.entry)
@@ -67,3 +73,47 @@ class WandbFollower:
         self._follow()
         self._log.close(kernel=finished.source, report=finished.report)
         return self._log.failed
+
+
+class SweepWandb:
+    """Logs the searches of the sweep in `folder`: a run for each, open from its first result to its end.
+
+    `failed` says what W&B could not do; from then on nothing is logged. The searches do not notice.
+    """
+
+    def __init__(self, sweep: str, folder: Path, options: WandbOptions, backend: BackendConfig) -> None:
+        self._sweep = sweep
+        self._folder = folder
+        self._options = options
+        self._backend = backend
+        self._open: dict[str, WandbFollower] = {}
+        self._shares: dict[str, Mapping[str, float]] = {}
+        self.failed: str | None = None
+
+    def __call__(self, status: CoordinatorStatus) -> None:
+        speedups = [search.best_speedup or 0.0 for search in status.searches]
+        shares = {f"fast_p/{p}": share for p, share in fast_p_by_threshold(speedups).items()}
+        for search in status.searches:
+            folder = self._folder / search.name
+            if self.failed or not search.progress.evaluations or _logged(folder).exists():
+                continue
+            if search.name not in self._open:
+                self._open[search.name] = WandbFollower(folder, self._options, self._backend, self._sweep)
+            log = self._open[search.name]
+            log()
+            if shares != self._shares.get(search.name):
+                log.figures(shares)
+                self._shares[search.name] = shares
+            if search.ended is not None or status.finished:
+                self._close(search.name, ended=search.ended is not None)
+
+    def _close(self, name: str, *, ended: bool) -> None:
+        folder = self._folder / name
+        self.failed = self._open.pop(name).close(finish(folder))
+        if ended and not self.failed:
+            _logged(folder).touch()
+
+
+def _logged(folder: Path) -> Path:
+    """Exists once the whole search in `folder` has been logged: a driver that attaches leaves it alone."""
+    return folder / "wandb" / "complete"

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +24,12 @@ from kbopt.compose import check, factories, prepare_backend, search_spec
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.scoring import fast_p
+from kbopt.core.scoring import fast_p_by_threshold
 from kbopt.core.settings import Algorithm, SearchSettings
 from kbopt.core.types import EvalProtocol, Task
-from kbopt.driver import Follow, Interrupted, stays_warm
+from kbopt.driver import Interrupted, stays_warm
 from kbopt.finish import Finished, finish, open_run, run_document, write_atomically
-from kbopt.reporting.comparison import compare
+from kbopt.reporting.comparison import best_speedup, compare, markdown
 from kbopt.reporting.report import write_report
 from kbopt.store.journal import SqliteJournal
 
@@ -36,12 +37,13 @@ POLL_S = 1.0
 STOP_FILE = "stop"
 """While this file is in the sweep's folder, its searches rest."""
 
-FAST_P_THRESHOLDS = (0.5, 1.0, 1.05, 1.5, 2.0)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepConfig:
-    """What a sweep runs. `settings` holds for every search but for its algorithm and seed."""
+    """What a sweep runs. `settings` holds for every search but for its algorithm and seed.
+
+    Without `shares_results` each search measures for itself, as a comparison at equal budgets needs.
+    """
 
     name: str
     tasks: tuple[Task, ...]
@@ -53,6 +55,7 @@ class SweepConfig:
     proposer: ProposerConfig = ProposerConfig()
     explorers: int = 8
     parallel_searches: int = 8
+    shares_results: bool = True
 
     def runs(self) -> Iterator[RunConfig]:
         """One run for each task, algorithm and seed, tasks varying slowest."""
@@ -89,7 +92,7 @@ def prepare(config: SweepConfig, folder: Path) -> tuple[SearchSpec, ...]:
         write_atomically(description, text)
     specs = []
     for run in config.runs():
-        spec = search_spec(run, (folder / run.name).resolve())
+        spec = search_spec(run, (folder / run.name).resolve(), shares_results=config.shares_results)
         if not spec.journal.exists():
             SqliteJournal.create(spec.journal, codec.dumps(run)).close()
         specs.append(spec)
@@ -109,19 +112,21 @@ def drive(
     folder: Path,
     *,
     address: str | None,
+    nodes: int = 1,
     on_status: Callable[[CoordinatorStatus, EvaluatorStatus], None],
     say: Callable[[str], None],
-    followers: Sequence[Follow] = (),
 ) -> CoordinatorStatus:
     """Run the sweep, or attach to it where it is under way, until every search has ended or failed.
 
-    Without `address` the actors live in this process's own Ray. Raises `Interrupted` after Ctrl-C: on one
+    Without `address` the actors live in this process's own Ray; with it the sweep starts once the cluster has
+    `nodes` nodes. Raises `Interrupted` after Ctrl-C: on one
     machine the sweep stops and can be gone on with, on a cluster it goes on without its driver.
     """
     specs = prepare(config, folder)
     prepare_backend(config.backend, say)
     cluster = ClusterSettings(
         address=address,
+        nodes=nodes,
         explorers=config.explorers,
         parallel_searches=config.parallel_searches,
         stop_file=(folder / STOP_FILE).resolve(),
@@ -129,15 +134,14 @@ def drive(
         device_fingerprint=fingerprint(config.backend),
     )
     parts = factories(config.backend, config.proposer, folder)
-    with Session(config.name, specs, parts, (folder / "evaluations.sqlite").resolve(), cluster) as session:
+    cache = (folder / "evaluations.sqlite").resolve()
+    with Session(config.name, specs, parts, cache, cluster, say) as session:
         try:
             waiting = Waiting(say)
             session.open_device(lambda evaluator: waiting(evaluator.backend))
             while True:
                 status = session.status()
                 on_status(status, session.evaluator_status())
-                for follow in followers:
-                    follow()
                 if status.finished:
                     break
                 time.sleep(POLL_S)
@@ -166,6 +170,18 @@ def write_page(config: SweepConfig, folder: Path) -> Path:
     return page
 
 
+def write_results(
+    config: SweepConfig, folder: Path, document: Mapping[str, object]
+) -> tuple[Path, Path, Path]:
+    """`document` as `results.json`; `results.jsonl`, a line for each search; `table.md`, their speedups."""
+    searches = finish_all(config, folder)
+    whole, lines, table = folder / "results.json", folder / "results.jsonl", folder / "table.md"
+    write_atomically(whole, json.dumps(document, indent=1))
+    write_atomically(lines, "".join(f"{json.dumps(run_document(search))}\n" for search in searches))
+    write_atomically(table, markdown(compare([search.summary for search in searches])) + "\n")
+    return whole, lines, table
+
+
 def sweep_document(
     config: SweepConfig, searches: tuple[Finished, ...], seconds: float
 ) -> Mapping[str, object]:
@@ -182,15 +198,9 @@ def sweep_document(
         "usd": sum(search.summary.usd for search in searches),
         "tokens": sum(search.summary.tokens for search in searches),
         "seconds": seconds,
-        "fast_p": fast_p_by_threshold(searches),
+        "fast_p": fast_p_by_threshold([best_speedup(search.summary) for search in searches]),
         "algorithms": codec.encode(compare([search.summary for search in searches]).algorithms),
     }
-
-
-def fast_p_by_threshold(searches: tuple[Finished, ...]) -> dict[str, float]:
-    """The share of searches whose best kernel is correct and faster than each threshold."""
-    speedups = [search.summary.best.speedup if search.summary.best else 0.0 for search in searches]
-    return {f"{threshold:g}": fast_p(speedups, threshold) for threshold in FAST_P_THRESHOLDS}
 
 
 def fingerprint(config: SweepConfig | BackendConfig) -> str:

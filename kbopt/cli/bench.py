@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kbopt.cli import options as shared
+from kbopt.cli.sweep import address_option, json_option, nodes_option, run_sweep
 from kbopt.core.errors import UserError
 
 ALGORITHMS = "PS,PS_Summarizer,PS_epsNet,PS_epsNet_Summarizer,best_of_n,random"
@@ -29,8 +29,9 @@ ALGORITHMS = "PS,PS_Summarizer,PS_epsNet,PS_epsNet_Summarizer,best_of_n,random"
 @click.option("--parallel-searches", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--name", default="bench", show_default=True, help="Its name; its folder is OUT/NAME.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("sweeps"), show_default=True)
-@click.option("--address", help="A Ray cluster, e.g. auto; without it this machine alone.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+@address_option
+@nodes_option
+@json_option
 def bench(
     task_names: str,
     algorithms: str,
@@ -42,20 +43,21 @@ def bench(
     name: str,
     out: Path,
     address: str | None,
+    nodes: int,
     as_json: bool,
     **given: Any,
 ) -> None:
     """Compare algorithms at equal numbers of evaluations, over several seeds.
 
-    Without options on simulated landscapes, whose optima are known: no key, no GPU. Leaves results.json and
-    report.html with the curves: fast_p, and best so far over evaluations, minutes and dollars.
+    Without options on simulated landscapes, whose optima are known: no key, no GPU. Each search measures for
+    itself. Leaves results.json; results.jsonl, a line for each search; table.md; and report.html with the
+    curves: fast_p, and best so far over evaluations, minutes and dollars.
 
     \b
     kbopt bench --algorithms PS,best_of_n,random --seeds 0..4
     kbopt bench --tasks quick/gelu,quick/softmax --proposer tunables --max-evals 20
     """
     from kbopt import sweep as sweeps
-    from kbopt.cli.sweep import run_sweep
     from kbopt.core.settings import Budget, SearchSettings
 
     tasks = shared.find_tasks(task_names, kernelbench)
@@ -78,8 +80,9 @@ def bench(
         proposer=shared.proposer_config(given),
         explorers=explorers,
         parallel_searches=parallel_searches,
+        shares_results=False,
     )
     folder = out / name
-    document = run_sweep(config, folder, address=address, as_json=as_json)
-    (folder / "results.json").write_text(json.dumps(document, indent=1))
-    click.echo(f"{folder / 'results.json'}, {sweeps.write_page(config, folder)}", err=True)
+    document = run_sweep(config, folder, address=address, nodes=nodes, as_json=as_json)
+    files = (*sweeps.write_results(config, folder, document), sweeps.write_page(config, folder))
+    click.echo("\n".join(map(str, files)), err=True)

@@ -50,8 +50,8 @@ def runs(folder: Path, as_json: bool) -> None:
     print_runs(Console(), sorted(run_rows(folders), key=lambda row: -row.started))
 
 
-def run_rows(folders: Sequence[Path]) -> list[RunRow]:
-    """A line of `kbopt runs` for each folder."""
+def run_rows(folders: Sequence[Path], when_open: str = "open: kbopt resume {}") -> list[RunRow]:
+    """A line of `kbopt runs` for each folder; `when_open` is the state of one that has not ended."""
     from kbopt.reporting.listing import RunRow
 
     return [
@@ -63,7 +63,7 @@ def run_rows(folders: Sequence[Path]) -> list[RunRow]:
             evaluations=summary.evaluations,
             best_speedup=summary.best.speedup if summary.best else None,
             best_ci=summary.best.speedup_ci if summary.best else None,
-            state=summary.ended or f"open: kbopt resume {where}",
+            state=summary.ended or when_open.format(where),
             started=summary.started,
         )
         for where, summary in _summaries(folders)

@@ -26,6 +26,13 @@ out_option = click.option(
     "--out", type=click.Path(path_type=Path), default=Path("sweeps"), show_default=True, help="Of all sweeps."
 )
 address_option = click.option("--address", help="A Ray cluster, e.g. auto; without it this machine alone.")
+nodes_option = click.option(
+    "--nodes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Wait until the cluster has so many: right after `ray up` only the head is there.",
+)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else."
 )
@@ -51,6 +58,7 @@ json_option = click.option(
 @click.option("--name", default="sweep", show_default=True, help="Its name; its folder is OUT/NAME.")
 @out_option
 @address_option
+@nodes_option
 @json_option
 @shared.wandb_options
 @click.pass_context
@@ -66,6 +74,7 @@ def sweep(
     name: str,
     out: Path,
     address: str | None,
+    nodes: int,
     as_json: bool,
     use_wandb: bool,
     project_name: str,
@@ -100,6 +109,7 @@ def sweep(
         config,
         out / name,
         address=address,
+        nodes=nodes,
         as_json=as_json,
         wandb_project=project_name if use_wandb else None,
         wandb_mode=wandb_mode,
@@ -119,7 +129,10 @@ def status(name: str, out: Path) -> None:
 
     folder = out / name
     config = sweeps.load(folder)
-    print_runs(Console(), run_rows([folder / run.name for run in config.runs()]))
+    rows = run_rows([folder / run.name for run in config.runs()], when_open="open")
+    print_runs(Console(), rows)
+    over = sum(row.state != "open" for row in rows)
+    click.echo(f"{over}/{len(rows)} searches over, {sum(row.evaluations for row in rows)} evaluations")
     if (folder / sweeps.STOP_FILE).exists():
         click.echo(f"stopped; go on with: kbopt sweep resume {name}")
 
@@ -141,15 +154,34 @@ def stop(name: str, out: Path) -> None:
 @click.argument("name")
 @out_option
 @address_option
+@nodes_option
 @json_option
-def resume(name: str, out: Path, address: str | None, as_json: bool) -> None:
+@shared.wandb_options
+def resume(
+    name: str,
+    out: Path,
+    address: str | None,
+    nodes: int,
+    as_json: bool,
+    use_wandb: bool,
+    project_name: str,
+    wandb_mode: Literal["online", "offline"] | None,
+) -> None:
     """Go on with the sweep NAME, with the options that it was started with."""
     from kbopt import sweep as sweeps
 
     folder = out / name
     config = sweeps.load(folder)
     (folder / sweeps.STOP_FILE).unlink(missing_ok=True)
-    run_sweep(config, folder, address=address, as_json=as_json)
+    run_sweep(
+        config,
+        folder,
+        address=address,
+        nodes=nodes,
+        as_json=as_json,
+        wandb_project=project_name if use_wandb else None,
+        wandb_mode=wandb_mode,
+    )
 
 
 @sweep.command()
@@ -176,6 +208,7 @@ def run_sweep(
     folder: Path,
     *,
     address: str | None,
+    nodes: int = 1,
     as_json: bool,
     wandb_project: str | None = None,
     wandb_mode: Literal["online", "offline"] | None = None,
@@ -186,19 +219,22 @@ def run_sweep(
     """
     from kbopt import sweep as sweeps
     from kbopt.driver import Interrupted
-    from kbopt.follow import WandbFollower, WandbOptions
+    from kbopt.follow import SweepWandb, WandbOptions
 
-    sweeps.prepare(config, folder)
-    logs: list[WandbFollower] = []
+    progress, wandb_log = Progress(), None
     if wandb_project:
         options = WandbOptions(project=wandb_project, mode=wandb_mode)
-        logs = [
-            WandbFollower(folder / run.name, options, config.backend, config.name) for run in config.runs()
-        ]
+        wandb_log = SweepWandb(config.name, folder, options, config.backend)
+
+    def on_status(status: CoordinatorStatus, evaluator: EvaluatorStatus) -> None:
+        progress(status, evaluator)
+        if wandb_log:
+            wandb_log(status)
+
     started = time.monotonic()
     try:
         status = sweeps.drive(
-            config, folder, address=address, on_status=Progress(), say=shared.to_stderr, followers=logs
+            config, folder, address=address, nodes=nodes, on_status=on_status, say=shared.to_stderr
         )
     except Interrupted:
         again = "it goes on without this driver" if address else "run the command again to go on"
@@ -207,20 +243,17 @@ def run_sweep(
     seconds = time.monotonic() - started
     if status.stopped:
         click.echo(f"stopped; go on with: kbopt sweep resume {config.name}", err=True)
+    failures = [(search.name, search.failure) for search in status.searches if search.failure]
+    for name, failure in failures:
+        click.echo(f"{name}: {failure.message}", err=True)
     searches = sweeps.finish_all(config, folder)
     document = sweeps.sweep_document(config, searches, seconds)
     if as_json:
         shared.print_json(document)
     else:
         print_table(searches)
-    shares = {f"fast_p/{p}": share for p, share in sweeps.fast_p_by_threshold(searches).items()}
-    for log, finished in zip(logs, searches, strict=False):
-        log.figures(shares)
-        if failed := log.close(finished):
-            click.echo(f"Weights & Biases, {finished.summary.run}: {failed}", err=True)
-    failures = [(search.name, search.failure) for search in status.searches if search.failure]
-    for search, failure in failures:
-        click.echo(f"{search}: {failure.message}", err=True)
+    if wandb_log and wandb_log.failed:
+        click.echo(f"Weights & Biases: {wandb_log.failed}", err=True)
     if any(failure.kind == "infra" for _, failure in failures):
         sys.exit(INFRA_ERROR)
     if failures:
@@ -258,25 +291,19 @@ def print_table(searches: tuple[Finished, ...]) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    from kbopt.reporting.comparison import Spread, compare
-
-    def spread(figure: Spread | None, form: str = ".2f") -> str:
-        if figure is None:
-            return "-"
-        mean, low, high = (format(value, form) for value in (figure.mean, figure.low, figure.high))
-        return mean if low == high else f"{mean} ({low}-{high})"
+    from kbopt.reporting.comparison import compare, shown
 
     comparison = compare([search.summary for search in searches])
     console = Console()
     console.print("Means over seeds (lowest to highest seed); the speedup is 0 where no kernel is correct.\n")
     cells = Table("task", "algorithm", "speedup", "evaluations", box=None)
     for cell in sorted(comparison.cells, key=lambda cell: cell.task):
-        cells.add_row(cell.task, cell.algorithm, spread(cell.speedup), f"{cell.evaluations:.0f}")
+        cells.add_row(cell.task, cell.algorithm, shown(cell.speedup), f"{cell.evaluations:.0f}")
     console.print(cells)
     console.print("\nOver all tasks; fast_p: the share that is correct and more than p times as fast.\n")
     name = Column("algorithm", min_width=max(len(row.algorithm) for row in comparison.algorithms))
     rows = Table(name, "geomean", "fast_0.5", "fast_1.0", "fast_1.05", box=None)
     for row in comparison.algorithms:
-        shares = [spread(figure, ".0%") for figure in (row.fast_05, row.fast_1, row.fast_105)]
-        rows.add_row(row.algorithm, spread(row.geomean), *shares)
+        shares = [shown(figure, ".0%") for figure in (row.fast_05, row.fast_1, row.fast_105)]
+        rows.add_row(row.algorithm, shown(row.geomean), *shares)
     console.print(rows)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,12 @@ NAMESPACE = "kbopt"
 EVALUATOR = "evaluator"
 LOOPS_PER_ACTOR = 8
 """Proposal coroutines packed into one explorer actor: creating an actor costs 0.3 s and 90 MB."""
+
+GONE_S = 120.0
+"""How long the coordinator looks for an evaluator that is gone, before the searches fail."""
+
+LINGER_S = 60.0
+"""How long a coordinator stays once its sweep is over, so that drivers see how it ended."""
 
 FOREVER: dict[str, int] = {"max_restarts": -1, "max_task_retries": -1}
 
@@ -56,22 +65,42 @@ class EvaluatorActor(EvaluationQueue):
 
 
 class RemoteEvaluator:
-    """The evaluator actor as the coordinator calls it: Ray's wrapped errors become kbopt's own."""
+    """The evaluator actor as the coordinator calls it: Ray's wrapped errors become kbopt's own.
 
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
+    A crashed evaluator is started again by Ray, which sends it what it had not answered. One that was
+    replaced is found again by its name.
+    """
 
-    async def evaluate(self, search: str, request: EvalRequest) -> Answer:
-        answer: Answer = await _unwrapped(self._handle.evaluate.remote(search, request))
+    def __init__(self) -> None:
+        self._handle = ray.get_actor(EVALUATOR, namespace=NAMESPACE)
+
+    async def evaluate(self, search: str, request: EvalRequest, scope: str) -> Answer:
+        answer: Answer = await self._call("evaluate", search, request, scope)
         return answer
 
     async def take_rent(self) -> Rent | None:
-        rent: Rent | None = await _unwrapped(self._handle.take_rent.remote())
+        """None also where the evaluator is gone for good: nobody knows what its device cost since."""
+        try:
+            rent: Rent | None = await _unwrapped(self._handle.take_rent.remote())
+        except RayActorError:
+            return None
         return rent
 
     async def status(self) -> EvaluatorStatus | None:
-        status: EvaluatorStatus | None = await _unwrapped(self._handle.status.remote())
+        status: EvaluatorStatus | None = await self._call("status")
         return status
+
+    async def _call(self, method: str, *arguments: object) -> Any:
+        deadline = time.monotonic() + GONE_S
+        while True:
+            try:
+                return await _unwrapped(getattr(self._handle, method).remote(*arguments))
+            except RayActorError as error:
+                if time.monotonic() > deadline:
+                    raise InfraError(f"the evaluator is gone: {error}") from error
+            await asyncio.sleep(1.0)
+            with suppress(ValueError):  # there is none of this name yet
+                self._handle = ray.get_actor(EVALUATOR, namespace=NAMESPACE)
 
 
 class RemoteCoordinator:
@@ -97,7 +126,11 @@ class RemoteCoordinator:
 
 
 class ExplorerActor(Explorer):
-    """An explorer as a Ray actor. It ends its process when it is done or the coordinator is silent."""
+    """An explorer as a Ray actor. It ends its process when the coordinator is gone or silent.
+
+    By dying, not by leaving Ray in order: where Ray is alive it starts the explorer again, which a cut
+    network that heals needs; where the head is gone nobody does, and nothing is left behind.
+    """
 
     def __init__(
         self,
@@ -113,11 +146,14 @@ class ExplorerActor(Explorer):
         try:
             await super().run()
         except* (TimeoutError, RayActorError):
-            ray.actor.exit_actor()
+            os._exit(1)
 
 
 class CoordinatorActor(Coordinator):
-    """The coordinator as a Ray actor, which creates its explorers: those of a former life are kept."""
+    """The coordinator as a Ray actor, which creates its explorers: those of a former life are kept.
+
+    When the sweep is over it ends itself after `LINGER_S`, and with it go its explorers.
+    """
 
     def __init__(
         self,
@@ -130,9 +166,10 @@ class CoordinatorActor(Coordinator):
         stop_file: Path | None = None,
         fingerprint: str = "",
     ) -> None:
+        self._name = name
         self._fingerprint = fingerprint
-        self._publishing: asyncio.Task[None] | None = None
-        remote = RemoteEvaluator(ray.get_actor(EVALUATOR, namespace=NAMESPACE))
+        self._living: asyncio.Task[None] | None = None
+        remote = RemoteEvaluator()
         super().__init__(
             specs,
             factories,
@@ -142,9 +179,11 @@ class CoordinatorActor(Coordinator):
             parallel_searches=parallel_searches,
             stop_file=stop_file,
         )
+        self._handle = ray.get_runtime_context().current_actor
+        if self.finished:
+            return
         by_name = {spec.name: spec for spec in specs}
         actors = math.ceil(explorers / LOOPS_PER_ACTOR)
-        handle = ray.get_runtime_context().current_actor
         self._runs = []
         for index in range(actors):
             loops = explorers // actors + (index < explorers % actors)
@@ -157,23 +196,31 @@ class CoordinatorActor(Coordinator):
                     scheduling_strategy="SPREAD",
                     **FOREVER,
                 )
-                .remote(index, handle, by_name, factories, loops)
+                .remote(index, self._handle, by_name, factories, loops)
             )
             self._runs.append(actor.run.remote())
 
-    async def lease(self, index: int, incarnation: str) -> Lease | Idle:
-        if self._publishing is None:
-            self._publishing = asyncio.create_task(self._publish())
-        return await super().lease(index, incarnation)
-
     async def fingerprint(self) -> str:
+        if self._living is None:
+            self._living = asyncio.create_task(self._live())
         return self._fingerprint
 
-    async def _publish(self) -> None:
-        metrics = CoordinatorMetrics()
+    async def lease(self, index: int, incarnation: str) -> Lease | Idle:
+        if self._living is None:  # after a crash no driver may come to ask for the fingerprint
+            self._living = asyncio.create_task(self._live())
+        return await super().lease(index, incarnation)
+
+    async def _live(self) -> None:
+        """Publish the figures while the sweep goes on; then wait for drivers to see its end, and go."""
+        metrics = CoordinatorMetrics(self._name)
         while True:
             metrics.publish(await self.status())
+            if self.finished:
+                break
             await asyncio.sleep(PUBLISH_S)
+        await asyncio.sleep(LINGER_S)
+        await self.stop("done", end=False)
+        ray.kill(self._handle)
 
 
 async def _unwrapped(reference: Any) -> Any:
@@ -184,6 +231,9 @@ async def _unwrapped(reference: Any) -> Any:
 
 
 def own_error(error: RayTaskError) -> Exception:
-    """The `UserError` or `InfraError` that an actor raised, without Ray's traceback around it."""
+    """The `UserError` or `InfraError` that an actor raised, without Ray's traceback around it.
+
+    Anything else is a fault of kbopt's or of a user's code: an `InfraError` with the actor's traceback.
+    """
     cause = error.cause
-    return cause if isinstance(cause, UserError | InfraError) else error
+    return cause if isinstance(cause, UserError | InfraError) else InfraError(str(error))

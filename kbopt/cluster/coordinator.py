@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from kbopt.cluster.messages import (
@@ -23,110 +22,17 @@ from kbopt.cluster.messages import (
     Idle,
     Lease,
     SearchSpec,
-    SearchStatus,
 )
+from kbopt.cluster.running import RunningSearch
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened
-from kbopt.core.pacing import InFlightLimit
-from kbopt.core.search import Ready, Search, SummaryRequest
-from kbopt.core.types import Brief, Candidate, EvalRequest, Measured, NoProposal, Rent, Usage
-from kbopt.store.journal import SqliteJournal
-
-LEASE_S = 1800.0
-"""After this long a brief counts as lost with its explorer and is handed out again."""
+from kbopt.core.search import Ready
+from kbopt.core.types import Candidate, EvalRequest, NoProposal, Rent, Usage
 
 POLL_S = 5.0
 """How long a lease request waits for work before it returns empty-handed."""
 
-Evaluate = Callable[[str, EvalRequest], Awaitable[Answer]]
-"""(search, request) -> answer; raises `InfraError` or `UserError`."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    explorer: str
-    until: float
-
-
-class RunningSearch:
-    """One search with its journal, its clock and the work that is out."""
-
-    def __init__(self, spec: SearchSpec, factories: Factories) -> None:
-        self.spec = spec
-        self.journal = SqliteJournal(spec.journal)
-        embedder = factories.embedder(spec) if spec.settings.uses_epsilon_net else None
-        self.search = Search(task=spec.task, settings=spec.settings, journal=self.journal, embedder=embedder)
-        entries = list(self.journal.entries())
-        self.search.replay(entry.event for entry in entries)
-        self.failure: Failure | None = None
-        self.held: dict[str, _Held] = {}
-        self.summary: SummaryRequest | None = None
-        self.summary_held: _Held | None = None
-        self.evaluating = 0
-        self.pacing = InFlightLimit()
-        self.device_s = sum(_device_s(entry) for entry in entries)
-        self._boots = {e.event.boot for e in entries if isinstance(e.event, BackendStarted)}
-        self._previous_s = active_s(entries)
-        self._opened_at = time.monotonic()
-        session = 1 + sum(isinstance(entry.event, Opened) for entry in entries)
-        if self.running:
-            self.journal.append(Opened(session=session))
-
-    @property
-    def running(self) -> bool:
-        return self.failure is None and self.search.ended is None
-
-    @property
-    def elapsed_s(self) -> float:
-        return self._previous_s + time.monotonic() - self._opened_at
-
-    def lease(self, explorer: str) -> Brief | SummaryRequest | None:
-        """Work for `explorer`, or None while the search waits for results."""
-        held = _Held(explorer, time.monotonic() + LEASE_S)
-        self.summary = self.summary or self.search.summary_due()
-        if self.summary and _is_over(self.summary_held):
-            self.summary_held = held
-            return self.summary
-        for brief in self.search.outstanding():
-            if _is_over(self.held.get(brief.id)):
-                self.held[brief.id] = held
-                return brief
-        synchronous = self.spec.settings.synchronous  # its barriers are pauses enough
-        if not synchronous and self.search.num_in_flight >= self.pacing.limit:
-            return None
-        asked = self.search.ask(elapsed_s=self.elapsed_s)
-        if not isinstance(asked, Brief):
-            return None
-        self.held[asked.id] = held
-        return asked
-
-    def release(self, explorer: str) -> None:
-        """Forget what `explorer` held; it is handed out again."""
-        self.held = {brief: held for brief, held in self.held.items() if held.explorer != explorer}
-        if self.summary_held and self.summary_held.explorer == explorer:
-            self.summary_held = None
-
-    def saw_boot(self, boot: str, device: str, *, cold: bool) -> None:
-        if boot not in self._boots:
-            self._boots.add(boot)
-            self.journal.append(BackendStarted(boot=boot, device=device, cold=cold))
-
-    def status(self) -> SearchStatus:
-        best = self.search.best
-        measured = best.results[-1].outcome if best else None
-        return SearchStatus(
-            name=self.spec.name,
-            task=self.spec.task.name,
-            algorithm=self.spec.settings.algorithm,
-            seed=self.spec.settings.seed,
-            progress=self.search.progress,
-            elapsed_s=self.elapsed_s,
-            device_s=self.device_s,
-            best_speedup=measured.speedup if isinstance(measured, Measured) else None,
-            best_ci=measured.speedup_ci if isinstance(measured, Measured) else None,
-            ended=self.search.ended,
-            failure=self.failure,
-        )
+Evaluate = Callable[[str, EvalRequest, str], Awaitable[Answer]]
+"""(search, request, scope) -> answer; raises `InfraError` or `UserError`."""
 
 
 class Coordinator:
@@ -148,7 +54,6 @@ class Coordinator:
     ) -> None:
         self._stop_file = stop_file
         self._searches = {spec.name: RunningSearch(spec, factories) for spec in specs}
-        self._latest: tuple[RunningSearch, ...] = ()
         self._evaluate = evaluate
         self._evaluator_status = evaluator_status
         self._take_rent = take_rent
@@ -156,29 +61,34 @@ class Coordinator:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._turn = itertools.count()
+        self._dry = False
         self._incarnations: dict[int, str] = {}
+        self._retired: set[str] = set()
+        self._latest = tuple(self._searches.values())[-1:]
+        for running in self._searches.values():
+            self._settle(running)
 
     async def lease(self, index: int, incarnation: str) -> Lease | Idle:
         """Work for explorer `index`; `Idle` if there was none for `POLL_S`.
 
-        A new incarnation of the same explorer frees what the old one held.
+        A new incarnation of the same explorer frees what the old one held; the old one, back from a network
+        that was cut, is sent home.
         """
-        former = self._incarnations.get(index, incarnation)
-        self._incarnations[index] = incarnation
-        for running in self._searches.values():
-            if former != incarnation:
-                running.release(former)
-            self._advance(running)
+        self._meet(index, incarnation)
         deadline = time.monotonic() + POLL_S
         while not self.finished:
+            if incarnation in self._retired:  # maybe since this call began to wait: nobody hears its answer
+                return Idle(finished=True)
             self._changed.clear()
             for running in self._in_turn():
+                self._advance(running)  # after a restart: what was proposed before and has no result
                 try:
                     work = running.lease(incarnation)
                 except InfraError as error:
                     self._fail(running, error)
                     continue
                 self._advance(running)  # asking may have released what waited for the step's end
+                self._settle(running)  # or have found the search at its end
                 if work is not None:
                     return Lease(search=running.spec.name, work=work)
             remaining_s = deadline - time.monotonic()
@@ -189,6 +99,16 @@ class Coordinator:
             except TimeoutError:
                 continue
         return Idle(finished=self.finished)
+
+    def _meet(self, index: int, incarnation: str) -> None:
+        former = self._incarnations.get(index)
+        if incarnation == former or incarnation in self._retired:
+            return
+        self._incarnations[index] = incarnation
+        if former is not None:
+            self._retired.add(former)
+            for running in self._searches.values():
+                running.release(former)
 
     async def submit(self, search: str, candidate: Candidate) -> None:
         """A brief's answer. Journalled before this returns; a late duplicate is dropped."""
@@ -225,8 +145,7 @@ class Coordinator:
     async def stop(self, reason: str, *, end: bool) -> None:
         """Stop all work. With `end` the searches are over; without, `kbopt resume` goes on with them."""
         # A search that was over long ago would seem to have gone on until now if it paid.
-        searches = tuple(self._searches.values())
-        payers = tuple(running for running in searches if running.running) or self._latest or searches
+        payers = tuple(running for running in self._searches.values() if running.running) or self._latest
         for running in self._searches.values():
             if running.running and end:
                 running.search.end(reason)
@@ -237,7 +156,7 @@ class Coordinator:
             for running in payers:
                 running.search.pay_rent(rent.share(len(payers)))
         for running in self._searches.values():
-            running.journal.close()
+            running.close()
 
     @property
     def stopped(self) -> bool:
@@ -264,7 +183,13 @@ class Coordinator:
         except InfraError as error:
             self._fail(running, error)
         self._advance(running)
+        self._settle(running)
         self._changed.set()
+
+    def _settle(self, running: RunningSearch) -> None:
+        """Keep only the status of a search that is over. The latest one may have rent to pay yet."""
+        if running not in self._latest:
+            running.settle()
 
     def _advance(self, running: RunningSearch) -> None:
         """Send what is ready to the evaluator."""
@@ -287,7 +212,7 @@ class Coordinator:
             task=spec.task, source=ready.candidate.source, protocol=spec.protocol, repeat=ready.repeat
         )
         try:
-            answer = await self._evaluate(spec.name, request)
+            answer = await self._evaluate(spec.name, request, "" if spec.shares_results else spec.name)
             status = await self._evaluator_status()
             self._tell(running, ready, answer, status)
         except (InfraError, UserError) as error:
@@ -295,6 +220,7 @@ class Coordinator:
         finally:
             running.evaluating -= 1
         self._advance(running)
+        self._settle(running)
         self._changed.set()
 
     def _tell(
@@ -304,7 +230,9 @@ class Coordinator:
             running.journal.append(failure)
         if answer.rent is not None:
             running.search.pay_rent(answer.rent)
-        self._latest = (running,)
+        former, self._latest = self._latest, (running,)
+        for search in former:
+            self._settle(search)
         result = answer.result
         if not answer.cached:
             running.device_s += result.device_s
@@ -322,18 +250,3 @@ class Coordinator:
         failure = Failure(kind="user" if isinstance(error, UserError) else "infra", message=str(error))
         running.failure = running.failure or failure
         self._changed.set()
-
-
-def active_s(entries: list[Entry]) -> float:
-    """Seconds that the search was worked on: gaps that end in an `Opened` are not counted."""
-    pairs = itertools.pairwise(entries)
-    return sum(after.time - before.time for before, after in pairs if not isinstance(after.event, Opened))
-
-
-def _is_over(held: _Held | None) -> bool:
-    return held is None or held.until < time.monotonic()
-
-
-def _device_s(entry: Entry) -> float:
-    event = entry.event
-    return event.result.device_s if isinstance(event, Evaluated) and not event.cached else 0.0

@@ -66,12 +66,12 @@ class EvaluationQueue:
             self._opening = asyncio.create_task(self._backend.open())
         return await asyncio.shield(self._opening)
 
-    async def evaluate(self, search: str, request: EvalRequest) -> Answer:
-        """The answer for `request`, measured at most once however many ask.
+    async def evaluate(self, search: str, request: EvalRequest, scope: str = "") -> Answer:
+        """The answer for `request`, measured at most once however many ask within `scope`.
 
         Raises `InfraError` when all attempts were lost, `UserError` when the task cannot be scored.
         """
-        key = request_key(request, (await self.open()).device)
+        key = request_key(request, (await self.open()).device, scope)
         known = self._cache.get(key)
         if known is not None:
             self._cached += 1

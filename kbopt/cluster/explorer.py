@@ -6,7 +6,7 @@ import asyncio
 import traceback
 import uuid
 from collections.abc import Awaitable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from kbopt.cluster.messages import Factories, Failure, Idle, Lease, SearchSpec
 from kbopt.core.errors import InfraError, UserError
@@ -14,8 +14,10 @@ from kbopt.core.ports import Proposer, Summarizer
 from kbopt.core.search import SummaryRequest
 from kbopt.core.types import Candidate, NoProposal, Usage
 
+T = TypeVar("T")
+
 SILENCE_S = 60.0
-"""An explorer whose coordinator has been silent for this long stops by itself."""
+"""An explorer whose coordinator has not answered for this long stops by itself."""
 
 
 class CoordinatorLink(Protocol):
@@ -62,34 +64,36 @@ class Explorer:
 
     async def _loop(self) -> None:
         while True:
-            async with asyncio.timeout(self._silence_s):
-                lease = await self._coordinator.lease(self._index, self._incarnation)
+            lease = await self._answered(self._coordinator.lease(self._index, self._incarnation))
             if isinstance(lease, Lease):
-                await self._work(lease)
+                await self._answered(await self._work(lease))
             elif lease.finished:
                 return
 
-    async def _work(self, lease: Lease) -> None:
+    async def _answered(self, answer: Awaitable[T]) -> T:
+        async with asyncio.timeout(self._silence_s):
+            return await answer
+
+    async def _work(self, lease: Lease) -> Awaitable[None]:
+        """Do what `lease` asks for; the result hands it in."""
+        search, work = lease.search, lease.work
         try:
-            if isinstance(lease.work, SummaryRequest):
-                text, usage = await self._summary(lease.search, lease.work)
-                await self._coordinator.summarized(lease.search, text, usage)
-                return
-            answer = await self._proposer(lease.search).propose(lease.work)
+            if isinstance(work, SummaryRequest):
+                text, usage = await self._summary(search, work)
+                return self._coordinator.summarized(search, text, usage)
+            answer = await self._proposer(search).propose(work)
         except UserError as error:
-            await self._coordinator.gave_up(lease.search, Failure(kind="user", message=str(error)))
+            failure = Failure(kind="user", message=str(error))
         except InfraError as error:
-            await self._coordinator.gave_up(lease.search, Failure(kind="infra", message=str(error)))
-        except Exception:
-            # A fault of kbopt or of a user's proposer: the run must end with it on the screen.
-            trace = traceback.format_exc()
-            await self._coordinator.gave_up(lease.search, Failure(kind="infra", message=trace))
-            raise
+            failure = Failure(kind="infra", message=str(error))
+        except Exception:  # noqa: BLE001
+            # A fault of kbopt or of a user's proposer: this search ends with it on the screen, others go on.
+            failure = Failure(kind="infra", message=traceback.format_exc())
         else:
             if isinstance(answer, NoProposal):
-                await self._coordinator.decline(lease.search, lease.work.id, answer)
-            else:
-                await self._coordinator.submit(lease.search, answer)
+                return self._coordinator.decline(search, work.id, answer)
+            return self._coordinator.submit(search, answer)
+        return self._coordinator.gave_up(search, failure)
 
     async def _summary(self, search: str, request: SummaryRequest) -> tuple[str, tuple[Usage, ...]]:
         """New recommendations, or the previous ones where the service is down: none is worth a search."""

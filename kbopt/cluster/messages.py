@@ -17,13 +17,17 @@ from kbopt.core.types import Brief, EvalProtocol, Rent, Result, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSpec:
-    """One search of a sweep. `folder` holds its journal, which exists before the actors start."""
+    """One search of a sweep. `folder` holds its journal, which exists before the actors start.
+
+    With `shares_results` what another search has measured comes from the cache and costs no evaluation.
+    """
 
     name: str
     folder: Path
     task: Task
     settings: SearchSettings
     protocol: EvalProtocol
+    shares_results: bool = True
 
     @property
     def journal(self) -> Path:

@@ -31,10 +31,11 @@ class EvaluatorMetrics:
 
 
 class CoordinatorMetrics:
-    """The figures of every search of one coordinator, tagged by its name."""
+    """The figures of every search of the sweep `sweep`."""
 
-    def __init__(self) -> None:
-        tags = ("search",)
+    def __init__(self, sweep: str) -> None:
+        self._sweep = sweep
+        tags = ("sweep", "search")
         self._speedup = Gauge("kbopt_best_speedup", "Speedup of the best kernel so far", tag_keys=tags)
         self._proposals = Gauge("kbopt_proposals", "Proposals made", tag_keys=tags)
         self._tokens = Gauge("kbopt_tokens", "Tokens of language models", tag_keys=tags)
@@ -43,7 +44,7 @@ class CoordinatorMetrics:
 
     def publish(self, status: CoordinatorStatus) -> None:
         for search in status.searches:
-            tags = {"search": search.name}
+            tags = {"sweep": self._sweep, "search": search.name}
             self._speedup.set(search.best_speedup or 0.0, tags)
             self._proposals.set(search.progress.proposals, tags)
             self._tokens.set(search.progress.tokens, tags)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
@@ -21,19 +22,34 @@ from kbopt.cluster.actors import EVALUATOR, FOREVER, NAMESPACE, CoordinatorActor
 from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, Factories, SearchSpec
 from kbopt.core.errors import InfraError, UserError
 
+COORDINATOR = "coordinator:"
+
+T = TypeVar("T")
+
+ATTACHMENTS = 5
+"""How often a driver looks for new actors when those that it watched are gone."""
+
+NODES_S = 600.0
+"""How long a sweep waits for the nodes that it is to start with."""
+
 CREATION_S = 300.0
 """How long an actor may take to come up: a node with the `evaluator` resource must be free for it."""
 
 
+class ActorGone(InfraError):
+    """An actor that Ray will not start again: it was ended, or could not be created."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSettings:
-    """Where the actors run. `address` None starts a Ray of one's own on this machine.
+    """Where the actors run. `address` None starts a Ray of one's own on this machine; `nodes` are waited for.
 
     The fingerprints name the configuration of the sweep and of the device: on a cluster, actors that are
     there already are used only if theirs are the same. The sweep stops once `stop_file` exists.
     """
 
     address: str | None = None
+    nodes: int = 1
     explorers: int = 8
     parallel_searches: int = 8
     stop_file: Path | None = None
@@ -51,7 +67,9 @@ class Session:
         factories: Factories,
         cache: Path,
         settings: ClusterSettings,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._say = say
         self._name = name
         self._specs = specs
         self._factories = factories
@@ -66,13 +84,31 @@ class Session:
         self._stdout.__enter__()
         try:
             start_ray(self._settings.address)
+            self._wait_for_nodes()
             self._create_actors()
         except BaseException:
             self.__exit__()
             raise
         return self
 
+    def _wait_for_nodes(self) -> None:
+        wanted, said = self._settings.nodes, -1
+        deadline = time.monotonic() + NODES_S
+        while (alive := sum(node["Alive"] for node in ray.nodes())) < wanted:
+            if alive != said:
+                self._say(f"waiting for {wanted} nodes; {alive} are there")
+                said = alive
+            if time.monotonic() > deadline:
+                raise InfraError(
+                    f"the cluster has {alive} nodes after {NODES_S / 60:g} minutes, --nodes says {wanted}; "
+                    "`ray status` and `ray monitor ray_cluster.yaml` say why"
+                )
+            time.sleep(1.0)
+
     def _create_actors(self) -> None:
+        """Create the actors, or attach to those that are there."""
+        if self._settings.address:
+            self._clear_away()
         detached = {"lifetime": "detached"} if self._settings.address else {}
         on_head = {"resources": {"node:__internal_head__": 0.001}} if self._settings.address else {}
         evaluator_place = {"resources": {"evaluator": 1}} if self._settings.address else {}
@@ -98,7 +134,7 @@ class Session:
         self._coordinator = (
             ray.remote(CoordinatorActor)
             .options(
-                name=f"coordinator:{self._name}",
+                name=self._coordinator_name,
                 get_if_exists=True,
                 num_cpus=0,
                 max_concurrency=10_000,
@@ -122,6 +158,26 @@ class Session:
             f"a sweep {self._name!r} with other settings is under way on the cluster; choose another --name",
         )
 
+    @property
+    def _coordinator_name(self) -> str:
+        return f"{COORDINATOR}{self._name}"
+
+    def _clear_away(self) -> None:
+        """End what a former sweep left on the cluster.
+
+        That is a coordinator of this name whose sweep is over, for example because it was stopped; and the
+        evaluator, if no coordinator uses it: it may hold another device, or a cache in a folder that is gone.
+        """
+        with suppress(ValueError, ActorGone):  # there is none
+            former = ray.get_actor(self._coordinator_name)
+            if _result(former.status.remote(), CREATION_S).finished:
+                _end(former, self._coordinator_name)
+        if not any(name.startswith(COORDINATOR) for name in ray.util.list_named_actors()):
+            with suppress(ValueError, ActorGone):
+                evaluator = ray.get_actor(EVALUATOR)
+                _result(evaluator.close.remote(), timeout_s=30.0)
+                _end(evaluator, EVALUATOR)
+
     def __exit__(self, *_: object) -> None:
         if self._settings.address is None:
             ray.shutdown()
@@ -139,18 +195,38 @@ class Session:
         _result(opening)
 
     def status(self, timeout_s: float = 60.0) -> CoordinatorStatus:
-        return _result(self._coordinator.status.remote(), timeout_s)
+        return self._attached(lambda: _result(self._coordinator.status.remote(), timeout_s))
 
     def evaluator_status(self, timeout_s: float = 60.0) -> EvaluatorStatus:
-        return _result(self._evaluator.status.remote(), timeout_s)
+        return self._attached(lambda: _result(self._evaluator.status.remote(), timeout_s))
+
+    def _attached(self, ask: Callable[[], T]) -> T:
+        """The answer of an actor that another driver may have ended meanwhile: then there is a new one.
+
+        A sweep that two drivers watch is ended by the one that sees its end first; to the other, a new
+        coordinator tells from the journals how it ended.
+        """
+        for _ in range(ATTACHMENTS):
+            try:
+                return ask()
+            except ActorGone:
+                if self._settings.address is None:
+                    raise
+                self._create_actors()
+        return ask()
 
     def stop(self, reason: str, *, end: bool) -> None:
         """Stop the searches; with `end` for good, without so that they can be gone on with.
 
         The coordinator goes. The evaluator of a cluster stays: another sweep may be using it.
         """
-        _result(self._coordinator.stop.remote(reason, end=end), timeout_s=30.0)
-        ray.kill(self._coordinator)
+        try:
+            _result(self._coordinator.stop.remote(reason, end=end), timeout_s=30.0)
+            _end(self._coordinator, self._coordinator_name)
+        except ActorGone:
+            if self._settings.address is None:
+                raise
+            return  # another driver was quicker
         if self._settings.address is None:
             _result(self._evaluator.close.remote(), timeout_s=30.0)
 
@@ -170,12 +246,20 @@ def start_ray(address: str | None) -> None:
         raise InfraError(f"Ray did not start {where}: {error}") from error
 
 
+def _end(actor: Any, name: str) -> None:
+    """Kill `actor` for good; returns when its name is free."""
+    ray.kill(actor)
+    deadline = time.monotonic() + 30.0
+    while name in ray.util.list_named_actors() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def _result(reference: Any, timeout_s: float | None = None) -> Any:
     try:
         return ray.get(reference, timeout=timeout_s)
     except RayTaskError as error:
         raise own_error(error) from error
     except RayActorError as error:
-        raise InfraError(f"an actor died: {error}") from error
+        raise ActorGone(f"an actor died: {error}") from error
     except GetTimeoutError as error:
         raise InfraError(f"an actor did not answer within {timeout_s} s") from error

@@ -70,6 +70,10 @@ def mean_interval(
     return _middle(sample[picks].mean(axis=1), confidence)
 
 
+FAST_P_THRESHOLDS = (0.5, 1.0, 1.05, 1.5, 2.0)
+"""The p of the fast_p that sweeps print and log."""
+
+
 def fast_p(speedups: Sequence[float], p: float) -> float:
     """The share of tasks that are correct and more than `p` times as fast as the reference.
 
@@ -79,6 +83,11 @@ def fast_p(speedups: Sequence[float], p: float) -> float:
     if not speedups:
         raise ValueError("fast_p of no tasks is not defined; pass one speedup per task, 0.0 where unsolved")
     return sum(value > p for value in speedups) / len(speedups)
+
+
+def fast_p_by_threshold(speedups: Sequence[float]) -> dict[str, float]:
+    """`fast_p` at each of `FAST_P_THRESHOLDS`, keyed as `"1.05"`."""
+    return {str(p): fast_p(speedups, p) for p in FAST_P_THRESHOLDS}
 
 
 def geometric_mean(speedups: Sequence[float]) -> float:

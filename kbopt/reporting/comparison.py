@@ -90,6 +90,27 @@ def best_speedup(summary: RunSummary) -> float:
     return summary.best.speedup if summary.best else 0.0
 
 
+def markdown(comparison: Comparison) -> str:
+    """A table of the speedups, tasks by algorithms: `mean (lowest-highest seed)`."""
+    names = [row.algorithm for row in comparison.algorithms]
+    cells: dict[str, dict[str, str]] = defaultdict(dict)
+    for cell in comparison.cells:
+        cells[cell.task][cell.algorithm] = shown(cell.speedup)
+    rows = [["task", *names], ["---"] * (len(names) + 1)]
+    rows += [[task, *(found.get(name, "-") for name in names)] for task, found in cells.items()]
+    rows.append(["geometric mean", *(shown(row.geomean) for row in comparison.algorithms)])
+    rows.append(["fast_1.0", *(shown(row.fast_1, ".0%") for row in comparison.algorithms)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def shown(figure: Spread | None, form: str = ".2f") -> str:
+    """`mean (lowest-highest)`, or the mean alone where they are equal."""
+    if figure is None:
+        return "-"
+    mean, low, high = (format(value, form) for value in (figure.mean, figure.low, figure.high))
+    return mean if low == high else f"{mean} ({low}-{high})"
+
+
 def _per_seed(runs: Sequence[RunSummary]) -> list[list[float]]:
     """The best speedups of each seed's tasks. Only tasks that every seed has, so that seeds compare."""
     by_seed: dict[int, dict[str, float]] = defaultdict(dict)

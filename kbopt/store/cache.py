@@ -35,9 +35,14 @@ def normalised(source: str) -> str:
         return source
 
 
-def request_key(request: EvalRequest, device: str) -> str:
-    """The content hash under which the result of `request` on `device` is kept."""
-    parts = (request.task.key, normalised(request.source), device, request.protocol.id, str(request.repeat))
+def request_key(request: EvalRequest, device: str, scope: str = "") -> str:
+    """The content hash under which the result of `request` on `device` is kept.
+
+    Results are shared within one `scope`.
+    """
+    parts = [request.task.key, normalised(request.source), device, request.protocol.id, str(request.repeat)]
+    if scope:
+        parts.append(scope)
     digest = hashlib.sha256()
     for part in parts:
         digest.update(f"{len(part)}:".encode() + part.encode("utf-8", "surrogatepass"))

@@ -9,10 +9,11 @@ from typing import get_args
 
 import pytest
 
-from kbopt.cluster.coordinator import Coordinator, RunningSearch, active_s
+from kbopt.cluster.coordinator import Coordinator
 from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.cluster.explorer import Explorer
 from kbopt.cluster.messages import Factories, Failure, Idle, Lease, SearchSpec
+from kbopt.cluster.running import RunningSearch, active_s
 from kbopt.core.embedding import LocalEmbedder
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import (
@@ -30,7 +31,7 @@ from kbopt.core.events import (
     Summarized,
 )
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
-from kbopt.core.types import Brief, Candidate, EvalProtocol, NoProposal, Task
+from kbopt.core.types import Audit, Brief, Candidate, EvalProtocol, Measured, NoProposal, Task
 from kbopt.store.cache import EvaluationCache
 from kbopt.store.journal import JournalReader, SqliteJournal
 from tests.cluster.test_evaluator import ScriptedBackend
@@ -342,4 +343,91 @@ async def test_all_four_algorithms_run_to_their_end(tmp_path: Path, synchronous:
     await lab.run()
     status = await lab.coordinator.status()
     assert [search.ended for search in status.searches] == ["all 6 proposals were asked for"] * 4
+    await lab.close()
+
+
+async def test_a_lease_that_an_explorer_waited_for_when_it_died_is_not_granted(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, (spec(tmp_path, steps=1),), NumberedProposer())
+    for other in range(1, 6):
+        assert isinstance(await lab.coordinator.lease(other, f"holds brief {other}"), Lease)
+    waiting = asyncio.create_task(lab.coordinator.lease(0, "first life"))
+    await asyncio.sleep(0.01)
+    revived = asyncio.create_task(lab.coordinator.lease(0, "second life"))
+    assert await waiting == Idle(finished=True)
+    assert await lab.coordinator.lease(0, "first life") == Idle(finished=True)
+    revived.cancel()
+    await lab.close()
+
+
+async def test_a_full_disk_ends_a_search_with_the_reason_and_room_lets_it_go_on(tmp_path: Path) -> None:
+    full, other = spec(tmp_path, "full"), spec(tmp_path, "other")
+    lab = Lab(tmp_path, (full, other), NumberedProposer())
+    journal = lab.coordinator._searches["full"].journal  # SQLite's own limit fails as a full disk does
+    (pages,) = journal._connection.execute("pragma page_count").fetchone()
+    journal._connection.execute(f"pragma max_page_count = {pages + 2}")
+    await lab.run()
+    failed, well = (await lab.coordinator.status()).searches
+    assert failed.failure is not None
+    assert failed.failure.kind == "infra"
+    assert "disk is full" in failed.failure.message
+    assert well.ended == "all 20 proposals were asked for"
+    assert 0 < len(evaluated(full)) < 20
+    await lab.close()
+    room = Lab(tmp_path, (full, other), NumberedProposer())
+    await room.run()
+    await room.close()
+    assert len(evaluated(full)) == 20
+    assert set(evaluated(full).values()) == {1}
+
+
+async def test_a_fault_of_one_searchs_proposer_leaves_the_explorer_to_the_others(tmp_path: Path) -> None:
+    good, bad = spec(tmp_path, "good"), spec(tmp_path, "bad")
+    lab = Lab(tmp_path, (good, bad), NumberedProposer())
+    broken = NumberedProposer(error=ZeroDivisionError("a fault"))
+    lab.factories = replace(
+        lab.factories, proposer=lambda s: broken if s.name == "bad" else NumberedProposer()
+    )
+    await lab.run()
+    ended, failed = (await lab.coordinator.status()).searches
+    assert ended.ended == "all 20 proposals were asked for"
+    assert failed.failure is not None
+    assert "ZeroDivisionError: a fault" in failed.failure.message
+    await lab.close()
+
+
+async def test_a_search_at_its_target_ends_early_and_the_others_go_on(tmp_path: Path) -> None:
+    reached = replace(spec(tmp_path, "reached"), settings=SearchSettings(num_steps=4, target_speedup=1.5))
+    other = spec(tmp_path, "other")
+    lab = Lab(tmp_path, (reached, other), NumberedProposer())
+    lab.backend.outcome = Measured(
+        kernel_ms=(1.0,) * 5,
+        reference_ms=(2.0,) * 5,
+        speedup=2.0,
+        speedup_ci=(1.9, 2.1),
+        native_ms=1.0,
+        wall_ms=1.0,
+        audit=Audit(custom_kernel=True),
+    )
+    await lab.run()
+    first, second = (await lab.coordinator.status()).searches
+    assert first.ended == "the best kernel is more than 1.5 times as fast as the reference"
+    assert first.progress.evaluations < 20
+    assert second.ended == "all 20 proposals were asked for"
+    await lab.close()
+
+
+async def test_no_more_than_the_given_number_of_searches_runs_at_once(tmp_path: Path) -> None:
+    specs = tuple(spec(tmp_path, name, steps=1) for name in ("one", "two", "three"))
+    lab = Lab(tmp_path, specs, NumberedProposer())
+    lab.coordinator._parallel_searches = 2
+    leases = [await lab.coordinator.lease(index, f"explorer {index}") for index in range(10)]
+    assert {lease.search for lease in leases if isinstance(lease, Lease)} == {"one", "two"}
+    await lab.close()
+
+
+async def test_a_search_that_is_over_keeps_only_its_status(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, (spec(tmp_path, "one"), spec(tmp_path, "two", steps=8)), NumberedProposer())
+    await lab.run()
+    assert not hasattr(lab.coordinator._searches["one"], "search")
+    assert [s.progress.proposals for s in (await lab.coordinator.status()).searches] == [20, 40]
     await lab.close()

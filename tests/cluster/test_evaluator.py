@@ -11,12 +11,15 @@ import pytest
 from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import BackendStatus
-from kbopt.core.types import EvalProtocol, EvalRequest, Rent, Result, Seconds, Task, WrongAnswer
+from kbopt.core.types import EvalProtocol, EvalRequest, Outcome, Rent, Result, Seconds, Task, WrongAnswer
 from kbopt.store.cache import EvaluationCache
 
 
 class ScriptedBackend:
-    """Answers after `service_s`; `faults` are raised first, one for each call; remembers its batches."""
+    """Answers after `service_s`; `faults` are raised first, one for each call; remembers its batches.
+
+    Every result is `outcome`; without one, a wrong answer that depends on the source.
+    """
 
     def __init__(self, service_s: float = 0.01, max_in_flight: int = 1, max_batch: int = 4) -> None:
         self.max_in_flight = max_in_flight
@@ -27,6 +30,7 @@ class ScriptedBackend:
         self.opened = 0
         self.cold_boots: tuple[str, ...] = ("b",)
         self.usd_per_batch = 0.0
+        self.outcome: Outcome | None = None
 
     async def open(self) -> BackendStatus:
         self.opened += 1
@@ -39,7 +43,8 @@ class ScriptedBackend:
             raise self.faults.pop(0)
         if any("unscorable" in request.task.source for request in requests):
             raise UserError("the task admits zeros")
-        return [result(request.source) for request in requests]
+        results = [result(request.source) for request in requests]
+        return [replace(one, outcome=self.outcome) if self.outcome else one for one in results]
 
     async def status(self) -> BackendStatus:
         num_batches = len(self.batches)
@@ -198,3 +203,11 @@ async def test_the_device_is_opened_once_for_all(make_queue: MakeQueue) -> None:
     assert backend.opened == 1
     status = await queue.status()
     assert (status.evaluations, status.device_s, status.queue_length) == (5, 1.25, 0)
+
+
+async def test_a_search_that_shares_no_results_measures_for_itself(make_queue: MakeQueue) -> None:
+    backend = ScriptedBackend(max_batch=1)
+    queue = make_queue(backend)
+    answers = [await queue.evaluate(name, request("x = 1"), scope=name) for name in ("one", "two", "one")]
+    assert [answer.cached for answer in answers] == [False, False, True]
+    assert backend.batches == [["x = 1"], ["x = 1"]]

@@ -1,0 +1,141 @@
+"""One search under way: its journal, its clock, and the work that is out with explorers."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+
+from kbopt.cluster.messages import Factories, Failure, SearchSpec, SearchStatus
+from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened
+from kbopt.core.pacing import InFlightLimit
+from kbopt.core.search import Search, SummaryRequest
+from kbopt.core.types import Brief, Measured
+from kbopt.store.journal import SqliteJournal
+
+LEASE_S = 1800.0
+"""After this long a brief counts as lost with its explorer and is handed out again."""
+
+JOURNAL_FREE_S = 30.0
+"""How long a coordinator that was killed may take to let go of its journals."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    explorer: str
+    until: float
+
+
+class RunningSearch:
+    """One search with its journal, its clock and the work that is out.
+
+    `settle` lets go of everything but the status once the search is over, so that a sweep's memory is that
+    of the searches under way.
+    """
+
+    def __init__(self, spec: SearchSpec, factories: Factories) -> None:
+        self.spec = spec
+        self.journal = SqliteJournal(spec.journal, wait_s=JOURNAL_FREE_S)
+        embedder = factories.embedder(spec) if spec.settings.uses_epsilon_net else None
+        self.search = Search(task=spec.task, settings=spec.settings, journal=self.journal, embedder=embedder)
+        entries = list(self.journal.entries())
+        self.search.replay(entry.event for entry in entries)
+        self.failure: Failure | None = None
+        self.held: dict[str, _Held] = {}
+        self.summary: SummaryRequest | None = None
+        self.summary_held: _Held | None = None
+        self.evaluating = 0
+        self.pacing = InFlightLimit()
+        self.device_s = sum(_device_s(entry) for entry in entries)
+        self._boots = {e.event.boot for e in entries if isinstance(e.event, BackendStarted)}
+        self._previous_s = active_s(entries)
+        self._opened_at = time.monotonic()
+        self._final: SearchStatus | None = None
+        session = 1 + sum(isinstance(entry.event, Opened) for entry in entries)
+        if self.running:
+            self.journal.append(Opened(session=session))
+
+    @property
+    def running(self) -> bool:
+        return self._final is None and self.failure is None and self.search.ended is None
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._previous_s + time.monotonic() - self._opened_at
+
+    def lease(self, explorer: str) -> Brief | SummaryRequest | None:
+        """Work for `explorer`, or None while the search waits for results."""
+        held = _Held(explorer, time.monotonic() + LEASE_S)
+        self.summary = self.summary or self.search.summary_due()
+        if self.summary and _is_over(self.summary_held):
+            self.summary_held = held
+            return self.summary
+        for brief in self.search.outstanding():
+            if _is_over(self.held.get(brief.id)):
+                self.held[brief.id] = held
+                return brief
+        synchronous = self.spec.settings.synchronous  # its barriers are pauses enough
+        if not synchronous and self.search.num_in_flight >= self.pacing.limit:
+            return None
+        asked = self.search.ask(elapsed_s=self.elapsed_s)
+        if not isinstance(asked, Brief):
+            return None
+        self.held[asked.id] = held
+        return asked
+
+    def release(self, explorer: str) -> None:
+        """Forget what `explorer` held; it is handed out again."""
+        self.held = {brief: held for brief, held in self.held.items() if held.explorer != explorer}
+        if self.summary_held and self.summary_held.explorer == explorer:
+            self.summary_held = None
+
+    def saw_boot(self, boot: str, device: str, *, cold: bool) -> None:
+        if boot not in self._boots:
+            self._boots.add(boot)
+            self.journal.append(BackendStarted(boot=boot, device=device, cold=cold))
+
+    def settle(self) -> None:
+        """Keep the status alone once the search has ended and nothing of it is being evaluated."""
+        if self._final is None and self.search.ended is not None and not self.evaluating:
+            self._final = self.status()
+            self.journal.close()
+            del self.search
+            self.held.clear()
+
+    def close(self) -> None:
+        if self._final is None:
+            self.journal.close()
+
+    def status(self) -> SearchStatus:
+        if self._final is not None:
+            return self._final
+        best = self.search.best
+        measured = best.results[-1].outcome if best else None
+        return SearchStatus(
+            name=self.spec.name,
+            task=self.spec.task.name,
+            algorithm=self.spec.settings.algorithm,
+            seed=self.spec.settings.seed,
+            progress=self.search.progress,
+            elapsed_s=self.elapsed_s,
+            device_s=self.device_s,
+            best_speedup=measured.speedup if isinstance(measured, Measured) else None,
+            best_ci=measured.speedup_ci if isinstance(measured, Measured) else None,
+            ended=self.search.ended,
+            failure=self.failure,
+        )
+
+
+def active_s(entries: list[Entry]) -> float:
+    """Seconds that the search was worked on: gaps that end in an `Opened` are not counted."""
+    pairs = itertools.pairwise(entries)
+    return sum(after.time - before.time for before, after in pairs if not isinstance(after.event, Opened))
+
+
+def _is_over(held: _Held | None) -> bool:
+    return held is None or held.until < time.monotonic()
+
+
+def _device_s(entry: Entry) -> float:
+    event = entry.event
+    return event.result.device_s if isinstance(event, Evaluated) and not event.cached else 0.0
