@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= 3
 
-.PHONY: run test check lint fast gpu venv format docs constraints clean
+.PHONY: run test check lint cluster gpu venv format docs constraints clean
 
 run: $(VENV)/.installed
 	$(BIN)/kbopt run $(ARGS)
@@ -14,11 +14,15 @@ run: $(VENV)/.installed
 # others wait for processes that they started, so one worker more than two cores keeps the cores busy.
 test: $(VENV)/.installed-dev
 ifeq ($(ARGS),)
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not gpu and not quiet"
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not gpu and not quiet and not patient"
 	$(BIN)/pytest -q -m "quiet and not gpu"
 else
 	$(BIN)/pytest $(ARGS)
 endif
+
+# Several machines on this one, in namespaces: also the faults for which `make test` has no time.
+cluster: $(VENV)/.installed-dev
+	$(BIN)/pytest -q --durations=0 -m cluster tests/cluster $(ARGS)
 
 check: lint
 	$(BIN)/pytest -q -m "not gpu and not slow" tests/core tests/store tests/tasks
