@@ -85,7 +85,7 @@ class Session:
         try:
             start_ray(self._settings.address)
             self._wait_for_nodes()
-            self._create_actors()
+            self._attached(self._create_actors)
         except BaseException:
             self.__exit__()
             raise
@@ -189,10 +189,14 @@ class Session:
 
     def open_device(self, on_wait: Callable[[EvaluatorStatus], None], poll_s: float = 0.5) -> None:
         """Start or find the device; `on_wait` sees its state every `poll_s` until it is there."""
-        opening = self._evaluator.open.remote()
-        while not ray.wait([opening], timeout=poll_s)[0]:
-            on_wait(self.evaluator_status())
-        _result(opening)
+
+        def opened() -> None:
+            opening = self._evaluator.open.remote()
+            while not ray.wait([opening], timeout=poll_s)[0]:
+                on_wait(self.evaluator_status())
+            _result(opening)
+
+        self._attached(opened)
 
     def status(self, timeout_s: float = 60.0) -> CoordinatorStatus:
         return self._attached(lambda: _result(self._coordinator.status.remote(), timeout_s))
@@ -201,10 +205,11 @@ class Session:
         return self._attached(lambda: _result(self._evaluator.status.remote(), timeout_s))
 
     def _attached(self, ask: Callable[[], T]) -> T:
-        """The answer of an actor that another driver may have ended meanwhile: then there is a new one.
+        """The answer of actors that another driver may have ended meanwhile: then there are new ones.
 
         A sweep that two drivers watch is ended by the one that sees its end first; to the other, a new
-        coordinator tells from the journals how it ended.
+        coordinator tells from the journals how it ended. Of two drivers that start at once, one may clear
+        the other's evaluator away.
         """
         for _ in range(ATTACHMENTS):
             try:
@@ -212,7 +217,8 @@ class Session:
             except ActorGone:
                 if self._settings.address is None:
                     raise
-                self._create_actors()
+                with suppress(ActorGone):  # told by the next attempt
+                    self._create_actors()
         return ask()
 
     def stop(self, reason: str, *, end: bool) -> None:

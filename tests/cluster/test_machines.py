@@ -34,7 +34,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayMachines]:
 @pytest.fixture(scope="module")
 def two_sweeps(cluster: RayMachines) -> dict[str, subprocess.Popen[bytes]]:
     """Sweeps `a` and `b` on one evaluator, under way."""
-    drivers = {"a": cluster.drive("a", "--nodes", "2"), "b": cluster.drive("b")}
+    drivers = {name: cluster.drive(name, "--nodes", "2") for name in ("a", "b")}
     cluster.goes_on("a", "b", by=5)
     return drivers
 
@@ -58,7 +58,6 @@ def test_two_sweeps_share_one_evaluator(cluster: RayMachines, two_sweeps: dict) 
     assert len(cluster.actors("evaluator")) == 1
     assert len(cluster.actors("coordinator")) == 2
     assert cluster.worker.processes("ray::Explorer")
-    assert "waiting for 2 nodes" in cluster.output("a").read_text() or cluster.worker.processes("ray::")
 
 
 def test_actors_have_readable_names_and_the_series_are_exported(
