@@ -62,6 +62,7 @@ class Coordinator:
         self._changed = asyncio.Event()
         self._turn = itertools.count()
         self._dry = False
+        self._dry = False
         self._incarnations: dict[int, str] = {}
         self._retired: set[str] = set()
         self._latest = tuple(self._searches.values())[-1:]
@@ -238,13 +239,21 @@ class Coordinator:
             running.device_s += result.device_s
             cold = status is not None and result.boot in status.backend.cold_boots
             running.saw_boot(result.boot, result.device, cold=cold)
-            running.pacing.observe(
-                in_flight=running.search.num_in_flight,
-                waiting=min(answer.waiting, running.evaluating - 1),
-                dry=answer.waiting == 0,
-            )
+            self._pace(running, answer.waiting)
         if running.running:
             running.search.tell(ready.candidate.id, result, repeat=ready.repeat, cached=answer.cached)
+
+    def _pace(self, running: RunningSearch, waiting: int) -> None:
+        """`waiting` requests are left for the device, which the searches share: when it runs dry, all learn.
+
+        A batch that leaves it dry says so with each of its results; once is enough for the others.
+        """
+        dry = waiting == 0
+        told = self._in_turn() if dry and not self._dry else [running]
+        for search in told:
+            own = min(waiting, max(search.evaluating - 1, 0))
+            search.pacing.observe(in_flight=search.search.num_in_flight, waiting=own, dry=dry)
+        self._dry = dry
 
     def _fail(self, running: RunningSearch, error: InfraError | UserError) -> None:
         failure = Failure(kind="user" if isinstance(error, UserError) else "infra", message=str(error))

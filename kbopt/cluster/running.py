@@ -103,7 +103,9 @@ class RunningSearch:
             self.held.clear()
 
     def close(self) -> None:
+        """Let the journal go; the status stays as it is. May be called again."""
         if self._final is None:
+            self._final = self.status()
             self.journal.close()
 
     def status(self) -> SearchStatus:

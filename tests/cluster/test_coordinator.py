@@ -431,3 +431,28 @@ async def test_a_search_that_is_over_keeps_only_its_status(tmp_path: Path) -> No
     assert not hasattr(lab.coordinator._searches["one"], "search")
     assert [s.progress.proposals for s in (await lab.coordinator.status()).searches] == [20, 40]
     await lab.close()
+
+
+async def test_two_drivers_may_stop_a_sweep(tmp_path: Path) -> None:
+    made = spec(tmp_path)
+    lab = Lab(tmp_path, (made,), NumberedProposer())
+    await lab.coordinator.stop("the first", end=False)
+    await lab.coordinator.stop("the second", end=False)
+    SqliteJournal(made.journal).close()
+    await lab.queue.close()
+
+
+async def test_a_device_that_runs_dry_lets_every_search_run_further_ahead(tmp_path: Path) -> None:
+    lab = Lab(
+        tmp_path, (spec(tmp_path, "one", steps=40), spec(tmp_path, "two", steps=40)), NumberedProposer()
+    )
+    searches = list(lab.coordinator._searches.values())
+    limit = searches[0].pacing.limit
+    for running in searches:
+        while running.lease("explorer") is not None:
+            pass
+    for _ in range(limit):
+        lab.coordinator._pace(searches[0], 0)
+        lab.coordinator._pace(searches[0], 1)
+    assert [running.pacing.limit > limit for running in searches] == [True, True]
+    await lab.close()

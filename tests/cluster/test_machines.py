@@ -150,6 +150,12 @@ def test_a_partition_costs_no_result(cluster: RayMachines, two_sweeps: dict) -> 
         "the explorers that were cut off are gone",
     )
     cluster.goes_on("a", "b")
+    count = "import ray; ray.init('auto', log_to_driver=False); print(sum(n['Alive'] for n in ray.nodes()))"
+    wait_until(
+        lambda: cluster.head.shell(f'python -c "{count}"').split()[-1] == "2",
+        "the head has started Ray on the worker again",
+        timeout_s=90,
+    )
 
 
 def test_a_worker_is_powered_off_and_another_joins(cluster: RayMachines, two_sweeps: dict) -> None:
