@@ -79,7 +79,7 @@ class Overhead:
         lower quartile, as in `_hidden_single_ms`: waiting for a core only ever adds.
         """
         return Overhead(
-            fixed_ms=_around_quartiles(_quiet(reference))[0] - self.per_call_ms,
+            fixed_ms=_around_quartiles(reference)[0] - self.per_call_ms,
             per_call_ms=self.per_call_ms,
         )
 
@@ -106,12 +106,16 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """Both models' times of single calls, as they are believed, and whether they may be."""
+    """Both models' times of single calls, as they are believed, and whether they may be.
+
+    `is_busy` where too few blocks were free of waiting for a core, which makes clocks disagree by chance.
+    """
 
     kernel_ms: tuple[float, ...]
     reference_ms: tuple[float, ...]
     clocks: Clocks
     clocks_agree: bool
+    is_busy: bool
 
 
 def read_session(
@@ -130,16 +134,18 @@ def read_session(
     of the referee's clock is let pass: kernels are often shorter than that, and events resolve them a
     hundred times better.
     """
-    overhead = calibrated.as_seen_in(reference)
-    slack_ms = _CLOCK_SLACK_MS + overhead_spread_ms(reference)
-    clocks = read_clocks(singles, longer, overhead)
+    theirs, ours = _comparable(reference, singles)
+    overhead = calibrated.as_seen_in(theirs)
+    slack_ms = _CLOCK_SLACK_MS + overhead_spread_ms(theirs)
+    clocks = read_clocks(ours, longer, overhead)
     hidden_ms = max(0.0, clocks.hidden_single_ms - (slack_ms if on_gpu else _CLOCK_SLACK_MS))
-    slack_ms += _uncertainty_ms(reference, singles)
+    slack_ms += _uncertainty_ms(theirs, ours)
     return Session(
         kernel_ms=tuple(ms + hidden_ms for ms in undisturbed_ms(singles, overhead)),
         reference_ms=tuple(undisturbed_ms(reference, overhead)),
         clocks=clocks,
         clocks_agree=clocks.agree(slack_ms),
+        is_busy=ours is singles,
     )
 
 
@@ -193,7 +199,7 @@ def read_clocks(
 
 def overhead_spread_ms(reference: Sequence[Block]) -> float:
     """From the lower quartile of the reference's overhead to the median: what is noise, at the least."""
-    lower, middle, _ = _around_quartiles(_quiet(reference))
+    lower, middle, _ = _around_quartiles(reference)
     return middle - lower
 
 
@@ -201,10 +207,17 @@ def _around_quartiles(blocks: Sequence[Block]) -> list[float]:
     return quantiles([block.around_ms for block in blocks], n=4)
 
 
-def _quiet(blocks: Sequence[Block]) -> Sequence[Block]:
-    """Those that nothing displaced, where there are enough of them, else all."""
-    quiet = [block for block in blocks if block.is_quiet]
-    return quiet if len(quiet) >= _FEWEST_QUIET else blocks
+def _comparable(
+    reference: Sequence[Block], singles: Sequence[Block]
+) -> tuple[Sequence[Block], Sequence[Block]]:
+    """Those of either model that nothing displaced, where both have enough of them, else all of both.
+
+    Quiet blocks of the one beside waiting ones of the other would make honest work look hidden.
+    """
+    quiet = [[block for block in blocks if block.is_quiet] for blocks in (reference, singles)]
+    if min(map(len, quiet)) < _FEWEST_QUIET:
+        return reference, singles
+    return quiet[0], quiet[1]
 
 
 def _hidden_single_ms(singles: Sequence[Block], overhead: Overhead) -> float:
@@ -219,7 +232,7 @@ def _hidden_single_ms(singles: Sequence[Block], overhead: Overhead) -> float:
 
 
 def _faster_half(singles: Sequence[Block]) -> Sequence[Block]:
-    by_speed = sorted(_quiet(singles), key=lambda block: block.native_ms)
+    by_speed = sorted(singles, key=lambda block: block.native_ms)
     return by_speed[: (len(by_speed) + 1) // 2]
 
 
@@ -229,8 +242,7 @@ def _uncertainty_ms(reference: Sequence[Block], singles: Sequence[Block]) -> flo
     """
     generator = np.random.default_rng(len(singles))
     ours, theirs = (
-        np.array([block.around_ms for block in blocks])
-        for blocks in (_faster_half(singles), _quiet(reference))
+        np.array([block.around_ms for block in blocks]) for blocks in (_faster_half(singles), reference)
     )
     quartiles = [
         np.quantile(generator.choice(around, (_BOOTSTRAP_ROUNDS, len(around))), 0.25, axis=1)

@@ -69,6 +69,18 @@ def test_a_reference_that_waited_inside_its_calls_makes_nothing_look_hidden():
     assert read_clocks([block(1.0)] * 20, [(theirs, block(1.0, 1.0))] * 4, FIXED).agree(slack_ms=0.0)
 
 
+@pytest.mark.parametrize(("num_quiet", "is_busy"), [(4, True), (5, False)])
+def test_quiet_blocks_are_compared_with_quiet_ones(num_quiet: int, is_busy: bool):
+    """A reference with six blocks that did not wait for a core; all others waited for 0.5 ms."""
+    quiet, waited = block(0.2), block(0.2, displaced_ms=0.5)
+    reference = [quiet] * 6 + [waited] * 30
+
+    session = read_session(reference, [quiet] * num_quiet + [waited] * 20, [], FIXED)
+
+    assert session.is_busy == is_busy
+    assert session.clocks.hidden_single_ms <= 0.0
+
+
 def test_on_a_gpu_the_scatter_of_the_wall_clock_is_not_charged():
     reference = [block(1.0, hidden_ms=0.01 * number) for number in range(20)]
     kernel = [block(0.05, hidden_ms=0.01 * number + 0.04) for number in range(20)]
