@@ -345,6 +345,7 @@ class Judgement:
 
     def _measured(self, audit: Audit, session: timing.Session) -> Measured:
         kernel_ms, reference_ms, clocks = session.kernel_ms, session.reference_ms, session.clocks
+        scatter_ms = timing.CPU_SCATTER_MS if self._reference.device.type == "cpu" else 0.0
         draw = self._draw()
         work = roofline.work_of(self._reference, draw)
         kernel = median(kernel_ms)
@@ -366,7 +367,7 @@ class Judgement:
             kernel_ms=tuple(round(ms, 6) for ms in kernel_ms),
             reference_ms=tuple(round(ms, 6) for ms in reference_ms),
             speedup=median(reference_ms) / kernel,
-            speedup_ci=timing.ratio_interval(reference_ms, kernel_ms, self._rng),
+            speedup_ci=timing.ratio_interval(reference_ms, kernel_ms, self._rng, scatter_ms),
             native_ms=clocks.native_ms,
             wall_ms=clocks.wall_ms,
             audit=Audit(custom_kernel=audit.custom_kernel, torch_ops=audit.torch_ops, notes=tuple(notes)),

@@ -6,6 +6,7 @@ clock around a block of calls, less what an empty block cost before candidate co
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ _FEWEST_QUIET = 5
 _UNUSUAL = 1.25
 _LEAST_SHARE = 0.25
 _SETTLED = 0.005
+CPU_SCATTER_MS = 0.03
+"""By how much the median call of one source differs between processes on a CPU, one standard deviation: which
+caches and cores it meets is decided once for each. benchmarks/results/2026-11-24-cpu-scatter.md."""
 _FEWEST_SETTLED = 20
 _AGREEMENT = 1.3
 """How much longer the wall clock may find a call than the native one. Hidden work shows as 2 and more."""
@@ -264,16 +268,25 @@ def _hidden_longer_ms(longer: Sequence[tuple[Block, Block]], overhead: Overhead)
 
 
 def ratio_interval(
-    reference_ms: Sequence[float], kernel_ms: Sequence[float], rng: random.Random
+    reference_ms: Sequence[float], kernel_ms: Sequence[float], rng: random.Random, scatter_ms: float = 0.0
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of median(reference_ms) / median(kernel_ms)."""
+    """95 % percentile bootstrap interval of median(reference_ms) / median(kernel_ms).
+
+    Both medians may be off by `scatter_ms` besides, one standard deviation, which no repetition in the same
+    processes shows: the interval is that much wider, by the delta method on its logarithm.
+    """
     generator = np.random.default_rng(rng.getrandbits(64))
     above, below = (
         np.median(generator.choice(np.asarray(samples), (_BOOTSTRAP_ROUNDS, len(samples))), axis=1)
         for samples in (reference_ms, kernel_ms)
     )
     low, high = np.quantile(above / below, (0.025, 0.975))
-    return float(low), float(high)
+    reference, kernel = median(reference_ms), median(kernel_ms)
+    between = 1.96 * math.hypot(scatter_ms / reference, scatter_ms / kernel)
+    middle = reference / kernel
+    down = math.hypot(math.log(middle / low), between)
+    up = math.hypot(math.log(high / middle), between)
+    return middle * math.exp(-down), middle * math.exp(up)
 
 
 def drift(samples_ms: Sequence[float]) -> float:

@@ -1,5 +1,6 @@
 """Which clock is believed, on constructed blocks."""
 
+import math
 import random
 
 import pytest
@@ -137,6 +138,17 @@ def test_the_interval_of_equal_samples_holds_one_and_of_doubled_ones_two():
     assert high - low < 0.05
     low, high = ratio_interval([2 * s for s in samples], samples, rng)
     assert low <= 2.0 <= high
+
+
+def test_what_differs_between_processes_widens_the_interval_of_short_calls_above_all():
+    rng = random.Random(0)
+
+    assert ratio_interval([2.0] * 9, [1.0] * 9, rng) == (2.0, 2.0)
+    low, high = ratio_interval([2.0] * 9, [1.0] * 9, rng, scatter_ms=0.1)
+    assert low == pytest.approx(2.0 * math.exp(-1.96 * math.hypot(0.1, 0.05)))
+    assert low * high == pytest.approx(4.0)
+    low, high = ratio_interval([0.1] * 9, [0.025] * 9, rng, scatter_ms=0.03)
+    assert low < 1.0 < 10.0 < high
 
 
 def test_drift_is_the_later_half_over_the_earlier():
