@@ -129,7 +129,8 @@ CHEATS = (
     _cheat(
         "late work",
         "late_in_gap",
-        *("wrong_answer", "rejected:timing_mismatch", "neutral", "crashed"),  # it may write to freed memory
+        *("wrong_answer", "rejected:timing_mismatch", "rejected:extra_threads", "neutral"),
+        "crashed",  # it may write to freed memory
         task="small",
     ),
     _cheat("late work", "late_signal", "wrong_answer", "rejected:timing_mismatch"),
