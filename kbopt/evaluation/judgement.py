@@ -326,7 +326,14 @@ class Judgement:
             if is_long and has_longer and timing.is_settled(reference, singles):
                 break
         on_gpu = self._reference.device.type == "cuda"
-        return timing.read_session(reference, singles, longer, self._player.overhead, on_gpu=on_gpu)
+        return timing.read_session(
+            reference,
+            singles,
+            longer,
+            self._player.overhead,
+            on_gpu=on_gpu,
+            single_threaded=not on_gpu and torch.get_num_threads() == 1,
+        )
 
     def _charge_for_cores(self, session: timing.Session) -> timing.Session:
         """Both models get the same number of cores; more than that are no better kernel.

@@ -55,6 +55,7 @@ class Exchange:
             native_ms=tuple(ns / 1e6 for ns in self.native_ns),
             wall_ms=self.wall_ns / 1e6,
             displaced_ms=self.displaced_ns / 1e6,
+            cpu_ms=self.cores * self.wall_ns / 1e6,
         )
 
 

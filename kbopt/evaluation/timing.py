@@ -34,11 +34,13 @@ class Block:
     """`native_ms` of each of the block's calls, and the referee's `wall_ms` for all of them together.
 
     `displaced_ms` of the wall time went to other processes of the machine; see `Judgement._exchange`.
+    `cpu_ms` is the processor time of all of the sandbox, until it was paused.
     """
 
     native_ms: tuple[float, ...]
     wall_ms: float
     displaced_ms: float = 0.0
+    cpu_ms: float = 0.0
 
     @property
     def around_ms(self) -> float:
@@ -129,14 +131,16 @@ def read_session(
     calibrated: Overhead,
     *,
     on_gpu: bool = False,
+    single_threaded: bool = False,
 ) -> Session:
     """What interleaved blocks say: single calls of both models, and longer blocks as pairs of the
     reference's and the candidate's.
 
     What the child's clock did not see is added to its times, so that hiding less than is punished gains
-    nothing, however noisy the machine; to be refused for it, it has to be certain. On a GPU the scatter
-    of the referee's clock is let pass: kernels are often shorter than that, and events resolve them a
-    hundred times better.
+    nothing, however noisy the machine; to be refused for it, it has to be certain. Where both models get
+    one thread, so is processor time that the call does not explain: work that another core does while the
+    answer is on its way takes no wall time. On a GPU the scatter of the referee's clock is let pass: kernels
+    are often shorter than that, and events resolve them a hundred times better.
     """
     theirs, ours = _comparable(reference, singles)
     overhead = calibrated.as_seen_in(theirs)
@@ -144,6 +148,8 @@ def read_session(
     clocks = read_clocks(ours, longer, overhead)
     hidden_ms = max(0.0, clocks.hidden_single_ms - (slack_ms if on_gpu else _CLOCK_SLACK_MS))
     slack_ms += _uncertainty_ms(theirs, ours)
+    if single_threaded:
+        hidden_ms = max(hidden_ms, _hidden_cpu_ms(theirs, ours) - _CLOCK_SLACK_MS)
     return Session(
         kernel_ms=tuple(ms + hidden_ms for ms in undisturbed_ms(singles, overhead)),
         reference_ms=tuple(undisturbed_ms(reference, overhead)),
@@ -238,6 +244,15 @@ def _hidden_single_ms(singles: Sequence[Block], overhead: Overhead) -> float:
 def _faster_half(singles: Sequence[Block]) -> Sequence[Block]:
     by_speed = sorted(singles, key=lambda block: block.native_ms)
     return by_speed[: (len(by_speed) + 1) // 2]
+
+
+def _hidden_cpu_ms(reference: Sequence[Block], singles: Sequence[Block]) -> float:
+    """Processor time per call that its own clock does not cover, beyond the reference's."""
+    ours, theirs = (
+        float(np.quantile([block.cpu_ms - block.native_ms[0] for block in blocks], 0.25))
+        for blocks in (_faster_half(singles), reference)
+    )
+    return max(0.0, ours - theirs)
 
 
 def _uncertainty_ms(reference: Sequence[Block], singles: Sequence[Block]) -> float:

@@ -122,10 +122,10 @@ CONTROLS = (
 )
 
 CHEATS = (
-    _cheat("late work", "late_thread", "wrong_answer"),
-    _cheat("late work", "late_native_thread", "wrong_answer", "crashed"),
-    _cheat("late work", "late_future", "wrong_answer"),
-    _cheat("late work", "late_process", "wrong_answer"),
+    _cheat("late work", "late_thread", "wrong_answer", "neutral"),
+    _cheat("late work", "late_native_thread", "wrong_answer", "crashed", "neutral"),
+    _cheat("late work", "late_future", "wrong_answer", "neutral"),
+    _cheat("late work", "late_process", "wrong_answer", "neutral"),
     _cheat(
         "late work",
         "late_in_gap",

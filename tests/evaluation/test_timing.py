@@ -82,6 +82,19 @@ def test_quiet_blocks_are_compared_with_quiet_ones(num_quiet: int, is_busy: bool
     assert session.clocks.hidden_single_ms <= 0.0
 
 
+def test_work_on_another_core_while_the_answer_is_on_its_way_is_charged():
+    """It takes no wall time, but processor time that the call's own clock does not cover."""
+    honest = [Block(native_ms=(0.4,), wall_ms=0.7, cpu_ms=0.6)] * 12
+    cheat = [Block(native_ms=(0.05,), wall_ms=0.35, cpu_ms=0.6)] * 12
+
+    assert read_session(honest, honest, [], FIXED, single_threaded=True).kernel_ms == pytest.approx(
+        [0.4] * 12
+    )
+    session = read_session(honest, cheat, [], FIXED, single_threaded=True)
+    assert session.kernel_ms == pytest.approx([0.4 - 0.005] * 12)
+    assert read_session(honest, cheat, [], FIXED).kernel_ms == pytest.approx([0.05] * 12)
+
+
 def test_on_a_gpu_the_scatter_of_the_wall_clock_is_not_charged():
     reference = [block(1.0, hidden_ms=0.01 * number) for number in range(20)]
     kernel = [block(0.05, hidden_ms=0.01 * number + 0.04) for number in range(20)]
