@@ -51,8 +51,6 @@ _MAX_REFEREES_ON_GPU = 16
 _FREE_FOR_ANOTHER = 0.6
 """Share of a GPU's memory to be had before a task's referee starts: it and the child that plays the reference
 hold inputs and outputs there. Those of the least used tasks go until it is."""
-_ADMISSION_S = 300.0
-_REFEREE_GRACE_S = 300.0
 _KERNELBENCH_LEAST_S = 2.0
 _WARM_UP_S = 30.0
 _NUM_WAITING = 2
