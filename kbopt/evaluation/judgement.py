@@ -97,6 +97,8 @@ class Judgement:
         self._free_bytes = reference.free_bytes
         self._slowest_ms = 0.0
         self._cores: list[float] = []
+        self._on_cpu = reference.device.type == "cpu"
+        self._scatter = timing.CPU_SCATTER if self._on_cpu else timing.GPU_SCATTER
         self._player: Player
 
     def run(self, source: str, setup: str) -> Verdict:
@@ -287,7 +289,7 @@ class Judgement:
 
     def _with_profile(self, audit: Audit) -> Audit:
         """On a GPU, the kernels that a call spends its time in. After the timing, which it could disturb."""
-        if self._reference.device.type != "cuda":
+        if self._on_cpu:
             return audit
         rows = self._player.profile(self._draw())
         try:
@@ -325,14 +327,13 @@ class Judgement:
             is_long = time.perf_counter() - started > _ENOUGH_S
             if is_long and has_longer and timing.is_settled(reference, singles):
                 break
-        on_gpu = self._reference.device.type == "cuda"
         return timing.read_session(
             reference,
             singles,
             longer,
             self._player.overhead,
-            on_gpu=on_gpu,
-            single_threaded=not on_gpu and torch.get_num_threads() == 1,
+            scatter=self._scatter,
+            single_threaded=self._on_cpu and torch.get_num_threads() == 1,
         )
 
     def _charge_for_cores(self, session: timing.Session) -> timing.Session:
@@ -343,7 +344,7 @@ class Judgement:
         """
         threads = torch.get_num_threads()
         used = median(self._cores) / threads
-        if self._reference.device.type != "cpu" or used <= _CORES_TOLERANCE:
+        if not self._on_cpu or used <= _CORES_TOLERANCE:
             return session
         if used > _MOST_CORES:
             reason = f"it keeps {used * threads:.1f} cores busy where the reference is given {threads}"
@@ -352,7 +353,6 @@ class Judgement:
 
     def _measured(self, audit: Audit, session: timing.Session) -> Measured:
         kernel_ms, reference_ms, clocks = session.kernel_ms, session.reference_ms, session.clocks
-        scatter_ms = timing.CPU_SCATTER_MS if self._reference.device.type == "cpu" else 0.0
         draw = self._draw()
         work = roofline.work_of(self._reference, draw)
         kernel = median(kernel_ms)
@@ -374,7 +374,7 @@ class Judgement:
             kernel_ms=tuple(round(ms, 6) for ms in kernel_ms),
             reference_ms=tuple(round(ms, 6) for ms in reference_ms),
             speedup=median(reference_ms) / kernel,
-            speedup_ci=timing.ratio_interval(reference_ms, kernel_ms, self._rng, scatter_ms),
+            speedup_ci=timing.ratio_interval(reference_ms, kernel_ms, self._rng, self._scatter),
             native_ms=clocks.native_ms,
             wall_ms=clocks.wall_ms,
             audit=Audit(custom_kernel=audit.custom_kernel, torch_ops=audit.torch_ops, notes=tuple(notes)),

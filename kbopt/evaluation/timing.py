@@ -21,12 +21,33 @@ _FEWEST_QUIET = 5
 _UNUSUAL = 1.25
 _LEAST_SHARE = 0.25
 _SETTLED = 0.005
-CPU_SCATTER_MS = 0.03
-"""By how much the median call of one source differs between processes on a CPU, one standard deviation: which
-caches and cores it meets is decided once for each. benchmarks/results/2026-11-24-cpu-scatter.md."""
 _FEWEST_SETTLED = 20
 _AGREEMENT = 1.3
 """How much longer the wall clock may find a call than the native one. Hidden work shows as 2 and more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scatter:
+    """By how much one source's times differ between processes, which no repetition in one of them shows.
+
+    Standard deviations: `call_ms` and `call_share` of the median call, together; `clock_ms` of what the
+    referee's clock finds around it.
+    """
+
+    call_ms: float = 0.0
+    call_share: float = 0.0
+    clock_ms: float = 0.0
+
+    def log_ratio(self, *medians_ms: float) -> float:
+        """Standard deviation of the logarithm of a quotient of medians, by the delta method."""
+        return math.hypot(*(math.hypot(self.call_ms / ms, self.call_share) for ms in medians_ms))
+
+
+NO_SCATTER = Scatter()
+CPU_SCATTER = Scatter(call_ms=0.03)
+"""Which caches and cores a process meets is decided once: benchmarks/results/2026-11-24-cpu-scatter.md."""
+GPU_SCATTER = Scatter(call_share=0.01, clock_ms=0.04)
+"""Where its memory lies and when the device turns to it: benchmarks/results/2026-11-24-gpu-clock.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +151,7 @@ def read_session(
     longer: Sequence[tuple[Block, Block]],
     calibrated: Overhead,
     *,
-    on_gpu: bool = False,
+    scatter: Scatter = NO_SCATTER,
     single_threaded: bool = False,
 ) -> Session:
     """What interleaved blocks say: single calls of both models, and longer blocks as pairs of the
@@ -139,14 +160,14 @@ def read_session(
     What the child's clock did not see is added to its times, so that hiding less than is punished gains
     nothing, however noisy the machine; to be refused for it, it has to be certain. Where both models get
     one thread, so is processor time that the call does not explain: work that another core does while the
-    answer is on its way takes no wall time. On a GPU the scatter of the referee's clock is let pass: kernels
-    are often shorter than that, and events resolve them a hundred times better.
+    answer is on its way takes no wall time. Where the referee's clock scatters between processes, as on a
+    GPU, that is let pass: kernels are often shorter, and events resolve them a hundred times better.
     """
     theirs, ours = _comparable(reference, singles)
     overhead = calibrated.as_seen_in(theirs)
-    slack_ms = _CLOCK_SLACK_MS + overhead_spread_ms(theirs)
+    slack_ms = _CLOCK_SLACK_MS + overhead_spread_ms(theirs) + 2 * scatter.clock_ms
     clocks = read_clocks(ours, longer, overhead)
-    hidden_ms = max(0.0, clocks.hidden_single_ms - (slack_ms if on_gpu else _CLOCK_SLACK_MS))
+    hidden_ms = max(0.0, clocks.hidden_single_ms - (slack_ms if scatter.clock_ms else _CLOCK_SLACK_MS))
     slack_ms += _uncertainty_ms(theirs, ours)
     if single_threaded:
         hidden_ms = max(hidden_ms, _hidden_cpu_ms(theirs, ours) - _CLOCK_SLACK_MS)
@@ -283,13 +304,12 @@ def _hidden_longer_ms(longer: Sequence[tuple[Block, Block]], overhead: Overhead)
 
 
 def ratio_interval(
-    reference_ms: Sequence[float], kernel_ms: Sequence[float], rng: random.Random, scatter_ms: float = 0.0
+    reference_ms: Sequence[float],
+    kernel_ms: Sequence[float],
+    rng: random.Random,
+    scatter: Scatter = NO_SCATTER,
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of median(reference_ms) / median(kernel_ms).
-
-    Both medians may be off by `scatter_ms` besides, one standard deviation, which no repetition in the same
-    processes shows: the interval is that much wider, by the delta method on its logarithm.
-    """
+    """95 % percentile bootstrap interval of median(reference_ms) / median(kernel_ms), wider by `scatter`."""
     generator = np.random.default_rng(rng.getrandbits(64))
     above, below = (
         np.median(generator.choice(np.asarray(samples), (_BOOTSTRAP_ROUNDS, len(samples))), axis=1)
@@ -297,7 +317,7 @@ def ratio_interval(
     )
     low, high = np.quantile(above / below, (0.025, 0.975))
     reference, kernel = median(reference_ms), median(kernel_ms)
-    between = 1.96 * math.hypot(scatter_ms / reference, scatter_ms / kernel)
+    between = 1.96 * scatter.log_ratio(reference, kernel)
     middle = reference / kernel
     down = math.hypot(math.log(middle / low), between)
     up = math.hypot(math.log(high / middle), between)

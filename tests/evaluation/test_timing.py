@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kbopt.evaluation.timing import (
     Block,
     Overhead,
+    Scatter,
     drift,
     is_settled,
     ratio_interval,
@@ -95,16 +96,18 @@ def test_work_on_another_core_while_the_answer_is_on_its_way_is_charged():
     assert read_session(honest, cheat, [], FIXED).kernel_ms == pytest.approx([0.05] * 12)
 
 
-def test_on_a_gpu_the_scatter_of_the_wall_clock_is_not_charged():
+def test_where_the_wall_clock_scatters_between_processes_twice_that_is_not_charged():
     reference = [block(1.0, hidden_ms=0.01 * number) for number in range(20)]
-    kernel = [block(0.05, hidden_ms=0.01 * number + 0.04) for number in range(20)]
+    kernel = [block(0.05, hidden_ms=0.01 * number + 0.12) for number in range(20)]
+    cheat = [block(0.05, hidden_ms=0.01 * number + 0.3) for number in range(20)]
 
-    gpu = read_session(reference, kernel, [], FIXED, on_gpu=True)
-    cpu = read_session(reference, kernel, [], FIXED)
+    scattering = read_session(reference, kernel, [], FIXED, scatter=Scatter(clock_ms=0.04))
+    steady = read_session(reference, kernel, [], FIXED)
 
-    assert gpu.kernel_ms == pytest.approx([0.05] * 20)
-    assert min(cpu.kernel_ms) > 0.06
-    assert gpu.clocks_agree
+    assert scattering.kernel_ms == pytest.approx([0.05] * 20)
+    assert scattering.clocks_agree
+    assert min(steady.kernel_ms) > 0.13
+    assert min(read_session(reference, cheat, [], FIXED, scatter=Scatter(clock_ms=0.04)).kernel_ms) > 0.15
 
 
 def test_a_minority_of_disturbed_blocks_does_not_count():
@@ -157,11 +160,13 @@ def test_what_differs_between_processes_widens_the_interval_of_short_calls_above
     rng = random.Random(0)
 
     assert ratio_interval([2.0] * 9, [1.0] * 9, rng) == (2.0, 2.0)
-    low, high = ratio_interval([2.0] * 9, [1.0] * 9, rng, scatter_ms=0.1)
+    low, high = ratio_interval([2.0] * 9, [1.0] * 9, rng, Scatter(call_ms=0.1))
     assert low == pytest.approx(2.0 * math.exp(-1.96 * math.hypot(0.1, 0.05)))
     assert low * high == pytest.approx(4.0)
-    low, high = ratio_interval([0.1] * 9, [0.025] * 9, rng, scatter_ms=0.03)
+    low, high = ratio_interval([0.1] * 9, [0.025] * 9, rng, Scatter(call_ms=0.03))
     assert low < 1.0 < 10.0 < high
+    low, high = ratio_interval([2.0] * 9, [1.0] * 9, rng, Scatter(call_share=0.01))
+    assert (low, high) == pytest.approx((2.0 * math.exp(-0.0277186), 2.0 * math.exp(0.0277186)))
 
 
 def test_drift_is_the_later_half_over_the_earlier():
