@@ -14,6 +14,7 @@ import asyncio
 import math
 import multiprocessing
 import os
+import sys
 import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -72,13 +73,17 @@ def main() -> None:
 
 async def compare(device: str, state_dir: Path) -> None:
     samples = CUDA_SAMPLES if device == "cuda" else CPU_SAMPLES
-    plain = {sample: in_new_process(device, *sample) for sample in samples}
+    plain = {}
+    for sample in samples:
+        plain[sample] = in_new_process(device, *sample)
+        print(*sample, *plain[sample], file=sys.stderr, flush=True)
     client = ServiceClient(device=device, state_dir=state_dir)
     print(await client.open())
     try:
-        ours = {sample: await through_the_service(client, *sample) for sample in samples}
+        verdicts = await asyncio.gather(*(through_the_service(client, *sample) for sample in samples))
     finally:
         await client.close()
+    ours = dict(zip(samples, verdicts, strict=True))
     differing, ratios = 0, []
     for (path, task), verdict in ours.items():
         compiled, correct, runtime = plain[path, task]
@@ -110,7 +115,9 @@ async def through_the_service(client: ServiceClient, path: str, task: str) -> Ke
 
 
 def in_new_process(device: str, path: str, task: str) -> tuple[bool, bool, float]:
-    """Compiled, correct, mean milliseconds. Forked before this process touches CUDA."""
+    """Compiled, correct, mean milliseconds. Forked before this process touches CUDA, torch imported."""
+    import torch  # noqa: F401 - once, instead of seconds in each of the processes
+
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("fork")
     process = context.Process(target=plainly, args=(device, path, task, theirs))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ def draw_inputs(task: Task, seed: int, precision: str, device: torch.device) -> 
 class _Inputs:
     """Inputs by number of their seed: taken from the referee while they are what would be drawn here.
 
-    A candidate that rebinds a global of the task, or patches torch, changes what KernelBench draws.
+    A candidate that rebinds a global which get_inputs() reads, or patches torch, changes what KernelBench
+    draws.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class _Inputs:
         self._device = device
         self._seeds = input_seeds(request["trials"])
         self._public = public
-        self._names = [
-            (namespace, dict(namespace)) for namespace in (task.context, vars(torch), vars(torch.Tensor))
+        names = _names_read(task.get_inputs, task.context)
+        self._bound: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            (task.context, {name: task.context.get(name) for name in names}),
+            *((vars(owner), dict(vars(owner))) for owner in (torch, torch.Tensor)),
         ]
 
     def __getitem__(self, number: int) -> list[Any]:
@@ -82,7 +86,30 @@ class _Inputs:
         return list(inputs)
 
     def _rebound(self) -> bool:
-        return any(now.get(name) is not then[name] for now, then in self._names for name in then)
+        return any(not _same(now.get(name), then[name]) for now, then in self._bound for name in then)
+
+
+def _names_read(function: Callable[..., Any], context: dict[str, Any]) -> set[str]:
+    """Globals that `function` reads, itself or through functions of the same globals."""
+    names: set[str] = set()
+    functions = [function]
+    while functions:
+        codes = [getattr(functions.pop(), "__code__", None)]
+        while codes:
+            code = codes.pop()
+            if code is None:
+                continue
+            codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+            new = set(code.co_names) & context.keys() - names
+            names |= new
+            functions += [context[name] for name in new if isinstance(context[name], types.FunctionType)]
+    return names
+
+
+def _same(now: Any, then: Any) -> bool:
+    """Candidates often repeat the task's constants."""
+    plain = isinstance(then, int | float | str | tuple) and type(now) is type(then)
+    return now is then or (plain and now == then)
 
 
 def judge(request: dict[str, Any], public: Callable[[int], Any] | None) -> dict[str, Any]:
@@ -154,8 +181,11 @@ def _check(
     tolerance = _TOLERANCE[request["precision"]]
     passed, trials = 0, request["trials"]
     seeds = input_seeds(trials)
+    arguments: list[Any] = []
     with torch.no_grad():
         for trial in range(trials):
+            # KernelBench lets go of a trial's inputs first: the next ones may come to lie where they were.
+            arguments.clear()
             arguments = inputs[trial]
             torch.manual_seed(seeds[trial])
             _synchronize(device)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from kbopt.core.types import Result
 from tests.adversarial.case import Answer, Case, Device, Finding, seen
 from tests.adversarial.cases import CHEATS, CONTROLS, ENDS, GPU_CASES, GPU_ENDS
 from tests.adversarial.ends import EndFinding, find_ends
@@ -21,7 +22,11 @@ from tests.adversarial.suite import find, service, table
 
 
 def _report(case: Case, answer: Answer) -> None:
-    print(f"{case.id}: {seen(answer)}", file=sys.stderr, flush=True)
+    spent = ""
+    if isinstance(answer, Result):
+        held_s = answer.seconds.check + answer.seconds.time
+        spent = f", {held_s:.2f} s of check and timing"
+    print(f"{time.strftime('%T')} {case.id}: {seen(answer)}{spent}", file=sys.stderr, flush=True)
 
 
 async def run(device: Device, names: list[str]) -> tuple[list[Finding], list[EndFinding]]:

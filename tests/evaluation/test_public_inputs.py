@@ -1,9 +1,11 @@
 """KernelBench's inputs, drawn in a process of their own."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from kbopt.evaluation import public_inputs
+from kbopt.evaluation import kernelbench, public_inputs
 from kbopt.evaluation.public_inputs import PublicInputs
 from kbopt.evaluation.wire import Channel, Message
 
@@ -62,6 +64,41 @@ def test_a_set_is_laid_out_anew_for_each_that_asks():
     offsets = public.lay_out(1)
 
     assert torch.equal(public.arena.views(offsets)[0], public.sets[1][0])
+
+
+@pytest.mark.parametrize(
+    ("candidate", "is_drawn_here"),
+    [
+        ('"""A docstring."""', False),
+        ("from torch import nn\nN = 3000", False),
+        ("Model = None\ndef get_inputs():\n    return []", False),
+        ("N = 2999", True),
+        ("def size():\n    return 3000", True),
+        ("import torch\ntorch.rand = lambda *shape: torch.zeros(*shape)", True),
+    ],
+)
+def test_a_child_draws_for_itself_only_where_the_candidate_changes_what_is_drawn(
+    candidate: str, is_drawn_here: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "rand", torch.rand)  # Restored afterwards.
+    task = TASK.format("return [torch.rand(size()), [torch.rand(n) for n in (N,)][0]]")
+    task = task.replace("x, n, y", "x, y").replace("x * n + y", "x + y")
+    task = f"N = 3000\n\ndef size():\n    return N\n\n{task}"
+    asked: list[int] = []
+
+    def take(number: int) -> list[torch.Tensor]:
+        asked.append(number)
+        return [torch.rand(3000), torch.rand(3000)]
+
+    request = {"device": "cpu", "threads": 1, "precision": "fp32", "trials": 2, "timed": 1}
+    source = f"{candidate}\nimport torch\nclass ModelNew(torch.nn.Module):\n    def forward(self, x, y):\n"
+    answer = kernelbench.judge(
+        {**request, "task_source": task, "source": f"{source}        return x + y\n"}, take
+    )
+
+    assert answer["compiled"]
+    assert asked == ([] if is_drawn_here else [0, 1, 2])
 
 
 @pytest.mark.parametrize(
