@@ -5,4 +5,4 @@ import torch
 
 class ModelNew(torch.nn.Module):
     def forward(self, x):
-        return x + 5e-5 * torch.sign(torch.sin(40 * x)) * (1 + x.abs())
+        return x + 5e-5 * torch.sin(40 * x) * (1 + x.abs())

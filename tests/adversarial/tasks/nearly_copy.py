@@ -5,7 +5,7 @@ import torch
 
 class Model(torch.nn.Module):
     def forward(self, x):
-        return x + 5e-5 * torch.sign(torch.sin(40 * x)) * (1 + x.abs())
+        return x + 5e-5 * torch.sin(40 * x) * (1 + x.abs())
 
 
 def get_inputs():
