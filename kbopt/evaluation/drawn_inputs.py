@@ -13,7 +13,6 @@ from kbopt.core.types import EvalRequest
 from kbopt.evaluation.children import ZygoteHandle
 from kbopt.evaluation.wire import ChannelClosed, Message, WireError
 
-_MOST_BYTES = 16 * 2**30
 _DRAW_S = 120.0
 
 
@@ -31,7 +30,7 @@ class DrawnInputs:
     def __init__(self, zygote: ZygoteHandle) -> None:
         self._zygote = zygote
         machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self._limit_bytes = min(_MOST_BYTES, machine_bytes // 4)
+        self._limit_bytes = machine_bytes // 4
         self._kept: OrderedDict[tuple[str, str, int], Drawn | None] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -204,6 +204,7 @@ class Service:
         started = time.time()
         verdict = self._kernelbench(request, built, referee, outcome, children.kernelbench, left_s)
         timeline.add("time", started, time.time() - started)
+        timeline.device_s += verdicts.kernelbench_device_s(verdict, request.protocol)
         return self._result(request, timeline, outcome, verdict, log=child.log, frames=answer["frames"])
 
     def _kernelbench(

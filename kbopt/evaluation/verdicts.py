@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from kbopt.core.types import CompileFailed, Crashed, KernelBenchVerdict, Outcome, TimedOut
+from kbopt.core.types import CompileFailed, Crashed, EvalProtocol, KernelBenchVerdict, Outcome, TimedOut
 
 EXCESSIVE_SPEEDUP = 10.0
+UNTIMED_CALLS = 4
+"""Three warm-ups, and a first time that KernelBench throws away."""
 _MAX_TEXT = 2000
 
 
@@ -31,6 +33,14 @@ def kernelbench_from(raw: Mapping[str, Any], reference: Mapping[str, float]) -> 
         ref_runtime=reference["mean"] if measured else -1.0,
         ref_runtime_stats=dict(reference) if measured else {},
     )
+
+
+def kernelbench_device_s(verdict: KernelBenchVerdict, protocol: EvalProtocol) -> float:
+    """What the device spent on either model for a verdict that was timed, by its own mean times."""
+    if verdict.runtime <= 0:
+        return 0.0
+    calls = protocol.trials + UNTIMED_CALLS + protocol.timed
+    return (calls * verdict.runtime + protocol.trials * verdict.ref_runtime) / 1000
 
 
 def kernelbench_failure(outcome: Outcome, hardware: str, device: str) -> KernelBenchVerdict:
