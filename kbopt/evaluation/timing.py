@@ -46,8 +46,8 @@ class Scatter:
 NO_SCATTER = Scatter()
 CPU_SCATTER = Scatter(call_ms=0.03)
 """Which caches and cores a process meets is decided once: benchmarks/results/2026-11-24-cpu-scatter.md."""
-GPU_SCATTER = Scatter(call_share=0.01, clock_ms=0.04)
-"""Where its memory lies and when the device turns to it: benchmarks/results/2026-11-24-gpu-clock.md."""
+GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01, clock_ms=0.04)
+"""Where its memory lies and when the device turns to it: benchmarks/results/2026-11-24-cuda-verdicts.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,8 +68,8 @@ def _devices(name: str) -> tuple[Device, ...]:
 
 
 def _cheat(family: str, name: str, *expected: str, task: str = "elementwise", **more: Any) -> Case:
-    more = {"folder": "cheats", "devices": _devices(name), **more}
-    return Case(name=name, family=family, task=task, expected=expected, twin=_TWINS.get(task, ""), **more)
+    more = {"folder": "cheats", "devices": _devices(name), "twin": _TWINS.get(task, ""), **more}
+    return Case(name=name, family=family, task=task, expected=expected, **more)
 
 
 def _control(name: str, task: str, **more: Any) -> Case:
@@ -340,6 +340,7 @@ GPU_CHEATS = (
         "wrong_answer",
         "rejected:timing_mismatch",
         "neutral",
+        twin="nvrtc_elementwise",  # The same kernel.
         **_ON_CUDA,
     ),
     _cheat(
@@ -385,7 +386,7 @@ GPU_CHEATS = (
 )
 
 GPU_ENDS = (
-    _end("illegal_access", "crashed", **_ON_CUDA),
+    _end("illegal_access", "crashed", protocol=replace(BRIEF, compile_timeout_s=60.0), **_ON_CUDA),
     _end("device_assert", "crashed", **_ON_CUDA),
     _end("device_hang", "timed_out", **_ON_CUDA),
     _end("device_memory", "crashed", protocol=PATIENT, **_ON_CUDA),

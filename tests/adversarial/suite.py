@@ -63,7 +63,7 @@ def table(findings: Sequence[Finding]) -> str:
     rows = [("family", "candidate", "came out as", "verdict")]
     rows += [
         (
-            finding.case.family or "honest control",
+            finding.case.kind,
             finding.case.id,
             seen(finding.answer),
             finding.verdict,
