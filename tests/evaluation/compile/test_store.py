@@ -184,3 +184,27 @@ def test_an_entry_of_an_older_format_is_evicted_like_any_other(tmp_path: Path) -
     record = tmp_path / "entries" / key / "entry.json"
     record.write_text(json.dumps({"size_bytes": json.loads(record.read_text())["size_bytes"]}))
     assert store.prune() == 1
+
+
+def test_publications_keep_the_store_within_its_limit(tmp_path: Path) -> None:
+    store = Store(tmp_path, limit_bytes=10_000)
+
+    for number in range(6):
+        publish(store, key_of(str(number)), {"lib.so": "x" * 3000})
+
+    assert len(list((tmp_path / "entries").iterdir())) == 3
+    assert store.find(key_of("5")) is not None
+
+
+def test_a_small_publication_does_not_look_at_the_entries_of_others(tmp_path: Path) -> None:
+    """Looking at all of them each time makes a thousand evaluations twice as slow as the first."""
+    store = Store(tmp_path)
+    first = publish(store, key_of("a"), {"lib.so": "x"})
+    record = first.parent / "entry.json"
+    record.chmod(0o600)
+    record.write_text("not looked at")
+
+    publish(store, key_of("b"), {"lib.so": "x"})
+
+    with pytest.raises(json.JSONDecodeError):
+        store.prune()
