@@ -2,8 +2,9 @@
 
 Both arms in one invocation, for a machine with a GPU, nvcc and Triton; about six minutes on 16 cores.
 
-- `kbopt`: all sixteen `load_inline` candidates handed to one service at once, then the Triton ones, then
-  everything again with new measurements (no compilation), then a cached source, then a crash.
+- `kbopt`: all sixteen `load_inline` candidates handed to one service at once, then the Triton and NVRTC ones,
+  then sixteen variants of one Triton kernel as a search tries them, then the first sixteen again with new
+  measurements (no compilation), then a cached source, then a crash.
 - `one by one`: a fresh process for each candidate, with torch's own build inside. `--samples` candidates are
   measured; their mean times sixteen stands for the batch, and is printed as an extrapolation.
 - `parallel build`: torch's builds all at once, then a fresh process for each candidate, again a few of those
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import statistics
 import tempfile
 import time
@@ -97,6 +99,14 @@ async def through_the_service(inlines: list[Path], arguments: argparse.Namespace
             others = await evaluate_all(client, sorted(CANDIDATES.glob(f"{prefix}_*.py")))
             report(f"{prefix}, fresh", others, time.monotonic() - started)
         started = time.monotonic()
+        variants = triton_variants(CANDIDATES / "triton_02_diagonal.py")
+        results = await asyncio.gather(*(client.evaluate(one) for one in variants.values()))
+        report(
+            "variants of one Triton kernel, fresh",
+            dict(zip(variants, results, strict=True)),
+            time.monotonic() - started,
+        )
+        started = time.monotonic()
         report(
             "load_inline, built", await evaluate_all(client, inlines, repeat=1), time.monotonic() - started
         )
@@ -105,6 +115,17 @@ async def through_the_service(inlines: list[Path], arguments: argparse.Namespace
     finally:
         await client.close()
     return batch_s
+
+
+def triton_variants(file: Path) -> dict[str, EvalRequest]:
+    """The same kernel at other block sizes and numbers of warps, which each have to be compiled."""
+    source, variants = file.read_text(), {}
+    for block, warps in itertools.product((512, 1024, 2048, 4096), (1, 2, 4, 8)):
+        changed = source.replace("BLOCK=1024", f"BLOCK={block}, num_warps={warps}").replace(
+            "1024", str(block)
+        )
+        variants[f"block {block}, {warps} warps"] = request(file, source=changed)
+    return variants
 
 
 async def report_cached(client: ServiceClient, file: Path) -> None:

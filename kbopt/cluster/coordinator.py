@@ -62,7 +62,6 @@ class Coordinator:
         self._changed = asyncio.Event()
         self._turn = itertools.count()
         self._dry = False
-        self._dry = False
         self._incarnations: dict[int, str] = {}
         self._retired: set[str] = set()
         self._latest = tuple(self._searches.values())[-1:]

@@ -35,8 +35,8 @@ MAX_LOG_CHARACTERS = 200_000
 STALE_STAGING_S = 3600.0
 PRUNE_SHARE = 0.01
 PRUNE_EVERY = 1000
-"""A process looks at all entries again after it has published this share of the limit, or this many: a look takes
-17 us an entry, which on each publication was more than a whole evaluation from a thousand entries on."""
+"""A process looks at all entries again after it has published this share of the limit, or this many: a look
+takes 17 us an entry, which at each publication was more than all else from a thousand entries on."""
 
 FORMAT = 2
 """Counts the changes to what an entry holds; entries of another format are never looked up."""
