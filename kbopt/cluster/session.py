@@ -241,6 +241,9 @@ def start_ray(address: str | None) -> None:
     """Connect to the cluster at `address`, or start Ray on this machine for this process alone."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled" if address is None else "token")
+    # Ray's threads allocate in heaps of their own what another thread frees: with one heap a coordinator does
+    # not grow. Workers inherit it from here; on a cluster the nodes set it (ray_cluster.yaml).
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
     options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
