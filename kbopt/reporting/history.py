@@ -41,6 +41,7 @@ from kbopt.core.types import (
     Usage,
     outcome_name,
 )
+from kbopt.reporting.records import Bar, Message, Node, ProgressPoint, Recommendation, Spend
 from kbopt.reporting.text import first_line, truncated
 from kbopt.reporting.tunables import tunable_values
 
@@ -52,95 +53,6 @@ MESSAGES_KEPT = 1_000
 
 _NO_AUDIT = Audit(custom_kernel=False)
 _NO_SECONDS = Seconds()
-
-
-@dataclass(slots=True)
-class Node:
-    """One proposal: the `index`-th answer, to the `order`-th brief.
-
-    `minutes` are on the search's own clock, without the time between sessions.
-
-    `changed` is the number of the last entry that changed it, `evaluations` the search's count at its last
-    result. `results` holds every measurement, oldest first. `has_texts` is False once source, feedback
-    and log were let go to bound the memory.
-    """
-
-    candidate: Candidate
-    index: int
-    order: int
-    minutes: float
-    action: str
-    exemplars: tuple[str, ...]
-    tunables: tuple[tuple[str, str], ...]
-    changed: int
-    results: tuple[Result, ...] = ()
-    evaluations: int = 0
-    staleness: int | None = None
-    dropped: Dropped | None = None
-    awaits_repeat: bool = False
-    has_texts: bool = True
-    speedup: float | None = None
-    ci: tuple[float, float] | None = None
-
-    @property
-    def status(self) -> str:
-        """The outcome's name, `dropped` by the epsilon-net, or `pending`."""
-        if self.results:
-            return outcome_name(self.results[-1].outcome)
-        return "dropped" if self.dropped else "pending"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """One piece of work on the time line; both ends in minutes on the search's own clock."""
-
-    group: str
-    stage: str
-    candidate: str
-    start: float
-    end: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProgressPoint:
-    """The best trial right after an evaluation: `usd` and `minutes` are totals up to it."""
-
-    evaluations: int
-    minutes: float
-    usd: float
-    speedup: float
-    ci: tuple[float, float]
-    candidate: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recommendation:
-    """A summary of the memory, as it replaced the one before it."""
-
-    minutes: float
-    memory_version: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """A failure that is not a kernel's: of a machine, a service, or a proposer with nothing to offer."""
-
-    minutes: float
-    what: str
-    reason: str
-
-
-@dataclass(slots=True)
-class Spend:
-    """What one model was paid for; `unpriced` counts the requests whose price is not known."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    usd: float = 0.0
-    unpriced: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(slots=True)

@@ -15,7 +15,8 @@ from pygments.token import STANDARD_TYPES
 
 from kbopt.core import codec
 from kbopt.core.types import Measured, Result
-from kbopt.reporting.history import BARS_KEPT, Bar, History, Node
+from kbopt.reporting.history import BARS_KEPT, History
+from kbopt.reporting.records import Bar, Node
 from kbopt.reporting.run import Run
 from kbopt.reporting.summary import summarize_history
 from kbopt.reporting.text import first_line, truncated

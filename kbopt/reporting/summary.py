@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from kbopt.core.events import Dropped
 from kbopt.core.types import OUTCOME_NAMES, Measured, Rent
-from kbopt.reporting.history import History, Message, Node, ProgressPoint, Recommendation, fold
+from kbopt.reporting.history import History, fold
+from kbopt.reporting.records import Message, Node, ProgressPoint, Recommendation
 from kbopt.reporting.run import Run
 
 LISTED = 200

@@ -21,7 +21,8 @@ import wandb.errors
 from kbopt.core import codec
 from kbopt.core.events import Entry, Evaluated
 from kbopt.core.scoring import score
-from kbopt.reporting.history import History, Node
+from kbopt.reporting.history import History
+from kbopt.reporting.records import Node
 from kbopt.reporting.run import Run
 
 log = logging.getLogger(__name__)

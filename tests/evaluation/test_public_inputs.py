@@ -81,7 +81,6 @@ def test_a_child_draws_for_itself_only_where_the_candidate_changes_what_is_drawn
     candidate: str, is_drawn_here: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torch, "rand", torch.rand)  # Restored afterwards.
     task = TASK.format("return [torch.rand(size()), [torch.rand(n) for n in (N,)][0]]")
     task = task.replace("x, n, y", "x, y").replace("x * n + y", "x + y")
     task = f"N = 3000\n\ndef size():\n    return N\n\n{task}"
@@ -93,9 +92,12 @@ def test_a_child_draws_for_itself_only_where_the_candidate_changes_what_is_drawn
 
     request = {"device": "cpu", "threads": 1, "precision": "fp32", "trials": 2, "timed": 1}
     source = f"{candidate}\nimport torch\nclass ModelNew(torch.nn.Module):\n    def forward(self, x, y):\n"
-    answer = kernelbench.judge(
-        {**request, "task_source": task, "source": f"{source}        return x + y\n"}, take
-    )
+    job = {**request, "task_source": task, "source": f"{source}        return x + y\n"}
+    rand = torch.rand
+    try:
+        answer = kernelbench.judge(job, take)
+    finally:
+        torch.rand = rand
 
     assert answer["compiled"]
     assert asked == ([] if is_drawn_here else [0, 1, 2])
