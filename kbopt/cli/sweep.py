@@ -111,7 +111,8 @@ def sweep(
         address=address,
         nodes=nodes,
         as_json=as_json,
-        wandb_project=project_name if use_wandb else None,
+        use_wandb=use_wandb,
+        project_name=project_name,
         wandb_mode=wandb_mode,
     )
 
@@ -157,31 +158,14 @@ def stop(name: str, out: Path) -> None:
 @nodes_option
 @json_option
 @shared.wandb_options
-def resume(
-    name: str,
-    out: Path,
-    address: str | None,
-    nodes: int,
-    as_json: bool,
-    use_wandb: bool,
-    project_name: str,
-    wandb_mode: Literal["online", "offline"] | None,
-) -> None:
+def resume(name: str, out: Path, **how: Any) -> None:
     """Go on with the sweep NAME, with the options that it was started with."""
     from kbopt import sweep as sweeps
 
     folder = out / name
     config = sweeps.load(folder)
     (folder / sweeps.STOP_FILE).unlink(missing_ok=True)
-    run_sweep(
-        config,
-        folder,
-        address=address,
-        nodes=nodes,
-        as_json=as_json,
-        wandb_project=project_name if use_wandb else None,
-        wandb_mode=wandb_mode,
-    )
+    run_sweep(config, folder, **how)
 
 
 @sweep.command()
@@ -210,20 +194,21 @@ def run_sweep(
     address: str | None,
     nodes: int = 1,
     as_json: bool,
-    wandb_project: str | None = None,
+    use_wandb: bool = False,
+    project_name: str = "",
     wandb_mode: Literal["online", "offline"] | None = None,
 ) -> Mapping[str, object]:
     """Drive the sweep to its end and print its table or JSON; exits with an error if a search failed.
 
-    With `wandb_project` each search is logged as a W&B run, grouped by the sweep's name.
+    With `use_wandb` each search is logged as a W&B run in `project_name`, grouped by the sweep's name.
     """
     from kbopt import sweep as sweeps
     from kbopt.driver import Interrupted
     from kbopt.follow import SweepWandb, WandbOptions
 
     progress, wandb_log = Progress(), None
-    if wandb_project:
-        options = WandbOptions(project=wandb_project, mode=wandb_mode)
+    if use_wandb:
+        options = WandbOptions(project=project_name, mode=wandb_mode)
         wandb_log = SweepWandb(config.name, folder, options, config.backend)
 
     def on_status(status: CoordinatorStatus, evaluator: EvaluatorStatus) -> None:
