@@ -8,6 +8,7 @@ its task's reference.
 
     python -m benchmarks.lean_headers                  # the C++ candidates, on any machine
     python -m benchmarks.lean_headers --arch 9.0       # the CUDA ones, on a machine with nvcc and that GPU
+    python -m benchmarks.lean_headers --arch 9.0 --build-only --only inline_       # without the GPU
 
 Without a CUDA build of torch, `--kernels` compiles the kernel files only, with each set of headers, and
 compares their machine code (stand-ins for CUDA's library headers come from the tests).
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--alone", default="inline_09", help="the candidate that is also built alone")
     parser.add_argument("--alone-arms", default="kbopt,torch")
+    parser.add_argument("--build-only", action="store_true", help="run nothing: with nvcc and without a GPU")
     parser.add_argument("--kernels", action="store_true", help="only compile kernel files, and compare them")
     parser.add_argument("--work", type=Path, default=None)
     arguments = parser.parse_args()
@@ -91,7 +93,8 @@ async def compare_builds(files: list[Path], arguments: argparse.Namespace, work:
     seconds = {"kbopt": await build_batch(inlines, "kbopt", arguments, work, setup)}
     if arguments.arch:
         await build_batch(others, "kbopt", arguments, work, setup)
-        await check_all(files, work / "kbopt", setup)
+        if not arguments.build_only:
+            await check_all(files, work / "kbopt", setup)
     seconds["torch"] = await build_batch(inlines, "torch", arguments, work, setup)
     ratios = [seconds["torch"][name] / seconds["kbopt"][name] for name in seconds["kbopt"]]
     print(
