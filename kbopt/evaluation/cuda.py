@@ -165,13 +165,14 @@ def attach(ticket: str, device: torch.device) -> torch.Tensor:
 
 
 class CudaReader:
-    """Reads tensors out of a child's GPU memory, or out of the `inputs` it was given.
+    """Reads tensors out of a child's GPU memory, or out of the `inputs` it was given, at `base` of its own.
 
     Handles stay open until `close`.
     """
 
-    def __init__(self, inputs: torch.Tensor) -> None:
+    def __init__(self, inputs: torch.Tensor, base: int) -> None:
         self._device = inputs.device
+        self._base = base
         self._library = _runtime()
         self._driver = _driver()
         self._inputs = inputs
@@ -212,12 +213,15 @@ class CudaReader:
 
     def _memory(self, raw: Any, spec: TensorSpec) -> torch.Tensor:
         """The bytes of the child's output themselves. Raises CudaError."""
-        _, _, _, handle, offset = raw
+        address, _, _, handle, offset = raw
+        # By its address an output is told from an input.
+        if handle == _INPUTS and address != self._base + offset:
+            raise CudaError("an output at another address than it lies at")
         segment = self._inputs if handle == _INPUTS else self._segments.get(handle)
         if segment is None:
-            address = _open(self._library, handle)
-            _, size = _segment_of(self._driver, address)
-            segment = self._segments[handle] = _tensor_at(address, size, self._device)
+            opened = _open(self._library, handle)
+            _, size = _segment_of(self._driver, opened)
+            segment = self._segments[handle] = _tensor_at(opened, size, self._device)
         # A read outside would end this process's own CUDA context.
         if not 0 <= offset <= offset + spec.size_bytes <= segment.numel():
             raise CudaError("an output that lies outside of its memory")

@@ -14,6 +14,8 @@ from kbopt.evaluation.children import ZygoteHandle
 from kbopt.evaluation.wire import ChannelClosed, Message, WireError
 
 _DRAW_S = 120.0
+_MOST_BYTES = 32 * 2**30
+"""In a container the machine's memory is more than one may use. All sixteen matmul tasks take 25 GB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,7 @@ class DrawnInputs:
     def __init__(self, zygote: ZygoteHandle) -> None:
         self._zygote = zygote
         machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self._limit_bytes = machine_bytes // 4
+        self._limit_bytes = min(_MOST_BYTES, machine_bytes // 4)
         self._kept: OrderedDict[tuple[str, str, int], Drawn | None] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -87,7 +87,7 @@ class Player:
         )
         self.base = int(reply["base"])
         self._pid = 0 if on_cuda else _only_child(warden)
-        self._reader = CudaReader(self.arena.buffer) if on_cuda else None
+        self._reader = CudaReader(self.arena.buffer, self.base) if on_cuda else None
         self.overhead = self._calibrate(draw)
         self._require_sight(draw)
 

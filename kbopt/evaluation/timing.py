@@ -54,7 +54,7 @@ GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01, clock_ms=0.04)
 class Block:
     """`native_ms` of each of the block's calls, and the referee's `wall_ms` for all of them together.
 
-    `displaced_ms` of the wall time went to other processes of the machine; see `Judgement._exchange`.
+    `displaced_ms` of the wall time went to other processes of the machine; see `Player._displaced`.
     `cpu_ms` is the processor time of all of the sandbox, until it was paused.
     """
 

@@ -72,7 +72,9 @@ def test_a_set_is_laid_out_anew_for_each_that_asks():
         ('"""A docstring."""', False),
         ("from torch import nn\nN = 3000", False),
         ("Model = None\ndef get_inputs():\n    return []", False),
+        ("SHAPE = (3000, 1)", False),
         ("N = 2999", True),
+        ("import torch\nEXTRA = (torch.ones(2),)", True),
         ("def size():\n    return 3000", True),
         ("import torch\ntorch.rand = lambda *shape: torch.zeros(*shape)", True),
     ],
@@ -83,7 +85,8 @@ def test_a_child_draws_for_itself_only_where_the_candidate_changes_what_is_drawn
     monkeypatch.chdir(tmp_path)
     task = TASK.format("return [torch.rand(size()), [torch.rand(n) for n in (N,)][0]]")
     task = task.replace("x, n, y", "x, y").replace("x * n + y", "x + y")
-    task = f"N = 3000\n\ndef size():\n    return N\n\n{task}"
+    read = "N, SHAPE, EXTRA = 3000, (3000, 1), (torch.zeros(2),)"
+    task = f"import torch\n{read}\n\ndef size():\n    assert EXTRA\n    return SHAPE[0]\n\n{task}"
     asked: list[int] = []
 
     def take(number: int) -> list[torch.Tensor]:
@@ -99,7 +102,7 @@ def test_a_child_draws_for_itself_only_where_the_candidate_changes_what_is_drawn
     finally:
         torch.rand = rand
 
-    assert answer["compiled"]
+    assert answer["correctness"]
     assert asked == ([] if is_drawn_here else [0, 1, 2])
 
 
