@@ -83,7 +83,7 @@ def test_a_child_draws_for_itself_only_where_the_candidate_changes_what_is_drawn
     candidate: str, is_drawn_here: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.chdir(tmp_path)
-    task = TASK.format("return [torch.rand(size()), [torch.rand(n) for n in (N,)][0]]")
+    task = TASK.format("return [torch.rand(size()), [torch.rand(3000) for _ in (N,)][0]]")
     task = task.replace("x, n, y", "x, y").replace("x * n + y", "x + y")
     read = "N, SHAPE, EXTRA = 3000, (3000, 1), (torch.zeros(2),)"
     task = f"import torch\n{read}\n\ndef size():\n    assert EXTRA\n    return SHAPE[0]\n\n{task}"
