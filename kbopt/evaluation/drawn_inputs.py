@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from kbopt.core.types import EvalRequest
 from kbopt.evaluation.children import ZygoteHandle
+from kbopt.evaluation.keyed_locks import KeyedLocks
 from kbopt.evaluation.wire import ChannelClosed, Message, WireError
 
 _DRAW_S = 120.0
@@ -35,17 +36,22 @@ class DrawnInputs:
         self._limit_bytes = min(_MOST_BYTES, machine_bytes // 4)
         self._kept: OrderedDict[tuple[str, str, int], Drawn | None] = OrderedDict()
         self._lock = threading.Lock()
+        self._drawing = KeyedLocks()
 
     def of(self, request: EvalRequest) -> Drawn | None:
         """The inputs of the request's task, drawn at the first call; None where children draw their own."""
         key = (request.task.key, request.protocol.precision, request.protocol.trials)
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = self._draw(request)
-            self._kept.move_to_end(key)
-            while self._size_bytes() > self._limit_bytes:
-                self._kept.popitem(last=False)
-            return self._kept.get(key)
+        with self._drawing.of(key):
+            with self._lock:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    return self._kept[key]
+            drawn = self._draw(request)
+            with self._lock:
+                self._kept[key] = drawn
+                while self._size_bytes() > self._limit_bytes:
+                    self._kept.popitem(last=False)
+            return drawn
 
     def _draw(self, request: EvalRequest) -> Drawn | None:
         job = {
