@@ -36,6 +36,7 @@ class CompiledBaselines:
         self._root = root
         self._lease = lease
         self._asked: set[str] = set()
+        self._one_at_a_time = threading.Lock()
 
     def ms(self, request: EvalRequest) -> float | None:
         """The figure, None while it is not known; the first call for a task sets out to measure it."""
@@ -62,6 +63,10 @@ class CompiledBaselines:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _measure(self, request: EvalRequest, file: Path) -> None:
+        with self._one_at_a_time:
+            self._measure_one(request, file)
+
+    def _measure_one(self, request: EvalRequest, file: Path) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
         channel, pid = self._zygote.spawn_trusted("baseline")
         job = {

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from typing import Any
 from kbopt.core.errors import InfraError
 from kbopt.core.types import Crashed
 from kbopt.evaluation.sandbox import SandboxConfig
-from kbopt.evaluation.wire import Channel, ChannelClosed, Message
+from kbopt.evaluation.wire import Channel, ChannelClosed, Message, WireError
 
 _ZYGOTE_START_S = 120.0
 _ZYGOTE_ANSWER_S = 30.0
 _END_S = 5.0
+_WARM_UP_S = 30.0
 _LOG_HEAD_BYTES = 4_000
 _LOG_TAIL_BYTES = 12_000
 
@@ -133,6 +134,19 @@ class Child:
         timer.cancel()
         report: dict[str, Any] = json.loads(line) if line else {"how": "killed"}
         return report
+
+
+def warm_up(children: Sequence[Child], device: str, setup: str = "", *, triton: bool = False) -> None:
+    """Create their CUDA contexts, find their builds, load Triton's driver for whoever launches by it.
+
+    A child that dies of it is found dead later.
+    """
+    for child in children:
+        with contextlib.suppress(ChannelClosed, TimeoutError, WireError):
+            Channel(child.data).send({"op": "warm", "device": device, "setup": setup, "triton": triton})
+    for child in children:
+        with contextlib.suppress(ChannelClosed, TimeoutError, WireError):
+            Channel(child.data).receive(_WARM_UP_S)
 
 
 class _Log:

@@ -2,8 +2,8 @@
 
 Their seeds are public and the same for every candidate, and KernelBench draws them on the CPU: 0.3 s a
 candidate for a small task, 24 s for a large one, in which a GPU would do nothing. So a process of its own
-draws them before the device is needed, the supervisor keeps them (`drawn_inputs`), the referee puts them
-on the device, and a child gets copies: what it does to them stays with it.
+draws them before the device is needed, the supervisor keeps them (`drawn_inputs`), the referee copies one set
+at a time to the device, and a child gets copies of that: what it does to them stays with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kbopt.evaluation.layout import Skeleton, TensorSpec, aligned, flatten, unfl
 from kbopt.evaluation.wire import Channel, ChannelClosed, Message, WireError
 
 _MOST_SHARE = 0.125
-"""Of the device's memory, for all sets of a task together."""
+"""Of the device's memory, for one set of a task."""
 REPLY_LIMIT_BYTES = 16 * 2**20
 
 
@@ -99,31 +99,39 @@ def _all_in_children(work: Callable[[int], bool], numbers: range, most: int) -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicInputs:
-    """The referee's side: one set of inputs for each seed on the device, and an arena with room for one."""
+    """The referee's side: one set of inputs for each seed in host memory, and an arena with room for one.
+
+    On the way to a GPU a set is `staged` in page-locked memory, from where it is copied at the bus's speed.
+    """
 
     skeleton: Skeleton
     sets: tuple[tuple[torch.Tensor, ...], ...]
     arena: Arena
+    staged: tuple[torch.Tensor, ...] = ()
 
     @classmethod
     def load(cls, header: Message, fd: int, device: torch.device) -> PublicInputs | None:
-        """None where they would take too much of the device's memory."""
+        """None where a set would take too much of the device's memory."""
         size_bytes = header["size_bytes"]
         specs = [TensorSpec.from_json(raw) for raw in header["specs"]]
+        set_bytes = sum(aligned(spec.size_bytes) for spec in specs)
         kind: type[Arena] = CpuArena
+        staged: tuple[torch.Tensor, ...] = ()
+        buffer = torch.frombuffer(mmap.mmap(fd, 0), dtype=torch.uint8)
         if device.type == "cuda":
             kind = CudaArena
-            if size_bytes > _MOST_SHARE * torch.cuda.get_device_properties(device).total_memory:
+            if set_bytes > _MOST_SHARE * torch.cuda.get_device_properties(device).total_memory:
                 return None
-        buffer = torch.frombuffer(mmap.mmap(fd, 0), dtype=torch.uint8)
+            staged = tuple(torch.empty(spec.shape, dtype=spec.torch_dtype, pin_memory=True) for spec in specs)
         sets, at = [], 0
         while at < size_bytes:
             tensors = []
             for spec in specs:
-                tensors.append(view(buffer, spec, at).to(device))
+                tensors.append(view(buffer, spec, at))
                 at += aligned(spec.size_bytes)
             sets.append(tuple(tensors))
-        return cls(skeleton=header["skeleton"], sets=tuple(sets), arena=kind(specs, 1, 0, 0, device))
+        arena = kind(specs, 1, 0, 0, device)
+        return cls(skeleton=header["skeleton"], sets=tuple(sets), arena=arena, staged=staged)
 
     @property
     def offer(self) -> Message:
@@ -134,11 +142,15 @@ class PublicInputs:
     @property
     def of_timing(self) -> list[Any]:
         """The set with which KernelBench times."""
-        return list(unflatten(self.skeleton, [tensor.clone() for tensor in self.sets[-1]]))
+        tensors = self.arena.views(self.lay_out(len(self.sets) - 1))
+        return list(unflatten(self.skeleton, [tensor.clone() for tensor in tensors]))
 
     def lay_out(self, number: int) -> list[int]:
         """Copy a set into the arena; the offsets of its tensors in bytes."""
-        offsets = self.arena.fill(0, self.sets[number], secrets.SystemRandom())
+        tensors = self.sets[number]
+        for to, tensor in zip(self.staged, tensors, strict=False):
+            to.copy_(tensor)
+        offsets = self.arena.fill(0, self.staged or tensors, secrets.SystemRandom())
         self.arena.finish_filling()
         return offsets
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import random
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -16,66 +18,134 @@ import torch
 
 from kbopt.core import codec
 from kbopt.core.types import EvalProtocol
-from kbopt.evaluation.admission import admit
+from kbopt.evaluation.admission import Admission, admit
 from kbopt.evaluation.compile import toolchain
 from kbopt.evaluation.judgement import Judgement, Verdict
 from kbopt.evaluation.kernelbench import reference_stats
 from kbopt.evaluation.link import CandidateDied, CandidateForged, CandidateRaised, Link
 from kbopt.evaluation.player import Player
 from kbopt.evaluation.public_inputs import REPLY_LIMIT_BYTES, PublicInputs, converse
-from kbopt.evaluation.reference import Reference, TaskError
+from kbopt.evaluation.reference import Reference, TaskError, TaskTooLarge
 from kbopt.evaluation.wire import SPIN_S, Channel, Message
 
 _REFERENCE_BUDGET_S = 1e9
 
 
-def main(channel: Channel) -> None:
-    """Admit the task of the first message, then answer one message after the other until hung up.
+_MORE_OUTPUTS = 4
+"""Kept at a time in a child that judges by KernelBench's protocol, comparison included."""
+_CONTEXTS_BYTES = 2 * 2**30
+_REHEARSAL = """
+import torch
 
-    With the first message come the two descriptors of a child that plays the reference.
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.gelu(x @ x)
+
+
+def get_inputs():
+    return [torch.rand(16, 16)]
+
+
+def get_init_inputs():
+    return []
+"""
+
+
+def main(channel: Channel) -> None:
+    """Answer one message after the other until hung up: first `start`, in the end `judge` and `kernelbench`.
+
+    With `start` come the two descriptors of a child that plays the reference.
     """
     start = channel.receive()
-    torch.set_num_threads(start["threads"])
-    try:
-        courtroom = _Courtroom(start, channel.take_fds())
-    except (TaskError, CandidateDied, CandidateRaised, CandidateForged) as error:
-        channel.send({"task_error": str(error) or "the process that plays the reference died"})
-        return
-    except torch.OutOfMemoryError as error:
-        reason = "it does not fit into the device's memory, with a float64 answer to compare with"
-        channel.send({"task_error": f"admission test 'the reference runs' failed: {reason}: {error}"})
-        return
-    channel.send({"admitted": True})
-    operations = {"judge": courtroom.judge, "kernelbench": courtroom.kernelbench}
+    courtroom = _Courtroom(start, channel.take_fds())
+    channel.send({"started": True})
+    operations: dict[str, Callable[[Message, list[int]], Message]] = {
+        "load": courtroom.load,
+        "admit": courtroom.admit,
+        "stats": courtroom.stats,
+        "judge": courtroom.judge,
+        "kernelbench": courtroom.kernelbench,
+    }
     while True:
         job = channel.receive()
         try:
             answer = operations[job["op"]](job, channel.take_fds())
-            answer["free_share"] = courtroom.free_share()
         except TaskError as error:
-            channel.send({"task_error": str(error)})
+            channel.send({"task_error": str(error), "no_memory": isinstance(error, TaskTooLarge)})
             return
-        channel.send(answer)
+        channel.send({**answer, "free_share": courtroom.free_share()})
 
 
 class _Courtroom:
-    """A task that was admitted, with the child that plays its reference."""
+    """A task, with the child that plays its reference. Until `admit` the device is hardly used."""
 
     def __init__(self, start: Message, fds: list[int]) -> None:
         self._start = start
-        self._reference = Reference(
-            start["source"],
-            start["precision"],
-            torch.device(start["device"]),
-            int.from_bytes(os.urandom(6), "big"),
-            start["allow_tf32"],
-        )
-        self._admission = admit(self._reference)
+        self._fds = fds
+        self._device = torch.device(start["device"])
         self._rng = random.SystemRandom()
-        self._player = self._play(fds, start["warden"], _REFERENCE_BUDGET_S)
-        self._player.build(f"{start['source']}\n\nModelNew = Model\n", "")
         self._public: dict[int, PublicInputs | None] = {}
         self._stats: dict[int, dict[str, float]] = {}
+        self._reference: Reference
+        self._admission: Admission
+        self._player: Player
+        torch.set_num_threads(start["threads"])
+        if self._device.type == "cuda":
+            self._rehearse()
+
+    def _rehearse(self) -> None:
+        """Load what the device's libraries load at their first use."""
+        with suppress(TaskError):
+            admit(Reference(_REHEARSAL, self._start["precision"], self._device, 0, False))
+        torch.cuda.synchronize(self._device)
+
+    def load(self, job: Message, fds: list[int]) -> Message:
+        """Take KernelBench's inputs for a number of trials over."""
+        header = job["drawn"]
+        loaded = header is not None and bool(fds) and PublicInputs.load(header, fds[0], self._device)
+        self._public[job["trials"]] = loaded or None
+        for fd in fds:
+            os.close(fd)
+        return {}
+
+    def admit(self, _: Message, __: list[int]) -> Message:
+        """Run the reference, judge the task by what it gives, and have its child ready. Raises TaskError."""
+        start = self._start
+        try:
+            self._reference = Reference(
+                start["source"],
+                start["precision"],
+                self._device,
+                int.from_bytes(os.urandom(6), "big"),
+                start["allow_tf32"],
+            )
+            self._admission = admit(self._reference)
+            self._player = self._play(self._fds, start["warden"], _REFERENCE_BUDGET_S)
+            self._player.build(f"{start['source']}\n\nModelNew = Model\n", "")
+        except (CandidateDied, CandidateRaised, CandidateForged) as error:
+            raise TaskError(str(error) or "the process that plays the reference died") from None
+        except torch.OutOfMemoryError as error:
+            reason = "it does not fit into the device's memory, with a float64 answer to compare with"
+            raise TaskTooLarge(f"admission test 'the reference runs' failed: {reason}: {error}") from None
+        return {"needed_share": self._needed_share()}
+
+    def _needed_share(self) -> float:
+        """Of the device's memory, what judging a candidate takes beyond what is held now, generously."""
+        if self._device.type != "cuda":
+            return 0.0
+        passing_bytes = torch.cuda.max_memory_allocated(self._device)
+        arena, output_bytes = self._player.arena, self._reference.output_bytes
+        children_bytes = 2 * arena.size_bytes + (arena.slots + _MORE_OUTPUTS) * output_bytes
+        _, total_bytes = torch.cuda.mem_get_info(self._device)
+        return (passing_bytes + children_bytes + _CONTEXTS_BYTES) / total_bytes
+
+    def stats(self, job: Message, _: list[int]) -> Message:
+        """The reference's times by KernelBench's protocol; none where that cannot run the task."""
+        timed = job["timed"]
+        if timed not in self._stats:
+            self._stats[timed] = self._reference_stats(self._public.get(job["trials"]), timed)
+        return {"stats": self._stats[timed]}
 
     def judge(self, job: Message, fds: list[int]) -> Message:
         protocol = codec.decode(EvalProtocol, job["protocol"])
@@ -90,49 +160,33 @@ class _Courtroom:
         return _to_message(judgement.run(job["source"], job["setup"]))
 
     def kernelbench(self, job: Message, fds: list[int]) -> Message:
-        """What a child says by KernelBench's protocol, see `converse`, with the reference's times as `stats`.
-
-        No times where that protocol cannot run the task.
-        """
-        trials, timed = job["request"]["trials"], job["request"]["timed"]
-        data_fd, control_fd, *memory_fd = fds
+        """What a child says by KernelBench's protocol, see `converse`; the reference's times as `stats`."""
+        data_fd, control_fd = fds
         os.close(control_fd)
-        public = self._public_inputs(trials, job["drawn"], memory_fd)
+        public = self._public.get(job["request"]["trials"])
         with socket.socket(fileno=data_fd) as sock:
             answer = converse(Channel(sock, REPLY_LIMIT_BYTES), job["request"], public, job["limit_s"])
-        if timed not in self._stats:
-            self._stats[timed] = self._reference_stats(public, timed)
-        return {**answer, "stats": self._stats[timed]}
+        return {**answer, **self.stats(job["request"], [])}
 
     def free_share(self) -> float:
         """Of the device's memory, after giving back what torch keeps for this task's next candidate."""
-        if self._reference.device.type != "cuda":
+        if self._device.type != "cuda":
             return 1.0
         torch.cuda.empty_cache()
-        free_bytes, total_bytes = torch.cuda.mem_get_info(self._reference.device)
+        free_bytes, total_bytes = torch.cuda.mem_get_info(self._device)
         return free_bytes / total_bytes
-
-    def _public_inputs(
-        self, trials: int, header: Message | None, memory_fd: list[int]
-    ) -> PublicInputs | None:
-        if trials not in self._public:
-            loaded = header is not None and PublicInputs.load(header, memory_fd[0], self._reference.device)
-            self._public[trials] = loaded or None
-        for fd in memory_fd:
-            os.close(fd)
-        return self._public[trials]
 
     def _reference_stats(self, public: PublicInputs | None, timed: int) -> dict[str, float]:
         start = self._start
         inputs = public.of_timing if public is not None else None
         try:
-            return reference_stats(start["source"], start["precision"], self._reference.device, timed, inputs)
+            return reference_stats(start["source"], start["precision"], self._device, timed, inputs)
         except Exception:  # noqa: BLE001 - tasks with integer inputs fail there, because it casts them to float
             return {}
 
     def _play(self, fds: list[int], warden: int, budget_s: float) -> Player:
         data_fd, control_fd = fds
-        spin_s = SPIN_S if self._reference.device.type == "cuda" else 0.0
+        spin_s = SPIN_S if self._device.type == "cuda" else 0.0
         link = Link.over(socket.socket(fileno=data_fd), control_fd, budget_s, spin_s)
         return Player(link, warden, self._reference, self._start["threads"], self._rng)
 

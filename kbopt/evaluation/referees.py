@@ -1,61 +1,107 @@
-"""The supervisor's handle on a referee and on the child that plays the reference for it."""
+"""The supervisor's handles on the tasks' referees, and on the children that play the references for them."""
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalRequest
-from kbopt.evaluation.children import Child, ZygoteHandle
-from kbopt.evaluation.devices import num_threads
-from kbopt.evaluation.drawn_inputs import Drawn
+from kbopt.evaluation.children import Child, ZygoteHandle, warm_up
+from kbopt.evaluation.devices import Device, num_threads
+from kbopt.evaluation.drawn_inputs import Drawn, DrawnInputs
+from kbopt.evaluation.keyed_locks import KeyedLocks
 from kbopt.evaluation.sandbox import SandboxConfig
 from kbopt.evaluation.wire import ChannelClosed
 
+_START_S = 120.0
 _ADMISSION_S = 300.0
 _GRACE_S = 300.0
+_MOST_ON_CPU = 4
+_MOST_ON_GPU = 16
+_STARTS_AT_ONCE = 4
+_FREE_FOR_ANOTHER = 0.45
+"""Share of a GPU's memory to be had before a task is admitted, which says how much it needs. The referee and
+the child that plays the reference hold inputs and outputs there; the least used ones go until it is."""
+
+
+class _NoMemory(UserError):
+    """The task does not fit into what other tasks have left of the device's memory."""
 
 
 class RefereeHandle:
-    """The supervisor's handle on a referee. Used under the device lease only.
+    """The supervisor's handle on one referee. It starts without the device; the rest needs the lease.
 
     `free_share` of the device's memory was not taken by anybody after the latest answer, `taken_share` is
-    what it came to since this referee was started.
+    what it came to since this referee's task was admitted. Raises InfraError, and UserError for a task that
+    cannot be scored.
     """
 
     def __init__(
-        self,
-        zygote: ZygoteHandle,
-        request: EvalRequest,
-        device: str,
-        sandbox: SandboxConfig,
-        free_share: float = 1.0,
+        self, zygote: ZygoteHandle, request: EvalRequest, device: Device, sandbox: SandboxConfig
     ) -> None:
         self._zygote = zygote
+        self._task_name = request.task.name
+        self._device = device
         self._child = Child(zygote, "measure", sandbox)
         self._channel, self._pid = zygote.spawn_trusted("referee")
+        self._lock = threading.Lock()
+        self._loaded: set[int] = set()
         self.alive = True
-        self.free_share = self._free_before = free_share
+        self.admitted = False
+        self.used = False
+        self.free_share = self._free_before = 1.0
+        self.needed_share = 0.0
         start = {
+            "op": "start",
             "source": request.task.source,
             "precision": request.protocol.precision,
             "allow_tf32": request.protocol.allow_tf32,
-            "device": device,
+            "device": device.torch,
             "threads": num_threads(),
             "warden": self._child.warden_pid,
         }
-        late = (
-            f"admission test 'the reference runs' failed: task {request.task.name} was not admitted within "
-            f"{_ADMISSION_S:g} s; make its inputs smaller"
-        )
-        self._ask(start, self._child.fds, _ADMISSION_S, late)
+        self._ask(start, self._child.fds, _START_S, "the process that holds the reference did not start")
+        if device.is_cuda:
+            warm_up([self._child], device.torch)
 
     @property
     def taken_share(self) -> float:
         return max(0.0, self._free_before - self.free_share)
 
+    def has_loaded(self, trials: int) -> bool:
+        return trials in self._loaded
+
+    def load(self, drawn: Drawn | None, trials: int) -> None:
+        """Hand over KernelBench's inputs for a protocol with so many trials. Needs no lease."""
+        job = {"op": "load", "trials": trials, "drawn": drawn.header if drawn is not None else None}
+        memory = (drawn.memory.fileno(),) if drawn is not None else ()
+        self._ask(job, memory, _START_S, "KernelBench's inputs could not be handed over")
+        self._loaded.add(trials)
+
+    def admit(self, free_share: float = 1.0) -> None:
+        """Find out whether the task can be scored, once."""
+        if self.admitted:
+            return
+        late = (
+            f"admission test 'the reference runs' failed: task {self._task_name} was not admitted within "
+            f"{_ADMISSION_S:g} s; make its inputs smaller"
+        )
+        self._free_before = free_share
+        self.needed_share = self._ask({"op": "admit"}, (), _ADMISSION_S, late)["needed_share"]
+        self.admitted = True
+
+    def time_by_kernelbench(self, trials: int, timed: int) -> None:
+        """Have the reference's own times by KernelBench's protocol ready for the first candidate."""
+        late = f"the reference of task {self._task_name} was not timed within {_GRACE_S:g} s"
+        self._ask({"op": "stats", "trials": trials, "timed": timed}, (), _GRACE_S, late)
+
     def judge(self, request: EvalRequest, child: Child, setup: str) -> dict[str, Any]:
+        self.used = True
         job = {
             "op": "judge",
             "source": request.source,
@@ -67,27 +113,18 @@ class RefereeHandle:
         late = f"the reference of task {request.task.name} was too slow to judge within {limit_s:g} s"
         return self._ask(job, child.fds, limit_s, late)
 
-    def kernelbench(
-        self,
-        request: EvalRequest,
-        child: Child,
-        setup: str,
-        device: str,
-        limit_s: float,
-        drawn: Drawn | None,
-    ) -> dict[str, Any]:
+    def kernelbench(self, request: EvalRequest, child: Child, setup: str, limit_s: float) -> dict[str, Any]:
         """What the child answers by KernelBench's protocol, see `public_inputs.converse`, and `stats`."""
         protocol = request.protocol
         job = {
             "op": "kernelbench",
             "limit_s": limit_s,
-            "drawn": drawn.header if drawn is not None else None,
             "request": {
                 "op": "judge",
                 "task_source": request.task.source,
                 "source": request.source,
                 "setup": setup,
-                "device": device,
+                "device": self._device.torch,
                 "threads": num_threads(),
                 "precision": protocol.precision,
                 "trials": protocol.trials,
@@ -96,8 +133,7 @@ class RefereeHandle:
             },
         }
         late = f"KernelBench's protocol took longer than {limit_s + _GRACE_S:g} s with the reference"
-        memory = (drawn.memory.fileno(),) if drawn is not None else ()
-        return self._ask(job, (*child.fds, *memory), limit_s + _GRACE_S, late)
+        return self._ask(job, child.fds, limit_s + _GRACE_S, late)
 
     def close(self) -> None:
         self.alive = False
@@ -107,8 +143,9 @@ class RefereeHandle:
 
     def _ask(self, job: dict[str, Any], fds: tuple[int, ...], limit_s: float, late: str) -> dict[str, Any]:
         try:
-            self._channel.send(job, fds)
-            answer = self._channel.receive(limit_s)
+            with self._lock:
+                self._channel.send(job, fds)
+                answer = self._channel.receive(limit_s)
         except TimeoutError:
             self.close()
             raise UserError(late) from None
@@ -119,6 +156,129 @@ class RefereeHandle:
             ) from None
         if "task_error" in answer:
             self.close()
-            raise UserError(str(answer["task_error"]))
+            raise (_NoMemory if answer["no_memory"] else UserError)(str(answer["task_error"]))
         self.free_share = answer.get("free_share", self.free_share)
         return answer
+
+
+class Referees:
+    """One referee for each task and precision, started while candidates are built, the least used end first.
+
+    `of` and `close` under the lease; `prepare` takes it when it needs it.
+    """
+
+    def __init__(
+        self,
+        zygote: ZygoteHandle,
+        device: Device,
+        sandbox: Callable[[], SandboxConfig],
+        lease: threading.Lock,
+    ) -> None:
+        self._zygote = zygote
+        self._device = device
+        self._sandbox = sandbox
+        self._lease = lease
+        self._drawn = DrawnInputs(zygote)
+        self._handles: OrderedDict[tuple[str, str, bool], RefereeHandle] = OrderedDict()
+        self._lock = threading.Lock()
+        self._starting = KeyedLocks()
+        self._slots = threading.BoundedSemaphore(_STARTS_AT_ONCE)
+        self._most = _MOST_ON_GPU if device.is_cuda else _MOST_ON_CPU
+        self._free = 1.0
+
+    def prepare(self, request: EvalRequest) -> Future[None]:
+        """In a thread, start the referee of the request's task, and admit the task where the device has room.
+
+        Done when that is; with the exception that a task which cannot be scored raises.
+        """
+        done: Future[None] = Future()
+
+        def work() -> None:
+            try:
+                with self._slots:
+                    if self._num_others(request) < self._most:
+                        self._admit_beforehand(request)
+            except _NoMemory:
+                done.set_result(None)  # Later others may have made room.
+            except BaseException as error:  # noqa: BLE001 - it is raised where the future is asked
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        threading.Thread(target=work, daemon=True).start()
+        return done
+
+    def start(self, request: EvalRequest) -> RefereeHandle:
+        """The referee of the request's task, with KernelBench's inputs; it may not be admitted yet."""
+        key, trials = _key(request), request.protocol.trials
+        with self._starting.of(key):
+            with self._lock:
+                handle = self._handles.get(key)
+            if handle is None or not handle.alive:
+                handle = RefereeHandle(self._zygote, request, self._device, self._sandbox())
+                with self._lock:
+                    self._handles[key] = handle
+            if not handle.has_loaded(trials):
+                handle.load(self._drawn.of(request), trials)
+        return handle
+
+    def of(self, request: EvalRequest) -> RefereeHandle:
+        """The referee of the request's task, which was admitted."""
+        handle = self.start(request)
+        if not handle.admitted:
+            self._make_room(request, _FREE_FOR_ANOTHER)
+            try:
+                handle.admit(self._free)
+            except _NoMemory:
+                self._make_room(request, 1.0)
+                handle = self.start(request)
+                handle.admit(self._free)
+            self.settle(handle)
+        self._make_room(request, handle.needed_share)
+        with self._lock:
+            self._handles.move_to_end(_key(request))
+        return handle
+
+    def settle(self, handle: RefereeHandle) -> None:
+        """Note how much of the device's memory was free when `handle` answered last."""
+        self._free = handle.free_share
+
+    def close(self) -> None:
+        for handle in self._handles.values():
+            handle.close()
+
+    def _admit_beforehand(self, request: EvalRequest) -> None:
+        handle = self.start(request)
+        if handle.admitted:
+            return
+        with self._lease:
+            if handle.alive and not handle.admitted and self._has_room(request, _FREE_FOR_ANOTHER):
+                handle.admit(self._free)
+                handle.time_by_kernelbench(request.protocol.trials, request.protocol.timed)
+                self.settle(handle)
+
+    def _has_room(self, request: EvalRequest, free_share: float) -> bool:
+        return self._num_others(request) < self._most and self._free >= free_share
+
+    def _num_others(self, request: EvalRequest) -> int:
+        with self._lock:
+            return sum(handle.alive for key, handle in self._handles.items() if key != _key(request))
+
+    def _make_room(self, request: EvalRequest, free_share: float) -> None:
+        """End the referees of other tasks: those first that were not used for the longest time, those last
+        that were not used yet, because somebody waits for them.
+        """
+        while not self._has_room(request, free_share):
+            with self._lock:
+                others = [key for key in self._handles if key != _key(request)]
+                if not others:
+                    return
+                oldest = next((key for key in others if self._handles[key].used), others[0])
+                handle = self._handles.pop(oldest)
+            handle.close()
+            self._free += handle.taken_share
+
+
+def _key(request: EvalRequest) -> tuple[str, str, bool]:
+    protocol = request.protocol
+    return request.task.key, protocol.precision, protocol.allow_tf32

@@ -29,6 +29,10 @@ class TaskError(Exception):
     """The task itself cannot be scored; the message names the admission test that failed."""
 
 
+class TaskTooLarge(TaskError):
+    """The device's memory, as far as others have left it, does not hold what judging the task takes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
     """One set of forward's arguments: `skeleton` around `tensors`, already in the task's precision."""

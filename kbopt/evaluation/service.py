@@ -12,9 +12,8 @@ import sys
 import threading
 import time
 import uuid
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -38,21 +37,13 @@ from kbopt.core.types import (
 from kbopt.evaluation import feedback, linux, verdicts
 from kbopt.evaluation.baselines import CompiledBaselines
 from kbopt.evaluation.building import Builder, Built, NotBuilt, num_builds_at_once
-from kbopt.evaluation.children import Child, ZygoteHandle, crash_from
+from kbopt.evaluation.children import Child, ZygoteHandle, crash_from, warm_up
 from kbopt.evaluation.devices import find_device, num_threads
-from kbopt.evaluation.drawn_inputs import DrawnInputs
-from kbopt.evaluation.referees import RefereeHandle
+from kbopt.evaluation.referees import RefereeHandle, Referees
 from kbopt.evaluation.sandbox import SCRATCH, Limits, SandboxConfig, scrubbed
-from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
 
 _MAX_CONCURRENT = 64
-_MAX_REFEREES = 4
-_MAX_REFEREES_ON_GPU = 16
-_FREE_FOR_ANOTHER = 0.6
-"""Share of a GPU's memory to be had before a task's referee starts: it and the child that plays the reference
-hold inputs and outputs there. Those of the least used tasks go until it is."""
 _KERNELBENCH_LEAST_S = 2.0
-_WARM_UP_S = 30.0
 _NUM_WAITING = 2
 _CPU_MEMORY_BYTES = 4 * 2**30
 
@@ -95,19 +86,17 @@ class Service:
         self._lease = threading.Lock()
         self._serial_lock = threading.Lock()
         self._serial = 0
-        self._referees: OrderedDict[tuple[str, str, bool], RefereeHandle] = OrderedDict()
         self._builder = Builder(
             self._zygote,
             state_dir / "builds",
             self.device,
             lambda built: self._sandbox(built, build_writable=True),
         )
-        self._free = 1.0
         self._without: tuple[str, ...] = ()
         if self.device.is_cuda:
             self._without = self._find_working_sandbox()
         self._baselines = CompiledBaselines(self._zygote, self.device, state_dir / "baselines", self._lease)
-        self._drawn = DrawnInputs(self._zygote)
+        self._referees = Referees(self._zygote, self.device, self._sandbox, self._lease)
         self._waiting_slots = threading.BoundedSemaphore(1 + _NUM_WAITING)
         self._build_slots = threading.BoundedSemaphore(num_builds_at_once())
 
@@ -125,13 +114,16 @@ class Service:
         """Judge one source. Raises UserError for a task that cannot be scored, InfraError."""
         timeline = _Timeline()
         if self.device.is_cuda:
+            referee_is_ready = self._referees.prepare(request)
             with self._build_slots:
                 built = self._build(request, timeline)
             if isinstance(built, Built):
-                # A few candidates wait with children of their own, whose CUDA contexts are ready.
+                referee_is_ready.result()
+                # A few candidates wait with processes of their own, whose CUDA contexts are ready.
                 with self._waiting_slots, closing(self._children(built)) as children:
-                    children.warm_up(self.device.torch, built.setup)
-                    self._drawn.of(request)
+                    both = children.strict, children.kernelbench
+                    warm_up(both, self.device.torch, built.setup, triton="triton" in request.source)
+                    self._referees.start(request)
                     with self._lease:
                         return self._measure(request, built, timeline, children)
         else:
@@ -145,8 +137,7 @@ class Service:
         return self._result(request, timeline, built.outcome, verdict, log=built.log)
 
     def close(self) -> None:
-        for referee in self._referees.values():
-            referee.close()
+        self._referees.close()
         self._zygote.close()
 
     def _find_working_sandbox(self) -> tuple[str, ...]:
@@ -160,7 +151,8 @@ class Service:
         for without in _SANDBOXES_FOR_CUDA:
             self._without = without
             try:
-                RefereeHandle(self._zygote, request, self.device.torch, self._sandbox()).close()
+                with closing(RefereeHandle(self._zygote, request, self.device, self._sandbox())) as probe:
+                    probe.admit()
             except (InfraError, UserError) as error:
                 seen.append(f"without {', '.join(without) or 'nothing'}: {error}")
             else:
@@ -186,10 +178,9 @@ class Service:
     def _measure(
         self, request: EvalRequest, built: Built, timeline: _Timeline, children: _Children
     ) -> Result:
-        referee = self._referee(request)
+        referee = self._referees.of(request)
         child = children.strict
         answer = referee.judge(request, child, built.setup)
-        self._free = referee.free_share
         if answer["outcome"] is None:
             outcome: Outcome = crash_from(child.end())
         else:
@@ -204,6 +195,7 @@ class Service:
         started = time.time()
         verdict = self._kernelbench(request, built, referee, outcome, children.kernelbench, left_s)
         timeline.add("time", started, time.time() - started)
+        self._referees.settle(referee)
         timeline.device_s += verdicts.kernelbench_device_s(verdict, request.protocol)
         return self._result(request, timeline, outcome, verdict, log=child.log, frames=answer["frames"])
 
@@ -220,28 +212,13 @@ class Service:
         if isinstance(outcome, CompileFailed | Crashed | TimedOut):
             return verdicts.kernelbench_failure(outcome, device.hardware, device.torch)
         limit_s = max(_KERNELBENCH_LEAST_S, left_s)
-        drawn = self._drawn.of(request)
-        answer = referee.kernelbench(request, child, built.setup, device.torch, limit_s, drawn)
+        answer = referee.kernelbench(request, child, built.setup, limit_s)
         if "late" in answer:
             late = TimedOut(reason="timed out", stage="time", limit_s=protocol.timeout_s)
             return verdicts.kernelbench_failure(late, device.hardware, device.torch)
         if "died" in answer:
             return verdicts.kernelbench_failure(crash_from(child.end()), device.hardware, device.torch)
         return verdicts.kernelbench_from(answer["raw"], answer["stats"])
-
-    def _referee(self, request: EvalRequest) -> RefereeHandle:
-        protocol = request.protocol
-        key = (request.task.key, protocol.precision, protocol.allow_tf32)
-        referee = self._referees.pop(key, None)
-        if referee is None or not referee.alive:
-            most = _MAX_REFEREES_ON_GPU if self.device.is_cuda else _MAX_REFEREES
-            while self._referees and (len(self._referees) >= most or self._free < _FREE_FOR_ANOTHER):
-                _, oldest = self._referees.popitem(last=False)
-                oldest.close()
-                self._free += oldest.taken_share
-            referee = RefereeHandle(self._zygote, request, self.device.torch, self._sandbox(), self._free)
-        self._referees[key] = referee
-        return referee
 
     def _sandbox(self, built: Built | None = None, *, build_writable: bool = False) -> SandboxConfig:
         with self._serial_lock:
@@ -297,16 +274,6 @@ class _Children:
     def __init__(self, strict: Child, kernelbench: Child) -> None:
         self.strict = strict
         self.kernelbench = kernelbench
-
-    def warm_up(self, device: str, setup: str) -> None:
-        """Create their CUDA contexts and find their builds. A child that dies of it is found dead later."""
-        for child in (self.strict, self.kernelbench):
-            channel = Channel(child.data)
-            with suppress(ChannelClosed, TimeoutError, WireError):
-                channel.send({"op": "warm", "device": device, "setup": setup})
-        for child in (self.strict, self.kernelbench):
-            with suppress(ChannelClosed, TimeoutError, WireError):
-                Channel(child.data).receive(_WARM_UP_S)
 
     def close(self) -> None:
         self.strict.close()
