@@ -1,10 +1,10 @@
 """Candidates a minute through kbopt's service, against a fresh process with torch's build for each.
 
-Both arms in one invocation, for a machine with a GPU, nvcc and Triton; about six minutes on 16 cores.
+Both arms in one invocation, for a machine with a GPU, nvcc and Triton; about eight minutes on 16 cores.
 
 - `kbopt`: all sixteen `load_inline` candidates handed to one service at once, then the Triton and NVRTC ones,
-  then sixteen variants of one Triton kernel as a search tries them, then the first sixteen again with new
-  measurements (no compilation), then a cached source, then a crash.
+  then 32 variants of one Triton kernel as a search tries them, then the first sixteen again with new
+  measurements (no compilation), then a cached source, then crashes.
 - `one by one`: a fresh process for each candidate, with torch's own build inside. `--samples` candidates are
   measured; their mean times sixteen stands for the batch, and is printed as an extrapolation.
 - `parallel build`: torch's builds all at once, then a fresh process for each candidate, again a few of those
@@ -29,6 +29,7 @@ from benchmarks.lean_headers import CANDIDATES, TASKS, build_all, compare_machin
 from kbopt.core.types import EvalProtocol, EvalRequest, Result, Task, outcome_name
 from kbopt.evaluation.client import ServiceClient
 
+NUM_CRASHES = 5
 CRASH = """
 import os
 
@@ -118,13 +119,12 @@ async def through_the_service(inlines: list[Path], arguments: argparse.Namespace
 
 
 def triton_variants(file: Path) -> dict[str, EvalRequest]:
-    """The same kernel at other block sizes and numbers of warps, which each have to be compiled."""
+    """The same kernel at other block sizes, warps and stages, which each have to be compiled."""
     source, variants = file.read_text(), {}
-    for block, warps in itertools.product((512, 1024, 2048, 4096), (1, 2, 4, 8)):
-        changed = source.replace("BLOCK=1024", f"BLOCK={block}, num_warps={warps}").replace(
-            "1024", str(block)
-        )
-        variants[f"block {block}, {warps} warps"] = request(file, source=changed)
+    for block, warps, stages in itertools.product((512, 1024, 2048, 4096), (1, 2, 4, 8), (2, 3)):
+        options = f"BLOCK={block}, num_warps={warps}, num_stages={stages}"
+        changed = source.replace("BLOCK=1024", options).replace("1024", str(block))
+        variants[f"block {block}, {warps} warps, {stages} stages"] = request(file, source=changed)
     return variants
 
 
@@ -135,19 +135,21 @@ async def report_cached(client: ServiceClient, file: Path) -> None:
 
 
 async def report_crash(client: ServiceClient) -> None:
-    """What a child that aborts costs the evaluation after it."""
-    file = CANDIDATES / "inline_09_square.py"
-    seconds = []
-    for number, crash_first in enumerate((False, True, False, True)):
+    """What a child that aborts costs the evaluation after it: medians of pairs, with a short kernel."""
+    file = CANDIDATES / "inline_02_diagonal.py"
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for number in range(2 * NUM_CRASHES):
+        crash_first = number % 2 == 1
         if crash_first:
             crashed = await client.evaluate(request(file, repeat=number, source=CRASH))
-            print(f"crash: {outcome_name(crashed.outcome)}")
+            print(f"crash: {outcome_name(crashed.outcome)}", flush=True)
         started = time.monotonic()
         await client.evaluate(request(file, repeat=10 + number))
-        seconds.append(time.monotonic() - started)
+        seconds[crash_first].append(time.monotonic() - started)
+    after, without = statistics.median(seconds[True]), statistics.median(seconds[False])
     print(
-        f"after a crash {seconds[1]:.2f} and {seconds[3]:.2f} s, "
-        f"without {seconds[0]:.2f} and {seconds[2]:.2f} s"
+        f"after a crash {after:.2f} s, without {without:.2f} s, {after - without:+.2f} s: medians of "
+        f"{[round(s, 2) for s in seconds[True]]} and {[round(s, 2) for s in seconds[False]]}"
     )
 
 

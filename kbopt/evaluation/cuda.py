@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from statistics import median
 from typing import Any
 
@@ -25,6 +26,8 @@ _HOLD_MS = 0.4
 """How long the flush keeps the device from the child while that queues the call's kernels, so that its
 event pair measures the device's work and not Python's. Being another process's, it can be neither skipped
 nor worked in."""
+_BUFFER_ID = 7
+"""CU_POINTER_ATTRIBUTE_BUFFER_ID, unique in a process: another allocation may come to lie at an address."""
 _NUM_GLANCES = 1024
 _NUM_JOINS = 11
 _INPUTS = "inputs"
@@ -80,7 +83,7 @@ def _export(library: ctypes.CDLL, address: int) -> str:
 
 
 def _open(library: ctypes.CDLL, handle: str) -> int:
-    raw = bytes.fromhex(handle)
+    raw = bytes.fromhex(handle.partition(":")[0])
     if len(raw) != _HANDLE_BYTES:
         raise CudaError("a memory handle of another size than CUDA's")
     address = ctypes.c_void_p()
@@ -96,6 +99,7 @@ def _driver() -> ctypes.CDLL:
         raise CudaError("the NVIDIA driver is older than CUDA 12.5; install version 555 or a later one")
     library.cuCtxGetCurrent.argtypes = (ctypes.POINTER(ctypes.c_void_p),)
     library.cuCtxRecordEvent.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+    library.cuPointerGetAttribute.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64)
     return library
 
 
@@ -107,8 +111,19 @@ def _segment_of(driver: ctypes.CDLL, address: int) -> tuple[int, int]:
     return base.value, size.value
 
 
-_MOST_ARENA_BYTES = 8 * 2**30
-"""The outputs of a block are kept beside its inputs, by the candidate and by the reference's player."""
+def _allocation_of(driver: ctypes.CDLL, address: int) -> int:
+    """The number of the allocation that `address` lies in."""
+    number = ctypes.c_uint64()
+    code = driver.cuPointerGetAttribute(ctypes.byref(number), _BUFFER_ID, address)
+    _check(code, "cuPointerGetAttribute")
+    return number.value
+
+
+_MOST_ARENA_BYTES = 4 * 2**30
+_ENOUGH_ARENA_BYTES = 2**30
+_FEWEST_SLOTS = 4
+"""The outputs of a block are kept beside its inputs, by the candidate and by the reference's player, and a
+referee for each task. So the arena has as many slots as go into a gigabyte, or a few in more."""
 
 
 class CudaArena(Arena):
@@ -125,22 +140,26 @@ class CudaArena(Arena):
         self._address = int(address.value or 0)
         self.buffer = _tensor_at(self._address, size_bytes, self.device)
         self.ticket = f"{_export(self._library, self._address)}:{size_bytes}"
-        l2_bytes = torch.cuda.get_device_properties(self.device).L2_cache_size
-        self._flush = torch.empty(max(_FLUSH_BYTES, 2 * l2_bytes), dtype=torch.uint8, device=self.device)
-        self._num_flushes = math.ceil(_HOLD_MS / self._time_flush())
 
     def finish_filling(self) -> None:
         torch.cuda.synchronize(self.device)
 
-    def hold_device(self) -> None:
-        """Flush the L2, which is one for all processes; does not wait for it.
+    def hold_device(self, num_calls: int) -> None:
+        """Flush the L2, which is one for all processes, for so long that as many calls can be queued.
 
-        Processes take turns on the device. What a child queues meanwhile starts when the flush is over.
+        Does not wait for it. Processes take turns on the device. What a child queues meanwhile starts when
+        the flush is over, or takes its turns with it: the device has work all the time.
         """
-        for _ in range(self._num_flushes):
+        for _ in range(math.ceil(num_calls * _HOLD_MS / self._flush_ms)):
             self._flush.zero_()
 
-    def _time_flush(self) -> float:
+    @cached_property
+    def _flush(self) -> torch.Tensor:
+        l2_bytes = torch.cuda.get_device_properties(self.device).L2_cache_size
+        return torch.empty(max(_FLUSH_BYTES, 2 * l2_bytes), dtype=torch.uint8, device=self.device)
+
+    @cached_property
+    def _flush_ms(self) -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         for _ in range(2):
             start.record()
@@ -155,7 +174,8 @@ class CudaArena(Arena):
 
     def _max_bytes(self) -> int:
         free_bytes, _ = torch.cuda.mem_get_info(self.device)
-        return min(free_bytes // 8, _MOST_ARENA_BYTES)
+        enough_bytes = max(_ENOUGH_ARENA_BYTES, _FEWEST_SLOTS * self._slot_bytes)
+        return min(free_bytes // 8, _MOST_ARENA_BYTES, enough_bytes)
 
 
 def attach(ticket: str, device: torch.device) -> torch.Tensor:
@@ -245,50 +265,67 @@ class ChildSide:
         self._driver = _driver()
         torch.empty(1, device=device)
         self.buffer = attach(ticket, device)
-        self._exported: dict[int, str] = {}
+        self._exported: dict[tuple[int, int], str] = {}
         self._context = ctypes.c_void_p()
         _check(self._driver.cuCtxGetCurrent(ctypes.byref(self._context)), "cuCtxGetCurrent")
-        self._start, self._end, self._all_done = (torch.cuda.Event(enable_timing=True) for _ in range(3))
-        self._all_done.record()  # Creates it.
+        self._marks = [_Marks()]
         self._synchronize: Callable[[], None] = torch.cuda.synchronize
         self._join_ms = median(self._time_join() for _ in range(_NUM_JOINS))
 
     def locate(self, address: int) -> tuple[str, int]:
-        """The handle of the segment in which `address` lies, and the offset there."""
+        """The handle of the segment in which `address` lies and the segment's number; the offset there."""
         if address == 0:
             return "", 0
         if 0 <= address - self.buffer.data_ptr() < self.buffer.numel():
             return _INPUTS, address - self.buffer.data_ptr()
         base, _ = _segment_of(self._driver, address)
-        if base not in self._exported:
-            self._exported[base] = _export(self._library, base)
-        return self._exported[base], address - base
+        allocation = base, _allocation_of(self._driver, address)
+        if allocation not in self._exported:
+            self._exported[allocation] = f"{_export(self._library, base)}:{allocation[1]}"
+        return self._exported[allocation], address - base
 
     def forget(self) -> None:
         """Have the L2 keep nothing of what the candidate asked it to."""
         self._library.cudaCtxResetPersistingL2Cache()
 
-    def timed(self, call: Callable[[], Any]) -> tuple[Any, int]:
-        """The call's result, and its nanoseconds on the device until no stream has work left.
+    def timed(self, calls: Sequence[Callable[[], Any]]) -> tuple[list[Any], list[int]]:
+        """The calls' results, and the nanoseconds of each on the device until no stream has work left.
 
         One event pair on the current stream would miss what a call leaves running on another one, which
-        is a common mistake. The event over all streams comes later by what joining them takes.
+        is a common mistake. The event over all streams comes later by what joining them takes. Several calls
+        are queued one after the other, and waited for together.
         """
-        self._start.record()
-        result = call()
-        self._end.record()
-        self._record_all_done()
+        results = []
+        while len(self._marks) < len(calls):
+            self._marks.append(_Marks())
+        for call, marks in zip(calls, self._marks, strict=False):
+            marks.start.record()
+            results.append(call())
+            marks.end.record()
+            self._record_all_done(marks)
         self._synchronize()
-        joined_ms = self._start.elapsed_time(self._all_done) - self._join_ms
-        return result, int(max(self._start.elapsed_time(self._end), joined_ms) * 1e6)
+        return results, [self._nanoseconds(marks) for marks in self._marks[: len(calls)]]
 
-    def _record_all_done(self) -> None:
-        code = self._driver.cuCtxRecordEvent(self._context, self._all_done.cuda_event)
+    def _nanoseconds(self, marks: _Marks) -> int:
+        joined_ms = marks.start.elapsed_time(marks.all_done) - self._join_ms
+        return int(max(marks.start.elapsed_time(marks.end), joined_ms) * 1e6)
+
+    def _record_all_done(self, marks: _Marks) -> None:
+        code = self._driver.cuCtxRecordEvent(self._context, marks.all_done.cuda_event)
         _check(code, "cuCtxRecordEvent")
 
     def _time_join(self) -> float:
         """Milliseconds between the two ends of a call that does nothing."""
-        self._end.record()
-        self._record_all_done()
+        (marks,) = self._marks
+        marks.end.record()
+        self._record_all_done(marks)
         self._synchronize()
-        return self._end.elapsed_time(self._all_done)
+        return marks.end.elapsed_time(marks.all_done)
+
+
+class _Marks:
+    """The events of one call."""
+
+    def __init__(self) -> None:
+        self.start, self.end, self.all_done = (torch.cuda.Event(enable_timing=True) for _ in range(3))
+        self.all_done.record()  # Creates it.

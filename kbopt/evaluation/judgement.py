@@ -36,7 +36,7 @@ from kbopt.evaluation.link import (
     SourceRejected,
 )
 from kbopt.evaluation.player import Exchange, LateOutput, Player
-from kbopt.evaluation.reference import Draw, Output, Reference, TaskError
+from kbopt.evaluation.reference import Draw, Output, Reference, TaskError, TaskTooLarge
 
 _NUM_LONG_BLOCKS = 4
 _CHECKED_SHARE = 0.25
@@ -45,7 +45,11 @@ _PROBE_SHARES = (0.25, 0.004)
 _MOST_SESSIONS = 3
 _MOST_TIMING_SHARE = 0.5
 _FEWEST_TIMED = 10
-_ENOUGH_S = 1.0
+_VOLLEY_MS = 20.0
+_SHORTEST_VOLLEY = 4
+_NUM_VOLLEYS = 2
+_SLOW_MS = 1.0
+_ENOUGH_S = 0.3
 """From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
 _CORES_TOLERANCE = 1.15
 _MOST_CORES = 1.6
@@ -155,7 +159,7 @@ class Judgement:
         """The device had no room left for the reference: whose fault is that?"""
         taken_gib = (self._free_bytes - self._reference.free_bytes) / 2**30
         if taken_gib < _MODEST_SHARE * self._free_bytes / 2**30:
-            raise TaskError(
+            raise TaskTooLarge(
                 "the reference and its float64 answer do not fit beside a candidate's outputs into the "
                 f"device's memory: {error}. Make the task's inputs smaller or use a larger device"
             )
@@ -308,33 +312,71 @@ class Judgement:
         longer: list[tuple[timing.Block, timing.Block]] = []
         started = time.perf_counter()
         for length in self._plan():
-            draws = [self._draw() for _ in range(length)]
-            share = _CHECKED_SHARE if length == 1 else _LONG_CHECKED_SHARE
-            # Both models get the same blocks, in either order: what a call costs depends on what the
-            # allocator and the caches saw before it.
-            reference_first = self._rng.random() < 0.5
-            if reference_first:
-                theirs = self._reference_block(draws)
-            ours = self._candidate_block(draws, check=self._rng.random() < share)
-            if not reference_first:
-                theirs = self._reference_block(draws)
+            theirs, ours = self._both_blocks(length, _CHECKED_SHARE if length == 1 else _LONG_CHECKED_SHARE)
             if length == 1:
-                singles.append(ours)
                 reference.append(theirs)
+                singles.append(ours)
             else:
                 longer.append((theirs, ours))
-            has_longer = len(longer) > 1 or self._player.arena.slots == 1
             is_long = time.perf_counter() - started > _ENOUGH_S
+            has_longer = len(longer) > 1 or self._player.arena.slots == 1 or not self._on_cpu
             if is_long and has_longer and timing.is_settled(reference, singles):
                 break
+        volleys = None
+        if not self._on_cpu:
+            volleys = self._volleys(timing.median_ms(reference), timing.median_ms(singles))
         return timing.read_session(
             reference,
             singles,
             longer,
             self._player.overhead,
+            volleys=volleys,
             scatter=self._scatter,
             single_threaded=self._on_cpu and torch.get_num_threads() == 1,
         )
+
+    def _both_blocks(self, length: int, checked_share: float) -> tuple[timing.Block, timing.Block]:
+        """The reference's block and the candidate's, on the same inputs, in either order: what a call costs
+        depends on what the allocator and the caches saw before it.
+        """
+        draws = [self._draw() for _ in range(length)]
+        reference_first = self._rng.random() < 0.5
+        if reference_first:
+            theirs = self._reference_block(draws)
+        ours = self._candidate_block(draws, check=self._rng.random() < checked_share)
+        if not reference_first:
+            theirs = self._reference_block(draws)
+        return theirs, ours
+
+    def _volleys(self, reference_ms: float, kernel_ms: float) -> timing.Volleys | None:
+        """Blocks of many calls, which divide the scatter of the referee's clock among them. None for a slow
+        kernel, next to which that is nothing. Arguments are single calls of either model.
+        """
+        length = min(self._player.arena.slots, max(_SHORTEST_VOLLEY, int(_VOLLEY_MS / kernel_ms)))
+        if length == 1 or kernel_ms > _SLOW_MS or not self._draw().tensors:
+            return None
+        singles = [self._copy_block([self._draw()]) for _ in range(_FEWEST_TIMED)]
+        copies, reference, kernel = [], [], []
+        for _ in range(1 + _NUM_VOLLEYS):
+            draws = [self._draw() for _ in range(length)]
+            copies.append(self._copy_block(draws))
+            if reference_ms <= _SLOW_MS:
+                reference.append(self._reference_block(draws))
+            kernel.append(self._candidate_block(draws, check=True))
+        # In the first one the children's allocators still grow.
+        return timing.Volleys(
+            copy_ms=timing.median_ms(singles),
+            cached_ms=roofline.cached_ms(self._reference),
+            copies=tuple(copies[1:]),
+            reference=tuple(reference[1:]),
+            kernel=tuple(kernel[1:]),
+        )
+
+    def _copy_block(self, draws: list[Draw]) -> timing.Block:
+        player = self._reference_player
+        exchange = player.exchange("rehearse", draws, outputs=len(self._expected.tensors))
+        player.release()
+        return exchange.block
 
     def _charge_for_cores(self, session: timing.Session) -> timing.Session:
         """Both models get the same number of cores; more than that are no better kernel.
@@ -398,7 +440,7 @@ class Judgement:
         timed = min(self._protocol.timed, max(_FEWEST_TIMED, int(affordable)))
         plan = [1] * timed
         most = self._player.arena.slots
-        if most > 1:
+        if most > 1 and self._on_cpu:
             num_long = min(_NUM_LONG_BLOCKS, max(1, timed // 10))
             plan += [self._rng.randint(2, most) for _ in range(num_long)]
         self._rng.shuffle(plan)

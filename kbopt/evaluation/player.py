@@ -24,7 +24,8 @@ from kbopt.evaluation.layout import TensorSpec, aligned, view
 from kbopt.evaluation.link import CandidateDied, CandidateForged, Link
 from kbopt.evaluation.reference import Draw, Reference
 
-LONGEST_BLOCK = 6
+_LONGEST_BLOCK = 6
+_LONGEST_VOLLEY = 16
 _NUM_CALIBRATIONS = 12
 
 
@@ -75,7 +76,8 @@ class Player:
         init_bytes = sum(aligned(TensorSpec.of(t).size_bytes) for t in reference.init_tensors)
         on_cuda = reference.device.type == "cuda"
         kind = CudaArena if on_cuda else CpuArena
-        self.arena: Arena = kind(specs, LONGEST_BLOCK, init_bytes, reference.output_bytes, reference.device)
+        slots = _LONGEST_VOLLEY if on_cuda else _LONGEST_BLOCK
+        self.arena: Arena = kind(specs, slots, init_bytes, reference.output_bytes, reference.device)
         reply = link.ask(
             "open",
             self.arena.fds,
@@ -110,12 +112,13 @@ class Player:
             init_offsets=self.arena.place(reference.init_tensors),
         )
 
-    def exchange(self, operation: str, draws: Sequence[Draw]) -> Exchange:
+    def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
         """Have it answer `draws` in one block. Afterwards all of it is paused, and outputs can be read out
-        of its memory. Nothing can be computed before or after the time that the clock runs.
+        of its memory. Nothing can be computed before or after the time that the clock runs. `fields` belong
+        to the operation.
         """
         if self._reader is not None:
-            return self._exchange_on_gpu(operation, draws, self._reader)
+            return self._exchange_on_gpu(operation, draws, self._reader, fields)
         return self._exchange_paused(operation, draws)
 
     def _exchange_paused(self, operation: str, draws: Sequence[Draw]) -> Exchange:
@@ -143,7 +146,13 @@ class Player:
             glances=[],
         )
 
-    def _exchange_on_gpu(self, operation: str, draws: Sequence[Draw], reader: CudaReader) -> Exchange:
+    def _exchange_on_gpu(
+        self,
+        operation: str,
+        draws: Sequence[Draw],
+        reader: CudaReader,
+        fields: dict[str, Any],
+    ) -> Exchange:
         """What runs on a GPU cannot be paused, and what its process says of it cannot be believed. So the
         clock runs from before the inputs appear until outputs have been seen, by this process.
         """
@@ -153,8 +162,8 @@ class Player:
         offsets = self._fill(draws)
         # Processes take turns on the device in any order: what is not there yet might be read by the child.
         self.arena.finish_filling()
-        self.arena.hold_device()
-        reply = self.link.ask(operation, offsets=offsets)
+        self.arena.hold_device(len(draws))
+        reply = self.link.ask(operation, offsets=offsets, **fields)
         native_ns, outputs = _validated(reply, len(draws))
         try:
             glances = [reader.glance(output.get("tensors", ())) for output in outputs]
@@ -233,14 +242,15 @@ class Player:
     def _calibrate(self, draw: Draw) -> timing.Overhead:
         """What requests cost besides the calls, before candidate code is there."""
         costs: dict[int, float] = {}
-        for length in (1, self.arena.slots):
+        longest = min(self.arena.slots, _LONGEST_BLOCK)
+        for length in (1, longest):
             samples = []
             for _ in range(_NUM_CALIBRATIONS):
                 exchange = self.exchange("run", [draw] * length)
                 samples.append(exchange.block.outside_ms)
                 self.release()
             costs[length] = median(samples)
-        return timing.Overhead.through(1, costs[1], self.arena.slots, costs[self.arena.slots])
+        return timing.Overhead.through(1, costs[1], longest, costs[longest])
 
     def _require_sight(self, draw: Draw) -> None:
         """Prove on the stand-in, which copies its first tensor, that inputs arrive and outputs are seen."""

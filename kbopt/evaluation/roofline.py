@@ -86,6 +86,13 @@ def work_of(reference: Reference, draw: Draw) -> Work:
     )
 
 
+def cached_ms(reference: Reference) -> float:
+    """How long the way to memory takes for what the L2 can keep of an answer of the reference's on a GPU."""
+    l2_bytes: int = torch.cuda.get_device_properties(reference.device).L2_cache_size
+    bandwidth, _ = device_peaks(str(reference.device), reference.precision)
+    return 1000 * min(l2_bytes, reference.output_bytes) / bandwidth
+
+
 @functools.cache
 def device_peaks(device: str, precision: Precision) -> tuple[float, float]:
     """Bytes per second as measured by a copy; operations per second by data sheet, else by a product."""

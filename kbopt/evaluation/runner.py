@@ -41,7 +41,7 @@ class _Session:
         self._skeleton = request["skeleton"]
         self._specs = [TensorSpec.from_json(raw) for raw in request["specs"]]
         self._model: Any = _copy_first
-        self._timed: Callable[[Callable[[], Any]], tuple[Any, int]] = (
+        self._timed: Callable[[list[Callable[[], Any]]], tuple[list[Any], list[int]]] = (
             _host_timed if self._cuda is None else self._cuda.timed
         )
         self._outputs: list[Any] = []
@@ -75,14 +75,18 @@ class _Session:
 
     def run(self, request: Message) -> Message:
         """Call the model once per entry of `offsets`; say how long each took and where its outputs lie."""
+        return self._run(request, self._model)
+
+    def rehearse(self, request: Message) -> Message:
+        """The same with a copy in the model's place, and as many `outputs` as it has."""
+        return self._run(request, partial(_copies, request["outputs"]))
+
+    def _run(self, request: Message, model: Any) -> Message:
         batch = [self._arguments(offsets) for offsets in request["offsets"]]
-        outputs, nanoseconds = self._outputs, []
-        model, timed = self._model, self._timed
+        timed = self._timed
         with torch.no_grad():
-            for arguments in batch:
-                output, elapsed_ns = timed(partial(model, *arguments))
-                nanoseconds.append(elapsed_ns)
-                outputs.append(output)
+            outputs, nanoseconds = timed([partial(model, *arguments) for arguments in batch])
+        self._outputs += outputs
         return {"ns": nanoseconds, "outputs": [self._describe(output) for output in outputs]}
 
     def audit(self, request: Message) -> Message:
@@ -132,11 +136,22 @@ def _copy_first(*arguments: Any) -> Any:
     return tensors[0].clone() if tensors else None
 
 
-def _host_timed(call: Callable[[], Any], clock: Callable[[], int] = time.perf_counter_ns) -> tuple[Any, int]:
-    """The call's result, and its nanoseconds by a clock that was bound before the candidate was loaded."""
-    started = clock()
-    result = call()
-    return result, clock() - started
+def _copies(outputs: int, *arguments: Any) -> list[Any]:
+    """A copy of the first tensor, and tensors without elements up to the number of `outputs`."""
+    first = _copy_first(*arguments)
+    return [first, *(torch.empty(1, device=first.device) for _ in range(outputs - 1))]
+
+
+def _host_timed(
+    calls: list[Callable[[], Any]], clock: Callable[[], int] = time.perf_counter_ns
+) -> tuple[list[Any], list[int]]:
+    """The calls' results, and the nanoseconds of each by a clock bound before the candidate was loaded."""
+    results, nanoseconds = [], []
+    for call in calls:
+        started = clock()
+        results.append(call())
+        nanoseconds.append(clock() - started)
+    return results, nanoseconds
 
 
 def measure(channel: Channel) -> None:
@@ -149,6 +164,7 @@ def measure(channel: Channel) -> None:
     operations: dict[str, Callable[[Message], Message]] = {
         "build": session.build,
         "run": session.run,
+        "rehearse": session.rehearse,
         "audit": session.audit,
         "profile": session.profile,
         "free": session.free,
@@ -170,9 +186,19 @@ def _warmed_up(channel: Channel) -> tuple[Message, bool]:
     if request["op"] != "warm":
         return request, False
     _find_builds(request["setup"])
-    torch.empty(1, device=request["device"])
+    square = torch.ones(8, 8, device=request["device"])
+    (square @ square).sum().item()  # Has the libraries load what they load at their first use.
+    if request["triton"]:
+        _load_triton_driver()
     channel.send({"warm": True})
     return channel.receive(), True
+
+
+def _load_triton_driver() -> None:
+    with suppress(Exception):  # What is amiss with it, the candidate will meet.
+        from triton.runtime import driver
+
+        driver.active.get_current_device()
 
 
 def build(channel: Channel) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median, quantiles
 
 import numpy as np
@@ -22,6 +22,8 @@ _UNUSUAL = 1.25
 _LEAST_SHARE = 0.25
 _SETTLED = 0.005
 _FEWEST_SETTLED = 20
+_VOLLEY_AGREEMENT = 2.0
+"""How much more of the reference's time single calls of an honest kernel may save than volleys show."""
 _AGREEMENT = 1.3
 """How much longer the wall clock may find a call than the native one. Hidden work shows as 2 and more."""
 
@@ -126,9 +128,49 @@ class Clocks:
         """A call by the referee's clock: the figure that the child cannot influence."""
         return self.native_ms + max(0.0, self.hidden_single_ms, self.hidden_longer_ms)
 
-    def agree(self, slack_ms: float) -> bool:
-        """Whether no more than 30 % of a call, and `slack_ms`, is hidden from the child's clock."""
-        return self.wall_ms <= _AGREEMENT * self.native_ms + slack_ms
+    def agree(self, slack_ms: float, slack_longer_ms: float | None = None) -> bool:
+        """Whether no more than 30 % of a call, and the slack of that kind of block, is hidden."""
+        tolerated_ms = (_AGREEMENT - 1) * self.native_ms
+        longer_ms = slack_ms if slack_longer_ms is None else slack_longer_ms
+        return (
+            self.hidden_single_ms <= tolerated_ms + slack_ms
+            and self.hidden_longer_ms <= tolerated_ms + longer_ms
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volleys:
+    """Blocks of one length whose calls are all queued before the device turns to them: of a copy, of the
+    reference unless it is slow, both in trusted children, and of the candidate.
+
+    A single copy takes `copy_ms`. `cached_ms` is what a call saves that leaves the cache full of its output:
+    in a volley the next call pays for it.
+    """
+
+    copy_ms: float
+    cached_ms: float
+    copies: tuple[Block, ...]
+    reference: tuple[Block, ...]
+    kernel: tuple[Block, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.kernel[0].native_ms)
+
+    def least_ms(self, reference_ms: float, slack_ms: float) -> float:
+        """The shortest single call that can be believed, next to one of the reference's of `reference_ms`.
+
+        Calls that follow each other closely, with another process's flush taking turns, cost more than
+        single ones, by what depends on their kernels. But the ratio of two models hardly changes.
+        """
+        ours_ms = self._call_ms(self.kernel) - self.cached_ms - slack_ms
+        theirs_ms = max(reference_ms, self._call_ms(self.reference) if self.reference else 0.0)
+        return reference_ms * ours_ms / (_VOLLEY_AGREEMENT * theirs_ms)
+
+    def _call_ms(self, blocks: Sequence[Block]) -> float:
+        """By the referee's clock alone, from what the same number of copies took around."""
+        least, copies = (min(block.wall_ms for block in several) for several in (blocks, self.copies))
+        return self.copy_ms + (least - copies) / self.length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,17 +193,18 @@ def read_session(
     longer: Sequence[tuple[Block, Block]],
     calibrated: Overhead,
     *,
+    volleys: Volleys | None = None,
     scatter: Scatter = NO_SCATTER,
     single_threaded: bool = False,
 ) -> Session:
     """What interleaved blocks say: single calls of both models, and longer blocks as pairs of the
-    reference's and the candidate's.
+    reference's and the candidate's; on a GPU `volleys`.
 
     What the child's clock did not see is added to its times, so that hiding less than is punished gains
     nothing, however noisy the machine; to be refused for it, it has to be certain. Where both models get
     one thread, so is processor time that the call does not explain: work that another core does while the
     answer is on its way takes no wall time. Where the referee's clock scatters between processes, as on a
-    GPU, that is let pass: kernels are often shorter, and events resolve them a hundred times better.
+    GPU, that is let pass, as far as volleys allow it.
     """
     theirs, ours = _comparable(reference, singles)
     overhead = calibrated.as_seen_in(theirs)
@@ -169,15 +212,26 @@ def read_session(
     clocks = read_clocks(ours, longer, overhead)
     hidden_ms = max(0.0, clocks.hidden_single_ms - (slack_ms if scatter.clock_ms else _CLOCK_SLACK_MS))
     slack_ms += _uncertainty_ms(theirs, ours)
+    slack_longer_ms = slack_ms
     if single_threaded:
         hidden_ms = max(hidden_ms, _hidden_cpu_ms(theirs, ours) - _CLOCK_SLACK_MS)
+    if volleys is not None:
+        least_ms = volleys.least_ms(median_ms(theirs), 2 * scatter.clock_ms / volleys.length)
+        clocks = replace(clocks, hidden_longer_ms=least_ms - clocks.native_ms)
+        hidden_ms = max(hidden_ms, clocks.hidden_longer_ms)
+        slack_longer_ms = 0.0
     return Session(
         kernel_ms=tuple(ms + hidden_ms for ms in undisturbed_ms(singles, overhead)),
         reference_ms=tuple(undisturbed_ms(reference, overhead)),
         clocks=clocks,
-        clocks_agree=clocks.agree(slack_ms),
+        clocks_agree=clocks.agree(slack_ms, slack_longer_ms),
         is_busy=ours is singles,
     )
+
+
+def median_ms(singles: Sequence[Block]) -> float:
+    """The median single call by its own clock."""
+    return median(block.native_ms[0] for block in singles)
 
 
 def is_settled(reference: Sequence[Block], singles: Sequence[Block]) -> bool:

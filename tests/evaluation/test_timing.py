@@ -11,6 +11,7 @@ from kbopt.evaluation.timing import (
     Block,
     Overhead,
     Scatter,
+    Volleys,
     drift,
     is_settled,
     ratio_interval,
@@ -25,6 +26,55 @@ FIXED = Overhead(fixed_ms=0.2, per_call_ms=0.1)
 def block(*native_ms: float, hidden_ms: float = 0.0, displaced_ms: float = 0.0) -> Block:
     wall_ms = sum(native_ms) + FIXED.of(len(native_ms)) + hidden_ms + displaced_ms
     return Block(native_ms=native_ms, wall_ms=wall_ms, displaced_ms=displaced_ms)
+
+
+GPU = Scatter(clock_ms=0.04)
+
+
+def volleys(*calls_ms: float, reference_ms: float = 0.05, cached_ms: float = 0.0) -> Volleys:
+    """Of a candidate whose calls take `calls_ms`, one figure a volley, and of a copy that takes 2 us."""
+
+    def volley(call_ms: float) -> Block:
+        return Block(native_ms=(0.0,) * 32, wall_ms=4.0 + 32 * (0.02 + call_ms))
+
+    return Volleys(
+        copy_ms=0.002,
+        cached_ms=cached_ms,
+        copies=(volley(0.002), volley(0.003)),
+        reference=(volley(reference_ms),) if reference_ms else (),
+        kernel=tuple(map(volley, calls_ms)),
+    )
+
+
+def test_what_short_calls_hide_in_the_scatter_of_single_ones_is_seen_in_volleys():
+    """Calls of 0.05 ms, said to take a microsecond: the referee's clock scatters by more, once a block."""
+    reference, cheat = [block(0.05)] * 12, [block(0.001, hidden_ms=0.049)] * 12
+
+    alone = read_session(reference, cheat, [], FIXED, scatter=GPU)
+    beside = read_session(reference, cheat, [], FIXED, volleys=volleys(0.05, 0.06), scatter=GPU)
+
+    assert alone.clocks_agree
+    assert max(alone.kernel_ms) == pytest.approx(0.001)
+    assert not beside.clocks_agree
+    assert min(beside.kernel_ms) == pytest.approx(0.05 * (0.05 - 0.0025) / (2 * 0.05))
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        volleys(0.3, 0.011, 0.01),
+        volleys(0.03, reference_ms=0.12),  # Both take longer where they follow each other closely.
+        volleys(0.022, reference_ms=0.0),  # The reference is slow, and was not asked.
+        volleys(0.035, reference_ms=0.05, cached_ms=0.015),
+    ],
+)
+def test_an_honest_kernel_is_as_fast_beside_volleys_as_alone(seen: Volleys):
+    reference, kernel = [block(0.05)] * 12, [block(0.01)] * 12
+
+    session = read_session(reference, kernel, [], FIXED, volleys=seen, scatter=GPU)
+
+    assert session.clocks_agree
+    assert session.kernel_ms == pytest.approx([0.01] * 12)
 
 
 def test_overhead_runs_through_both_calibrations():
