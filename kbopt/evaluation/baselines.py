@@ -1,7 +1,8 @@
 """`torch.compile` of a task's reference as a second baseline: timed once, in a clean process, and kept.
 
-Compiling takes seconds, so it goes on beside the first evaluations of a task, whose results do not have the
-figure yet. The device's lease is held for the timed calls only. On a CPU it is left out: there the compiler
+Compiling takes seconds and launches kernels, which made candidates beside it take twice as long. So it waits
+until no candidate is being evaluated, five minutes at most; results of the task until then do not have the
+figure. The device's lease is held for the timed calls only. On a CPU it is left out: there the compiler
 would take the cores on which candidates are timed.
 """
 
@@ -12,6 +13,8 @@ import json
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from statistics import median
@@ -25,16 +28,26 @@ from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
 _COMPILE_S = 300.0
 _TIMED_S = 60.0
 _NUM_TIMED = 30
+_PATIENCE_S = 300.0
+_LOOK_S = 0.2
 
 
 class CompiledBaselines:
     """Milliseconds of `torch.compile(Model)` by task, device, driver, torch and precision, under `root`."""
 
-    def __init__(self, zygote: ZygoteHandle, device: Device, root: Path, lease: threading.Lock) -> None:
+    def __init__(
+        self,
+        zygote: ZygoteHandle,
+        device: Device,
+        root: Path,
+        lease: threading.Lock,
+        is_idle: Callable[[], bool],
+    ) -> None:
         self._zygote = zygote
         self._device = device
         self._root = root
         self._lease = lease
+        self._is_idle = is_idle
         self._asked: set[str] = set()
         self._one_at_a_time = threading.Lock()
 
@@ -64,6 +77,9 @@ class CompiledBaselines:
 
     def _measure(self, request: EvalRequest, file: Path) -> None:
         with self._one_at_a_time:
+            until = time.monotonic() + _PATIENCE_S
+            while not self._is_idle() and time.monotonic() < until:
+                time.sleep(_LOOK_S)
             self._measure_one(request, file)
 
     def _measure_one(self, request: EvalRequest, file: Path) -> None:

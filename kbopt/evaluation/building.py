@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kbopt.core.errors import InfraError
 from kbopt.core.types import CompileFailed, EvalRequest, Outcome, TimedOut
 from kbopt.evaluation import verdicts
 from kbopt.evaluation.children import Child, ZygoteHandle, crash_from
@@ -74,6 +76,15 @@ class Builder:
         self._store = Store(root.resolve())
         self._device = device
         self._sandbox = sandbox
+
+    def prepare(self) -> None:
+        """In a thread, build what candidates in C++ and CUDA link to, unless the store has it."""
+
+        def work() -> None:
+            with suppress(InfraError, OSError):  # Whoever needs it will say so.
+                ensure_bridge(self._store, self._device.toolchain)
+
+        threading.Thread(target=work, daemon=True).start()
 
     def build(self, request: EvalRequest) -> Built | NotBuilt:
         """From the store, or by running the source in a build child. Raises InfraError."""

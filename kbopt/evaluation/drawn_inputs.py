@@ -53,6 +53,12 @@ class DrawnInputs:
                     self._kept.popitem(last=False)
             return drawn
 
+    def close(self) -> None:
+        for drawn in self._kept.values():
+            if drawn is not None:
+                drawn.memory.close()
+        self._kept.clear()
+
     def _draw(self, request: EvalRequest) -> Drawn | None:
         job = {
             "source": request.task.source,

@@ -227,12 +227,12 @@ def _times(model: Any, inputs: Sequence[Any], timed: int, device: torch.device) 
         for _ in range(_DISCARDED):
             measure(model, inputs, flush, device)
         times: list[float] = []
-        while len(times) < timed and not _is_settled(times):
+        while len(times) < timed and not is_settled(times):
             times.append(measure(model, inputs, flush, device))
     return times
 
 
-def _is_settled(times_ms: list[float]) -> bool:
+def is_settled(times_ms: list[float]) -> bool:
     """Whether a slow kernel has been timed for long enough: the mean's standard error is half a percent.
 
     KernelBench itself makes all of its calls. Where they take half a second and more, they hold the device

@@ -25,7 +25,7 @@ from kbopt.evaluation.link import CandidateDied, CandidateForged, Link
 from kbopt.evaluation.reference import Draw, Reference
 
 _LONGEST_BLOCK = 6
-_LONGEST_VOLLEY = 16
+_LONGEST_VOLLEY = 32
 _NUM_CALIBRATIONS = 12
 
 

@@ -246,6 +246,7 @@ class Referees:
     def close(self) -> None:
         for handle in self._handles.values():
             handle.close()
+        self._drawn.close()
 
     def _admit_beforehand(self, request: EvalRequest) -> None:
         handle = self.start(request)

@@ -12,8 +12,9 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -92,10 +93,19 @@ class Service:
             self.device,
             lambda built: self._sandbox(built, build_writable=True),
         )
+        if self.device.is_cuda:
+            self._builder.prepare()
         self._without: tuple[str, ...] = ()
         if self.device.is_cuda:
             self._without = self._find_working_sandbox()
-        self._baselines = CompiledBaselines(self._zygote, self.device, state_dir / "baselines", self._lease)
+        self._num_evaluations = 0
+        self._baselines = CompiledBaselines(
+            self._zygote,
+            self.device,
+            state_dir / "baselines",
+            self._lease,
+            lambda: self._num_evaluations == 0,
+        )
         self._referees = Referees(self._zygote, self.device, self._sandbox, self._lease)
         self._waiting_slots = threading.BoundedSemaphore(1 + _NUM_WAITING)
         self._build_slots = threading.BoundedSemaphore(num_builds_at_once())
@@ -112,6 +122,20 @@ class Service:
 
     def evaluate(self, request: EvalRequest) -> Result:
         """Judge one source. Raises UserError for a task that cannot be scored, InfraError."""
+        with self._counted():
+            return self._evaluate(request)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._serial_lock:
+            self._num_evaluations += 1
+        try:
+            yield
+        finally:
+            with self._serial_lock:
+                self._num_evaluations -= 1
+
+    def _evaluate(self, request: EvalRequest) -> Result:
         timeline = _Timeline()
         if self.device.is_cuda:
             referee_is_ready = self._referees.prepare(request)

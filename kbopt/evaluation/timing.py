@@ -157,12 +157,13 @@ class Volleys:
     def length(self) -> int:
         return len(self.kernel[0].native_ms)
 
-    def least_ms(self, reference_ms: float, slack_ms: float) -> float:
+    def least_ms(self, reference_ms: float, scatter: Scatter) -> float:
         """The shortest single call that can be believed, next to one of the reference's of `reference_ms`.
 
         Calls that follow each other closely, with another process's flush taking turns, cost more than
         single ones, by what depends on their kernels. But the ratio of two models hardly changes.
         """
+        slack_ms = 2 * scatter.clock_ms / self.length
         ours_ms = self._call_ms(self.kernel) - self.cached_ms - slack_ms
         theirs_ms = max(reference_ms, self._call_ms(self.reference) if self.reference else 0.0)
         return reference_ms * ours_ms / (_VOLLEY_AGREEMENT * theirs_ms)
@@ -193,12 +194,12 @@ def read_session(
     longer: Sequence[tuple[Block, Block]],
     calibrated: Overhead,
     *,
-    volleys: Volleys | None = None,
+    least_ms: float = 0.0,
     scatter: Scatter = NO_SCATTER,
     single_threaded: bool = False,
 ) -> Session:
     """What interleaved blocks say: single calls of both models, and longer blocks as pairs of the
-    reference's and the candidate's; on a GPU `volleys`.
+    reference's and the candidate's; `least_ms` is what volleys say on a GPU.
 
     What the child's clock did not see is added to its times, so that hiding less than is punished gains
     nothing, however noisy the machine; to be refused for it, it has to be certain. Where both models get
@@ -215,8 +216,7 @@ def read_session(
     slack_longer_ms = slack_ms
     if single_threaded:
         hidden_ms = max(hidden_ms, _hidden_cpu_ms(theirs, ours) - _CLOCK_SLACK_MS)
-    if volleys is not None:
-        least_ms = volleys.least_ms(median_ms(theirs), 2 * scatter.clock_ms / volleys.length)
+    if least_ms:
         clocks = replace(clocks, hidden_longer_ms=least_ms - clocks.native_ms)
         hidden_ms = max(hidden_ms, clocks.hidden_longer_ms)
         slack_longer_ms = 0.0

@@ -119,3 +119,18 @@ def test_what_cannot_be_kept_is_said(body: str, limit_bytes: int, why: str):
 
     assert fds == []
     assert why in answer["why"]
+
+
+@pytest.mark.parametrize(
+    ("times_ms", "settled"),
+    [
+        ([30.0] * 19, False),  # Too few.
+        ([30.0] * 20, True),
+        ([1.0] * 99, False),  # Too short: a fast kernel gets all of its calls.
+        ([30.0, 33.0] * 10, False),  # A standard error of 1.1 %.
+        ([30.0, 33.0] * 49, False),
+        ([30.0, 31.0] * 25, True),
+    ],
+)
+def test_kernelbench_stops_timing_slow_kernels_once_their_mean_is_known(times_ms: list[float], settled: bool):
+    assert kernelbench.is_settled(times_ms) is settled

@@ -51,7 +51,8 @@ def test_what_short_calls_hide_in_the_scatter_of_single_ones_is_seen_in_volleys(
     reference, cheat = [block(0.05)] * 12, [block(0.001, hidden_ms=0.049)] * 12
 
     alone = read_session(reference, cheat, [], FIXED, scatter=GPU)
-    beside = read_session(reference, cheat, [], FIXED, volleys=volleys(0.05, 0.06), scatter=GPU)
+    least_ms = volleys(0.05, 0.06).least_ms(0.05, GPU)
+    beside = read_session(reference, cheat, [], FIXED, least_ms=least_ms, scatter=GPU)
 
     assert alone.clocks_agree
     assert max(alone.kernel_ms) == pytest.approx(0.001)
@@ -71,7 +72,8 @@ def test_what_short_calls_hide_in_the_scatter_of_single_ones_is_seen_in_volleys(
 def test_an_honest_kernel_is_as_fast_beside_volleys_as_alone(seen: Volleys):
     reference, kernel = [block(0.05)] * 12, [block(0.01)] * 12
 
-    session = read_session(reference, kernel, [], FIXED, volleys=seen, scatter=GPU)
+    least_ms = seen.least_ms(0.05, GPU)
+    session = read_session(reference, kernel, [], FIXED, least_ms=least_ms, scatter=GPU)
 
     assert session.clocks_agree
     assert session.kernel_ms == pytest.approx([0.01] * 12)
