@@ -59,7 +59,7 @@ class Case:
     @property
     def kind(self) -> str:
         """The first column of the table."""
-        return self.family or ("typed end" if self.folder == "hostile" else "honest control")
+        return self.family or ("honest control" if self.expected == ("measured",) else "typed end")
 
     @property
     def tries(self) -> str:
