@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -359,11 +360,12 @@ class Judgement:
         length = min(self._player.arena.slots, max(_SHORTEST_VOLLEY, int(_VOLLEY_MS / kernel_ms)))
         if length == 1 or kernel_ms > _SLOW_MS or not self._draw().tensors:
             return None
-        singles = [self._copy_block([self._draw()]) for _ in range(_FEWEST_TIMED)]
+        copy = partial(self._reference_block, operation="rehearse", outputs=len(self._expected.tensors))
+        singles = [copy([self._draw()]) for _ in range(_FEWEST_TIMED)]
         copies, reference, kernel = [], [], []
         for _ in range(1 + _NUM_VOLLEYS):
             draws = [self._draw() for _ in range(length)]
-            copies.append(self._copy_block(draws))
+            copies.append(copy(draws))
             if reference_ms <= _SLOW_MS:
                 reference.append(self._reference_block(draws))
             kernel.append(self._candidate_block(draws, check=True))
@@ -375,12 +377,6 @@ class Judgement:
             reference=tuple(reference[1:]),
             kernel=tuple(kernel[1:]),
         )
-
-    def _copy_block(self, draws: list[Draw]) -> timing.Block:
-        player = self._reference_player
-        exchange = player.exchange("rehearse", draws, outputs=len(self._expected.tensors))
-        player.release()
-        return exchange.block
 
     def _charge_for_cores(self, session: timing.Session) -> timing.Session:
         """Both models get the same number of cores; more than that are no better kernel.
@@ -450,11 +446,11 @@ class Judgement:
         self._rng.shuffle(plan)
         return plan
 
-    def _reference_block(self, draws: list[Draw]) -> timing.Block:
+    def _reference_block(self, draws: list[Draw], operation: str = "run", **fields: Any) -> timing.Block:
         """Calls of the reference, played by a child just as the candidate is."""
         player = self._reference_player
         try:
-            exchange = player.exchange("run", draws)
+            exchange = player.exchange(operation, draws, **fields)
             player.release()
         except (CandidateDied, CandidateRaised, CandidateForged) as error:
             if isinstance(error, CandidateRaised) and error.kind == torch.OutOfMemoryError.__name__:

@@ -119,9 +119,9 @@ class Player:
         """
         if self._reader is not None:
             return self._exchange_on_gpu(operation, draws, self._reader, fields)
-        return self._exchange_paused(operation, draws)
+        return self._exchange_paused(operation, draws, fields)
 
-    def _exchange_paused(self, operation: str, draws: Sequence[Draw]) -> Exchange:
+    def _exchange_paused(self, operation: str, draws: Sequence[Draw], fields: dict[str, Any]) -> Exchange:
         """Everything of it is paused while the inputs are written, and from the moment it says that it is
         done. The clock runs in between.
         """
@@ -130,7 +130,7 @@ class Player:
         cpu_ns, displaced_ns = self._usage()
         started = time.perf_counter_ns()
         self._resume()
-        reply = self.link.ask(operation, offsets=offsets)
+        reply = self.link.ask(operation, offsets=offsets, **fields)
         wall_ns = time.perf_counter_ns() - started
         self._pause()
         cpu_after_ns, displaced_after_ns = self._usage()

@@ -192,6 +192,10 @@ class Referees:
         Done when that is; with the exception that a task which cannot be scored raises.
         """
         done: Future[None] = Future()
+        known = self._handles.get(_key(request))
+        if known is not None and known.alive and known.admitted:
+            done.set_result(None)
+            return done
 
         def work() -> None:
             try:
@@ -244,7 +248,7 @@ class Referees:
         self._free = handle.free_share
 
     def close(self) -> None:
-        for handle in self._handles.values():
+        for handle in list(self._handles.values()):
             handle.close()
         self._drawn.close()
 
@@ -275,8 +279,10 @@ class Referees:
                 if not others:
                     return
                 oldest = next((key for key in others if self._handles[key].used), others[0])
-                handle = self._handles.pop(oldest)
-            handle.close()
+            with self._starting.of(oldest):  # Nobody is to find it dying at its start.
+                with self._lock:
+                    handle = self._handles.pop(oldest)
+                handle.close()
             self._free += handle.taken_share
 
 

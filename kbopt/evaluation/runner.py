@@ -187,18 +187,20 @@ def _warmed_up(channel: Channel) -> tuple[Message, bool]:
         return request, False
     _find_builds(request["setup"])
     square = torch.ones(8, 8, device=request["device"])
-    (square @ square).sum().item()  # Has the libraries load what they load at their first use.
+    torch.allclose(square @ square, square)  # Has the libraries load what they load at their first use.
     if request["triton"]:
-        _load_triton_driver()
+        _load_triton()
     channel.send({"warm": True})
     return channel.receive(), True
 
 
-def _load_triton_driver() -> None:
+def _load_triton() -> None:
+    """Have Triton do what it does at any first launch: load its driver, ask ptxas for its version."""
     with suppress(Exception):  # What is amiss with it, the candidate will meet.
+        from triton.compiler.compiler import make_backend
         from triton.runtime import driver
 
-        driver.active.get_current_device()
+        make_backend(driver.active.get_current_target()).hash()
 
 
 def build(channel: Channel) -> None:
