@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from statistics import median
 from typing import Any
 
@@ -38,20 +37,10 @@ from kbopt.evaluation.link import (
 )
 from kbopt.evaluation.player import Exchange, LateOutput, Player
 from kbopt.evaluation.reference import Draw, Output, Reference, TaskError, TaskTooLarge
+from kbopt.evaluation.sessions import Sessions
 
-_NUM_LONG_BLOCKS = 4
-_CHECKED_SHARE = 0.25
-_LONG_CHECKED_SHARE = 0.5
 _PROBE_SHARES = (0.25, 0.004)
 _MOST_SESSIONS = 3
-_MOST_TIMING_SHARE = 0.5
-_FEWEST_TIMED = 10
-_VOLLEY_MS = 20.0
-_SHORTEST_VOLLEY = 4
-_NUM_VOLLEYS = 3
-_SLOW_MS = 1.0
-_ENOUGH_S = 0.3
-"""From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
 _CORES_TOLERANCE = 1.15
 _MOST_CORES = 1.6
 """Relative to the reference's: in between, a candidate is charged for the cores that it used."""
@@ -97,14 +86,11 @@ class Judgement:
         self._seat = seat
         self._rng = rng
         self._verdict = Verdict()
-        self._expected = self._own_answer(self._draw())
+        self._expected = self._own_answer(self.draw())
         self._own_errors = (0.0,) * len(self._expected.tensors)
         self._free_bytes = reference.free_bytes
-        self._slowest_ms = 0.0
         self._cores: list[float] = []
-        self._least_ms = 0.0
         self._on_cpu = reference.device.type == "cpu"
-        self._scatter = timing.CPU_SCATTER if self._on_cpu else timing.GPU_SCATTER
         self._player: Player
 
     def run(self, source: str, setup: str) -> Verdict:
@@ -176,12 +162,12 @@ class Judgement:
         finally:
             self._verdict.spans.append((stage, started, time.perf_counter() - clock))
 
-    def _draw(self) -> Draw:
+    def draw(self) -> Draw:
         return self._reference.draw(self._rng.getrandbits(62))
 
     def _check(self) -> None:
         for _ in range(self._protocol.trials):
-            self._check_one(self._draw())
+            self._check_one(self.draw())
 
     def _check_one(self, draw: Draw, operation: str = "run") -> Any:
         """One call, compared with float64. What an audit saw, where `operation` is one."""
@@ -238,7 +224,7 @@ class Judgement:
         if not self._reference.has_exact:
             return
         for share in _PROBE_SHARES:
-            draw = self._draw()
+            draw = self.draw()
             tensors = tuple(
                 compare.sparse_probe(t, share) if t.is_floating_point() and t.numel() > 64 else t
                 for t in draw.tensors
@@ -259,7 +245,7 @@ class Judgement:
                 raise Refused(WrongAnswer(reason=f"where most elements of the inputs are zero: {mismatch}"))
 
     def _audit(self) -> Audit:
-        seen = self._check_one(self._draw(), "audit")
+        seen = self._check_one(self.draw(), "audit")
         try:
             torch_ops = tuple(str(name)[:100] for name in seen["torch_ops"][:50])
             custom = bool(seen["custom_kernel"])
@@ -276,14 +262,16 @@ class Judgement:
         return Audit(custom_kernel=custom, torch_ops=torch_ops, notes=tuple(notes))
 
     def _time(self, audit: Audit) -> Measured:
-        self._warm_up()
+        sessions = Sessions(self, self._reference, self._protocol, self._player, self._rng)
+        sessions.warm_up()
         self._cores.clear()
         # Other work on the machine can make the clocks differ once; what is hidden differs every time.
         disagreed = 0.0
         while disagreed < _MOST_SESSIONS:
-            session = self._timing_session()
+            session = sessions.run()
             if session.clocks_agree:
-                return self._measured(self._with_profile(audit), self._charge_for_cores(session))
+                session = self._charge_for_cores(session)
+                return self._measured(self._with_profile(audit), session, sessions.scatter)
             disagreed += 0.5 if session.is_busy else 1.0
         raise Refused(
             Rejected(
@@ -297,7 +285,7 @@ class Judgement:
         """On a GPU, the kernels that a call spends its time in. After the timing, which it could disturb."""
         if self._on_cpu:
             return audit
-        rows = self._player.profile(self._draw())
+        rows = self._player.profile(self.draw())
         try:
             kernels = [(str(name)[:80], int(calls), float(us)) for name, calls, us in rows[:_MOST_KERNELS]]
         except (TypeError, ValueError):
@@ -307,76 +295,6 @@ class Judgement:
         total_us = sum(us for *_, us in kernels) or 1.0
         parts = [f"{name} {us / total_us:.0%} ({calls}x, {us:.4g} us)" for name, calls, us in kernels]
         return replace(audit, notes=(*audit.notes, f"Kernels of a call: {'; '.join(parts)}."))
-
-    def _timing_session(self) -> timing.Session:
-        reference: list[timing.Block] = []
-        singles: list[timing.Block] = []
-        longer: list[tuple[timing.Block, timing.Block]] = []
-        started = time.perf_counter()
-        for length in self._plan():
-            theirs, ours = self._both_blocks(length, _CHECKED_SHARE if length == 1 else _LONG_CHECKED_SHARE)
-            if length == 1:
-                reference.append(theirs)
-                singles.append(ours)
-            else:
-                longer.append((theirs, ours))
-            is_long = time.perf_counter() - started > _ENOUGH_S
-            has_longer = len(longer) > 1 or self._player.arena.slots == 1 or not self._on_cpu
-            if is_long and has_longer and timing.is_settled(reference, singles):
-                break
-        volleys = None
-        if not self._on_cpu:
-            volleys = self._volleys(timing.median_ms(reference), timing.median_ms(singles))
-        if volleys is not None:
-            # What one session has shown, another whose clock happened to see less does not take back.
-            self._least_ms = max(self._least_ms, volleys.least_ms(timing.median_ms(reference), self._scatter))
-        return timing.read_session(
-            reference,
-            singles,
-            longer,
-            self._player.overhead,
-            least_ms=self._least_ms,
-            scatter=self._scatter,
-            single_threaded=self._on_cpu and torch.get_num_threads() == 1,
-        )
-
-    def _both_blocks(self, length: int, checked_share: float) -> tuple[timing.Block, timing.Block]:
-        """The reference's block and the candidate's, on the same inputs, in either order: what a call costs
-        depends on what the allocator and the caches saw before it.
-        """
-        draws = [self._draw() for _ in range(length)]
-        reference_first = self._rng.random() < 0.5
-        if reference_first:
-            theirs = self._reference_block(draws)
-        ours = self._candidate_block(draws, check=self._rng.random() < checked_share)
-        if not reference_first:
-            theirs = self._reference_block(draws)
-        return theirs, ours
-
-    def _volleys(self, reference_ms: float, kernel_ms: float) -> timing.Volleys | None:
-        """Blocks of many calls, which divide the scatter of the referee's clock among them. None for a slow
-        kernel, next to which that is nothing. Arguments are single calls of either model.
-        """
-        length = min(self._player.arena.slots, max(_SHORTEST_VOLLEY, int(_VOLLEY_MS / kernel_ms)))
-        if length == 1 or kernel_ms > _SLOW_MS or not self._draw().tensors:
-            return None
-        copy = partial(self._reference_block, operation="rehearse", outputs=len(self._expected.tensors))
-        singles = [copy([self._draw()]) for _ in range(_FEWEST_TIMED)]
-        copies, reference, kernel = [], [], []
-        for _ in range(1 + _NUM_VOLLEYS):
-            draws = [self._draw() for _ in range(length)]
-            copies.append(copy(draws))
-            if reference_ms <= _SLOW_MS:
-                reference.append(self._reference_block(draws))
-            kernel.append(self._candidate_block(draws, check=True))
-        # In the first one the children's allocators still grow.
-        return timing.Volleys(
-            copy_ms=timing.median_ms(singles),
-            cached_ms=roofline.cached_ms(self._reference),
-            copies=tuple(copies[1:]),
-            reference=tuple(reference[1:]),
-            kernel=tuple(kernel[1:]),
-        )
 
     def _charge_for_cores(self, session: timing.Session) -> timing.Session:
         """Both models get the same number of cores; more than that are no better kernel.
@@ -393,9 +311,9 @@ class Judgement:
             raise Refused(Rejected(reason=reason, family="extra_threads"))
         return replace(session, kernel_ms=tuple(used * ms for ms in session.kernel_ms))
 
-    def _measured(self, audit: Audit, session: timing.Session) -> Measured:
+    def _measured(self, audit: Audit, session: timing.Session, scatter: timing.Scatter) -> Measured:
         kernel_ms, reference_ms, clocks = session.kernel_ms, session.reference_ms, session.clocks
-        draw = self._draw()
+        draw = self.draw()
         work = roofline.work_of(self._reference, draw)
         kernel = median(kernel_ms)
         if kernel < work.impossible_ms:
@@ -416,7 +334,7 @@ class Judgement:
             kernel_ms=tuple(round(ms, 6) for ms in kernel_ms),
             reference_ms=tuple(round(ms, 6) for ms in reference_ms),
             speedup=median(reference_ms) / kernel,
-            speedup_ci=timing.ratio_interval(reference_ms, kernel_ms, self._rng, self._scatter),
+            speedup_ci=timing.ratio_interval(reference_ms, kernel_ms, self._rng, scatter),
             native_ms=clocks.native_ms,
             wall_ms=clocks.wall_ms,
             audit=Audit(custom_kernel=audit.custom_kernel, torch_ops=audit.torch_ops, notes=tuple(notes)),
@@ -428,25 +346,7 @@ class Judgement:
             ),
         )
 
-    def _warm_up(self) -> None:
-        for _ in range(3):
-            draw = self._draw()
-            blocks = self._reference_block([draw]), self._candidate_block([draw], check=False)
-            self._slowest_ms = sum(block.wall_ms for block in blocks)
-
-    def _plan(self) -> list[int]:
-        """Lengths of blocks: `timed` single calls, and a few longer blocks somewhere between them."""
-        affordable = _MOST_TIMING_SHARE * self._protocol.timeout_s * 1000 / max(self._slowest_ms, 1e-3)
-        timed = min(self._protocol.timed, max(_FEWEST_TIMED, int(affordable)))
-        plan = [1] * timed
-        most = self._player.arena.slots
-        if most > 1 and self._on_cpu:
-            num_long = min(_NUM_LONG_BLOCKS, max(1, timed // 10))
-            plan += [self._rng.randint(2, most) for _ in range(num_long)]
-        self._rng.shuffle(plan)
-        return plan
-
-    def _reference_block(self, draws: list[Draw], operation: str = "run", **fields: Any) -> timing.Block:
+    def reference_block(self, draws: list[Draw], operation: str = "run", **fields: Any) -> timing.Block:
         """Calls of the reference, played by a child just as the candidate is."""
         player = self._reference_player
         try:
@@ -459,7 +359,7 @@ class Judgement:
         self._verdict.device_s += exchange.wall_ns / 1e9
         return exchange.block
 
-    def _candidate_block(self, draws: list[Draw], *, check: bool) -> timing.Block:
+    def candidate_block(self, draws: list[Draw], *, check: bool) -> timing.Block:
         chosen = [self._rng.randrange(len(draws))] if check else []
         exchange, outputs = self._call("run", draws, chosen)
         for index, got in zip(chosen, outputs, strict=True):

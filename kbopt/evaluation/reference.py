@@ -63,8 +63,8 @@ class Output:
 class Reference:
     """`Model` of a task on a device, with weights from `weight_seed`.
 
-    `exact` is the same model in float64, used while `has_exact`. `output_bytes` is the size of the latest
-    answer. Raises TaskError.
+    `exact` is the same model in float64, used while `has_exact`. `num_outputs` and `output_bytes` are those
+    of the latest answer. Raises TaskError.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Reference:
         self.model = model.to(device=device, dtype=DTYPES[precision])
         self.exact = copy.deepcopy(self.model).double()
         self.has_exact = True
+        self.num_outputs = 0
         self.output_bytes = 0
 
     def draw(self, seed: int) -> Draw:
@@ -114,7 +115,7 @@ class Reference:
         if not tensors:
             raise TaskError("admission test 'returns a tensor' failed: the reference returns no tensor")
         output = Output(skeleton=skeleton, tensors=tuple(t.detach() for t in tensors))
-        self.output_bytes = output.size_bytes
+        self.num_outputs, self.output_bytes = len(output.tensors), output.size_bytes
         return output
 
     def run_exact(self, draw: Draw) -> Output:

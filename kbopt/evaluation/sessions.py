@@ -1,0 +1,161 @@
+"""Sessions of timing: which blocks of calls are asked for, in which order, and when they are enough.
+
+What the blocks say is read in `timing`; what is right or wrong about a candidate's answers in `judgement`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+
+from kbopt.core.types import EvalProtocol
+from kbopt.evaluation import roofline, timing
+from kbopt.evaluation.player import Player
+from kbopt.evaluation.reference import Draw, Reference
+
+_NUM_LONG_BLOCKS = 4
+_CHECKED_SHARE = 0.25
+_LONG_CHECKED_SHARE = 0.5
+_MOST_TIMING_SHARE = 0.5
+_FEWEST_TIMED = 10
+_NUM_WARM_UPS = 3
+_ENOUGH_S = {"cpu": 1.0, "cuda": 0.3}
+"""From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
+_VOLLEY_MS = 20.0
+_SHORTEST_VOLLEY = 4
+_NUM_VOLLEYS = 3
+_SLOW_MS = 1.0
+"""Next to longer calls on a GPU the scatter of the referee's clock is nothing, and they need no volleys."""
+
+
+class Models(Protocol):
+    """Whoever has the reference and the candidate answer a block of calls, and judges the answers."""
+
+    def draw(self) -> Draw: ...
+
+    def reference_block(self, draws: list[Draw], operation: str = "run", **fields: Any) -> timing.Block: ...
+
+    def candidate_block(self, draws: list[Draw], *, check: bool) -> timing.Block: ...
+
+
+class Sessions:
+    """The sessions of one candidate, which `player` plays. `warm_up` comes first."""
+
+    def __init__(
+        self,
+        models: Models,
+        reference: Reference,
+        protocol: EvalProtocol,
+        player: Player,
+        rng: random.Random,
+    ) -> None:
+        self._models = models
+        self._reference = reference
+        self._protocol = protocol
+        self._player = player
+        self._rng = rng
+        self._on_cpu = reference.device.type == "cpu"
+        self._slowest_ms = 0.0
+        self._least_ms = 0.0
+        self.scatter = timing.CPU_SCATTER if self._on_cpu else timing.GPU_SCATTER
+
+    def warm_up(self) -> None:
+        for _ in range(_NUM_WARM_UPS):
+            draws = [self._models.draw()]
+            blocks = (
+                self._models.reference_block(draws),
+                self._models.candidate_block(draws, check=False),
+            )
+            self._slowest_ms = sum(block.wall_ms for block in blocks)
+
+    def run(self) -> timing.Session:
+        """Time both models, as many calls as the protocol and their slowness allow."""
+        reference: list[timing.Block] = []
+        singles: list[timing.Block] = []
+        longer: list[tuple[timing.Block, timing.Block]] = []
+        started = time.perf_counter()
+        for length in self._plan():
+            theirs, ours = self._both_blocks(length)
+            if length == 1:
+                reference.append(theirs)
+                singles.append(ours)
+            else:
+                longer.append((theirs, ours))
+            is_long = time.perf_counter() - started > _ENOUGH_S[self._reference.device.type]
+            has_longer = len(longer) > 1 or self._longest == 1
+            if is_long and has_longer and timing.is_settled(reference, singles):
+                break
+        if not self._on_cpu:
+            self._volley(timing.median_ms(reference), timing.median_ms(singles))
+        return timing.read_session(
+            reference,
+            singles,
+            longer,
+            self._player.overhead,
+            least_ms=self._least_ms,
+            scatter=self.scatter,
+            single_threaded=self._on_cpu and torch.get_num_threads() == 1,
+        )
+
+    @property
+    def _longest(self) -> int:
+        """Of the blocks between single calls. On a GPU there are volleys instead, in the end."""
+        return self._player.arena.slots if self._on_cpu else 1
+
+    def _plan(self) -> list[int]:
+        """Lengths of blocks: `timed` single calls, and a few longer blocks somewhere between them."""
+        affordable = _MOST_TIMING_SHARE * self._protocol.timeout_s * 1000 / max(self._slowest_ms, 1e-3)
+        timed = min(self._protocol.timed, max(_FEWEST_TIMED, int(affordable)))
+        plan = [1] * timed
+        if self._longest > 1:
+            num_long = min(_NUM_LONG_BLOCKS, max(1, timed // 10))
+            plan += [self._rng.randint(2, self._longest) for _ in range(num_long)]
+        self._rng.shuffle(plan)
+        return plan
+
+    def _both_blocks(self, length: int) -> tuple[timing.Block, timing.Block]:
+        """The reference's block and the candidate's, on the same inputs, in either order: what a call costs
+        depends on what the allocator and the caches saw before it.
+        """
+        draws = [self._models.draw() for _ in range(length)]
+        share = _CHECKED_SHARE if length == 1 else _LONG_CHECKED_SHARE
+        reference_first = self._rng.random() < 0.5
+        if reference_first:
+            theirs = self._models.reference_block(draws)
+        ours = self._models.candidate_block(draws, check=self._rng.random() < share)
+        if not reference_first:
+            theirs = self._models.reference_block(draws)
+        return theirs, ours
+
+    def _volley(self, reference_ms: float, kernel_ms: float) -> None:
+        """Blocks of many calls, which divide the scatter of the referee's clock among them, for kernels that
+        are not slow. Arguments are single calls of either model.
+        """
+        length = min(self._player.arena.slots, max(_SHORTEST_VOLLEY, int(_VOLLEY_MS / kernel_ms)))
+        if length == 1 or kernel_ms > _SLOW_MS or not self._models.draw().tensors:
+            return
+        copy = partial(
+            self._models.reference_block, operation="rehearse", outputs=self._reference.num_outputs
+        )
+        singles = [copy([self._models.draw()]) for _ in range(_FEWEST_TIMED)]
+        copies, reference, kernel = [], [], []
+        for _ in range(1 + _NUM_VOLLEYS):
+            draws = [self._models.draw() for _ in range(length)]
+            copies.append(copy(draws))
+            if reference_ms <= _SLOW_MS:
+                reference.append(self._models.reference_block(draws))
+            kernel.append(self._models.candidate_block(draws, check=True))
+        # In the first one the children's allocators still grow.
+        volleys = timing.Volleys(
+            copy_ms=timing.median_ms(singles),
+            cached_ms=roofline.cached_ms(self._reference),
+            copies=tuple(copies[1:]),
+            reference=tuple(reference[1:]),
+            kernel=tuple(kernel[1:]),
+        )
+        # What one session has shown, another whose clock happened to see less does not take back.
+        self._least_ms = max(self._least_ms, volleys.least_ms(reference_ms, self.scatter))
