@@ -13,6 +13,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +123,10 @@ class PublicInputs:
             kind = CudaArena
             if set_bytes > _MOST_SHARE * torch.cuda.get_device_properties(device).total_memory:
                 return None
-            staged = tuple(torch.empty(spec.shape, dtype=spec.torch_dtype, pin_memory=True) for spec in specs)
+            with suppress(RuntimeError):  # Where no memory can be locked, copies are slower.
+                staged = tuple(
+                    torch.empty(spec.shape, dtype=spec.torch_dtype, pin_memory=True) for spec in specs
+                )
         sets, at = [], 0
         while at < size_bytes:
             tensors = []
