@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from kbopt.cluster.messages import (
@@ -94,10 +95,10 @@ class Coordinator:
             remaining_s = deadline - time.monotonic()
             if self.finished or remaining_s <= 0:
                 break
-            try:
-                await asyncio.wait_for(self._changed.wait(), min(remaining_s, 1.0))
-            except TimeoutError:
-                continue
+            # Not wait_for, which before Python 3.12 forgets that it was cancelled when the event comes then.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(remaining_s, 1.0)):
+                    await self._changed.wait()
         return Idle(finished=self.finished)
 
     def _meet(self, index: int, incarnation: str) -> None:

@@ -112,6 +112,9 @@ class ServiceClient:
         except TimeoutError:
             process.kill()
             await process.wait()
+        if self._tasks:
+            # Its pipes end with the last process that it started, which may take a moment longer than itself.
+            await asyncio.wait(self._tasks, timeout=_CLOSE_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

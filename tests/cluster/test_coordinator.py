@@ -84,6 +84,25 @@ async def test_a_new_incarnation_of_an_explorer_gets_what_the_old_one_held(tmp_p
     await lab.close()
 
 
+async def test_an_explorer_that_is_cancelled_as_news_come_stays_cancelled(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, (spec(tmp_path),), NumberedProposer())
+    held = []
+    while True:
+        waiting = asyncio.create_task(lab.coordinator.lease(0, "explorer"))
+        done, _ = await asyncio.wait({waiting}, timeout=0.1)
+        if not done:
+            break
+        held.append(waiting.result())
+    assert isinstance(held[0], Lease)
+    answer = await NumberedProposer().propose(held[0].work)
+    assert isinstance(answer, Candidate)
+    await lab.coordinator.submit("one", answer)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await lab.close()
+
+
 async def test_lost_batches_are_journalled_and_do_not_change_the_result(tmp_path: Path) -> None:
     made = spec(tmp_path)
     lab = Lab(tmp_path, (made,), NumberedProposer())
