@@ -42,6 +42,7 @@ class Arena(ABC):
         self.device = device
         jitter_bytes = _JITTER_STEPS * ALIGNMENT_BYTES
         self._slot_bytes = sum(aligned(spec.size_bytes) + jitter_bytes for spec in specs) + ALIGNMENT_BYTES
+        self._output_bytes = output_bytes
         self.slots = max(1, min(max_slots, self._max_bytes() // max(self._slot_bytes, output_bytes)))
         self._allocate(max(self._slot_bytes * self.slots, minimum_bytes))
 

@@ -174,7 +174,7 @@ class CudaArena(Arena):
 
     def _max_bytes(self) -> int:
         free_bytes, _ = torch.cuda.mem_get_info(self.device)
-        enough_bytes = max(_ENOUGH_ARENA_BYTES, _FEWEST_SLOTS * self._slot_bytes)
+        enough_bytes = max(_ENOUGH_ARENA_BYTES, _FEWEST_SLOTS * max(self._slot_bytes, self._output_bytes))
         return min(free_bytes // 8, _MOST_ARENA_BYTES, enough_bytes)
 
 
@@ -227,7 +227,7 @@ class CudaReader:
         return torch.equal(self._bytes(raw, TensorSpec.from_json(raw[1])), glance)
 
     def _bytes(self, raw: Any, spec: TensorSpec) -> torch.Tensor:
-        if spec.size_bytes == 0 or not raw[3]:
+        if spec.size_bytes == 0 or raw[2] != self._device.type:
             return torch.empty(0, dtype=torch.uint8, device=self._device)
         return self._memory(raw, spec)[(self._places * spec.size_bytes).long()]
 
@@ -239,7 +239,12 @@ class CudaReader:
             raise CudaError("an output at another address than it lies at")
         segment = self._inputs if handle == _INPUTS else self._segments.get(handle)
         if segment is None:
-            opened = _open(self._library, handle)
+            try:
+                opened = _open(self._library, handle)
+            except CudaError:
+                # What the child had at that place before is mapped yet, though it may have let go of it.
+                self.close()
+                opened = _open(self._library, handle)
             _, size = _segment_of(self._driver, opened)
             segment = self._segments[handle] = _tensor_at(opened, size, self._device)
         # A read outside would end this process's own CUDA context.

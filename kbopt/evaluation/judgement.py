@@ -359,8 +359,9 @@ class Judgement:
         self._verdict.device_s += exchange.wall_ns / 1e9
         return exchange.block
 
-    def candidate_block(self, draws: list[Draw], *, check: bool) -> timing.Block:
-        chosen = [self._rng.randrange(len(draws))] if check else []
+    def candidate_block(self, draws: list[Draw], *, checked: int) -> timing.Block:
+        """Calls of the candidate, of which as many as `checked` have to be right, nobody knows which."""
+        chosen = self._rng.sample(range(len(draws)), min(checked, len(draws)))
         exchange, outputs = self._call("run", draws, chosen)
         for index, got in zip(chosen, outputs, strict=True):
             own = self._own_answer(draws[index])
@@ -380,9 +381,10 @@ class Judgement:
             None if admission.aliases_inputs else range(player.base, player.base + player.arena.size_bytes)
         )
         require_separate(exchange.outputs, inputs)
+        for output in exchange.outputs:
+            require_form(output, self._expected)
         outputs = []
         for index in chosen:
-            require_form(exchange.outputs[index], self._expected)
             outputs.append(player.read(exchange, index))
             if not admission.mutates_inputs:
                 require_unchanged(player.seen_inputs(exchange, index), draws[index].tensors)

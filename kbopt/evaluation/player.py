@@ -53,7 +53,7 @@ class Exchange:
     @property
     def block(self) -> timing.Block:
         return timing.Block(
-            native_ms=tuple(ns / 1e6 for ns in self.native_ns),
+            native_ms=tuple(max(1, ns) / 1e6 for ns in self.native_ns),
             wall_ms=self.wall_ns / 1e6,
             displaced_ms=self.displaced_ns / 1e6,
             cpu_ms=self.cores * self.wall_ns / 1e6,

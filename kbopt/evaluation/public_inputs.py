@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -98,16 +99,18 @@ def _all_in_children(work: Callable[[int], bool], numbers: range, most: int) -> 
     return succeeded
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PublicInputs:
     """The referee's side: one set of inputs for each seed in host memory, and an arena with room for one.
 
-    On the way to a GPU a set is `staged` in page-locked memory, from where it is copied at the bus's speed.
+    The arena takes the device's memory at its first use. On the way to a GPU a set is `staged` in page-locked
+    memory, from where it is copied at the bus's speed.
     """
 
     skeleton: Skeleton
     sets: tuple[tuple[torch.Tensor, ...], ...]
-    arena: Arena
+    specs: tuple[TensorSpec, ...]
+    device: torch.device
     staged: tuple[torch.Tensor, ...] = ()
 
     @classmethod
@@ -116,11 +119,9 @@ class PublicInputs:
         size_bytes = header["size_bytes"]
         specs = [TensorSpec.from_json(raw) for raw in header["specs"]]
         set_bytes = sum(aligned(spec.size_bytes) for spec in specs)
-        kind: type[Arena] = CpuArena
         staged: tuple[torch.Tensor, ...] = ()
         buffer = torch.frombuffer(mmap.mmap(fd, 0), dtype=torch.uint8)
         if device.type == "cuda":
-            kind = CudaArena
             if set_bytes > _MOST_SHARE * torch.cuda.get_device_properties(device).total_memory:
                 return None
             with suppress(RuntimeError):  # Where no memory can be locked, copies are slower.
@@ -134,8 +135,14 @@ class PublicInputs:
                 tensors.append(view(buffer, spec, at))
                 at += aligned(spec.size_bytes)
             sets.append(tuple(tensors))
-        arena = kind(specs, 1, 0, 0, device)
-        return cls(skeleton=header["skeleton"], sets=tuple(sets), arena=arena, staged=staged)
+        return cls(
+            skeleton=header["skeleton"], sets=tuple(sets), specs=tuple(specs), device=device, staged=staged
+        )
+
+    @cached_property
+    def arena(self) -> Arena:
+        kind: type[Arena] = CudaArena if self.device.type == "cuda" else CpuArena
+        return kind(self.specs, 1, 0, 0, self.device)
 
     @property
     def offer(self) -> Message:

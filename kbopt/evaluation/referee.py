@@ -18,6 +18,7 @@ import torch
 
 from kbopt.core import codec
 from kbopt.core.types import EvalProtocol
+from kbopt.evaluation import roofline
 from kbopt.evaluation.admission import Admission, admit
 from kbopt.evaluation.compile import toolchain
 from kbopt.evaluation.judgement import Judgement, Verdict
@@ -96,9 +97,9 @@ class _Courtroom:
 
     def _rehearse(self) -> None:
         """Load what the device's libraries load at their first use."""
-        with suppress(TaskError):
+        with suppress(TaskError, RuntimeError):  # Such as a device that is full at the moment.
             admit(Reference(_REHEARSAL, self._start["precision"], self._device, 0, False))
-        torch.cuda.synchronize(self._device)
+            torch.cuda.synchronize(self._device)
 
     def load(self, job: Message, fds: list[int]) -> Message:
         """Take KernelBench's inputs for a number of trials over."""
@@ -124,10 +125,17 @@ class _Courtroom:
             self._player = self._play(self._fds, start["warden"], _REFERENCE_BUDGET_S)
             self._player.build(f"{start['source']}\n\nModelNew = Model\n", "")
         except (CandidateDied, CandidateRaised, CandidateForged) as error:
+            if isinstance(error, CandidateRaised) and error.kind == torch.OutOfMemoryError.__name__:
+                raise TaskTooLarge(
+                    f"the child that plays the reference has no memory left: {error}"
+                ) from None
             raise TaskError(str(error) or "the process that plays the reference died") from None
         except torch.OutOfMemoryError as error:
             reason = "it does not fit into the device's memory, with a float64 answer to compare with"
             raise TaskTooLarge(f"admission test 'the reference runs' failed: {reason}: {error}") from None
+        if self._device.type == "cuda":
+            # Measured once, and while no candidate is there.
+            roofline.device_peaks(str(self._device), self._reference.precision)
         return {"needed_share": self._needed_share()}
 
     def _needed_share(self) -> float:

@@ -29,16 +29,17 @@ _FREE_FOR_ANOTHER = 0.45
 the child that plays the reference hold inputs and outputs there; the least used ones go until it is."""
 
 
-class _NoMemory(UserError):
+class NoMemory(UserError):
     """The task does not fit into what other tasks have left of the device's memory."""
 
 
 class RefereeHandle:
-    """The supervisor's handle on one referee. It starts without the device; the rest needs the lease.
+    """The supervisor's handle on one referee. It starts beside whoever holds the device; the rest needs the
+    lease.
 
     `free_share` of the device's memory was not taken by anybody after the latest answer, `taken_share` is
-    what it came to since this referee's task was admitted. Raises InfraError, and UserError for a task that
-    cannot be scored.
+    what admitting the task took, `needed_share` what judging a candidate takes beyond that. Raises
+    InfraError, and UserError for a task that cannot be scored.
     """
 
     def __init__(
@@ -54,8 +55,8 @@ class RefereeHandle:
         self.alive = True
         self.admitted = False
         self.used = False
-        self.free_share = self._free_before = 1.0
-        self.needed_share = 0.0
+        self.free_share = 1.0
+        self.taken_share = self.needed_share = 0.0
         start = {
             "op": "start",
             "source": request.task.source,
@@ -65,13 +66,10 @@ class RefereeHandle:
             "threads": num_threads(),
             "warden": self._child.warden_pid,
         }
-        self._ask(start, self._child.fds, _START_S, "the process that holds the reference did not start")
+        late = InfraError(f"the process that holds the reference did not start within {_START_S:g} s")
+        self._ask(start, self._child.fds, _START_S, late)
         if device.is_cuda:
             warm_up([self._child], device.torch)
-
-    @property
-    def taken_share(self) -> float:
-        return max(0.0, self._free_before - self.free_share)
 
     def has_loaded(self, trials: int) -> bool:
         return trials in self._loaded
@@ -80,24 +78,25 @@ class RefereeHandle:
         """Hand over KernelBench's inputs for a protocol with so many trials. Needs no lease."""
         job = {"op": "load", "trials": trials, "drawn": drawn.header if drawn is not None else None}
         memory = (drawn.memory.fileno(),) if drawn is not None else ()
-        self._ask(job, memory, _START_S, "KernelBench's inputs could not be handed over")
+        late = InfraError(f"KernelBench's inputs could not be handed over within {_START_S:g} s")
+        self._ask(job, memory, _START_S, late)
         self._loaded.add(trials)
 
     def admit(self, free_share: float = 1.0) -> None:
         """Find out whether the task can be scored, once."""
         if self.admitted:
             return
-        late = (
+        late = UserError(
             f"admission test 'the reference runs' failed: task {self._task_name} was not admitted within "
             f"{_ADMISSION_S:g} s; make its inputs smaller"
         )
-        self._free_before = free_share
         self.needed_share = self._ask({"op": "admit"}, (), _ADMISSION_S, late)["needed_share"]
+        self.taken_share = max(0.0, free_share - self.free_share)
         self.admitted = True
 
     def time_by_kernelbench(self, trials: int, timed: int) -> None:
         """Have the reference's own times by KernelBench's protocol ready for the first candidate."""
-        late = f"the reference of task {self._task_name} was not timed within {_GRACE_S:g} s"
+        late = UserError(f"the reference of task {self._task_name} was not timed within {_GRACE_S:g} s")
         self._ask({"op": "stats", "trials": trials, "timed": timed}, (), _GRACE_S, late)
 
     def judge(self, request: EvalRequest, child: Child, setup: str) -> dict[str, Any]:
@@ -110,7 +109,9 @@ class RefereeHandle:
             "warden": child.warden_pid,
         }
         limit_s = request.protocol.timeout_s * 2 + _GRACE_S
-        late = f"the reference of task {request.task.name} was too slow to judge within {limit_s:g} s"
+        late = UserError(
+            f"the reference of task {request.task.name} was too slow to judge within {limit_s:g} s"
+        )
         return self._ask(job, child.fds, limit_s, late)
 
     def kernelbench(self, request: EvalRequest, child: Child, setup: str, limit_s: float) -> dict[str, Any]:
@@ -132,23 +133,28 @@ class RefereeHandle:
                 "allow_tf32": protocol.allow_tf32,
             },
         }
-        late = f"KernelBench's protocol took longer than {limit_s + _GRACE_S:g} s with the reference"
+        late = UserError(
+            f"KernelBench's protocol took longer than {limit_s + _GRACE_S:g} s with the reference"
+        )
         return self._ask(job, child.fds, limit_s + _GRACE_S, late)
 
     def close(self) -> None:
         self.alive = False
+        self.taken_share = 0.0
         self._channel.close()
         self._child.close()
         self._zygote.kill(self._pid)
 
-    def _ask(self, job: dict[str, Any], fds: tuple[int, ...], limit_s: float, late: str) -> dict[str, Any]:
+    def _ask(
+        self, job: dict[str, Any], fds: tuple[int, ...], limit_s: float, late: UserError | InfraError
+    ) -> dict[str, Any]:
         try:
             with self._lock:
                 self._channel.send(job, fds)
                 answer = self._channel.receive(limit_s)
         except TimeoutError:
             self.close()
-            raise UserError(late) from None
+            raise late from None
         except ChannelClosed:
             self.close()
             raise InfraError(
@@ -156,7 +162,7 @@ class RefereeHandle:
             ) from None
         if "task_error" in answer:
             self.close()
-            raise (_NoMemory if answer["no_memory"] else UserError)(str(answer["task_error"]))
+            raise (NoMemory if answer["no_memory"] else UserError)(str(answer["task_error"]))
         self.free_share = answer.get("free_share", self.free_share)
         return answer
 
@@ -164,7 +170,7 @@ class RefereeHandle:
 class Referees:
     """One referee for each task and precision, started while candidates are built, the least used end first.
 
-    `of` and `close` under the lease; `prepare` takes it when it needs it.
+    `of` under the lease; `prepare` takes it when it needs it.
     """
 
     def __init__(
@@ -199,11 +205,9 @@ class Referees:
 
         def work() -> None:
             try:
-                with self._slots:
-                    if self._num_others(request) < self._most:
-                        self._admit_beforehand(request)
-            except _NoMemory:
-                done.set_result(None)  # Later others may have made room.
+                self._admit_beforehand(request)
+            except (NoMemory, InfraError):
+                done.set_result(None)  # Later others may have made room; with the lease it is tried again.
             except BaseException as error:  # noqa: BLE001 - it is raised where the future is asked
                 done.set_exception(error)
             else:
@@ -233,7 +237,7 @@ class Referees:
             self._make_room(request, _FREE_FOR_ANOTHER)
             try:
                 handle.admit(self._free)
-            except _NoMemory:
+            except NoMemory:
                 self._make_room(request, 1.0)
                 handle = self.start(request)
                 handle.admit(self._free)
@@ -252,8 +256,23 @@ class Referees:
             handle.close()
         self._drawn.close()
 
+    def make_all_room(self, request: EvalRequest) -> bool:
+        """End the referees of all other tasks. Whether there were any. Under the lease."""
+        had_others = self._num_others(request) > 0
+        self._make_room(request, 1.0)
+        return had_others
+
+    def give_up(self, request: EvalRequest) -> None:
+        """Nobody waits any more for the referee of this request's task: it may go before those that do."""
+        handle = self._handles.get(_key(request))
+        if handle is not None:
+            handle.used = True
+
     def _admit_beforehand(self, request: EvalRequest) -> None:
-        handle = self.start(request)
+        if self._num_others(request) >= self._most:
+            return
+        with self._slots:
+            handle = self.start(request)
         if handle.admitted:
             return
         with self._lease:
@@ -282,8 +301,8 @@ class Referees:
             with self._starting.of(oldest):  # Nobody is to find it dying at its start.
                 with self._lock:
                     handle = self._handles.pop(oldest)
+                self._free += handle.taken_share
                 handle.close()
-            self._free += handle.taken_share
 
 
 def _key(request: EvalRequest) -> tuple[str, str, bool]:

@@ -137,7 +137,7 @@ def _copy_first(*arguments: Any) -> Any:
 
 
 def _copies(outputs: int, *arguments: Any) -> list[Any]:
-    """A copy of the first tensor, and tensors without elements up to the number of `outputs`."""
+    """A copy of the first tensor, and tensors of one element up to the number of `outputs`."""
     first = _copy_first(*arguments)
     return [first, *(torch.empty(1, device=first.device) for _ in range(outputs - 1))]
 

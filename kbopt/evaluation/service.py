@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -40,7 +40,7 @@ from kbopt.evaluation.baselines import CompiledBaselines
 from kbopt.evaluation.building import Builder, Built, NotBuilt, num_builds_at_once
 from kbopt.evaluation.children import Child, ZygoteHandle, crash_from, warm_up
 from kbopt.evaluation.devices import find_device, num_threads
-from kbopt.evaluation.referees import RefereeHandle, Referees
+from kbopt.evaluation.referees import NoMemory, RefereeHandle, Referees
 from kbopt.evaluation.sandbox import SCRATCH, Limits, SandboxConfig, scrubbed
 
 _MAX_CONCURRENT = 64
@@ -147,9 +147,11 @@ class Service:
                 with self._waiting_slots, closing(self._children(built)) as children:
                     both = children.strict, children.kernelbench
                     warm_up(both, self.device.torch, built.setup, triton="triton" in request.source)
-                    self._referees.start(request)
+                    with suppress(InfraError):  # With the lease it is tried again.
+                        self._referees.start(request)
                     with self._lease:
                         return self._measure(request, built, timeline, children)
+            self._referees.give_up(request)
         else:
             # On the CPU a build would disturb the timing of another candidate: it needs the lease too.
             with self._lease:
@@ -204,7 +206,12 @@ class Service:
     ) -> Result:
         referee = self._referees.of(request)
         child = children.strict
-        answer = referee.judge(request, child, built.setup)
+        try:
+            answer = referee.judge(request, child, built.setup)
+        except NoMemory as error:
+            if self._referees.make_all_room(request):
+                raise InfraError(f"other tasks held the device's memory: {error}") from None
+            raise
         if answer["outcome"] is None:
             outcome: Outcome = crash_from(child.end())
         else:
@@ -364,8 +371,10 @@ def serve(device: str, state_dir: Path, requests: TextIO, replies: TextIO) -> No
             message = json.loads(line)
             pool.submit(answer, message["id"], message["request"])
         pool.shutdown(wait=False, cancel_futures=True)
-        service.close()
-        os._exit(0)
+        try:
+            service.close()
+        finally:
+            os._exit(0)
 
 
 def main(device: str, state_dir: Path) -> None:

@@ -39,7 +39,9 @@ def kernelbench_device_s(verdict: KernelBenchVerdict, protocol: EvalProtocol) ->
     """What the device spent on either model for a verdict that was timed, by its own mean times."""
     if verdict.runtime <= 0:
         return 0.0
-    calls = protocol.trials + UNTIMED_CALLS + protocol.timed
+    timed = verdict.runtime_stats.get("num_trials")
+    timed = min(protocol.timed, max(0, timed)) if isinstance(timed, int) else protocol.timed
+    calls = protocol.trials + UNTIMED_CALLS + timed
     return (calls * verdict.runtime + protocol.trials * verdict.ref_runtime) / 1000
 
 

@@ -40,7 +40,7 @@ def volleys(*calls_ms: float, reference_ms: float = 0.05, cached_ms: float = 0.0
     return Volleys(
         copy_ms=0.002,
         cached_ms=cached_ms,
-        copies=(volley(0.002), volley(0.003)),
+        copies=(volley(0.002), volley(0.002), volley(0.9)),
         reference=(volley(reference_ms),) if reference_ms else (),
         kernel=tuple(map(volley, calls_ms)),
     )
@@ -51,7 +51,7 @@ def test_what_short_calls_hide_in_the_scatter_of_single_ones_is_seen_in_volleys(
     reference, cheat = [block(0.05)] * 12, [block(0.001, hidden_ms=0.049)] * 12
 
     alone = read_session(reference, cheat, [], FIXED, scatter=GPU)
-    least_ms = volleys(0.05, 0.06).least_ms(0.05, GPU)
+    least_ms = volleys(0.05, 0.05, 0.3).least_ms(0.05, GPU)
     beside = read_session(reference, cheat, [], FIXED, least_ms=least_ms, scatter=GPU)
 
     assert alone.clocks_agree
@@ -60,10 +60,23 @@ def test_what_short_calls_hide_in_the_scatter_of_single_ones_is_seen_in_volleys(
     assert min(beside.kernel_ms) == pytest.approx(0.05 * (0.05 - 0.0025) / (2 * 0.05))
 
 
+def test_one_volley_that_was_skipped_or_disturbed_does_not_count():
+    honest = volleys(0.05, 0.05, 0.05).least_ms(0.05, GPU)
+
+    assert volleys(0.0, 0.05, 0.05).least_ms(0.05, GPU) == pytest.approx(honest)
+    assert volleys(0.05, 0.9, 0.05).least_ms(0.05, GPU) == pytest.approx(honest)
+
+
+def test_beside_a_slow_reference_that_made_no_volleys_more_is_let_pass():
+    """13 us alone were seen to take 40 in a volley."""
+    assert volleys(0.04, reference_ms=0.0).least_ms(2.7, GPU) < 0.013
+    assert volleys(0.04, reference_ms=0.0).least_ms(2.7, GPU) > 0.009
+
+
 @pytest.mark.parametrize(
     "seen",
     [
-        volleys(0.3, 0.011, 0.01),
+        volleys(0.011, 0.3, 0.01),
         volleys(0.03, reference_ms=0.12),  # Both take longer where they follow each other closely.
         volleys(0.022, reference_ms=0.0),  # The reference is slow, and was not asked.
         volleys(0.035, reference_ms=0.05, cached_ms=0.015),

@@ -1,0 +1,19 @@
+"""What an exchange with a child comes to."""
+
+from kbopt.evaluation.player import Exchange
+
+
+def test_a_child_that_says_no_time_passed_is_taken_to_have_used_some():
+    said = Exchange(
+        outputs=[],
+        native_ns=[0, 1500],
+        wall_ns=2_000_000,
+        displaced_ns=0,
+        cores=0.5,
+        offsets=[],
+        audit=None,
+        glances=[],
+    )
+
+    assert said.block.native_ms == (1e-6, 1.5e-3)
+    assert said.block.cpu_ms == 1.0
