@@ -75,9 +75,9 @@ def test_a_task_that_cannot_be_scored_is_told_to_whoever_waits_for_it(court: Cou
 
 def test_of_several_tasks_those_go_first_that_nobody_waits_for(court: Court):
     """Four are kept on a CPU: of tasks that were prepared, the one that has judged makes room for a fifth."""
-    for task in ("used", "a", "b", "c"):
+    for task in ("a", "used", "b", "c"):
         court.referees.prepare(request(task=task)).result(30)
-    kept = {task: court.referees.start(request(task=task)) for task in ("used", "a", "b", "c")}
+    kept = {task: court.referees.start(request(task=task)) for task in ("a", "used", "b", "c")}
     kept["used"].used = True
 
     court.referees.prepare(request(task="fifth")).result(30)
