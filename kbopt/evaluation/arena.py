@@ -50,16 +50,22 @@ class Arena(ABC):
     def size_bytes(self) -> int:
         return self.buffer.numel()
 
-    def fill(self, slot: int, tensors: Sequence[torch.Tensor], rng: random.Random) -> list[int]:
-        """Copy `tensors` into `slot`, each at a random place of its own; their offsets in bytes."""
+    def choose(self, slot: int, rng: random.Random) -> list[int]:
+        """Offsets in bytes for a set of tensors in `slot`, each at a random place of its own."""
         offsets: list[int] = []
         at = slot * self._slot_bytes
-        for spec, tensor in zip(self.specs, tensors, strict=True):
+        for spec in self.specs:
             at += ALIGNMENT_BYTES * rng.randrange(_JITTER_STEPS)
-            view(self.buffer, spec, at).copy_(tensor)
             offsets.append(at)
             at += aligned(spec.size_bytes)
         return offsets
+
+    def fill(self, places: Sequence[Sequence[int]], sets: Sequence[Sequence[torch.Tensor]]) -> None:
+        """Copy sets of tensors to the offsets that were chosen for each, all of them at once."""
+        seen = [tensor for offsets in places for tensor in self.views(offsets)]
+        given = [tensor for tensors in sets for tensor in tensors]
+        if seen:
+            torch._foreach_copy_(seen, given)
 
     def place(self, tensors: Sequence[torch.Tensor]) -> list[int]:
         """Copy tensors of any kind one after the other from the start; their offsets in bytes."""

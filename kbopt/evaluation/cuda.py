@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from statistics import median
 from typing import Any
@@ -28,6 +29,10 @@ event pair measures the device's work and not Python's. Being another process's,
 nor worked in."""
 _BUFFER_ID = 7
 """CU_POINTER_ATTRIBUTE_BUFFER_ID, unique in a process: another allocation may come to lie at an address."""
+_GATE_BYTES = 256
+"""Behind the inputs: the number of the gate that was opened last."""
+_WAIT_UNTIL_REACHED = 0
+"""CU_STREAM_WAIT_VALUE_GEQ."""
 _NUM_GLANCES = 1024
 _NUM_JOINS = 11
 _INPUTS = "inputs"
@@ -99,6 +104,8 @@ def _driver() -> ctypes.CDLL:
         raise CudaError("the NVIDIA driver is older than CUDA 12.5; install version 555 or a later one")
     library.cuCtxGetCurrent.argtypes = (ctypes.POINTER(ctypes.c_void_p),)
     library.cuCtxRecordEvent.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+    for name in ("cuStreamWriteValue32_v2", "cuStreamWaitValue32_v2"):
+        getattr(library, name).argtypes = (ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint)
     library.cuPointerGetAttribute.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64)
     return library
 
@@ -133,12 +140,16 @@ class CudaArena(Arena):
         self._library = _runtime()
         torch.cuda.set_device(self.device)
         torch.cuda.synchronize(self.device)
+        self._driver = _driver()
+        self._gate = 0
         address = ctypes.c_void_p()
+        total_bytes = size_bytes + _GATE_BYTES
         _check(
-            self._library.cudaMalloc(ctypes.byref(address), size_bytes), f"cudaMalloc of {size_bytes} bytes"
+            self._library.cudaMalloc(ctypes.byref(address), total_bytes), f"cudaMalloc of {total_bytes} bytes"
         )
         self._address = int(address.value or 0)
         self.buffer = _tensor_at(self._address, size_bytes, self.device)
+        _tensor_at(self._address + size_bytes, _GATE_BYTES, self.device).zero_()
         self.ticket = f"{_export(self._library, self._address)}:{size_bytes}"
 
     def finish_filling(self) -> None:
@@ -152,6 +163,29 @@ class CudaArena(Arena):
         """
         for _ in range(math.ceil(num_calls * _HOLD_MS / self._flush_ms)):
             self._flush.zero_()
+
+    def next_gate(self) -> int:
+        """The number of a gate that is shut, for the child to wait at."""
+        self._gate += 1
+        return self._gate
+
+    def open_gate(self, places: Sequence[Sequence[int]], sets: Sequence[Sequence[torch.Tensor]]) -> int:
+        """Fill, and let the child go on once all is there and no cache holds it.
+
+        Returns the time by `time.perf_counter_ns` at which the device began to fill. The flush before gives
+        time to queue what follows, and the device to this process, whoever had it.
+        """
+        begun = torch.cuda.Event()
+        self._flush.zero_()
+        begun.record()
+        self.fill(places, sets)
+        self._flush.zero_()
+        stream = torch.cuda.current_stream(self.device).cuda_stream
+        gate = self._address + self.size_bytes
+        code = self._driver.cuStreamWriteValue32_v2(stream, gate, self._gate, 0)
+        _check(code, "cuStreamWriteValue32")
+        begun.synchronize()
+        return time.perf_counter_ns()
 
     @cached_property
     def _flush(self) -> torch.Tensor:
@@ -208,49 +242,93 @@ class CudaReader:
         return copied
 
     def prepare_glance(self) -> None:
-        """Choose where the next `glance` looks, outside of anybody's clock."""
-        self._places = torch.rand(_NUM_GLANCES, dtype=torch.float64, device=self._device)
+        """Choose where `aim` aims next, outside of anybody's clock."""
+        self._shares = torch.rand(_NUM_GLANCES, dtype=torch.float64, device=self._device)
+        self._places: dict[int, torch.Tensor] = {}
         torch.cuda.synchronize(self._device)
 
-    def glance(self, raw_outputs: Sequence[Any]) -> list[torch.Tensor]:
-        """Bytes at places that nobody knew before, of every output that lies on the device.
+    def aim(self, calls: Sequence[Sequence[Any]]) -> Callable[[], list[list[torch.Tensor]]]:
+        """What looks, when it is called, at bytes of every output of each call that lies on the device, at
+        places that nobody knew before. Raises CudaError.
 
         The device is given to this process once the child's work is done or its turn is over. What was
         not finished by then shows when `saw` compares the bytes with those that are there later.
         """
-        glances = [self._bytes(raw, TensorSpec.from_json(raw[1])) for raw in raw_outputs]
+        described = [[(raw, TensorSpec.from_json(raw[1])) for raw in outputs] for outputs in calls]
+        on_device = [
+            (call, number, raw, spec)
+            for call, outputs in enumerate(described)
+            for number, (raw, spec) in enumerate(outputs)
+            if spec.size_bytes and raw[2] == self._device.type
+        ]
+        self._require_open({raw[3] for _, _, raw, _ in on_device})
+        wanted: dict[int, list[tuple[int, int, torch.Tensor]]] = {}
+        segments: dict[int, torch.Tensor] = {}
+        for call, number, raw, spec in on_device:
+            segment, offset = self._place(raw, spec)
+            segments[segment.data_ptr()] = segment
+            index = offset + self._places_in(spec.size_bytes)
+            wanted.setdefault(segment.data_ptr(), []).append((call, number, index))
+        indices = {at: torch.cat([index for _, _, index in several]) for at, several in wanted.items()}
         torch.cuda.synchronize(self._device)
-        return glances
+
+        def look() -> list[list[torch.Tensor]]:
+            seen = {at: segments[at][index] for at, index in indices.items()}
+            torch.cuda.synchronize(self._device)
+            nothing = torch.empty(0, dtype=torch.uint8, device=self._device)
+            glances = [[nothing] * len(outputs) for outputs in calls]
+            for at, several in wanted.items():
+                parts = seen[at].split([len(index) for _, _, index in several])
+                for (call, number, _), part in zip(several, parts, strict=True):
+                    glances[call][number] = part
+            return glances
+
+        return look
 
     def saw(self, raw: Any, glance: torch.Tensor) -> bool:
-        """Whether the output still is what `glance` found."""
-        return torch.equal(self._bytes(raw, TensorSpec.from_json(raw[1])), glance)
+        """Whether the output still is what `aim`'s look found."""
+        spec = TensorSpec.from_json(raw[1])
+        if not len(glance):
+            return True
+        return torch.equal(self._memory(raw, spec)[self._places_in(spec.size_bytes)], glance)
 
-    def _bytes(self, raw: Any, spec: TensorSpec) -> torch.Tensor:
-        if spec.size_bytes == 0 or raw[2] != self._device.type:
-            return torch.empty(0, dtype=torch.uint8, device=self._device)
-        return self._memory(raw, spec)[(self._places * spec.size_bytes).long()]
+    def _places_in(self, size_bytes: int) -> torch.Tensor:
+        if size_bytes not in self._places:
+            self._places[size_bytes] = (self._shares * size_bytes).long()
+        return self._places[size_bytes]
 
     def _memory(self, raw: Any, spec: TensorSpec) -> torch.Tensor:
         """The bytes of the child's output themselves. Raises CudaError."""
+        self._require_open({raw[3]})
+        segment, offset = self._place(raw, spec)
+        return segment[offset : offset + spec.size_bytes]
+
+    def _require_open(self, handles: set[str]) -> None:
+        handles = handles - {_INPUTS}
+        try:
+            self._map(handles)
+        except CudaError:
+            # What the child had at a place before is mapped yet, though it may have let go of it.
+            self.close()
+            self._map(handles)
+
+    def _map(self, handles: set[str]) -> None:
+        for handle in handles - self._segments.keys():
+            opened = _open(self._library, handle)
+            _, size = _segment_of(self._driver, opened)
+            self._segments[handle] = _tensor_at(opened, size, self._device)
+
+    def _place(self, raw: Any, spec: TensorSpec) -> tuple[torch.Tensor, int]:
+        """The open segment that an output lies in, and where. Raises CudaError."""
         address, _, _, handle, offset = raw
         # By its address an output is told from an input.
         if handle == _INPUTS and address != self._base + offset:
             raise CudaError("an output at another address than it lies at")
-        segment = self._inputs if handle == _INPUTS else self._segments.get(handle)
-        if segment is None:
-            try:
-                opened = _open(self._library, handle)
-            except CudaError:
-                # What the child had at that place before is mapped yet, though it may have let go of it.
-                self.close()
-                opened = _open(self._library, handle)
-            _, size = _segment_of(self._driver, opened)
-            segment = self._segments[handle] = _tensor_at(opened, size, self._device)
+        segment = self._inputs if handle == _INPUTS else self._segments[handle]
         # A read outside would end this process's own CUDA context.
         if not 0 <= offset <= offset + spec.size_bytes <= segment.numel():
             raise CudaError("an output that lies outside of its memory")
-        return segment[offset : offset + spec.size_bytes]
+        return segment, offset
 
     def close(self) -> None:
         torch.cuda.synchronize(self._device)
@@ -301,15 +379,38 @@ class ChildSide:
         are queued one after the other, and waited for together.
         """
         results = []
-        while len(self._marks) < len(calls):
-            self._marks.append(_Marks())
-        for call, marks in zip(calls, self._marks, strict=False):
+        for call, marks in self._with_marks(calls):
             marks.start.record()
             results.append(call())
             marks.end.record()
             self._record_all_done(marks)
         self._synchronize()
-        return results, [self._nanoseconds(marks) for marks in self._marks[: len(calls)]]
+        return results, [self._nanoseconds(marks) for _, marks in self._with_marks(calls)]
+
+    def volley(
+        self, gate: int, calls: Sequence[Callable[[], Any]], queued: Callable[[list[Any]], None]
+    ) -> list[int]:
+        """The same behind a gate, by the current stream alone; `queued` is told of the results before.
+
+        A context that waits at a gate and in other streams for it keeps the device for whole turns of 2 ms.
+        """
+        address = self.buffer.data_ptr() + self.buffer.numel()
+        stream = torch.cuda.current_stream(self._device).cuda_stream
+        code = self._driver.cuStreamWaitValue32_v2(stream, address, gate, _WAIT_UNTIL_REACHED)
+        _check(code, "cuStreamWaitValue32")
+        results = []
+        for call, marks in self._with_marks(calls):
+            marks.start.record()
+            results.append(call())
+            marks.end.record()
+        queued(results)
+        self._synchronize()
+        return [int(marks.start.elapsed_time(marks.end) * 1e6) for _, marks in self._with_marks(calls)]
+
+    def _with_marks(self, calls: Sequence[Callable[[], Any]]) -> Iterable[tuple[Callable[[], Any], _Marks]]:
+        while len(self._marks) < len(calls):
+            self._marks.append(_Marks())
+        return zip(calls, self._marks, strict=False)
 
     def _nanoseconds(self, marks: _Marks) -> int:
         joined_ms = marks.start.elapsed_time(marks.all_done) - self._join_ms

@@ -346,11 +346,22 @@ class Judgement:
             ),
         )
 
-    def reference_block(self, draws: list[Draw], operation: str = "run", **fields: Any) -> timing.Block:
+    def reference_block(self, draws: list[Draw]) -> timing.Block:
         """Calls of the reference, played by a child just as the candidate is."""
+        return self._play_reference(lambda player: player.exchange("run", draws))
+
+    def reference_volley(self, draws: list[Draw]) -> timing.Block:
+        return self._play_reference(lambda player: player.volley("run", draws))
+
+    def copies_volley(self, draws: list[Draw]) -> timing.Block:
+        """Of a copy with as many outputs as the reference has, in the reference's child."""
+        outputs = self._reference.num_outputs
+        return self._play_reference(lambda player: player.volley("rehearse", draws, outputs=outputs))
+
+    def _play_reference(self, play: Callable[[Player], Exchange]) -> timing.Block:
         player = self._reference_player
         try:
-            exchange = player.exchange(operation, draws, **fields)
+            exchange = play(player)
             player.release()
         except (CandidateDied, CandidateRaised, CandidateForged) as error:
             if isinstance(error, CandidateRaised) and error.kind == torch.OutOfMemoryError.__name__:
@@ -361,9 +372,17 @@ class Judgement:
 
     def candidate_block(self, draws: list[Draw], *, checked: int) -> timing.Block:
         """Calls of the candidate, of which as many as `checked` have to be right, nobody knows which."""
+        return self._play_candidate(self._player.exchange, draws, checked)
+
+    def candidate_volley(self, draws: list[Draw], *, checked: int) -> timing.Block:
+        return self._play_candidate(self._player.volley, draws, checked)
+
+    def _play_candidate(
+        self, play: Callable[[str, list[Draw]], Exchange], draws: list[Draw], checked: int
+    ) -> timing.Block:
         chosen = self._rng.sample(range(len(draws)), min(checked, len(draws)))
-        exchange, outputs = self._call("run", draws, chosen)
-        for index, got in zip(chosen, outputs, strict=True):
+        exchange = play("run", draws)
+        for index, got in zip(chosen, self._outputs_of(exchange, draws, chosen), strict=True):
             own = self._own_answer(draws[index])
             self._require_right(got, own, own)
         return exchange.block
@@ -372,8 +391,14 @@ class Judgement:
         self, operation: str, draws: list[Draw], chosen: list[int]
     ) -> tuple[Exchange, list[list[torch.Tensor]]]:
         """Have the candidate answer `draws` in one block; its answers to the `chosen` ones."""
+        exchange = self._player.exchange(operation, draws)
+        return exchange, self._outputs_of(exchange, draws, chosen)
+
+    def _outputs_of(
+        self, exchange: Exchange, draws: list[Draw], chosen: list[int]
+    ) -> list[list[torch.Tensor]]:
+        """The answers to the `chosen` draws, in good form; the candidate drops all of them."""
         player = self._player
-        exchange = player.exchange(operation, draws)
         self._verdict.device_s += exchange.wall_ns / 1e9
         self._cores.append(exchange.cores)
         admission = self._admission
@@ -389,4 +414,4 @@ class Judgement:
             if not admission.mutates_inputs:
                 require_unchanged(player.seen_inputs(exchange, index), draws[index].tensors)
         player.release()
-        return exchange, outputs
+        return outputs

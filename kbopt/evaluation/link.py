@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kbopt.evaluation import warden
@@ -58,15 +60,35 @@ class Link:
 
     def ask(self, operation: str, fds: tuple[int, ...] = (), **fields: object) -> Message:
         """Send a request and wait for its answer. Raises the exceptions above."""
-        return self.ask_timed(operation, fds, **fields)[0]
+        with self._awaited():
+            number = self._send(operation, fds, fields)
+            return self._receive(number)
 
-    def ask_timed(self, operation: str, fds: tuple[int, ...] = (), **fields: object) -> tuple[Message, int]:
-        """The answer, and the nanoseconds between request and answer by the caller's own clock."""
-        number = secrets.randbits(62)
-        started = time.perf_counter_ns()
+    def ask_gated(
+        self, operation: str, patience_s: float, open_gate: Callable[[Message], None], **fields: object
+    ) -> Message:
+        """The same where the child first says something and waits at a gate. That is opened then, with what
+        was said, or after `patience_s` with nothing. The answer is what both messages say together.
+        """
+        with self._awaited():
+            number = self._send(operation, (), fields)
+            is_ready = self._channel.is_readable_within(min(patience_s, self._left_s))
+            said: Message = {}
+            try:
+                said = self._receive(number) if is_ready else {}
+            finally:
+                open_gate(said)
+            if not is_ready:
+                said = self._receive(number)
+            if "ns" in said:
+                raise CandidateForged("an answer before the gate was open")
+            return {**self._receive(number), **said}
+
+    @contextmanager
+    def _awaited(self) -> Iterator[None]:
+        started = time.perf_counter()
         try:
-            self._channel.send({"op": operation, "id": number, **fields}, fds)
-            reply = self._channel.receive(max(0.01, self.budget_s - self.busy_s))
+            yield
         except TimeoutError:
             raise OutOfTime from None
         except ChannelClosed:
@@ -74,8 +96,19 @@ class Link:
         except WireError as error:
             raise CandidateForged(str(error)) from None
         finally:
-            elapsed_ns = time.perf_counter_ns() - started
-            self.busy_s += elapsed_ns / 1e9
+            self.busy_s += time.perf_counter() - started
+
+    @property
+    def _left_s(self) -> float:
+        return max(0.01, self.budget_s - self.busy_s)
+
+    def _send(self, operation: str, fds: tuple[int, ...], fields: dict[str, object]) -> int:
+        number = secrets.randbits(62)
+        self._channel.send({"op": operation, "id": number, **fields}, fds)
+        return number
+
+    def _receive(self, number: int) -> Message:
+        reply = self._channel.receive(self._left_s)
         if reply.get("id") != number:
             raise CandidateForged("an answer to another request than the one that was made")
         if "raised" in reply:
@@ -83,7 +116,7 @@ class Link:
             raise CandidateRaised(*(str(raised.get(key, "")) for key in ("type", "text", "frames")))
         if "rejected_source" in reply:
             raise SourceRejected(str(reply["rejected_source"]))
-        return reply, elapsed_ns
+        return reply
 
     def pause(self) -> None:
         """Stop every process of the candidate until `resume`."""

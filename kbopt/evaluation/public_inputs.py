@@ -161,7 +161,8 @@ class PublicInputs:
         tensors = self.sets[number]
         for to, tensor in zip(self.staged, tensors, strict=False):
             to.copy_(tensor)
-        offsets = self.arena.fill(0, self.staged or tensors, secrets.SystemRandom())
+        offsets = self.arena.choose(0, secrets.SystemRandom())
+        self.arena.fill([offsets], [self.staged or tensors])
         self.arena.finish_filling()
         return offsets
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -31,17 +31,18 @@ _MOST_KERNELS = 20
 class _Session:
     """One model: its inputs' memory, and the outputs of the latest block."""
 
-    def __init__(self, request: Message, fds: list[int], *, warm: bool) -> None:
+    def __init__(self, request: Message, channel: Channel, *, warm: bool) -> None:
         self._warm = warm
+        self._say = channel.send
         torch.set_num_threads(request["threads"])
         linux.keep_freed_memory()
         self._device = torch.device(request["device"])
         self._cuda = cuda.ChildSide(request["arena"], self._device) if self._device.type == "cuda" else None
-        self._arena = attach(fds) if self._cuda is None else self._cuda.buffer
+        self._arena = attach(channel.take_fds()) if self._cuda is None else self._cuda.buffer
         self._skeleton = request["skeleton"]
         self._specs = [TensorSpec.from_json(raw) for raw in request["specs"]]
         self._model: Any = _copy_first
-        self._timed: Callable[[list[Callable[[], Any]]], tuple[list[Any], list[int]]] = (
+        self._timed: Callable[[Sequence[Callable[[], Any]]], tuple[list[Any], list[int]]] = (
             _host_timed if self._cuda is None else self._cuda.timed
         )
         self._outputs: list[Any] = []
@@ -83,11 +84,27 @@ class _Session:
 
     def _run(self, request: Message, model: Any) -> Message:
         batch = [self._arguments(offsets) for offsets in request["offsets"]]
+        calls = [partial(model, *arguments) for arguments in batch]
+        if self._cuda is not None and "gate" in request:
+            return self._run_gated(self._cuda, request, calls)
         timed = self._timed
         with torch.no_grad():
-            outputs, nanoseconds = timed([partial(model, *arguments) for arguments in batch])
+            outputs, nanoseconds = timed(calls)
         self._outputs += outputs
         return {"ns": nanoseconds, "outputs": [self._describe(output) for output in outputs]}
+
+    def _run_gated(
+        self, device: cuda.ChildSide, request: Message, calls: Sequence[Callable[[], Any]]
+    ) -> Message:
+        """The same in two messages, of which the first says that all calls wait for the gate to open."""
+
+        def queued(outputs: list[Any]) -> None:
+            self._outputs += outputs
+            described = [self._describe(output) for output in outputs]
+            self._say({"id": request["id"], "outputs": described})
+
+        with torch.no_grad():
+            return {"ns": device.volley(request["gate"], calls, queued)}
 
     def audit(self, request: Message) -> Message:
         """One call under a dispatch mode; what PyTorch did, and whether anything else wrote memory."""
@@ -143,7 +160,7 @@ def _copies(outputs: int, *arguments: Any) -> list[Any]:
 
 
 def _host_timed(
-    calls: list[Callable[[], Any]], clock: Callable[[], int] = time.perf_counter_ns
+    calls: Sequence[Callable[[], Any]], clock: Callable[[], int] = time.perf_counter_ns
 ) -> tuple[list[Any], list[int]]:
     """The calls' results, and the nanoseconds of each by a clock bound before the candidate was loaded."""
     results, nanoseconds = [], []
@@ -157,7 +174,7 @@ def _host_timed(
 def measure(channel: Channel) -> None:
     """Serve the referee until it hangs up."""
     request, warm = _warmed_up(channel)
-    session = _Session(request, channel.take_fds(), warm=warm)
+    session = _Session(request, channel, warm=warm)
     if session.on_cuda:
         channel.spin_s = SPIN_S
     channel.send({"id": request["id"], "base": session.base})

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import random
 import time
-from functools import partial
 from statistics import median
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -27,9 +26,9 @@ _FEWEST_TIMED = 10
 _NUM_WARM_UPS = 3
 _ENOUGH_S = {"cpu": 1.0, "cuda": 0.3}
 """From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
-_VOLLEY_MS = 20.0
+_VOLLEY_MS = 5.0
 _SHORTEST_VOLLEY = 4
-_NUM_VOLLEYS = 3
+_NUM_VOLLEYS = 5
 _NUM_CHECKED = 4
 _SLOW_MS = 1.0
 """Next to longer calls on a GPU the scatter of the referee's clock is nothing, and they need no volleys."""
@@ -40,9 +39,15 @@ class Models(Protocol):
 
     def draw(self) -> Draw: ...
 
-    def reference_block(self, draws: list[Draw], operation: str = "run", **fields: Any) -> timing.Block: ...
+    def reference_block(self, draws: list[Draw]) -> timing.Block: ...
+
+    def reference_volley(self, draws: list[Draw]) -> timing.Block: ...
+
+    def copies_volley(self, draws: list[Draw]) -> timing.Block: ...
 
     def candidate_block(self, draws: list[Draw], *, checked: int) -> timing.Block: ...
+
+    def candidate_volley(self, draws: list[Draw], *, checked: int) -> timing.Block: ...
 
 
 class Sessions:
@@ -144,20 +149,15 @@ class Sessions:
         length = min(self._player.arena.slots, max(_SHORTEST_VOLLEY, int(_VOLLEY_MS / kernel_ms)))
         if kernel_ms > _SLOW_MS or not self._models.draw().tensors:
             return
-        copy = partial(
-            self._models.reference_block, operation="rehearse", outputs=self._reference.num_outputs
-        )
-        singles = [copy([self._models.draw()]) for _ in range(_FEWEST_TIMED)]
         copies, reference, kernel = [], [], []
         for _ in range(1 + _NUM_VOLLEYS):
             draws = [self._models.draw() for _ in range(length)]
-            copies.append(copy(draws))
+            copies.append(self._models.copies_volley(draws))
             if reference_ms <= _SLOW_MS:
-                reference.append(self._models.reference_block(draws))
-            kernel.append(self._models.candidate_block(draws, checked=_NUM_CHECKED))
+                reference.append(self._models.reference_volley(draws))
+            kernel.append(self._models.candidate_volley(draws, checked=_NUM_CHECKED))
         # In the first one the children's allocators still grow.
         volleys = timing.Volleys(
-            copy_ms=timing.median_ms(singles),
             cached_ms=roofline.cached_ms(self._reference),
             copies=tuple(copies[1:]),
             reference=tuple(reference[1:]),

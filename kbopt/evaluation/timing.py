@@ -33,12 +33,13 @@ class Scatter:
     """By how much one source's times differ between processes, which no repetition in one of them shows.
 
     Standard deviations: `call_ms` and `call_share` of the median call, together; `clock_ms` of what the
-    referee's clock finds around it.
+    referee's clock finds around it, `volley_ms` around a volley of calls.
     """
 
     call_ms: float = 0.0
     call_share: float = 0.0
     clock_ms: float = 0.0
+    volley_ms: float = 0.0
 
     def log_ratio(self, *medians_ms: float) -> float:
         """Standard deviation of the logarithm of a quotient of medians, by the delta method."""
@@ -48,7 +49,7 @@ class Scatter:
 NO_SCATTER = Scatter()
 CPU_SCATTER = Scatter(call_ms=0.03)
 """Which caches and cores a process meets is decided once: benchmarks/results/2026-11-24-cpu-scatter.md."""
-GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01, clock_ms=0.04)
+GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01, clock_ms=0.04, volley_ms=0.05)
 """Where its memory lies and when the device turns to it: benchmarks/results/2026-11-24-cuda-verdicts.md."""
 
 
@@ -140,14 +141,13 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volleys:
-    """Blocks of one length whose calls are all queued before the device turns to them: of a copy, of the
+    """Blocks of one length whose calls are all queued before their inputs are there: of a copy, of the
     reference unless it is slow, both in trusted children, and of the candidate.
 
-    A single copy takes `copy_ms`. `cached_ms` is what a call saves that leaves the cache full of its output:
-    in a volley the next call pays for it.
+    `cached_ms` is what a call saves that leaves the cache full of its output: in a volley the next call
+    pays for it.
     """
 
-    copy_ms: float
     cached_ms: float
     copies: tuple[Block, ...]
     reference: tuple[Block, ...]
@@ -160,20 +160,25 @@ class Volleys:
     def least_ms(self, reference_ms: float, scatter: Scatter) -> float:
         """The shortest single call that can be believed, next to one of the reference's of `reference_ms`.
 
-        Calls that follow each other closely, with another process's flush taking turns, cost more than
-        single ones, by what depends on their kernels. But the ratio of two models hardly changes. Where the
-        reference is slow and was not asked, twice as much is let pass.
+        Calls that follow each other closely may cost more than single ones, by what depends on their kernels.
+        But the ratio of two models hardly changes. Where the reference is slow and was not asked, twice as
+        much is let pass.
         """
         agreement = _VOLLEY_AGREEMENT if self.reference else 2 * _VOLLEY_AGREEMENT
-        slack_ms = 2 * scatter.clock_ms / self.length
-        ours_ms = self._call_ms(self.kernel) - self.cached_ms - slack_ms
-        theirs_ms = max(reference_ms, self._call_ms(self.reference) if self.reference else 0.0)
-        return reference_ms * ours_ms / (agreement * theirs_ms)
+        ours_ms = self.kernel_ms - self.cached_ms - 2 * scatter.volley_ms / self.length
+        return reference_ms * ours_ms / (agreement * max(reference_ms, self.reference_ms))
 
-    def _call_ms(self, blocks: Sequence[Block]) -> float:
-        """By the referee's clock alone, from what the same number of copies took around."""
-        calls, copies = (median(block.wall_ms for block in several) for several in (blocks, self.copies))
-        return self.copy_ms + (calls - copies) / self.length
+    @property
+    def kernel_ms(self) -> float:
+        """A call of the candidate's by the referee's clock alone, less what that shows around copies."""
+        around_ms = median(block.around_ms for block in self.copies)
+        return (median(block.wall_ms for block in self.kernel) - around_ms) / self.length
+
+    @property
+    def reference_ms(self) -> float:
+        """A call of the reference's by its own clock; 0 where it was not asked."""
+        totals_ms = [sum(block.native_ms) for block in self.reference]
+        return median(totals_ms) / self.length if totals_ms else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import struct
 import time
@@ -85,6 +86,12 @@ class Channel:
         if not isinstance(message, dict):
             raise WireError("a message that is not a JSON object")
         return message
+
+    def is_readable_within(self, timeout_s: float) -> bool:
+        """Whether something arrives, or the other end goes, before the time is over."""
+        if self.spin_s:
+            self._spin(time.monotonic() + min(self.spin_s, timeout_s))
+        return bool(select.select([self._sock], [], [], timeout_s)[0])
 
     def take_fds(self) -> list[int]:
         """File descriptors that arrived with the messages received so far; the caller owns them."""

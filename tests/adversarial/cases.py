@@ -311,6 +311,8 @@ GPU_CONTROLS = (
     _control("nvrtc_elementwise", "elementwise", protocol=FORBID, **_ON_CUDA),
     _control("triton_elementwise", "elementwise", protocol=FORBID, **_ON_CUDA),
     _control("inline_cuda", "elementwise", protocol=_LONG_BUILD, **_ON_CUDA),
+    _control("triton_elementwise", "small", protocol=FORBID, **_ON_CUDA),
+    _control("inline_cuda", "small", protocol=_LONG_BUILD, **_ON_CUDA),
     _control("triton_ieee_matmul", "matmul", **_ON_CUDA),
     _control("tf32_backend_flag", "matmul", protocol=_TF32, **_ON_CUDA),
     _control("tf32_precision_setting", "matmul", protocol=_TF32, **_ON_CUDA),

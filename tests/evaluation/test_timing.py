@@ -28,20 +28,20 @@ def block(*native_ms: float, hidden_ms: float = 0.0, displaced_ms: float = 0.0) 
     return Block(native_ms=native_ms, wall_ms=wall_ms, displaced_ms=displaced_ms)
 
 
-GPU = Scatter(clock_ms=0.04)
+GPU = Scatter(clock_ms=0.04, volley_ms=0.05)
 
 
 def volleys(*calls_ms: float, reference_ms: float = 0.05, cached_ms: float = 0.0) -> Volleys:
-    """Of a candidate whose calls take `calls_ms`, one figure a volley, and of a copy that takes 2 us."""
+    """Of a candidate whose calls take `calls_ms`, one figure a volley, while its own clock stands still."""
 
-    def volley(call_ms: float) -> Block:
-        return Block(native_ms=(0.0,) * 32, wall_ms=4.0 + 32 * (0.02 + call_ms))
+    def volley(call_ms: float, native_ms: float = 0.0, disturbed_ms: float = 0.0) -> Block:
+        wall_ms = 4.0 + 32 * (0.02 + call_ms) + disturbed_ms
+        return Block(native_ms=(native_ms,) * 32, wall_ms=wall_ms)
 
     return Volleys(
-        copy_ms=0.002,
         cached_ms=cached_ms,
-        copies=(volley(0.002), volley(0.002), volley(0.9)),
-        reference=(volley(reference_ms),) if reference_ms else (),
+        copies=(volley(0.002, 0.002), volley(0.003, 0.003), volley(0.002, 0.002, disturbed_ms=9.0)),
+        reference=(volley(reference_ms, reference_ms),) if reference_ms else (),
         kernel=tuple(map(volley, calls_ms)),
     )
 
@@ -57,7 +57,7 @@ def test_what_short_calls_hide_in_the_scatter_of_single_ones_is_seen_in_volleys(
     assert alone.clocks_agree
     assert max(alone.kernel_ms) == pytest.approx(0.001)
     assert not beside.clocks_agree
-    assert min(beside.kernel_ms) == pytest.approx(0.05 * (0.05 - 0.0025) / (2 * 0.05))
+    assert min(beside.kernel_ms) == pytest.approx(0.05 * (0.05 - 0.1 / 32) / (2 * 0.05))
 
 
 def test_one_volley_that_was_skipped_or_disturbed_does_not_count():

@@ -1,0 +1,36 @@
+"""Inputs in memory that another process maps."""
+
+import random
+
+import torch
+
+from kbopt.evaluation.arena import CpuArena, attach
+from kbopt.evaluation.layout import TensorSpec, view
+
+
+def test_sets_of_mixed_tensors_arrive_where_they_were_chosen_to_lie():
+    sets = [
+        (torch.randn(3, 5), torch.randint(0, 9, (7,)), torch.empty(0), torch.rand(4) > 0.5) for _ in range(6)
+    ]
+    specs = [TensorSpec.of(tensor) for tensor in sets[0]]
+    arena = CpuArena(specs, 6, 0, 0, torch.device("cpu"))
+    rng = random.Random(0)
+
+    places = [arena.choose(slot, rng) for slot in range(6)]
+    arena.fill(places, sets)
+    seen = attach(arena.fds)
+    arena.fds = ()  # `attach` has closed them, as it does in the process that they are sent to.
+
+    for offsets, tensors in zip(places, sets, strict=True):
+        for spec, offset, tensor in zip(specs, offsets, tensors, strict=True):
+            assert torch.equal(view(seen, spec, offset), tensor)
+    assert places[0] != arena.choose(0, rng)
+    arena.close()
+
+
+def test_nothing_to_fill_is_nothing():
+    arena = CpuArena([], 2, 0, 0, torch.device("cpu"))
+
+    arena.fill([arena.choose(0, random.Random(0))], [()])
+
+    arena.close()
