@@ -1,0 +1,182 @@
+"""Which blocks a session asks for, of models whose times are given."""
+
+import random
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from kbopt.core.types import EvalProtocol
+from kbopt.evaluation import roofline, sessions, timing
+from kbopt.evaluation.reference import Draw
+from kbopt.evaluation.sessions import Sessions
+
+OVERHEAD = timing.Overhead(fixed_ms=0.2, per_call_ms=0.01)
+
+
+class FakeModels:
+    """Calls of `reference_ms` and `kernel_ms`, of which the candidate says `said_ms`; what it was asked for.
+
+    The clock moves by what blocks take, and not otherwise.
+    """
+
+    def __init__(self, reference_ms: float, kernel_ms: float, said_ms: float | None = None) -> None:
+        self.reference_ms = reference_ms
+        self.kernel_ms = kernel_ms
+        self.said_ms = kernel_ms if said_ms is None else said_ms
+        self.num_draws = 0
+        self.asked: list[tuple[str, tuple[int, ...], int]] = []
+        self.clock_s = 0.0
+
+    def draw(self) -> Draw:
+        self.num_draws += 1
+        return Draw(skeleton=[], tensors=(torch.tensor(self.num_draws),))
+
+    def reference_block(self, draws: list[Draw]) -> timing.Block:
+        return self._block("reference", draws, self.reference_ms, self.reference_ms)
+
+    def reference_volley(self, draws: list[Draw]) -> timing.Block:
+        return self._block("reference volley", draws, self.reference_ms, self.reference_ms)
+
+    def copies_volley(self, draws: list[Draw]) -> timing.Block:
+        return self._block("copies volley", draws, 0.002, 0.002)
+
+    def candidate_block(self, draws: list[Draw], *, checked: int) -> timing.Block:
+        return self._block("candidate", draws, self.kernel_ms, self.said_ms, checked)
+
+    def candidate_volley(self, draws: list[Draw], *, checked: int) -> timing.Block:
+        return self._block("candidate volley", draws, self.kernel_ms, self.said_ms, checked)
+
+    def of(self, kind: str) -> list[tuple[int, ...]]:
+        """The draws of each block of that kind."""
+        return [draws for asked, draws, _ in self.asked if asked == kind]
+
+    def _block(
+        self, kind: str, draws: list[Draw], call_ms: float, said_ms: float, checked: int = 0
+    ) -> timing.Block:
+        self.asked.append((kind, tuple(int(draw.tensors[0]) for draw in draws), checked))
+        wall_ms = OVERHEAD.of(len(draws)) + len(draws) * call_ms
+        self.clock_s += wall_ms / 1000
+        return timing.Block(native_ms=(said_ms,) * len(draws), wall_ms=wall_ms)
+
+
+NewSessions = Callable[..., Sessions]
+
+
+@pytest.fixture
+def new_sessions(monkeypatch: pytest.MonkeyPatch) -> NewSessions:
+    monkeypatch.setattr(roofline, "cached_ms", lambda reference: 0.0)
+
+    def new(models: FakeModels, device: str, slots: int = 32, **protocol: Any) -> Sessions:
+        monkeypatch.setattr(sessions, "time", SimpleNamespace(perf_counter=lambda: models.clock_s))
+        reference: Any = SimpleNamespace(device=torch.device(device))
+        player: Any = SimpleNamespace(arena=SimpleNamespace(slots=slots), overhead=OVERHEAD)
+        rng = random.Random(5)
+        made = Sessions(models, reference, EvalProtocol(**protocol), player, rng)
+        made.warm_up()
+        models.asked.clear()
+        return made
+
+    return new
+
+
+def test_on_a_cpu_both_models_answer_the_same_draws_in_either_order(new_sessions: NewSessions):
+    models = FakeModels(2.0, 1.0)
+
+    session = new_sessions(models, "cpu", slots=6, timed=40).run()
+
+    assert models.of("reference") == models.of("candidate")
+    lengths = sorted(len(draws) for draws in models.of("candidate"))
+    assert lengths[:40] == [1] * 40
+    assert len(lengths) == 44
+    assert 2 <= lengths[-4] <= lengths[-1] <= 6
+    first_of_pair = [kind for kind, _, _ in models.asked[::2]]
+    assert {"reference", "candidate"} == set(first_of_pair)
+    assert session.clocks_agree
+    assert session.kernel_ms == pytest.approx([1.0] * 40)
+    assert session.reference_ms == pytest.approx([2.0] * 40)
+
+
+def test_no_draw_is_ever_asked_twice(new_sessions: NewSessions):
+    models = FakeModels(0.05, 0.02)
+
+    new_sessions(models, "cuda", timed=30).run()
+
+    for kind in ("candidate", "candidate volley"):
+        draws = [draw for block in models.of(kind) for draw in block]
+        assert len(draws) == len(set(draws)) > 0
+
+
+@pytest.mark.parametrize(("device", "enough_s"), [("cpu", 1.0), ("cuda", 0.3)])
+def test_a_slow_kernel_is_timed_until_the_ratio_is_settled(
+    new_sessions: NewSessions, device: str, enough_s: float
+):
+    models = FakeModels(20.0, 30.0)
+
+    session = new_sessions(models, device, timed=100).run()
+
+    assert 20 <= len(session.kernel_ms) < 100
+    assert len(session.kernel_ms) * 0.05 >= enough_s
+    assert models.of("candidate volley") == []
+
+
+def test_calls_are_as_many_as_half_of_the_time_limit_holds(new_sessions: NewSessions):
+    models = FakeModels(300.0, 700.0)
+
+    session = new_sessions(models, "cuda", timed=100, timeout_s=30.0).run()
+
+    assert len(session.kernel_ms) == 14  # of one second in fifteen
+
+
+@pytest.mark.parametrize(
+    ("kernel_ms", "slots", "length"), [(0.005, 32, 32), (0.25, 32, 20), (0.9, 32, 5), (0.005, 3, 3)]
+)
+def test_short_kernels_on_a_gpu_are_called_in_volleys(
+    new_sessions: NewSessions, kernel_ms: float, slots: int, length: int
+):
+    models = FakeModels(0.9, kernel_ms)
+
+    session = new_sessions(models, "cuda", slots=slots, timed=30).run()
+
+    for kind in ("copies volley", "reference volley", "candidate volley"):
+        assert [len(draws) for draws in models.of(kind)] == [length] * 6
+    assert models.of("copies volley") == models.of("reference volley") == models.of("candidate volley")
+    checked = [checked for kind, _, checked in models.asked if kind == "candidate volley"]
+    assert checked == [4] * 6
+    assert session.clocks_agree
+    assert session.kernel_ms == pytest.approx([kernel_ms] * 30)
+
+
+def test_a_slow_reference_makes_no_volleys(new_sessions: NewSessions):
+    models = FakeModels(1.5, 0.2)
+
+    new_sessions(models, "cuda", timed=30).run()
+
+    assert models.of("reference volley") == []
+    assert len(models.of("candidate volley")) == 6
+
+
+def test_what_a_candidate_says_of_its_calls_is_believed_down_to_half(new_sessions: NewSessions):
+    """Its single calls hide 0.045 ms, which the clock's scatter around them lets pass."""
+    liar = new_sessions(FakeModels(0.05, 0.05, said_ms=0.005), "cuda", timed=30).run()
+    rounding = new_sessions(FakeModels(0.05, 0.05, said_ms=0.03), "cuda", timed=30).run()
+
+    assert not liar.clocks_agree
+    assert min(liar.kernel_ms) > 0.02
+    assert rounding.clocks_agree
+
+
+def test_one_disturbed_session_does_not_refuse_the_next(new_sessions: NewSessions):
+    models = FakeModels(0.05, 0.04)
+    three = new_sessions(models, "cuda", timed=30)
+
+    models.kernel_ms, models.said_ms = 0.4, 0.04
+    disturbed = three.run()
+    models.kernel_ms = 0.04
+    second, third = three.run(), three.run()
+
+    assert not disturbed.clocks_agree
+    assert not second.clocks_agree  # the mean of two, so far
+    assert third.clocks_agree
