@@ -47,6 +47,7 @@ _MOST_CORES = 1.6
 _MOST_KERNELS = 5
 _MODEST_SHARE = 0.25
 """Of the device's free memory: a candidate that takes less is not to blame where the reference needs more."""
+_WAITS = "A call waits for the device (synchronize, .item(), cudaFree): its time holds what that costs."
 _COMPILER_ERRORS = ("CompilationError", "NotBuilt")
 _EXTENSION_ERROR = "RuntimeError: Error building extension"
 _NEARLY_RIGHT = 0.01
@@ -271,6 +272,8 @@ class Judgement:
             session = sessions.run()
             if session.clocks_agree:
                 session = self._charge_for_cores(session)
+                if sessions.waits:
+                    audit = replace(audit, notes=(*audit.notes, _WAITS))
                 return self._measured(self._with_profile(audit), session, sessions.scatter)
             disagreed += 0.5 if session.is_busy else 1.0
         raise Refused(

@@ -68,7 +68,8 @@ class Link:
         self, operation: str, patience_s: float, open_gate: Callable[[Message], None], **fields: object
     ) -> Message:
         """The same where the child first says something and waits at a gate. That is opened then, with what
-        was said, or after `patience_s` with nothing. The answer is what both messages say together.
+        was said, or after `patience_s` with nothing. The answer is what both messages say together. Without
+        "outputs" in what was said first, all of it came after the gate was open.
         """
         with self._awaited():
             number = self._send(operation, (), fields)

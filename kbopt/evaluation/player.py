@@ -28,7 +28,9 @@ from kbopt.evaluation.wire import Message
 _LONGEST_BLOCK = 6
 _LONGEST_VOLLEY = 32
 _PATIENCE_S = 0.1
-"""Until a volley's calls are queued, which takes 2 to 15 ms, or will not be before their inputs are there."""
+_SHORT_PATIENCE_S = 0.02
+"""Until a volley's calls are queued, which takes 2 to 15 ms, or will not be before their inputs are there.
+The shorter one for a child that was late the last time."""
 _NUM_CALIBRATIONS = 12
 
 
@@ -40,8 +42,9 @@ class LateOutput(Exception):
 class Exchange:
     """An answer, how long it took by the referee's clock, and where each call's inputs lay.
 
-    `displaced_ns` of `wall_ns` the machine gave to other processes. `cores` is the processor time used
-    per wall time. `glances` are what a GPU reader saw of each call's outputs when the clock stopped.
+    `displaced_ns` of `wall_ns` the machine gave to other processes. `cores` is the processor time used per
+    wall time. `is_late` says that a volley was not queued when its inputs came. `glances` are what a GPU
+    reader saw of each call's outputs when the clock stopped.
     """
 
     outputs: list[Any]
@@ -50,6 +53,7 @@ class Exchange:
     offsets: list[list[int]]
     displaced_ns: int = 0
     cores: float = 0.0
+    is_late: bool = False
     audit: Any = None
     glances: Sequence[list[torch.Tensor]] = ()
 
@@ -60,6 +64,7 @@ class Exchange:
             wall_ms=self.wall_ns / 1e6,
             displaced_ms=self.displaced_ns / 1e6,
             cpu_ms=self.cores * self.wall_ns / 1e6,
+            is_late=self.is_late,
         )
 
 
@@ -74,6 +79,7 @@ class Player:
         self._running = True
         self._reference = reference
         self._rng = rng
+        self._patience_s = _PATIENCE_S
         draw = reference.draw(rng.getrandbits(62))
         specs = [TensorSpec.of(tensor) for tensor in draw.tensors]
         init_bytes = sum(aligned(TensorSpec.of(t).size_bytes) for t in reference.init_tensors)
@@ -209,14 +215,16 @@ class Player:
                 started = arena.open_gate(offsets, [draw.tensors for draw in draws])
 
         reply = self.link.ask_gated(
-            operation, _PATIENCE_S, open_gate, gate=arena.next_gate(), offsets=offsets, **fields
+            operation, self._patience_s, open_gate, gate=arena.next_gate(), offsets=offsets, **fields
         )
         outputs = _validated_outputs(reply, len(draws))
         glances = look() if look else self._aim(reader, outputs)()
         wall_ns = time.perf_counter_ns() - started
         self._pause()
+        self._patience_s = _PATIENCE_S if look else _SHORT_PATIENCE_S
         return Exchange(
             outputs=outputs,
+            is_late=look is None,
             native_ns=_validated_times(reply, len(draws)),
             wall_ns=wall_ns,
             offsets=offsets,

@@ -51,7 +51,10 @@ class Models(Protocol):
 
 
 class Sessions:
-    """The sessions of one candidate, which `player` plays. `warm_up` comes first."""
+    """The sessions of one candidate, which `player` plays. `warm_up` comes first.
+
+    `waits`: whether its calls wait for the device, as far as volleys have shown.
+    """
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class Sessions:
         self._on_cpu = reference.device.type == "cpu"
         self._slowest_ms = 0.0
         self._least_ms: list[float] = []
+        self.waits = False
         self.scatter = timing.CPU_SCATTER if self._on_cpu else timing.GPU_SCATTER
 
     def warm_up(self) -> None:
@@ -107,6 +111,7 @@ class Sessions:
             longer,
             self._player.overhead,
             least_ms=median(self._least_ms) if self._least_ms else 0.0,
+            waits=self.waits,
             scatter=self.scatter,
             single_threaded=self._on_cpu and torch.get_num_threads() == 1,
         )
@@ -164,3 +169,4 @@ class Sessions:
             kernel=tuple(kernel[1:]),
         )
         self._least_ms.append(volleys.least_ms(reference_ms, self.scatter))
+        self.waits = volleys.are_late

@@ -58,13 +58,15 @@ class Block:
     """`native_ms` of each of the block's calls, and the referee's `wall_ms` for all of them together.
 
     `displaced_ms` of the wall time went to other processes of the machine; see `Player._displaced`.
-    `cpu_ms` is the processor time of all of the sandbox, until it was paused.
+    `cpu_ms` is the processor time of all of the sandbox, until it was paused. `is_late` where the calls of a
+    volley were not all queued when their inputs came, since they wait for the device themselves.
     """
 
     native_ms: tuple[float, ...]
     wall_ms: float
     displaced_ms: float = 0.0
     cpu_ms: float = 0.0
+    is_late: bool = False
 
     @property
     def around_ms(self) -> float:
@@ -169,6 +171,11 @@ class Volleys:
         return reference_ms * ours_ms / (agreement * max(reference_ms, self.reference_ms))
 
     @property
+    def are_late(self) -> bool:
+        """Whether most of the candidate's wait for the device: then they show what waiting costs as well."""
+        return sum(block.is_late for block in self.kernel) > len(self.kernel) / 2
+
+    @property
     def kernel_ms(self) -> float:
         """A call of the candidate's by the referee's clock alone, less what that shows around copies."""
         around_ms = median(block.around_ms for block in self.copies)
@@ -202,11 +209,13 @@ def read_session(
     calibrated: Overhead,
     *,
     least_ms: float = 0.0,
+    waits: bool = False,
     scatter: Scatter = NO_SCATTER,
     single_threaded: bool = False,
 ) -> Session:
     """What interleaved blocks say: single calls of both models, and longer blocks as pairs of the
-    reference's and the candidate's; `least_ms` is what volleys say on a GPU.
+    reference's and the candidate's; `least_ms` is what volleys say on a GPU, which is charged but no reason
+    to refuse a candidate that `waits` for the device in its calls.
 
     What the child's clock did not see is added to its times, so that hiding less than is punished gains
     nothing, however noisy the machine; to be refused for it, it has to be certain. Where both models get
@@ -226,7 +235,7 @@ def read_session(
     if least_ms:
         clocks = replace(clocks, hidden_longer_ms=least_ms - clocks.native_ms)
         hidden_ms = max(hidden_ms, clocks.hidden_longer_ms)
-        slack_longer_ms = 0.0
+        slack_longer_ms = math.inf if waits else 0.0
     return Session(
         kernel_ms=tuple(ms + hidden_ms for ms in undisturbed_ms(singles, overhead)),
         reference_ms=tuple(undisturbed_ms(reference, overhead)),

@@ -308,6 +308,8 @@ GPU_CONTROLS = (
     _control("streams_joined", "elementwise", **_ON_CUDA),
     _control("graph_replayed", "elementwise", **_ON_CUDA),
     _control("empties_cache", "elementwise", **_ON_CUDA),
+    _control("synchronizes", "elementwise", **_ON_CUDA),
+    _control("synchronizes", "small", **_ON_CUDA),
     _control("nvrtc_elementwise", "elementwise", protocol=FORBID, **_ON_CUDA),
     _control("triton_elementwise", "elementwise", protocol=FORBID, **_ON_CUDA),
     _control("inline_cuda", "elementwise", protocol=_LONG_BUILD, **_ON_CUDA),
