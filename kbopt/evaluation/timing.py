@@ -163,12 +163,10 @@ class Volleys:
         """The shortest single call that can be believed, next to one of the reference's of `reference_ms`.
 
         Calls that follow each other closely may cost more than single ones, by what depends on their kernels.
-        But the ratio of two models hardly changes. Where the reference is slow and was not asked, twice as
-        much is let pass.
+        But the ratio of two models hardly changes, and slow ones, which are not asked, take what they take.
         """
-        agreement = _VOLLEY_AGREEMENT if self.reference else 2 * _VOLLEY_AGREEMENT
         ours_ms = self.kernel_ms - self.cached_ms - 2 * scatter.volley_ms / self.length
-        return reference_ms * ours_ms / (agreement * max(reference_ms, self.reference_ms))
+        return reference_ms * ours_ms / (_VOLLEY_AGREEMENT * max(reference_ms, self.reference_ms))
 
     @property
     def are_late(self) -> bool:
