@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 from kbopt.core import codec
@@ -29,6 +30,9 @@ _FREE_FOR_ANOTHER = 0.45
 the child that plays the reference hold inputs and outputs there; the least used ones go until it is."""
 
 
+_Key = tuple[str, str, bool]
+
+
 class NoMemory(UserError):
     """The task does not fit into what other tasks have left of the device's memory."""
 
@@ -37,16 +41,16 @@ class RefereeHandle:
     """The supervisor's handle on one referee. It starts beside whoever holds the device; the rest needs the
     lease.
 
-    `free_share` of the device's memory was not taken by anybody after the latest answer, `taken_share` is
-    what admitting the task took, `needed_share` what judging a candidate takes beyond that. Raises
-    InfraError, and UserError for a task that cannot be scored.
+    `request` is the one it was started for. `free_share` of the device's memory was not taken by anybody
+    after the latest answer, `taken_share` is what admitting the task took, `needed_share` what judging a
+    candidate takes beyond that. Raises InfraError, and UserError for a task that cannot be scored.
     """
 
     def __init__(
         self, zygote: ZygoteHandle, request: EvalRequest, device: Device, sandbox: SandboxConfig
     ) -> None:
+        self.request = request
         self._zygote = zygote
-        self._task_name = request.task.name
         self._device = device
         self._child = Child(zygote, "measure", sandbox)
         self._channel, self._pid = zygote.spawn_trusted("referee")
@@ -54,7 +58,6 @@ class RefereeHandle:
         self._loaded: set[int] = set()
         self.alive = True
         self.admitted = False
-        self.used = False
         self.free_share = 1.0
         self.taken_share = self.needed_share = 0.0
         start = {
@@ -87,8 +90,8 @@ class RefereeHandle:
         if self.admitted:
             return
         late = UserError(
-            f"admission test 'the reference runs' failed: task {self._task_name} was not admitted within "
-            f"{_ADMISSION_S:g} s; make its inputs smaller"
+            f"admission test 'the reference runs' failed: task {self.request.task.name} was not admitted "
+            f"within {_ADMISSION_S:g} s; make its inputs smaller"
         )
         self.needed_share = self._ask({"op": "admit"}, (), _ADMISSION_S, late)["needed_share"]
         self.taken_share = max(0.0, free_share - self.free_share)
@@ -96,11 +99,12 @@ class RefereeHandle:
 
     def time_by_kernelbench(self, trials: int, timed: int) -> None:
         """Have the reference's own times by KernelBench's protocol ready for the first candidate."""
-        late = UserError(f"the reference of task {self._task_name} was not timed within {_GRACE_S:g} s")
+        late = UserError(
+            f"the reference of task {self.request.task.name} was not timed within {_GRACE_S:g} s"
+        )
         self._ask({"op": "stats", "trials": trials, "timed": timed}, (), _GRACE_S, late)
 
     def judge(self, request: EvalRequest, child: Child, setup: str) -> dict[str, Any]:
-        self.used = True
         job = {
             "op": "judge",
             "source": request.source,
@@ -170,7 +174,8 @@ class RefereeHandle:
 class Referees:
     """One referee for each task and precision, started while candidates are built, the least used end first.
 
-    `of` under the lease; `prepare` takes it when it needs it.
+    `of` under the lease; `prepare` takes it when it needs it. Whoever will need a referee says so before, by
+    `awaited`.
     """
 
     def __init__(
@@ -185,12 +190,32 @@ class Referees:
         self._sandbox = sandbox
         self._lease = lease
         self._drawn = DrawnInputs(zygote)
-        self._handles: OrderedDict[tuple[str, str, bool], RefereeHandle] = OrderedDict()
+        self._handles: OrderedDict[_Key, RefereeHandle] = OrderedDict()
+        self._awaited: Counter[_Key] = Counter()
+        self._displaced: dict[_Key, EvalRequest] = {}
         self._lock = threading.Lock()
         self._starting = KeyedLocks()
         self._slots = threading.BoundedSemaphore(_STARTS_AT_ONCE)
         self._most = _MOST_ON_GPU if device.is_cuda else _MOST_ON_CPU
         self._free = 1.0
+
+    @contextmanager
+    def awaited(self, request: EvalRequest) -> Iterator[None]:
+        """While somebody waits for its referee, others make room before it. If it has to, it starts again as
+        soon as whoever needed the room is done.
+        """
+        key = _key(request)
+        with self._lock:
+            self._awaited[key] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._awaited[key] -= 1
+                displaced = [other for key, other in self._displaced.items() if self._awaited[key]]
+                self._displaced.clear()
+            for other in displaced:
+                self.prepare(other)
 
     def prepare(self, request: EvalRequest) -> Future[None]:
         """In a thread, start the referee of the request's task, and admit the task where the device has room.
@@ -262,12 +287,6 @@ class Referees:
         self._make_room(request, 1.0)
         return had_others
 
-    def give_up(self, request: EvalRequest) -> None:
-        """Nobody waits any more for the referee of this request's task: it may go before those that do."""
-        handle = self._handles.get(_key(request))
-        if handle is not None:
-            handle.used = True
-
     def _admit_beforehand(self, request: EvalRequest) -> None:
         if self._num_others(request) >= self._most:
             return
@@ -289,22 +308,24 @@ class Referees:
             return sum(handle.alive for key, handle in self._handles.items() if key != _key(request))
 
     def _make_room(self, request: EvalRequest, free_share: float) -> None:
-        """End the referees of other tasks: those first that were not used for the longest time, those last
-        that were not used yet, because somebody waits for them.
+        """End the referees of other tasks: those that nobody waits for by the time of their last use, then
+        those that were started last.
         """
         while not self._has_room(request, free_share):
             with self._lock:
                 others = [key for key in self._handles if key != _key(request)]
                 if not others:
                     return
-                oldest = next((key for key in others if self._handles[key].used), others[0])
-            with self._starting.of(oldest):  # Nobody is to find it dying at its start.
+                chosen = next((key for key in others if not self._awaited[key]), others[-1])
+            with self._starting.of(chosen):  # Nobody is to find it dying at its start.
                 with self._lock:
-                    handle = self._handles.pop(oldest)
+                    handle = self._handles.pop(chosen)
+                    if self._awaited[chosen]:
+                        self._displaced[chosen] = handle.request
                 self._free += handle.taken_share
                 handle.close()
 
 
-def _key(request: EvalRequest) -> tuple[str, str, bool]:
+def _key(request: EvalRequest) -> _Key:
     protocol = request.protocol
     return request.task.key, protocol.precision, protocol.allow_tf32

@@ -138,20 +138,20 @@ class Service:
     def _evaluate(self, request: EvalRequest) -> Result:
         timeline = _Timeline()
         if self.device.is_cuda:
-            referee_is_ready = self._referees.prepare(request)
-            with self._build_slots:
-                built = self._build(request, timeline)
-            if isinstance(built, Built):
-                referee_is_ready.result()
-                # A few candidates wait with processes of their own, whose CUDA contexts are ready.
-                with self._waiting_slots, closing(self._children(built)) as children:
-                    both = children.strict, children.kernelbench
-                    warm_up(both, self.device.torch, built.setup, triton="triton" in request.source)
-                    with suppress(InfraError):  # With the lease it is tried again.
-                        self._referees.start(request)
-                    with self._lease:
-                        return self._measure(request, built, timeline, children)
-            self._referees.give_up(request)
+            with self._referees.awaited(request):
+                referee_is_ready = self._referees.prepare(request)
+                with self._build_slots:
+                    built = self._build(request, timeline)
+                if isinstance(built, Built):
+                    referee_is_ready.result()
+                    # A few candidates wait with processes of their own, whose CUDA contexts are ready.
+                    with self._waiting_slots, closing(self._children(built)) as children:
+                        both = children.strict, children.kernelbench
+                        warm_up(both, self.device.torch, built.setup, triton="triton" in request.source)
+                        with suppress(InfraError):  # With the lease it is tried again.
+                            self._referees.start(request)
+                        with self._lease:
+                            return self._measure(request, built, timeline, children)
         else:
             # On the CPU a build would disturb the timing of another candidate: it needs the lease too.
             with self._lease:

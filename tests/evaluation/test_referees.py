@@ -3,6 +3,8 @@
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from kbopt.core.errors import UserError
 from kbopt.core.types import EvalProtocol, EvalRequest, Task
 from kbopt.evaluation.children import ZygoteHandle
 from kbopt.evaluation.devices import find_device
-from kbopt.evaluation.referees import Referees
+from kbopt.evaluation.referees import RefereeHandle, Referees
 from kbopt.evaluation.sandbox import Limits, SandboxConfig, scrubbed
 from tests.evaluation.conftest import ELEMENTWISE
 
@@ -74,19 +76,54 @@ def test_a_task_that_cannot_be_scored_is_told_to_whoever_waits_for_it(court: Cou
 
 
 def test_of_several_tasks_those_go_first_that_nobody_waits_for(court: Court):
-    """Four are kept on a CPU: of tasks that were prepared, the one that has judged makes room for a fifth."""
-    for task in ("a", "used", "b", "c"):
-        court.referees.prepare(request(task=task)).result(30)
-    kept = {task: court.referees.start(request(task=task)) for task in ("a", "used", "b", "c")}
-    kept["used"].used = True
+    """Four are kept on a CPU."""
+    with ExitStack() as waiting:
+        for task in ("a", "b", "c"):
+            waiting.enter_context(court.referees.awaited(request(task=task)))
+        kept = prepared(court, "a", "b", "idle", "c")
 
-    court.referees.prepare(request(task="fifth")).result(30)
-    assert all(handle.alive for handle in kept.values())
+        court.referees.prepare(request(task="fifth")).result(30)
+        assert all(handle.alive for handle in kept.values())
 
-    with court.lease:
-        fifth = court.referees.of(request(task="fifth"))
+        with court.lease:
+            fifth = court.referees.of(request(task="fifth"))
+
     assert fifth.admitted
-    assert [task for task, handle in kept.items() if not handle.alive] == ["used"]
+    assert [task for task, handle in kept.items() if not handle.alive] == ["idle"]
+
+
+def test_who_had_to_make_room_though_somebody_waits_for_it_starts_again_afterwards(
+    court: Court, monkeypatch: pytest.MonkeyPatch
+):
+    again: list[tuple[str, Future[None]]] = []
+    prepare = court.referees.prepare
+
+    def recorded(request: EvalRequest) -> Future[None]:
+        ready = prepare(request)
+        again.append((request.task.name, ready))
+        return ready
+
+    with court.referees.awaited(request(task="waits")):
+        kept = prepared(court, "waits", "idle")
+        kept["idle"].free_share = 0.5  # As if the device's memory were half full.
+        court.referees.settle(kept["idle"])
+        with court.referees.awaited(request(task="large")):
+            monkeypatch.setattr(court.referees, "prepare", recorded)
+            with court.lease:
+                court.referees.make_all_room(request(task="large"))
+            assert not any(handle.alive for handle in kept.values())
+            assert again == []
+
+        ((task, ready),) = again
+        ready.result(30)
+        assert task == "waits"
+        assert court.referees.start(request(task="waits")).admitted
+
+
+def prepared(court: Court, *tasks: str) -> dict[str, RefereeHandle]:
+    for task in tasks:
+        court.referees.prepare(request(task=task)).result(30)
+    return {task: court.referees.start(request(task=task)) for task in tasks}
 
 
 def test_another_number_of_trials_brings_other_inputs_to_the_same_referee(court: Court):
