@@ -62,10 +62,22 @@ class Arena(ABC):
 
     def fill(self, places: Sequence[Sequence[int]], sets: Sequence[Sequence[torch.Tensor]]) -> None:
         """Copy sets of tensors to the offsets that were chosen for each, all of them at once."""
-        seen = [tensor for offsets in places for tensor in self.views(offsets)]
-        given = [tensor for tensors in sets for tensor in tensors]
+        seen, given = self._pairs(places, sets)
         if seen:
             torch._foreach_copy_(seen, given)
+
+    def _pairs(
+        self, places: Sequence[Sequence[int]], sets: Sequence[Sequence[torch.Tensor]]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        seen: list[torch.Tensor] = []
+        given: list[torch.Tensor] = []
+        for offsets, tensors in zip(places, sets, strict=True):
+            views = self.views(offsets)
+            if len(views) != len(tensors):
+                raise ValueError(f"{len(tensors)} tensors for {len(views)} places")
+            seen += views
+            given += tensors
+        return seen, given
 
     def place(self, tensors: Sequence[torch.Tensor]) -> list[int]:
         """Copy tensors of any kind one after the other from the start; their offsets in bytes."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 from typing import Any
@@ -29,6 +29,7 @@ event pair measures the device's work and not Python's. Being another process's,
 nor worked in."""
 _BUFFER_ID = 7
 """CU_POINTER_ATTRIBUTE_BUFFER_ID, unique in a process: another allocation may come to lie at an address."""
+_FLUSHES_BEFORE_GATE = 2
 _GATE_BYTES = 256
 """Behind the inputs: the number of the gate that was opened last."""
 _WAIT_UNTIL_REACHED = 0
@@ -169,23 +170,27 @@ class CudaArena(Arena):
         self._gate += 1
         return self._gate
 
-    def open_gate(self, places: Sequence[Sequence[int]], sets: Sequence[Sequence[torch.Tensor]]) -> int:
+    def open_gate(
+        self, places: Sequence[Sequence[int]], sets: Sequence[Sequence[torch.Tensor]]
+    ) -> torch.cuda.Event:
         """Fill, and let the child go on once all is there and no cache holds it.
 
-        Returns the time by `time.perf_counter_ns` at which the device began to fill. The flush before gives
-        time to queue what follows, and the device to this process, whoever had it.
+        Returns the event between which and a later one of this process's stream the child's time lies. By
+        the device's clock, because it can keep this process from looking at its own. The flushes before the
+        event give time to queue what follows it, and the device to this process, whoever had it.
         """
-        begun = torch.cuda.Event()
-        self._flush.zero_()
+        seen, given = self._pairs(places, sets)
+        begun = torch.cuda.Event(enable_timing=True)
+        for _ in range(_FLUSHES_BEFORE_GATE):
+            self._flush.zero_()
         begun.record()
-        self.fill(places, sets)
+        torch._foreach_copy_(seen, given)
         self._flush.zero_()
         stream = torch.cuda.current_stream(self.device).cuda_stream
         gate = self._address + self.size_bytes
         code = self._driver.cuStreamWriteValue32_v2(stream, gate, self._gate, 0)
         _check(code, "cuStreamWriteValue32")
-        begun.synchronize()
-        return time.perf_counter_ns()
+        return begun
 
     @cached_property
     def _flush(self) -> torch.Tensor:
@@ -218,6 +223,14 @@ def attach(ticket: str, device: torch.device) -> torch.Tensor:
     return _tensor_at(_open(_runtime(), handle), int(size), device)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """Bytes of each call's outputs, and the event at which they had been read."""
+
+    glances: list[list[torch.Tensor]]
+    done: torch.cuda.Event
+
+
 class CudaReader:
     """Reads tensors out of a child's GPU memory, or out of the `inputs` it was given, at `base` of its own.
 
@@ -247,7 +260,7 @@ class CudaReader:
         self._places: dict[int, torch.Tensor] = {}
         torch.cuda.synchronize(self._device)
 
-    def aim(self, calls: Sequence[Sequence[Any]]) -> Callable[[], list[list[torch.Tensor]]]:
+    def aim(self, calls: Sequence[Sequence[Any]]) -> Callable[[], Sight]:
         """What looks, when it is called, at bytes of every output of each call that lies on the device, at
         places that nobody knew before. Raises CudaError.
 
@@ -272,8 +285,10 @@ class CudaReader:
         indices = {at: torch.cat([index for _, _, index in several]) for at, several in wanted.items()}
         torch.cuda.synchronize(self._device)
 
-        def look() -> list[list[torch.Tensor]]:
+        def look() -> Sight:
             seen = {at: segments[at][index] for at, index in indices.items()}
+            done = torch.cuda.Event(enable_timing=True)
+            done.record()
             torch.cuda.synchronize(self._device)
             nothing = torch.empty(0, dtype=torch.uint8, device=self._device)
             glances = [[nothing] * len(outputs) for outputs in calls]
@@ -281,7 +296,7 @@ class CudaReader:
                 parts = seen[at].split([len(index) for _, _, index in several])
                 for (call, number, _), part in zip(several, parts, strict=True):
                     glances[call][number] = part
-            return glances
+            return Sight(glances=glances, done=done)
 
         return look
 
@@ -388,9 +403,14 @@ class ChildSide:
         return results, [self._nanoseconds(marks) for _, marks in self._with_marks(calls)]
 
     def volley(
-        self, gate: int, calls: Sequence[Callable[[], Any]], queued: Callable[[list[Any]], None]
+        self,
+        gate: int,
+        calls: Sequence[Callable[[], Any]],
+        queued: Callable[[list[Any]], None],
+        done: Callable[[], None],
     ) -> list[int]:
-        """The same behind a gate, by the current stream alone; `queued` is told of the results before.
+        """The same behind a gate, by the current stream alone. `queued` is told of the results before the
+        gate is open, and `done` called before anything else is done after the calls.
 
         A context that waits at a gate and in other streams for it keeps the device for whole turns of 2 ms.
         """
@@ -405,6 +425,7 @@ class ChildSide:
             marks.end.record()
         queued(results)
         self._synchronize()
+        done()
         return [int(marks.start.elapsed_time(marks.end) * 1e6) for _, marks in self._with_marks(calls)]
 
     def _with_marks(self, calls: Sequence[Callable[[], Any]]) -> Iterable[tuple[Callable[[], Any], _Marks]]:

@@ -47,7 +47,11 @@ _MOST_CORES = 1.6
 _MOST_KERNELS = 5
 _MODEST_SHARE = 0.25
 """Of the device's free memory: a candidate that takes less is not to blame where the reference needs more."""
-_WAITS = "A call waits for the device (synchronize, .item(), cudaFree): its time holds what that costs."
+_WAITS = (
+    "A call waits for the device (synchronize, .item(), cudaFree), or queues hundreds of kernels: its time "
+    "holds what that costs."
+)
+_SLOWED_NOTE = "Beside this candidate the reference took longer than before its code was loaded:"
 _COMPILER_ERRORS = ("CompilationError", "NotBuilt")
 _EXTENSION_ERROR = "RuntimeError: Error building extension"
 _NEARLY_RIGHT = 0.01
@@ -114,13 +118,15 @@ class Judgement:
         stage: Stage = "check"
         try:
             with self._span("check"):
+                sessions = Sessions(self, self._reference, self._protocol, self._player, self._rng)
+                sessions.calibrate()
                 self._player.build(source, setup)
                 self._check()
                 self._probe_precision()
                 audit = self._audit()
             stage = "time"
             with self._span("time"):
-                return self._time(audit)
+                return self._time(sessions, audit)
         except Refused as refusal:
             return refusal.outcome
         except SourceRejected as error:
@@ -262,8 +268,7 @@ class Judgement:
             notes.append(f"Part of the work is PyTorch's: {', '.join(torch_ops[:10])}.")
         return Audit(custom_kernel=custom, torch_ops=torch_ops, notes=tuple(notes))
 
-    def _time(self, audit: Audit) -> Measured:
-        sessions = Sessions(self, self._reference, self._protocol, self._player, self._rng)
+    def _time(self, sessions: Sessions, audit: Audit) -> Measured:
         sessions.warm_up()
         self._cores.clear()
         # Other work on the machine can make the clocks differ once; what is hidden differs every time.
@@ -274,6 +279,9 @@ class Judgement:
                 session = self._charge_for_cores(session)
                 if sessions.waits:
                     audit = replace(audit, notes=(*audit.notes, _WAITS))
+                if session.slowed > 1:
+                    slowed = f"{_SLOWED_NOTE} {session.slowed:.2f} times what counts."
+                    audit = replace(audit, notes=(*audit.notes, slowed))
                 return self._measured(self._with_profile(audit), session, sessions.scatter)
             disagreed += 0.5 if session.is_busy else 1.0
         raise Refused(
@@ -357,9 +365,9 @@ class Judgement:
         return self._play_reference(lambda player: player.volley("run", draws))
 
     def copies_volley(self, draws: list[Draw]) -> timing.Block:
-        """Of a copy with as many outputs as the reference has, in the reference's child."""
-        outputs = self._reference.num_outputs
-        return self._play_reference(lambda player: player.volley("rehearse", draws, outputs=outputs))
+        """Of a copy in the reference's place, in the reference's child."""
+        sizes = self._reference.output_sizes
+        return self._play_reference(lambda player: player.volley("rehearse", draws, output_bytes=sizes))
 
     def _play_reference(self, play: Callable[[Player], Exchange]) -> timing.Block:
         player = self._reference_player

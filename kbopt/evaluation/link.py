@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,30 +60,34 @@ class Link:
 
     def ask(self, operation: str, fds: tuple[int, ...] = (), **fields: object) -> Message:
         """Send a request and wait for its answer. Raises the exceptions above."""
-        with self._awaited():
-            number = self._send(operation, fds, fields)
-            return self._receive(number)
+        return self.receive(self.send(operation, fds, **fields))
 
-    def ask_gated(
-        self, operation: str, patience_s: float, open_gate: Callable[[Message], None], **fields: object
-    ) -> Message:
-        """The same where the child first says something and waits at a gate. That is opened then, with what
-        was said, or after `patience_s` with nothing. The answer is what both messages say together. Without
-        "outputs" in what was said first, all of it came after the gate was open.
-        """
+    def send(self, operation: str, fds: tuple[int, ...] = (), **fields: object) -> int:
+        """Send a request; the number that its answers bear."""
+        number = secrets.randbits(62)
         with self._awaited():
-            number = self._send(operation, (), fields)
-            is_ready = self._channel.is_readable_within(min(patience_s, self._left_s))
-            said: Message = {}
-            try:
-                said = self._receive(number) if is_ready else {}
-            finally:
-                open_gate(said)
-            if not is_ready:
-                said = self._receive(number)
-            if "ns" in said:
-                raise CandidateForged("an answer before the gate was open")
-            return {**self._receive(number), **said}
+            self._channel.send({"op": operation, "id": number, **fields}, fds)
+        return number
+
+    def answers_within(self, patience_s: float) -> bool:
+        """Whether there is something to `receive` before that time is over."""
+        with self._awaited():
+            return self._channel.is_readable_within(min(patience_s, self._left_s))
+
+    def receive(self, number: int) -> Message:
+        """The next answer, which has to be one to the request of that number."""
+        with self._awaited():
+            reply = self._channel.receive(self._left_s)
+        if reply.get("id") != number:
+            raise CandidateForged("an answer to another request than the one that was made")
+        if "raised" in reply:
+            raised = reply["raised"]
+            if not isinstance(raised, dict):
+                raise CandidateForged("an exception that is none")
+            raise CandidateRaised(*(str(raised.get(key, "")) for key in ("type", "text", "frames")))
+        if "rejected_source" in reply:
+            raise SourceRejected(str(reply["rejected_source"]))
+        return reply
 
     @contextmanager
     def _awaited(self) -> Iterator[None]:
@@ -102,22 +106,6 @@ class Link:
     @property
     def _left_s(self) -> float:
         return max(0.01, self.budget_s - self.busy_s)
-
-    def _send(self, operation: str, fds: tuple[int, ...], fields: dict[str, object]) -> int:
-        number = secrets.randbits(62)
-        self._channel.send({"op": operation, "id": number, **fields}, fds)
-        return number
-
-    def _receive(self, number: int) -> Message:
-        reply = self._channel.receive(self._left_s)
-        if reply.get("id") != number:
-            raise CandidateForged("an answer to another request than the one that was made")
-        if "raised" in reply:
-            raised = reply["raised"]
-            raise CandidateRaised(*(str(raised.get(key, "")) for key in ("type", "text", "frames")))
-        if "rejected_source" in reply:
-            raise SourceRejected(str(reply["rejected_source"]))
-        return reply
 
     def pause(self) -> None:
         """Stop every process of the candidate until `resume`."""

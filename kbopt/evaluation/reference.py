@@ -63,7 +63,7 @@ class Output:
 class Reference:
     """`Model` of a task on a device, with weights from `weight_seed`.
 
-    `exact` is the same model in float64, used while `has_exact`. `num_outputs` and `output_bytes` are those
+    `exact` is the same model in float64, used while `has_exact`. `output_sizes` are the bytes of each tensor
     of the latest answer. Raises TaskError.
     """
 
@@ -96,8 +96,11 @@ class Reference:
         self.model = model.to(device=device, dtype=DTYPES[precision])
         self.exact = copy.deepcopy(self.model).double()
         self.has_exact = True
-        self.num_outputs = 0
-        self.output_bytes = 0
+        self.output_sizes: tuple[int, ...] = ()
+
+    @property
+    def output_bytes(self) -> int:
+        return sum(self.output_sizes)
 
     def draw(self, seed: int) -> Draw:
         """Inputs from `get_inputs()` under `seed`, drawn on the device, cast to the task's precision."""
@@ -115,7 +118,7 @@ class Reference:
         if not tensors:
             raise TaskError("admission test 'returns a tensor' failed: the reference returns no tensor")
         output = Output(skeleton=skeleton, tensors=tuple(t.detach() for t in tensors))
-        self.num_outputs, self.output_bytes = len(output.tensors), output.size_bytes
+        self.output_sizes = tuple(t.numel() * t.element_size() for t in output.tensors)
         return output
 
     def run_exact(self, draw: Draw) -> Output:

@@ -79,8 +79,8 @@ class _Session:
         return self._run(request, self._model)
 
     def rehearse(self, request: Message) -> Message:
-        """The same with a copy in the model's place, and as many `outputs` as it has."""
-        return self._run(request, partial(_copies, request["outputs"]))
+        """The same with a copy in the model's place, and outputs of as many bytes as it has."""
+        return self._run(request, partial(_copy_for, request["output_bytes"]))
 
     def _run(self, request: Message, model: Any) -> Message:
         batch = [self._arguments(offsets) for offsets in request["offsets"]]
@@ -96,15 +96,18 @@ class _Session:
     def _run_gated(
         self, device: cuda.ChildSide, request: Message, calls: Sequence[Callable[[], Any]]
     ) -> Message:
-        """The same in two messages, of which the first says that all calls wait for the gate to open."""
+        """The same in three messages: all calls wait for the gate to open; they are done; their times."""
 
         def queued(outputs: list[Any]) -> None:
             self._outputs += outputs
             described = [self._describe(output) for output in outputs]
             self._say({"id": request["id"], "outputs": described})
 
+        def done() -> None:
+            self._say({"id": request["id"], "done": True})
+
         with torch.no_grad():
-            return {"ns": device.volley(request["gate"], calls, queued)}
+            return {"ns": device.volley(request["gate"], calls, queued, done)}
 
     def audit(self, request: Message) -> Message:
         """One call under a dispatch mode; what PyTorch did, and whether anything else wrote memory."""
@@ -153,10 +156,10 @@ def _copy_first(*arguments: Any) -> Any:
     return tensors[0].clone() if tensors else None
 
 
-def _copies(outputs: int, *arguments: Any) -> list[Any]:
-    """A copy of the first tensor, and tensors of one element up to the number of `outputs`."""
-    first = _copy_first(*arguments)
-    return [first, *(torch.empty(1, device=first.device) for _ in range(outputs - 1))]
+def _copy_for(output_bytes: Sequence[int], *arguments: Any) -> list[Any]:
+    """Copies the first tensor, and returns memory of `output_bytes` for the outputs of a model."""
+    device = _copy_first(*arguments).device
+    return [torch.empty(size, dtype=torch.uint8, device=device) for size in output_bytes]
 
 
 def _host_timed(

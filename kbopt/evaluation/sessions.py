@@ -5,6 +5,7 @@ What the blocks say is read in `timing`; what is right or wrong about a candidat
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from statistics import median
@@ -26,10 +27,17 @@ _FEWEST_TIMED = 10
 _NUM_WARM_UPS = 3
 _ENOUGH_S = {"cpu": 1.0, "cuda": 0.3}
 """From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
-_VOLLEY_MS = 5.0
+_VOLLEY_MS = 2.0
+"""Of work in a volley: a thousand of the shortest kernels, as many as a stream holds without blocking."""
 _SHORTEST_VOLLEY = 4
 _NUM_VOLLEYS = 5
+_FEWEST_ALONE = 3
+_MOST_ALONE = 8
+_ENOUGH_ALONE_S = 0.05
+_NUM_CALIBRATIONS = 2
 _NUM_CHECKED = 4
+_MOST_GROWTH = 4.0
+"""Times the scatter of a volley: by how much what is around it may grow while a candidate is there."""
 _SLOW_MS = 1.0
 """Next to longer calls on a GPU the scatter of the referee's clock is nothing, and they need no volleys."""
 
@@ -51,7 +59,8 @@ class Models(Protocol):
 
 
 class Sessions:
-    """The sessions of one candidate, which `player` plays. `warm_up` comes first.
+    """The sessions of one candidate, which `player` plays. On a GPU `calibrate` comes before its code is
+    loaded; `warm_up` before the first `run`.
 
     `waits`: whether its calls wait for the device, as far as volleys have shown.
     """
@@ -71,9 +80,45 @@ class Sessions:
         self._rng = rng
         self._on_cpu = reference.device.type == "cpu"
         self._slowest_ms = 0.0
+        self._alone: timing.Alone | None = None
         self._least_ms: list[float] = []
         self.waits = False
         self.scatter = timing.CPU_SCATTER if self._on_cpu else timing.GPU_SCATTER
+
+    def calibrate(self) -> None:
+        """See what the reference takes, and what there is around volleys, before the candidate's code is
+        there. A GPU cannot be paused: later, what the candidate left running could lengthen both.
+        """
+        if self._on_cpu:
+            return
+        started = time.perf_counter()
+        singles: list[timing.Block] = []
+        while len(singles) <= _FEWEST_ALONE or (
+            len(singles) <= _MOST_ALONE and time.perf_counter() - started < _ENOUGH_ALONE_S
+        ):
+            singles.append(self._models.reference_block([self._models.draw()]))
+        volleys = self._around_volleys() if self._has_volleys else None
+        self._alone = timing.Alone.of(singles[1:], volleys)  # The first one after a while is slower.
+
+    def _around_volleys(self) -> timing.Overhead:
+        long = self._player.arena.slots
+        short = min(long, _SHORTEST_VOLLEY)
+
+        def around_ms(length: int) -> float:
+            draws = [self._models.draw() for _ in range(length)]
+            return self._models.copies_volley(draws).around_ms
+
+        around_ms(long)  # The child's allocator still grows.
+        return timing.Overhead.through(
+            short,
+            median(around_ms(short) for _ in range(_NUM_CALIBRATIONS)),
+            long,
+            median(around_ms(long) for _ in range(_NUM_CALIBRATIONS)),
+        )
+
+    @property
+    def _has_volleys(self) -> bool:
+        return self._player.arena.slots > 1 and bool(self._models.draw().tensors)
 
     def warm_up(self) -> None:
         for _ in range(_NUM_WARM_UPS):
@@ -110,6 +155,7 @@ class Sessions:
             singles,
             longer,
             self._player.overhead,
+            alone=self._alone,
             least_ms=median(self._least_ms) if self._least_ms else 0.0,
             waits=self.waits,
             scatter=self.scatter,
@@ -151,9 +197,10 @@ class Sessions:
         """Blocks of many calls, which divide the scatter of the referee's clock among them, for kernels that
         are not slow. Arguments are single calls of either model.
         """
-        length = min(self._player.arena.slots, max(_SHORTEST_VOLLEY, int(_VOLLEY_MS / kernel_ms)))
-        if kernel_ms > _SLOW_MS or not self._models.draw().tensors:
+        self.waits = False
+        if kernel_ms > _SLOW_MS or not self._has_volleys:
             return
+        length = min(self._player.arena.slots, max(_SHORTEST_VOLLEY, int(_VOLLEY_MS / kernel_ms)))
         copies, reference, kernel = [], [], []
         for _ in range(1 + _NUM_VOLLEYS):
             draws = [self._models.draw() for _ in range(length)]
@@ -164,9 +211,15 @@ class Sessions:
         # In the first one the children's allocators still grow.
         volleys = timing.Volleys(
             cached_ms=roofline.cached_ms(self._reference),
+            most_around_ms=self._most_around_ms(length),
             copies=tuple(copies[1:]),
             reference=tuple(reference[1:]),
             kernel=tuple(kernel[1:]),
         )
         self._least_ms.append(volleys.least_ms(reference_ms, self.scatter))
         self.waits = volleys.are_late
+
+    def _most_around_ms(self, length: int) -> float:
+        if self._alone is None or self._alone.volleys is None:
+            return math.inf
+        return self._alone.volleys.of(length) + _MOST_GROWTH * self.scatter.volley_ms

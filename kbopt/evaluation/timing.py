@@ -24,6 +24,8 @@ _SETTLED = 0.005
 _FEWEST_SETTLED = 20
 _VOLLEY_AGREEMENT = 2.0
 """How much more of the reference's time single calls of an honest kernel may save than volleys show."""
+_SLOWED = 1.1
+"""By how much the reference may be slower beside a candidate than alone, as on a device that got warm."""
 _AGREEMENT = 1.3
 """How much longer the wall clock may find a call than the native one. Hidden work shows as 2 and more."""
 
@@ -33,13 +35,15 @@ class Scatter:
     """By how much one source's times differ between processes, which no repetition in one of them shows.
 
     Standard deviations: `call_ms` and `call_share` of the median call, together; `clock_ms` of what the
-    referee's clock finds around it, `volley_ms` around a volley of calls.
+    referee's clock finds around it, `volley_ms` around a volley of calls. `drift_ms` is the most by which
+    that may grow while a candidate is there: what is left running on a GPU cannot be paused.
     """
 
     call_ms: float = 0.0
     call_share: float = 0.0
     clock_ms: float = 0.0
     volley_ms: float = 0.0
+    drift_ms: float = math.inf
 
     def log_ratio(self, *medians_ms: float) -> float:
         """Standard deviation of the logarithm of a quotient of medians, by the delta method."""
@@ -49,7 +53,7 @@ class Scatter:
 NO_SCATTER = Scatter()
 CPU_SCATTER = Scatter(call_ms=0.03)
 """Which caches and cores a process meets is decided once: benchmarks/results/2026-11-24-cpu-scatter.md."""
-GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01, clock_ms=0.04, volley_ms=0.05)
+GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01, clock_ms=0.04, volley_ms=0.05, drift_ms=0.3)
 """Where its memory lies and when the device turns to it: benchmarks/results/2026-11-24-cuda-verdicts.md."""
 
 
@@ -104,16 +108,37 @@ class Overhead:
     def of(self, num_calls: int) -> float:
         return self.fixed_ms + num_calls * self.per_call_ms
 
-    def as_seen_in(self, reference: Sequence[Block]) -> Overhead:
-        """The same slope through what single calls of the reference cost in the session itself.
+    def as_seen_in(self, reference: Sequence[Block], most_ms: float = math.inf) -> Overhead:
+        """The same slope through what single calls of the reference cost in the session itself, `most_ms` at
+        the most.
 
         The reference's child is trusted and does the same work around its calls, at the same time. The
         lower quartile, as in `_hidden_single_ms`: waiting for a core only ever adds.
         """
         return Overhead(
-            fixed_ms=_around_quartiles(reference)[0] - self.per_call_ms,
+            fixed_ms=min(most_ms, _around_quartiles(reference)[0]) - self.per_call_ms,
             per_call_ms=self.per_call_ms,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alone:
+    """What was found before the candidate's code was there: the reference's single calls by their own clock
+    and around them, and the line through what is found around volleys of copies.
+    """
+
+    reference_ms: float
+    around_ms: float
+    volleys: Overhead | None = None
+
+    @classmethod
+    def of(cls, singles: Sequence[Block], volleys: Overhead | None) -> Alone:
+        around_ms = median(block.around_ms for block in singles)
+        return cls(reference_ms=median_ms(singles), around_ms=around_ms, volleys=volleys)
+
+    def share_of(self, reference_ms: Sequence[float]) -> float:
+        """Of the reference's times in a session, what counts: it may have been slowed down on purpose."""
+        return min(1.0, _SLOWED * self.reference_ms / median(reference_ms))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +172,11 @@ class Volleys:
     reference unless it is slow, both in trusted children, and of the candidate.
 
     `cached_ms` is what a call saves that leaves the cache full of its output: in a volley the next call
-    pays for it.
+    pays for it. `most_around_ms` is what there can be around a volley, as far as was seen beforehand.
     """
 
     cached_ms: float
+    most_around_ms: float = math.inf
     copies: tuple[Block, ...]
     reference: tuple[Block, ...]
     kernel: tuple[Block, ...]
@@ -176,7 +202,7 @@ class Volleys:
     @property
     def kernel_ms(self) -> float:
         """A call of the candidate's by the referee's clock alone, less what that shows around copies."""
-        around_ms = median(block.around_ms for block in self.copies)
+        around_ms = min(self.most_around_ms, median(block.around_ms for block in self.copies))
         return (median(block.wall_ms for block in self.kernel) - around_ms) / self.length
 
     @property
@@ -188,7 +214,8 @@ class Volleys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """Both models' times of single calls, as they are believed, and whether they may be.
+    """Both models' times of single calls, as they are believed, and whether they may be. The reference's were
+    `slowed` times as long.
 
     `is_busy` where too few blocks were free of waiting for a core, which makes clocks disagree by chance.
     """
@@ -198,6 +225,7 @@ class Session:
     clocks: Clocks
     clocks_agree: bool
     is_busy: bool
+    slowed: float = 1.0
 
 
 def read_session(
@@ -206,6 +234,7 @@ def read_session(
     longer: Sequence[tuple[Block, Block]],
     calibrated: Overhead,
     *,
+    alone: Alone | None = None,
     least_ms: float = 0.0,
     waits: bool = False,
     scatter: Scatter = NO_SCATTER,
@@ -213,7 +242,8 @@ def read_session(
 ) -> Session:
     """What interleaved blocks say: single calls of both models, and longer blocks as pairs of the
     reference's and the candidate's; `least_ms` is what volleys say on a GPU, which is charged but no reason
-    to refuse a candidate that `waits` for the device in its calls.
+    to refuse a candidate that `waits` for the device in its calls. `alone` bounds what both models' times may
+    have been made of by work that the candidate left on the device.
 
     What the child's clock did not see is added to its times, so that hiding less than is punished gains
     nothing, however noisy the machine; to be refused for it, it has to be certain. Where both models get
@@ -222,7 +252,7 @@ def read_session(
     GPU, that is let pass, as far as volleys allow it.
     """
     theirs, ours = _comparable(reference, singles)
-    overhead = calibrated.as_seen_in(theirs)
+    overhead = calibrated.as_seen_in(theirs, alone.around_ms + scatter.drift_ms if alone else math.inf)
     slack_ms = _CLOCK_SLACK_MS + overhead_spread_ms(theirs) + 2 * scatter.clock_ms
     clocks = read_clocks(ours, longer, overhead)
     hidden_ms = max(0.0, clocks.hidden_single_ms - (slack_ms if scatter.clock_ms else _CLOCK_SLACK_MS))
@@ -234,9 +264,12 @@ def read_session(
         clocks = replace(clocks, hidden_longer_ms=least_ms - clocks.native_ms)
         hidden_ms = max(hidden_ms, clocks.hidden_longer_ms)
         slack_longer_ms = math.inf if waits else 0.0
+    reference_ms = undisturbed_ms(reference, overhead)
+    share = alone.share_of(reference_ms) if alone else 1.0
     return Session(
         kernel_ms=tuple(ms + hidden_ms for ms in undisturbed_ms(singles, overhead)),
-        reference_ms=tuple(undisturbed_ms(reference, overhead)),
+        reference_ms=tuple(share * ms for ms in reference_ms),
+        slowed=1 / share,
         clocks=clocks,
         clocks_agree=clocks.agree(slack_ms, slack_longer_ms),
         is_busy=ours is singles,

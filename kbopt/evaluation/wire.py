@@ -91,7 +91,9 @@ class Channel:
         """Whether something arrives, or the other end goes, before the time is over."""
         if self.spin_s:
             self._spin(time.monotonic() + min(self.spin_s, timeout_s))
-        return bool(select.select([self._sock], [], [], timeout_s)[0])
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(1000 * timeout_s))
 
     def take_fds(self) -> list[int]:
         """File descriptors that arrived with the messages received so far; the caller owns them."""

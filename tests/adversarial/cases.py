@@ -374,8 +374,16 @@ GPU_CHEATS = (
     ),
     *(
         _cheat("patched timers", name, "rejected:timing_mismatch", "neutral", task=task, **_ON_CUDA)
-        for name in ("cuda_timer_within_scatter", "cuda_timer_single_calls")
+        for name in ("cuda_timer_within_scatter", "cuda_timer_single_calls", "cuda_done_early")
         for task in ("elementwise", "small")
+    ),
+    _cheat(
+        "sabotage of the baseline",
+        "cuda_kept_busy",
+        "rejected:timing_mismatch",
+        "neutral",
+        task="matmul",
+        **_ON_CUDA,
     ),
     _cheat(
         "precision downgrade", "tf32_backend_flag", "rejected:precision_downgrade", task="matmul", **_ON_CUDA

@@ -1,38 +1,37 @@
-"""A child that waits at a gate, over a real socket: what is said before, what after, and when it opens."""
+"""What the referee makes of a child's messages, over a real socket."""
 
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from kbopt.evaluation.link import CandidateForged, CandidateRaised, Link, OutOfTime
-from kbopt.evaluation.wire import Channel, Message
+from kbopt.evaluation.cuda import CudaArena
+from kbopt.evaluation.link import CandidateDied, CandidateForged, CandidateRaised, Link, OutOfTime
+from kbopt.evaluation.player import Exchange, Player
+from kbopt.evaluation.reference import Draw
+from kbopt.evaluation.wire import Channel
 
-PATIENCE_S = 0.2
+Child = Callable[[Channel, int], None]
 
-
-class Gate:
-    def __init__(self) -> None:
-        self.said: list[Message] = []
-        self.is_open = threading.Event()
-
-    def open(self, said: Message) -> None:
-        self.said.append(said)
-        self.is_open.set()
+OUTPUT = {"skeleton": [0], "tensors": [[64, ["float32", [2], [1]], "cuda", "aa:1", 0]]}
 
 
 @contextmanager
-def linked(child: Callable[[Channel, int, Gate], None], gate: Gate, budget_s: float = 10.0) -> Iterator[Link]:
-    """A link to `child`, which is given its end of it, the number of the request, and the gate."""
+def linked(child: Child, budget_s: float = 10.0) -> Iterator[Link]:
+    """A link to `child`, which is given its end of it and the number of the first request."""
     ours, theirs = socket.socketpair()
 
     def answer() -> None:
-        channel = Channel(theirs)
-        child(channel, channel.receive()["id"], gate)
+        with theirs:
+            channel = Channel(theirs)
+            child(channel, channel.receive()["id"])
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -42,83 +41,192 @@ def linked(child: Callable[[Channel, int, Gate], None], gate: Gate, budget_s: fl
     finally:
         link.close()
         thread.join()
-        theirs.close()
 
 
-def ask(link: Link, gate: Gate) -> dict[str, Any]:
-    return link.ask_gated("run", PATIENCE_S, gate.open, gate=1)
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({"raised": {"type": "ValueError", "text": "no"}}, CandidateRaised),
+        ({"raised": 5}, CandidateForged),
+        ({"raised": {"type": ["x"], "text": {}}}, CandidateRaised),
+        ({"id": 1}, CandidateForged),
+        ({"id": None}, CandidateForged),
+    ],
+)
+def test_answers_that_are_none(answer: dict[str, Any], error: type[Exception]):
+    with (
+        linked(lambda channel, number: channel.send({"id": number, **answer})) as link,
+        pytest.raises(error),
+    ):
+        link.ask("run")
 
 
-def test_the_gate_opens_once_the_child_waits_at_it():
-    gate = Gate()
+def test_a_child_that_goes_has_died_and_one_that_stays_silent_is_out_of_time():
+    with linked(lambda channel, number: None) as link, pytest.raises(CandidateDied):
+        link.ask("run")
 
-    def child(channel: Channel, number: int, gate: Gate) -> None:
-        channel.send({"id": number, "outputs": ["here"]})
-        gate.is_open.wait()
-        channel.send({"id": number, "ns": [7]})
-
-    with linked(child, gate) as link:
-        answer = ask(link, gate)
-
-    assert gate.said == [{"id": answer["id"], "outputs": ["here"]}]
-    assert (answer["ns"], answer["outputs"]) == ([7], ["here"])
+    silent = threading.Event()
+    with linked(lambda channel, number: bool(silent.wait()), budget_s=0.2) as link:
+        with pytest.raises(OutOfTime):
+            link.ask("run")
+        assert link.busy_s >= 0.2
+        silent.set()
 
 
-def test_a_call_that_waits_for_the_device_itself_is_let_through():
-    gate = Gate()
+class FakeEvent:
+    """An event of a stream, at `ms`."""
 
-    def child(channel: Channel, number: int, gate: Gate) -> None:
-        gate.is_open.wait()
-        channel.send({"id": number, "outputs": ["here"]})
-        channel.send({"id": number, "ns": [7]})
+    def __init__(self, ms: float) -> None:
+        self.ms = ms
 
-    with linked(child, gate) as link:
-        answer = ask(link, gate)
-
-    assert gate.said == [{}]
-    assert (answer["ns"], answer["outputs"]) == ([7], ["here"])
+    def elapsed_time(self, later: "FakeEvent") -> float:
+        return later.ms - self.ms
 
 
-def test_outputs_are_those_that_were_said_before_the_gate_opened():
-    gate = Gate()
+class FakeArena(CudaArena):
+    """Logs what is done with it; a child sees `is_open`."""
 
-    def child(channel: Channel, number: int, gate: Gate) -> None:
-        channel.send({"id": number, "outputs": ["early"]})
-        channel.send({"id": number, "ns": [7], "outputs": ["late"]})
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+        self.is_open = threading.Event()
 
-    with linked(child, gate) as link:
-        assert ask(link, gate)["outputs"] == ["early"]
+    def next_gate(self) -> int:
+        return 7
 
+    def choose(self, slot: int, rng: Any) -> list[int]:
+        return [slot * 512]
 
-def test_times_before_the_gate_is_open_are_forged():
-    gate = Gate()
-
-    def child(channel: Channel, number: int, gate: Gate) -> None:
-        channel.send({"id": number, "outputs": ["here"], "ns": [7]})
-
-    with linked(child, gate) as link, pytest.raises(CandidateForged, match="before the gate"):
-        ask(link, gate)
-
-
-def test_the_gate_opens_for_a_child_that_raises():
-    gate = Gate()
-
-    def child(channel: Channel, number: int, gate: Gate) -> None:
-        channel.send({"id": number, "raised": {"type": "ValueError", "text": "no"}})
-
-    with linked(child, gate) as link, pytest.raises(CandidateRaised, match="ValueError: no"):
-        ask(link, gate)
-
-    assert gate.is_open.is_set()
+    def open_gate(self, places: Sequence[Sequence[int]], sets: Sequence[Sequence[torch.Tensor]]) -> Any:
+        assert [len(places), len(sets)] == [2, 2]
+        self.log.append("open")
+        self.is_open.set()
+        return FakeEvent(1.0)
 
 
-def test_a_child_that_never_says_anything_is_out_of_time():
-    gate = Gate()
+class FakeReader:
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
 
-    def child(channel: Channel, number: int, gate: Gate) -> None:
-        gate.is_open.wait()
+    def prepare_glance(self) -> None:
+        self.log.append("prepare")
 
-    with linked(child, gate, budget_s=0.3) as link, pytest.raises(OutOfTime):
-        ask(link, gate)
+    def aim(self, calls: Sequence[Sequence[Any]]) -> Callable[[], Any]:
+        self.log.append(f"aim at {[len(outputs) for outputs in calls]}")
 
-    assert link.busy_s >= 0.3
+        def look() -> Any:
+            self.log.append("look")
+            return SimpleNamespace(glances=[["seen"]] * len(calls), done=FakeEvent(3.5))
+
+        return look
+
+
+class Volley:
+    """A player of `child` on a device that is made up; what it came to, and in which order."""
+
+    def __init__(self, child: Callable[[Channel, int, FakeArena], None]) -> None:
+        self.log: list[str] = []
+        self.child = child
+
+    def run(self, repeat: int = 1) -> Exchange:
+        arena = FakeArena(self.log)
+        with linked(lambda channel, number: self.child(channel, number, arena), budget_s=5.0) as link:
+            player = Player.__new__(Player)
+            player.link = link
+            player.arena = arena
+            fields: dict[str, Any] = {
+                "_running": True,
+                "_rng": None,
+                "_reader": FakeReader(self.log),
+                "_reference": SimpleNamespace(output_sizes=(8,)),
+                "_num_late": Counter({"run": repeat}),
+                "_pause": lambda: self.log.append("pause"),
+            }
+            for name, value in fields.items():
+                setattr(player, name, value)
+            return player.volley("run", [Draw(skeleton=[], tensors=(torch.zeros(2),))] * 2)
+
+
+def on_time(channel: Channel, number: int, arena: FakeArena) -> None:
+    channel.send({"id": number, "outputs": [OUTPUT, OUTPUT]})
+    arena.is_open.wait(5)
+    channel.send({"id": number, "done": True})
+    channel.send({"id": number, "ns": [3, 4]})
+
+
+def test_a_volley_is_aimed_at_before_the_gate_opens_and_looked_at_when_it_is_done():
+    volley = Volley(on_time)
+
+    exchange = volley.run()
+
+    assert volley.log == ["prepare", "aim at [1, 1]", "open", "look", "pause"]
+    assert exchange.wall_ns == 2_500_000
+    assert (exchange.native_ns, exchange.is_late) == ([3, 4], False)
+    assert exchange.glances == [["seen"], ["seen"]]
+
+
+def test_a_call_that_waits_for_the_device_is_let_through_the_gate():
+    def late(channel: Channel, number: int, arena: FakeArena) -> None:
+        arena.is_open.wait(5)
+        on_time(channel, number, arena)
+
+    volley = Volley(late)
+
+    assert volley.run().is_late
+    assert volley.log == ["prepare", "open", "aim at [1, 1]", "look", "pause"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "log"),
+    [
+        ([{"outputs": [OUTPUT]}], ["open"]),
+        ([{"ns": [1, 1]}], ["open"]),
+        ([{"outputs": [OUTPUT, OUTPUT]}, {"ns": [1, 1]}], ["aim at [1, 1]", "open"]),
+        ([{"outputs": [OUTPUT, OUTPUT]}, {"done": 1}], ["aim at [1, 1]", "open"]),
+        ([{"outputs": [OUTPUT, OUTPUT]}, {"done": True}, {"ns": [1]}], ["aim at [1, 1]", "open", "look"]),
+        ([{"outputs": [{"unusable": "x", "tensors": [[0]]}, 5]}], ["open"]),
+    ],
+)
+def test_volleys_that_are_forged_open_the_gate_all_the_same(messages: list[dict[str, Any]], log: list[str]):
+    def forged(channel: Channel, number: int, arena: FakeArena) -> None:
+        for message in messages:
+            channel.send({"id": number, **message})
+        arena.is_open.wait(5)
+
+    volley = Volley(forged)
+
+    with pytest.raises(CandidateForged):
+        volley.run()
+    assert volley.log == ["prepare", *log]
+
+
+def test_outputs_that_are_none_or_too_many_are_not_looked_at():
+    def odd(channel: Channel, number: int, arena: FakeArena) -> None:
+        many = {"skeleton": [0, 1], "tensors": OUTPUT["tensors"] * 2}
+        channel.send({"id": number, "outputs": [{"unusable": "x", "tensors": [[0]]}, many]})
+        arena.is_open.wait(5)
+        channel.send({"id": number, "done": True})
+        channel.send({"id": number, "ns": [3, 4]})
+
+    volley = Volley(odd)
+
+    volley.run()
+    assert "aim at [0, 0]" in volley.log
+
+
+@pytest.mark.parametrize("num_before", [0, 1])
+def test_a_child_that_raises_or_dies_leaves_no_gate_shut(num_before: int):
+    def raises(channel: Channel, number: int, arena: FakeArena) -> None:
+        if num_before:
+            channel.send({"id": number, "outputs": [OUTPUT, OUTPUT]})
+        channel.send({"id": number, "raised": {"type": "RuntimeError", "text": "out of memory"}})
+        arena.is_open.wait(5)
+
+    def dies(channel: Channel, number: int, arena: FakeArena) -> None:
+        if num_before:
+            channel.send({"id": number, "outputs": [OUTPUT, OUTPUT]})
+
+    for child, error in ((raises, CandidateRaised), (dies, CandidateDied)):
+        volley = Volley(child)
+        with pytest.raises(error):
+            volley.run()
+        assert "open" in volley.log

@@ -27,6 +27,7 @@ class FakeModels:
         self.kernel_ms = kernel_ms
         self.said_ms = kernel_ms if said_ms is None else said_ms
         self.is_late = False
+        self.left_running_ms = 0.0
         self.num_draws = 0
         self.asked: list[tuple[str, tuple[int, ...], int]] = []
         self.clock_s = 0.0
@@ -58,10 +59,15 @@ class FakeModels:
         self, kind: str, draws: list[Draw], call_ms: float, said_ms: float, checked: int = 0
     ) -> timing.Block:
         self.asked.append((kind, tuple(int(draw.tensors[0]) for draw in draws), checked))
-        wall_ms = OVERHEAD.of(len(draws)) + len(draws) * call_ms
+        wall_ms = OVERHEAD.of(len(draws)) + len(draws) * call_ms + self.left_running_ms
         self.clock_s += wall_ms / 1000
         is_late = self.is_late and kind == "candidate volley"
-        return timing.Block(native_ms=(said_ms,) * len(draws), wall_ms=wall_ms, is_late=is_late)
+        return timing.Block(
+            native_ms=(said_ms,) * len(draws),
+            wall_ms=wall_ms,
+            cpu_ms=len(draws) * call_ms,
+            is_late=is_late,
+        )
 
 
 NewSessions = Callable[..., Sessions]
@@ -77,6 +83,7 @@ def new_sessions(monkeypatch: pytest.MonkeyPatch) -> NewSessions:
         player: Any = SimpleNamespace(arena=SimpleNamespace(slots=slots), overhead=OVERHEAD)
         rng = random.Random(5)
         made = Sessions(models, reference, EvalProtocol(**protocol), player, rng)
+        made.calibrate()
         made.warm_up()
         models.asked.clear()
         return made
@@ -133,7 +140,7 @@ def test_calls_are_as_many_as_half_of_the_time_limit_holds(new_sessions: NewSess
 
 
 @pytest.mark.parametrize(
-    ("kernel_ms", "slots", "length"), [(0.005, 32, 32), (0.25, 32, 20), (0.9, 32, 5), (0.005, 3, 3)]
+    ("kernel_ms", "slots", "length"), [(0.005, 32, 32), (0.1, 32, 20), (0.9, 32, 4), (0.005, 3, 3)]
 )
 def test_short_kernels_on_a_gpu_are_called_in_volleys(
     new_sessions: NewSessions, kernel_ms: float, slots: int, length: int
@@ -195,3 +202,54 @@ def test_a_call_that_waits_for_the_device_is_charged_for_it_and_not_refused(new_
     assert waiting.waits
     assert session.clocks_agree
     assert session.kernel_ms[0] == pytest.approx((0.074 - 0.1 / 32) / 2)
+
+
+def test_a_gpu_is_looked_at_before_a_candidate_is_there_and_a_cpu_is_not(new_sessions: NewSessions):
+    models = FakeModels(0.5, 0.2)
+    new_sessions(models, "cuda", slots=8).calibrate()
+    slow = FakeModels(40.0, 0.2)
+    new_sessions(slow, "cuda", slots=1).calibrate()
+    on_cpu = FakeModels(0.5, 0.2)
+    new_sessions(on_cpu, "cpu", slots=6).calibrate()
+
+    assert [len(draws) for draws in models.of("copies volley")] == [8, 4, 4, 8, 8]
+    assert [len(draws) for draws in models.of("reference")] == [1] * 9
+    assert [len(draws) for draws in slow.of("reference")] == [1] * 4
+    assert slow.of("copies volley") == []
+    assert on_cpu.asked == []
+
+
+def test_work_left_running_on_a_gpu_hides_little(new_sessions: NewSessions):
+    """It lengthens all of the others' blocks by 2 ms, and is over when the candidate's own begin."""
+
+    class Sly(FakeModels):
+        def _block(
+            self, kind: str, draws: list[Draw], call_ms: float, said_ms: float, checked: int = 0
+        ) -> timing.Block:
+            self.left_running_ms = 0.0 if kind.startswith("candidate") else self.turn_ms
+            return super()._block(kind, draws, call_ms, said_ms, checked)
+
+        turn_ms = 0.0
+
+    sly = Sly(3.0, 3.0, said_ms=1.01)
+    slow = new_sessions(sly, "cuda", timed=30)
+    sly.turn_ms = 2.0
+
+    assert not slow.run().clocks_agree
+
+    sly = Sly(0.2, 0.2, said_ms=0.02)
+    short = new_sessions(sly, "cuda", timed=30)
+    sly.turn_ms = 2.0
+
+    assert not short.run().clocks_agree
+
+
+def test_a_reference_slowed_down_beside_a_candidate_is_taken_as_it_was_alone(new_sessions: NewSessions):
+    models = FakeModels(4.0, 4.0)
+    made = new_sessions(models, "cuda", timed=30)
+
+    models.reference_ms = 6.0
+    session = made.run()
+
+    assert session.reference_ms[0] == pytest.approx(4.0 * 1.1)
+    assert session.slowed == pytest.approx(6.0 / 4.4)
