@@ -118,7 +118,8 @@ class Judgement:
         stage: Stage = "check"
         try:
             with self._span("check"):
-                sessions = Sessions(self, self._reference, self._protocol, self._player, self._rng)
+                overhead = self._player.overhead
+                sessions = Sessions(self, self._reference, self._protocol, overhead, self._rng)
                 sessions.calibrate()
                 self._player.build(source, setup)
                 self._check()
@@ -356,6 +357,11 @@ class Judgement:
                 share=work.floor_ms / kernel,
             ),
         )
+
+    @property
+    def most_calls(self) -> int:
+        """How many inputs both players have room for."""
+        return min(self._player.arena.slots, self._reference_player.arena.slots)
 
     def reference_block(self, draws: list[Draw]) -> timing.Block:
         """Calls of the reference, played by a child just as the candidate is."""

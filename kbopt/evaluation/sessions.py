@@ -15,7 +15,6 @@ import torch
 
 from kbopt.core.types import EvalProtocol
 from kbopt.evaluation import roofline, timing
-from kbopt.evaluation.player import Player
 from kbopt.evaluation.reference import Draw, Reference
 
 _NUM_LONG_BLOCKS = 4
@@ -43,7 +42,12 @@ _SLOW_MS = 1.0
 
 
 class Models(Protocol):
-    """Whoever has the reference and the candidate answer a block of calls, and judges the answers."""
+    """Whoever has the reference and the candidate answer a block of calls, of `most_calls` at the most, and
+    judges the answers.
+    """
+
+    @property
+    def most_calls(self) -> int: ...
 
     def draw(self) -> Draw: ...
 
@@ -59,8 +63,8 @@ class Models(Protocol):
 
 
 class Sessions:
-    """The sessions of one candidate, which `player` plays. On a GPU `calibrate` comes before its code is
-    loaded; `warm_up` before the first `run`.
+    """The sessions of one candidate. On a GPU `calibrate` comes before its code is loaded; `warm_up` before
+    the first `run`. `overhead` is what requests to its child cost besides the calls.
 
     `waits`: whether its calls wait for the device, as far as volleys have shown.
     """
@@ -70,13 +74,13 @@ class Sessions:
         models: Models,
         reference: Reference,
         protocol: EvalProtocol,
-        player: Player,
+        overhead: timing.Overhead,
         rng: random.Random,
     ) -> None:
         self._models = models
         self._reference = reference
         self._protocol = protocol
-        self._player = player
+        self._overhead = overhead
         self._rng = rng
         self._on_cpu = reference.device.type == "cpu"
         self._slowest_ms = 0.0
@@ -101,7 +105,7 @@ class Sessions:
         self._alone = timing.Alone.of(singles[1:], volleys)  # The first one after a while is slower.
 
     def _around_volleys(self) -> timing.Overhead:
-        long = self._player.arena.slots
+        long = self._models.most_calls
         short = min(long, _SHORTEST_VOLLEY)
 
         def around_ms(length: int) -> float:
@@ -118,7 +122,7 @@ class Sessions:
 
     @property
     def _has_volleys(self) -> bool:
-        return self._player.arena.slots > 1 and bool(self._models.draw().tensors)
+        return self._models.most_calls > 1 and bool(self._models.draw().tensors)
 
     def warm_up(self) -> None:
         for _ in range(_NUM_WARM_UPS):
@@ -146,7 +150,7 @@ class Sessions:
             has_longer = len(longer) > 1 or self._longest == 1
             if is_long and has_longer and timing.is_settled(reference, singles):
                 break
-        if not self._on_cpu and self._player.arena.slots > 1:
+        if not self._on_cpu and self._models.most_calls > 1:
             # Not for its time: outputs of one block must not lie in the same memory.
             self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
             self._volley(timing.median_ms(reference), timing.median_ms(singles))
@@ -154,7 +158,7 @@ class Sessions:
             reference,
             singles,
             longer,
-            self._player.overhead,
+            self._overhead,
             alone=self._alone,
             least_ms=median(self._least_ms) if self._least_ms else 0.0,
             waits=self.waits,
@@ -165,7 +169,7 @@ class Sessions:
     @property
     def _longest(self) -> int:
         """Of the blocks between single calls. On a GPU there are volleys instead, in the end."""
-        return self._player.arena.slots if self._on_cpu else 1
+        return self._models.most_calls if self._on_cpu else 1
 
     def _plan(self) -> list[int]:
         """Lengths of blocks: `timed` single calls, and a few longer blocks somewhere between them."""
@@ -200,7 +204,7 @@ class Sessions:
         self.waits = False
         if kernel_ms > _SLOW_MS or not self._has_volleys:
             return
-        length = min(self._player.arena.slots, max(_SHORTEST_VOLLEY, int(_VOLLEY_MS / kernel_ms)))
+        length = min(self._models.most_calls, max(_SHORTEST_VOLLEY, int(_VOLLEY_MS / kernel_ms)))
         copies, reference, kernel = [], [], []
         for _ in range(1 + _NUM_VOLLEYS):
             draws = [self._models.draw() for _ in range(length)]

@@ -28,6 +28,7 @@ class FakeModels:
         self.said_ms = kernel_ms if said_ms is None else said_ms
         self.is_late = False
         self.left_running_ms = 0.0
+        self.most_calls = 0
         self.num_draws = 0
         self.asked: list[tuple[str, tuple[int, ...], int]] = []
         self.clock_s = 0.0
@@ -80,9 +81,9 @@ def new_sessions(monkeypatch: pytest.MonkeyPatch) -> NewSessions:
     def new(models: FakeModels, device: str, slots: int = 32, **protocol: Any) -> Sessions:
         monkeypatch.setattr(sessions, "time", SimpleNamespace(perf_counter=lambda: models.clock_s))
         reference: Any = SimpleNamespace(device=torch.device(device))
-        player: Any = SimpleNamespace(arena=SimpleNamespace(slots=slots), overhead=OVERHEAD)
+        models.most_calls = slots
         rng = random.Random(5)
-        made = Sessions(models, reference, EvalProtocol(**protocol), player, rng)
+        made = Sessions(models, reference, EvalProtocol(**protocol), OVERHEAD, rng)
         made.calibrate()
         made.warm_up()
         models.asked.clear()
