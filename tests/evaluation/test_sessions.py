@@ -252,5 +252,14 @@ def test_a_reference_slowed_down_beside_a_candidate_is_taken_as_it_was_alone(new
     models.reference_ms = 6.0
     session = made.run()
 
-    assert session.reference_ms[0] == pytest.approx(4.0 * 1.1)
-    assert session.slowed == pytest.approx(6.0 / 4.4)
+    assert session.reference_ms[0] == pytest.approx(4.0 * 1.1 + 0.002)
+    assert session.slowed == pytest.approx(6.0 / 4.402)
+
+
+def test_a_reference_of_microseconds_may_scatter(new_sessions: NewSessions):
+    models = FakeModels(0.014, 0.014)
+    made = new_sessions(models, "cuda", timed=30)
+
+    models.reference_ms = 0.017
+
+    assert made.run().slowed == 1.0
