@@ -24,6 +24,8 @@ _SETTLED = 0.005
 _FEWEST_SETTLED = 20
 _VOLLEY_AGREEMENT = 2.0
 """How much more of the reference's time single calls of an honest kernel may save than volleys show."""
+_MOST_LONGER = 1.5
+"""Than alone, a call of the reference's in a volley. More comes of work that somebody left on the device."""
 _SLOWED = 1.1
 """By how much the reference may be slower beside a candidate than alone, as on a device that got warm."""
 _AGREEMENT = 1.3
@@ -193,7 +195,8 @@ class Volleys:
         But the ratio of two models hardly changes, and slow ones, which are not asked, take what they take.
         """
         ours_ms = self.kernel_ms - self.cached_ms - 2 * scatter.volley_ms / self.length
-        return reference_ms * ours_ms / (_VOLLEY_AGREEMENT * max(reference_ms, self.reference_ms))
+        theirs_ms = max(reference_ms, min(_MOST_LONGER * reference_ms, self.reference_ms))
+        return reference_ms * ours_ms / (_VOLLEY_AGREEMENT * theirs_ms)
 
     @property
     def are_late(self) -> bool:

@@ -67,6 +67,13 @@ def test_one_volley_that_was_skipped_or_disturbed_does_not_count():
     assert volleys(0.05, 0.9, 0.05).least_ms(0.05, GPU) == pytest.approx(honest)
 
 
+def test_volleys_of_a_reference_that_somebody_slowed_down_prove_no_faster_kernel():
+    """A turn of 2 ms among 32 of its calls would let 14 us pass for 2."""
+    slowed = volleys(0.014, reference_ms=0.014 + 2 / 32).least_ms(0.014, GPU)
+
+    assert slowed == pytest.approx((0.014 - 0.1 / 32) / (2 * 1.5))
+
+
 def test_a_slow_reference_that_made_no_volleys_takes_what_it_takes():
     assert volleys(0.04, reference_ms=0.0).least_ms(2.7, GPU) == pytest.approx((0.04 - 0.1 / 32) / 2)
 
