@@ -1,8 +1,7 @@
 """GPU memory shared between the referee and a child, and the clock inside the child, for CUDA devices.
 
 Inputs lie in memory that the referee allocated and the child opened; outputs are read by the referee where
-the child left them, the moment it says that it is done. Both go through CUDA's IPC handles, called by
-ctypes in the runtime library that torch has loaded, because torch's own wrappers need a shared /dev/shm.
+the child left them, the moment it says that it is done. Both go through CUDA's IPC handles.
 """
 
 from __future__ import annotations
@@ -18,17 +17,24 @@ from typing import Any
 import torch
 
 from kbopt.evaluation.arena import Arena
+from kbopt.evaluation.cuda_api import (
+    CudaError,
+    allocation_of,
+    check,
+    driver,
+    export,
+    open_handle,
+    runtime,
+    segment_of,
+    tensor_at,
+)
 from kbopt.evaluation.layout import TensorSpec, view
 
-_HANDLE_BYTES = 64
-_LAZY_PEER_ACCESS = 1
 _FLUSH_BYTES = 256 * 2**20
 _HOLD_MS = 0.4
 """How long the flush keeps the device from the child while that queues the call's kernels, so that its
 event pair measures the device's work and not Python's. Being another process's, it can be neither skipped
 nor worked in."""
-_BUFFER_ID = 7
-"""CU_POINTER_ATTRIBUTE_BUFFER_ID, unique in a process: another allocation may come to lie at an address."""
 _FLUSHES_BEFORE_GATE = 2
 _GATE_BYTES = 256
 """Behind the inputs: the number of the gate that was opened last."""
@@ -38,95 +44,6 @@ _NUM_GLANCES = 1024
 _NUM_JOINS = 11
 _INPUTS = "inputs"
 """In place of a handle: the output lies in memory that the child was given and cannot export again."""
-
-
-class _IpcHandle(ctypes.Structure):
-    _fields_ = (("reserved", ctypes.c_char * _HANDLE_BYTES),)
-
-
-class CudaError(RuntimeError):
-    """A call of the CUDA runtime failed."""
-
-
-def _runtime() -> ctypes.CDLL:
-    major = str(torch.version.cuda).partition(".")[0]
-    library = ctypes.CDLL(f"libcudart.so.{major}")
-    library.cudaIpcOpenMemHandle.argtypes = (ctypes.POINTER(ctypes.c_void_p), _IpcHandle, ctypes.c_uint)
-    library.cudaIpcGetMemHandle.argtypes = (ctypes.POINTER(_IpcHandle), ctypes.c_void_p)
-    library.cudaMalloc.argtypes = (ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t)
-    library.cudaFree.argtypes = (ctypes.c_void_p,)
-    library.cudaIpcCloseMemHandle.argtypes = (ctypes.c_void_p,)
-    return library
-
-
-def _check(code: int, what: str, library: ctypes.CDLL | None = None) -> None:
-    if code:
-        if library is not None:
-            library.cudaGetLastError()  # Or torch takes it for the error of its next call.
-        raise CudaError(f"{what} failed with CUDA error {code}")
-
-
-class _Pointer:
-    """Device memory as torch's `as_tensor` takes it, without owning it."""
-
-    def __init__(self, address: int, size_bytes: int) -> None:
-        self.__cuda_array_interface__ = {
-            "shape": (size_bytes,),
-            "typestr": "|u1",
-            "data": (address, False),
-            "version": 3,
-        }
-
-
-def _tensor_at(address: int, size_bytes: int, device: torch.device) -> torch.Tensor:
-    return torch.as_tensor(_Pointer(address, size_bytes), device=device)
-
-
-def _export(library: ctypes.CDLL, address: int) -> str:
-    handle = _IpcHandle()
-    _check(library.cudaIpcGetMemHandle(ctypes.byref(handle), address), "cudaIpcGetMemHandle", library)
-    return bytes(handle).hex()
-
-
-def _open(library: ctypes.CDLL, handle: str) -> int:
-    raw = bytes.fromhex(handle.partition(":")[0])
-    if len(raw) != _HANDLE_BYTES:
-        raise CudaError("a memory handle of another size than CUDA's")
-    address = ctypes.c_void_p()
-    ipc = _IpcHandle.from_buffer_copy(raw)
-    code = library.cudaIpcOpenMemHandle(ctypes.byref(address), ipc, _LAZY_PEER_ACCESS)
-    _check(code, "cudaIpcOpenMemHandle", library)
-    return int(address.value or 0)
-
-
-def _driver() -> ctypes.CDLL:
-    library = ctypes.CDLL("libcuda.so.1")
-    if not hasattr(library, "cuCtxRecordEvent"):
-        raise CudaError("the NVIDIA driver is older than CUDA 12.5; install version 555 or a later one")
-    library.cuCtxGetCurrent.argtypes = (ctypes.POINTER(ctypes.c_void_p),)
-    library.cuCtxRecordEvent.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
-    for name in ("cuStreamWriteValue32_v2", "cuStreamWaitValue32_v2"):
-        getattr(library, name).argtypes = (ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint)
-    library.cuPointerGetAttribute.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64)
-    return library
-
-
-def _segment_of(driver: ctypes.CDLL, address: int) -> tuple[int, int]:
-    """Base and size in bytes of the allocation that `address` lies in."""
-    base, size = ctypes.c_uint64(), ctypes.c_size_t()
-    code = driver.cuMemGetAddressRange_v2(ctypes.byref(base), ctypes.byref(size), ctypes.c_uint64(address))
-    _check(code, "cuMemGetAddressRange")
-    return base.value, size.value
-
-
-def _allocation_of(driver: ctypes.CDLL, address: int) -> int:
-    """The number of the allocation that `address` lies in."""
-    number = ctypes.c_uint64()
-    code = driver.cuPointerGetAttribute(ctypes.byref(number), _BUFFER_ID, address)
-    _check(code, "cuPointerGetAttribute")
-    return number.value
-
-
 _MOST_ARENA_BYTES = 4 * 2**30
 _ENOUGH_ARENA_BYTES = 2**30
 _FEWEST_SLOTS = 4
@@ -138,20 +55,20 @@ class CudaArena(Arena):
     """GPU memory of the referee, exported to the child."""
 
     def _allocate(self, size_bytes: int) -> None:
-        self._library = _runtime()
+        self._library = runtime()
         torch.cuda.set_device(self.device)
         torch.cuda.synchronize(self.device)
-        self._driver = _driver()
+        self._driver = driver()
         self._gate = 0
         address = ctypes.c_void_p()
         total_bytes = size_bytes + _GATE_BYTES
-        _check(
+        check(
             self._library.cudaMalloc(ctypes.byref(address), total_bytes), f"cudaMalloc of {total_bytes} bytes"
         )
         self._address = int(address.value or 0)
-        self.buffer = _tensor_at(self._address, size_bytes, self.device)
-        _tensor_at(self._address + size_bytes, _GATE_BYTES, self.device).zero_()
-        self.ticket = f"{_export(self._library, self._address)}:{size_bytes}"
+        self.buffer = tensor_at(self._address, size_bytes, self.device)
+        tensor_at(self._address + size_bytes, _GATE_BYTES, self.device).zero_()
+        self.ticket = f"{export(self._library, self._address)}:{size_bytes}"
 
     def finish_filling(self) -> None:
         torch.cuda.synchronize(self.device)
@@ -189,7 +106,7 @@ class CudaArena(Arena):
         stream = torch.cuda.current_stream(self.device).cuda_stream
         gate = self._address + self.size_bytes
         code = self._driver.cuStreamWriteValue32_v2(stream, gate, self._gate, 0)
-        _check(code, "cuStreamWriteValue32")
+        check(code, "cuStreamWriteValue32")
         return begun
 
     @cached_property
@@ -220,7 +137,7 @@ class CudaArena(Arena):
 def attach(ticket: str, device: torch.device) -> torch.Tensor:
     """The buffer of a CudaArena, in the process that was sent its ticket."""
     handle, _, size = ticket.partition(":")
-    return _tensor_at(_open(_runtime(), handle), int(size), device)
+    return tensor_at(open_handle(runtime(), handle), int(size), device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,8 +157,8 @@ class CudaReader:
     def __init__(self, inputs: torch.Tensor, base: int) -> None:
         self._device = inputs.device
         self._base = base
-        self._library = _runtime()
-        self._driver = _driver()
+        self._library = runtime()
+        self._driver = driver()
         self._inputs = inputs
         self._segments: dict[str, torch.Tensor] = {}
         self.prepare_glance()
@@ -329,9 +246,9 @@ class CudaReader:
 
     def _map(self, handles: set[str]) -> None:
         for handle in handles - self._segments.keys():
-            opened = _open(self._library, handle)
-            _, size = _segment_of(self._driver, opened)
-            self._segments[handle] = _tensor_at(opened, size, self._device)
+            opened = open_handle(self._library, handle)
+            _, size = segment_of(self._driver, opened)
+            self._segments[handle] = tensor_at(opened, size, self._device)
 
     def _place(self, raw: Any, spec: TensorSpec) -> tuple[torch.Tensor, int]:
         """The open segment that an output lies in, and where. Raises CudaError."""
@@ -359,13 +276,13 @@ class ChildSide:
         torch.cuda.set_device(device)
         torch.cuda.init()
         self._device = device
-        self._library = _runtime()
-        self._driver = _driver()
+        self._library = runtime()
+        self._driver = driver()
         torch.empty(1, device=device)
         self.buffer = attach(ticket, device)
         self._exported: dict[tuple[int, int], str] = {}
         self._context = ctypes.c_void_p()
-        _check(self._driver.cuCtxGetCurrent(ctypes.byref(self._context)), "cuCtxGetCurrent")
+        check(self._driver.cuCtxGetCurrent(ctypes.byref(self._context)), "cuCtxGetCurrent")
         self._marks = [_Marks()]
         self._synchronize: Callable[[], None] = torch.cuda.synchronize
         self._join_ms = median(self._time_join() for _ in range(_NUM_JOINS))
@@ -376,10 +293,10 @@ class ChildSide:
             return "", 0
         if 0 <= address - self.buffer.data_ptr() < self.buffer.numel():
             return _INPUTS, address - self.buffer.data_ptr()
-        base, _ = _segment_of(self._driver, address)
-        allocation = base, _allocation_of(self._driver, address)
+        base, _ = segment_of(self._driver, address)
+        allocation = base, allocation_of(self._driver, address)
         if allocation not in self._exported:
-            self._exported[allocation] = f"{_export(self._library, base)}:{allocation[1]}"
+            self._exported[allocation] = f"{export(self._library, base)}:{allocation[1]}"
         return self._exported[allocation], address - base
 
     def forget(self) -> None:
@@ -417,7 +334,7 @@ class ChildSide:
         address = self.buffer.data_ptr() + self.buffer.numel()
         stream = torch.cuda.current_stream(self._device).cuda_stream
         code = self._driver.cuStreamWaitValue32_v2(stream, address, gate, _WAIT_UNTIL_REACHED)
-        _check(code, "cuStreamWaitValue32")
+        check(code, "cuStreamWaitValue32")
         results = []
         for call, marks in self._with_marks(calls):
             marks.start.record()
@@ -439,7 +356,7 @@ class ChildSide:
 
     def _record_all_done(self, marks: _Marks) -> None:
         code = self._driver.cuCtxRecordEvent(self._context, marks.all_done.cuda_event)
-        _check(code, "cuCtxRecordEvent")
+        check(code, "cuCtxRecordEvent")
 
     def _time_join(self) -> float:
         """Milliseconds between the two ends of a call that does nothing."""

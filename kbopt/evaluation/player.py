@@ -20,7 +20,8 @@ import torch
 
 from kbopt.evaluation import linux, timing
 from kbopt.evaluation.arena import Arena, CpuArena
-from kbopt.evaluation.cuda import CudaArena, CudaError, CudaReader, Sight
+from kbopt.evaluation.cuda import CudaArena, CudaReader, Sight
+from kbopt.evaluation.cuda_api import CudaError
 from kbopt.evaluation.layout import TensorSpec, aligned, view
 from kbopt.evaluation.link import CandidateDied, CandidateForged, Link
 from kbopt.evaluation.reference import Draw, Reference

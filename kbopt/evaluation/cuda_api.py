@@ -1,0 +1,108 @@
+"""CUDA's runtime and driver by ctypes: IPC handles, stream memory operations, allocations.
+
+In the libraries that torch has loaded. torch's own wrappers of IPC need a shared /dev/shm.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+
+_HANDLE_BYTES = 64
+_LAZY_PEER_ACCESS = 1
+_BUFFER_ID = 7
+"""CU_POINTER_ATTRIBUTE_BUFFER_ID, unique in a process: another allocation may come to lie at an address."""
+
+
+class _IpcHandle(ctypes.Structure):
+    _fields_ = (("reserved", ctypes.c_char * _HANDLE_BYTES),)
+
+
+class CudaError(RuntimeError):
+    """A call of the CUDA runtime failed."""
+
+
+def runtime() -> ctypes.CDLL:
+    """The CUDA runtime that torch was built with."""
+    major = str(torch.version.cuda).partition(".")[0]
+    library = ctypes.CDLL(f"libcudart.so.{major}")
+    library.cudaIpcOpenMemHandle.argtypes = (ctypes.POINTER(ctypes.c_void_p), _IpcHandle, ctypes.c_uint)
+    library.cudaIpcGetMemHandle.argtypes = (ctypes.POINTER(_IpcHandle), ctypes.c_void_p)
+    library.cudaMalloc.argtypes = (ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t)
+    library.cudaFree.argtypes = (ctypes.c_void_p,)
+    library.cudaIpcCloseMemHandle.argtypes = (ctypes.c_void_p,)
+    return library
+
+
+def check(code: int, what: str, library: ctypes.CDLL | None = None) -> None:
+    """Raise CudaError unless `code`, which the call named `what` returned, is that of success."""
+    if code:
+        if library is not None:
+            library.cudaGetLastError()  # Or torch takes it for the error of its next call.
+        raise CudaError(f"{what} failed with CUDA error {code}")
+
+
+class _Pointer:
+    """Device memory as torch's `as_tensor` takes it, without owning it."""
+
+    def __init__(self, address: int, size_bytes: int) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": (size_bytes,),
+            "typestr": "|u1",
+            "data": (address, False),
+            "version": 3,
+        }
+
+
+def tensor_at(address: int, size_bytes: int, device: torch.device) -> torch.Tensor:
+    """Memory that somebody else owns, as bytes of shape (size_bytes,)."""
+    return torch.as_tensor(_Pointer(address, size_bytes), device=device)
+
+
+def export(library: ctypes.CDLL, address: int) -> str:
+    """The handle by which another process opens the allocation at `address`, in hexadecimal."""
+    handle = _IpcHandle()
+    check(library.cudaIpcGetMemHandle(ctypes.byref(handle), address), "cudaIpcGetMemHandle", library)
+    return bytes(handle).hex()
+
+
+def open_handle(library: ctypes.CDLL, handle: str) -> int:
+    """Where the allocation lies in this process; of `handle` what is before a colon. Raises CudaError."""
+    raw = bytes.fromhex(handle.partition(":")[0])
+    if len(raw) != _HANDLE_BYTES:
+        raise CudaError("a memory handle of another size than CUDA's")
+    address = ctypes.c_void_p()
+    ipc = _IpcHandle.from_buffer_copy(raw)
+    code = library.cudaIpcOpenMemHandle(ctypes.byref(address), ipc, _LAZY_PEER_ACCESS)
+    check(code, "cudaIpcOpenMemHandle", library)
+    return int(address.value or 0)
+
+
+def driver() -> ctypes.CDLL:
+    """The NVIDIA driver. Raises CudaError for one that is too old."""
+    library = ctypes.CDLL("libcuda.so.1")
+    if not hasattr(library, "cuCtxRecordEvent"):
+        raise CudaError("the NVIDIA driver is older than CUDA 12.5; install version 555 or a later one")
+    library.cuCtxGetCurrent.argtypes = (ctypes.POINTER(ctypes.c_void_p),)
+    library.cuCtxRecordEvent.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+    for name in ("cuStreamWriteValue32_v2", "cuStreamWaitValue32_v2"):
+        getattr(library, name).argtypes = (ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint)
+    library.cuPointerGetAttribute.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64)
+    return library
+
+
+def segment_of(driver: ctypes.CDLL, address: int) -> tuple[int, int]:
+    """Base and size in bytes of the allocation that `address` lies in."""
+    base, size = ctypes.c_uint64(), ctypes.c_size_t()
+    code = driver.cuMemGetAddressRange_v2(ctypes.byref(base), ctypes.byref(size), ctypes.c_uint64(address))
+    check(code, "cuMemGetAddressRange")
+    return base.value, size.value
+
+
+def allocation_of(driver: ctypes.CDLL, address: int) -> int:
+    """The number of the allocation that `address` lies in."""
+    number = ctypes.c_uint64()
+    code = driver.cuPointerGetAttribute(ctypes.byref(number), _BUFFER_ID, address)
+    check(code, "cuPointerGetAttribute")
+    return number.value
