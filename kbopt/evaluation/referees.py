@@ -192,7 +192,7 @@ class Referees:
         self._drawn = DrawnInputs(zygote)
         self._handles: OrderedDict[_Key, RefereeHandle] = OrderedDict()
         self._awaited: Counter[_Key] = Counter()
-        self._displaced: dict[_Key, EvalRequest] = {}
+        self._displaced: dict[_Key, tuple[_Key, EvalRequest]] = {}
         self._lock = threading.Lock()
         self._starting = KeyedLocks()
         self._slots = threading.BoundedSemaphore(_STARTS_AT_ONCE)
@@ -212,10 +212,11 @@ class Referees:
         finally:
             with self._lock:
                 self._awaited[key] -= 1
-                displaced = [other for key, other in self._displaced.items() if self._awaited[key]]
-                self._displaced.clear()
-            for other in displaced:
-                self.prepare(other)
+                mine = [other for other, (by, _) in self._displaced.items() if by == key]
+                displaced = [self._displaced.pop(other)[1] for other in mine]
+                missed = [other for other in displaced if self._awaited[_key(other)]]
+            for other_request in missed:
+                self.prepare(other_request)
 
     def prepare(self, request: EvalRequest) -> Future[None]:
         """In a thread, start the referee of the request's task, and admit the task where the device has room.
@@ -309,7 +310,7 @@ class Referees:
 
     def _make_room(self, request: EvalRequest, free_share: float) -> None:
         """End the referees of other tasks: those that nobody waits for by the time of their last use, then
-        those that were started last.
+        those that were used or started last.
         """
         while not self._has_room(request, free_share):
             with self._lock:
@@ -321,7 +322,7 @@ class Referees:
                 with self._lock:
                     handle = self._handles.pop(chosen)
                     if self._awaited[chosen]:
-                        self._displaced[chosen] = handle.request
+                        self._displaced[chosen] = _key(request), handle.request
                 self._free += handle.taken_share
                 handle.close()
 

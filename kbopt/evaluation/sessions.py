@@ -95,22 +95,22 @@ class Sessions:
         """
         if self._on_cpu:
             return
+        draw = self._models.draw()  # One is enough: who answers here remembers nothing.
         started = time.perf_counter()
         singles: list[timing.Block] = []
         while len(singles) <= _FEWEST_ALONE or (
             len(singles) <= _MOST_ALONE and time.perf_counter() - started < _ENOUGH_ALONE_S
         ):
-            singles.append(self._models.reference_block([self._models.draw()]))
-        volleys = self._around_volleys() if self._has_volleys else None
+            singles.append(self._models.reference_block([draw]))
+        volleys = self._around_volleys(draw) if self._has_volleys(draw) else None
         self._alone = timing.Alone.of(singles[1:], volleys)  # The first one after a while is slower.
 
-    def _around_volleys(self) -> timing.Overhead:
+    def _around_volleys(self, draw: Draw) -> timing.Overhead:
         long = self._models.most_calls
         short = min(long, _SHORTEST_VOLLEY)
 
         def around_ms(length: int) -> float:
-            draws = [self._models.draw() for _ in range(length)]
-            return self._models.copies_volley(draws).around_ms
+            return self._models.copies_volley([draw] * length).around_ms
 
         around_ms(long)  # The child's allocator still grows.
         return timing.Overhead.through(
@@ -120,9 +120,8 @@ class Sessions:
             median(around_ms(long) for _ in range(_NUM_CALIBRATIONS)),
         )
 
-    @property
-    def _has_volleys(self) -> bool:
-        return self._models.most_calls > 1 and bool(self._models.draw().tensors)
+    def _has_volleys(self, draw: Draw) -> bool:
+        return self._models.most_calls > 1 and bool(draw.tensors)
 
     def warm_up(self) -> None:
         for _ in range(_NUM_WARM_UPS):
@@ -202,7 +201,7 @@ class Sessions:
         are not slow. Arguments are single calls of either model.
         """
         self.waits = False
-        if kernel_ms > _SLOW_MS or not self._has_volleys:
+        if kernel_ms > _SLOW_MS or not self._has_volleys(self._models.draw()):
             return
         length = min(self._models.most_calls, max(_SHORTEST_VOLLEY, int(_VOLLEY_MS / kernel_ms)))
         copies, reference, kernel = [], [], []

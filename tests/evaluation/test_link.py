@@ -127,7 +127,7 @@ class Volley:
         self.log: list[str] = []
         self.child = child
 
-    def run(self, repeat: int = 1) -> Exchange:
+    def run(self, num_late: int = 0) -> Exchange:
         arena = FakeArena(self.log)
         with linked(lambda channel, number: self.child(channel, number, arena), budget_s=5.0) as link:
             player = Player.__new__(Player)
@@ -138,7 +138,7 @@ class Volley:
                 "_rng": None,
                 "_reader": FakeReader(self.log),
                 "_reference": SimpleNamespace(output_sizes=(8,)),
-                "_num_late": Counter({"run": repeat}),
+                "_num_late": Counter({"run": num_late}),
                 "_pause": lambda: self.log.append("pause"),
             }
             for name, value in fields.items():
@@ -173,6 +173,20 @@ def test_a_call_that_waits_for_the_device_is_let_through_the_gate():
 
     assert volley.run().is_late
     assert volley.log == ["prepare", "open", "aim at [1, 1]", "look", "pause"]
+
+
+@pytest.mark.parametrize(("num_late", "is_late"), [(1, False), (2, True)])
+def test_patience_with_an_operation_is_short_once_it_was_late_twice_running(
+    monkeypatch: pytest.MonkeyPatch, num_late: int, is_late: bool
+):
+    monkeypatch.setattr("kbopt.evaluation.player._PATIENCE_S", 30.0)
+    monkeypatch.setattr("kbopt.evaluation.player._SHORT_PATIENCE_S", 0.01)
+
+    def slow(channel: Channel, number: int, arena: FakeArena) -> None:
+        arena.is_open.wait(0.2)
+        on_time(channel, number, arena)
+
+    assert Volley(slow).run(num_late).is_late == is_late
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,8 @@ def test_who_had_to_make_room_though_somebody_waits_for_it_starts_again_afterwar
             with court.lease:
                 court.referees.make_all_room(request(task="large"))
             assert not any(handle.alive for handle in kept.values())
+            with court.referees.awaited(request(task="third")):
+                pass  # Whoever ends meanwhile does not take the room that was made.
             assert again == []
 
         ((task, ready),) = again

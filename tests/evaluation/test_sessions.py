@@ -238,11 +238,13 @@ def test_work_left_running_on_a_gpu_hides_little(new_sessions: NewSessions):
 
     assert not slow.run().clocks_agree
 
-    sly = Sly(0.2, 0.2, said_ms=0.02)
+    sly = Sly(0.05, 0.05, said_ms=0.005)
     short = new_sessions(sly, "cuda", timed=30)
     sly.turn_ms = 2.0
 
-    assert not short.run().clocks_agree
+    session = short.run()
+    assert not session.clocks_agree
+    assert min(session.kernel_ms) == pytest.approx((0.05 - 0.2 / 32 - 0.1 / 32) / 2)
 
 
 def test_a_reference_slowed_down_beside_a_candidate_is_taken_as_it_was_alone(new_sessions: NewSessions):
