@@ -35,9 +35,11 @@ _HOLD_MS = 0.4
 """How long the flush keeps the device from the child while that queues the call's kernels, so that its
 event pair measures the device's work and not Python's. Being another process's, it can be neither skipped
 nor worked in."""
-_FLUSHES_BEFORE_GATE = 2
+_FLUSHES_BEFORE_GATE = 4
 _GATE_BYTES = 256
-"""Behind the inputs: the number of the gate that was opened last."""
+"""Behind the inputs: the number of the gate that was opened last, and of the one whose calls are done."""
+_DONE_BYTES = 128
+"""From the gate on, where the latter lies."""
 _WAIT_UNTIL_REACHED = 0
 """CU_STREAM_WAIT_VALUE_GEQ."""
 _NUM_GLANCES = 1024
@@ -60,6 +62,7 @@ class CudaArena(Arena):
         torch.cuda.synchronize(self.device)
         self._driver = driver()
         self._gate = 0
+        self._side = torch.cuda.Stream(self.device)
         address = ctypes.c_void_p()
         total_bytes = size_bytes + _GATE_BYTES
         check(
@@ -103,11 +106,30 @@ class CudaArena(Arena):
         begun.record()
         torch._foreach_copy_(seen, given)
         self._flush.zero_()
-        stream = torch.cuda.current_stream(self.device).cuda_stream
-        gate = self._address + self.size_bytes
-        code = self._driver.cuStreamWriteValue32_v2(stream, gate, self._gate, 0)
-        check(code, "cuStreamWriteValue32")
+        self._write(torch.cuda.current_stream(self.device), self._address + self.size_bytes)
         return begun
+
+    def await_done(self) -> None:
+        """Have this process's stream wait until the child's has passed its calls, without the host's help.
+
+        A child may say so too early: this process is given the device no earlier for it.
+        """
+        stream = torch.cuda.current_stream(self.device).cuda_stream
+        code = self._driver.cuStreamWaitValue32_v2(stream, self._done, self._gate, _WAIT_UNTIL_REACHED)
+        check(code, "cuStreamWaitValue32")
+
+    def give_up(self) -> None:
+        """Wait no more, for a child that did not say that it is done."""
+        self._write(self._side, self._done)
+
+    @property
+    def _done(self) -> int:
+        return self._address + self.size_bytes + _DONE_BYTES
+
+    def _write(self, stream: torch.cuda.Stream, address: int) -> None:
+        """The gate's number, when the stream comes to it."""
+        code = self._driver.cuStreamWriteValue32_v2(stream.cuda_stream, address, self._gate, 0)
+        check(code, "cuStreamWriteValue32")
 
     @cached_property
     def _flush(self) -> torch.Tensor:
@@ -142,7 +164,7 @@ def attach(ticket: str, device: torch.device) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """Bytes of each call's outputs, and the event at which they had been read."""
+    """Bytes of each call's outputs, and the event at which they have been read. Wait for that first."""
 
     glances: list[list[torch.Tensor]]
     done: torch.cuda.Event
@@ -206,7 +228,6 @@ class CudaReader:
             seen = {at: segments[at][index] for at, index in indices.items()}
             done = torch.cuda.Event(enable_timing=True)
             done.record()
-            torch.cuda.synchronize(self._device)
             nothing = torch.empty(0, dtype=torch.uint8, device=self._device)
             glances = [[nothing] * len(outputs) for outputs in calls]
             for at, several in wanted.items():
@@ -324,10 +345,9 @@ class ChildSide:
         gate: int,
         calls: Sequence[Callable[[], Any]],
         queued: Callable[[list[Any]], None],
-        done: Callable[[], None],
     ) -> list[int]:
-        """The same behind a gate, by the current stream alone. `queued` is told of the results before the
-        gate is open, and `done` called before anything else is done after the calls.
+        """The same behind a gate, by the current stream alone, which says itself when it is done. `queued` is
+        told of the results before the gate is open.
 
         A context that waits at a gate and in other streams for it keeps the device for whole turns of 2 ms.
         """
@@ -340,9 +360,10 @@ class ChildSide:
             marks.start.record()
             results.append(call())
             marks.end.record()
+        code = self._driver.cuStreamWriteValue32_v2(stream, address + _DONE_BYTES, gate, 0)
+        check(code, "cuStreamWriteValue32")
         queued(results)
         self._synchronize()
-        done()
         return [int(marks.start.elapsed_time(marks.end) * 1e6) for _, marks in self._with_marks(calls)]
 
     def _with_marks(self, calls: Sequence[Callable[[], Any]]) -> Iterable[tuple[Callable[[], Any], _Marks]]:

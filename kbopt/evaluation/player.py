@@ -33,6 +33,8 @@ _PATIENCE_S = 0.1
 _SHORT_PATIENCE_S = 0.02
 """Until a volley's calls are queued, which takes 2 to 15 ms, or will not be before their inputs are there.
 The shorter one where that was so twice running."""
+_DONE_S = 1.0
+"""Until the device has done what a child waited for before it answered: turns of other processes."""
 _NUM_CALIBRATIONS = 12
 
 
@@ -175,7 +177,8 @@ class Player:
         self.arena.hold_device(len(draws))
         reply = self.link.ask(operation, offsets=offsets, **fields)
         native_ns, outputs = _validated(reply, len(draws))
-        glances = self._aim(reader, outputs)().glances
+        sight = self._aim(reader, outputs)()
+        sight.done.synchronize()
         wall_ns = time.perf_counter_ns() - started
         self._pause()
         return Exchange(
@@ -184,7 +187,7 @@ class Player:
             wall_ns=wall_ns,
             offsets=offsets,
             audit=reply.get("audit"),
-            glances=glances,
+            glances=sight.glances,
         )
 
     def _aim(self, reader: CudaReader, outputs: list[Any]) -> Callable[[], Sight]:
@@ -222,10 +225,15 @@ class Player:
             begun = arena.open_gate(offsets, [draw.tensors for draw in draws])
         if outputs is None:
             outputs = self._outputs_of(number, len(draws))
-        if self.link.receive(number).get("done") is not True:
-            raise CandidateForged("an answer of which nobody knows when it was done")
-        sight = (look or self._aim(reader, outputs))()
-        times = _validated_times(self.link.receive(number), len(draws))
+        look = look or self._aim(reader, outputs)
+        arena.await_done()
+        sight = look()
+        try:
+            times = _validated_times(self.link.receive(number), len(draws))
+            _require_passed(sight.done)
+        except BaseException:
+            arena.give_up()
+            raise
         self._pause()
         self._num_late[operation] = self._num_late[operation] + 1 if is_late else 0
         return Exchange(
@@ -349,6 +357,14 @@ class Player:
             with suppress(OSError):
                 cpu_ns += linux.process_cpu_ns(helper)
         return cpu_ns, linux.displaced_ns(self._pid) + linux.displaced_ns()
+
+
+def _require_passed(event: torch.cuda.Event) -> None:
+    """Raises CandidateForged for a child that has answered, while its stream has not come that far."""
+    until = time.monotonic() + _DONE_S
+    while not event.query():
+        if time.monotonic() > until:
+            raise CandidateForged("it says that its calls are done, and its stream does not")
 
 
 def _only_child(warden: int) -> int:

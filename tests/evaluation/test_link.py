@@ -76,8 +76,12 @@ def test_a_child_that_goes_has_died_and_one_that_stays_silent_is_out_of_time():
 class FakeEvent:
     """An event of a stream, at `ms`."""
 
-    def __init__(self, ms: float) -> None:
+    def __init__(self, ms: float, is_done: bool = True) -> None:
         self.ms = ms
+        self.is_done = is_done
+
+    def query(self) -> bool:
+        return self.is_done
 
     def elapsed_time(self, later: "FakeEvent") -> float:
         return later.ms - self.ms
@@ -101,6 +105,12 @@ class FakeArena(CudaArena):
         self.log.append("open")
         self.is_open.set()
         return FakeEvent(1.0)
+
+    def await_done(self) -> None:
+        self.log.append("await")
+
+    def give_up(self) -> None:
+        self.log.append("give up")
 
 
 class FakeReader:
@@ -149,7 +159,6 @@ class Volley:
 def on_time(channel: Channel, number: int, arena: FakeArena) -> None:
     channel.send({"id": number, "outputs": [OUTPUT, OUTPUT]})
     arena.is_open.wait(5)
-    channel.send({"id": number, "done": True})
     channel.send({"id": number, "ns": [3, 4]})
 
 
@@ -158,7 +167,7 @@ def test_a_volley_is_aimed_at_before_the_gate_opens_and_looked_at_when_it_is_don
 
     exchange = volley.run()
 
-    assert volley.log == ["prepare", "aim at [1, 1]", "open", "look", "pause"]
+    assert volley.log == ["prepare", "aim at [1, 1]", "open", "await", "look", "pause"]
     assert exchange.wall_ns == 2_500_000
     assert (exchange.native_ns, exchange.is_late) == ([3, 4], False)
     assert exchange.glances == [["seen"], ["seen"]]
@@ -172,7 +181,7 @@ def test_a_call_that_waits_for_the_device_is_let_through_the_gate():
     volley = Volley(late)
 
     assert volley.run().is_late
-    assert volley.log == ["prepare", "open", "aim at [1, 1]", "look", "pause"]
+    assert volley.log == ["prepare", "open", "aim at [1, 1]", "await", "look", "pause"]
 
 
 @pytest.mark.parametrize(("num_late", "is_late"), [(1, False), (2, True)])
@@ -194,9 +203,8 @@ def test_patience_with_an_operation_is_short_once_it_was_late_twice_running(
     [
         ([{"outputs": [OUTPUT]}], ["open"]),
         ([{"ns": [1, 1]}], ["open"]),
-        ([{"outputs": [OUTPUT, OUTPUT]}, {"ns": [1, 1]}], ["aim at [1, 1]", "open"]),
-        ([{"outputs": [OUTPUT, OUTPUT]}, {"done": 1}], ["aim at [1, 1]", "open"]),
-        ([{"outputs": [OUTPUT, OUTPUT]}, {"done": True}, {"ns": [1]}], ["aim at [1, 1]", "open", "look"]),
+        ([{"outputs": [OUTPUT, OUTPUT]}, {"ns": [1]}], ["aim at [1, 1]", "open", "await", "look", "give up"]),
+        ([{"outputs": [OUTPUT, OUTPUT]}, {}], ["aim at [1, 1]", "open", "await", "look", "give up"]),
         ([{"outputs": [{"unusable": "x", "tensors": [[0]]}, 5]}], ["open"]),
     ],
 )
@@ -218,7 +226,6 @@ def test_outputs_that_are_none_or_too_many_are_not_looked_at():
         many = {"skeleton": [0, 1], "tensors": OUTPUT["tensors"] * 2}
         channel.send({"id": number, "outputs": [{"unusable": "x", "tensors": [[0]]}, many]})
         arena.is_open.wait(5)
-        channel.send({"id": number, "done": True})
         channel.send({"id": number, "ns": [3, 4]})
 
     volley = Volley(odd)
@@ -244,3 +251,13 @@ def test_a_child_that_raises_or_dies_leaves_no_gate_shut(num_before: int):
         with pytest.raises(error):
             volley.run()
         assert "open" in volley.log
+
+
+def test_a_child_whose_stream_never_passes_its_calls_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("kbopt.evaluation.player._DONE_S", 0.01)
+    monkeypatch.setattr(FakeEvent, "query", lambda self: False)
+    volley = Volley(on_time)
+
+    with pytest.raises(CandidateForged, match="its stream does not"):
+        volley.run()
+    assert volley.log[-1] == "give up"

@@ -10,16 +10,12 @@ SCATTER_NS = 85_000
 real = json.dumps
 
 
-def volley(self, gate, calls, queued, done):
-    stream = torch.cuda.current_stream()
+def volley(self, gate, calls, queued):
+    stream = torch.cuda.current_stream().cuda_stream
     address = self.buffer.data_ptr() + self.buffer.numel()
-    self._driver.cuStreamWaitValue32_v2(stream.cuda_stream, address, gate, 0)
-    begun = torch.cuda.Event()
-    begun.record()
+    self._driver.cuStreamWaitValue32_v2(stream, address, gate, 0)
+    self._driver.cuStreamWriteValue32_v2(stream, address + cuda._DONE_BYTES, gate, 0)
     queued([call() for call in calls])
-    while not begun.query():
-        pass
-    done()
     torch.cuda.synchronize()
     return [1_000] * len(calls)
 
