@@ -226,9 +226,9 @@ class Player:
         if outputs is None:
             outputs = self._outputs_of(number, len(draws))
         look = look or self._aim(reader, outputs)
-        arena.await_done()
-        sight = look()
         try:
+            arena.await_done()
+            sight = look()
             times = _validated_times(self.link.receive(number), len(draws))
             _require_passed(sight.done)
         except BaseException:

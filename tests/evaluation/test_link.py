@@ -73,15 +73,17 @@ def test_a_child_that_goes_has_died_and_one_that_stays_silent_is_out_of_time():
         silent.set()
 
 
+FOREVER_MS = float("inf")
+
+
 class FakeEvent:
     """An event of a stream, at `ms`."""
 
-    def __init__(self, ms: float, is_done: bool = True) -> None:
+    def __init__(self, ms: float) -> None:
         self.ms = ms
-        self.is_done = is_done
 
     def query(self) -> bool:
-        return self.is_done
+        return self.ms < FOREVER_MS
 
     def elapsed_time(self, later: "FakeEvent") -> float:
         return later.ms - self.ms
@@ -114,8 +116,9 @@ class FakeArena(CudaArena):
 
 
 class FakeReader:
-    def __init__(self, log: list[str]) -> None:
+    def __init__(self, log: list[str], done_ms: float) -> None:
         self.log = log
+        self.done_ms = done_ms
 
     def prepare_glance(self) -> None:
         self.log.append("prepare")
@@ -125,7 +128,7 @@ class FakeReader:
 
         def look() -> Any:
             self.log.append("look")
-            return SimpleNamespace(glances=[["seen"]] * len(calls), done=FakeEvent(3.5))
+            return SimpleNamespace(glances=[["seen"]] * len(calls), done=FakeEvent(self.done_ms))
 
         return look
 
@@ -133,8 +136,9 @@ class FakeReader:
 class Volley:
     """A player of `child` on a device that is made up; what it came to, and in which order."""
 
-    def __init__(self, child: Callable[[Channel, int, FakeArena], None]) -> None:
+    def __init__(self, child: Callable[[Channel, int, FakeArena], None], done_ms: float = 3.5) -> None:
         self.log: list[str] = []
+        self.done_ms = done_ms
         self.child = child
 
     def run(self, num_late: int = 0) -> Exchange:
@@ -146,7 +150,7 @@ class Volley:
             fields: dict[str, Any] = {
                 "_running": True,
                 "_rng": None,
-                "_reader": FakeReader(self.log),
+                "_reader": FakeReader(self.log, self.done_ms),
                 "_reference": SimpleNamespace(output_sizes=(8,)),
                 "_num_late": Counter({"run": num_late}),
                 "_pause": lambda: self.log.append("pause"),
@@ -255,8 +259,7 @@ def test_a_child_that_raises_or_dies_leaves_no_gate_shut(num_before: int):
 
 def test_a_child_whose_stream_never_passes_its_calls_is_given_up(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("kbopt.evaluation.player._DONE_S", 0.01)
-    monkeypatch.setattr(FakeEvent, "query", lambda self: False)
-    volley = Volley(on_time)
+    volley = Volley(on_time, done_ms=FOREVER_MS)
 
     with pytest.raises(CandidateForged, match="its stream does not"):
         volley.run()
