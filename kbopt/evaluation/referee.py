@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -30,8 +31,8 @@ from kbopt.evaluation.reference import Reference, TaskError, TaskTooLarge
 from kbopt.evaluation.wire import SPIN_S, Channel, Message
 
 _REFERENCE_BUDGET_S = 1e9
-
-
+_ROOM_S = 2.0
+_ROOM_LOOK_S = 0.01
 _MORE_OUTPUTS = 4
 """Kept at a time in a child that judges by KernelBench's protocol, comparison included."""
 _CONTEXTS_BYTES = 2 * 2**30
@@ -91,6 +92,7 @@ class _Courtroom:
         self._reference: Reference
         self._admission: Admission
         self._player: Player
+        self._needed = 0.0
         torch.set_num_threads(start["threads"])
         if self._device.type == "cuda":
             self._rehearse()
@@ -136,7 +138,8 @@ class _Courtroom:
         if self._device.type == "cuda":
             # Measured once, and while no candidate is there.
             roofline.device_peaks(str(self._device), self._reference.precision)
-        return {"needed_share": self._needed_share()}
+        self._needed = self._needed_share()
+        return {"needed_share": self._needed}
 
     def _needed_share(self) -> float:
         """Of the device's memory, what judging a candidate takes beyond what is held now, generously."""
@@ -157,6 +160,7 @@ class _Courtroom:
 
     def judge(self, job: Message, fds: list[int]) -> Message:
         protocol = codec.decode(EvalProtocol, job["protocol"])
+        self._await_room()
         judgement = Judgement(
             self._reference,
             self._admission,
@@ -166,6 +170,12 @@ class _Courtroom:
             self._rng,
         )
         return _to_message(judgement.run(job["source"], job["setup"]))
+
+    def _await_room(self) -> None:
+        """Until the memory of a candidate that was killed is free, which takes the driver a moment."""
+        until = time.monotonic() + _ROOM_S
+        while self._reference.free_share < self._needed and time.monotonic() < until:
+            time.sleep(_ROOM_LOOK_S)
 
     def kernelbench(self, job: Message, fds: list[int]) -> Message:
         """What a child says by KernelBench's protocol, see `converse`; the reference's times as `stats`."""
