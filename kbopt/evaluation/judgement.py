@@ -1,4 +1,4 @@
-"""One candidate before the strict judge: load, check, audit, time. The order of docs/evaluation.md."""
+"""One candidate before the strict judge: load, check, time, audit. The order of docs/evaluation.md."""
 
 from __future__ import annotations
 
@@ -124,10 +124,14 @@ class Judgement:
                 self._player.build(source, setup)
                 self._check()
                 self._probe_precision()
-                audit = self._audit()
             stage = "time"
             with self._span("time"):
-                return self._time(sessions, audit)
+                session = self._time(sessions)
+            stage = "check"
+            with self._span("check"):
+                # Only now: a process in which a profiler ran launches kernels more slowly.
+                audit = self._with_profile(self._with_notes(self._audit(), session, sessions.waits))
+                return self._measured(audit, session, sessions.scatter)
         except Refused as refusal:
             return refusal.outcome
         except SourceRejected as error:
@@ -269,7 +273,7 @@ class Judgement:
             notes.append(f"Part of the work is PyTorch's: {', '.join(torch_ops[:10])}.")
         return Audit(custom_kernel=custom, torch_ops=torch_ops, notes=tuple(notes))
 
-    def _time(self, sessions: Sessions, audit: Audit) -> Measured:
+    def _time(self, sessions: Sessions) -> timing.Session:
         sessions.warm_up()
         self._cores.clear()
         # Other work on the machine can make the clocks differ once; what is hidden differs every time.
@@ -277,13 +281,7 @@ class Judgement:
         while disagreed < _MOST_SESSIONS:
             session = sessions.run()
             if session.clocks_agree:
-                session = self._charge_for_cores(session)
-                if sessions.waits:
-                    audit = replace(audit, notes=(*audit.notes, _WAITS))
-                if session.slowed > 1:
-                    slowed = f"{_SLOWED_NOTE} {session.slowed:.2f} times what counts."
-                    audit = replace(audit, notes=(*audit.notes, slowed))
-                return self._measured(self._with_profile(audit), session, sessions.scatter)
+                return self._charge_for_cores(session)
             disagreed += 0.5 if session.is_busy else 1.0
         raise Refused(
             Rejected(
@@ -293,8 +291,16 @@ class Judgement:
             )
         )
 
+    def _with_notes(self, audit: Audit, session: timing.Session, waits: bool) -> Audit:
+        notes = list(audit.notes)
+        if waits:
+            notes.append(_WAITS)
+        if session.slowed > 1:
+            notes.append(f"{_SLOWED_NOTE} {session.slowed:.2f} times what counts.")
+        return replace(audit, notes=tuple(notes))
+
     def _with_profile(self, audit: Audit) -> Audit:
-        """On a GPU, the kernels that a call spends its time in. After the timing, which it could disturb."""
+        """On a GPU, the kernels that a call spends its time in."""
         if self._on_cpu:
             return audit
         rows = self._player.profile(self.draw())
