@@ -97,8 +97,8 @@ class Arena(ABC):
     def finish_filling(self) -> None:  # noqa: B027 - nothing to do for memory that is coherent
         """Return once what was copied in is there."""
 
-    def hold_device(self, num_calls: int) -> None:  # noqa: B027 - a CPU is held by pausing the process
-        """Keep the device from the child until no cache holds what was copied in."""
+    def flush_cache(self) -> None:  # noqa: B027 - a CPU's holds what the task's own inputs would leave in it
+        """Have no cache of the device hold what was copied in."""
 
     @abstractmethod
     def close(self) -> None: ...

@@ -7,10 +7,9 @@ the child left them, the moment it says that it is done. Both go through CUDA's 
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import median
 from typing import Any
 
@@ -21,6 +20,7 @@ from kbopt.evaluation.cuda_api import (
     CudaError,
     allocation_of,
     check,
+    clock_khz,
     driver,
     export,
     open_handle,
@@ -32,9 +32,9 @@ from kbopt.evaluation.layout import TensorSpec, view
 
 _FLUSH_BYTES = 256 * 2**20
 _HOLD_MS = 0.4
-"""How long the flush keeps the device from the child while that queues the call's kernels, so that its
-event pair measures the device's work and not Python's. Being another process's, it can be neither skipped
-nor worked in."""
+"""How long the child's stream is busy while it queues a call's kernels, so that its event pair measures the
+device's work and not Python's. Who makes it longer hides the launching of very many kernels; volleys show it.
+"""
 _FLUSHES_BEFORE_GATE = 4
 _GATE_BYTES = 256
 """Behind the inputs: the number of the gate that was opened last, and of the one whose calls are done."""
@@ -76,14 +76,9 @@ class CudaArena(Arena):
     def finish_filling(self) -> None:
         torch.cuda.synchronize(self.device)
 
-    def hold_device(self, num_calls: int) -> None:
-        """Flush the L2, which is one for all processes, for so long that as many calls can be queued.
-
-        Does not wait for it. Processes take turns on the device. What a child queues meanwhile starts when
-        the flush is over, or takes its turns with it: the device has work all the time.
-        """
-        for _ in range(math.ceil(num_calls * _HOLD_MS / self._flush_ms)):
-            self._flush.zero_()
+    def flush_cache(self) -> None:
+        """Of the L2, which is one for all processes. Does not wait for it."""
+        self._flush.zero_()
 
     def next_gate(self) -> int:
         """The number of a gate that is shut, for the child to wait at."""
@@ -104,7 +99,8 @@ class CudaArena(Arena):
         for _ in range(_FLUSHES_BEFORE_GATE):
             self._flush.zero_()
         begun.record()
-        torch._foreach_copy_(seen, given)
+        if seen:
+            torch._foreach_copy_(seen, given)
         self._flush.zero_()
         self._write(torch.cuda.current_stream(self.device), self._address + self.size_bytes)
         return begun
@@ -135,16 +131,6 @@ class CudaArena(Arena):
     def _flush(self) -> torch.Tensor:
         l2_bytes = torch.cuda.get_device_properties(self.device).L2_cache_size
         return torch.empty(max(_FLUSH_BYTES, 2 * l2_bytes), dtype=torch.uint8, device=self.device)
-
-    @cached_property
-    def _flush_ms(self) -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        for _ in range(2):
-            start.record()
-            self._flush.zero_()
-            end.record()
-            torch.cuda.synchronize(self.device)
-        return start.elapsed_time(end)
 
     def close(self) -> None:
         torch.cuda.synchronize(self.device)
@@ -306,6 +292,7 @@ class ChildSide:
         check(self._driver.cuCtxGetCurrent(ctypes.byref(self._context)), "cuCtxGetCurrent")
         self._marks = [_Marks()]
         self._synchronize: Callable[[], None] = torch.cuda.synchronize
+        self._hold = partial(torch.cuda._sleep, int(_HOLD_MS * clock_khz(self._library, device)))
         self._join_ms = median(self._time_join() for _ in range(_NUM_JOINS))
 
     def locate(self, address: int) -> tuple[str, int]:
@@ -332,6 +319,7 @@ class ChildSide:
         are queued one after the other, and waited for together.
         """
         results = []
+        self._hold()
         for call, marks in self._with_marks(calls):
             marks.start.record()
             results.append(call())

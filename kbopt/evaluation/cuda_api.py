@@ -11,6 +11,8 @@ import torch
 
 _HANDLE_BYTES = 64
 _LAZY_PEER_ACCESS = 1
+_CLOCK_RATE = 13
+"""cudaDevAttrClockRate."""
 _BUFFER_ID = 7
 """CU_POINTER_ATTRIBUTE_BUFFER_ID, unique in a process: another allocation may come to lie at an address."""
 
@@ -77,6 +79,14 @@ def open_handle(library: ctypes.CDLL, handle: str) -> int:
     code = library.cudaIpcOpenMemHandle(ctypes.byref(address), ipc, _LAZY_PEER_ACCESS)
     check(code, "cudaIpcOpenMemHandle", library)
     return int(address.value or 0)
+
+
+def clock_khz(library: ctypes.CDLL, device: torch.device) -> int:
+    """Peak clock of the device's multiprocessors, in kilohertz."""
+    value = ctypes.c_int()
+    code = library.cudaDeviceGetAttribute(ctypes.byref(value), _CLOCK_RATE, device.index or 0)
+    check(code, "cudaDeviceGetAttribute")
+    return value.value
 
 
 def driver() -> ctypes.CDLL:

@@ -82,7 +82,7 @@ class _Session:
 
     def rehearse(self, request: Message) -> Message:
         """The same with a copy in the model's place, and outputs of as many bytes as it has."""
-        return self._run(request, partial(_copy_for, request["output_bytes"]))
+        return self._run(request, partial(_copy_for, self._device, request["output_bytes"]))
 
     def _run(self, request: Message, model: Any) -> Message:
         batch = [self._arguments(offsets) for offsets in request["offsets"]]
@@ -155,9 +155,9 @@ def _copy_first(*arguments: Any) -> Any:
     return tensors[0].clone() if tensors else None
 
 
-def _copy_for(output_bytes: Sequence[int], *arguments: Any) -> list[Any]:
+def _copy_for(device: torch.device, output_bytes: Sequence[int], *arguments: Any) -> list[Any]:
     """Copies the first tensor, and returns memory of `output_bytes` for the outputs of a model."""
-    device = _copy_first(*arguments).device
+    _copy_first(*arguments)
     return [torch.empty(size, dtype=torch.uint8, device=device) for size in output_bytes]
 
 

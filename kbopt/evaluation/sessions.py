@@ -5,16 +5,15 @@ What the blocks say is read in `timing`; what is right or wrong about a candidat
 
 from __future__ import annotations
 
-import math
 import random
 import time
-from statistics import median
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 
 from kbopt.core.types import EvalProtocol
-from kbopt.evaluation import roofline, timing
+from kbopt.evaluation import roofline, timing, volleys
 from kbopt.evaluation.reference import Draw, Reference
 
 _NUM_LONG_BLOCKS = 4
@@ -28,17 +27,21 @@ _ENOUGH_S = {"cpu": 1.0, "cuda": 0.3}
 """From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
 _VOLLEY_MS = 2.0
 """Of work in a volley: a thousand of the shortest kernels, as many as a stream holds without blocking."""
-_SHORTEST_VOLLEY = 4
-_NUM_VOLLEYS = 5
+_NUM_ONES = {False: 5, True: 3}
+"""Volleys of one call, of kernels that are short and of slow ones."""
+_NUM_LONGER = 5
+_NUM_CHECKED = 4
+"""Of the calls of a longer volley."""
+_SLOW_MS = 1.0
+_SHORT_MS = 0.25
+"""Kernels up to here are called in longer volleys too: one percent of it is what scatters around one call."""
 _FEWEST_ALONE = 3
 _MOST_ALONE = 8
 _ENOUGH_ALONE_S = 0.05
-_NUM_CALIBRATIONS = 2
-_NUM_CHECKED = 4
-_MOST_GROWTH = 4.0
-"""Times the scatter of a volley: by how much what is around it may grow while a candidate is there."""
-_SLOW_MS = 1.0
-"""Next to longer calls on a GPU the scatter of the referee's clock is nothing, and they need no volleys."""
+_NUM_CALIBRATIONS = 3
+"""Of which the least counts: others who start on the device only ever add."""
+_MOST_GROWTH_MS = 0.02
+"""Of what is around a volley, while a candidate is there."""
 
 
 class Models(Protocol):
@@ -64,7 +67,7 @@ class Models(Protocol):
 
 class Sessions:
     """The sessions of one candidate. On a GPU `calibrate` comes before its code is loaded; `warm_up` before
-    the first `run`. `overhead` is what requests to its child cost besides the calls.
+    the first `run`. `overhead` is what requests to its child cost on a CPU besides the calls.
 
     `waits`: whether its calls wait for the device, as far as volleys have shown.
     """
@@ -84,8 +87,7 @@ class Sessions:
         self._rng = rng
         self._on_cpu = reference.device.type == "cpu"
         self._slowest_ms = 0.0
-        self._alone: timing.Alone | None = None
-        self._least_ms: list[float] = []
+        self._alone: volleys.Alone | None = None
         self.waits = False
         self.scatter = timing.CPU_SCATTER if self._on_cpu else timing.GPU_SCATTER
 
@@ -102,26 +104,24 @@ class Sessions:
             len(singles) <= _MOST_ALONE and time.perf_counter() - started < _ENOUGH_ALONE_S
         ):
             singles.append(self._models.reference_block([draw]))
-        volleys = self._around_volleys(draw) if self._has_volleys(draw) else None
-        self._alone = timing.Alone.of(singles[1:], volleys)  # The first one after a while is slower.
+        self._alone = volleys.Alone(
+            reference_ms=timing.median_ms(singles[1:]),  # The first one after a while is slower.
+            volleys=self._around_volleys(draw),
+        )
 
     def _around_volleys(self, draw: Draw) -> timing.Overhead:
-        long = self._models.most_calls
-        short = min(long, _SHORTEST_VOLLEY)
+        most = self._models.most_calls
 
         def around_ms(length: int) -> float:
             return self._models.copies_volley([draw] * length).around_ms
 
-        around_ms(long)  # The child's allocator still grows.
+        around_ms(most)  # The child's allocator still grows.
         return timing.Overhead.through(
-            short,
-            median(around_ms(short) for _ in range(_NUM_CALIBRATIONS)),
-            long,
-            median(around_ms(long) for _ in range(_NUM_CALIBRATIONS)),
+            1,
+            min(around_ms(1) for _ in range(_NUM_CALIBRATIONS)),
+            most,
+            min(around_ms(most) for _ in range(_NUM_CALIBRATIONS)),
         )
-
-    def _has_volleys(self, draw: Draw) -> bool:
-        return self._models.most_calls > 1 and bool(draw.tensors)
 
     def warm_up(self) -> None:
         for _ in range(_NUM_WARM_UPS):
@@ -149,20 +149,21 @@ class Sessions:
             has_longer = len(longer) > 1 or self._longest == 1
             if is_long and has_longer and timing.is_settled(reference, singles):
                 break
-        if not self._on_cpu and self._models.most_calls > 1:
-            # Not for its time: outputs of one block must not lie in the same memory.
-            self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
-            self._volley(timing.median_ms(reference), timing.median_ms(singles))
+        if not self._on_cpu:
+            if self._alone is None:
+                raise RuntimeError("sessions on a GPU are calibrated before the candidate's code is there")
+            if self._models.most_calls > 1:
+                # Not for its time: outputs of one block must not lie in the same memory.
+                self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
+            evidence = self._fire(self._alone, timing.median_ms(reference), timing.median_ms(singles))
+            self.waits = evidence.waits
+            return volleys.read_gpu_session(reference, singles, evidence, self._alone)
         return timing.read_session(
             reference,
             singles,
             longer,
             self._overhead,
-            alone=self._alone,
-            least_ms=median(self._least_ms) if self._least_ms else 0.0,
-            waits=self.waits,
-            scatter=self.scatter,
-            single_threaded=self._on_cpu and torch.get_num_threads() == 1,
+            single_threaded=torch.get_num_threads() == 1,
         )
 
     @property
@@ -196,33 +197,35 @@ class Sessions:
             theirs = self._models.reference_block(draws)
         return theirs, ours
 
-    def _volley(self, reference_ms: float, kernel_ms: float) -> None:
-        """Blocks of many calls, which divide the scatter of the referee's clock among them, for kernels that
-        are not slow. Arguments are single calls of either model.
-        """
-        self.waits = False
-        if kernel_ms > _SLOW_MS or not self._has_volleys(self._models.draw()):
-            return
-        length = min(self._models.most_calls, max(_SHORTEST_VOLLEY, int(_VOLLEY_MS / kernel_ms)))
+    def _fire(self, alone: volleys.Alone, reference_ms: float, kernel_ms: float) -> volleys.Evidence:
+        """Volleys of models whose single calls take that long by their own clocks."""
+        num_ones = _NUM_ONES[kernel_ms > _SLOW_MS]
+        ones = self._volleys(alone, 1, num_ones, with_reference=False)
+        if ones.are_late:
+            reference = tuple(self._models.reference_volley([self._models.draw()]) for _ in range(num_ones))
+            return volleys.Evidence(ones=replace(ones, reference=reference))
+        length = min(self._models.most_calls, int(_VOLLEY_MS / kernel_ms))
+        if kernel_ms > _SHORT_MS or length == 1:
+            return volleys.Evidence(ones=ones)
+        # In the first one the children's allocators still grow.
+        longer = self._volleys(alone, length, 1 + _NUM_LONGER, with_reference=reference_ms <= _SLOW_MS)
+        return volleys.Evidence(
+            ones=ones, longer=longer.without_first(), cached_ms=roofline.cached_ms(self._reference)
+        )
+
+    def _volleys(
+        self, alone: volleys.Alone, length: int, number: int, *, with_reference: bool
+    ) -> volleys.Volleys:
         copies, reference, kernel = [], [], []
-        for _ in range(1 + _NUM_VOLLEYS):
+        for _ in range(number):
             draws = [self._models.draw() for _ in range(length)]
             copies.append(self._models.copies_volley(draws))
-            if reference_ms <= _SLOW_MS:
+            if with_reference:
                 reference.append(self._models.reference_volley(draws))
             kernel.append(self._models.candidate_volley(draws, checked=_NUM_CHECKED))
-        # In the first one the children's allocators still grow.
-        volleys = timing.Volleys(
-            cached_ms=roofline.cached_ms(self._reference),
-            most_around_ms=self._most_around_ms(length),
-            copies=tuple(copies[1:]),
-            reference=tuple(reference[1:]),
-            kernel=tuple(kernel[1:]),
+        return volleys.Volleys(
+            most_around_ms=alone.volleys.of(length) + _MOST_GROWTH_MS,
+            copies=tuple(copies),
+            reference=tuple(reference),
+            kernel=tuple(kernel),
         )
-        self._least_ms.append(volleys.least_ms(reference_ms, self.scatter))
-        self.waits = volleys.are_late
-
-    def _most_around_ms(self, length: int) -> float:
-        if self._alone is None or self._alone.volleys is None:
-            return math.inf
-        return self._alone.volleys.of(length) + _MOST_GROWTH * self.scatter.volley_ms

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median, quantiles
 
 import numpy as np
@@ -22,12 +22,6 @@ _UNUSUAL = 1.25
 _LEAST_SHARE = 0.25
 _SETTLED = 0.005
 _FEWEST_SETTLED = 20
-_VOLLEY_AGREEMENT = 2.0
-"""How much more of the reference's time single calls of an honest kernel may save than volleys show."""
-_MOST_LONGER = 1.5
-"""Than alone, a call of the reference's in a volley. More comes of work that somebody left on the device."""
-_SLOWED = 1.1
-"""By how much the reference may be slower beside a candidate than alone, as on a device that got warm."""
 _AGREEMENT = 1.3
 """How much longer the wall clock may find a call than the native one. Hidden work shows as 2 and more."""
 
@@ -36,16 +30,11 @@ _AGREEMENT = 1.3
 class Scatter:
     """By how much one source's times differ between processes, which no repetition in one of them shows.
 
-    Standard deviations: `call_ms` and `call_share` of the median call, together; `clock_ms` of what the
-    referee's clock finds around it, `volley_ms` around a volley of calls. `drift_ms` is the most by which
-    that may grow while a candidate is there: what is left running on a GPU cannot be paused.
+    Standard deviations of the median call: `call_ms` and `call_share` of it, together.
     """
 
     call_ms: float = 0.0
     call_share: float = 0.0
-    clock_ms: float = 0.0
-    volley_ms: float = 0.0
-    drift_ms: float = math.inf
 
     def log_ratio(self, *medians_ms: float) -> float:
         """Standard deviation of the logarithm of a quotient of medians, by the delta method."""
@@ -55,8 +44,8 @@ class Scatter:
 NO_SCATTER = Scatter()
 CPU_SCATTER = Scatter(call_ms=0.03)
 """Which caches and cores a process meets is decided once: benchmarks/results/2026-11-24-cpu-scatter.md."""
-GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01, clock_ms=0.04, volley_ms=0.05, drift_ms=0.3)
-"""Where its memory lies and when the device turns to it: benchmarks/results/2026-11-24-cuda-verdicts.md."""
+GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01)
+"""Where its memory lies: benchmarks/results/2026-11-24-cuda-verdicts.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,44 +99,23 @@ class Overhead:
     def of(self, num_calls: int) -> float:
         return self.fixed_ms + num_calls * self.per_call_ms
 
-    def as_seen_in(self, reference: Sequence[Block], most_ms: float = math.inf) -> Overhead:
-        """The same slope through what single calls of the reference cost in the session itself, `most_ms` at
-        the most.
+    def as_seen_in(self, reference: Sequence[Block]) -> Overhead:
+        """The same slope through what single calls of the reference cost in the session itself.
 
         The reference's child is trusted and does the same work around its calls, at the same time. The
         lower quartile, as in `_hidden_single_ms`: waiting for a core only ever adds.
         """
         return Overhead(
-            fixed_ms=min(most_ms, _around_quartiles(reference)[0]) - self.per_call_ms,
+            fixed_ms=_around_quartiles(reference)[0] - self.per_call_ms,
             per_call_ms=self.per_call_ms,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Alone:
-    """What was found before the candidate's code was there: the reference's single calls by their own clock
-    and around them, and the line through what is found around volleys of copies.
-    """
-
-    reference_ms: float
-    around_ms: float
-    volleys: Overhead | None = None
-
-    @classmethod
-    def of(cls, singles: Sequence[Block], volleys: Overhead | None) -> Alone:
-        around_ms = median(block.around_ms for block in singles)
-        return cls(reference_ms=median_ms(singles), around_ms=around_ms, volleys=volleys)
-
-    def share_of(self, reference_ms: Sequence[float], scatter: Scatter) -> float:
-        """Of the reference's times in a session, what counts: it may have been slowed down on purpose."""
-        most_ms = _SLOWED * self.reference_ms + 4 * scatter.call_ms
-        return min(1.0, most_ms / median(reference_ms))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Clocks:
     """`native_ms` is the median single call by the child's clock. The other two are what the referee's
-    clock found beyond the child's at the least, per call, in blocks of one call and in longer ones.
+    clock found beyond the child's at the least, per call, in blocks of one call and in longer ones. On a GPU
+    the blocks are volleys.
     """
 
     native_ms: float
@@ -159,61 +127,9 @@ class Clocks:
         """A call by the referee's clock: the figure that the child cannot influence."""
         return self.native_ms + max(0.0, self.hidden_single_ms, self.hidden_longer_ms)
 
-    def agree(self, slack_ms: float, slack_longer_ms: float | None = None) -> bool:
-        """Whether no more than 30 % of a call, and the slack of that kind of block, is hidden."""
-        tolerated_ms = (_AGREEMENT - 1) * self.native_ms
-        longer_ms = slack_ms if slack_longer_ms is None else slack_longer_ms
-        return (
-            self.hidden_single_ms <= tolerated_ms + slack_ms
-            and self.hidden_longer_ms <= tolerated_ms + longer_ms
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Volleys:
-    """Blocks of one length whose calls are all queued before their inputs are there: of a copy, of the
-    reference unless it is slow, both in trusted children, and of the candidate.
-
-    `cached_ms` is what a call saves that leaves the cache full of its output: in a volley the next call
-    pays for it. `most_around_ms` is what there can be around a volley, as far as was seen beforehand.
-    """
-
-    cached_ms: float
-    most_around_ms: float = math.inf
-    copies: tuple[Block, ...]
-    reference: tuple[Block, ...]
-    kernel: tuple[Block, ...]
-
-    @property
-    def length(self) -> int:
-        return len(self.kernel[0].native_ms)
-
-    def least_ms(self, reference_ms: float, scatter: Scatter) -> float:
-        """The shortest single call that can be believed, next to one of the reference's of `reference_ms`.
-
-        Calls that follow each other closely may cost more than single ones, by what depends on their kernels.
-        But the ratio of two models hardly changes, and slow ones, which are not asked, take what they take.
-        """
-        ours_ms = self.kernel_ms - self.cached_ms - 2 * scatter.volley_ms / self.length
-        theirs_ms = max(reference_ms, min(_MOST_LONGER * reference_ms, self.reference_ms))
-        return reference_ms * ours_ms / (_VOLLEY_AGREEMENT * theirs_ms)
-
-    @property
-    def are_late(self) -> bool:
-        """Whether most of the candidate's wait for the device: then they show what waiting costs as well."""
-        return sum(block.is_late for block in self.kernel) > len(self.kernel) / 2
-
-    @property
-    def kernel_ms(self) -> float:
-        """A call of the candidate's by the referee's clock alone, less what that shows around copies."""
-        around_ms = min(self.most_around_ms, median(block.around_ms for block in self.copies))
-        return (median(block.wall_ms for block in self.kernel) - around_ms) / self.length
-
-    @property
-    def reference_ms(self) -> float:
-        """A call of the reference's by its own clock; 0 where it was not asked."""
-        totals_ms = [sum(block.native_ms) for block in self.reference]
-        return median(totals_ms) / self.length if totals_ms else 0.0
+    def agree(self, slack_ms: float) -> bool:
+        """Whether no more than 30 % of a call and `slack_ms` is hidden."""
+        return self.wall_ms <= _AGREEMENT * self.native_ms + slack_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,44 +154,28 @@ def read_session(
     longer: Sequence[tuple[Block, Block]],
     calibrated: Overhead,
     *,
-    alone: Alone | None = None,
-    least_ms: float = 0.0,
-    waits: bool = False,
-    scatter: Scatter = NO_SCATTER,
     single_threaded: bool = False,
 ) -> Session:
-    """What interleaved blocks say: single calls of both models, and longer blocks as pairs of the
-    reference's and the candidate's; `least_ms` is what volleys say on a GPU, which is charged but no reason
-    to refuse a candidate that `waits` for the device in its calls. `alone` bounds what both models' times may
-    have been made of by work that the candidate left on the device.
+    """What interleaved blocks on a CPU say: single calls of both models, and longer blocks as pairs of the
+    reference's and the candidate's.
 
     What the child's clock did not see is added to its times, so that hiding less than is punished gains
     nothing, however noisy the machine; to be refused for it, it has to be certain. Where both models get
     one thread, so is processor time that the call does not explain: work that another core does while the
-    answer is on its way takes no wall time. Where the referee's clock scatters between processes, as on a
-    GPU, that is let pass, as far as volleys allow it.
+    answer is on its way takes no wall time.
     """
     theirs, ours = _comparable(reference, singles)
-    overhead = calibrated.as_seen_in(theirs, alone.around_ms + scatter.drift_ms if alone else math.inf)
-    slack_ms = _CLOCK_SLACK_MS + overhead_spread_ms(theirs) + 2 * scatter.clock_ms
+    overhead = calibrated.as_seen_in(theirs)
     clocks = read_clocks(ours, longer, overhead)
-    hidden_ms = max(0.0, clocks.hidden_single_ms - (slack_ms if scatter.clock_ms else _CLOCK_SLACK_MS))
-    slack_ms += _uncertainty_ms(theirs, ours)
-    slack_longer_ms = slack_ms
+    hidden_ms = max(0.0, clocks.hidden_single_ms - _CLOCK_SLACK_MS)
     if single_threaded:
         hidden_ms = max(hidden_ms, _hidden_cpu_ms(theirs, ours) - _CLOCK_SLACK_MS)
-    if least_ms:
-        clocks = replace(clocks, hidden_longer_ms=least_ms - clocks.native_ms)
-        hidden_ms = max(hidden_ms, clocks.hidden_longer_ms)
-        slack_longer_ms = math.inf if waits else 0.0
-    reference_ms = undisturbed_ms(reference, overhead)
-    share = alone.share_of(reference_ms, scatter) if alone else 1.0
+    slack_ms = _CLOCK_SLACK_MS + overhead_spread_ms(theirs) + _uncertainty_ms(theirs, ours)
     return Session(
         kernel_ms=tuple(ms + hidden_ms for ms in undisturbed_ms(singles, overhead)),
-        reference_ms=tuple(share * ms for ms in reference_ms),
-        slowed=1 / share,
+        reference_ms=tuple(undisturbed_ms(reference, overhead)),
         clocks=clocks,
-        clocks_agree=clocks.agree(slack_ms, slack_longer_ms),
+        clocks_agree=clocks.agree(slack_ms),
         is_busy=ours is singles,
     )
 

@@ -79,8 +79,13 @@ FOREVER_MS = float("inf")
 class FakeEvent:
     """An event of a stream, at `ms`."""
 
-    def __init__(self, ms: float) -> None:
+    def __init__(self, ms: float, log: list[str] | None = None) -> None:
         self.ms = ms
+        self.log = log
+
+    def synchronize(self) -> None:
+        assert self.log is not None
+        self.log.append("synchronize")
 
     def query(self) -> bool:
         return self.ms < FOREVER_MS
@@ -128,7 +133,7 @@ class FakeReader:
 
         def look() -> Any:
             self.log.append("look")
-            return SimpleNamespace(glances=[["seen"]] * len(calls), done=FakeEvent(self.done_ms))
+            return SimpleNamespace(glances=[["seen"]] * len(calls), done=FakeEvent(self.done_ms, self.log))
 
         return look
 
@@ -141,7 +146,8 @@ class Volley:
         self.done_ms = done_ms
         self.child = child
 
-    def run(self, num_late: int = 0) -> Exchange:
+    def run(self, num_late: int = 0, last: list[Any] | None = None) -> Exchange:
+        """After `num_late` volleys that were late, the last of which had its outputs at `last`."""
         arena = FakeArena(self.log)
         with linked(lambda channel, number: self.child(channel, number, arena), budget_s=5.0) as link:
             player = Player.__new__(Player)
@@ -153,6 +159,7 @@ class Volley:
                 "_reader": FakeReader(self.log, self.done_ms),
                 "_reference": SimpleNamespace(output_sizes=(8,)),
                 "_num_late": Counter({"run": num_late}),
+                "_late_outputs": {("run", 2): last} if last else {},
                 "_pause": lambda: self.log.append("pause"),
             }
             for name, value in fields.items():
@@ -177,11 +184,32 @@ def test_a_volley_is_aimed_at_before_the_gate_opens_and_looked_at_when_it_is_don
     assert exchange.glances == [["seen"], ["seen"]]
 
 
-def test_a_call_that_waits_for_the_device_is_let_through_the_gate():
-    def late(channel: Channel, number: int, arena: FakeArena) -> None:
-        arena.is_open.wait(5)
-        on_time(channel, number, arena)
+def late(channel: Channel, number: int, arena: FakeArena) -> None:
+    arena.is_open.wait(5)
+    on_time(channel, number, arena)
 
+
+def test_a_late_volley_is_aimed_at_where_the_last_one_had_its_outputs():
+    volley = Volley(late)
+
+    assert volley.run(last=[OUTPUT, OUTPUT]).wall_ns == 2_500_000
+    assert volley.log == ["prepare", "aim at [1, 1]", "open", "await", "look", "pause"]
+
+
+def test_a_late_volley_whose_outputs_lie_elsewhere_is_looked_at_there():
+    elsewhere = {"skeleton": [0, 1], "tensors": OUTPUT["tensors"] * 2}
+    volley = Volley(late)
+
+    exchange = volley.run(last=[OUTPUT, elsewhere])
+
+    assert volley.log == [
+        *("prepare", "aim at [1, 0]", "open", "await", "look"),
+        *("aim at [1, 1]", "look", "synchronize", "pause"),
+    ]
+    assert exchange.outputs == [OUTPUT, OUTPUT]
+
+
+def test_a_call_that_waits_for_the_device_is_let_through_the_gate():
     volley = Volley(late)
 
     assert volley.run().is_late

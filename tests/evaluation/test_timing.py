@@ -11,7 +11,6 @@ from kbopt.evaluation.timing import (
     Block,
     Overhead,
     Scatter,
-    Volleys,
     drift,
     is_settled,
     ratio_interval,
@@ -26,75 +25,6 @@ FIXED = Overhead(fixed_ms=0.2, per_call_ms=0.1)
 def block(*native_ms: float, hidden_ms: float = 0.0, displaced_ms: float = 0.0) -> Block:
     wall_ms = sum(native_ms) + FIXED.of(len(native_ms)) + hidden_ms + displaced_ms
     return Block(native_ms=native_ms, wall_ms=wall_ms, displaced_ms=displaced_ms)
-
-
-GPU = Scatter(clock_ms=0.04, volley_ms=0.05)
-
-
-def volleys(*calls_ms: float, reference_ms: float = 0.05, cached_ms: float = 0.0) -> Volleys:
-    """Of a candidate whose calls take `calls_ms`, one figure a volley, while its own clock stands still."""
-
-    def volley(call_ms: float, native_ms: float = 0.0, disturbed_ms: float = 0.0) -> Block:
-        wall_ms = 4.0 + 32 * (0.02 + call_ms) + disturbed_ms
-        return Block(native_ms=(native_ms,) * 32, wall_ms=wall_ms)
-
-    return Volleys(
-        cached_ms=cached_ms,
-        copies=(volley(0.002, 0.002), volley(0.003, 0.003), volley(0.002, 0.002, disturbed_ms=9.0)),
-        reference=(volley(reference_ms, reference_ms),) if reference_ms else (),
-        kernel=tuple(map(volley, calls_ms)),
-    )
-
-
-def test_what_short_calls_hide_in_the_scatter_of_single_ones_is_seen_in_volleys():
-    """Calls of 0.05 ms, said to take a microsecond: the referee's clock scatters by more, once a block."""
-    reference, cheat = [block(0.05)] * 12, [block(0.001, hidden_ms=0.049)] * 12
-
-    alone = read_session(reference, cheat, [], FIXED, scatter=GPU)
-    least_ms = volleys(0.05, 0.05, 0.3).least_ms(0.05, GPU)
-    beside = read_session(reference, cheat, [], FIXED, least_ms=least_ms, scatter=GPU)
-
-    assert alone.clocks_agree
-    assert max(alone.kernel_ms) == pytest.approx(0.001)
-    assert not beside.clocks_agree
-    assert min(beside.kernel_ms) == pytest.approx(0.05 * (0.05 - 0.1 / 32) / (2 * 0.05))
-
-
-def test_one_volley_that_was_skipped_or_disturbed_does_not_count():
-    honest = volleys(0.05, 0.05, 0.05).least_ms(0.05, GPU)
-
-    assert volleys(0.0, 0.05, 0.05).least_ms(0.05, GPU) == pytest.approx(honest)
-    assert volleys(0.05, 0.9, 0.05).least_ms(0.05, GPU) == pytest.approx(honest)
-
-
-def test_volleys_of_a_reference_that_somebody_slowed_down_prove_no_faster_kernel():
-    """A turn of 2 ms among 32 of its calls would let 14 us pass for 2."""
-    slowed = volleys(0.014, reference_ms=0.014 + 2 / 32).least_ms(0.014, GPU)
-
-    assert slowed == pytest.approx((0.014 - 0.1 / 32) / (2 * 1.5))
-
-
-def test_a_slow_reference_that_made_no_volleys_takes_what_it_takes():
-    assert volleys(0.04, reference_ms=0.0).least_ms(2.7, GPU) == pytest.approx((0.04 - 0.1 / 32) / 2)
-
-
-@pytest.mark.parametrize(
-    "seen",
-    [
-        volleys(0.011, 0.3, 0.01),
-        volleys(0.03, reference_ms=0.12),  # Both take longer where they follow each other closely.
-        volleys(0.022, reference_ms=0.0),  # The reference is slow, and was not asked.
-        volleys(0.035, reference_ms=0.05, cached_ms=0.015),
-    ],
-)
-def test_an_honest_kernel_is_as_fast_beside_volleys_as_alone(seen: Volleys):
-    reference, kernel = [block(0.05)] * 12, [block(0.01)] * 12
-
-    least_ms = seen.least_ms(0.05, GPU)
-    session = read_session(reference, kernel, [], FIXED, least_ms=least_ms, scatter=GPU)
-
-    assert session.clocks_agree
-    assert session.kernel_ms == pytest.approx([0.01] * 12)
 
 
 def test_overhead_runs_through_both_calibrations():
@@ -164,20 +94,6 @@ def test_work_on_another_core_while_the_answer_is_on_its_way_is_charged():
     session = read_session(honest, cheat, [], FIXED, single_threaded=True)
     assert session.kernel_ms == pytest.approx([0.4 - 0.005] * 12)
     assert read_session(honest, cheat, [], FIXED).kernel_ms == pytest.approx([0.05] * 12)
-
-
-def test_where_the_wall_clock_scatters_between_processes_twice_that_is_not_charged():
-    reference = [block(1.0, hidden_ms=0.01 * number) for number in range(20)]
-    kernel = [block(0.05, hidden_ms=0.01 * number + 0.12) for number in range(20)]
-    cheat = [block(0.05, hidden_ms=0.01 * number + 0.3) for number in range(20)]
-
-    scattering = read_session(reference, kernel, [], FIXED, scatter=Scatter(clock_ms=0.04))
-    steady = read_session(reference, kernel, [], FIXED)
-
-    assert scattering.kernel_ms == pytest.approx([0.05] * 20)
-    assert scattering.clocks_agree
-    assert min(steady.kernel_ms) > 0.13
-    assert min(read_session(reference, cheat, [], FIXED, scatter=Scatter(clock_ms=0.04)).kernel_ms) > 0.15
 
 
 def test_a_minority_of_disturbed_blocks_does_not_count():

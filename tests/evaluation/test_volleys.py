@@ -1,0 +1,169 @@
+"""What volleys say of single calls on a GPU, on constructed blocks."""
+
+import pytest
+
+from kbopt.evaluation.timing import Block, Overhead, Session
+from kbopt.evaluation.volleys import Alone, Evidence, Volleys, read_gpu_session
+
+AROUND_MS = {1: 0.4, 32: 0.5}
+ALONE = Alone(reference_ms=0.05, volleys=Overhead.through(1, 0.4, 32, 0.5))
+ALLOWED_MS = 0.004
+"""Twice the scatter of what is around a volley."""
+
+
+def single(native_ms: float) -> Block:
+    return Block(native_ms=(native_ms,), wall_ms=native_ms + 0.7)
+
+
+def volley(
+    length: int, call_ms: float, native_ms: float = 0.0, *, more_ms: float = 0.0, late: bool = False
+) -> Block:
+    wall_ms = AROUND_MS[length] + length * call_ms + more_ms
+    return Block(native_ms=(native_ms,) * length, wall_ms=wall_ms, is_late=late)
+
+
+def volleys(
+    length: int,
+    *calls_ms: float,
+    reference_ms: float | None = None,
+    late: bool = False,
+    late_reference: bool = False,
+    around_grown_ms: float = 0.0,
+) -> Volleys:
+    """Of a candidate whose calls take `calls_ms`, one figure a volley, while its own clock stands still."""
+    theirs = (
+        [] if reference_ms is None else [volley(length, reference_ms, reference_ms, late=late_reference)] * 3
+    )
+    return Volleys(
+        most_around_ms=AROUND_MS[length] + 0.02,
+        copies=tuple(
+            volley(length, 0.002, 0.002, more_ms=more_ms)
+            for more_ms in (around_grown_ms, around_grown_ms, around_grown_ms + 9.0)
+        ),
+        reference=tuple(theirs),
+        kernel=tuple(volley(length, call_ms, late=late) for call_ms in calls_ms),
+    )
+
+
+def session(evidence: Evidence, native_ms: float, reference_ms: float = 0.05) -> Session:
+    return read_gpu_session([single(reference_ms)] * 12, [single(native_ms)] * 12, evidence, ALONE)
+
+
+def test_a_single_call_takes_what_a_volley_of_one_takes():
+    """It says a microsecond, of 0.05 ms. The shortest volley counts: turns of other processes only add."""
+    seen = session(Evidence(ones=volleys(1, 0.3, 0.05, 2.0)), native_ms=0.001)
+
+    assert not seen.clocks_agree
+    assert seen.kernel_ms == pytest.approx([0.05 / 1.02 - ALLOWED_MS] * 12)
+    assert seen.clocks.wall_ms == pytest.approx(0.05 / 1.02 - ALLOWED_MS)
+
+
+def test_what_is_hidden_a_little_is_charged_and_no_reason_to_refuse():
+    seen = session(Evidence(ones=volleys(1, 0.5, 0.5, 0.5)), native_ms=0.4)
+
+    assert seen.clocks_agree
+    assert seen.kernel_ms == pytest.approx([0.5 / 1.02 - ALLOWED_MS] * 12)
+
+
+@pytest.mark.parametrize("native_ms", [0.006, 0.05, 3.0])
+def test_an_honest_kernel_is_as_fast_as_it_says(native_ms: float):
+    longer = volleys(32, *[1.2 * native_ms] * 3, reference_ms=0.05)
+    evidence = Evidence(ones=volleys(1, native_ms + 0.004, 1.01 * native_ms, 9.0), longer=longer)
+
+    seen = session(evidence, native_ms)
+
+    assert seen.clocks_agree
+    assert seen.kernel_ms == pytest.approx([native_ms] * 12)
+
+
+def test_launching_that_no_volley_holds_is_in_the_time():
+    """A call of very many kernels is queued before its inputs come, in a volley."""
+    assert session(Evidence(ones=volleys(1, 0.1, 0.1, 0.1)), 0.5).kernel_ms == pytest.approx([0.5] * 12)
+
+
+def test_what_microseconds_hide_in_a_volley_of_one_is_seen_in_longer_ones():
+    """Of 6 us the four that scatter around a volley could be hidden."""
+    ones = volleys(1, 0.006, 0.006, 0.006)
+    longer = volleys(32, 0.006, 0.006, 0.3, reference_ms=0.05)
+
+    alone = session(Evidence(ones=ones), native_ms=0.002)
+    beside = session(Evidence(ones=ones, longer=longer), native_ms=0.002)
+
+    assert alone.clocks_agree
+    assert alone.kernel_ms == pytest.approx([0.002] * 12)
+    assert not beside.clocks_agree
+    assert beside.kernel_ms == pytest.approx([(0.006 - ALLOWED_MS / 32) / 1.3] * 12)
+
+
+def test_one_longer_volley_that_was_skipped_or_disturbed_does_not_count():
+    """Not all of its answers are checked."""
+
+    def least_ms(*calls_ms: float) -> float:
+        evidence = Evidence(ones=volleys(1, 0.05), longer=volleys(32, *calls_ms, reference_ms=0.05))
+        return evidence.least_longer_ms(0.05)
+
+    assert least_ms(0.0, 0.05, 0.05) == pytest.approx(least_ms(0.05, 0.05, 0.05))
+    assert least_ms(0.05, 0.9, 0.05) == pytest.approx(least_ms(0.05, 0.05, 0.05))
+
+
+def test_longer_volleys_of_a_reference_that_somebody_slowed_down_prove_no_faster_kernel():
+    """A turn of 2 ms among 32 of its calls would let 14 us pass for 3."""
+    longer = volleys(32, 0.014, reference_ms=0.014 + 2 / 32)
+
+    least_ms = Evidence(ones=volleys(1, 0.014), longer=longer).least_longer_ms(0.014)
+
+    assert least_ms == pytest.approx((0.014 - ALLOWED_MS / 32) / (1.3 * 1.5))
+
+
+@pytest.mark.parametrize(
+    ("longer", "cached_ms"),
+    [
+        (volleys(32, 0.03, reference_ms=0.12), 0.0),  # Both take longer where they follow each other closely.
+        (volleys(32, 0.029), 0.0),  # The reference is slow, and was not asked.
+        (volleys(32, 0.035, reference_ms=0.05), 0.01),
+    ],
+)
+def test_calls_that_follow_each_other_closely_may_take_longer(longer: Volleys, cached_ms: float):
+    evidence = Evidence(ones=volleys(1, 0.023), longer=longer, cached_ms=cached_ms)
+
+    assert session(evidence, native_ms=0.023).kernel_ms == pytest.approx([0.023] * 12)
+
+
+def test_work_left_running_on_the_device_lengthens_what_is_around_a_volley_a_little():
+    """It is over when the candidate's own call begins."""
+    seen = session(Evidence(ones=volleys(1, 0.5, around_grown_ms=2.0)), native_ms=0.1)
+
+    assert seen.kernel_ms == pytest.approx([(0.5 - 0.02) / 1.02 - ALLOWED_MS] * 12)
+
+
+def test_a_call_that_waits_for_the_device_is_charged_all_of_it_and_not_refused():
+    evidence = Evidence(ones=volleys(1, 0.09, 0.08, 0.1, late=True))
+
+    seen = session(evidence, native_ms=0.02)
+
+    assert evidence.waits
+    assert seen.clocks_agree
+    assert seen.kernel_ms == pytest.approx([0.08] * 12)
+    assert seen.reference_ms == pytest.approx([0.05] * 12)
+
+
+def test_a_reference_that_waits_for_the_device_is_charged_for_it_beside_one_that_does():
+    ones = volleys(1, 0.09, late=True, reference_ms=0.09, late_reference=True)
+
+    seen = session(Evidence(ones=ones), native_ms=0.05)
+
+    assert seen.kernel_ms == pytest.approx(seen.reference_ms)
+    assert seen.reference_ms == pytest.approx([0.09] * 12)
+
+
+def test_a_reference_slowed_down_beside_a_candidate_is_taken_as_it_was_alone():
+    seen = session(Evidence(ones=volleys(1, 0.08)), native_ms=0.08, reference_ms=0.08)
+
+    assert seen.reference_ms == pytest.approx([0.05 * 1.1 + 0.002] * 12)
+    assert seen.slowed == pytest.approx(0.08 / 0.057)
+
+
+def test_a_reference_of_microseconds_may_scatter():
+    alone = Alone(reference_ms=0.014, volleys=ALONE.volleys)
+
+    assert alone.share_of([0.016, 0.017, 0.018]) == 1.0
