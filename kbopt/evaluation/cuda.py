@@ -30,6 +30,8 @@ from kbopt.evaluation.cuda_api import (
 )
 from kbopt.evaluation.layout import TensorSpec, view
 
+LONGEST_VOLLEY = 32
+"""Calls of a block on a GPU, at the most."""
 _FLUSH_BYTES = 256 * 2**20
 _HOLD_MS = 0.4
 """How long the child's stream is busy while it queues a call's kernels, so that its event pair measures the
@@ -290,7 +292,7 @@ class ChildSide:
         self._exported: dict[tuple[int, int], str] = {}
         self._context = ctypes.c_void_p()
         check(self._driver.cuCtxGetCurrent(ctypes.byref(self._context)), "cuCtxGetCurrent")
-        self._marks = [_Marks()]
+        self._marks = [_Marks() for _ in range(LONGEST_VOLLEY)]  # Before anybody can replace what makes them.
         self._synchronize: Callable[[], None] = torch.cuda.synchronize
         self._hold = partial(torch.cuda._sleep, int(_HOLD_MS * clock_khz(self._library, device)))
         self._join_ms = median(self._time_join() for _ in range(_NUM_JOINS))
@@ -355,8 +357,6 @@ class ChildSide:
         return [int(marks.start.elapsed_time(marks.end) * 1e6) for _, marks in self._with_marks(calls)]
 
     def _with_marks(self, calls: Sequence[Callable[[], Any]]) -> Iterable[tuple[Callable[[], Any], _Marks]]:
-        while len(self._marks) < len(calls):
-            self._marks.append(_Marks())
         return zip(calls, self._marks, strict=False)
 
     def _nanoseconds(self, marks: _Marks) -> int:
@@ -369,7 +369,7 @@ class ChildSide:
 
     def _time_join(self) -> float:
         """Milliseconds between the two ends of a call that does nothing."""
-        (marks,) = self._marks
+        marks = self._marks[0]
         marks.end.record()
         self._record_all_done(marks)
         self._synchronize()

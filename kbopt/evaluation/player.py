@@ -20,7 +20,7 @@ import torch
 
 from kbopt.evaluation import linux, timing
 from kbopt.evaluation.arena import Arena, CpuArena
-from kbopt.evaluation.cuda import CudaArena, CudaReader, Sight
+from kbopt.evaluation.cuda import LONGEST_VOLLEY, CudaArena, CudaReader, Sight
 from kbopt.evaluation.cuda_api import CudaError
 from kbopt.evaluation.layout import TensorSpec, aligned, view
 from kbopt.evaluation.link import CandidateDied, CandidateForged, Link
@@ -28,7 +28,6 @@ from kbopt.evaluation.reference import Draw, Reference
 from kbopt.evaluation.wire import Message
 
 _LONGEST_BLOCK = 6
-_LONGEST_VOLLEY = 32
 _PATIENCE_S = 0.1
 _SHORT_PATIENCE_S = 0.02
 """Until a volley's calls are queued, which takes 2 to 15 ms, or will not be before their inputs are there.
@@ -90,7 +89,7 @@ class Player:
         init_bytes = sum(aligned(TensorSpec.of(t).size_bytes) for t in reference.init_tensors)
         on_cuda = reference.device.type == "cuda"
         kind = CudaArena if on_cuda else CpuArena
-        slots = _LONGEST_VOLLEY if on_cuda else _LONGEST_BLOCK
+        slots = LONGEST_VOLLEY if on_cuda else _LONGEST_BLOCK
         self.arena: Arena = kind(specs, slots, init_bytes, reference.output_bytes, reference.device)
         reply = link.ask(
             "open",
