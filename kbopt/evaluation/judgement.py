@@ -47,11 +47,6 @@ _MOST_CORES = 1.6
 _MOST_KERNELS = 5
 _MODEST_SHARE = 0.25
 """Of the device's free memory: a candidate that takes less is not to blame where the reference needs more."""
-_WAITS = (
-    "A call waits for the device (synchronize, .item(), cudaFree), or queues hundreds of kernels: its time "
-    "holds what that costs."
-)
-_SLOWED_NOTE = "Beside this candidate the reference took longer than before its code was loaded:"
 _COMPILER_ERRORS = ("CompilationError", "NotBuilt")
 _EXTENSION_ERROR = "RuntimeError: Error building extension"
 _NEARLY_RIGHT = 0.01
@@ -130,8 +125,9 @@ class Judgement:
             stage = "check"
             with self._span("check"):
                 # Only now: a process in which a profiler ran launches kernels more slowly.
-                audit = self._with_profile(self._with_notes(self._audit(), session, sessions.waits))
-                return self._measured(audit, session, sessions.scatter)
+                audit = self._audit()
+                audit = replace(audit, notes=(*audit.notes, *session.notes))
+                return self._measured(self._with_profile(audit), session, sessions.scatter_of(session))
         except Refused as refusal:
             return refusal.outcome
         except SourceRejected as error:
@@ -290,14 +286,6 @@ class Judgement:
                 family="timing_mismatch",
             )
         )
-
-    def _with_notes(self, audit: Audit, session: timing.Session, waits: bool) -> Audit:
-        notes = list(audit.notes)
-        if waits:
-            notes.append(_WAITS)
-        if session.slowed > 1:
-            notes.append(f"{_SLOWED_NOTE} {session.slowed:.2f} times what counts.")
-        return replace(audit, notes=tuple(notes))
 
     def _with_profile(self, audit: Audit) -> Audit:
         """On a GPU, the kernels that a call spends its time in."""

@@ -68,8 +68,6 @@ class Models(Protocol):
 class Sessions:
     """The sessions of one candidate. On a GPU `calibrate` comes before its code is loaded; `warm_up` before
     the first `run`. `overhead` is what requests to its child cost on a CPU besides the calls.
-
-    `waits`: whether its calls wait for the device, as far as volleys have shown.
     """
 
     def __init__(
@@ -88,8 +86,12 @@ class Sessions:
         self._on_cpu = reference.device.type == "cpu"
         self._slowest_ms = 0.0
         self._alone: volleys.Alone | None = None
-        self.waits = False
-        self.scatter = timing.CPU_SCATTER if self._on_cpu else timing.GPU_SCATTER
+
+    def scatter_of(self, session: timing.Session) -> timing.Scatter:
+        """By how much such times differ between processes."""
+        if self._on_cpu:
+            return timing.CPU_SCATTER
+        return timing.LAUNCH_SCATTER if session.is_launch_bound else timing.GPU_SCATTER
 
     def calibrate(self) -> None:
         """See what the reference takes, and what there is around volleys, before the candidate's code is
@@ -156,7 +158,6 @@ class Sessions:
                 # Not for its time: outputs of one block must not lie in the same memory.
                 self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
             evidence = self._fire(self._alone, timing.median_ms(reference), timing.median_ms(singles))
-            self.waits = evidence.waits
             return volleys.read_gpu_session(reference, singles, evidence, self._alone)
         return timing.read_session(
             reference,

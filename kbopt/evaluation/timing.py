@@ -46,6 +46,23 @@ CPU_SCATTER = Scatter(call_ms=0.03)
 """Which caches and cores a process meets is decided once: benchmarks/results/2026-11-24-cpu-scatter.md."""
 GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01)
 """Where its memory lies: benchmarks/results/2026-11-24-cuda-verdicts.md."""
+LAUNCH_SCATTER = Scatter(call_ms=0.03, call_share=0.1)
+"""On a GPU that waits for kernels to be launched: benchmarks/results/2026-11-25-volleys-of-one.md."""
+_LAUNCH_SHARE = 0.8
+"""Of a call's time, what the device works at the most where it waits for launches."""
+_LAUNCH_LEAST_MS = 0.01
+_WAITS_NOTE = (
+    "A call waits for the device (synchronize, .item(), cudaFree), or queues hundreds of kernels: its time "
+    "holds what that costs."
+)
+_LAUNCH_NOTE = (
+    "The device works {queued_ms:.3g} of the {native_ms:.3g} ms: the rest is the launching of kernels. "
+    "Fewer of them save it, or a CUDA graph."
+)
+_SLOWED_NOTE = (
+    "Beside this candidate the reference took longer than before its code was loaded: {slowed:.2f} times "
+    "what counts."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,18 +151,37 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """Both models' times of single calls, as they are believed, and whether they may be. The reference's were
-    `slowed` times as long.
+    """Both models' times of single calls, as they are believed, and whether they may be.
 
     `is_busy` where too few blocks were free of waiting for a core, which makes clocks disagree by chance.
+    On a GPU the reference's times were `slowed` times as long, the candidate's calls `wait` for the device,
+    and the shortest of them that was queued beforehand took `queued_ms`; 0 where none was.
     """
 
     kernel_ms: tuple[float, ...]
     reference_ms: tuple[float, ...]
     clocks: Clocks
     clocks_agree: bool
-    is_busy: bool
+    is_busy: bool = False
     slowed: float = 1.0
+    waits: bool = False
+    queued_ms: float = 0.0
+
+    @property
+    def is_launch_bound(self) -> bool:
+        """Whether the device waits for kernels to be launched."""
+        native_ms = self.clocks.native_ms
+        return 0 < self.queued_ms < min(_LAUNCH_SHARE * native_ms, native_ms - _LAUNCH_LEAST_MS)
+
+    @property
+    def notes(self) -> list[str]:
+        """What its reader should know of the times."""
+        notes = [_WAITS_NOTE] if self.waits else []
+        if self.is_launch_bound:
+            notes.append(_LAUNCH_NOTE.format(queued_ms=self.queued_ms, native_ms=self.clocks.native_ms))
+        if self.slowed > 1:
+            notes.append(_SLOWED_NOTE.format(slowed=self.slowed))
+        return notes
 
 
 def read_session(

@@ -155,5 +155,6 @@ def read_gpu_session(
         slowed=1 / share,
         clocks=clocks,
         clocks_agree=evidence.waits or clocks.agree(slack_ms=0.0),
-        is_busy=False,
+        waits=evidence.waits,
+        queued_ms=0.0 if evidence.waits else evidence.ones.shortest_ms(evidence.ones.kernel),
     )

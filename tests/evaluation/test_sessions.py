@@ -220,7 +220,7 @@ def test_beside_a_call_that_waits_for_the_device_the_reference_is_asked_whether_
 
     session = waiting.run()
 
-    assert waiting.waits
+    assert session.waits
     assert len(models.of("reference volley")) == 5
     assert session.clocks_agree
     assert session.kernel_ms == pytest.approx([0.074] * 30)
@@ -271,3 +271,19 @@ def test_work_left_running_on_a_gpu_hides_little(new_sessions: NewSessions):
 
     assert not session.clocks_agree
     assert session.kernel_ms == pytest.approx([(3.0 - 0.02) / 1.02 - 0.004] * len(session.kernel_ms))
+
+
+def test_times_that_launching_makes_scatter_more(new_sessions: NewSessions):
+    """Its 0.5 ms are 0.1 ms of work on the device once it is queued beforehand."""
+
+    class Slow(FakeModels):
+        def candidate_volley(self, draws: list[Draw], *, checked: int) -> timing.Block:
+            return self._block("candidate volley", draws, 0.1, 0.1, checked)
+
+    launching = new_sessions(Slow(0.5, 0.5), "cuda", timed=30)
+    queued = new_sessions(FakeModels(0.5, 0.5), "cuda", timed=30)
+    on_cpu = new_sessions(FakeModels(0.5, 0.5), "cpu", slots=6, timed=30)
+
+    assert launching.scatter_of(launching.run()) == timing.LAUNCH_SCATTER
+    assert queued.scatter_of(queued.run()) == timing.GPU_SCATTER
+    assert on_cpu.scatter_of(on_cpu.run()) == timing.CPU_SCATTER

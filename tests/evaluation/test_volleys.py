@@ -78,7 +78,21 @@ def test_an_honest_kernel_is_as_fast_as_it_says(native_ms: float):
 
 def test_launching_that_no_volley_holds_is_in_the_time():
     """A call of very many kernels is queued before its inputs come, in a volley."""
-    assert session(Evidence(ones=volleys(1, 0.1, 0.1, 0.1)), 0.5).kernel_ms == pytest.approx([0.5] * 12)
+    seen = session(Evidence(ones=volleys(1, 0.1, 0.1, 0.1)), 0.5)
+
+    assert seen.kernel_ms == pytest.approx([0.5] * 12)
+    assert seen.is_launch_bound
+    (note,) = seen.notes
+    assert "works 0.1 of the 0.5 ms" in note
+
+
+@pytest.mark.parametrize(("queued_ms", "native_ms"), [(0.9, 1.0), (0.006, 0.015), (0.4, 0.3), (0.001, 0.006)])
+def test_a_call_that_is_launched_in_time_is_not_bound_by_that(queued_ms: float, native_ms: float):
+    """Nor one of microseconds, whose volleys scatter by as much."""
+    seen = session(Evidence(ones=volleys(1, queued_ms)), native_ms)
+
+    assert not seen.is_launch_bound
+    assert seen.notes == []
 
 
 def test_what_microseconds_hide_in_a_volley_of_one_is_seen_in_longer_ones():
@@ -143,6 +157,8 @@ def test_a_call_that_waits_for_the_device_is_charged_all_of_it_and_not_refused()
 
     assert evidence.waits
     assert seen.clocks_agree
+    assert not seen.is_launch_bound
+    assert "waits for the device" in seen.notes[0]
     assert seen.kernel_ms == pytest.approx([0.08] * 12)
     assert seen.reference_ms == pytest.approx([0.05] * 12)
 
@@ -161,6 +177,7 @@ def test_a_reference_slowed_down_beside_a_candidate_is_taken_as_it_was_alone():
 
     assert seen.reference_ms == pytest.approx([0.05 * 1.1 + 0.002] * 12)
     assert seen.slowed == pytest.approx(0.08 / 0.057)
+    assert "1.40 times" in seen.notes[0]
 
 
 def test_a_reference_of_microseconds_may_scatter():
