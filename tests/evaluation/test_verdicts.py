@@ -1,5 +1,7 @@
 """What the service says of sources that are right, wrong, broken or hostile; see also tests/adversarial."""
 
+import os
+
 import pytest
 
 from kbopt.core.errors import UserError
@@ -177,6 +179,15 @@ def test_half_precision_is_a_downgrade_in_an_fp32_task(bench: Bench):
 
     assert isinstance(outcome, Rejected)
     assert outcome.family == "precision_downgrade"
+
+
+def test_builds_make_way_for_who_is_measured(bench: Bench):
+    usual = os.nice(0)
+
+    outcome = bench.judge("import os\nraise ValueError(f'nice {os.nice(0)}')\n").outcome
+
+    assert isinstance(outcome, CompileFailed)
+    assert f"nice {usual + 10}" in outcome.reason
 
 
 def test_a_source_that_cannot_be_built_is_not_built_again(bench: Bench):
