@@ -34,7 +34,7 @@ _NUM_CHECKED = 4
 """Of the calls of a longer volley."""
 _SLOW_MS = 1.0
 _SHORT_MS = 0.25
-"""Kernels up to here are called in longer volleys too: one percent of it is what scatters around one call."""
+"""Kernels up to here are called in longer volleys too: two percent of it are let pass around one call."""
 _FEWEST_ALONE = 3
 _MOST_ALONE = 8
 _ENOUGH_ALONE_S = 0.05
@@ -205,8 +205,9 @@ class Sessions:
         if ones.are_late:
             reference = tuple(self._models.reference_volley([self._models.draw()]) for _ in range(num_ones))
             return volleys.Evidence(ones=replace(ones, reference=reference))
-        length = min(self._models.most_calls, int(_VOLLEY_MS / kernel_ms))
-        if kernel_ms > _SHORT_MS or length == 1:
+        call_ms = max(kernel_ms, ones.shortest_ms(ones.kernel))
+        length = min(self._models.most_calls, round(_VOLLEY_MS / call_ms))
+        if call_ms > _SHORT_MS or length == 1:
             return volleys.Evidence(ones=ones)
         # In the first one the children's allocators still grow.
         longer = self._volleys(alone, length, 1 + _NUM_LONGER, with_reference=reference_ms <= _SLOW_MS)

@@ -23,7 +23,7 @@ _SLOWED = 1.1
 """By how much the reference may be slower beside a candidate than alone, as on a device that got warm."""
 _AROUND_MS = 0.002
 """Standard deviation of what is around a volley, of one source in several processes:
-benchmarks/results/2026-11-25-volleys-on-the-device.md."""
+benchmarks/results/2026-11-25-volleys-of-one.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -170,6 +170,16 @@ def test_of_longer_kernels_a_few_volleys_of_one_call_are_enough(
     assert session.kernel_ms == pytest.approx([kernel_ms] * 30)
 
 
+def test_a_slow_kernel_that_claims_to_be_short_makes_no_longer_volleys(new_sessions: NewSessions):
+    """32 calls of it, six times in three sessions, would hold the device for minutes."""
+    models = FakeModels(0.05, 100.0, said_ms=0.005)
+
+    session = new_sessions(models, "cuda", timed=30).run()
+
+    assert [len(draws) for draws in models.of("candidate volley")] == [1] * 5
+    assert not session.clocks_agree
+
+
 def test_every_volley_of_one_call_is_checked(new_sessions: NewSessions):
     """The shortest of them counts."""
     models = FakeModels(0.05, 0.05)
