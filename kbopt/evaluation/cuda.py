@@ -210,13 +210,16 @@ class CudaReader:
             index = offset + self._places_in(spec.size_bytes)
             wanted.setdefault(segment.data_ptr(), []).append((call, number, index))
         indices = {at: torch.cat([index for _, _, index in several]) for at, several in wanted.items()}
+        # Whoever looks waits for nothing but the device: no memory is allocated then.
+        seen = {at: torch.empty_like(index, dtype=torch.uint8) for at, index in indices.items()}
+        nothing = torch.empty(0, dtype=torch.uint8, device=self._device)
         torch.cuda.synchronize(self._device)
 
         def look() -> Sight:
-            seen = {at: segments[at][index] for at, index in indices.items()}
+            for at, index in indices.items():
+                torch.index_select(segments[at], 0, index, out=seen[at])
             done = torch.cuda.Event(enable_timing=True)
             done.record()
-            nothing = torch.empty(0, dtype=torch.uint8, device=self._device)
             glances = [[nothing] * len(outputs) for outputs in calls]
             for at, several in wanted.items():
                 parts = seen[at].split([len(index) for _, _, index in several])

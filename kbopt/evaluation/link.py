@@ -51,6 +51,7 @@ class Link:
         self._control_fd = control_fd
         self.budget_s = budget_s
         self.busy_s = 0.0
+        self._abandoned: set[int] = set()
 
     @classmethod
     def over(cls, sock: Any, control_fd: int, budget_s: float, spin_s: float = 0.0) -> Link:
@@ -69,6 +70,18 @@ class Link:
             self._channel.send({"op": operation, "id": number, **fields}, fds)
         return number
 
+    @contextmanager
+    def asking(self, operation: str, **fields: object) -> Iterator[int]:
+        """Send a request; the number that its answers bear. Those that an exception leaves unread are dropped
+        when they come, so that the child can be asked again.
+        """
+        number = self.send(operation, (), **fields)
+        try:
+            yield number
+        except BaseException:
+            self._abandoned.add(number)
+            raise
+
     def answers_within(self, patience_s: float) -> bool:
         """Whether there is something to `receive` before that time is over."""
         with self._awaited():
@@ -76,8 +89,9 @@ class Link:
 
     def receive(self, number: int) -> Message:
         """The next answer, which has to be one to the request of that number."""
-        with self._awaited():
-            reply = self._channel.receive(self._left_s)
+        reply = self._next()
+        while reply.get("id") != number and self._is_abandoned(reply.get("id")):
+            reply = self._next()
         if reply.get("id") != number:
             raise CandidateForged("an answer to another request than the one that was made")
         if "raised" in reply:
@@ -88,6 +102,13 @@ class Link:
         if "rejected_source" in reply:
             raise SourceRejected(str(reply["rejected_source"]))
         return reply
+
+    def _next(self) -> Message:
+        with self._awaited():
+            return self._channel.receive(self._left_s)
+
+    def _is_abandoned(self, number: object) -> bool:
+        return isinstance(number, int) and number in self._abandoned
 
     @contextmanager
     def _awaited(self) -> Iterator[None]:

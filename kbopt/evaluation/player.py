@@ -103,7 +103,7 @@ class Player:
         self.base = int(reply["base"])
         self._pid = 0 if on_cuda else _only_child(warden)
         self._reader = CudaReader(self.arena.buffer, self.base) if on_cuda else None
-        self.overhead = timing.Overhead(fixed_ms=0.0, per_call_ms=0.0) if on_cuda else self._calibrate(draw)
+        self.overhead = None if on_cuda else self._calibrate(draw)
         self._require_sight(draw)
 
     def build(self, source: str, setup: str) -> None:
@@ -127,8 +127,8 @@ class Player:
 
     def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
         """Have it answer `draws` in one block. Afterwards all of it is paused, and outputs can be read out
-        of its memory. Nothing can be computed before or after the time that the clock runs. `fields` belong
-        to the operation.
+        of its memory. On a CPU nothing can be computed before or after the time that the clock runs.
+        `fields` belong to the operation.
         """
         if self._reader is not None:
             return self._exchange_on_gpu(operation, draws, self._reader, fields)
@@ -213,9 +213,22 @@ class Player:
         self._resume()
         reader.prepare_glance()
         offsets = self._choose(len(draws))
+        with self.link.asking(operation, gate=arena.next_gate(), offsets=offsets, **fields) as number:
+            exchange = self._fire(arena, reader, number, operation, draws, offsets)
+        self._pause()
+        return exchange
+
+    def _fire(
+        self,
+        arena: CudaArena,
+        reader: CudaReader,
+        number: int,
+        operation: str,
+        draws: Sequence[Draw],
+        offsets: list[list[int]],
+    ) -> Exchange:
         outputs: list[Any] | None = None
         look: Callable[[], Sight] | None = None
-        number = self.link.send(operation, gate=arena.next_gate(), offsets=offsets, **fields)
         is_known = self._num_late[operation] > 1
         is_late = not self.link.answers_within(_SHORT_PATIENCE_S if is_known else _PATIENCE_S)
         guess = self._late_outputs.pop((operation, len(draws)), None) if is_late else None
@@ -244,7 +257,6 @@ class Player:
         except BaseException:
             arena.give_up()
             raise
-        self._pause()
         self._num_late[operation] = self._num_late[operation] + 1 if is_late else 0
         if is_late:
             self._late_outputs[operation, len(draws)] = outputs
@@ -323,9 +335,9 @@ class Player:
         self.arena.close()
 
     def _calibrate(self, draw: Draw) -> timing.Overhead:
-        """What requests cost besides the calls, before candidate code is there."""
+        """What requests cost on a CPU besides the calls, before candidate code is there."""
         costs: dict[int, float] = {}
-        longest = min(self.arena.slots, _LONGEST_BLOCK)
+        longest = self.arena.slots
         for length in (1, longest):
             samples = []
             for _ in range(_NUM_CALIBRATIONS):

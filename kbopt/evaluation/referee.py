@@ -93,6 +93,7 @@ class _Courtroom:
         self._admission: Admission
         self._player: Player
         self._needed = 0.0
+        self._had = 0.0
         torch.set_num_threads(start["threads"])
         if self._device.type == "cuda":
             self._rehearse()
@@ -172,10 +173,21 @@ class _Courtroom:
         return _to_message(judgement.run(job["source"], job["setup"]))
 
     def _await_room(self) -> None:
-        """Until the memory of a candidate that was killed is free, which takes the driver a moment."""
+        """Until the memory of a candidate that was killed is free, which takes the driver a moment.
+
+        As much as this one needs, or as was free for the one before.
+        """
         until = time.monotonic() + _ROOM_S
-        while self._reference.free_share < self._needed and time.monotonic() < until:
+        while self._room() < min(self._needed, self._had) and time.monotonic() < until:
             time.sleep(_ROOM_LOOK_S)
+        self._had = self._room()
+
+    def _room(self) -> float:
+        """Of the device's memory, what is free or kept by torch for this process; 1 on a CPU."""
+        if self._device.type != "cuda":
+            return 1.0
+        _, total_bytes = torch.cuda.mem_get_info(self._device)
+        return self._reference.free_bytes / total_bytes
 
     def kernelbench(self, job: Message, fds: list[int]) -> Message:
         """What a child says by KernelBench's protocol, see `converse`; the reference's times as `stats`."""

@@ -146,14 +146,6 @@ class Reference:
         free_bytes, _ = torch.cuda.mem_get_info(self.device)
         return free_bytes + torch.cuda.memory_reserved(self.device)
 
-    @property
-    def free_share(self) -> float:
-        """The same of all of it; 1 on a CPU."""
-        if self.device.type != "cuda":
-            return 1.0
-        _, total_bytes = torch.cuda.mem_get_info(self.device)
-        return self.free_bytes / total_bytes
-
     def synchronize(self) -> None:
         """Wait until the device has done what it was asked to."""
         if self.device.type == "cuda":

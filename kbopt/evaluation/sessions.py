@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -27,8 +26,11 @@ _ENOUGH_S = {"cpu": 1.0, "cuda": 0.3}
 """From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
 _VOLLEY_MS = 2.0
 """Of work in a volley: a thousand of the shortest kernels, as many as a stream holds without blocking."""
-_NUM_ONES = {False: 5, True: 3}
-"""Volleys of one call, of kernels that are short and of slow ones."""
+_NUM_ONES = 5
+_NUM_SLOW_ONES = 3
+"""Volleys of one call, of kernels above a millisecond."""
+_SHORTEST_VOLLEY = 4
+"""That is tried where longer ones are late: of kernels and events a stream holds a thousand."""
 _NUM_LONGER = 5
 _NUM_CHECKED = 4
 """Of the calls of a longer volley."""
@@ -40,8 +42,6 @@ _MOST_ALONE = 8
 _ENOUGH_ALONE_S = 0.05
 _NUM_CALIBRATIONS = 3
 """Of which the least counts: others who start on the device only ever add."""
-_MOST_GROWTH_MS = 0.02
-"""Of what is around a volley, while a candidate is there."""
 
 
 class Models(Protocol):
@@ -67,7 +67,7 @@ class Models(Protocol):
 
 class Sessions:
     """The sessions of one candidate. On a GPU `calibrate` comes before its code is loaded; `warm_up` before
-    the first `run`. `overhead` is what requests to its child cost on a CPU besides the calls.
+    the first `run`. `overhead` is what requests to its child cost besides the calls, on a CPU.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Sessions:
         models: Models,
         reference: Reference,
         protocol: EvalProtocol,
-        overhead: timing.Overhead,
+        overhead: timing.Overhead | None,
         rng: random.Random,
     ) -> None:
         self._models = models
@@ -99,23 +99,23 @@ class Sessions:
         """
         if self._on_cpu:
             return
-        draw = self._models.draw()  # One is enough: who answers here remembers nothing.
+        draws = [self._models.draw() for _ in range(self._models.most_calls)]
         started = time.perf_counter()
         singles: list[timing.Block] = []
         while len(singles) <= _FEWEST_ALONE or (
             len(singles) <= _MOST_ALONE and time.perf_counter() - started < _ENOUGH_ALONE_S
         ):
-            singles.append(self._models.reference_block([draw]))
+            singles.append(self._models.reference_block(draws[:1]))
         self._alone = volleys.Alone(
             reference_ms=timing.median_ms(singles[1:]),  # The first one after a while is slower.
-            volleys=self._around_volleys(draw),
+            volleys=self._around_volleys(draws),
         )
 
-    def _around_volleys(self, draw: Draw) -> timing.Overhead:
-        most = self._models.most_calls
+    def _around_volleys(self, draws: list[Draw]) -> timing.Overhead:
+        most = len(draws)
 
         def around_ms(length: int) -> float:
-            return self._models.copies_volley([draw] * length).around_ms
+            return self._models.copies_volley(draws[:length]).around_ms
 
         around_ms(most)  # The child's allocator still grows.
         return timing.Overhead.through(
@@ -151,21 +151,18 @@ class Sessions:
             has_longer = len(longer) > 1 or self._longest == 1
             if is_long and has_longer and timing.is_settled(reference, singles):
                 break
-        if not self._on_cpu:
-            if self._alone is None:
-                raise RuntimeError("sessions on a GPU are calibrated before the candidate's code is there")
-            if self._models.most_calls > 1:
-                # Not for its time: outputs of one block must not lie in the same memory.
-                self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
-            evidence = self._fire(self._alone, timing.median_ms(reference), timing.median_ms(singles))
-            return volleys.read_gpu_session(reference, singles, evidence, self._alone)
-        return timing.read_session(
-            reference,
-            singles,
-            longer,
-            self._overhead,
-            single_threaded=torch.get_num_threads() == 1,
-        )
+        if self._overhead is not None:
+            single_threaded = torch.get_num_threads() == 1
+            return timing.read_session(
+                reference, singles, longer, self._overhead, single_threaded=single_threaded
+            )
+        if self._alone is None:
+            raise RuntimeError("sessions on a GPU are calibrated before the candidate's code is there")
+        if self._models.most_calls > 1:
+            # Not for its time: outputs of one block must not lie in the same memory.
+            self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
+        evidence = self._fire(self._alone, timing.median_ms(reference), timing.median_ms(singles))
+        return volleys.read_gpu_session(reference, singles, evidence, self._alone)
 
     @property
     def _longest(self) -> int:
@@ -200,19 +197,20 @@ class Sessions:
 
     def _fire(self, alone: volleys.Alone, reference_ms: float, kernel_ms: float) -> volleys.Evidence:
         """Volleys of models whose single calls take that long by their own clocks."""
-        num_ones = _NUM_ONES[kernel_ms > _SLOW_MS]
-        ones = self._volleys(alone, 1, num_ones, with_reference=False)
-        if ones.are_late:
-            reference = tuple(self._models.reference_volley([self._models.draw()]) for _ in range(num_ones))
-            return volleys.Evidence(ones=replace(ones, reference=reference))
-        call_ms = max(kernel_ms, ones.shortest_ms(ones.kernel))
+        number = _NUM_ONES if kernel_ms <= _SLOW_MS else _NUM_SLOW_ONES
+        ones = self._volleys(alone, 1, number, with_reference=False)
+        call_ms = max(kernel_ms, ones.shortest_ms)
         length = min(self._models.most_calls, round(_VOLLEY_MS / call_ms))
-        if call_ms > _SHORT_MS or length == 1:
+        if ones.are_late or call_ms > _SHORT_MS or length == 1:
             return volleys.Evidence(ones=ones)
-        # In the first one the children's allocators still grow.
-        longer = self._volleys(alone, length, 1 + _NUM_LONGER, with_reference=reference_ms <= _SLOW_MS)
+        with_reference = reference_ms <= _SLOW_MS
+        longer = self._volleys(alone, length, 1 + _NUM_LONGER, with_reference=with_reference)
+        if longer.are_late and length > _SHORTEST_VOLLEY:
+            longer = self._volleys(alone, _SHORTEST_VOLLEY, 1 + _NUM_LONGER, with_reference=with_reference)
         return volleys.Evidence(
-            ones=ones, longer=longer.without_first(), cached_ms=roofline.cached_ms(self._reference)
+            ones=ones,
+            longer=longer.without_first(),  # In which the children's allocators still grow.
+            cached_ms=roofline.cached_ms(self._reference),
         )
 
     def _volleys(
@@ -226,7 +224,7 @@ class Sessions:
                 reference.append(self._models.reference_volley(draws))
             kernel.append(self._models.candidate_volley(draws, checked=_NUM_CHECKED))
         return volleys.Volleys(
-            most_around_ms=alone.volleys.of(length) + _MOST_GROWTH_MS,
+            known_around_ms=alone.volleys.of(length),
             copies=tuple(copies),
             reference=tuple(reference),
             kernel=tuple(kernel),

@@ -6,10 +6,9 @@ time is that between two events of the referee's, see `Player.volley`. So neithe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import median, quantiles
 
 from kbopt.evaluation.timing import GPU_SCATTER, Block, Clocks, Overhead, Session
 
@@ -21,6 +20,11 @@ _MOST_LONGER = 1.5
 """Than alone, a call of the reference's in a volley. More comes of work that somebody left on the device."""
 _SLOWED = 1.1
 """By how much the reference may be slower beside a candidate than alone, as on a device that got warm."""
+_MOST_GROWTH_MS = 0.005
+"""Of what is around a volley, while a candidate is there."""
+_IMPOSSIBLE_MS = 0.01
+_HOST_MS = 0.3
+"""By how much the host's clock around single calls may differ between two processes that do the same."""
 _AROUND_MS = 0.002
 """Standard deviation of what is around a volley, of one source in several processes:
 benchmarks/results/2026-11-25-volleys-of-one.md."""
@@ -46,10 +50,10 @@ class Volleys:
     """Blocks of one length whose calls are all queued before their inputs are there: of a copy and, where it
     was asked, of the reference, both in trusted children; and of the candidate.
 
-    `most_around_ms` is what there can be around a volley, as far as was seen beforehand.
+    `known_around_ms` is what was found around such volleys before the candidate's code was there.
     """
 
-    most_around_ms: float = math.inf
+    known_around_ms: float
     copies: tuple[Block, ...]
     reference: tuple[Block, ...] = ()
     kernel: tuple[Block, ...]
@@ -60,28 +64,36 @@ class Volleys:
 
     @property
     def around_ms(self) -> float:
-        """What the referee's clock shows around copies."""
-        return min(self.most_around_ms, median(block.around_ms for block in self.copies))
+        """What is around copies at the least: others on the device only add.
+
+        It may have grown a little, but not beside calls that wait: these may do so to have it grow.
+        """
+        most_ms = self.known_around_ms + (0.0 if self.are_late else _MOST_GROWTH_MS)
+        return min(most_ms, *(block.around_ms for block in self.copies))
 
     @property
     def are_late(self) -> bool:
         """Whether most of the candidate's wait for the device: then they show what waiting costs as well."""
-        return _are_late(self.kernel)
+        return sum(block.is_late for block in self.kernel) > len(self.kernel) / 2
+
+    @property
+    def shortest_ms(self) -> float:
+        """A call of the candidate's by the referee's clock alone, in the shortest of its volleys."""
+        return (min(block.wall_ms for block in self.kernel) - self.around_ms) / self.length
+
+    @property
+    def median_ms(self) -> float:
+        """The same in the median volley: for volleys of which not all answers were checked."""
+        return (median(block.wall_ms for block in self.kernel) - self.around_ms) / self.length
+
+    @property
+    def reference_ms(self) -> float:
+        """A call of the reference's by its own clock; 0 where it was not asked."""
+        totals_ms = [sum(block.native_ms) for block in self.reference]
+        return median(totals_ms) / self.length if totals_ms else 0.0
 
     def without_first(self) -> Volleys:
         return replace(self, copies=self.copies[1:], reference=self.reference[1:], kernel=self.kernel[1:])
-
-    def shortest_ms(self, blocks: Sequence[Block]) -> float:
-        """A call of either model by the referee's clock alone, in the shortest of its volleys."""
-        return (min(block.wall_ms for block in blocks) - self.around_ms) / self.length
-
-    def median_ms(self, blocks: Sequence[Block]) -> float:
-        """The same in the median volley: for volleys of which not all answers were checked."""
-        return (median(block.wall_ms for block in blocks) - self.around_ms) / self.length
-
-
-def _are_late(volleys: Sequence[Block]) -> bool:
-    return sum(block.is_late for block in volleys) > len(volleys) / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,12 +112,16 @@ class Evidence:
         """Whether the candidate's calls wait for the device."""
         return self.ones.are_late
 
-    def least_ms(self) -> float:
-        """The shortest single call that can be believed.
+    @property
+    def is_possible(self) -> bool:
+        """Whether a call took longer than nothing: no process gets the device sooner than a copy does."""
+        return self.ones.shortest_ms > -_IMPOSSIBLE_MS
 
-        One that waits for the device is finding its outputs, too, in that time, and has nothing taken off.
+    def least_ms(self) -> float:
+        """The shortest single call that can be believed. From one that waits for the device nothing is taken
+        off: who waits on purpose shall not gain by it.
         """
-        call_ms = self.ones.shortest_ms(self.ones.kernel)
+        call_ms = self.ones.shortest_ms
         return call_ms if self.waits else call_ms / _SINGLE_AGREEMENT - 2 * _AROUND_MS
 
     def least_longer_ms(self, reference_ms: float) -> float:
@@ -117,17 +133,9 @@ class Evidence:
         volleys = self.longer
         if volleys is None:
             return 0.0
-        ours_ms = volleys.median_ms(volleys.kernel) - self.cached_ms - 2 * _AROUND_MS / volleys.length
-        totals_ms = [sum(block.native_ms) for block in volleys.reference]
-        own_ms = median(totals_ms) / volleys.length if totals_ms else 0.0
-        theirs_ms = max(reference_ms, min(_MOST_LONGER * reference_ms, own_ms))
+        ours_ms = volleys.median_ms - self.cached_ms - 2 * _AROUND_MS / volleys.length
+        theirs_ms = max(reference_ms, min(_MOST_LONGER * reference_ms, volleys.reference_ms))
         return reference_ms * ours_ms / (_VOLLEY_AGREEMENT * theirs_ms)
-
-    def reference_waits_ms(self, reference_ms: float) -> float:
-        """What is to be charged to a reference that waits for the device, where its candidate is charged."""
-        if not _are_late(self.ones.reference):
-            return 0.0
-        return max(0.0, self.ones.shortest_ms(self.ones.reference) - reference_ms)
 
 
 def read_gpu_session(
@@ -136,25 +144,35 @@ def read_gpu_session(
     """What single calls on a GPU say by their own clocks, as far as volleys allow it.
 
     What volleys show beyond the child's clock is charged, and no reason to refuse a candidate that waits for
-    the device in its calls: that is in it. `alone` bounds what both models' times may have been made of by
-    work that the candidate left on the device.
+    the device in its calls: that is in it. So is, and charged only, what the host's clock shows far beyond
+    it: the launching of kernels, which no volley holds. `alone` bounds what both models' times may have been
+    made of by work that the candidate left on the device.
     """
     kernel_ms, theirs_ms = ([block.native_ms[0] for block in blocks] for blocks in (singles, reference))
     share = alone.share_of(theirs_ms)
-    reference_ms = share * median(theirs_ms)
     native_ms = median(kernel_ms)
     clocks = Clocks(
         native_ms=native_ms,
         hidden_single_ms=evidence.least_ms() - native_ms,
-        hidden_longer_ms=evidence.least_longer_ms(reference_ms) - native_ms,
+        hidden_longer_ms=evidence.least_longer_ms(share * median(theirs_ms)) - native_ms,
     )
-    waits_ms = evidence.reference_waits_ms(reference_ms)
+    agree = evidence.is_possible and (evidence.waits or clocks.agree(slack_ms=2 * _AROUND_MS))
+    launching_ms = _hidden_launching_ms(reference, singles)
+    clocks = replace(clocks, hidden_single_ms=max(clocks.hidden_single_ms, launching_ms))
     return Session(
         kernel_ms=tuple(ms + clocks.wall_ms - native_ms for ms in kernel_ms),
-        reference_ms=tuple(share * ms + waits_ms for ms in theirs_ms),
+        reference_ms=tuple(share * ms for ms in theirs_ms),
         slowed=1 / share,
         clocks=clocks,
-        clocks_agree=evidence.waits or clocks.agree(slack_ms=0.0),
+        clocks_agree=agree,
         waits=evidence.waits,
-        queued_ms=0.0 if evidence.waits else evidence.ones.shortest_ms(evidence.ones.kernel),
+        queued_ms=0.0 if evidence.waits else evidence.ones.shortest_ms,
     )
+
+
+def _hidden_launching_ms(reference: Sequence[Block], singles: Sequence[Block]) -> float:
+    """What the host's clock shows around the candidate's calls and not around the reference's."""
+    ours_ms, theirs_ms = (
+        quantiles([block.around_ms for block in blocks], n=4) for blocks in (singles, reference)
+    )
+    return ours_ms[0] - theirs_ms[1] - _HOST_MS

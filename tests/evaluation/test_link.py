@@ -61,6 +61,22 @@ def test_answers_that_are_none(answer: dict[str, Any], error: type[Exception]):
         link.ask("run")
 
 
+def test_answers_that_somebody_did_not_wait_for_are_dropped_and_no_others():
+    def answers(channel: Channel, number: int) -> None:
+        channel.send({"id": number, "outputs": []})
+        channel.send({"id": number, "ns": []})
+        channel.send({"id": channel.receive()["id"], "freed": True})
+        channel.send({"id": channel.receive()["id"] + 1})
+
+    with linked(answers) as link:
+        with pytest.raises(MemoryError), link.asking("run"):
+            raise MemoryError
+
+        assert link.ask("free")["freed"]
+        with pytest.raises(CandidateForged):
+            link.ask("free")
+
+
 def test_a_child_that_goes_has_died_and_one_that_stays_silent_is_out_of_time():
     with linked(lambda channel, number: None) as link, pytest.raises(CandidateDied):
         link.ask("run")

@@ -1,5 +1,6 @@
 """Which blocks a session asks for, of models whose times are given."""
 
+import math
 import random
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ class FakeModels:
         self.reference_ms = reference_ms
         self.kernel_ms = kernel_ms
         self.said_ms = kernel_ms if said_ms is None else said_ms
-        self.is_late = False
+        self.late_from = math.inf  # Calls in a volley of the candidate's.
         self.left_running_ms = 0.0
         self.most_calls = 0
         self.num_draws = 0
@@ -62,7 +63,7 @@ class FakeModels:
         self.asked.append((kind, tuple(int(draw.tensors[0]) for draw in draws), checked))
         wall_ms = OVERHEAD.of(len(draws)) + len(draws) * call_ms + self.left_running_ms
         self.clock_s += wall_ms / 1000
-        is_late = self.is_late and kind == "candidate volley"
+        is_late = len(draws) >= self.late_from and kind == "candidate volley"
         return timing.Block(
             native_ms=(said_ms,) * len(draws),
             wall_ms=wall_ms,
@@ -83,7 +84,8 @@ def new_sessions(monkeypatch: pytest.MonkeyPatch) -> NewSessions:
         reference: Any = SimpleNamespace(device=torch.device(device))
         models.most_calls = slots
         rng = random.Random(5)
-        made = Sessions(models, reference, EvalProtocol(**protocol), OVERHEAD, rng)
+        overhead = OVERHEAD if device == "cpu" else None
+        made = Sessions(models, reference, EvalProtocol(**protocol), overhead, rng)
         made.calibrate()
         made.warm_up()
         models.asked.clear()
@@ -221,25 +223,35 @@ def test_one_disturbed_session_does_not_refuse_the_next(new_sessions: NewSession
     assert three.run().clocks_agree
 
 
-def test_beside_a_call_that_waits_for_the_device_the_reference_is_asked_whether_it_does(
-    new_sessions: NewSessions,
-):
+def test_a_call_that_waits_for_the_device_makes_no_longer_volleys(new_sessions: NewSessions):
     models = FakeModels(0.014, 0.074, said_ms=0.014)
-    models.is_late = True
-    waiting = new_sessions(models, "cuda", slots=1, timed=30)
+    models.late_from = 1
 
-    session = waiting.run()
+    session = new_sessions(models, "cuda", timed=30).run()
 
     assert session.waits
-    assert len(models.of("reference volley")) == 5
+    assert [len(draws) for draws in models.of("candidate volley")] == [1] * 5
+    assert models.of("reference volley") == []
     assert session.clocks_agree
     assert session.kernel_ms == pytest.approx([0.074] * 30)
     assert session.reference_ms == pytest.approx([0.014] * 30)
 
 
+def test_longer_volleys_whose_kernels_fill_the_stream_are_made_shorter(new_sessions: NewSessions):
+    models = FakeModels(0.06, 0.06)
+    models.late_from = 5
+
+    session = new_sessions(models, "cuda", timed=30).run()
+
+    assert [len(draws) for draws in models.of("candidate volley")] == [1] * 5 + [32] * 6 + [4] * 6
+    assert not session.waits
+    assert session.kernel_ms == pytest.approx([0.06] * 30)
+
+
 def test_a_gpu_is_looked_at_before_a_candidate_is_there_and_a_cpu_is_not(new_sessions: NewSessions):
     models = FakeModels(0.5, 0.2)
     new_sessions(models, "cuda", slots=8).calibrate()
+    assert len(models.of("copies volley")[0]) == len(set(models.of("copies volley")[0])) == 8
     slow = FakeModels(40.0, 0.2)
     new_sessions(slow, "cuda", slots=1).calibrate()
     on_cpu = FakeModels(0.5, 0.2)
@@ -280,7 +292,7 @@ def test_work_left_running_on_a_gpu_hides_little(new_sessions: NewSessions):
     session = made.run()
 
     assert not session.clocks_agree
-    assert session.kernel_ms == pytest.approx([(3.0 - 0.02) / 1.02 - 0.004] * len(session.kernel_ms))
+    assert session.kernel_ms == pytest.approx([(3.0 - 0.005) / 1.02 - 0.004] * len(session.kernel_ms))
 
 
 def test_times_that_launching_makes_scatter_more(new_sessions: NewSessions):
