@@ -3,7 +3,7 @@
 A child's stream waits at a gate and calls a source; the referee opens the gate, looks at an output, and reads
 the time between two events of its own stream. Interleaved, in one run: `message`, where the child writes to a
 pipe once its stream is idle; `device`, where its stream writes a number that the referee's stream waits for;
-and `early`, which writes that number before its calls. Needs a GPU, and nothing but torch.
+and `early`, which writes that number before its calls. Needs a GPU and torch.
 
     python -m benchmarks.gpu_volleys [--repeats 12] [--busy 16]
 """

@@ -364,10 +364,12 @@ class Judgement:
     def reference_volley(self, draws: list[Draw]) -> timing.Block:
         return self._play_reference(lambda player: player.volley("run", draws))
 
-    def copies_volley(self, draws: list[Draw]) -> timing.Block:
+    def copies_volley(self, draws: list[Draw], *, marked: bool = False) -> timing.Block:
         """Of a copy in the reference's place, in the reference's child."""
         sizes = self._reference.output_sizes
-        return self._play_reference(lambda player: player.volley("rehearse", draws, output_bytes=sizes))
+        return self._play_reference(
+            lambda player: player.volley("rehearse", draws, marked=marked, output_bytes=sizes)
+        )
 
     def _play_reference(self, play: Callable[[Player], Exchange]) -> timing.Block:
         player = self._reference_player

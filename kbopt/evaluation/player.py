@@ -199,7 +199,9 @@ class Player:
         except (CudaError, ValueError) as error:
             raise CandidateForged(f"an output that cannot be read: {error}") from None
 
-    def volley(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
+    def volley(
+        self, operation: str, draws: Sequence[Draw], *, marked: bool = False, **fields: Any
+    ) -> Exchange:
         """Have it answer `draws` on a GPU with all of its work queued before the inputs are there.
 
         The calls wait at a gate in the child's stream. So neither queueing them nor turning to another
@@ -213,7 +215,8 @@ class Player:
         self._resume()
         reader.prepare_glance()
         offsets = self._choose(len(draws))
-        with self.link.asking(operation, gate=arena.next_gate(), offsets=offsets, **fields) as number:
+        gate = arena.next_gate()
+        with self.link.asking(operation, gate=gate, offsets=offsets, marked=marked, **fields) as number:
             exchange = self._fire(arena, reader, number, operation, draws, offsets)
         self._pause()
         return exchange

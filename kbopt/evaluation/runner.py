@@ -98,7 +98,7 @@ class _Session:
     def _run_gated(
         self, device: cuda.ChildSide, request: Message, calls: Sequence[Callable[[], Any]]
     ) -> Message:
-        """The same in two messages: all calls wait for the gate to open; their times."""
+        """The same in two messages: all calls wait for the gate to open; their times, if `marked`."""
 
         def queued(outputs: list[Any]) -> None:
             self._outputs += outputs
@@ -106,7 +106,7 @@ class _Session:
             self._say({"id": request["id"], "outputs": described})
 
         with torch.no_grad():
-            return {"ns": device.volley(request["gate"], calls, queued)}
+            return {"ns": device.volley(request["gate"], calls, queued, marked=request["marked"])}
 
     def audit(self, request: Message) -> Message:
         """One call under a dispatch mode; what PyTorch did, and whether anything else wrote memory."""

@@ -58,7 +58,7 @@ class Models(Protocol):
 
     def reference_volley(self, draws: list[Draw]) -> timing.Block: ...
 
-    def copies_volley(self, draws: list[Draw]) -> timing.Block: ...
+    def copies_volley(self, draws: list[Draw], *, marked: bool = False) -> timing.Block: ...
 
     def candidate_block(self, draws: list[Draw], *, checked: int) -> timing.Block: ...
 
@@ -106,24 +106,28 @@ class Sessions:
             len(singles) <= _MOST_ALONE and time.perf_counter() - started < _ENOUGH_ALONE_S
         ):
             singles.append(self._models.reference_block(draws[:1]))
+        copy_ms, around = self._around_volleys(draws)
         self._alone = volleys.Alone(
             reference_ms=timing.median_ms(singles[1:]),  # The first one after a while is slower.
-            volleys=self._around_volleys(draws),
+            copy_ms=copy_ms,
+            around=around,
         )
 
-    def _around_volleys(self, draws: list[Draw]) -> timing.Overhead:
+    def _around_volleys(self, draws: list[Draw]) -> tuple[float, timing.Overhead]:
+        """What a copy takes by its child's clock, and what is around volleys of copies without that clock."""
         most = len(draws)
 
-        def around_ms(length: int) -> float:
-            return self._models.copies_volley(draws[:length]).around_ms
+        def least_ms(length: int, *, marked: bool = False) -> tuple[float, float]:
+            blocks = [
+                self._models.copies_volley(draws[:length], marked=marked) for _ in range(_NUM_CALIBRATIONS)
+            ]
+            return min(sum(block.native_ms) for block in blocks), min(block.wall_ms for block in blocks)
 
-        around_ms(most)  # The child's allocator still grows.
-        return timing.Overhead.through(
-            1,
-            min(around_ms(1) for _ in range(_NUM_CALIBRATIONS)),
-            most,
-            min(around_ms(most) for _ in range(_NUM_CALIBRATIONS)),
-        )
+        copies_ms, _ = least_ms(most, marked=True)
+        copy_ms = copies_ms / most
+        _, short_ms = least_ms(1)
+        _, long_ms = least_ms(most)
+        return copy_ms, timing.Overhead.through(1, short_ms - copy_ms, most, long_ms - most * copy_ms)
 
     def warm_up(self) -> None:
         for _ in range(_NUM_WARM_UPS):
@@ -224,7 +228,8 @@ class Sessions:
                 reference.append(self._models.reference_volley(draws))
             kernel.append(self._models.candidate_volley(draws, checked=_NUM_CHECKED))
         return volleys.Volleys(
-            known_around_ms=alone.volleys.of(length),
+            known_around_ms=alone.around.of(length),
+            copy_ms=alone.copy_ms,
             copies=tuple(copies),
             reference=tuple(reference),
             kernel=tuple(kernel),

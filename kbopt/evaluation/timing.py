@@ -52,8 +52,8 @@ _LAUNCH_SHARE = 0.8
 """Of a call's time, what the device works at the most where it waits for launches."""
 _LAUNCH_LEAST_MS = 0.01
 _WAITS_NOTE = (
-    "A call waits for the device (synchronize, .item(), cudaFree), or queues hundreds of kernels: its time "
-    "holds what that costs."
+    "A call waits for the device (synchronize, .item(), cudaFree), or queues more than a thousand kernels: "
+    "its time holds what that costs."
 )
 _LAUNCH_NOTE = (
     "The device works {queued_ms:.3g} of the {native_ms:.3g} ms: the rest is the launching of kernels. "

@@ -32,12 +32,13 @@ benchmarks/results/2026-11-25-volleys-of-one.md."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alone:
-    """What was found on a GPU before the candidate's code was there: the reference's single calls, and the
-    line through what is around volleys of copies.
+    """What was found on a GPU before the candidate's code was there: single calls of the reference's and of a
+    copy by their child's clock, and the line through what is `around` volleys of copies.
     """
 
     reference_ms: float
-    volleys: Overhead
+    copy_ms: float
+    around: Overhead
 
     def share_of(self, reference_ms: Sequence[float]) -> float:
         """Of the reference's times in a session, what counts: it may have been slowed down on purpose."""
@@ -50,10 +51,12 @@ class Volleys:
     """Blocks of one length whose calls are all queued before their inputs are there: of a copy and, where it
     was asked, of the reference, both in trusted children; and of the candidate.
 
-    `known_around_ms` is what was found around such volleys before the candidate's code was there.
+    `copy_ms` is what a copy takes, `known_around_ms` what was found around such volleys of them before the
+    candidate's code was there. The blocks have no times by their child's clock: nothing may be left out.
     """
 
     known_around_ms: float
+    copy_ms: float
     copies: tuple[Block, ...]
     reference: tuple[Block, ...] = ()
     kernel: tuple[Block, ...]
@@ -69,7 +72,7 @@ class Volleys:
         It may have grown a little, but not beside calls that wait: these may do so to have it grow.
         """
         most_ms = self.known_around_ms + (0.0 if self.are_late else _MOST_GROWTH_MS)
-        return min(most_ms, *(block.around_ms for block in self.copies))
+        return min(most_ms, min(block.wall_ms for block in self.copies) - self.length * self.copy_ms)
 
     @property
     def are_late(self) -> bool:
@@ -84,13 +87,15 @@ class Volleys:
     @property
     def median_ms(self) -> float:
         """The same in the median volley: for volleys of which not all answers were checked."""
-        return (median(block.wall_ms for block in self.kernel) - self.around_ms) / self.length
+        return self._median_ms(self.kernel)
 
     @property
     def reference_ms(self) -> float:
-        """A call of the reference's by its own clock; 0 where it was not asked."""
-        totals_ms = [sum(block.native_ms) for block in self.reference]
-        return median(totals_ms) / self.length if totals_ms else 0.0
+        """A call of the reference's in the median volley; 0 where it was not asked."""
+        return self._median_ms(self.reference) if self.reference else 0.0
+
+    def _median_ms(self, blocks: Sequence[Block]) -> float:
+        return (median(block.wall_ms for block in blocks) - self.around_ms) / self.length
 
     def without_first(self) -> Volleys:
         return replace(self, copies=self.copies[1:], reference=self.reference[1:], kernel=self.kernel[1:])

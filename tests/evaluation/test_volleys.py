@@ -6,7 +6,7 @@ from kbopt.evaluation.timing import Block, Overhead, Session
 from kbopt.evaluation.volleys import Alone, Evidence, Volleys, read_gpu_session
 
 AROUND_MS = {1: 0.4, 32: 0.5}
-ALONE = Alone(reference_ms=0.05, volleys=Overhead.through(1, 0.4, 32, 0.5))
+ALONE = Alone(reference_ms=0.05, copy_ms=0.002, around=Overhead.through(1, 0.4, 32, 0.5))
 ALLOWED_MS = 0.004
 """Twice the scatter of what is around a volley."""
 
@@ -15,11 +15,9 @@ def single(native_ms: float) -> Block:
     return Block(native_ms=(native_ms,), wall_ms=native_ms + 0.7)
 
 
-def volley(
-    length: int, call_ms: float, native_ms: float = 0.0, *, more_ms: float = 0.0, late: bool = False
-) -> Block:
+def volley(length: int, call_ms: float, *, more_ms: float = 0.0, late: bool = False) -> Block:
     wall_ms = AROUND_MS[length] + length * call_ms + more_ms
-    return Block(native_ms=(native_ms,) * length, wall_ms=wall_ms, is_late=late)
+    return Block(native_ms=(0.0,) * length, wall_ms=wall_ms, is_late=late)
 
 
 def volleys(
@@ -30,11 +28,12 @@ def volleys(
     around_grown_ms: float = 0.0,
 ) -> Volleys:
     """Of a candidate whose calls take `calls_ms`, one figure a volley, while its own clock stands still."""
-    theirs = [] if reference_ms is None else [volley(length, reference_ms, reference_ms)] * 3
+    theirs = [] if reference_ms is None else [volley(length, reference_ms)] * 3
     return Volleys(
         known_around_ms=AROUND_MS[length],
+        copy_ms=0.002,
         copies=tuple(
-            volley(length, 0.002, 0.002, more_ms=more_ms)
+            volley(length, 0.002, more_ms=more_ms)
             for more_ms in (around_grown_ms, around_grown_ms, around_grown_ms + 9.0)
         ),
         reference=tuple(theirs),
@@ -188,7 +187,7 @@ def test_launching_that_is_hidden_from_the_childs_clock_is_seen_by_the_hosts():
         hiding = [Block(native_ms=(0.5,), wall_ms=0.5 + 0.7 + hidden_ms)] * 12
         evidence = Evidence(ones=volleys(1, 0.5))
         return read_gpu_session(
-            [single(3.0)] * 12, hiding, evidence, Alone(reference_ms=3.0, volleys=ALONE.volleys)
+            [single(3.0)] * 12, hiding, evidence, Alone(reference_ms=3.0, copy_ms=0.002, around=ALONE.around)
         )
 
     assert charged(2.5).kernel_ms == pytest.approx([3.0 - 0.3] * 12)
@@ -205,6 +204,6 @@ def test_a_reference_slowed_down_beside_a_candidate_is_taken_as_it_was_alone():
 
 
 def test_a_reference_of_microseconds_may_scatter():
-    alone = Alone(reference_ms=0.014, volleys=ALONE.volleys)
+    alone = Alone(reference_ms=0.014, copy_ms=0.002, around=ALONE.around)
 
     assert alone.share_of([0.016, 0.017, 0.018]) == 1.0

@@ -1,4 +1,4 @@
-"""Shortens the reported times of single calls alone, by what the referee's clock scatters by around them."""
+"""Shortens the reported times of single calls alone, by what the host's clock around them scatters by."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Shortens the reported times by what the referee's clock scatters by around single calls."""
+"""Shortens the reported times by what the host's clock around single calls scatters by."""
 
 import json
 
