@@ -334,8 +334,9 @@ class Judgement:
         moved = timing.drift(reference_ms)
         if not 0.8 < moved < 1.25:
             notes.append(f"The reference's time drifted by a factor of {moved:.2f} while measuring.")
-        if len(kernel_ms) < self._protocol.timed:
-            notes.append(f"{len(kernel_ms)} timed calls instead of {self._protocol.timed}: they are slow.")
+        num, timed = len(kernel_ms), self._protocol.timed
+        if num < timed:
+            notes.append(f"{num} timed calls instead of {timed}: enough for half a percent, or slow.")
         return Measured(
             kernel_ms=tuple(round(ms, 6) for ms in kernel_ms),
             reference_ms=tuple(round(ms, 6) for ms in reference_ms),
