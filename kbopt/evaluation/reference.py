@@ -117,6 +117,12 @@ class Reference:
         skeleton, tensors = _flatten_for_task(value, "the reference's forward")
         if not tensors:
             raise TaskError("admission test 'returns a tensor' failed: the reference returns no tensor")
+        for number, where in enumerate(tensor.device.type for tensor in tensors):
+            if where != self.device.type:
+                raise TaskError(
+                    f"admission test 'returns a tensor' failed: output {number} lies on {where}, while the "
+                    f"inputs lie on {self.device.type}; return it where they are"
+                )
         output = Output(skeleton=skeleton, tensors=tuple(t.detach() for t in tensors))
         self.output_sizes = tuple(t.numel() * t.element_size() for t in output.tensors)
         return output

@@ -154,6 +154,7 @@ def test_a_source_that_does_not_load_did_not_compile(bench: Bench, source: str, 
         ("return x", "'copy of an input'"),
         ("return x + torch.rand_like(x)", "'deterministic'"),
         ("return 5", "'returns a tensor'"),
+        ("return x, torch.empty(3, device='meta')", "output 1 lies on meta"),
         ("return x @ x", "'the reference runs'"),
     ],
 )
