@@ -35,8 +35,7 @@ LONGEST_VOLLEY = 32
 _FLUSH_BYTES = 256 * 2**20
 _HOLD_MS = 0.4
 """How long the child's stream is busy while it queues a call's kernels, so that its event pair measures the
-device's work and not Python's. Who makes it longer hides the launching of very many kernels; volleys show it.
-"""
+device's work and not Python's. Who makes it longer hides launching, up to what the host's clock shows."""
 _FLUSHES_BEFORE_GATE = 4
 _GATE_BYTES = 256
 """Behind the inputs: the number of the gate that was opened last, and of the one whose calls are done."""

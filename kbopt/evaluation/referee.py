@@ -183,11 +183,11 @@ class _Courtroom:
         self._had = self._room()
 
     def _room(self) -> float:
-        """Of the device's memory, what is free or kept by torch for this process; 1 on a CPU."""
+        """The free share of the device's memory; 1 on a CPU."""
         if self._device.type != "cuda":
             return 1.0
-        _, total_bytes = torch.cuda.mem_get_info(self._device)
-        return self._reference.free_bytes / total_bytes
+        free_bytes, total_bytes = torch.cuda.mem_get_info(self._device)
+        return free_bytes / total_bytes
 
     def kernelbench(self, job: Message, fds: list[int]) -> Message:
         """What a child says by KernelBench's protocol, see `converse`; the reference's times as `stats`."""
@@ -200,11 +200,9 @@ class _Courtroom:
 
     def free_share(self) -> float:
         """Of the device's memory, after giving back what torch keeps for this task's next candidate."""
-        if self._device.type != "cuda":
-            return 1.0
-        torch.cuda.empty_cache()
-        free_bytes, total_bytes = torch.cuda.mem_get_info(self._device)
-        return free_bytes / total_bytes
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return self._room()
 
     def _reference_stats(self, public: PublicInputs | None, timed: int) -> dict[str, float]:
         start = self._start

@@ -32,6 +32,7 @@ _NUM_SLOW_ONES = 3
 _SHORTEST_VOLLEY = 4
 """That is tried where longer ones are late: of kernels and events a stream holds a thousand."""
 _NUM_LONGER = 5
+"""Of which the median counts: in the first one the children's allocators may still grow."""
 _NUM_CHECKED = 4
 """Of the calls of a longer volley."""
 _SLOW_MS = 1.0
@@ -208,14 +209,10 @@ class Sessions:
         if ones.are_late or call_ms > _SHORT_MS or length == 1:
             return volleys.Evidence(ones=ones)
         with_reference = reference_ms <= _SLOW_MS
-        longer = self._volleys(alone, length, 1 + _NUM_LONGER, with_reference=with_reference)
+        longer = self._volleys(alone, length, _NUM_LONGER, with_reference=with_reference)
         if longer.are_late and length > _SHORTEST_VOLLEY:
-            longer = self._volleys(alone, _SHORTEST_VOLLEY, 1 + _NUM_LONGER, with_reference=with_reference)
-        return volleys.Evidence(
-            ones=ones,
-            longer=longer.without_first(),  # In which the children's allocators still grow.
-            cached_ms=roofline.cached_ms(self._reference),
-        )
+            longer = self._volleys(alone, _SHORTEST_VOLLEY, _NUM_LONGER, with_reference=with_reference)
+        return volleys.Evidence(ones=ones, longer=longer, cached_ms=roofline.cached_ms(self._reference))
 
     def _volleys(
         self, alone: volleys.Alone, length: int, number: int, *, with_reference: bool

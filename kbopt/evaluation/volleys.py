@@ -97,9 +97,6 @@ class Volleys:
     def _median_ms(self, blocks: Sequence[Block]) -> float:
         return (median(block.wall_ms for block in blocks) - self.around_ms) / self.length
 
-    def without_first(self) -> Volleys:
-        return replace(self, copies=self.copies[1:], reference=self.reference[1:], kernel=self.kernel[1:])
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from kbopt.evaluation.cuda import CudaArena
+from kbopt.evaluation.cuda_api import CudaError
 from kbopt.evaluation.link import CandidateDied, CandidateForged, CandidateRaised, Link, OutOfTime
 from kbopt.evaluation.player import Exchange, Player
 from kbopt.evaluation.reference import Draw
@@ -21,6 +22,9 @@ from kbopt.evaluation.wire import Channel
 Child = Callable[[Channel, int], None]
 
 OUTPUT = {"skeleton": [0], "tensors": [[64, ["float32", [2], [1]], "cuda", "aa:1", 0]]}
+
+
+GONE = "bb:2"
 
 
 @contextmanager
@@ -145,6 +149,8 @@ class FakeReader:
         self.log.append("prepare")
 
     def aim(self, calls: Sequence[Sequence[Any]]) -> Callable[[], Any]:
+        if any(raw[3] == GONE for outputs in calls for raw in outputs):
+            raise CudaError("cudaIpcOpenMemHandle failed")
         self.log.append(f"aim at {[len(outputs) for outputs in calls]}")
 
         def look() -> Any:
@@ -180,6 +186,7 @@ class Volley:
             }
             for name, value in fields.items():
                 setattr(player, name, value)
+            self.player = player
             return player.volley("run", [Draw(skeleton=[], tensors=(torch.zeros(2),))] * 2)
 
 
@@ -209,7 +216,17 @@ def test_a_late_volley_is_aimed_at_where_the_last_one_had_its_outputs():
     volley = Volley(late)
 
     assert volley.run(last=[OUTPUT, OUTPUT]).wall_ns == 2_500_000
+    assert volley.player._late_outputs == {("run", 2): [OUTPUT, OUTPUT]}
     assert volley.log == ["prepare", "aim at [1, 1]", "open", "await", "look", "pause"]
+
+
+def test_a_late_volley_is_aimed_at_anew_where_the_last_ones_memory_is_gone():
+    gone = {"skeleton": [0], "tensors": [[64, ["float32", [2], [1]], "cuda", GONE, 0]]}
+    volley = Volley(late)
+
+    volley.run(last=[gone, gone])
+
+    assert volley.log == ["prepare", "open", "aim at [1, 1]", "await", "look", "pause"]
 
 
 def test_a_late_volley_whose_outputs_lie_elsewhere_is_looked_at_there():

@@ -154,10 +154,11 @@ def test_short_kernels_on_a_gpu_are_called_in_longer_volleys_too(
 
     session = new_sessions(models, "cuda", slots=slots, timed=30).run()
 
-    lengths = [1] * 5 + [length] * 6
+    lengths = [1] * 5 + [length] * 5
     assert [len(draws) for draws in models.of("copies volley")] == lengths
     assert models.of("copies volley") == models.of("candidate volley")
     assert models.of("copies volley")[5:] == models.of("reference volley")
+    assert sorted(len(draws) for draws in models.of("candidate")) == [1] * 30 + [2]
     assert session.clocks_agree
     assert session.kernel_ms == pytest.approx([kernel_ms] * 30)
 
@@ -201,7 +202,7 @@ def test_a_slow_reference_makes_no_longer_volleys(new_sessions: NewSessions):
     new_sessions(models, "cuda", timed=30).run()
 
     assert models.of("reference volley") == []
-    assert len(models.of("candidate volley")) == 5 + 6
+    assert len(models.of("candidate volley")) == 5 + 5
 
 
 def test_what_a_candidate_says_of_its_calls_is_believed_down_to_what_scatters(new_sessions: NewSessions):
@@ -246,7 +247,7 @@ def test_longer_volleys_whose_kernels_fill_the_stream_are_made_shorter(new_sessi
 
     session = new_sessions(models, "cuda", timed=30).run()
 
-    assert [len(draws) for draws in models.of("candidate volley")] == [1] * 5 + [32] * 6 + [4] * 6
+    assert [len(draws) for draws in models.of("candidate volley")] == [1] * 5 + [32] * 5 + [4] * 5
     assert not session.waits
     assert session.kernel_ms == pytest.approx([0.06] * 30)
 
@@ -289,14 +290,17 @@ def test_work_left_running_on_a_gpu_hides_little(new_sessions: NewSessions):
 
         turn_ms = 0.0
 
-    sly = Sly(3.0, 3.0, said_ms=1.01)
-    made = new_sessions(sly, "cuda", timed=30)
-    sly.turn_ms = 2.0
+    def charged_ms(call_ms: float, said_ms: float) -> float:
+        sly = Sly(call_ms, call_ms, said_ms=said_ms)
+        made = new_sessions(sly, "cuda", timed=30)
+        sly.turn_ms = 2.0
+        session = made.run()
+        assert not session.clocks_agree
+        return session.kernel_ms[0]
 
-    session = made.run()
-
-    assert not session.clocks_agree
-    assert session.kernel_ms == pytest.approx([(3.0 - 0.005) / 1.02 - 0.004] * len(session.kernel_ms))
+    assert charged_ms(3.0, 1.01) == pytest.approx((3.0 - 0.005) / 1.02 - 0.004)
+    # Among 32 calls 5 us that may grow and 4 that scatter are little. The reference's take longer as well.
+    assert charged_ms(0.012, 0.001) == pytest.approx((0.012 - 0.009 / 32) / (1.3 * 1.5))
 
 
 def test_times_that_launching_makes_scatter_more(new_sessions: NewSessions):

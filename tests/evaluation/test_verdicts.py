@@ -167,6 +167,22 @@ def test_a_task_that_cannot_be_scored_is_refused_by_the_name_of_the_test(
         bench.judge(PLAIN, task=task)
 
 
+def test_nothing_is_timed_after_a_profiler_has_slowed_a_process_down(bench: Bench):
+    slowed = (
+        HEAD.replace("    def forward", "    slow = False\n\n    def forward")
+        + """        self.slow |= torch._C._len_torch_dispatch_stack() > 0
+        if self.slow:
+            time.sleep(0.1)
+        return torch.tanh(x) * 2 + x
+"""
+    )
+
+    outcome = bench.judge(slowed, protocol=QUICK).outcome
+
+    assert isinstance(outcome, Measured)
+    assert max(outcome.kernel_ms) < 100
+
+
 def test_half_precision_is_right_where_the_task_has_it(bench: Bench):
     protocol = EvalProtocol(trials=2, timed=12, precision="bf16")
 

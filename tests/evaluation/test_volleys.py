@@ -167,6 +167,14 @@ def test_a_call_that_waits_for_the_device_is_charged_all_of_it_and_not_refused()
     assert seen.reference_ms == pytest.approx([0.05] * 12)
 
 
+def test_a_call_that_waits_is_not_said_to_be_launched_slowly_as_well():
+    """Half of its kernels may be queued when its inputs come."""
+    seen = session(Evidence(ones=volleys(1, 0.1, late=True)), native_ms=0.5)
+
+    assert seen.kernel_ms == pytest.approx([0.5] * 12)
+    assert len(seen.notes) == 1
+
+
 def test_beside_a_call_that_waits_nothing_around_a_volley_has_grown():
     """Who leaves work on the device for the others' volleys can also answer late on purpose."""
     evidence = Evidence(ones=volleys(1, 0.014, late=True, around_grown_ms=2.0))
