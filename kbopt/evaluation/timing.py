@@ -56,8 +56,8 @@ _WAITS_NOTE = (
     "its time holds what that costs."
 )
 _LAUNCH_NOTE = (
-    "The device works {queued_ms:.3g} of the {native_ms:.3g} ms: the rest is the launching of kernels. "
-    "Fewer of them save it, or a CUDA graph."
+    "Queued beforehand, a call would take {queued_ms:.3g} of its {native_ms:.3g} ms: the rest is the launching "
+    "of kernels. Fewer of them save it, or a CUDA graph."
 )
 _SLOWED_NOTE = (
     "Beside this candidate the reference took longer than before its code was loaded: {slowed:.2f} times "
@@ -155,7 +155,7 @@ class Session:
 
     `is_busy` where too few blocks were free of waiting for a core, which makes clocks disagree by chance.
     On a GPU the reference's times were `slowed` times as long, the candidate's calls `wait` for the device,
-    and the shortest of them that was queued beforehand took `queued_ms`; 0 where none was.
+    and the shortest of them that was queued beforehand, as far as it goes, took `queued_ms`; 0 on a CPU.
     """
 
     kernel_ms: tuple[float, ...]

@@ -20,8 +20,6 @@ _MOST_LONGER = 1.5
 """Than alone, a call of the reference's in a volley. More comes of work that somebody left on the device."""
 _SLOWED = 1.1
 """By how much the reference may be slower beside a candidate than alone, as on a device that got warm."""
-_MOST_GROWTH_MS = 0.005
-"""Of what is around a volley, while a candidate is there."""
 _IMPOSSIBLE_MS = 0.01
 _HOST_MS = 0.3
 """By how much the host's clock around single calls may differ between two processes that do the same."""
@@ -33,11 +31,11 @@ benchmarks/results/2026-11-25-volleys-of-one.md."""
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alone:
     """What was found on a GPU before the candidate's code was there: single calls of the reference's and of a
-    copy by their child's clock, and the line through what is `around` volleys of copies.
+    volleys of `copies` by their child's clock, and what is `around` these by the referee's.
     """
 
     reference_ms: float
-    copy_ms: float
+    copies: Overhead
     around: Overhead
 
     def share_of(self, reference_ms: Sequence[float]) -> float:
@@ -51,12 +49,12 @@ class Volleys:
     """Blocks of one length whose calls are all queued before their inputs are there: of a copy and, where it
     was asked, of the reference, both in trusted children; and of the candidate.
 
-    `copy_ms` is what a copy takes, `known_around_ms` what was found around such volleys of them before the
-    candidate's code was there. The blocks have no times by their child's clock: nothing may be left out.
+    Before the candidate's code was there, as many copies took `known_copies_ms`, and `known_around_ms` was
+    around them. The blocks have no times by their child's clock: nothing may be left out.
     """
 
+    known_copies_ms: float
     known_around_ms: float
-    copy_ms: float
     copies: tuple[Block, ...]
     reference: tuple[Block, ...] = ()
     kernel: tuple[Block, ...]
@@ -69,10 +67,10 @@ class Volleys:
     def around_ms(self) -> float:
         """What is around copies at the least: others on the device only add.
 
-        It may have grown a little, but not beside calls that wait: these may do so to have it grow.
+        It may have grown by what scatters, but not beside calls that wait: these may do so to have it grow.
         """
-        most_ms = self.known_around_ms + (0.0 if self.are_late else _MOST_GROWTH_MS)
-        return min(most_ms, min(block.wall_ms for block in self.copies) - self.length * self.copy_ms)
+        most_ms = self.known_around_ms + (0.0 if self.are_late else _AROUND_MS)
+        return min(most_ms, min(block.wall_ms for block in self.copies) - self.known_copies_ms)
 
     @property
     def are_late(self) -> bool:
@@ -168,7 +166,7 @@ def read_gpu_session(
         clocks=clocks,
         clocks_agree=agree,
         waits=evidence.waits,
-        queued_ms=0.0 if evidence.waits else evidence.ones.shortest_ms,
+        queued_ms=evidence.ones.shortest_ms,
     )
 
 

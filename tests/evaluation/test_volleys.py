@@ -1,12 +1,15 @@
 """What volleys say of single calls on a GPU, on constructed blocks."""
 
+from dataclasses import replace
+
 import pytest
 
 from kbopt.evaluation.timing import Block, Overhead, Session
 from kbopt.evaluation.volleys import Alone, Evidence, Volleys, read_gpu_session
 
 AROUND_MS = {1: 0.4, 32: 0.5}
-ALONE = Alone(reference_ms=0.05, copy_ms=0.002, around=Overhead.through(1, 0.4, 32, 0.5))
+COPIES = Overhead(fixed_ms=0.001, per_call_ms=0.002)
+ALONE = Alone(reference_ms=0.05, copies=COPIES, around=Overhead.through(1, 0.4, 32, 0.5))
 ALLOWED_MS = 0.004
 """Twice the scatter of what is around a volley."""
 
@@ -31,9 +34,9 @@ def volleys(
     theirs = [] if reference_ms is None else [volley(length, reference_ms)] * 3
     return Volleys(
         known_around_ms=AROUND_MS[length],
-        copy_ms=0.002,
+        known_copies_ms=COPIES.of(length),
         copies=tuple(
-            volley(length, 0.002, more_ms=more_ms)
+            volley(length, 0.002, more_ms=0.001 + more_ms)
             for more_ms in (around_grown_ms, around_grown_ms, around_grown_ms + 9.0)
         ),
         reference=tuple(theirs),
@@ -87,7 +90,7 @@ def test_launching_that_no_volley_holds_is_in_the_time():
     assert seen.kernel_ms == pytest.approx([0.5] * 12)
     assert seen.is_launch_bound
     (note,) = seen.notes
-    assert "works 0.1 of the 0.5 ms" in note
+    assert "would take 0.1 of its 0.5 ms" in note
 
 
 @pytest.mark.parametrize(
@@ -151,7 +154,7 @@ def test_work_left_running_on_the_device_lengthens_what_is_around_a_volley_a_lit
     """It is over when the candidate's own call begins."""
     seen = session(Evidence(ones=volleys(1, 0.5, around_grown_ms=2.0)), native_ms=0.1)
 
-    assert seen.kernel_ms == pytest.approx([(0.5 - 0.005) / 1.02 - ALLOWED_MS] * 12)
+    assert seen.kernel_ms == pytest.approx([(0.5 - 0.002) / 1.02 - ALLOWED_MS] * 12)
 
 
 def test_a_call_that_waits_for_the_device_is_charged_all_of_it_and_not_refused():
@@ -167,12 +170,15 @@ def test_a_call_that_waits_for_the_device_is_charged_all_of_it_and_not_refused()
     assert seen.reference_ms == pytest.approx([0.05] * 12)
 
 
-def test_a_call_that_waits_is_not_said_to_be_launched_slowly_as_well():
-    """Half of its kernels may be queued when its inputs come."""
-    seen = session(Evidence(ones=volleys(1, 0.1, late=True)), native_ms=0.5)
+def test_a_call_of_more_kernels_than_a_stream_holds_is_bound_by_launching():
+    """The first thousand are queued when its inputs come; then it waits."""
+    seen = session(Evidence(ones=volleys(1, 3.0, late=True)), native_ms=12.0)
 
-    assert seen.kernel_ms == pytest.approx([0.5] * 12)
-    assert len(seen.notes) == 1
+    assert seen.kernel_ms == pytest.approx([12.0] * 12)
+    assert seen.is_launch_bound
+    waits, launching = seen.notes
+    assert "more than a thousand kernels" in waits
+    assert "would take 3 of its 12 ms" in launching
 
 
 def test_beside_a_call_that_waits_nothing_around_a_volley_has_grown():
@@ -195,7 +201,7 @@ def test_launching_that_is_hidden_from_the_childs_clock_is_seen_by_the_hosts():
         hiding = [Block(native_ms=(0.5,), wall_ms=0.5 + 0.7 + hidden_ms)] * 12
         evidence = Evidence(ones=volleys(1, 0.5))
         return read_gpu_session(
-            [single(3.0)] * 12, hiding, evidence, Alone(reference_ms=3.0, copy_ms=0.002, around=ALONE.around)
+            [single(3.0)] * 12, hiding, evidence, replace(ALONE, reference_ms=3.0)
         )
 
     assert charged(2.5).kernel_ms == pytest.approx([3.0 - 0.3] * 12)
@@ -212,6 +218,6 @@ def test_a_reference_slowed_down_beside_a_candidate_is_taken_as_it_was_alone():
 
 
 def test_a_reference_of_microseconds_may_scatter():
-    alone = Alone(reference_ms=0.014, copy_ms=0.002, around=ALONE.around)
+    alone = replace(ALONE, reference_ms=0.014)
 
     assert alone.share_of([0.016, 0.017, 0.018]) == 1.0
