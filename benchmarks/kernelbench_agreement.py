@@ -197,7 +197,8 @@ def plainly(device: str, path: str, task: str, answer: Connection) -> None:
             correct = True
             for number in seeds:
                 seed(number)
-                inputs = moved(get_inputs())
+                inputs = get_inputs()  # Lets go of the last trial's, so that the next lie there.
+                inputs = moved(inputs)
                 seed(number)
                 expected = reference(*inputs)
                 wait()

@@ -56,8 +56,8 @@ _WAITS_NOTE = (
     "its time holds what that costs."
 )
 _LAUNCH_NOTE = (
-    "Queued beforehand, a call would take {queued_ms:.3g} of its {native_ms:.3g} ms: the rest is the launching "
-    "of kernels. Fewer of them save it, or a CUDA graph."
+    "Queued beforehand, a call would take {queued_ms:.3g} of its {native_ms:.3g} ms: the rest is the "
+    "launching of kernels. Fewer of them save it, or a CUDA graph."
 )
 _SLOWED_NOTE = (
     "Beside this candidate the reference took longer than before its code was loaded: {slowed:.2f} times "

@@ -200,9 +200,7 @@ def test_launching_that_is_hidden_from_the_childs_clock_is_seen_by_the_hosts():
     def charged(hidden_ms: float) -> Session:
         hiding = [Block(native_ms=(0.5,), wall_ms=0.5 + 0.7 + hidden_ms)] * 12
         evidence = Evidence(ones=volleys(1, 0.5))
-        return read_gpu_session(
-            [single(3.0)] * 12, hiding, evidence, replace(ALONE, reference_ms=3.0)
-        )
+        return read_gpu_session([single(3.0)] * 12, hiding, evidence, replace(ALONE, reference_ms=3.0))
 
     assert charged(2.5).kernel_ms == pytest.approx([3.0 - 0.3] * 12)
     assert charged(2.5).clocks_agree
