@@ -29,7 +29,12 @@ from kbopt.evaluation.wire import Channel, ChannelClosed, Message
 
 _REAP_INTERVAL_S = 0.5
 _FOR_EXTENSIONS = ("torch.utils.cpp_extension",)
-_FOR_CUDA = (*_FOR_EXTENSIONS, "torch._subclasses.fake_tensor", "triton.language")
+_FOR_CUDA = (
+    *_FOR_EXTENSIONS,
+    "torch._subclasses.fake_tensor",
+    "triton.language",
+    "triton.experimental.gluon.nvidia.hopper",  # Which Triton imports at the first launch.
+)
 _TRUSTED: dict[str, Callable[[Channel], None]] = {
     "referee": referee.main,
     "survey": referee.survey,

@@ -91,6 +91,16 @@ class ModelNew(torch.nn.Module):
         return y
 """
 )
+TRITON_BUILT = TRITON_GELU.replace(
+    "    def forward(self, x):\n",
+    """    def forward(self, x):
+        def listener(*, cache_hit, **_):
+            if not cache_hit and type(x) is torch.Tensor:
+                raise RuntimeError("a kernel was compiled while its source held the device")
+
+        triton.knobs.compilation.listener = listener
+""",
+)
 PLAIN_GELU = HEAD + "    def forward(self, x):\n        return torch.nn.functional.gelu(x * 2 + 1) * x\n"
 STREAM_ESCAPE = (
     HEAD
@@ -197,6 +207,7 @@ class Case:
 
 CASES = [
     Case("triton gelu", ELEMENTWISE, TRITON_GELU, "measured"),
+    Case("triton gelu, built beforehand", ELEMENTWISE, TRITON_BUILT, "measured"),
     Case("plain gelu", ELEMENTWISE, PLAIN_GELU, "measured"),
     Case("inline gelu", ELEMENTWISE, INLINE_GELU, "measured"),
     Case("streams joined", ELEMENTWISE, STREAM_JOINED, "measured"),

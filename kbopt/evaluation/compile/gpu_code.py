@@ -35,6 +35,7 @@ def install(directory: Path, mode: Mode, arch: str) -> None:
         private = Path(tempfile.mkdtemp(prefix="kernels-"))
         if home.is_dir():
             shutil.copytree(home, private, dirs_exist_ok=True, copy_function=shutil.copyfile)
+            _move_groups(private / "triton")
         home = private
     for variable, name in (
         ("TRITON_CACHE_DIR", "triton"),
@@ -44,6 +45,18 @@ def install(directory: Path, mode: Mode, arch: str) -> None:
         (home / name).mkdir(parents=True, exist_ok=True)
         os.environ[variable] = str(home / name)
     _remember_nvrtc(home / "nvrtc", mode, arch)
+
+
+def _move_groups(cache: Path) -> None:
+    """Have Triton find a kernel's files where they are now: an index beside them says where they were built,
+    and what is missing there is compiled again, while the candidate holds the device.
+    """
+    for index in cache.glob("*/__grp__*.json"):
+        with contextlib.suppress(ValueError):
+            group = json.loads(index.read_text())
+            if isinstance(group, dict) and isinstance(group.get("child_paths"), dict):
+                group["child_paths"] = {name: str(index.parent / name) for name in group["child_paths"]}
+                index.write_text(json.dumps(group))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,48 @@
+"""Kernels that were compiled before there was a device, where a candidate's child finds them."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch.cuda._utils as utils
+
+from kbopt.evaluation.compile import gpu_code
+
+CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH")
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A candidate's directory in the store, with one kernel as Triton 3 leaves it. It was built elsewhere."""
+    for variable in CACHES:
+        monkeypatch.setenv(variable, "")
+    monkeypatch.setattr(utils, "_nvrtc_compile", utils._nvrtc_compile)
+    kernel = tmp_path / "store" / "caches" / "triton" / "6WBDCIX5"
+    kernel.mkdir(parents=True)
+    names = ("fused.json", "fused.cubin")
+    for name in names:
+        (kernel / name).write_text(f"what {name} holds")
+    paths = {name: f"/gone/staging/caches/triton/6WBDCIX5/{name}" for name in names}
+    (kernel / "__grp__fused.json").write_text(json.dumps({"child_paths": paths}))
+    return tmp_path / "store"
+
+
+def test_triton_finds_a_kernel_where_it_is_now_and_not_where_it_was_built(built: Path):
+    gpu_code.install(built, "use", "9.0")
+
+    kernel = Path(os.environ["TRITON_CACHE_DIR"]) / "6WBDCIX5"
+    assert built not in kernel.parents
+    group = json.loads((kernel / "__grp__fused.json").read_text())["child_paths"]
+    assert group == {name: str(kernel / name) for name in ("fused.json", "fused.cubin")}
+    assert Path(group["fused.cubin"]).read_text() == "what fused.cubin holds"
+
+
+@pytest.mark.parametrize("text", ["not json", "[]", '{"child_paths": null}', "{}"])
+def test_an_index_that_is_not_tritons_is_left_to_triton(built: Path, text: str):
+    (built / "caches" / "triton" / "6WBDCIX5" / "__grp__fused.json").write_text(text)
+
+    gpu_code.install(built, "use", "9.0")
+
+    kernel = Path(os.environ["TRITON_CACHE_DIR"]) / "6WBDCIX5"
+    assert (kernel / "__grp__fused.json").read_text() == text
