@@ -56,10 +56,15 @@ class NotBuilt:
     lasting: bool = False
 
 
-def num_builds_at_once() -> int:
-    """As many as cores, and no more than the memory that is free carries."""
+def num_builds_at_once(device: Device) -> int:
+    """As many as keep the cores at work, and no more than the memory that is free carries.
+
+    In CUDA a build runs two compilers side by side. With more of them all would end later and together, and
+    the device would wait for the first one as long as for the last.
+    """
     free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(len(os.sched_getaffinity(0)), free_bytes // _BUILD_MEMORY_BYTES))
+    compilers = 2 if device.is_cuda else 1
+    return max(1, min(len(os.sched_getaffinity(0)) // compilers, free_bytes // _BUILD_MEMORY_BYTES))
 
 
 class Builder:

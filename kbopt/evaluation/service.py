@@ -108,7 +108,7 @@ class Service:
         )
         self._referees = Referees(self._zygote, self.device, self._sandbox, self._lease)
         self._waiting_slots = threading.BoundedSemaphore(1 + _NUM_WAITING)
-        self._build_slots = threading.BoundedSemaphore(num_builds_at_once())
+        self._build_slots = threading.BoundedSemaphore(num_builds_at_once(self.device))
 
     def about(self) -> dict[str, Any]:
         return {

@@ -32,6 +32,7 @@ _FOR_EXTENSIONS = ("torch.utils.cpp_extension",)
 _FOR_CUDA = (
     *_FOR_EXTENSIONS,
     "torch._subclasses.fake_tensor",
+    "torch._dynamo",  # Which the first operation on such a tensor imports: 0.8 s.
     "triton.language",
     "triton.experimental.gluon.nvidia.hopper",  # Which Triton imports at the first launch.
 )

@@ -67,6 +67,7 @@ def ahead_of_device(arch: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if _has_triton():
             stack.enter_context(_triton_without_launch(arch))
+        stack.enter_context(_without_context())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         yield
 
@@ -75,6 +76,25 @@ def _has_triton() -> bool:
     import importlib.util
 
     return importlib.util.find_spec("triton") is not None
+
+
+@contextlib.contextmanager
+def _without_context() -> Iterator[None]:
+    """Keep tensors without memory from making a context on the device, beside somebody's timing.
+
+    Torch makes one for what a backward pass would need.
+    """
+    from torch._subclasses import fake_tensor
+
+    make_context = getattr(fake_tensor, "init_gpu_context", None)
+    if make_context is None:
+        yield
+        return
+    fake_tensor.init_gpu_context = lambda _device: None
+    try:
+        yield
+    finally:
+        fake_tensor.init_gpu_context = make_context
 
 
 @contextlib.contextmanager

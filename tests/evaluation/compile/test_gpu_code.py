@@ -5,7 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 import torch.cuda._utils as utils
+from torch._subclasses import fake_tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from kbopt.evaluation.compile import gpu_code
 
@@ -46,3 +49,18 @@ def test_an_index_that_is_not_tritons_is_left_to_triton(built: Path, text: str):
 
     kernel = Path(os.environ["TRITON_CACHE_DIR"]) / "6WBDCIX5"
     assert (kernel / "__grp__fused.json").read_text() == text
+
+
+def test_tensors_without_memory_make_no_context_on_the_device(monkeypatch: pytest.MonkeyPatch):
+    def make_context(device: torch.device) -> None:
+        raise AssertionError(f"{device} was touched")
+
+    monkeypatch.setattr(fake_tensor, "init_gpu_context", make_context)
+
+    with gpu_code.ahead_of_device("9.0"):
+        mode = _get_current_dispatch_mode()
+        on_device = fake_tensor.FakeTensor(mode, torch.empty(3, device="meta"), torch.device("cuda"))
+        doubled = torch.empty_like(on_device) * 2
+
+    assert doubled.device == torch.device("cuda:0")
+    assert fake_tensor.init_gpu_context is make_context
