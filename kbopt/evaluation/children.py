@@ -72,6 +72,10 @@ class ZygoteHandle:
             pid = self.request({"spawn": role}, [theirs.fileno()])["pid"]
         return channel, pid
 
+    def set_environment(self, variables: Mapping[str, str]) -> None:
+        """For trusted processes from here on; sandboxes have an environment of their own."""
+        self.request({"environ": dict(variables)}, [])
+
     def kill(self, pid: int) -> None:
         with contextlib.suppress(InfraError):
             self.request({"kill": pid}, [])

@@ -1,8 +1,11 @@
-"""Which device the service judges on, and with which compilers: found out by a process of its own."""
+"""Which device the service judges on, with which compilers, and which GPUs it has to hide: found out by a
+process of its own.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +16,23 @@ from kbopt.evaluation.compile.toolchain import Toolchain
 from kbopt.evaluation.wire import ChannelClosed
 
 _SURVEY_S = 120.0
+_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """`torch` is how torch names it (`cpu`, `cuda:0`), `name` how results do."""
+    """`torch` is how torch names it (`cpu`, `cuda:0`), `name` how results do.
+
+    `others` are the device files of the machine's other GPUs. Where there are any, `uuid` names this one to
+    CUDA, and `torch` does so for processes that see no other.
+    """
 
     torch: str
     name: str
     hardware: str
     toolchain: Toolchain
+    uuid: str = ""
+    others: tuple[str, ...] = ()
 
     @property
     def is_cuda(self) -> bool:
@@ -44,12 +54,31 @@ def find_device(wanted: str, zygote: ZygoteHandle) -> Device:
         index = int(wanted.partition(":")[2] or 0)
         if index >= len(names):
             raise UserError(f"there is no device {wanted}; this machine has {len(names)} CUDA devices")
-        name = names[index]
-        return Device(torch=f"cuda:{index}", name=name, hardware=name, toolchain=toolchain)
+        name, uuid = names[index], seen["uuid"]
+        others = other_gpus(seen["bus"]) if uuid else ()
+        return Device(
+            torch="cuda:0" if others else f"cuda:{index}",
+            name=name,
+            hardware=name,
+            toolchain=toolchain,
+            uuid=uuid,
+            others=others,
+        )
     if wanted not in ("auto", "cpu"):
         raise UserError(f"device {wanted!r} was asked for, and torch finds no CUDA device; use --device cpu")
     name = f"{_cpu_name()}, {num_threads()} threads"
     return Device(torch="cpu", name=name, hardware="cpu", toolchain=toolchain)
+
+
+def other_gpus(bus: str, driver: Path = _DRIVER, files: Path = Path("/dev")) -> tuple[str, ...]:
+    """The device files of GPUs but the one at PCI address `bus`; none where its own cannot be told."""
+    try:
+        minor = re.search(r"Device Minor:\s*(\d+)", (driver / bus / "information").read_text())
+    except OSError:
+        return ()
+    found = sorted(path for path in files.glob("nvidia*") if path.name.removeprefix("nvidia").isdecimal())
+    own = files / f"nvidia{minor.group(1)}" if minor else None
+    return tuple(str(path) for path in found if path != own) if own in found else ()
 
 
 def num_threads() -> int:

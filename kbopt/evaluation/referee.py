@@ -231,12 +231,20 @@ def _to_message(verdict: Verdict) -> Message:
 
 
 def survey(channel: Channel) -> None:
-    """Say which CUDA devices torch finds, unless only the CPU is asked for, and which compilers there are."""
+    """Say which CUDA devices torch finds, unless only the CPU is asked for, and which compilers there are.
+
+    Of the wanted one its PCI address, and its name for CUDA_VISIBLE_DEVICES where it is a whole GPU.
+    """
     wanted = channel.receive()["device"]
     count = torch.cuda.device_count() if wanted != "cpu" and torch.cuda.is_available() else 0
     index = int(wanted.partition(":")[2] or 0)
-    arch = ""
+    arch = bus = uuid = ""
     if index < count:
         arch = "{}.{}".format(*torch.cuda.get_device_capability(index))
+        gpu = torch.cuda.get_device_properties(index)
+        if hasattr(gpu, "uuid") and not os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
+            bus = f"{gpu.pci_domain_id:04x}:{gpu.pci_bus_id:02x}:{gpu.pci_device_id:02x}.0"
+            uuid = f"GPU-{gpu.uuid}"
     names = [torch.cuda.get_device_name(number) for number in range(count)]
-    channel.send({"cuda": names, "toolchain": asdict(toolchain.detect(arch=arch))})
+    compilers = asdict(toolchain.detect(arch=arch))
+    channel.send({"cuda": names, "bus": bus, "uuid": uuid, "toolchain": compilers})

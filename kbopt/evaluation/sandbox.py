@@ -76,8 +76,8 @@ class SandboxConfig:
 
     With a private mount namespace that is /tmp, empty but for a copy of `build` where one is given;
     without it, `scratch_fallback` is used. `serial` chooses the child's user. `readable`
-    are folders to be seen besides the interpreter's. `without` names the kinds
-    of isolation that the device's driver does not work under.
+    are folders to be seen besides the interpreter's. `hidden` are device files that nobody in it can open.
+    `without` names the kinds of isolation that the device's driver does not work under.
     """
 
     limits: Limits
@@ -87,6 +87,7 @@ class SandboxConfig:
     build: str = ""
     build_writable: bool = False
     readable: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
 
     @classmethod
@@ -117,6 +118,7 @@ def mount_privately(config: SandboxConfig, keep: Sequence[Path]) -> None:
     for folder in sorted(covered):
         if not any(folder != other and folder.is_relative_to(other) for other in covered):
             _cover(folder, [path for path in keep if path.is_relative_to(folder)], config)
+    _hide(config.hidden)
 
 
 def mount_proc() -> None:
@@ -141,6 +143,15 @@ def _cover(folder: Path, keep: Iterable[Path], config: SandboxConfig) -> None:
         path.mkdir(parents=True, exist_ok=True)
         linux.mount(f"/proc/self/fd/{fd}", str(path), flags=linux.MS_BIND | linux.MS_REC)
         os.close(fd)
+
+
+def _hide(files: Iterable[str]) -> None:
+    """Lay a file over each that nobody may open. The driver takes such a device for somebody else's."""
+    nothing = SCRATCH / "nothing"
+    nothing.touch(mode=0)
+    for file in files:
+        linux.mount(str(nothing), file, flags=linux.MS_BIND)
+    nothing.unlink()
 
 
 def place_build(config: SandboxConfig, folder_fd: int, isolation: Isolation) -> None:

@@ -73,6 +73,15 @@ def get_init_inputs():
 """
 
 
+def _sandboxes_for_cuda(others: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """What to hide and what to leave out, in the order to be tried. Hiding files takes mounts."""
+    for without in _SANDBOXES_FOR_CUDA if others else ():
+        if "mounts" not in without:
+            yield others, without
+    for without in _SANDBOXES_FOR_CUDA:
+        yield (), without
+
+
 class Service:
     """Evaluates requests on one device; `evaluate` may be called from many threads."""
 
@@ -82,6 +91,10 @@ class Service:
         self._environ = scrubbed(os.environ)
         self._zygote = ZygoteHandle(state_dir, os.environ, prepare_cuda=device != "cpu")
         self.device = find_device(device, self._zygote)
+        if self.device.others:
+            only_this = {"CUDA_VISIBLE_DEVICES": self.device.uuid}
+            self._environ |= only_this
+            self._zygote.set_environment(only_this)
         self.boot = uuid.uuid4().hex[:12]
         self.started = time.time()
         self._lease = threading.Lock()
@@ -96,8 +109,9 @@ class Service:
         if self.device.is_cuda:
             self._builder.prepare()
         self._without: tuple[str, ...] = ()
+        self._hidden: tuple[str, ...] = ()
         if self.device.is_cuda:
-            self._without = self._find_working_sandbox()
+            self._hidden, self._without = self._find_working_sandbox()
         self._num_evaluations = 0
         self._baselines = CompiledBaselines(
             self._zygote,
@@ -116,9 +130,17 @@ class Service:
             "boot": self.boot,
             "started": self.started,
             "pid": os.getpid(),
-            "isolation": self._zygote.isolation
-            + (f", but for CUDA without {', '.join(self._without)}" if self._without else ""),
+            "isolation": self._isolation,
         }
+
+    @property
+    def _isolation(self) -> str:
+        parts = [self._zygote.isolation]
+        if self._without:
+            parts.append(f"but for CUDA without {', '.join(self._without)}")
+        if self.device.others:
+            parts.append(f"other GPUs of the machine {'hidden' if self._hidden else 'in sight'}")
+        return ", ".join(parts)
 
     def evaluate(self, request: EvalRequest) -> Result:
         """Judge one source. Raises UserError for a task that cannot be scored, InfraError."""
@@ -166,23 +188,23 @@ class Service:
         self._referees.close()
         self._zygote.close()
 
-    def _find_working_sandbox(self) -> tuple[str, ...]:
-        """What a sandbox has to leave out for GPU memory to be shared with it.
+    def _find_working_sandbox(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Which GPUs a sandbox can hide, and what it has to leave out, for GPU memory to be shared with it.
 
         Drivers differ in whether they hand memory to another user, or across process namespaces.
         """
         task = Task(name="probe", source=_PROBE_TASK)
         request = EvalRequest(task=task, source="", protocol=EvalProtocol())
         seen: list[str] = []
-        for without in _SANDBOXES_FOR_CUDA:
-            self._without = without
+        for hidden, without in _sandboxes_for_cuda(self.device.others):
+            self._hidden, self._without = hidden, without
             try:
                 with closing(RefereeHandle(self._zygote, request, self.device, self._sandbox())) as probe:
                     probe.admit()
             except (InfraError, UserError) as error:
                 seen.append(f"without {', '.join(without) or 'nothing'}: {error}")
             else:
-                return without
+                return hidden, without
         raise InfraError(f"no sandbox in which GPU memory can be shared: {'; '.join(seen)}")
 
     def _build(self, request: EvalRequest, timeline: _Timeline) -> Built | NotBuilt:
@@ -272,6 +294,7 @@ class Service:
             build=built.folder if built else "",
             build_writable=build_writable,
             readable=built.readable if built else (),
+            hidden=self._hidden,
             without=self._without,
         )
 

@@ -71,6 +71,9 @@ class Zygote:
             if request["kill"] in self._live:
                 os.kill(request["kill"], signal.SIGKILL)
             return {}
+        if "environ" in request:
+            os.environ.update(request["environ"])
+            return {}
         try:
             trusted = _TRUSTED.get(request["spawn"])
             pid = self._fork_trusted(trusted, fds) if trusted else self._fork_sandbox(request, fds)
