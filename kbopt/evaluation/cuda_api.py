@@ -11,6 +11,7 @@ import torch
 
 _HANDLE_BYTES = 64
 _LAZY_PEER_ACCESS = 1
+_PCI_ADDRESS_BYTES = 32
 _CLOCK_RATE = 13
 """cudaDevAttrClockRate."""
 _BUFFER_ID = 7
@@ -87,6 +88,13 @@ def clock_khz(library: ctypes.CDLL, device: torch.device) -> int:
     code = library.cudaDeviceGetAttribute(ctypes.byref(value), _CLOCK_RATE, device.index or 0)
     check(code, "cudaDeviceGetAttribute")
     return value.value
+
+
+def pci_address(library: ctypes.CDLL, index: int) -> str:
+    """Domain, bus, slot and function of the device, as the kernel spells it: `0000:3b:00.0`."""
+    text = ctypes.create_string_buffer(_PCI_ADDRESS_BYTES)
+    check(library.cudaDeviceGetPCIBusId(text, len(text), index), "cudaDeviceGetPCIBusId")
+    return text.value.decode().lower()
 
 
 def driver() -> ctypes.CDLL:

@@ -19,7 +19,7 @@ import torch
 
 from kbopt.core import codec
 from kbopt.core.types import EvalProtocol
-from kbopt.evaluation import roofline
+from kbopt.evaluation import cuda_api, roofline
 from kbopt.evaluation.admission import Admission, admit
 from kbopt.evaluation.compile import toolchain
 from kbopt.evaluation.judgement import Judgement, Verdict
@@ -241,10 +241,9 @@ def survey(channel: Channel) -> None:
     arch = bus = uuid = ""
     if index < count:
         arch = "{}.{}".format(*torch.cuda.get_device_capability(index))
-        gpu = torch.cuda.get_device_properties(index)
-        if hasattr(gpu, "uuid") and not os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
-            bus = f"{gpu.pci_domain_id:04x}:{gpu.pci_bus_id:02x}:{gpu.pci_device_id:02x}.0"
-            uuid = f"GPU-{gpu.uuid}"
+        if not os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
+            bus = cuda_api.pci_address(cuda_api.runtime(), index)
+            uuid = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
     names = [torch.cuda.get_device_name(number) for number in range(count)]
     compilers = asdict(toolchain.detect(arch=arch))
     channel.send({"cuda": names, "bus": bus, "uuid": uuid, "toolchain": compilers})
