@@ -29,6 +29,7 @@ from kbopt.core.types import (
     KernelBenchVerdict,
     Measured,
     Outcome,
+    Rejected,
     Result,
     Seconds,
     Span,
@@ -179,8 +180,7 @@ class Service:
             with self._lease:
                 built = self._build(request, timeline)
                 if isinstance(built, Built):
-                    with closing(self._children(built)) as children:
-                        return self._measure(request, built, timeline, children)
+                    return self._measure_on_cpu(request, built, timeline)
         verdict = verdicts.kernelbench_failure(built.outcome, self.device.hardware, self.device.torch)
         return self._result(request, timeline, built.outcome, verdict, log=built.log)
 
@@ -223,6 +223,16 @@ class Service:
             raise
         return _Children(strict, kernelbench)
 
+    def _measure_on_cpu(self, request: EvalRequest, built: Built, timeline: _Timeline) -> Result:
+        """What seems to hide work is measured in one more process, since calls take another time in each."""
+        with closing(self._children(built)) as children:
+            result = self._measure(request, built, timeline, children)
+        outcome = result.outcome
+        if not isinstance(outcome, Rejected) or outcome.family != "timing_mismatch":
+            return result
+        with closing(self._children(built)) as children:
+            return self._measure(request, built, timeline, children)
+
     def _measure(
         self, request: EvalRequest, built: Built, timeline: _Timeline, children: _Children
     ) -> Result:
@@ -243,7 +253,7 @@ class Service:
         child.close()
         for stage, started, seconds in answer["spans"]:
             timeline.add(stage, started, seconds)
-        timeline.device_s = answer["device_s"]
+        timeline.device_s += answer["device_s"]
         left_s = request.protocol.timeout_s - answer["busy_s"]
         started = time.time()
         verdict = self._kernelbench(request, built, referee, outcome, children.kernelbench, left_s)

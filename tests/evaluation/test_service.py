@@ -1,0 +1,82 @@
+"""The service in this process, whose referee is made to find by chance what it seldom finds."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from kbopt.core import codec
+from kbopt.core.types import EvalRequest, Measured, Outcome, Rejected, Task, WrongAnswer, outcome_name
+from kbopt.evaluation.children import Child
+from kbopt.evaluation.referees import RefereeHandle
+from kbopt.evaluation.service import Service
+from tests.evaluation.conftest import ELEMENTWISE, QUICK
+
+PLAIN = """
+import torch
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        return torch.tanh(x) * 2 + x
+"""
+HIDES = Rejected(reason="work is done where the timer does not look", family="timing_mismatch")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with closing(Service("cpu", tmp_path_factory.mktemp("state"))) as made:
+        yield made
+
+
+class Chance:
+    """Lets referees judge, and has them say `outcomes` instead, as many as there are."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *outcomes: Outcome) -> None:
+        self.wardens: list[int] = []
+        self.device_s: list[float] = []
+        judge, left = RefereeHandle.judge, list(outcomes)
+
+        def say(handle: RefereeHandle, request: EvalRequest, child: Child, setup: str) -> dict[str, Any]:
+            self.wardens.append(child.warden_pid)
+            answer = judge(handle, request, child, setup)
+            self.device_s.append(answer["device_s"])
+            return {**answer, "outcome": codec.encode(left.pop(0))} if left else answer
+
+        monkeypatch.setattr(RefereeHandle, "judge", say)
+
+
+def request(source: str, repeat: int) -> EvalRequest:
+    task = Task(name="t", source=ELEMENTWISE)
+    return EvalRequest(task=task, source=source, protocol=QUICK, repeat=repeat)
+
+
+def test_a_plain_source_whose_clocks_disagree_by_chance_is_measured_in_another_process(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    chance = Chance(monkeypatch, HIDES)
+
+    result = service.evaluate(request(PLAIN, 0))
+
+    assert isinstance(result.outcome, Measured), outcome_name(result.outcome)
+    assert len(set(chance.wardens)) == 2
+    assert result.device_s >= sum(chance.device_s)
+
+
+def test_one_whose_clocks_disagree_in_both_is_refused(service: Service, monkeypatch: pytest.MonkeyPatch):
+    chance = Chance(monkeypatch, HIDES, HIDES)
+
+    assert service.evaluate(request(PLAIN, 1)).outcome == HIDES
+    assert len(chance.wardens) == 2
+
+
+@pytest.mark.parametrize(
+    "outcome", [WrongAnswer(reason="wrong"), Rejected(reason="TF32", family="precision_downgrade")]
+)
+def test_what_is_no_chance_is_judged_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
+):
+    chance = Chance(monkeypatch, outcome)
+
+    assert service.evaluate(request(PLAIN, 2)).outcome == outcome
+    assert len(chance.wardens) == 1
