@@ -75,7 +75,7 @@ def get_init_inputs():
 
 
 def _sandboxes_for_cuda(others: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """What to hide and what to leave out, in the order to be tried. Hiding files takes mounts."""
+    """What to hide and what to leave out, in the order to be tried. Hiding takes a mount namespace."""
     for without in _SANDBOXES_FOR_CUDA if others else ():
         if "mounts" not in without:
             yield others, without
@@ -196,7 +196,8 @@ class Service:
         task = Task(name="probe", source=_PROBE_TASK)
         request = EvalRequest(task=task, source="", protocol=EvalProtocol())
         seen: list[str] = []
-        for hidden, without in _sandboxes_for_cuda(self.device.others):
+        others = self.device.others if "mounts" in self._zygote.isolation else ()
+        for hidden, without in _sandboxes_for_cuda(others):
             self._hidden, self._without = hidden, without
             try:
                 with closing(RefereeHandle(self._zygote, request, self.device, self._sandbox())) as probe:

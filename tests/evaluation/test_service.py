@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,3 +81,40 @@ def test_what_is_no_chance_is_judged_once(
 
     assert service.evaluate(request(PLAIN, 2)).outcome == outcome
     assert len(chance.wardens) == 1
+
+
+def test_without_mounts_nothing_is_hidden_and_the_status_says_so(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(service._zygote, "isolation", "isolated network")
+    monkeypatch.setattr(service, "device", replace(service.device, others=("/dev/full",)))
+
+    assert service._find_working_sandbox() == ((), ())
+    assert service.about()["isolation"] == "isolated network, other GPUs of the machine in sight"
+
+
+@pytest.mark.parametrize(
+    ("others", "hidden", "says"),
+    [
+        (("/dev/full",), ("/dev/full",), "other GPUs of the machine hidden"),
+        (("/dev/not-there",), (), "other GPUs of the machine in sight"),
+        ((), (), None),
+    ],
+)
+def test_other_gpus_are_hidden_where_a_sandbox_bears_it_and_the_status_says_so(
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    others: tuple[str, ...],
+    hidden: tuple[str, ...],
+    says: str | None,
+):
+    if "mounts" not in service.about()["isolation"]:
+        hidden, says = (), says and says.replace("hidden", "in sight")
+    monkeypatch.setattr(service, "device", replace(service.device, others=others))
+
+    found = service._find_working_sandbox()
+
+    monkeypatch.setattr(service, "_hidden", found[0])
+    assert found == (hidden, ())
+    isolation = service.about()["isolation"]
+    assert isolation.endswith(says) if says else "GPU" not in isolation
