@@ -93,9 +93,10 @@ class Builder:
 
     def build(self, request: EvalRequest) -> Built | NotBuilt:
         """From the store, or by running the source in a build child. Raises InfraError."""
-        key = build_key(
-            request.source, flags={"headers": headers_key()}, toolchain_key=self._device.toolchain.key
-        )
+        flags = {"headers": headers_key()}
+        if self._is_called_ahead(request.source):
+            flags["precision"] = request.protocol.precision
+        key = build_key(request.source, flags=flags, toolchain_key=self._device.toolchain.key)
         found: Entry | NotBuilt | None = self._store.find(key)
         if found is None:
             with self._store.building(key) as finished:
@@ -146,13 +147,17 @@ class Builder:
             return NotBuilt(outcome=CompileFailed(reason=reason), log=child.log, lasting=lasting)
 
     def _job(self, request: EvalRequest, built: Built) -> dict[str, Any]:
-        ahead = self._device.is_cuda and any(word in request.source for word in _COMPILED_AT_LAUNCH)
         return {
             "source": request.source,
             "setup": built.setup,
-            "task_source": request.task.source if ahead else "",
+            "task_source": request.task.source if self._is_called_ahead(request.source) else "",
+            "precision": request.protocol.precision,
             "arch": self._device.toolchain.arch,
         }
+
+    def _is_called_ahead(self, source: str) -> bool:
+        """Whether it may have kernels that are compiled at their launch, for the types they are given."""
+        return self._device.is_cuda and any(word in source for word in _COMPILED_AT_LAUNCH)
 
     def _built(self, source: str, folder: Path, mode: Any) -> Built:
         extends = _EXTENSIONS in source

@@ -28,6 +28,8 @@ from kbopt.evaluation.wire import SPIN_S, Channel, Message
 
 _MOST_KERNELS = 20
 _BUILD_NICENESS = 10
+_ABSENT = "cuda:0"
+"""By its index: torch would ask the driver which one is meant otherwise."""
 
 
 class _Session:
@@ -235,7 +237,7 @@ def build(channel: Channel) -> None:
         module = load_candidate(request["source"])
         if request["task_source"]:
             with suppress(Exception), gpu_code.ahead_of_device(request["arch"]):
-                _call_once(module, request["task_source"])
+                _call_once(module, request["task_source"], DTYPES[request["precision"]])
         reply: Message = {"built": True}
     except CandidateError as error:
         reply = {"rejected_source": str(error)}
@@ -250,15 +252,31 @@ def _find_builds(setup: str) -> None:
         inline.install(inline.Setup.decode(setup))
 
 
-def _call_once(module: Any, task_source: str) -> None:
+def _call_once(module: Any, task_source: str, dtype: torch.dtype) -> None:
+    """Call the model as it will be measured, inside `gpu_code.ahead_of_device`: no device has to be there."""
     task = types.ModuleType("task")
     exec(compile(task_source, "task.py", "exec"), task.__dict__)
-    arguments = [
-        value.to("cuda") if isinstance(value, torch.Tensor) else value for value in task.get_inputs()
-    ]
+    values = task.get_inputs()
+    arguments = [_moved(value, dtype) if isinstance(value, torch.Tensor) else value for value in values]
     model = module.ModelNew(*task.get_init_inputs())
+    if isinstance(model, torch.nn.Module):
+        _move(model, dtype)
     with torch.no_grad():
-        (model.to("cuda") if isinstance(model, torch.nn.Module) else model)(*arguments)
+        model(*arguments)
+
+
+def _moved(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(_ABSENT, dtype) if tensor.is_floating_point() else tensor.to(_ABSENT)
+
+
+def _move(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """`Module.to` swaps parameters in place, which those without memory refuse."""
+    for part in model.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            moved = torch.nn.Parameter(_moved(parameter.detach(), dtype), requires_grad=False)
+            setattr(part, name, moved)
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            setattr(part, name, _moved(buffer, dtype))
 
 
 def kernelbench(channel: Channel) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import types
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch.cuda._utils as utils
 from torch._subclasses import fake_tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from kbopt.evaluation import runner
 from kbopt.evaluation.compile import gpu_code
 
 CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH")
@@ -64,3 +66,46 @@ def test_tensors_without_memory_make_no_context_on_the_device(monkeypatch: pytes
 
     assert doubled.device == torch.device("cuda:0")
     assert fake_tensor.init_gpu_context is make_context
+
+
+TASK = """
+import torch
+
+def get_inputs():
+    return [torch.rand(5, 4), 2.0]
+
+def get_init_inputs():
+    return [4, 3]
+"""
+SEES = """
+import torch
+
+class ModelNew(torch.nn.Module):
+    def __init__(self, n, m):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(n, m), torch.nn.BatchNorm1d(m))
+        self.scale = torch.nn.Parameter(torch.rand(m))
+        self.register_buffer("shift", torch.arange(m).float())
+
+    def forward(self, x, times):
+        y = torch.empty(x.shape[0], 3, device=x.device, dtype=x.dtype)
+        assert x.is_cuda and type(x) is not torch.Tensor
+        seen.extend((str(tensor.device), tensor.dtype) for tensor in (x, *self.parameters(), *self.buffers()))
+        return self.eval().layers(x) * times * self.scale + self.shift + y
+"""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_with_weights_is_called_as_it_will_be_measured(dtype: torch.dtype):
+    """`Module.to` fails for weights without memory: their kernels were compiled on the device's time."""
+    module = types.ModuleType("candidate")
+    module.__dict__["seen"] = seen = []
+    exec(SEES, module.__dict__)
+
+    with gpu_code.ahead_of_device("9.0"):
+        runner._call_once(module, TASK, dtype)
+
+    # The input; two weights each of two layers, and one; of the buffers the number of batches is an integer.
+    assert seen.count(("cuda:0", dtype)) == 1 + 4 + 1 + 3
+    assert seen.count(("cuda:0", torch.int64)) == 1
+    assert len(seen) == 10
