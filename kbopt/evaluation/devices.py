@@ -23,8 +23,9 @@ _DRIVER = Path("/proc/driver/nvidia/gpus")
 class Device:
     """`torch` is how torch names it (`cpu`, `cuda:0`), `name` how results do.
 
-    `others` are the device files of the machine's other GPUs. Where there are any, `uuid` names this one to
-    CUDA, and `torch` does so for processes that see no other.
+    Of the machine's `num_gpus`, `others` are the device files of those that can be hidden: none where its own
+    cannot be told. Where there are any, `uuid` names this one to CUDA, and `torch` does so for processes that
+    see no other.
     """
 
     torch: str
@@ -32,6 +33,7 @@ class Device:
     hardware: str
     toolchain: Toolchain
     uuid: str = ""
+    num_gpus: int = 0
     others: tuple[str, ...] = ()
 
     @property
@@ -62,6 +64,7 @@ def find_device(wanted: str, zygote: ZygoteHandle) -> Device:
             hardware=name,
             toolchain=toolchain,
             uuid=uuid,
+            num_gpus=len(gpu_files()),
             others=others,
         )
     if wanted not in ("auto", "cpu"):
@@ -70,13 +73,18 @@ def find_device(wanted: str, zygote: ZygoteHandle) -> Device:
     return Device(torch="cpu", name=name, hardware="cpu", toolchain=toolchain)
 
 
+def gpu_files(files: Path = Path("/dev")) -> list[Path]:
+    """One for each GPU that this machine, or container, has."""
+    return sorted(path for path in files.glob("nvidia*") if path.name.removeprefix("nvidia").isdecimal())
+
+
 def other_gpus(bus: str, driver: Path = _DRIVER, files: Path = Path("/dev")) -> tuple[str, ...]:
     """The device files of GPUs but the one at PCI address `bus`; none where its own cannot be told."""
     try:
         minor = re.search(r"Device Minor:\s*(\d+)", (driver / bus / "information").read_text())
     except OSError:
         return ()
-    found = sorted(path for path in files.glob("nvidia*") if path.name.removeprefix("nvidia").isdecimal())
+    found = gpu_files(files)
     own = files / f"nvidia{minor.group(1)}" if minor else None
     return tuple(str(path) for path in found if path != own) if own in found else ()
 

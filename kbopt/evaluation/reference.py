@@ -158,9 +158,14 @@ class Reference:
             torch.cuda.synchronize(self.device)
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
-        tensor = dense(tensor.detach())
-        dtype = DTYPES[self.precision] if tensor.is_floating_point() else tensor.dtype
-        return tensor.to(device=self.device, dtype=dtype)
+        return placed(tensor, self.precision, self.device)
+
+
+def placed(tensor: torch.Tensor, precision: Precision, device: torch.device) -> torch.Tensor:
+    """Dense, on the device, and of the task's precision where it holds floats."""
+    tensor = dense(tensor.detach())
+    dtype = DTYPES[precision] if tensor.is_floating_point() else tensor.dtype
+    return tensor.to(device=device, dtype=dtype)
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -16,19 +16,21 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
+from kbopt.core.types import Precision
 from kbopt.evaluation import cuda, linux
 from kbopt.evaluation.arena import attach
 from kbopt.evaluation.audit import audited, kernel_times
 from kbopt.evaluation.candidate import CandidateError, describe_exception, load_candidate
 from kbopt.evaluation.compile import gpu_code, inline
 from kbopt.evaluation.layout import LayoutError, TensorSpec, flatten, unflatten, view
-from kbopt.evaluation.reference import DTYPES, allow_tf32, seed_everything
+from kbopt.evaluation.reference import DTYPES, allow_tf32, placed, seed_everything
 from kbopt.evaluation.wire import SPIN_S, Channel, Message
 
 _MOST_KERNELS = 20
 _BUILD_NICENESS = 10
-_ABSENT = "cuda:0"
+_ABSENT = torch.device("cuda:0")
 """By its index: torch would ask the driver which one is meant otherwise."""
 
 
@@ -237,7 +239,7 @@ def build(channel: Channel) -> None:
         module = load_candidate(request["source"])
         if request["task_source"]:
             with suppress(Exception), gpu_code.ahead_of_device(request["arch"]):
-                _call_once(module, request["task_source"], DTYPES[request["precision"]])
+                _call_once(module, request["task_source"], request["precision"])
         reply: Message = {"built": True}
     except CandidateError as error:
         reply = {"rejected_source": str(error)}
@@ -252,31 +254,29 @@ def _find_builds(setup: str) -> None:
         inline.install(inline.Setup.decode(setup))
 
 
-def _call_once(module: Any, task_source: str, dtype: torch.dtype) -> None:
+def _call_once(module: Any, task_source: str, precision: Precision) -> None:
     """Call the model as it will be measured, inside `gpu_code.ahead_of_device`: no device has to be there."""
     task = types.ModuleType("task")
     exec(compile(task_source, "task.py", "exec"), task.__dict__)
-    values = task.get_inputs()
-    arguments = [_moved(value, dtype) if isinstance(value, torch.Tensor) else value for value in values]
-    model = module.ModelNew(*task.get_init_inputs())
+    model = module.ModelNew(*_moved(task.get_init_inputs(), precision))
     if isinstance(model, torch.nn.Module):
-        _move(model, dtype)
+        _move(model, precision)
     with torch.no_grad():
-        model(*arguments)
+        model(*_moved(task.get_inputs(), precision))
 
 
-def _moved(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return tensor.to(_ABSENT, dtype) if tensor.is_floating_point() else tensor.to(_ABSENT)
+def _moved(values: Any, precision: Precision) -> Any:
+    return tree_map_only(torch.Tensor, partial(placed, precision=precision, device=_ABSENT), values)
 
 
-def _move(model: torch.nn.Module, dtype: torch.dtype) -> None:
+def _move(model: torch.nn.Module, precision: Precision) -> None:
     """`Module.to` swaps parameters in place, which those without memory refuse."""
     for part in model.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
-            moved = torch.nn.Parameter(_moved(parameter.detach(), dtype), requires_grad=False)
+            moved = torch.nn.Parameter(placed(parameter, precision, _ABSENT), requires_grad=False)
             setattr(part, name, moved)
         for name, buffer in list(part.named_buffers(recurse=False)):
-            setattr(part, name, _moved(buffer, dtype))
+            setattr(part, name, placed(buffer, precision, _ABSENT))
 
 
 def kernelbench(channel: Channel) -> None:

@@ -30,7 +30,7 @@ benchmarks/results/2026-11-25-volleys-of-one.md."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alone:
-    """What was found on a GPU before the candidate's code was there: single calls of the reference's and of a
+    """What was found on a GPU before the candidate's code was there: single calls of the reference's and
     volleys of `copies` by their child's clock, and what is `around` these by the referee's.
     """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kbopt.evaluation.children import Child, ZygoteHandle
-from kbopt.evaluation.devices import other_gpus
+from kbopt.evaluation.devices import gpu_files, other_gpus
 from kbopt.evaluation.sandbox import Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.wire import Channel
 
@@ -37,6 +37,11 @@ def files(tmp_path: Path) -> Path:
 
 def test_the_others_are_all_files_of_gpus_but_its_own(driver: Path, files: Path):
     assert other_gpus(BUS, driver, files) == (f"{files}/nvidia0", f"{files}/nvidia10")
+
+
+def test_a_machine_has_as_many_gpus_as_files_with_a_number(files: Path, tmp_path: Path):
+    assert [path.name for path in gpu_files(files)] == ["nvidia0", "nvidia1", "nvidia10"]
+    assert gpu_files(tmp_path) == []
 
 
 def test_alone_it_has_no_others(driver: Path, files: Path):

@@ -87,30 +87,32 @@ def test_without_mounts_nothing_is_hidden_and_the_status_says_so(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(service._zygote, "isolation", "isolated network")
-    monkeypatch.setattr(service, "device", replace(service.device, others=("/dev/full",)))
+    monkeypatch.setattr(service, "device", replace(service.device, num_gpus=2, others=("/dev/full",)))
 
     assert service._find_working_sandbox() == ((), ())
     assert service.about()["isolation"] == "isolated network, other GPUs of the machine in sight"
 
 
 @pytest.mark.parametrize(
-    ("others", "hidden", "says"),
+    ("num_gpus", "others", "hidden", "says"),
     [
-        (("/dev/full",), ("/dev/full",), "other GPUs of the machine hidden"),
-        (("/dev/not-there",), (), "other GPUs of the machine in sight"),
-        ((), (), None),
+        (2, ("/dev/full",), ("/dev/full",), "other GPUs of the machine hidden"),
+        (2, ("/dev/not-there",), (), "other GPUs of the machine in sight"),
+        (2, (), (), "other GPUs of the machine in sight"),  # Its own file could not be told.
+        (1, (), (), None),
     ],
 )
 def test_other_gpus_are_hidden_where_a_sandbox_bears_it_and_the_status_says_so(
     service: Service,
     monkeypatch: pytest.MonkeyPatch,
+    num_gpus: int,
     others: tuple[str, ...],
     hidden: tuple[str, ...],
     says: str | None,
 ):
     if "mounts" not in service.about()["isolation"]:
         hidden, says = (), says and says.replace("hidden", "in sight")
-    monkeypatch.setattr(service, "device", replace(service.device, others=others))
+    monkeypatch.setattr(service, "device", replace(service.device, num_gpus=num_gpus, others=others))
 
     found = service._find_working_sandbox()
 

@@ -11,6 +11,7 @@ import torch.cuda._utils as utils
 from torch._subclasses import fake_tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from kbopt.core.types import Precision
 from kbopt.evaluation import runner
 from kbopt.evaluation.compile import gpu_code
 
@@ -72,7 +73,7 @@ TASK = """
 import torch
 
 def get_inputs():
-    return [torch.rand(5, 4), 2.0]
+    return [(torch.rand(5, 4),), 2.0]
 
 def get_init_inputs():
     return [4, 3]
@@ -87,7 +88,8 @@ class ModelNew(torch.nn.Module):
         self.scale = torch.nn.Parameter(torch.rand(m))
         self.register_buffer("shift", torch.arange(m).float())
 
-    def forward(self, x, times):
+    def forward(self, both, times):
+        (x,) = both
         y = torch.empty(x.shape[0], 3, device=x.device, dtype=x.dtype)
         assert x.is_cuda and type(x) is not torch.Tensor
         seen.extend((str(tensor.device), tensor.dtype) for tensor in (x, *self.parameters(), *self.buffers()))
@@ -95,15 +97,15 @@ class ModelNew(torch.nn.Module):
 """
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_model_with_weights_is_called_as_it_will_be_measured(dtype: torch.dtype):
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_model_with_weights_is_called_as_it_will_be_measured(precision: Precision, dtype: torch.dtype):
     """`Module.to` fails for weights without memory: their kernels were compiled on the device's time."""
     module = types.ModuleType("candidate")
     module.__dict__["seen"] = seen = []
     exec(SEES, module.__dict__)
 
     with gpu_code.ahead_of_device("9.0"):
-        runner._call_once(module, TASK, dtype)
+        runner._call_once(module, TASK, precision)
 
     # The input; two weights each of two layers, and one; of the buffers the number of batches is an integer.
     assert seen.count(("cuda:0", dtype)) == 1 + 4 + 1 + 3
