@@ -1,13 +1,20 @@
-"""How many sources are built at once."""
+"""How many sources are built at once, and which builds are one."""
 
 import dataclasses
 import os
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from kbopt.core.types import EvalProtocol, EvalRequest, Precision, Task
 from kbopt.evaluation import building
-from kbopt.evaluation.compile.toolchain import Toolchain
+from kbopt.evaluation.building import Builder, Built
+from kbopt.evaluation.children import ZygoteHandle
+from kbopt.evaluation.compile.toolchain import Toolchain, detect
 from kbopt.evaluation.devices import Device
+from kbopt.evaluation.sandbox import Limits, SandboxConfig, scrubbed
+from tests.evaluation.conftest import ELEMENTWISE
 
 
 @pytest.fixture
@@ -40,3 +47,44 @@ def test_builds_keep_the_cores_at_work_within_free_memory(
     found = building.num_builds_at_once(Device(torch=device, name="", hardware="", toolchain=toolchain))
 
     assert found == number
+
+
+SOURCE = """
+import torch
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        return torch.tanh(x) * 2 + x
+"""
+
+
+def test_what_is_compiled_for_the_types_it_is_given_is_built_for_each_precision(tmp_path: Path):
+    """The GPU need not be there."""
+    device = Device(torch="cuda:0", name="", hardware="", toolchain=detect(arch="9.0"))
+    with closing(ZygoteHandle(tmp_path, os.environ, prepare_cuda=False)) as zygote:
+
+        def sandbox(built: Built) -> SandboxConfig:
+            return SandboxConfig(
+                limits=Limits(memory_bytes=2**33, address_space=False),
+                environ=scrubbed(os.environ),
+                scratch_fallback=str(tmp_path / Path(built.folder).name),
+                serial=1,
+                build=built.folder,
+                build_writable=True,
+            )
+
+        builder = Builder(zygote, tmp_path / "builds", device, sandbox)
+
+        def folder(source: str, precision: Precision) -> str:
+            request = EvalRequest(
+                task=Task(name="t", source=ELEMENTWISE),
+                source=source,
+                protocol=EvalProtocol(precision=precision),
+            )
+            built = builder.build(request)
+            assert isinstance(built, Built), built
+            return built.folder
+
+        launched = SOURCE + "# triton"
+        assert folder(launched, "fp32") == folder(launched, "fp32") != folder(launched, "bf16")
+        assert folder(SOURCE, "fp32") == folder(SOURCE, "bf16")
