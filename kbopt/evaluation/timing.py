@@ -224,15 +224,14 @@ def median_ms(singles: Sequence[Block]) -> float:
 def is_settled(reference: Sequence[Block], singles: Sequence[Block]) -> bool:
     """Whether more single calls would hardly change the ratio: its standard error is below half a percent.
 
-    That of a median is 1.25 times that of a mean, here from its distance to the lower quartile: what others
-    do on the machine only adds, and beyond the median it changes nothing.
+    That of a median is 1.25 times that of a mean, here from the quartiles so that outliers do not count.
     """
     if min(len(reference), len(singles)) < _FEWEST_SETTLED:
         return False
     square = 0.0
     for blocks in (reference, singles):
-        low, middle, _ = quantiles([block.native_ms[0] for block in blocks], n=4)
-        square += (1.25 * 2 * (middle - low) / 1.35 / middle) ** 2 / len(blocks)
+        low, middle, high = quantiles([block.native_ms[0] for block in blocks], n=4)
+        square += (1.25 * (high - low) / 1.35 / middle) ** 2 / len(blocks)
     return square <= _SETTLED**2
 
 

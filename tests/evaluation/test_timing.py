@@ -167,11 +167,3 @@ def test_steady_calls_are_settled_and_scattered_or_few_ones_are_not():
     assert not is_settled(steady, steady[:19])
     assert not is_settled(steady, scattered)
     assert is_settled(steady * 60, scattered * 60)
-
-
-def test_calls_that_others_lengthened_are_settled_once_the_shorter_half_is():
-    """A third of them took a turn of somebody else's on the device; at the other end that means something."""
-    steady = [block(1.0 + 0.001 * (number % 5)) for number in range(20)]
-
-    assert is_settled(steady, [*steady, *[block(1.3)] * 10])
-    assert not is_settled(steady, [*steady, *[block(0.7)] * 10])
