@@ -138,7 +138,7 @@ class _Courtroom:
             raise TaskTooLarge(f"admission test 'the reference runs' failed: {reason}: {error}") from None
         if self._device.type == "cuda":
             # Measured once, and while no candidate is there.
-            roofline.device_peaks(str(self._device), self._reference.precision)
+            roofline.device_peaks(str(self._device), roofline.arithmetic_of(self._reference))
         self._needed = self._needed_share()
         return {"needed_share": self._needed}
 

@@ -11,30 +11,31 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from kbopt.core.types import Precision
-from kbopt.evaluation.reference import Draw, Reference
+from kbopt.evaluation.reference import DTYPES, Draw, Reference
 
 _IMPOSSIBLE_SHARE = 0.2
 """Times below this share of the time to move the bytes once are rejected: caches explain a factor of a
 few, and a triangular operand one of two."""
 
-_TFLOPS: dict[str, dict[Precision, float]] = {
-    "H200": {"fp32": 67.0, "fp16": 989.0, "bf16": 989.0},
-    "H100": {"fp32": 67.0, "fp16": 989.0, "bf16": 989.0},
-    "B200": {"fp32": 75.0, "fp16": 2250.0, "bf16": 2250.0},
-    "L40S": {"fp32": 91.6, "fp16": 362.0, "bf16": 362.0},
-    "A100": {"fp32": 19.5, "fp16": 312.0, "bf16": 312.0},
-    "A10G": {"fp32": 31.2, "fp16": 70.0, "bf16": 70.0},
-    "L4": {"fp32": 30.3, "fp16": 121.0, "bf16": 121.0},
-    "T4": {"fp32": 8.1, "fp16": 65.0, "bf16": 65.0},
+Arithmetic = Literal["fp32", "tf32", "fp16", "bf16"]
+
+_TFLOPS: dict[str, dict[Arithmetic, float]] = {
+    "H200": {"fp32": 67.0, "tf32": 494.0, "fp16": 989.0, "bf16": 989.0},
+    "H100": {"fp32": 67.0, "tf32": 494.0, "fp16": 989.0, "bf16": 989.0},
+    "B200": {"fp32": 75.0, "tf32": 1125.0, "fp16": 2250.0, "bf16": 2250.0},
+    "L40S": {"fp32": 91.6, "tf32": 183.0, "fp16": 362.0, "bf16": 362.0},
+    "A100": {"fp32": 19.5, "tf32": 156.0, "fp16": 312.0, "bf16": 312.0},
+    "A10G": {"fp32": 31.2, "tf32": 35.0, "fp16": 70.0, "bf16": 70.0},
+    "L4": {"fp32": 30.3, "tf32": 60.0, "fp16": 121.0, "bf16": 121.0},
+    "T4": {"fp32": 8.1, "tf32": 8.1, "fp16": 65.0, "bf16": 65.0},
 }
-"""Dense peaks from the vendor's data sheets, without TF32 for fp32."""
+"""Dense peaks from the vendor's data sheets. The T4 has no TF32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ def work_of(reference: Reference, draw: Draw) -> Work:
     parameters = sum(p.numel() * p.element_size() for p in reference.model.parameters())
     size_bytes = draw.size_bytes + output.size_bytes + parameters
     operations = max(counter.operations, sum(t.numel() for t in output.tensors))
-    bandwidth, peak = device_peaks(str(reference.device), reference.precision)
+    bandwidth, peak = device_peaks(str(reference.device), arithmetic_of(reference))
     memory_ms = 1000 * size_bytes / bandwidth
     return Work(
         size_bytes=size_bytes,
@@ -89,14 +90,19 @@ def work_of(reference: Reference, draw: Draw) -> Work:
 def cached_ms(reference: Reference) -> float:
     """How long the way to memory takes for what the L2 can keep of an answer of the reference's on a GPU."""
     l2_bytes: int = torch.cuda.get_device_properties(reference.device).L2_cache_size
-    bandwidth, _ = device_peaks(str(reference.device), reference.precision)
+    bandwidth, _ = device_peaks(str(reference.device), arithmetic_of(reference))
     return 1000 * min(l2_bytes, reference.output_bytes) / bandwidth
 
 
+def arithmetic_of(reference: Reference) -> Arithmetic:
+    """The fastest in which a candidate may compute what `reference` does."""
+    return "tf32" if reference.precision == "fp32" and reference.allow_tf32 else reference.precision
+
+
 @functools.cache
-def device_peaks(device: str, precision: Precision) -> tuple[float, float]:
+def device_peaks(device: str, arithmetic: Arithmetic) -> tuple[float, float]:
     """Bytes per second as measured by a copy; operations per second by data sheet, else by a product."""
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    dtype = DTYPES["fp32" if arithmetic == "tf32" else arithmetic]
     size = 2**28 if device.startswith("cuda") else 2**25
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -105,7 +111,7 @@ def device_peaks(device: str, precision: Precision) -> tuple[float, float]:
         name = torch.cuda.get_device_name(device)
         for part, peaks in _TFLOPS.items():
             if part in name:
-                return bandwidth, peaks[precision] * 1e12
+                return bandwidth, peaks[arithmetic] * 1e12
     side = 4096 if device.startswith("cuda") else 512
     square = torch.ones(side, side, dtype=dtype, device=device)
     return bandwidth, 2 * side**3 / _seconds(lambda: square @ square, device)

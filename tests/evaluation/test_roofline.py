@@ -1,0 +1,58 @@
+"""What one call has to do, counted on the CPU with literal numbers."""
+
+import pytest
+import torch
+
+from kbopt.core.types import Precision
+from kbopt.evaluation.reference import Reference
+from kbopt.evaluation.roofline import arithmetic_of, device_peaks, work_of
+
+LAYER = """
+import torch
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(32, 16, bias=False)
+
+    def forward(self, x):
+        return torch.relu(self.layer(x))
+
+
+def get_inputs():
+    return [torch.rand(8, 32)]
+
+
+def get_init_inputs():
+    return []
+"""
+
+
+def _reference(precision: Precision = "fp32", *, tf32: bool = False) -> Reference:
+    return Reference(LAYER, precision, torch.device("cpu"), 0, tf32)
+
+
+def test_bytes_and_operations_of_a_layer() -> None:
+    reference = _reference()
+    work = work_of(reference, reference.draw(0))
+    assert work.size_bytes == 4 * (8 * 32 + 16 * 32 + 8 * 16)
+    assert work.operations == 2 * 8 * 32 * 16
+    bandwidth, peak = device_peaks("cpu", "fp32")
+    assert work.floor_ms == pytest.approx(1000 * max(work.size_bytes / bandwidth, work.operations / peak))
+    assert work.impossible_ms == 0
+
+
+@pytest.mark.parametrize(
+    ("precision", "tf32", "arithmetic"),
+    [
+        ("fp32", False, "fp32"),
+        ("fp32", True, "tf32"),
+        ("fp16", True, "fp16"),
+        ("bf16", False, "bf16"),
+    ],
+)
+def test_the_peak_is_that_of_the_arithmetic_allowed(
+    precision: Precision, tf32: bool, arithmetic: str
+) -> None:
+    assert arithmetic_of(_reference(precision, tf32=tf32)) == arithmetic
