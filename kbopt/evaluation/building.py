@@ -163,7 +163,7 @@ class Builder:
         extends = _EXTENSIONS in source
         if not extends and not self._device.is_cuda:
             return Built(folder=str(folder), setup="", readable=())
-        # The bridge takes half a minute to build, once: only where there is something to link to it.
+        # The bridge takes some 6 s to build, once: only where there is something to link to it.
         bridge = ensure_bridge(self._store, self._device.toolchain) if extends else None
         setup = Setup(
             mode=mode,

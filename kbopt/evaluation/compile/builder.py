@@ -12,8 +12,6 @@ that takes pointers and numbers (`benchmarks/lean_headers.py` compares the machi
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +20,11 @@ from typing import Literal
 
 from kbopt.evaluation.compile import scan
 from kbopt.evaluation.compile.bridge import HEADERS
+from kbopt.evaluation.compile.compilers import run_side_by_side
 from kbopt.evaluation.compile.toolchain import NVCC_FLAGS, Toolchain
 
 Tier = Literal["slim", "core", "full"]
 TIERS: tuple[Tier, ...] = ("slim", "core", "full")
-POLL_S = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +100,10 @@ def _attempt(
 ) -> tuple[bool, str]:
     directory.mkdir(parents=True)
     commands = compile_commands(extension, directory, toolchain, tier)
-    ok, log = _run_side_by_side(commands, directory)
+    ok, log = run_side_by_side(commands, directory)
     if not ok:
         return False, log
-    linked, link_log = _run_side_by_side(
+    linked, link_log = run_side_by_side(
         [_link_command(extension, directory, toolchain, tier, bridge)], directory
     )
     return linked, log + link_log
@@ -227,33 +225,3 @@ def _link_command(
     if extension.with_cuda:
         flags += [f"-L{toolchain.cuda_libraries}", "-lcudart"]
     return [toolchain.cxx, *objects, "-shared", *flags, "-o", str(directory / f"{extension.name}.so")]
-
-
-def _run_side_by_side(commands: Sequence[Sequence[str]], directory: Path) -> tuple[bool, str]:
-    """Runs all commands at once; at the first failure the others are ended. Returns their output.
-
-    After a failure only the output of those that failed is returned.
-    """
-    logs = [directory / f"command{number}.log" for number in range(len(commands))]
-    # In this process' own group: whoever kills the child kills its compilers with it.
-    running = [_start(command, log) for command, log in zip(commands, logs, strict=True)]
-    try:
-        while (codes := [process.poll() for process in running]).count(None) and not any(codes):
-            time.sleep(POLL_S)
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait()
-    failed = [log for log, code in zip(logs, codes, strict=True) if code]
-    return not failed, "".join(log.read_text(errors="replace") for log in failed or logs)
-
-
-def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as output:
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=_environment())
-
-
-def _environment() -> dict[str, str]:
-    # gcc's messages in plain ASCII English, for the one who reads the feedback.
-    return {**os.environ, "LC_ALL": "C"}

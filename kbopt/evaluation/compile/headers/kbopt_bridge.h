@@ -1,6 +1,6 @@
 // The C interface between a candidate's library and the bridge.
 //
-// The bridge (bridge.cpp) is compiled once per torch installation with torch's full headers; a
+// The bridge (bridge/) is compiled once per torch installation with torch's own headers; a
 // candidate is compiled against this file, which costs nothing. A TensorRef is a c10::TensorImpl:
 // borrowed as an argument, owned as a result, null for an undefined tensor. Functions may throw
 // c10::Error; they are called from C++ only.
