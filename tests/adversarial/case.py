@@ -119,6 +119,12 @@ def judge(case: Case, answer: Answer, twin: Answer | None) -> Finding:
     return Finding(case=case, answer=answer, problem=_problem(case, answer, twin))
 
 
+def reads_too_fast(case: Case, answer: Answer) -> bool:
+    """Whether `answer` calls a control faster that is the reference's own expression."""
+    measured = isinstance(answer, Result) and isinstance(answer.outcome, Measured)
+    return case.at_par and measured and _problem(case, answer, None) != ""
+
+
 def _problem(case: Case, answer: Answer, twin: Answer | None) -> str:
     wanted = " or ".join(case.expected)
     if not isinstance(answer, Result):
