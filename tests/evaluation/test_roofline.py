@@ -1,11 +1,13 @@
 """What one call has to do, counted on the CPU with literal numbers."""
 
+from typing import get_args
+
 import pytest
 import torch
 
 from kbopt.core.types import Precision
 from kbopt.evaluation.reference import Reference
-from kbopt.evaluation.roofline import arithmetic_of, device_peaks, work_of
+from kbopt.evaluation.roofline import _TFLOPS, Arithmetic, arithmetic_of, device_peaks, work_of
 
 LAYER = """
 import torch
@@ -33,12 +35,13 @@ def _reference(precision: Precision = "fp32", *, tf32: bool = False) -> Referenc
     return Reference(LAYER, precision, torch.device("cpu"), 0, tf32)
 
 
-def test_bytes_and_operations_of_a_layer() -> None:
-    reference = _reference()
+@pytest.mark.parametrize(("tf32", "arithmetic"), [(False, "fp32"), (True, "tf32")])
+def test_bytes_and_operations_of_a_layer(tf32: bool, arithmetic: Arithmetic) -> None:
+    reference = _reference(tf32=tf32)
     work = work_of(reference, reference.draw(0))
     assert work.size_bytes == 4 * (8 * 32 + 16 * 32 + 8 * 16)
     assert work.operations == 2 * 8 * 32 * 16
-    bandwidth, peak = device_peaks("cpu", "fp32")
+    bandwidth, peak = device_peaks("cpu", arithmetic)
     assert work.floor_ms == pytest.approx(1000 * max(work.size_bytes / bandwidth, work.operations / peak))
     assert work.impossible_ms == 0
 
@@ -56,3 +59,9 @@ def test_the_peak_is_that_of_the_arithmetic_allowed(
     precision: Precision, tf32: bool, arithmetic: str
 ) -> None:
     assert arithmetic_of(_reference(precision, tf32=tf32)) == arithmetic
+
+
+def test_every_device_has_a_peak_for_every_arithmetic() -> None:
+    for peaks in _TFLOPS.values():
+        assert set(peaks) == set(get_args(Arithmetic))
+        assert peaks["fp32"] <= peaks["tf32"] <= peaks["fp16"] == peaks["bf16"]

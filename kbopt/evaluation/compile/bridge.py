@@ -69,7 +69,8 @@ def _build(toolchain: Toolchain, target: Path) -> None:
         ]
         ok, log = run_side_by_side(commands, Path(folder), timeout_s=BUILD_TIMEOUT_S)
         if ok:
-            ok, log = run_side_by_side([_linker(toolchain, objects, target)], Path(folder))
+            link = _linker(toolchain, objects, target)
+            ok, log = run_side_by_side([link], Path(folder), timeout_s=BUILD_TIMEOUT_S)
     if not ok:
         raise InfraError(
             f"the bridge to torch {toolchain.torch} does not compile with {toolchain.cxx}; "
