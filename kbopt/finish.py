@@ -29,7 +29,11 @@ EVAL_OPTIONS = {
     "--timed": "timed",
     "--precision": "precision",
     "--torch-ops": "torch_ops",
-    "--allow-tf32": "allow_tf32",
+    "--arithmetic": "arithmetic",
+    "--outputs": "outputs",
+    "--baseline": "baseline",
+    "--clock": "clock",
+    "--eval-mode": "eval_mode",
     "--timeout": "timeout_s",
 }
 """The options of `kbopt eval` that decide what is measured and where, and the fields that they set."""

@@ -148,6 +148,7 @@ def document(item: Item, result: Result) -> dict[str, object]:
         "speedup_ci": list(measured.speedup_ci) if measured else None,
         "kernel_ms": _median(measured.kernel_ms) if measured else None,
         "reference_ms": _median(measured.reference_ms) if measured else None,
+        "speedups": [shared.untyped(speedup) for speedup in measured.speedups] if measured else [],
         "device": result.device,
         "protocol": result.protocol,
         "seconds": shared.untyped(result.seconds),
@@ -266,7 +267,9 @@ def _read(path: Path) -> str:
 
 
 def _request(item: Item, protocol: EvalProtocol) -> EvalRequest:
-    return EvalRequest(task=item.task, source=item.source, protocol=protocol)
+    return EvalRequest(
+        task=item.task, source=item.source, protocol=protocol, kernelbench=True, baselines=True
+    )
 
 
 def headline(result: Result) -> str:

@@ -17,7 +17,7 @@ from kbopt.config import BackendConfig, BackendName, Language, ProposerConfig, P
 from kbopt.core import codec
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.settings import Algorithm, Budget, ScoreFunction, SearchSettings
-from kbopt.core.types import EvalProtocol, Precision, Task, TorchOps
+from kbopt.core.types import Arithmetic, Baseline, Clock, EvalProtocol, Outputs, Precision, Task, TorchOps
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -130,7 +130,38 @@ protocol_options = options(
         default=PROTOCOL.torch_ops,
         help="What becomes of candidates that compute with PyTorch's own operations.",
     ),
-    click.option("--allow-tf32", is_flag=True, help="Let fp32 tasks use TF32, the reference too."),
+    click.option(
+        "--arithmetic",
+        type=Name("arithmetic", Arithmetic),
+        default=PROTOCOL.arithmetic,
+        show_default=True,
+        help="What fp32 tasks compute in: PyTorch's default (fp32 products, TF32 in convolutions), "
+        "ieee (no TF32), or tf32.",
+    ),
+    click.option("--allow-tf32", is_flag=True, help="The old name of --arithmetic tf32."),
+    click.option(
+        "--outputs",
+        type=Name("choice", Outputs),
+        default=PROTOCOL.outputs,
+        show_default=True,
+        help="Whether each call has to return memory of its own, or may reuse the last one's (CUDA "
+        "graphs, static buffers).",
+    ),
+    click.option(
+        "--baseline",
+        type=Name("baseline", Baseline),
+        default=PROTOCOL.baseline,
+        show_default=True,
+        help="What the ranking speedup is over: eager PyTorch, torch.compile, or the fastest baseline.",
+    ),
+    click.option(
+        "--clock",
+        type=Name("clock", Clock),
+        default=PROTOCOL.clock,
+        show_default=True,
+        help="What ranks: the device's work alone, or the latency of one synchronised call.",
+    ),
+    click.option("--eval-mode", is_flag=True, help="Run both models after Module.eval(): no dropout."),
     click.option(
         "--timeout",
         type=click.FloatRange(1),
@@ -255,6 +286,10 @@ def search_settings(given: dict[str, Any]) -> SearchSettings:
 
 def eval_protocol(given: dict[str, Any]) -> EvalProtocol:
     """Takes the protocol's options out of `given`."""
+    if given.pop("allow_tf32"):
+        if given["arithmetic"] == "ieee":
+            raise UserError("--allow-tf32 is --arithmetic tf32: leave one of it and --arithmetic ieee out")
+        given["arithmetic"] = "tf32"
     return _taken(replace(PROTOCOL, timeout_s=given.pop("timeout")), given)
 
 

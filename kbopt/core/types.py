@@ -13,6 +13,10 @@ from typing import Literal
 
 Precision = Literal["fp32", "fp16", "bf16"]
 TorchOps = Literal["allow", "warn", "forbid"]
+Arithmetic = Literal["default", "ieee", "tf32"]
+Outputs = Literal["fresh", "reusable"]
+Baseline = Literal["eager", "compile", "best"]
+Clock = Literal["device", "latency"]
 Stage = Literal["queue", "compile", "check", "time"]
 
 
@@ -39,47 +43,97 @@ class EvalProtocol:
     """How a candidate is judged. Two results are comparable when their `id`s and devices agree.
 
     `trials`: correctness checks, each on fresh inputs. `timed`: timed calls of either model.
-    `timeout_s` bounds check and timing together, `compile_timeout_s` the build before it; both are
-    seconds of wall clock. `allow_tf32` lets fp32 tasks use TF32, in the reference too.
+    `arithmetic` is what fp32 tasks may compute in: PyTorch's `default` (fp32 products, TF32 in convolutions),
+    `ieee` (no TF32) or `tf32` (TF32 everywhere); the reference runs so too. `outputs` says whether each call
+    has to return memory of its own. `baseline` and `clock` choose the speedup that ranks: over eager PyTorch,
+    `torch.compile` or the fastest baseline; by the device's work or by what one synchronised call takes.
+    `eval_mode` runs both models after `Module.eval()`. `timeout_s` bounds check and timing together,
+    `compile_timeout_s` the build before it; both are seconds of wall clock.
     """
 
     trials: int = 5
     timed: int = 100
     precision: Precision = "fp32"
     torch_ops: TorchOps = "warn"
-    allow_tf32: bool = False
+    arithmetic: Arithmetic = "default"
+    outputs: Outputs = "fresh"
+    baseline: Baseline = "eager"
+    clock: Clock = "device"
+    eval_mode: bool = False
     timeout_s: float = 60.0
     compile_timeout_s: float = 300.0
 
     @property
     def id(self) -> str:
-        """Every field that can change a verdict. The leading number is the version of the rules."""
-        tf32 = "+tf32" if self.allow_tf32 else ""
-        return f"strict-1/{self.precision}{tf32}/{self.trials}x{self.timed}/torch-{self.torch_ops}"
+        """Every field that can change a verdict. The leading number is the version of the rules:
+        docs/evaluation.md says when it is raised.
+        """
+        unusual = [
+            value
+            for value, usual in (
+                (self.arithmetic, "default"),
+                (f"{self.outputs}-outputs", "fresh-outputs"),
+                (f"over-{self.baseline}", "over-eager"),
+                (self.clock, "device"),
+                ("eval-mode" if self.eval_mode else "", ""),
+            )
+            if value != usual
+        ]
+        limits = f"{self.timeout_s:g}s+{self.compile_timeout_s:g}s"
+        parts = (self.precision, *unusual, f"{self.trials}x{self.timed}", f"torch-{self.torch_ops}", limits)
+        return "/".join(("strict-2", *parts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalRequest:
-    """One source to be judged. `repeat` > 0 asks for a new measurement of a source already measured."""
+    """One source to be judged. `repeat` > 0 asks for a new measurement of a source already measured.
+
+    `kernelbench` and `baselines` ask for what is too slow for each candidate of a search: KernelBench's own
+    verdict, and the speedup over every baseline.
+    """
 
     task: Task
     source: str
     protocol: EvalProtocol
     repeat: int = 0
+    kernelbench: bool = False
+    baselines: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roofline:
-    """The physical floor of the task on the device, and how near the kernel came to it.
+    """What a call costs at the least, and how near the kernel came to it.
 
-    `floor_ms` is the larger of bytes over bandwidth and operations over peak; `share` is floor over
-    kernel time, 1.0 at the roofline.
+    `floor_ms` is the time to read `size_bytes` of inputs and parameters once and write the outputs once, at
+    the measured bandwidth. `share` is that floor over the kernel's time, at most 1: what a cache holds, or
+    structure that need not be read, can make a kernel faster than it. `reference_ops_ms` is what the
+    reference's own `operations` need at the peak of the task's arithmetic; a better algorithm, or a split
+    onto other units, needs less.
     """
 
     size_bytes: int
     operations: int
     floor_ms: float
     share: float
+    reference_ops_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speedup:
+    """How many times as fast the kernel is as one baseline by one clock, with its 95 % interval.
+
+    `baseline` is `eager`, `compile`, `max-autotune` or `cuda-graph`; `clock` is `device` or `latency`.
+    Milliseconds are medians of single calls. Where a baseline does not run, `reason` says why and the figures
+    are zero.
+    """
+
+    baseline: str
+    clock: Clock
+    baseline_ms: float = 0.0
+    kernel_ms: float = 0.0
+    speedup: float = 0.0
+    interval: tuple[float, float] = (0.0, 0.0)
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +153,11 @@ class Audit:
 class Measured:
     """Correct, and timed against the reference in the same session.
 
-    `kernel_ms` and `reference_ms` are samples of single calls, interleaved in blocks. `speedup` is
-    median(reference_ms) / median(kernel_ms); `speedup_ci` its 95 % bootstrap interval. `native_ms` and
-    `wall_ms` are the candidate's median by the two clocks that had to agree. `compiled_reference_ms`
-    is `torch.compile` of the reference, None where it was not measured.
+    `kernel_ms` and `reference_ms` are samples of single calls, interleaved in blocks, by the device's clock.
+    `speedup` is the one that ranks, by the protocol's baseline and clock: median(reference_ms) /
+    median(kernel_ms) by default; `speedup_ci` is its 95 % interval. `native_ms` and `wall_ms` are the
+    candidate's median by the two clocks that had to agree. `speedups` are those over every baseline that was
+    asked for, by either clock.
     """
 
     kernel_ms: tuple[float, ...]
@@ -113,7 +168,12 @@ class Measured:
     wall_ms: float
     audit: Audit
     roofline: Roofline | None = None
-    compiled_reference_ms: float | None = None
+    speedups: tuple[Speedup, ...] = ()
+
+    def over(self, baseline: str, clock: Clock = "device") -> Speedup | None:
+        """The speedup over that baseline, None where it was not asked for."""
+        found = (s for s in self.speedups if s.baseline == baseline and s.clock == clock)
+        return next(found, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from kbopt.evaluation.compare import TOLERANCE, find_mismatch
+from kbopt.evaluation.compare import TOLERANCE, Mismatch, find_mismatch
+from kbopt.evaluation.precision import Sensitivity, find_sensitivity
 from kbopt.evaluation.reference import Draw, Output, Reference, TaskError
 
 _NARROWEST = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 1e-2}
@@ -21,71 +22,132 @@ _NARROWEST = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 1e-2}
 Trivial = Callable[[Draw, torch.Tensor, torch.Tensor], torch.Tensor | None]
 
 
+_TOO_ALIKE = {
+    "copy of an input": "for the inputs that get_inputs() draws the reference is the identity: a "
+    "copy of an input lies within the "
+    "tolerance {tolerance:g} of its answer. Draw inputs on which it does something",
+    "answer to other inputs": "the reference's answer hardly depends on its inputs: the answer to "
+    "other inputs lies within the "
+    "tolerance {tolerance:g}. Change the inputs or the parameters so that outputs differ from one "
+    "set of inputs to the next",
+}
+_ALIKE = (
+    "that answer lies within the tolerance {tolerance:g} of the reference's, so the task cannot tell "
+    "a kernel from a "
+    "trivial one. Change the inputs so that the outputs differ from one set of inputs to the next"
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """`tolerance` for every check. `aliases_inputs` where the reference itself returns a view of one."""
+    """`tolerance` for every check. `aliases_inputs` where the reference itself returns a view of one.
+    `sensitivity` says on which inputs a lower precision shows.
+    """
 
     tolerance: float
     aliases_inputs: bool
     mutates_inputs: bool
+    sensitivity: Sensitivity = Sensitivity()
 
 
 def admit(reference: Reference) -> Admission:
-    """Raises TaskError naming the test that failed."""
-    draw, other = (reference.draw(secrets.randbits(62)) for _ in range(2))
+    """Raises TaskError naming the test that failed. Holds few tensors at a time, which may be gigabytes."""
+    draw = reference.draw(secrets.randbits(62))
     kept = tuple(t.clone() for t in draw.tensors)
     output = reference.run(draw.arguments())
     mutates = not _same(kept, draw.tensors)
     aliases = _aliases(draw.tensors, output.tensors)
     draw = Draw(skeleton=draw.skeleton, tensors=kept)
-    output = _snapshot(output)
+    output = _require_deterministic(reference, draw, _snapshot(output))
     exact = reference.run_exact(draw)
     if exact.skeleton != output.skeleton:
         raise TaskError("admission test 'deterministic' failed: the reference changes its output's structure")
-    again = reference.run(draw.arguments(tuple(t.clone() for t in kept)))
-    # What a repetition may differ by is rounding in another order, as atomics on a GPU cause it.
     tolerance = TOLERANCE[reference.precision]
-    repeated = find_mismatch(again.tensors, output.tensors, output.tensors, tolerance)
-    if repeated is not None:
-        raise TaskError(
-            "admission test 'deterministic' failed: the same inputs gave the reference another answer, "
-            f"{repeated}; a task must not draw random numbers in forward"
-        )
-    elsewhere = _snapshot(reference.run(other.arguments()))
-    while failed := _accepted_trivial(draw, output, exact, elsewhere, tolerance):
+    while failed := _accepted_trivial(reference, draw, output, exact, tolerance):
         if tolerance / 10 < _NARROWEST[reference.precision]:
-            raise TaskError(
-                f"admission test '{failed}' failed: that answer lies within the tolerance {tolerance:g} of "
-                "the reference, so the task cannot tell a kernel from a trivial one. Change the inputs so "
-                "that the outputs differ from one set of inputs to the next"
-            )
+            reason = _TOO_ALIKE.get(failed, _ALIKE).format(tolerance=tolerance)
+            raise TaskError(f"admission test '{failed}' failed: {reason}")
         tolerance /= 10
-    return Admission(tolerance=tolerance, aliases_inputs=aliases, mutates_inputs=mutates)
+    del draw, kept, output, exact
+    return Admission(
+        tolerance=tolerance,
+        aliases_inputs=aliases,
+        mutates_inputs=mutates,
+        sensitivity=find_sensitivity(reference, secrets.randbits(62)),
+    )
+
+
+def _require_deterministic(reference: Reference, draw: Draw, output: Output) -> Output:
+    """The answer to `draw`, which the same inputs give again: on a fresh copy of the model for each call
+    where the model keeps state from one call to the next. Raises TaskError.
+    """
+    if _differs(reference, draw, output) is None:
+        return output
+    reference.reset()
+    reference.keeps_state = True
+    first = _snapshot(_again(reference, draw))
+    repeated = _differs(reference, draw, first)
+    if repeated is None:
+        return first
+    reference.model.eval()
+    in_eval = _snapshot(_again(reference, draw))
+    only_in_training = _differs(reference, draw, in_eval) is None
+    reference.model.train()
+    remedy = (
+        "it draws random numbers only while training (dropout and its like); --eval-mode judges it "
+        "as inference runs it"
+        if only_in_training
+        else "a task must not draw random numbers in forward"
+    )
+    raise TaskError(
+        "admission test 'deterministic' failed: the same inputs gave the reference another answer, "
+        f"{repeated}; {remedy}"
+    )
+
+
+def _again(reference: Reference, draw: Draw) -> Output:
+    return reference.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
+
+
+def _differs(reference: Reference, draw: Draw, output: Output) -> Mismatch | None:
+    """What a repetition may differ by is rounding in another order, as atomics on a GPU cause it."""
+    again = _again(reference, draw)
+    return find_mismatch(again.tensors, output.tensors, output.tensors, TOLERANCE[reference.precision])
 
 
 def _accepted_trivial(
-    draw: Draw, output: Output, exact: Output, elsewhere: Output, tolerance: float
+    reference: Reference, draw: Draw, output: Output, exact: Output, tolerance: float
 ) -> str | None:
-    answers: dict[str, list[torch.Tensor]] = {
-        "zeros": [torch.zeros_like(t) for t in output.tensors],
-        "constant": [_constant(t) for t in output.tensors],
-        "uninitialised memory": [_garbage(t) for t in output.tensors],
-        "copy of an input": [_nearest_input(t, draw) for t in output.tensors],
+    """The name of the first trivial answer within the tolerance; one of them exists at a time."""
+    answers: dict[str, Callable[[], list[torch.Tensor] | None]] = {
+        "zeros": lambda: [torch.zeros_like(t) for t in output.tensors],
+        "constant": lambda: [_constant(t) for t in output.tensors],
+        "uninitialised memory": lambda: [_garbage(t) for t in output.tensors],
+        "copy of an input": lambda: [_nearest_input(t, draw) for t in output.tensors],
+        "answer to other inputs": lambda: _elsewhere(reference, output),
     }
-    if tuple(t.shape for t in elsewhere.tensors) == tuple(t.shape for t in output.tensors):
-        answers["answer to other inputs"] = list(elsewhere.tensors)
-    for name, tensors in answers.items():
-        if find_mismatch(tensors, exact.tensors, output.tensors, tolerance) is None:
+    for name, answer in answers.items():
+        tensors = answer()
+        if tensors is not None and find_mismatch(tensors, exact.tensors, output.tensors, tolerance) is None:
             return name
     return None
+
+
+def _elsewhere(reference: Reference, output: Output) -> list[torch.Tensor] | None:
+    """The answer to other inputs, where it has the same form."""
+    other = reference.run(reference.draw(secrets.randbits(62)).arguments())
+    same = tuple(t.shape for t in other.tensors) == tuple(t.shape for t in output.tensors)
+    return list(other.tensors) if same else None
 
 
 def _constant(output: torch.Tensor) -> torch.Tensor:
     """Its mean everywhere; a scalar has no other constant than zero, which has its own test."""
     if not output.is_floating_point() or output.numel() < 2:
         return torch.zeros_like(output)
-    finite = output[torch.isfinite(output)].double()
-    return torch.full_like(output, float(finite.mean()) if finite.numel() else 0.0)
+    finite = torch.isfinite(output)
+    count = int(finite.sum())
+    total = float(torch.where(finite, output, 0).sum(dtype=torch.float64))
+    return torch.full_like(output, total / count if count else 0.0)
 
 
 def _garbage(output: torch.Tensor) -> torch.Tensor:

@@ -27,6 +27,43 @@ _MOVES = (
     *("to", "resolve_conj", "resolve_neg", "flatten", "detach_", "result_type", "mT", "swapaxes", "movedim"),
 )
 _NOT_COMPUTING = frozenset((*_FACTORIES, *_FILLS, *_MOVES))
+CONVOLUTIONS = frozenset(
+    (
+        *(
+            "convolution",
+            "_convolution",
+            "cudnn_convolution",
+            "mkldnn_convolution",
+            "convolution_overrideable",
+        ),
+        *("cudnn_convolution_transpose", "cudnn_convolution_relu", "cudnn_convolution_add_relu"),
+        *("_cudnn_rnn", "mkldnn_rnn_layer", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"),
+    )
+)
+"""ATen's operations that cuDNN runs, in TF32 by PyTorch's default."""
+PRODUCTS = CONVOLUTIONS | frozenset(
+    (
+        *(
+            "mm",
+            "addmm",
+            "bmm",
+            "baddbmm",
+            "mv",
+            "addmv",
+            "addr",
+            "dot",
+            "vdot",
+            "addbmm",
+            "_addmm_activation",
+        ),
+        *("linear", "_mkldnn_linear", "mkldnn_linear_pointwise", "_scaled_mm", "_int_mm", "_trilinear"),
+        *("_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_for_cpu"),
+        *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
+        *("_scaled_dot_product_attention_math", "lstm", "gru", "rnn_tanh", "rnn_relu"),
+    )
+)
+"""ATen's operations that multiply and add: those whose operands a lower precision would round."""
+_HALF_TYPES = frozenset((torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8))
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[misc]
@@ -40,6 +77,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.computing: dict[str, None] = {}
+        self.arithmetic: dict[str, None] = {}
         self.custom_operators: dict[str, None] = {}
         self.uninitialised: set[int] = set()
         self.contents: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -47,6 +85,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         namespace, _, name = func._schema.name.partition("::")
+        if name in PRODUCTS:
+            self._note_arithmetic(name, _tensors((args, kwargs)))
         if any(_storage(t) in self.uninitialised for t in _tensors((args, kwargs))) and name not in _MOVES:
             self._check_reads(func, args)
         result = func(*args, **(kwargs or {}))
@@ -60,6 +100,15 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
                 self.computing[name] = None
             self._note_writes(func, args, result, name)
         return result
+
+    def _note_arithmetic(self, name: str, operands: list[torch.Tensor]) -> None:
+        """`half:` or `tf32:` and the operation, for products that do not compute in fp32."""
+        if low := next((t.dtype for t in operands if t.dtype in _HALF_TYPES), None):
+            self.arithmetic[f"half: {name} on {str(low).removeprefix('torch.')}"] = None
+        elif any(t.is_cuda and t.dtype == torch.float32 for t in operands):
+            backend = torch.backends.cudnn if name in CONVOLUTIONS else torch.backends.cuda.matmul
+            if backend.allow_tf32:
+                self.arithmetic[f"tf32: {name}"] = None
 
     def _check_reads(self, func: Any, args: Any) -> None:
         """Memory that PyTorch never wrote is read by PyTorch: somebody else wrote it."""
@@ -100,7 +149,7 @@ def _storage(tensor: torch.Tensor) -> int:
 
 
 def audited(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
-    """The call's result, and `{"torch_ops", "operators", "custom_kernel"}` as plain JSON."""
+    """The call's result, and `{"torch_ops", "operators", "custom_kernel", "arithmetic"}` as plain JSON."""
     watch = _Watch()
     with _every_thread() as elsewhere, watch:
         result = call()
@@ -112,6 +161,7 @@ def audited(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
     return result, {
         "torch_ops": [*watch.computing, *unwatched][:50],
         "operators": list(watch.custom_operators)[:50],
+        "arithmetic": list(watch.arithmetic)[:20],
         "custom_kernel": (foreign and not unwatched) or bool(watch.custom_operators),
     }
 

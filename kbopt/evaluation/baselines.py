@@ -1,144 +1,207 @@
-"""`torch.compile` of a task's reference as a second baseline: timed once, in a clean process, and kept.
+"""Other ways to run a task's reference, judged as candidates are, so that one timer gives every figure.
 
-Compiling takes seconds and launches kernels, which made candidates beside it take twice as long. So it waits
-until no candidate is being evaluated, five minutes at most; results of the task until then do not have the
-figure. The device's lease is held for the timed calls only. On a CPU it is left out: there the compiler
-would take the cores on which candidates are timed.
+Each baseline is the task's own source with a `ModelNew` that wraps its `Model`, and is timed beside eager
+PyTorch like a candidate. Its speedup over eager is measured once a task and kept; a kernel's speedup over it
+is the quotient of the two. What was measured in two sessions is compared through the eager times of both, so
+that a device that became slower in between changes neither.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-import sys
 import threading
-import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from kbopt.core.types import EvalRequest
-from kbopt.evaluation.children import ZygoteHandle
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.types import (
+    Clock,
+    EvalProtocol,
+    EvalRequest,
+    Measured,
+    Outcome,
+    Speedup,
+    outcome_name,
+)
 from kbopt.evaluation.devices import Device
-from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
+from kbopt.evaluation.keyed_locks import KeyedLocks
 
-_COMPILE_S = 300.0
-_TIMED_S = 60.0
-_NUM_TIMED = 30
-_PATIENCE_S = 300.0
-_LOOK_S = 0.2
+_COMPILE_S = 600.0
+"""Seconds for a baseline's check and timing, `torch.compile` included: max-autotune tries dozens of
+kernels."""
+_TRIALS = 1
+_CLOCKS: tuple[Clock, ...] = ("device", "latency")
+_COMPILED = """
+
+class ModelNew(Model):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._compiled = torch.compile(super().forward{mode})
+
+    def forward(self, *args):
+        return self._compiled(*args)
+"""
+_GRAPH = """
+
+class ModelNew(Model):
+    _graph = None
+
+    def forward(self, *args):
+        if self._graph is None:
+            self._capture(args)
+        for place, value in zip(self._args, args):
+            if isinstance(value, torch.Tensor):
+                place.copy_(value)
+        self._graph.replay()
+        return self._result
+
+    def _capture(self, args):
+        self._args = [value.clone() if isinstance(value, torch.Tensor) else value for value in args]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                super().forward(*self._args)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._result = super().forward(*self._args)
+        self._graph = graph
+"""
+_SOURCES = {
+    "compile": _COMPILED.format(mode=""),
+    "max-autotune": _COMPILED.format(mode=', mode="max-autotune"'),
+    "cuda-graph": _GRAPH,
+}
+_ON_CUDA_ONLY = {
+    "max-autotune": "on a CPU torch.compile has no more to choose from: see compile",
+    "cuda-graph": "CUDA graphs are for GPUs",
+}
+_RANKING = {"compile": ("compile",), "best": tuple(_SOURCES)}
+
+Judge = Callable[[EvalRequest], Outcome]
 
 
-class CompiledBaselines:
-    """Milliseconds of `torch.compile(Model)` by task, device, driver, torch and precision, under `root`."""
+class Baselines:
+    """Speedups of baselines over eager by task, device, driver, torch and protocol, kept under `root`.
 
-    def __init__(
-        self,
-        zygote: ZygoteHandle,
-        device: Device,
-        root: Path,
-        lease: threading.Lock,
-        is_idle: Callable[[], bool],
-    ) -> None:
-        self._zygote = zygote
+    `judge` has a source judged as a candidate; it takes the device's lease itself.
+    """
+
+    def __init__(self, device: Device, root: Path, judge: Judge) -> None:
         self._device = device
         self._root = root
-        self._lease = lease
-        self._is_idle = is_idle
-        self._asked: set[str] = set()
-        self._one_at_a_time = threading.Lock()
+        self._judge = judge
+        self._measuring = KeyedLocks()
 
-    def ms(self, request: EvalRequest) -> float | None:
-        """The figure, None while it is not known; the first call for a task sets out to measure it."""
-        if not self._device.is_cuda:
-            return None
-        file = self._root / f"{self._key(request)}.json"
-        with suppress(FileNotFoundError):
-            return float(json.loads(file.read_text())["ms"])
-        if file.name not in self._asked:
-            self._asked.add(file.name)
-            threading.Thread(target=self._measure, args=(request, file), daemon=True).start()
-        return None
+    def of(self, request: EvalRequest) -> tuple[Speedup, ...]:
+        """Of each baseline by either clock: all where asked for, else those that the protocol ranks by."""
+        names = tuple(_SOURCES) if request.baselines else _RANKING.get(request.protocol.baseline, ())
+        return tuple(speedup for name in names for speedup in self._one(request, name))
 
-    def _key(self, request: EvalRequest) -> str:
+    def _one(self, request: EvalRequest, name: str) -> tuple[Speedup, ...]:
+        if not self._device.is_cuda and name in _ON_CUDA_ONLY:
+            return _does_not_run(name, _ON_CUDA_ONLY[name])
+        file = self._root / f"{self._key(request, name)}.json"
+        with self._measuring.of(file.name):
+            with suppress(FileNotFoundError, ValueError):
+                return tuple(codec.decode(tuple[Speedup, ...], json.loads(file.read_text())))
+            found = self._measured(request, name)
+            self._root.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+            partial.write_text(codec.dumps(list(found)))
+            partial.rename(file)
+            return found
+
+    def _measured(self, request: EvalRequest, name: str) -> tuple[Speedup, ...]:
+        protocol = replace(
+            request.protocol,
+            trials=_TRIALS,
+            torch_ops="allow",
+            outputs="reusable",
+            baseline="eager",
+            clock="device",
+            timeout_s=max(_COMPILE_S, request.protocol.timeout_s),
+        )
+        source = f"import torch\n{request.task.source}{_SOURCES[name]}"
+        try:
+            outcome = self._judge(
+                replace(request, source=source, protocol=protocol, kernelbench=False, baselines=False)
+            )
+        except (InfraError, UserError) as error:
+            return _does_not_run(name, str(error))
+        if not isinstance(outcome, Measured):
+            return _does_not_run(name, f"{outcome_name(outcome)}: {outcome.reason}"[:500])
+        return tuple(
+            replace(over_eager, baseline=name)
+            for clock in _CLOCKS
+            if (over_eager := outcome.over("eager", clock)) is not None
+        )
+
+    def _key(self, request: EvalRequest, name: str) -> str:
         driver = Path("/proc/driver/nvidia/version")
-        parts = {
+        protocol = request.protocol
+        parts: dict[str, Any] = {
             "task": request.task.source,
-            "precision": request.protocol.precision,
-            "tf32": request.protocol.allow_tf32,
+            "wrapper": _SOURCES[name],
+            "protocol": EvalProtocol(
+                precision=protocol.precision, arithmetic=protocol.arithmetic, eval_mode=protocol.eval_mode
+            ).id,
             "device": self._device.hardware,
             "driver": driver.read_text() if driver.exists() else "",
             "toolchain": self._device.toolchain.key,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def _measure(self, request: EvalRequest, file: Path) -> None:
-        with self._one_at_a_time:
-            until = time.monotonic() + _PATIENCE_S
-            while not self._is_idle() and time.monotonic() < until:
-                time.sleep(_LOOK_S)
-            self._measure_one(request, file)
 
-    def _measure_one(self, request: EvalRequest, file: Path) -> None:
-        self._root.mkdir(parents=True, exist_ok=True)
-        channel, pid = self._zygote.spawn_trusted("baseline")
-        job = {
-            "source": request.task.source,
-            "precision": request.protocol.precision,
-            "allow_tf32": request.protocol.allow_tf32,
-            "device": self._device.torch,
-            "cache": str(self._root / "inductor"),
-        }
-        try:
-            with closing(channel):
-                channel.send(job)
-                channel.receive(_COMPILE_S)
-                with self._lease:
-                    channel.send({"timed": _NUM_TIMED})
-                    times_ms = channel.receive(_TIMED_S)["ms"]
-        except (ChannelClosed, TimeoutError, WireError) as error:
-            print(f"no torch.compile baseline for {request.task.name}: {error}", file=sys.stderr)
-            return
-        finally:
-            self._zygote.kill(pid)
-        partial = file.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps({"task": request.task.name, "ms": median(times_ms)}))
-        partial.rename(file)
+def compared(kernel: Measured, baselines: Sequence[Speedup]) -> Measured:
+    """`kernel` with its speedups over `baselines`, whose own are over eager."""
+    found = [
+        other if other.reason else _quotient(over_eager, other)
+        for other in baselines
+        if (over_eager := kernel.over("eager", other.clock)) is not None
+    ]
+    return replace(kernel, speedups=(*kernel.speedups, *found))
 
 
-def main(channel: Channel) -> None:
-    """Compile the task of the first message; on the second, time it as the reference is: on a cold L2."""
-    job = channel.receive()
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = job["cache"]
-    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
-    import torch
-
-    from kbopt.evaluation.reference import Reference
-
-    device = torch.device(job["device"])
-    reference = Reference(job["source"], job["precision"], device, 0, job["allow_tf32"])
-    compiled = torch.compile(reference.model)
-    arguments = reference.draw(1).arguments()
-    with torch.no_grad():
-        for _ in range(3):
-            compiled(*arguments)
-        torch.cuda.synchronize(device)
-        channel.send({"compiled": True})
-        num_timed = channel.receive()["timed"]
-        channel.send({"ms": [_cold_ms(lambda: compiled(*arguments), device) for _ in range(num_timed)]})
+def ranked(kernel: Measured, protocol: EvalProtocol) -> Measured:
+    """`kernel` with the speedup that the protocol ranks by; a baseline that does not run is said to be left
+    out.
+    """
+    ways = [s for s in kernel.speedups if s.clock == protocol.clock and not s.reason]
+    if protocol.baseline == "compile":
+        ways = [s for s in ways if s.baseline == "compile"] or [s for s in ways if s.baseline == "eager"]
+    elif protocol.baseline == "eager":
+        ways = [s for s in ways if s.baseline == "eager"]
+    if not ways:
+        return kernel
+    chosen = min(ways, key=lambda s: s.speedup)
+    return replace(kernel, speedup=chosen.speedup, speedup_ci=chosen.interval)
 
 
-def _cold_ms(call: Any, device: Any) -> float:
-    import torch
+def _does_not_run(name: str, reason: str) -> tuple[Speedup, ...]:
+    return tuple(Speedup(baseline=name, clock=clock, reason=reason) for clock in _CLOCKS)
 
-    flush = torch.empty(2**28, dtype=torch.uint8, device=device)
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    flush.zero_()
-    start.record()
-    call()
-    end.record()
-    torch.cuda.synchronize(device)
-    return float(start.elapsed_time(end))
+
+def _quotient(kernel: Speedup, baseline: Speedup) -> Speedup:
+    """Of two speedups over eager. Their logarithms' errors are independent: they add by squares."""
+    ratio = kernel.speedup / baseline.speedup
+    low, high = (
+        math.hypot(*(abs(math.log(s.interval[end] / s.speedup)) for s, end in sides))
+        for sides in (((kernel, 0), (baseline, 1)), ((kernel, 1), (baseline, 0)))
+    )
+    return Speedup(
+        baseline=baseline.baseline,
+        clock=kernel.clock,
+        baseline_ms=kernel.baseline_ms / baseline.speedup,
+        kernel_ms=kernel.kernel_ms,
+        speedup=ratio,
+        interval=(ratio * math.exp(-low), ratio * math.exp(high)),
+    )

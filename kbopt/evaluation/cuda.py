@@ -7,6 +7,7 @@ the child left them, the moment it says that it is done. Both go through CUDA's 
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -329,6 +330,18 @@ class ChildSide:
             self._record_all_done(marks)
         self._synchronize()
         return results, [self._nanoseconds(marks) for _, marks in self._with_marks(calls)]
+
+    def waited_for(
+        self, call: Callable[[], Any], clock: Callable[[], int] = time.perf_counter_ns
+    ) -> tuple[list[Any], list[int]]:
+        """The call's result, and the nanoseconds until the device has done all of its work, launching
+        included.
+        """
+        self._synchronize()
+        started = clock()
+        result = call()
+        self._synchronize()
+        return [result], [clock() - started]
 
     def volley(
         self,

@@ -7,21 +7,27 @@ from statistics import median
 from kbopt.core.types import (
     CompileFailed,
     Crashed,
+    KernelBenchVerdict,
     Measured,
     Outcome,
     Rejected,
+    Speedup,
     TimedOut,
     WrongAnswer,
 )
 
 MAX_CHARS = 4000
+_APART = 0.1
+"""Two speedups of one kernel that differ by more get a line that says why."""
 
 _REMEDIES = {
-    "precision_downgrade": "Compute and accumulate at the task's precision, without TF32 or half types.",
+    "precision_downgrade": "Compute and accumulate at the task's precision. Splits that keep its accuracy, "
+    "such as 3xTF32 "
+    "and bf16x9, are accepted where the output shows it.",
     "timing_mismatch": "Finish all work before forward returns, and start none before it is called.",
     "input_mutation": "Write to memory that the kernel allocated itself.",
     "aliased_input": "Return newly allocated memory.",
-    "reused_output": "Allocate the output in every call; a caller may still hold the previous one.",
+    "reused_output": "Allocate the output in every call: a caller may still hold the previous one.",
     "output_layout": "Return a tensor whose elements all have their own memory, as the reference does.",
     "extra_threads": "Use as many threads as torch.get_num_threads() says.",
     "output_type": "Return plain torch.Tensor objects in the structure that the reference returns.",
@@ -31,9 +37,15 @@ _REMEDIES = {
 }
 
 
-def for_outcome(outcome: Outcome, frames: str = "", log: str = "") -> str:
-    """`frames` are the candidate's own lines of a traceback, `log` what the process or compiler printed."""
+def for_outcome(
+    outcome: Outcome, frames: str = "", log: str = "", verdict: KernelBenchVerdict | None = None
+) -> str:
+    """`frames` are the candidate's own lines of a traceback, `log` what the process or compiler printed,
+    `verdict` KernelBench's where it was asked for.
+    """
     text = _headline(outcome)
+    if isinstance(outcome, Measured) and verdict is not None:
+        text = "\n".join([text, *verdicts_apart(outcome, verdict)])
     if frames:
         text += f"\nIn the candidate's source:\n{frames}"
     if log and not isinstance(outcome, Measured):
@@ -67,11 +79,62 @@ def _success(measured: Measured) -> str:
     if measured.roofline is not None:
         work = measured.roofline
         lines.append(
-            f"A call moves at least {work.size_bytes / 1e6:.4g} MB and does {work.operations / 1e6:.4g} "
-            f"million operations: {work.floor_ms:.4g} ms at the device's limits, of which it reaches "
-            f"{work.share:.0%}."
+            f"To move its {work.size_bytes / 1e6:.4g} MB once takes {work.floor_ms:.4g} ms at the device's "
+            f"bandwidth: "
+            f"the kernel reaches {work.share:.0%} of that. The reference's own {work.operations / 1e6:.4g} "
+            f"million "
+            f"operations need {work.reference_ops_ms:.4g} ms at its arithmetic's peak; a better algorithm "
+            f"needs less."
         )
-    if measured.compiled_reference_ms is not None:
-        lines.append(f"torch.compile of the reference takes {measured.compiled_reference_ms:.4g} ms.")
+    lines += [_over(speedup) for speedup in measured.speedups if speedup.baseline != "eager"]
+    lines += _clocks_apart(measured)
     lines.extend(measured.audit.notes)
     return "\n".join(lines)
+
+
+def _over(speedup: Speedup) -> str:
+    if speedup.reason:
+        return f"Over {speedup.baseline} ({speedup.clock}): not measured, {speedup.reason}."
+    low, high = speedup.interval
+    return (
+        f"Over {speedup.baseline} ({speedup.clock}): {speedup.speedup:.3g}x [{low:.3g}, {high:.3g}], "
+        f"{speedup.baseline_ms:.4g} ms."
+    )
+
+
+def _clocks_apart(measured: Measured) -> list[str]:
+    """Why a call takes its caller longer than it keeps the device busy, where the two speedups differ by a
+    tenth.
+    """
+    device, latency = measured.over("eager", "device"), measured.over("eager", "latency")
+    if device is None or latency is None or not _differ(device.speedup, latency.speedup):
+        return []
+    return [
+        f"By latency it is {latency.speedup:.3g}x, by the device's work {device.speedup:.3g}x: of one "
+        f"synchronised call "
+        f"{max(0.0, latency.kernel_ms - device.kernel_ms):.3g} ms are launching and waiting, of the "
+        f"reference's "
+        f"{max(0.0, latency.baseline_ms - device.baseline_ms):.3g} ms."
+    ]
+
+
+def verdicts_apart(measured: Measured, verdict: KernelBenchVerdict) -> list[str]:
+    """Why KernelBench's own verdict gives another speedup, where the two differ by a tenth."""
+    device = measured.over("eager", "device")
+    if (
+        device is None
+        or verdict.runtime <= 0
+        or not _differ(verdict.ref_runtime / verdict.runtime, device.speedup)
+    ):
+        return []
+    more_ms, reference_ms = verdict.runtime - device.kernel_ms, verdict.ref_runtime - device.baseline_ms
+    return [
+        f"KernelBench's own verdict is {verdict.ref_runtime / verdict.runtime:.3g}x: its times hold "
+        f"{more_ms:.3g} ms more "
+        f"of the kernel and {reference_ms:.3g} ms more of the reference (launching, warm inputs, mean "
+        f"instead of median)."
+    ]
+
+
+def _differ(one: float, other: float) -> bool:
+    return max(one, other) > (1 + _APART) * min(one, other)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -21,11 +21,12 @@ from kbopt.core.types import (
     Outcome,
     Rejected,
     Roofline,
+    Speedup,
     Stage,
     TimedOut,
     WrongAnswer,
 )
-from kbopt.evaluation import compare, roofline, timing
+from kbopt.evaluation import compare, precision, roofline, timing
 from kbopt.evaluation.admission import Admission
 from kbopt.evaluation.answers import Refused, require_form, require_separate, require_unchanged
 from kbopt.evaluation.link import (
@@ -36,10 +37,10 @@ from kbopt.evaluation.link import (
     SourceRejected,
 )
 from kbopt.evaluation.player import Exchange, LateOutput, Player
+from kbopt.evaluation.precision import Probe, Sensitive, arithmetic_of_kernel
 from kbopt.evaluation.reference import Draw, Output, Reference, TaskError, TaskTooLarge
 from kbopt.evaluation.sessions import Sessions
 
-_PROBE_SHARES = (0.25, 0.004)
 _MOST_SESSIONS = 3
 _CORES_TOLERANCE = 1.15
 _MOST_CORES = 1.6
@@ -67,7 +68,8 @@ class Verdict:
 class Judgement:
     """Drives one candidate through the strict protocol. `run` once.
 
-    `seat` starts to play the candidate's child; `reference_player` plays the reference.
+    `seat` starts to play the candidate's child; `reference_player` plays the reference. `arithmetic` lists
+    what the candidate's machine code was seen to multiply in, other than fp32.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Judgement:
         reference_player: Player,
         seat: Callable[[], Player],
         rng: random.Random,
+        arithmetic: Sequence[str] = (),
     ) -> None:
         self._reference = reference
         self._admission = admission
@@ -87,9 +90,13 @@ class Judgement:
         self._rng = rng
         self._verdict = Verdict()
         self._expected = self._own_answer(self.draw())
-        self._own_errors = (0.0,) * len(self._expected.tensors)
+        self._own_errors = admission.sensitivity.tf32_errors or (0.0,) * len(self._expected.tensors)
         self._free_bytes = reference.free_bytes
         self._cores: list[float] = []
+        self._arithmetic = list(arithmetic)
+        self._shows_fp32 = False
+        probes = admission.sensitivity.probes
+        self._dense = next((s for s in probes if s.probe == precision.DENSE), None)
         self._on_cpu = reference.device.type == "cpu"
         self._player: Player
 
@@ -122,12 +129,15 @@ class Judgement:
             stage = "time"
             with self._span("time"):
                 session = self._time(sessions)
+                latency = sessions.latency()
             stage = "check"
             with self._span("check"):
                 # Only now: a process in which a profiler ran launches kernels more slowly.
                 audit = self._audit()
                 audit = replace(audit, notes=(*audit.notes, *session.notes))
-                return self._measured(self._with_profile(audit), session, sessions.scatter_of(session))
+                audit = self._with_profile(audit)
+                self._require_allowed_arithmetic()
+                return self._measured(audit, session, sessions.scatter_of(session), latency)
         except Refused as refusal:
             return refusal.outcome
         except SourceRejected as error:
@@ -185,7 +195,7 @@ class Judgement:
         self._own_errors = tuple(map(max, self._own_errors, errors))
         exchange, outputs = self._call(operation, [draw], [0])
         candidate = compare.measure_error(outputs[0], exact.tensors)
-        self._require_precision(candidate, compare.measure_error(own.tensors, exact.tensors))
+        self._require_precision(candidate, compare.measure_error(own.tensors, exact.tensors), self._dense)
         self._require_right(outputs[0], exact, own)
         return exchange.audit
 
@@ -211,52 +221,118 @@ class Judgement:
             got, exact.tensors, own.tensors, self._admission.tolerance, self._own_errors
         )
         if mismatch is not None:
-            raise Refused(WrongAnswer(reason=str(mismatch)))
+            raise Refused(WrongAnswer(reason=f"{mismatch}{self._misfit_note}"))
 
-    def _require_precision(self, candidate: compare.Error, reference: compare.Error) -> None:
-        precision = self._reference.precision
+    @property
+    def _misfit_note(self) -> str:
+        misfits = self._player.misfits
+        if not misfits:
+            return ""
+        return (
+            f". Its parameters fit the reference's in part ({misfits}), so that the seed alone filled "
+            f"them: with the "
+            "reference's names and shapes they would be copied in"
+        )
+
+    def _require_precision(
+        self, candidate: compare.Error, reference: compare.Error, sensitive: Sensitive | None = None
+    ) -> None:
+        """Raises Refused for what computes at a lower precision than the task's; `sensitive` where that shows
+        best.
+        """
+        name = self._reference.precision
         if not self._reference.has_exact or candidate.rms > max(_NEARLY_RIGHT, 16 * reference.rms):
             return
-        if not compare.is_downgrade(candidate, reference, precision):
+        if sensitive is None:
+            # Where TF32 may be used, its error is what only the sensitive probes measure.
+            is_lower = not self._admission.sensitivity.may_use_tf32 and compare.is_downgrade(
+                candidate, reference, name
+            )
+        else:
+            is_lower = sensitive.refuses(candidate, reference)
+            self._shows_fp32 = self._shows_fp32 or sensitive.shows_fp32(candidate, reference)
+        if not is_lower:
             return
+        where = f" on {sensitive.probe.name}" if sensitive else ""
+        own = "TF32" if sensitive and sensitive.tf32_rms else name
         raise Refused(
             Rejected(
-                reason=f"its relative error against float64 is {candidate.rms:.2g} where the reference at "
-                f"{precision} makes {reference.rms:.2g}: it computes at a lower precision than the task's",
+                reason=f"its relative error against float64{where} is {candidate.rms:.2g} where "
+                f"{own} makes {max(reference.rms, sensitive.tf32_rms if sensitive else 0.0):.2g}: it "
+                f"computes at a lower precision than the "
+                f"task's",
                 family="precision_downgrade",
             )
         )
 
     def _probe_precision(self) -> None:
-        """Sparse inputs, where the rounding of single products is not hidden by that of long sums."""
+        """Inputs and parameters on which a long sum, or what follows the products, hides no rounding."""
         if not self._reference.has_exact:
             return
-        for share in _PROBE_SHARES:
-            draw = self.draw()
-            tensors = tuple(
-                compare.sparse_probe(t, share) if t.is_floating_point() and t.numel() > 64 else t
-                for t in draw.tensors
+        for share in precision.SHARES:
+            self._probe(Probe(name="inputs of which most elements are zero", share=share), None)
+        for sensitive in self._admission.sensitivity.probes:
+            if sensitive.probe.changes_parameters:
+                self._probe_with_parameters(sensitive)
+            elif sensitive.probe != precision.DENSE:
+                self._probe(sensitive.probe, sensitive)
+
+    def _probe_with_parameters(self, sensitive: Sensitive) -> None:
+        """On a model of its own, which takes the probe's parameters. Says nothing of one that does not, or is
+        then wrong: what it made of them in its constructor may be those of the task.
+        """
+        if not self._player.takes_weights:
+            return
+        reference, player = self._reference, self._player
+        kept = {name: tensor.clone() for name, tensor in reference.parameters().items()}
+        operands = self._admission.sensitivity.operands
+        try:
+            precision.set_parameters(reference, sensitive.probe.parameters(reference, operands))
+            player.construct(reference.parameters())
+            self._probe(sensitive.probe, sensitive)
+        finally:
+            precision.set_parameters(reference, kept)
+        player.construct(kept)
+
+    def _probe(self, probe: Probe, sensitive: Sensitive | None) -> None:
+        draw = probe.inputs(self.draw())
+        exact = self._exact_answer(draw)
+        own = self._own_answer(draw)
+        if not all(bool(torch.isfinite(t).all()) for t in own.tensors if t.is_floating_point()):
+            return
+        _, outputs = self._call("run", [draw], [0])
+        candidate = compare.measure_error(outputs[0], exact.tensors)
+        reference = compare.measure_error(own.tensors, exact.tensors)
+        self._require_precision(candidate, reference, sensitive)
+        if probe.changes_parameters or candidate.rms <= max(_NEARLY_RIGHT, 16 * reference.rms):
+            return
+        mismatch = compare.find_mismatch(outputs[0], exact.tensors, own.tensors, self._admission.tolerance)
+        raise Refused(WrongAnswer(reason=f"with {probe.name}: {mismatch}"))
+
+    def _require_allowed_arithmetic(self) -> None:
+        """Half precision, or TF32 where the reference has none, that was seen at work and that no probe
+        vouches for.
+        """
+        if self._reference.precision != "fp32" or self._shows_fp32:
+            return
+        allowed = ("tf32",) if self._admission.sensitivity.may_use_tf32 else ()
+        seen = [line for line in self._arithmetic if not line.startswith(allowed or ("none",))]
+        if not seen:
+            return
+        raise Refused(
+            Rejected(
+                reason=f"it computes in a lower precision than the task's ({'; '.join(seen[:3])}), which the "
+                "task's output does not show, and no inputs show that it keeps the accuracy of fp32",
+                family="precision_downgrade",
             )
-            probe = Draw(skeleton=draw.skeleton, tensors=tensors)
-            exact = self._exact_answer(probe)
-            own = self._own_answer(probe)
-            if not all(bool(torch.isfinite(t).all()) for t in own.tensors if t.is_floating_point()):
-                continue
-            _, outputs = self._call("run", [probe], [0])
-            candidate = compare.measure_error(outputs[0], exact.tensors)
-            reference = compare.measure_error(own.tensors, exact.tensors)
-            self._require_precision(candidate, reference)
-            if candidate.rms > max(_NEARLY_RIGHT, 16 * reference.rms):
-                mismatch = compare.find_mismatch(
-                    outputs[0], exact.tensors, own.tensors, self._admission.tolerance
-                )
-                raise Refused(WrongAnswer(reason=f"where most elements of the inputs are zero: {mismatch}"))
+        )
 
     def _audit(self) -> Audit:
         seen = self._check_one(self.draw(), "audit")
         try:
             torch_ops = tuple(str(name)[:100] for name in seen["torch_ops"][:50])
             custom = bool(seen["custom_kernel"])
+            self._arithmetic += [str(line)[:100] for line in seen["arithmetic"][:20]]
         except (KeyError, TypeError):
             raise CandidateForged("an audit that is none") from None
         if torch_ops and self._protocol.torch_ops == "forbid":
@@ -299,6 +375,7 @@ class Judgement:
         if not kernels:
             return audit
         total_us = sum(us for *_, us in kernels) or 1.0
+        self._arithmetic += [line for name, *_ in kernels for line in arithmetic_of_kernel(name)]
         parts = [f"{name} {us / total_us:.0%} ({calls}x, {us:.4g} us)" for name, calls, us in kernels]
         return replace(audit, notes=(*audit.notes, f"Kernels of a call: {'; '.join(parts)}."))
 
@@ -317,7 +394,13 @@ class Judgement:
             raise Refused(Rejected(reason=reason, family="extra_threads"))
         return replace(session, kernel_ms=tuple(used * ms for ms in session.kernel_ms))
 
-    def _measured(self, audit: Audit, session: timing.Session, scatter: timing.Scatter) -> Measured:
+    def _measured(
+        self,
+        audit: Audit,
+        session: timing.Session,
+        scatter: timing.Scatter,
+        latency: timing.Latency | None,
+    ) -> Measured:
         kernel_ms, reference_ms, clocks = session.kernel_ms, session.reference_ms, session.clocks
         draw = self.draw()
         work = roofline.work_of(self._reference, draw)
@@ -334,6 +417,7 @@ class Judgement:
         moved = timing.drift(reference_ms)
         if not 0.8 < moved < 1.25:
             notes.append(f"The reference's time drifted by a factor of {moved:.2f} while measuring.")
+        interval = timing.ratio_interval(reference_ms, kernel_ms, self._rng, scatter)
         num, timed = len(kernel_ms), self._protocol.timed
         if num < timed:
             notes.append(f"{num} timed calls instead of {timed}: enough for half a percent, or slow.")
@@ -341,7 +425,7 @@ class Judgement:
             kernel_ms=tuple(round(ms, 6) for ms in kernel_ms),
             reference_ms=tuple(round(ms, 6) for ms in reference_ms),
             speedup=median(reference_ms) / kernel,
-            speedup_ci=timing.ratio_interval(reference_ms, kernel_ms, self._rng, scatter),
+            speedup_ci=interval,
             native_ms=clocks.native_ms,
             wall_ms=clocks.wall_ms,
             audit=Audit(custom_kernel=audit.custom_kernel, torch_ops=audit.torch_ops, notes=tuple(notes)),
@@ -349,13 +433,45 @@ class Judgement:
                 size_bytes=work.size_bytes,
                 operations=work.operations,
                 floor_ms=work.floor_ms,
-                share=work.floor_ms / kernel,
+                share=min(1.0, work.floor_ms / kernel),
+                reference_ops_ms=work.operations_ms,
+            ),
+            speedups=self._over_eager(session, interval, latency),
+        )
+
+    def _over_eager(
+        self, session: timing.Session, interval: tuple[float, float], latency: timing.Latency | None
+    ) -> tuple[Speedup, ...]:
+        kernel_ms, reference_ms = median(session.kernel_ms), median(session.reference_ms)
+        by_device = Speedup(
+            baseline="eager",
+            clock="device",
+            baseline_ms=reference_ms,
+            kernel_ms=kernel_ms,
+            speedup=reference_ms / kernel_ms,
+            interval=interval,
+        )
+        if latency is None:  # A CPU's caller waits for all of the work: both clocks are one.
+            return by_device, replace(by_device, clock="latency")
+        by_caller = Speedup(
+            baseline="eager",
+            clock="latency",
+            baseline_ms=median(latency.reference_ms),
+            kernel_ms=median(latency.kernel_ms),
+            speedup=median(latency.reference_ms) / median(latency.kernel_ms),
+            interval=timing.ratio_interval(
+                latency.reference_ms, latency.kernel_ms, self._rng, timing.LATENCY_SCATTER
             ),
         )
+        return by_device, by_caller
 
     @property
     def most_calls(self) -> int:
-        """How many inputs both players have room for."""
+        """How many inputs both players have room for; one at a time where an output may be the memory of the
+        last.
+        """
+        if self._protocol.outputs == "reusable":
+            return 1
         return min(self._player.arena.slots, self._reference_player.arena.slots)
 
     def reference_block(self, draws: list[Draw]) -> timing.Block:
@@ -387,6 +503,22 @@ class Judgement:
     def candidate_block(self, draws: list[Draw], *, checked: int) -> timing.Block:
         """Calls of the candidate, of which as many as `checked` have to be right, nobody knows which."""
         return self._play_candidate(self._player.exchange, draws, checked)
+
+    def latencies(self) -> tuple[timing.Block, timing.Block]:
+        """One call of either model as its caller sees it, on the same inputs, in either order."""
+        draws = [self.draw()]
+
+        def of(player: Player) -> timing.Block:
+            exchange = player.exchange("latency", draws)
+            player.release()
+            self._verdict.device_s += exchange.wall_ns / 1e9
+            return exchange.block
+
+        if self._rng.random() < 0.5:
+            theirs = self._play_reference(lambda player: player.exchange("latency", draws))
+            return theirs, of(self._player)
+        ours = of(self._player)
+        return self._play_reference(lambda player: player.exchange("latency", draws)), ours
 
     def candidate_volley(self, draws: list[Draw], *, checked: int) -> timing.Block:
         return self._play_candidate(self._player.volley, draws, checked)

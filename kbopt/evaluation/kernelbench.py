@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import math
 import time
-import types
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from kbopt.core import codec
+from kbopt.core.types import EvalProtocol
+from kbopt.evaluation import arithmetic
 from kbopt.evaluation.reference import DTYPES
 
 _SEED = 42
@@ -28,6 +31,10 @@ _ENOUGH_MS = 300.0
 _SETTLED = 0.01
 _TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
 _FLUSH_BYTES = 256 * 2**20
+_LARGE_BYTES = 256 * 2**20
+_TASK_FAILS = (
+    "the reference fails by KernelBench's protocol, which casts every input to the task's precision: "
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,82 +60,36 @@ def input_seeds(trials: int) -> list[int]:
     return [*(int(torch.randint(0, 2**32 - 1, (1,)).item()) for _ in range(trials)), _SEED]
 
 
-def draw_inputs(task: Task, seed: int, precision: str, device: torch.device) -> list[Any]:
-    """What get_inputs() returns under `seed`, cast and moved as KernelBench does."""
-    torch.manual_seed(seed)
-    return [_cast(value, precision, device) for value in task.get_inputs()]
+Turn = Callable[[], AbstractContextManager[None]]
 
 
-class _Inputs:
-    """Inputs by number of their seed: taken from the referee while they are what would be drawn here.
+def judge(request: dict[str, Any], device_turn: Turn) -> dict[str, Any]:
+    """KernelBench's fields for the candidate, with the reference's own times, as plain JSON.
 
-    A candidate that rebinds a global which get_inputs() reads, or patches torch, changes what KernelBench
-    draws.
+    `device_turn` holds the device for whoever computes on it: inputs are drawn on the CPU between its turns.
+    The reference is timed before the candidate's code is loaded, in the same process and by the same rules,
+    so that the two times can be compared.
     """
-
-    def __init__(
-        self, task: Task, request: dict[str, Any], device: torch.device, public: Callable[[int], Any] | None
-    ) -> None:
-        self._task = task
-        self._precision = request["precision"]
-        self._device = device
-        self._seeds = input_seeds(request["trials"])
-        self._public = public
-        names = _names_read(task.get_inputs, task.context)
-        self._bound: list[tuple[dict[str, Any], dict[str, Any]]] = [
-            (task.context, {name: task.context.get(name) for name in names}),
-            *((vars(owner), dict(vars(owner))) for owner in (torch, torch.Tensor)),
-        ]
-
-    def __getitem__(self, number: int) -> list[Any]:
-        seed = self._seeds[number]
-        if self._public is None or self._rebound():
-            return draw_inputs(self._task, seed, self._precision, self._device)
-        inputs = self._public(number)
-        torch.manual_seed(seed)
-        return list(inputs)
-
-    def _rebound(self) -> bool:
-        return any(not _same(now.get(name), then[name]) for now, then in self._bound for name in then)
-
-
-def _names_read(function: Callable[..., Any], context: dict[str, Any]) -> set[str]:
-    """Globals that `function` reads, itself or through functions of the same globals."""
-    names: set[str] = set()
-    functions = [function]
-    while functions:
-        codes = [getattr(functions.pop(), "__code__", None)]
-        while codes:
-            code = codes.pop()
-            if code is None:
-                continue
-            codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-            new = set(code.co_names) & context.keys() - names
-            names |= new
-            functions += [context[name] for name in new if isinstance(context[name], types.FunctionType)]
-    return names
-
-
-def _same(now: Any, then: Any) -> bool:
-    """Candidates often repeat the task's constants. A tensor has no `==` that says yes or no."""
-    if now is then or type(now) is not type(then):
-        return now is then
-    if isinstance(then, tuple):
-        return len(now) == len(then) and all(map(_same, now, then))
-    return isinstance(then, int | float | str) and bool(now == then)
-
-
-def judge(request: dict[str, Any], public: Callable[[int], Any] | None) -> dict[str, Any]:
-    """KernelBench's fields for the candidate, without the reference's times, as plain JSON.
-
-    `public` gives the inputs of a seed by its number in `input_seeds`; without it they are drawn here.
-    """
-    device = torch.device(request["device"])
+    protocol = codec.decode(EvalProtocol, request["protocol"])
+    device, precision = torch.device(request["device"]), protocol.precision
+    arithmetic.apply(protocol.arithmetic)
     torch.set_num_threads(request["threads"])
     metadata: dict[str, Any] = {"hardware": device_name(device), "device": str(device)}
     task = load_task(request["task_source"])
-    reference, init_inputs = _reference(task, request["precision"], device)
-    inputs = _Inputs(task, request, device, public)
+    seeds = input_seeds(protocol.trials)
+    try:
+        drawn = _drawn(task, seeds[-1])
+        model, init_inputs = _constructed(task, precision, device)
+        with device_turn():
+            reference = _place(model, precision, device)
+            inputs = _cast_all(drawn, precision, device)
+            ref_stats = statistics(_times(reference, inputs, protocol.timed, device))
+            _give_back(inputs, device)
+        del drawn
+    except Exception as error:  # noqa: BLE001 - it casts integer inputs to float, which many tasks refuse
+        metadata["runtime_error"] = _TASK_FAILS + str(error)[:2000]
+        metadata["runtime_error_name"] = _qualified(error)
+        return _fields(compiled=True, correctness=False, metadata=metadata)
     try:
         _execute_as_file(request["source"], task.context)
         new_class = task.context["ModelNew"]
@@ -137,30 +98,33 @@ def judge(request: dict[str, Any], public: Callable[[int], Any] | None) -> dict[
         metadata["compilation_error"] = str(error)[:2000]
         return _fields(compiled=False, correctness=False, metadata=metadata)
     try:
-        torch.manual_seed(_SEED)
-        with torch.no_grad():
-            candidate = _place(new_class(*init_inputs), request["precision"], device)
+        with device_turn(), torch.no_grad():
+            torch.manual_seed(_SEED)
+            candidate = _place(new_class(*init_inputs), precision, device)
             _synchronize(device)
-        correct = _check(reference, candidate, inputs, request, device, metadata)
+        trials = _Trials(task, seeds, precision, device, device_turn)
+        correct = trials.check(reference, candidate, metadata)
         stats: dict[str, float] = {}
         if correct:
-            stats = statistics(_times(candidate, inputs[request["trials"]], request["timed"], device))
+            drawn = _drawn(task, seeds[-1])
+            with device_turn():
+                inputs = _cast_all(drawn, precision, device)
+                stats = statistics(_times(candidate, inputs, protocol.timed, device))
+                _give_back(inputs, device)
     except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a runtime error
         metadata["runtime_error"] = str(error)[:2000]
         metadata["runtime_error_name"] = _qualified(error)
         return _fields(compiled=True, correctness=False, metadata=metadata)
-    return _fields(compiled=True, correctness=correct, metadata=metadata, stats=stats)
+    return _fields(compiled=True, correctness=correct, metadata=metadata, stats=stats, ref_stats=ref_stats)
 
 
-def reference_stats(
-    source: str, precision: str, device: torch.device, timed: int, inputs: Sequence[Any] | None
-) -> dict[str, float]:
-    """The reference's times by the same protocol, in a process that holds no candidate."""
-    task = load_task(source)
-    model, _ = _reference(task, precision, device)
-    if inputs is None:
-        inputs = draw_inputs(task, _SEED, precision, device)
-    return statistics(_times(model, inputs, timed, device))
+def _drawn(task: Task, seed: int) -> list[Any]:
+    torch.manual_seed(seed)
+    return list(task.get_inputs())
+
+
+def _cast_all(values: Sequence[Any], precision: str, device: torch.device) -> list[Any]:
+    return [_cast(value, precision, device) for value in values]
 
 
 def device_name(device: torch.device) -> str:
@@ -176,43 +140,48 @@ def statistics(times_ms: list[float]) -> dict[str, float]:
     return {**{name: float(f"{value:.3g}") for name, value in figures.items()}, "num_trials": len(times_ms)}
 
 
-def _check(
-    reference: Any,
-    candidate: Any,
-    inputs: _Inputs,
-    request: dict[str, Any],
-    device: torch.device,
-    metadata: dict[str, Any],
-) -> bool:
-    tolerance = _TOLERANCE[request["precision"]]
-    passed, trials = 0, request["trials"]
-    seeds = input_seeds(trials)
-    arguments: list[Any] = []
-    with torch.no_grad():
-        for trial in range(trials):
+@dataclass(frozen=True, slots=True)
+class _Trials:
+    """KernelBench's checks of correctness."""
+
+    task: Task
+    seeds: Sequence[int]
+    precision: str
+    device: torch.device
+    device_turn: Turn
+
+    def check(self, reference: Any, candidate: Any, metadata: dict[str, Any]) -> bool:
+        tolerance = _TOLERANCE[self.precision]
+        passed, trials = 0, len(self.seeds) - 1
+        arguments: list[Any] = []
+        for seed in self.seeds[:-1]:
             # KernelBench lets go of a trial's inputs first: the next ones may come to lie where they were.
             arguments.clear()
-            arguments = inputs[trial]
-            torch.manual_seed(seeds[trial])
-            _synchronize(device)
-            expected = reference(*arguments)
-            _synchronize(device)
-            got = candidate(*arguments)
-            _synchronize(device)
-            if expected.shape != got.shape:
-                metadata["correctness_issue"] = (
-                    f"Output shape mismatch: Expected {expected.shape}, got {got.shape}"
-                )
-                return False
-            if not torch.allclose(expected, got, atol=tolerance, rtol=tolerance):
-                difference = (expected - got).abs()
-                metadata.setdefault("max_difference", []).append(f"{difference.max().item():.6f}")
-                metadata.setdefault("avg_difference", []).append(f"{difference.mean().item():.6f}")
-                metadata["correctness_issue"] = "Output mismatch"
-            else:
-                passed += 1
-    metadata["correctness_trials"] = f"({passed} / {trials})"
-    return passed == trials
+            drawn = _drawn(self.task, seed)
+            with self.device_turn(), torch.no_grad():
+                arguments = _cast_all(drawn, self.precision, self.device)
+                torch.manual_seed(seed)
+                _synchronize(self.device)
+                expected = reference(*arguments)
+                _synchronize(self.device)
+                got = candidate(*arguments)
+                _synchronize(self.device)
+                if expected.shape != got.shape:
+                    metadata["correctness_issue"] = (
+                        f"Output shape mismatch: Expected {expected.shape}, got {got.shape}"
+                    )
+                    return False
+                if torch.allclose(expected, got, atol=tolerance, rtol=tolerance):
+                    passed += 1
+                else:
+                    difference = (expected - got).abs()
+                    metadata.setdefault("max_difference", []).append(f"{difference.max().item():.6f}")
+                    metadata.setdefault("avg_difference", []).append(f"{difference.mean().item():.6f}")
+                    metadata["correctness_issue"] = "Output mismatch"
+                del expected, got
+                _give_back(arguments, self.device)
+        metadata["correctness_trials"] = f"({passed} / {trials})"
+        return passed == trials
 
 
 def _times(model: Any, inputs: Sequence[Any], timed: int, device: torch.device) -> list[float]:
@@ -262,12 +231,21 @@ def _host_ms(model: Any, inputs: Sequence[Any], _flush: None, _device: torch.dev
     return 1000 * (time.perf_counter() - started)
 
 
-def _reference(task: Task, precision: str, device: torch.device) -> tuple[Any, list[Any]]:
+def _constructed(task: Task, precision: str, device: torch.device) -> tuple[Any, list[Any]]:
+    """The reference, still on the CPU, and what it was constructed from."""
     torch.manual_seed(_SEED)
-    init_inputs = [_cast(value, precision, device) for value in task.get_init_inputs()]
+    init_inputs = _cast_all(task.get_init_inputs(), precision, device)
+    torch.manual_seed(_SEED)
     with torch.no_grad():
-        torch.manual_seed(_SEED)
-        return _place(task.model(*init_inputs), precision, device), init_inputs
+        return task.model(*init_inputs), init_inputs
+
+
+def _give_back(inputs: list[Any], device: torch.device) -> None:
+    """Large inputs, at the end of a turn: others need the device's memory until the next one."""
+    size_bytes = sum(x.numel() * x.element_size() for x in inputs if isinstance(x, torch.Tensor))
+    if device.type == "cuda" and size_bytes > _LARGE_BYTES:
+        inputs.clear()
+        torch.cuda.empty_cache()
 
 
 def _execute_as_file(source: str, context: dict[str, Any]) -> None:
@@ -299,9 +277,15 @@ def _qualified(error: BaseException) -> str:
 
 
 def _fields(
-    *, compiled: bool, correctness: bool, metadata: dict[str, Any], stats: dict[str, float] | None = None
+    *,
+    compiled: bool,
+    correctness: bool,
+    metadata: dict[str, Any],
+    stats: dict[str, float] | None = None,
+    ref_stats: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     return {
+        "ref_runtime_stats": ref_stats or {},
         "compiled": compiled,
         "correctness": correctness,
         "metadata": metadata,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 
+from kbopt.core import codec
 from kbopt.evaluation import linux, timing
 from kbopt.evaluation.arena import Arena, CpuArena
 from kbopt.evaluation.cuda import LONGEST_VOLLEY, CudaArena, CudaReader, Sight
 from kbopt.evaluation.cuda_api import CudaError
-from kbopt.evaluation.layout import TensorSpec, aligned, view
+from kbopt.evaluation.layout import TensorSpec, aligned, dense, view
 from kbopt.evaluation.link import CandidateDied, CandidateForged, Link
 from kbopt.evaluation.reference import Draw, Reference
 from kbopt.evaluation.wire import Message
@@ -35,6 +36,8 @@ The shorter one where that was so twice running."""
 _DONE_S = 1.0
 """Until the device has done what a child waited for before it answered: turns of other processes."""
 _NUM_CALIBRATIONS = 12
+_MAX_TEXT = 1000
+"""Characters of a remark of the child's that go into a verdict."""
 
 
 class LateOutput(Exception):
@@ -80,13 +83,16 @@ class Player:
         self.link = link
         self._warden = warden
         self._running = True
+        self.misfits = ""
+        self.takes_weights = False
         self._reference = reference
         self._rng = rng
         self._num_late: Counter[str] = Counter()
         self._late_outputs: dict[tuple[str, int], list[Any]] = {}
         draw = reference.draw(rng.getrandbits(62))
         specs = [TensorSpec.of(tensor) for tensor in draw.tensors]
-        init_bytes = sum(aligned(TensorSpec.of(t).size_bytes) for t in reference.init_tensors)
+        given = (*reference.init_tensors, *reference.parameters().values())
+        init_bytes = sum(aligned(TensorSpec.of(dense(t)).size_bytes) for t in given)
         on_cuda = reference.device.type == "cuda"
         kind = CudaArena if on_cuda else CpuArena
         slots = LONGEST_VOLLEY if on_cuda else _LONGEST_BLOCK
@@ -111,19 +117,31 @@ class Player:
 
         `setup` tells the child where its compiled parts lie, see `building.Built`.
         """
-        reference = self._reference
         self._resume()
-        self.link.ask(
-            "build",
-            source=source,
-            setup=setup,
+        self.link.ask("load", source=source, setup=setup, protocol=codec.encode(self._reference.protocol))
+        self.construct(self._reference.parameters())
+
+    def construct(self, parameters: Mapping[str, torch.Tensor]) -> None:
+        """Have it make its `ModelNew`, under the seed of the reference's weights, and then take `parameters`
+        over if they are the model's own by name and shape: `takes_weights`. `misfits` says which are not
+        where others are.
+        """
+        reference = self._reference
+        tensors = (*reference.init_tensors, *parameters.values())
+        specs = [TensorSpec.of(dense(t)).to_json() for t in tensors]
+        self._resume()
+        reply = self.link.ask(
+            "construct",
             weight_seed=reference.weight_seed,
-            precision=reference.precision,
-            allow_tf32=reference.allow_tf32,
+            keeps_state=reference.keeps_state,
             init_skeleton=reference.init_skeleton,
-            init_specs=[TensorSpec.of(t).to_json() for t in reference.init_tensors],
-            init_offsets=self.arena.place(reference.init_tensors),
+            num_init=len(reference.init_tensors),
+            names=list(parameters),
+            specs=specs,
+            offsets=self.arena.place([dense(t) for t in tensors]),
         )
+        self.misfits = text_of(reply.get("misfits"))
+        self.takes_weights = reply.get("taken") is True
 
     def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
         """Have it answer `draws` in one block. Afterwards all of it is paused, and outputs can be read out
@@ -384,6 +402,11 @@ class Player:
             with suppress(OSError):
                 cpu_ns += linux.process_cpu_ns(helper)
         return cpu_ns, linux.displaced_ns(self._pid) + linux.displaced_ns()
+
+
+def text_of(said: object) -> str:
+    """A bounded line of what a child said, nothing where it is no text."""
+    return said[:_MAX_TEXT] if isinstance(said, str) else ""
 
 
 def _require_passed(event: torch.cuda.Event) -> None:

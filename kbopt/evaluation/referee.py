@@ -10,9 +10,10 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 import torch
@@ -22,20 +23,29 @@ from kbopt.core.types import EvalProtocol
 from kbopt.evaluation import cuda_api, roofline
 from kbopt.evaluation.admission import Admission, admit
 from kbopt.evaluation.compile import toolchain
+from kbopt.evaluation.cuda_api import CudaError
 from kbopt.evaluation.judgement import Judgement, Verdict
-from kbopt.evaluation.kernelbench import reference_stats
 from kbopt.evaluation.link import CandidateDied, CandidateForged, CandidateRaised, Link
 from kbopt.evaluation.player import Player
-from kbopt.evaluation.public_inputs import REPLY_LIMIT_BYTES, PublicInputs, converse
 from kbopt.evaluation.reference import Reference, TaskError, TaskTooLarge
 from kbopt.evaluation.wire import SPIN_S, Channel, Message
 
 _REFERENCE_BUDGET_S = 1e9
 _ROOM_S = 2.0
 _ROOM_LOOK_S = 0.01
-_MORE_OUTPUTS = 4
-"""Kept at a time in a child that judges by KernelBench's protocol, comparison included."""
+_NUM_REFERENCE_CALLS = 8
+"""Whose median is a task's time in the table of admitted tasks."""
 _CONTEXTS_BYTES = 2 * 2**30
+_INPUTS_AT_ONCE = 5
+"""Sets of inputs that admission holds: drawn, copied, in float64 (two), and in the child that plays the
+reference.
+"""
+_OUTPUTS_AT_ONCE = 6
+"""Outputs: the answer, its repetition or a trivial one, in float64 (two), in the child, and what comparing
+takes.
+"""
+_PASSES_AT_ONCE = 3
+"""What a pass holds besides: at the task's precision in one process, and in float64 (two)."""
 _REHEARSAL = """
 import torch
 
@@ -55,7 +65,7 @@ def get_init_inputs():
 
 
 def main(channel: Channel) -> None:
-    """Answer one message after the other until hung up: first `start`, in the end `judge` and `kernelbench`.
+    """Answer one message after the other until hung up: first `start`, in the end `judge`.
 
     With `start` come the two descriptors of a child that plays the reference.
     """
@@ -63,11 +73,10 @@ def main(channel: Channel) -> None:
     courtroom = _Courtroom(start, channel.take_fds())
     channel.send({"started": True})
     operations: dict[str, Callable[[Message, list[int]], Message]] = {
-        "load": courtroom.load,
+        "size": courtroom.size,
         "admit": courtroom.admit,
-        "stats": courtroom.stats,
+        "describe": courtroom.describe,
         "judge": courtroom.judge,
-        "kernelbench": courtroom.kernelbench,
     }
     while True:
         job = channel.receive()
@@ -87,8 +96,7 @@ class _Courtroom:
         self._fds = fds
         self._device = torch.device(start["device"])
         self._rng = random.SystemRandom()
-        self._public: dict[int, PublicInputs | None] = {}
-        self._stats: dict[int, dict[str, float]] = {}
+        self._protocol = codec.decode(EvalProtocol, start["protocol"])
         self._reference: Reference
         self._admission: Admission
         self._player: Player
@@ -101,41 +109,39 @@ class _Courtroom:
     def _rehearse(self) -> None:
         """Load what the device's libraries load at their first use."""
         with suppress(TaskError, RuntimeError):  # Such as a device that is full at the moment.
-            admit(Reference(_REHEARSAL, self._start["precision"], self._device, 0, False))
+            admit(Reference(_REHEARSAL, self._protocol, self._device, 0))
             torch.cuda.synchronize(self._device)
 
-    def load(self, job: Message, fds: list[int]) -> Message:
-        """Take KernelBench's inputs for a number of trials over."""
-        header = job["drawn"]
-        loaded = header is not None and bool(fds) and PublicInputs.load(header, fds[0], self._device)
-        self._public[job["trials"]] = loaded or None
-        for fd in fds:
-            os.close(fd)
-        return {}
+    def size(self, _: Message, __: list[int]) -> Message:
+        """Construct the reference and run it once: the share of the device's memory that admission takes."""
+        seed = int.from_bytes(os.urandom(6), "big")
+        with _typed():
+            self._reference = Reference(self._start["source"], self._protocol, self._device, seed)
+            draw = self._reference.draw(self._rng.getrandbits(62))
+            output = self._reference.run(draw.arguments())
+        if self._device.type != "cuda":
+            return {"share": 0.0}
+        weights_bytes = sum(t.numel() * t.element_size() for t in self._reference.parameters().values())
+        passing_bytes = torch.cuda.max_memory_allocated(self._device)
+        needed_bytes = (
+            _INPUTS_AT_ONCE * draw.size_bytes
+            + _OUTPUTS_AT_ONCE * output.size_bytes
+            + _PASSES_AT_ONCE * max(0, passing_bytes - draw.size_bytes - output.size_bytes)
+            + 2 * weights_bytes
+            + _CONTEXTS_BYTES
+        )
+        _, total_bytes = torch.cuda.mem_get_info(self._device)
+        self._needed = needed_bytes / total_bytes
+        return {"share": self._needed}
 
     def admit(self, _: Message, __: list[int]) -> Message:
         """Run the reference, judge the task by what it gives, and have its child ready. Raises TaskError."""
         start = self._start
-        try:
-            self._reference = Reference(
-                start["source"],
-                start["precision"],
-                self._device,
-                int.from_bytes(os.urandom(6), "big"),
-                start["allow_tf32"],
-            )
+        self._await_free(self._needed)
+        with _typed():
             self._admission = admit(self._reference)
             self._player = self._play(self._fds, start["warden"], _REFERENCE_BUDGET_S)
             self._player.build(f"{start['source']}\n\nModelNew = Model\n", "")
-        except (CandidateDied, CandidateRaised, CandidateForged) as error:
-            if isinstance(error, CandidateRaised) and error.kind == torch.OutOfMemoryError.__name__:
-                raise TaskTooLarge(
-                    f"the child that plays the reference has no memory left: {error}"
-                ) from None
-            raise TaskError(str(error) or "the process that plays the reference died") from None
-        except torch.OutOfMemoryError as error:
-            reason = "it does not fit into the device's memory, with a float64 answer to compare with"
-            raise TaskTooLarge(f"admission test 'the reference runs' failed: {reason}: {error}") from None
         if self._device.type == "cuda":
             # Measured once, and while no candidate is there.
             roofline.device_peaks(str(self._device), roofline.arithmetic_of(self._reference))
@@ -146,18 +152,37 @@ class _Courtroom:
         """Of the device's memory, what judging a candidate takes beyond what is held now, generously."""
         if self._device.type != "cuda":
             return 0.0
+        _, total_bytes = torch.cuda.mem_get_info(self._device)
+        return self._device_bytes() / total_bytes
+
+    def _device_bytes(self) -> int:
+        """Of the device's memory, what judging a candidate takes; 0 on a CPU."""
+        if self._device.type != "cuda":
+            return 0
         passing_bytes = torch.cuda.max_memory_allocated(self._device)
         arena, output_bytes = self._player.arena, self._reference.output_bytes
-        children_bytes = 2 * arena.size_bytes + (arena.slots + _MORE_OUTPUTS) * output_bytes
-        _, total_bytes = torch.cuda.mem_get_info(self._device)
-        return (passing_bytes + children_bytes + _CONTEXTS_BYTES) / total_bytes
+        children_bytes = 2 * arena.size_bytes + arena.slots * output_bytes
+        return int(passing_bytes + children_bytes + _CONTEXTS_BYTES)
 
-    def stats(self, job: Message, _: list[int]) -> Message:
-        """The reference's times by KernelBench's protocol; none where that cannot run the task."""
-        timed = job["timed"]
-        if timed not in self._stats:
-            self._stats[timed] = self._reference_stats(self._public.get(job["trials"]), timed)
-        return {"stats": self._stats[timed]}
+    def describe(self, _: Message, __: list[int]) -> Message:
+        """What the table of admitted tasks says of this one. Milliseconds, bytes."""
+        reference, player = self._reference, self._player
+        draw = reference.draw(self._rng.getrandbits(62))
+        work = roofline.work_of(reference, draw)
+        times_ms: list[float] = []
+        for _number in range(_NUM_REFERENCE_CALLS):
+            times_ms += player.exchange("run", [draw]).block.native_ms
+            player.release()
+        return {
+            "reference_ms": median(times_ms),
+            "floor_ms": work.floor_ms,
+            "reference_ops_ms": work.operations_ms,
+            "inputs_bytes": draw.size_bytes,
+            "outputs_bytes": reference.output_bytes,
+            "device_bytes": self._device_bytes(),
+            "tolerance": self._admission.tolerance,
+            "keeps_state": reference.keeps_state,
+        }
 
     def judge(self, job: Message, fds: list[int]) -> Message:
         protocol = codec.decode(EvalProtocol, job["protocol"])
@@ -169,6 +194,7 @@ class _Courtroom:
             self._player,
             lambda: self._play(fds, job["warden"], protocol.timeout_s),
             self._rng,
+            job["arithmetic"],
         )
         return _to_message(judgement.run(job["source"], job["setup"]))
 
@@ -177,10 +203,13 @@ class _Courtroom:
 
         As much as this one needs, or as was free for the one before.
         """
-        until = time.monotonic() + _ROOM_S
-        while self._room() < min(self._needed, self._had) and time.monotonic() < until:
-            time.sleep(_ROOM_LOOK_S)
+        self._await_free(min(self._needed, self._had))
         self._had = self._room()
+
+    def _await_free(self, share: float) -> None:
+        until = time.monotonic() + _ROOM_S
+        while self._room() < share and time.monotonic() < until:
+            time.sleep(_ROOM_LOOK_S)
 
     def _room(self) -> float:
         """The free share of the device's memory; 1 on a CPU."""
@@ -189,34 +218,39 @@ class _Courtroom:
         free_bytes, total_bytes = torch.cuda.mem_get_info(self._device)
         return free_bytes / total_bytes
 
-    def kernelbench(self, job: Message, fds: list[int]) -> Message:
-        """What a child says by KernelBench's protocol, see `converse`; the reference's times as `stats`."""
-        data_fd, control_fd = fds
-        os.close(control_fd)
-        public = self._public.get(job["request"]["trials"])
-        with socket.socket(fileno=data_fd) as sock:
-            answer = converse(Channel(sock, REPLY_LIMIT_BYTES), job["request"], public, job["limit_s"])
-        return {**answer, **self.stats(job["request"], [])}
-
     def free_share(self) -> float:
         """Of the device's memory, after giving back what torch keeps for this task's next candidate."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         return self._room()
 
-    def _reference_stats(self, public: PublicInputs | None, timed: int) -> dict[str, float]:
-        start = self._start
-        inputs = public.of_timing if public is not None else None
-        try:
-            return reference_stats(start["source"], start["precision"], self._device, timed, inputs)
-        except Exception:  # noqa: BLE001 - tasks with integer inputs fail there, because it casts them to float
-            return {}
-
     def _play(self, fds: list[int], warden: int, budget_s: float) -> Player:
         data_fd, control_fd = fds
         spin_s = SPIN_S if self._device.type == "cuda" else 0.0
         link = Link.over(socket.socket(fileno=data_fd), control_fd, budget_s, spin_s)
         return Player(link, warden, self._reference, self._start["threads"], self._rng)
+
+
+@contextmanager
+def _typed() -> Iterator[None]:
+    """What goes wrong inside with the reference, or with the child that plays it, is the task's fault or the
+    memory's.
+    """
+    try:
+        yield
+    except (CandidateDied, CandidateRaised, CandidateForged) as error:
+        if isinstance(error, CandidateRaised) and error.kind == torch.OutOfMemoryError.__name__:
+            reason = f"the child that plays the reference has no memory left: {error}"
+            raise TaskTooLarge(reason) from None
+        raise TaskError(str(error) or "the process that plays the reference died") from None
+    except torch.OutOfMemoryError as error:
+        reason = "it does not fit into the device's memory, with a float64 answer to compare with"
+        raise TaskTooLarge(f"admission test 'the reference runs' failed: {reason}: {error}") from None
+    except CudaError as error:
+        if "memory" not in str(error):
+            raise
+        reason = "it does not fit into the device's memory, with the inputs of two models"
+        raise TaskTooLarge(f"admission test 'the reference runs' failed: {reason}: {error}") from None
 
 
 def _to_message(verdict: Verdict) -> Message:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
@@ -14,8 +14,8 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalRequest
 from kbopt.evaluation.children import Child, ZygoteHandle, warm_up
 from kbopt.evaluation.devices import Device, num_threads
-from kbopt.evaluation.drawn_inputs import Drawn, DrawnInputs
 from kbopt.evaluation.keyed_locks import KeyedLocks
+from kbopt.evaluation.lease import Lease
 from kbopt.evaluation.sandbox import SandboxConfig
 from kbopt.evaluation.wire import ChannelClosed
 
@@ -30,7 +30,7 @@ _FREE_FOR_ANOTHER = 0.45
 the child that plays the reference hold inputs and outputs there; the least used ones go until it is."""
 
 
-_Key = tuple[str, str, bool]
+_Key = tuple[str, str, str, bool]
 
 
 class NoMemory(UserError):
@@ -55,7 +55,6 @@ class RefereeHandle:
         self._child = Child(zygote, "measure", sandbox)
         self._channel, self._pid = zygote.spawn_trusted("referee")
         self._lock = threading.Lock()
-        self._loaded: set[int] = set()
         self.alive = True
         self.admitted = False
         self.free_share = 1.0
@@ -63,8 +62,7 @@ class RefereeHandle:
         start = {
             "op": "start",
             "source": request.task.source,
-            "precision": request.protocol.precision,
-            "allow_tf32": request.protocol.allow_tf32,
+            "protocol": codec.encode(request.protocol),
             "device": device.torch,
             "threads": num_threads(),
             "warden": self._child.warden_pid,
@@ -74,38 +72,38 @@ class RefereeHandle:
         if device.is_cuda:
             warm_up([self._child], device.torch)
 
-    def has_loaded(self, trials: int) -> bool:
-        return trials in self._loaded
-
-    def load(self, drawn: Drawn | None, trials: int) -> None:
-        """Hand over KernelBench's inputs for a protocol with so many trials. Needs no lease."""
-        job = {"op": "load", "trials": trials, "drawn": drawn.header if drawn is not None else None}
-        memory = (drawn.memory.fileno(),) if drawn is not None else ()
-        late = InfraError(f"KernelBench's inputs could not be handed over within {_START_S:g} s")
-        self._ask(job, memory, _START_S, late)
-        self._loaded.add(trials)
-
-    def admit(self, free_share: float = 1.0) -> None:
-        """Find out whether the task can be scored, once."""
+    def admit(self, free_share: float = 1.0, make_room: Callable[[float], None] | None = None) -> None:
+        """Find out whether the task can be scored, once. `make_room` is told the share of the device's memory
+        that it takes.
+        """
         if self.admitted:
             return
         late = UserError(
             f"admission test 'the reference runs' failed: task {self.request.task.name} was not admitted "
             f"within {_ADMISSION_S:g} s; make its inputs smaller"
         )
+        share = self._ask({"op": "size"}, (), _ADMISSION_S, late)["share"]
+        if make_room is not None:
+            make_room(share)
         self.needed_share = self._ask({"op": "admit"}, (), _ADMISSION_S, late)["needed_share"]
         self.taken_share = max(0.0, free_share - self.free_share)
         self.admitted = True
 
-    def time_by_kernelbench(self, trials: int, timed: int) -> None:
-        """Have the reference's own times by KernelBench's protocol ready for the first candidate."""
+    def describe(self) -> dict[str, Any]:
+        """What the table of admitted tasks says of this one, see `referee`."""
         late = UserError(
             f"the reference of task {self.request.task.name} was not timed within {_GRACE_S:g} s"
         )
-        self._ask({"op": "stats", "trials": trials, "timed": timed}, (), _GRACE_S, late)
+        return self._ask({"op": "describe"}, (), _GRACE_S, late)
 
-    def judge(self, request: EvalRequest, child: Child, setup: str) -> dict[str, Any]:
+    def judge(
+        self, request: EvalRequest, child: Child, setup: str, arithmetic: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """The verdict; `arithmetic` is what the build's machine code was seen to multiply in, see
+        `inspection`.
+        """
         job = {
+            "arithmetic": list(arithmetic),
             "op": "judge",
             "source": request.source,
             "setup": setup,
@@ -117,30 +115,6 @@ class RefereeHandle:
             f"the reference of task {request.task.name} was too slow to judge within {limit_s:g} s"
         )
         return self._ask(job, child.fds, limit_s, late)
-
-    def kernelbench(self, request: EvalRequest, child: Child, setup: str, limit_s: float) -> dict[str, Any]:
-        """What the child answers by KernelBench's protocol, see `public_inputs.converse`, and `stats`."""
-        protocol = request.protocol
-        job = {
-            "op": "kernelbench",
-            "limit_s": limit_s,
-            "request": {
-                "op": "judge",
-                "task_source": request.task.source,
-                "source": request.source,
-                "setup": setup,
-                "device": self._device.torch,
-                "threads": num_threads(),
-                "precision": protocol.precision,
-                "trials": protocol.trials,
-                "timed": protocol.timed,
-                "allow_tf32": protocol.allow_tf32,
-            },
-        }
-        late = UserError(
-            f"KernelBench's protocol took longer than {limit_s + _GRACE_S:g} s with the reference"
-        )
-        return self._ask(job, child.fds, limit_s + _GRACE_S, late)
 
     def close(self) -> None:
         self.alive = False
@@ -183,13 +157,12 @@ class Referees:
         zygote: ZygoteHandle,
         device: Device,
         sandbox: Callable[[], SandboxConfig],
-        lease: threading.Lock,
+        lease: Lease,
     ) -> None:
         self._zygote = zygote
         self._device = device
         self._sandbox = sandbox
         self._lease = lease
-        self._drawn = DrawnInputs(zygote)
         self._handles: OrderedDict[_Key, RefereeHandle] = OrderedDict()
         self._awaited: Counter[_Key] = Counter()
         self._displaced: dict[_Key, tuple[_Key, EvalRequest]] = {}
@@ -243,8 +216,8 @@ class Referees:
         return done
 
     def start(self, request: EvalRequest) -> RefereeHandle:
-        """The referee of the request's task, with KernelBench's inputs; it may not be admitted yet."""
-        key, trials = _key(request), request.protocol.trials
+        """The referee of the request's task; it may not be admitted yet."""
+        key = _key(request)
         with self._starting.of(key):
             with self._lock:
                 handle = self._handles.get(key)
@@ -252,17 +225,19 @@ class Referees:
                 handle = RefereeHandle(self._zygote, request, self._device, self._sandbox())
                 with self._lock:
                     self._handles[key] = handle
-            if not handle.has_loaded(trials):
-                handle.load(self._drawn.of(request), trials)
         return handle
 
     def of(self, request: EvalRequest) -> RefereeHandle:
         """The referee of the request's task, which was admitted."""
         handle = self.start(request)
         if not handle.admitted:
-            self._make_room(request, _FREE_FOR_ANOTHER)
+
+            def make_room(share: float) -> None:
+                self.settle(handle)
+                self._make_room(request, share)
+
             try:
-                handle.admit(self._free)
+                handle.admit(self._free, make_room)
             except NoMemory:
                 self._make_room(request, 1.0)
                 handle = self.start(request)
@@ -280,7 +255,6 @@ class Referees:
     def close(self) -> None:
         for handle in list(self._handles.values()):
             handle.close()
-        self._drawn.close()
 
     def make_all_room(self, request: EvalRequest) -> bool:
         """End the referees of all other tasks. Whether there were any. Under the lease."""
@@ -295,11 +269,15 @@ class Referees:
             handle = self.start(request)
         if handle.admitted:
             return
-        with self._lease:
+        # Only where the device has nothing else to do: to wait for it here would gain nothing.
+        if not self._lease.acquire_now():
+            return
+        try:
             if handle.alive and not handle.admitted and self._has_room(request, _FREE_FOR_ANOTHER):
                 handle.admit(self._free)
-                handle.time_by_kernelbench(request.protocol.trials, request.protocol.timed)
                 self.settle(handle)
+        finally:
+            self._lease.release()
 
     def _has_room(self, request: EvalRequest, free_share: float) -> bool:
         return self._num_others(request) < self._most and self._free >= free_share
@@ -329,4 +307,4 @@ class Referees:
 
 def _key(request: EvalRequest) -> _Key:
     protocol = request.protocol
-    return request.task.key, protocol.precision, protocol.allow_tf32
+    return request.task.key, protocol.precision, protocol.arithmetic, protocol.eval_mode

@@ -1,6 +1,6 @@
 """The trusted side of a task: the reference model, its inputs, its outputs and their float64 truth.
 
-Runs in the referee only. Nothing here ever sees a candidate.
+`Reference` lives in the judge's process alone and never sees a candidate.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kbopt.core.types import Precision
+from kbopt.core.types import EvalProtocol, Precision
+from kbopt.evaluation import arithmetic
 from kbopt.evaluation.layout import LayoutError, Skeleton, dense, flatten, unflatten
 
 DTYPES: dict[Precision, torch.dtype] = {
@@ -64,23 +65,17 @@ class Reference:
     """`Model` of a task on a device, with weights from `weight_seed`.
 
     `exact` is the same model in float64, used while `has_exact`. `output_sizes` are the bytes of each tensor
-    of the latest answer. Raises TaskError.
+    of the latest answer. `keeps_state` is set where a call changes what the next one answers: then each call
+    runs on a fresh copy of the model. Raises TaskError.
     """
 
-    def __init__(
-        self,
-        source: str,
-        precision: Precision,
-        device: torch.device,
-        weight_seed: int,
-        tf32: bool = False,
-    ) -> None:
+    def __init__(self, source: str, protocol: EvalProtocol, device: torch.device, weight_seed: int) -> None:
         if device.type == "cuda":
             torch.cuda.init()
+        arithmetic.apply(protocol.arithmetic)
         self.source = source
-        self.precision = precision
-        self.allow_tf32 = tf32
-        allow_tf32(tf32)
+        self.protocol = protocol
+        self.precision = protocol.precision
         self.device = device
         self.weight_seed = weight_seed
         self.module = _load(source)
@@ -88,15 +83,26 @@ class Reference:
         arguments = _guard("get_init_inputs() raised", self.module.get_init_inputs)
         self.init_skeleton, init_tensors = _flatten_for_task(list(arguments), "get_init_inputs()")
         self.init_tensors = tuple(self._place(t) for t in init_tensors)
-        seed_everything(weight_seed)
+        self.has_exact = True
+        self.keeps_state = False
+        self.output_sizes: tuple[int, ...] = ()
+        self.reset()
+
+    def reset(self) -> None:
+        """Construct the model anew, as it is before its first call."""
+        seed_everything(self.weight_seed)
         init_values = unflatten(self.init_skeleton, self.init_tensors)
         model = _guard("Model(*get_init_inputs()) raised", lambda: self.module.Model(*init_values))
         if not isinstance(model, torch.nn.Module):
             raise TaskError(f"Model is a {type(model).__name__}; it has to be a torch.nn.Module")
-        self.model = model.to(device=device, dtype=DTYPES[precision])
+        self.model = model.to(device=self.device, dtype=DTYPES[self.precision])
+        if self.protocol.eval_mode:
+            self.model.eval()
         self.exact = copy.deepcopy(self.model).double()
-        self.has_exact = True
-        self.output_sizes: tuple[int, ...] = ()
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Its state dict by name: parameters and the buffers that are part of it."""
+        return {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
 
     @property
     def output_bytes(self) -> int:
@@ -112,8 +118,9 @@ class Reference:
 
     def run(self, arguments: list[Any]) -> Output:
         """The reference's own answer, at the task's precision."""
+        model = copy.deepcopy(self.model) if self.keeps_state else self.model
         with torch.no_grad():
-            value = _guard("the reference's forward raised", lambda: self.model(*arguments))
+            value = _guard("the reference's forward raised", lambda: model(*arguments))
         skeleton, tensors = _flatten_for_task(value, "the reference's forward")
         if not tensors:
             raise TaskError("admission test 'returns a tensor' failed: the reference returns no tensor")
@@ -131,9 +138,10 @@ class Reference:
         """The answer in float64; the task's own precision where the model refuses float64."""
         if self.has_exact:
             tensors = tuple(t.double() if t.is_floating_point() else t.clone() for t in draw.tensors)
+            model = copy.deepcopy(self.exact) if self.keeps_state else self.exact
             try:
                 with torch.no_grad():
-                    value = self.exact(*draw.arguments(tensors))
+                    value = model(*draw.arguments(tensors))
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError:
@@ -166,12 +174,6 @@ def placed(tensor: torch.Tensor, precision: Precision, device: torch.device) -> 
     tensor = dense(tensor.detach())
     dtype = DTYPES[precision] if tensor.is_floating_point() else tensor.dtype
     return tensor.to(device=device, dtype=dtype)
-
-
-def allow_tf32(allowed: bool) -> None:
-    """Let fp32 products on CUDA round their inputs to TF32, or forbid it."""
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def seed_everything(seed: int) -> None:

@@ -1,8 +1,8 @@
-"""The least a task can cost: bytes over bandwidth, operations over peak, per device.
+"""What a call of a task costs at the least: its bytes over the bandwidth, per device.
 
-Bytes are inputs, outputs and parameters, each moved once; operations are the reference's products and
-convolutions (two per multiply-add), at least one per output element. A kernel may do with fewer where the
-data has structure (a triangular matrix), so only a fraction of the floor is called impossible.
+Bytes are inputs, outputs and parameters, each moved once. The reference's own products and convolutions (two
+operations per multiply-add, at least one per output element) over the peak of its arithmetic are a second
+figure, and no bound: a better algorithm, structure in the data, or a split onto faster units needs less.
 """
 
 from __future__ import annotations
@@ -40,11 +40,14 @@ _TFLOPS: dict[str, dict[Arithmetic, float]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What one call has to do. `impossible_ms` is a time that no kernel can reach."""
+    """What one call has to move, and what the reference computes. `impossible_ms` is a time that no kernel
+    can reach.
+    """
 
     size_bytes: int
     operations: int
     floor_ms: float
+    operations_ms: float
     impossible_ms: float
 
 
@@ -80,7 +83,8 @@ def work_of(reference: Reference, draw: Draw) -> Work:
     return Work(
         size_bytes=size_bytes,
         operations=operations,
-        floor_ms=max(memory_ms, 1000 * operations / peak),
+        floor_ms=memory_ms,
+        operations_ms=1000 * operations / peak,
         impossible_ms=_IMPOSSIBLE_SHARE * 1000 * (draw.size_bytes + output.size_bytes) / bandwidth
         if reference.device.type == "cuda"
         else 0.0,
@@ -95,8 +99,10 @@ def cached_ms(reference: Reference) -> float:
 
 
 def arithmetic_of(reference: Reference) -> Arithmetic:
-    """The fastest in which a candidate may compute what `reference` does."""
-    return "tf32" if reference.precision == "fp32" and reference.allow_tf32 else reference.precision
+    """That of the reference's products: in TF32 only where the protocol has all of them so."""
+    if reference.precision == "fp32" and reference.protocol.arithmetic == "tf32":
+        return "tf32"
+    return reference.precision
 
 
 @functools.cache

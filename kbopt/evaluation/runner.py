@@ -7,25 +7,28 @@ referee needs it takes itself (its own clock, the outputs' memory); what is said
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 import types
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map_only
 
-from kbopt.core.types import Precision
-from kbopt.evaluation import cuda, linux
+from kbopt.core import codec
+from kbopt.core.types import EvalProtocol, Precision
+from kbopt.evaluation import arithmetic, cuda, linux
 from kbopt.evaluation.arena import attach
 from kbopt.evaluation.audit import audited, kernel_times
 from kbopt.evaluation.candidate import CandidateError, describe_exception, load_candidate
 from kbopt.evaluation.compile import gpu_code, inline
 from kbopt.evaluation.layout import LayoutError, TensorSpec, flatten, unflatten, view
-from kbopt.evaluation.reference import DTYPES, allow_tf32, placed, seed_everything
+from kbopt.evaluation.reference import DTYPES, placed, seed_everything
+from kbopt.evaluation.weights import take_over
 from kbopt.evaluation.wire import SPIN_S, Channel, Message
 
 _MOST_KERNELS = 20
@@ -48,6 +51,9 @@ class _Session:
         self._skeleton = request["skeleton"]
         self._specs = [TensorSpec.from_json(raw) for raw in request["specs"]]
         self._model: Any = _copy_first
+        self._module: Any = None
+        self._protocol = EvalProtocol()
+        self._keeps_state = False
         self._timed: Callable[[Sequence[Callable[[], Any]]], tuple[list[Any], list[int]]] = (
             _host_timed if self._cuda is None else self._cuda.timed
         )
@@ -61,24 +67,36 @@ class _Session:
     def base(self) -> int:
         return self._arena.data_ptr()
 
-    def build(self, request: Message) -> Message:
-        """Load the source and construct `ModelNew` with the reference's weights."""
-        allow_tf32(request["allow_tf32"])
+    def load(self, request: Message) -> Message:
+        """Load the source, which may run as long as it likes."""
+        protocol = codec.decode(EvalProtocol, request["protocol"])
+        arithmetic.apply(protocol.arithmetic)
         if not self._warm:
             _find_builds(request["setup"])
-        module = load_candidate(request["source"])
-        specs = [TensorSpec.from_json(raw) for raw in request["init_specs"]]
+        self._protocol = protocol
+        self._module = load_candidate(request["source"])
+        return {"loaded": True}
+
+    def construct(self, request: Message) -> Message:
+        """Make `ModelNew` under the seed of the reference's weights, and copy these in where they fit."""
+        specs = [TensorSpec.from_json(raw) for raw in request["specs"]]
         tensors = [
             view(self._arena, spec, offset).clone()
-            for spec, offset in zip(specs, request["init_offsets"], strict=True)
+            for spec, offset in zip(specs, request["offsets"], strict=True)
         ]
-        values = unflatten(request["init_skeleton"], tensors)
+        num_init = request["num_init"]
+        values = unflatten(request["init_skeleton"], tensors[:num_init])
         seed_everything(request["weight_seed"])
-        model = module.ModelNew(*values)
+        model = self._module.ModelNew(*values)
+        taken, misfits = False, ""
         if isinstance(model, torch.nn.Module):
-            model = model.to(device=self._device, dtype=DTYPES[request["precision"]])
+            model = model.to(device=self._device, dtype=DTYPES[self._protocol.precision])
+            if self._protocol.eval_mode:
+                model.eval()
+            taken, misfits = take_over(model, dict(zip(request["names"], tensors[num_init:], strict=True)))
         self._model = model
-        return {"built": True}
+        self._keeps_state = request["keeps_state"]
+        return {"taken": taken, "misfits": misfits}
 
     def run(self, request: Message) -> Message:
         """Call the model once per entry of `offsets`; say how long each took and where its outputs lie."""
@@ -90,7 +108,8 @@ class _Session:
 
     def _run(self, request: Message, model: Any) -> Message:
         batch = [self._arguments(offsets) for offsets in request["offsets"]]
-        calls = [partial(model, *arguments) for arguments in batch]
+        models = [copy.deepcopy(model) if self._keeps_state else model for _ in batch]
+        calls = [partial(one, *arguments) for one, arguments in zip(models, batch, strict=True)]
         if self._cuda is not None and "gate" in request:
             return self._run_gated(self._cuda, request, calls)
         timed = self._timed
@@ -112,11 +131,23 @@ class _Session:
         with torch.no_grad():
             return {"ns": device.volley(request["gate"], calls, queued, marked=request["marked"])}
 
+    def latency(self, request: Message) -> Message:
+        """Call the model once, and say how long its caller waits until the device is done."""
+        arguments = self._arguments(request["offsets"][0])
+        model = copy.deepcopy(self._model) if self._keeps_state else self._model
+        if self._cuda is None:
+            return self._run(request, self._model)
+        with torch.no_grad():
+            outputs, nanoseconds = self._cuda.waited_for(partial(model, *arguments))
+        self._outputs += outputs
+        return {"ns": nanoseconds, "outputs": [self._describe(output) for output in outputs]}
+
     def audit(self, request: Message) -> Message:
         """One call under a dispatch mode; what PyTorch did, and whether anything else wrote memory."""
         arguments = self._arguments(request["offsets"][0])
+        model = copy.deepcopy(self._model) if self._keeps_state else self._model
         with torch.no_grad():
-            output, seen = audited(lambda: self._model(*arguments))
+            output, seen = audited(lambda: model(*arguments))
         self._outputs.append(output)
         if self._cuda is not None:
             torch.cuda.synchronize(self._device)
@@ -185,9 +216,11 @@ def measure(channel: Channel) -> None:
         channel.spin_s = SPIN_S
     channel.send({"id": request["id"], "base": session.base})
     operations: dict[str, Callable[[Message], Message]] = {
-        "build": session.build,
+        "load": session.load,
+        "construct": session.construct,
         "run": session.run,
         "rehearse": session.rehearse,
+        "latency": session.latency,
         "audit": session.audit,
         "profile": session.profile,
         "free": session.free,
@@ -280,27 +313,25 @@ def _move(model: torch.nn.Module, precision: Precision) -> None:
 
 
 def kernelbench(channel: Channel) -> None:
-    """KernelBench's own protocol, reference and candidate in one process as it has them."""
+    """KernelBench's own protocol, reference and candidate in one process as it has them.
+
+    Inputs are drawn on the CPU, seconds for a large task. So the device is asked for where it is needed, and
+    given back.
+    """
     from kbopt.evaluation.kernelbench import judge
 
     request, warm = _warmed_up(channel)
     if not warm:
         _find_builds(request["setup"])
-    channel.send(judge(request, _inputs_on_request(channel, request["public"], request["device"])))
+    linux.keep_freed_memory()  # Else the model that is timed first pays for pages that the second one finds.
 
+    @contextmanager
+    def device_turn() -> Iterator[None]:
+        channel.send({"device": "wanted"})
+        channel.receive()
+        try:
+            yield
+        finally:
+            channel.send({"device": "free"})
 
-def _inputs_on_request(channel: Channel, offer: Message | None, device: str) -> Callable[[int], Any] | None:
-    """Private copies of KernelBench's inputs by number, see `public_inputs`; None without an offer."""
-    if offer is None:
-        return None
-    on_cuda = device.startswith("cuda")
-    buffer = cuda.attach(offer["arena"], torch.device(device)) if on_cuda else attach(channel.take_fds())
-    specs = [TensorSpec.from_json(raw) for raw in offer["specs"]]
-
-    def take(number: int) -> Any:
-        channel.send({"inputs": number})
-        offsets = channel.receive()["offsets"]
-        tensors = [view(buffer, spec, at).clone() for spec, at in zip(specs, offsets, strict=True)]
-        return unflatten(offer["skeleton"], tensors)
-
-    return take
+    channel.send({"fields": judge(request, device_turn)})

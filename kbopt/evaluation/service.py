@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -36,17 +36,23 @@ from kbopt.core.types import (
     Task,
     TimedOut,
 )
-from kbopt.evaluation import feedback, linux, verdicts
-from kbopt.evaluation.baselines import CompiledBaselines
+from kbopt.evaluation import baselines, feedback, linux, verdicts
+from kbopt.evaluation.baselines import Baselines
 from kbopt.evaluation.building import Builder, Built, NotBuilt, num_builds_at_once
 from kbopt.evaluation.children import Child, ZygoteHandle, crash_from, warm_up
 from kbopt.evaluation.devices import find_device, num_threads
+from kbopt.evaluation.inspection import Inspections
+from kbopt.evaluation.lease import Lease
 from kbopt.evaluation.referees import NoMemory, RefereeHandle, Referees
 from kbopt.evaluation.sandbox import SCRATCH, Limits, SandboxConfig, scrubbed
+from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
 
 _MAX_CONCURRENT = 64
-_KERNELBENCH_LEAST_S = 2.0
+_KERNELBENCH_DRAWS_S = 600.0
+"""For what KernelBench's protocol does beside the device: it draws seven sets of inputs on the CPU."""
 _NUM_WAITING = 2
+_KERNELBENCH_AT_ONCE = 4
+"""Processes that draw inputs of several GiB on the CPU, each with a CUDA context."""
 _CPU_MEMORY_BYTES = 4 * 2**30
 
 _SANDBOXES_FOR_CUDA: tuple[tuple[str, ...], ...] = (
@@ -98,7 +104,7 @@ class Service:
             self._zygote.set_environment(only_this)
         self.boot = uuid.uuid4().hex[:12]
         self.started = time.time()
-        self._lease = threading.Lock()
+        self._lease = Lease()
         self._serial_lock = threading.Lock()
         self._serial = 0
         self._builder = Builder(
@@ -113,15 +119,10 @@ class Service:
         self._hidden: tuple[str, ...] = ()
         if self.device.is_cuda:
             self._hidden, self._without = self._find_working_sandbox()
-        self._num_evaluations = 0
-        self._baselines = CompiledBaselines(
-            self._zygote,
-            self.device,
-            state_dir / "baselines",
-            self._lease,
-            lambda: self._num_evaluations == 0,
-        )
+        self._baselines = Baselines(self.device, state_dir / "baselines", self._judge_baseline)
+        self._inspections = Inspections(self._child)
         self._referees = Referees(self._zygote, self.device, self._sandbox, self._lease)
+        self._kernelbench_slots = threading.BoundedSemaphore(_KERNELBENCH_AT_ONCE)
         self._waiting_slots = threading.BoundedSemaphore(1 + _NUM_WAITING)
         self._build_slots = threading.BoundedSemaphore(num_builds_at_once(self.device))
 
@@ -145,18 +146,21 @@ class Service:
 
     def evaluate(self, request: EvalRequest) -> Result:
         """Judge one source. Raises UserError for a task that cannot be scored, InfraError."""
-        with self._counted():
-            return self._evaluate(request)
+        return self._evaluate(request)
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        with self._serial_lock:
-            self._num_evaluations += 1
-        try:
-            yield
-        finally:
-            with self._serial_lock:
-                self._num_evaluations -= 1
+    def _judge_baseline(self, request: EvalRequest) -> Outcome:
+        """A baseline's outcome: its source is the task's, with a model that runs the reference in another
+        way.
+        """
+        built = self._builder.build(request)
+        if not isinstance(built, Built):
+            return built.outcome
+        with closing(self._child(built)) as child:
+            if not self.device.is_cuda:  # Whoever asks for it has the lease.
+                return self._measure(request, built, _Timeline(), child).outcome
+            warm_up([child], self.device.torch, built.setup, triton=True)
+            with self._lease:
+                return self._measure(request, built, _Timeline(), child).outcome
 
     def _evaluate(self, request: EvalRequest) -> Result:
         timeline = _Timeline()
@@ -168,22 +172,41 @@ class Service:
                 if isinstance(built, Built):
                     referee_is_ready.result()
                     # A few candidates wait with processes of their own, whose CUDA contexts are ready.
-                    with self._waiting_slots, closing(self._children(built)) as children:
-                        both = children.strict, children.kernelbench
-                        warm_up(both, self.device.torch, built.setup, triton="triton" in request.source)
+                    with self._waiting_slots, closing(self._child(built)) as child:
+                        warm_up([child], self.device.torch, built.setup, triton="triton" in request.source)
+                        if request.protocol.precision == "fp32":
+                            self._inspections.of(built)
                         with suppress(InfraError):  # With the lease it is tried again.
                             self._referees.start(request)
                         with self._lease:
-                            return self._measure(request, built, timeline, children)
+                            judged = self._measure(request, built, timeline, child)
+                    return self._completed(request, built, judged, timeline)
         else:
             # On the CPU a build would disturb the timing of another candidate: it needs the lease too.
             with self._lease:
                 built = self._build(request, timeline)
                 if isinstance(built, Built):
-                    with closing(self._children(built)) as children:
-                        return self._measure(request, built, timeline, children)
-        verdict = verdicts.kernelbench_failure(built.outcome, self.device.hardware, self.device.torch)
+                    with closing(self._child(built)) as child:
+                        judged = self._measure(request, built, timeline, child)
+                    return self._completed(request, built, judged, timeline)
+        verdict = None
+        if request.kernelbench:
+            verdict = verdicts.kernelbench_failure(built.outcome, self.device.hardware, self.device.torch)
         return self._result(request, timeline, built.outcome, verdict, log=built.log)
+
+    def _completed(self, request: EvalRequest, built: Built, judged: _Judged, timeline: _Timeline) -> Result:
+        """The result, with what a full evaluation asks for besides. On a GPU without the lease, which each
+        part takes for itself.
+        """
+        outcome, verdict = judged.outcome, None
+        if isinstance(outcome, Measured):
+            outcome = baselines.compared(outcome, self._baselines.of(request))
+            outcome = baselines.ranked(outcome, request.protocol)
+        if request.kernelbench:
+            started = time.time()
+            verdict = self._kernelbench(request, built, outcome, timeline)
+            timeline.add("time", started, time.time() - started)
+        return self._result(request, timeline, outcome, verdict, log=judged.log, frames=judged.frames)
 
     def close(self) -> None:
         self._referees.close()
@@ -217,40 +240,26 @@ class Service:
         finally:
             timeline.add("compile", started, time.time() - started)
 
-    def _children(self, built: Built) -> _Children:
-        strict = Child(self._zygote, "measure", self._sandbox(built))
-        try:
-            kernelbench = Child(self._zygote, "kernelbench", self._sandbox(built))
-        except InfraError:
-            strict.close()
-            raise
-        return _Children(strict, kernelbench)
+    def _child(self, built: Built, role: str = "measure") -> Child:
+        return Child(self._zygote, role, self._sandbox(built))
 
-    def _measure(
-        self, request: EvalRequest, built: Built, timeline: _Timeline, children: _Children
-    ) -> Result:
+    def _measure(self, request: EvalRequest, built: Built, timeline: _Timeline, child: Child) -> _Judged:
         referee = self._referees.of(request)
-        judged = self._judge(request, built, referee, children.strict, timeline)
+        judged = self._judge(request, built, referee, child, timeline)
         if not self.device.is_cuda and judged.hides_work:
             # How long calls take is decided once in each process.
-            with closing(Child(self._zygote, "measure", self._sandbox(built))) as another:
+            with closing(self._child(built)) as another:
                 judged = self._judge(request, built, referee, another, timeline)
-        outcome = judged.outcome
-        if isinstance(outcome, Measured):
-            outcome = replace(outcome, compiled_reference_ms=self._baselines.ms(request))
-        left_s = request.protocol.timeout_s - judged.busy_s
-        started = time.time()
-        verdict = self._kernelbench(request, built, referee, outcome, children.kernelbench, left_s)
-        timeline.add("time", started, time.time() - started)
         self._referees.settle(referee)
-        timeline.device_s += verdicts.kernelbench_device_s(verdict, request.protocol)
-        return self._result(request, timeline, outcome, verdict, log=judged.log, frames=judged.frames)
+        return judged
 
     def _judge(
         self, request: EvalRequest, built: Built, referee: RefereeHandle, child: Child, timeline: _Timeline
     ) -> _Judged:
         try:
-            answer = referee.judge(request, child, built.setup)
+            is_watched = self.device.is_cuda and request.protocol.precision == "fp32"
+            seen = self._inspections.of(built) if is_watched else []
+            answer = referee.judge(request, child, built.setup, seen)
         except NoMemory as error:
             if self._referees.make_all_room(request):
                 raise InfraError(f"other tasks held the device's memory: {error}") from None
@@ -263,28 +272,39 @@ class Service:
         for stage, started, seconds in answer["spans"]:
             timeline.add(stage, started, seconds)
         timeline.device_s += answer["device_s"]
-        return _Judged(outcome=outcome, log=child.log, frames=answer["frames"], busy_s=answer["busy_s"])
+        return _Judged(outcome=outcome, log=child.log, frames=answer["frames"])
 
     def _kernelbench(
-        self,
-        request: EvalRequest,
-        built: Built,
-        referee: RefereeHandle,
-        outcome: Outcome,
-        child: Child,
-        left_s: float,
+        self, request: EvalRequest, built: Built, outcome: Outcome, timeline: _Timeline
     ) -> KernelBenchVerdict:
         device, protocol = self.device, request.protocol
         if isinstance(outcome, CompileFailed | Crashed | TimedOut):
             return verdicts.kernelbench_failure(outcome, device.hardware, device.torch)
-        limit_s = max(_KERNELBENCH_LEAST_S, left_s)
-        answer = referee.kernelbench(request, child, built.setup, limit_s)
-        if "late" in answer:
-            late = TimedOut(reason="timed out", stage="time", limit_s=protocol.timeout_s)
-            return verdicts.kernelbench_failure(late, device.hardware, device.torch)
-        if "died" in answer:
-            return verdicts.kernelbench_failure(crash_from(child.end()), device.hardware, device.torch)
-        return verdicts.kernelbench_from(answer["raw"], answer["stats"])
+        job = {
+            "op": "judge",
+            "task_source": request.task.source,
+            "source": request.source,
+            "setup": built.setup,
+            "device": device.torch,
+            "threads": num_threads(),
+            "protocol": codec.encode(protocol),
+        }
+        lease = self._lease if device.is_cuda else nullcontext()
+        with self._kernelbench_slots, closing(self._child(built, "kernelbench")) as child:
+            if device.is_cuda:
+                warm_up([child], device.torch, built.setup, triton="triton" in request.source)
+            channel = Channel(child.data, verdicts.REPLY_LIMIT_BYTES)
+            try:
+                fields, device_s = verdicts.converse(
+                    channel, job, lease, held_s=protocol.timeout_s, waited_s=_KERNELBENCH_DRAWS_S
+                )
+            except verdicts.Late:
+                late = TimedOut(reason="timed out", stage="time", limit_s=protocol.timeout_s)
+                return verdicts.kernelbench_failure(late, device.hardware, device.torch)
+            except (ChannelClosed, WireError):
+                return verdicts.kernelbench_failure(crash_from(child.end()), device.hardware, device.torch)
+        timeline.device_s += device_s
+        return verdicts.kernelbench_from(fields)
 
     def _sandbox(self, built: Built | None = None, *, build_writable: bool = False) -> SandboxConfig:
         with self._serial_lock:
@@ -316,14 +336,14 @@ class Service:
         request: EvalRequest,
         timeline: _Timeline,
         outcome: Outcome,
-        kernelbench: KernelBenchVerdict,
+        kernelbench: KernelBenchVerdict | None = None,
         *,
         log: str,
         frames: str = "",
     ) -> Result:
         return Result(
             outcome=outcome,
-            feedback=feedback.for_outcome(outcome, frames, log),
+            feedback=feedback.for_outcome(outcome, frames, log, kernelbench),
             device=self.device.name,
             protocol=request.protocol.id,
             boot=self.boot,
@@ -335,26 +355,13 @@ class Service:
         )
 
 
-class _Children:
-    """The two sandboxed processes that one candidate gets."""
-
-    def __init__(self, strict: Child, kernelbench: Child) -> None:
-        self.strict = strict
-        self.kernelbench = kernelbench
-
-    def close(self) -> None:
-        self.strict.close()
-        self.kernelbench.close()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judged:
-    """What a referee found in one child, which it kept busy for `busy_s`."""
+    """What a referee found in one child."""
 
     outcome: Outcome
     log: str
     frames: str
-    busy_s: float
 
     @property
     def hides_work(self) -> bool:

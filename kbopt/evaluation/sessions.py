@@ -41,6 +41,9 @@ _SHORT_MS = 0.25
 _FEWEST_ALONE = 3
 _MOST_ALONE = 8
 _ENOUGH_ALONE_S = 0.05
+_FEWEST_LATENCIES = 7
+_MOST_LATENCIES = 30
+_ENOUGH_LATENCIES_S = 0.15
 _NUM_CALIBRATIONS = 3
 """Of which the least counts: others who start on the device only ever add."""
 
@@ -64,6 +67,8 @@ class Models(Protocol):
     def candidate_block(self, draws: list[Draw], *, checked: int) -> timing.Block: ...
 
     def candidate_volley(self, draws: list[Draw], *, checked: int) -> timing.Block: ...
+
+    def latencies(self) -> tuple[timing.Block, timing.Block]: ...
 
 
 class Sessions:
@@ -172,6 +177,20 @@ class Sessions:
             self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
         evidence = self._fire(self._alone, timing.median_ms(reference), timing.median_ms(singles))
         return volleys.read_gpu_session(reference, singles, evidence, self._alone)
+
+    def latency(self) -> timing.Latency | None:
+        """What one synchronised call of either model takes, by pairs of them; None on a CPU, where it is
+        their time.
+        """
+        if self._on_cpu:
+            return None
+        pairs: list[tuple[timing.Block, timing.Block]] = []
+        started = time.perf_counter()
+        while len(pairs) < _FEWEST_LATENCIES or (
+            len(pairs) < _MOST_LATENCIES and time.perf_counter() - started < _ENOUGH_LATENCIES_S
+        ):
+            pairs.append(self._models.latencies())
+        return timing.read_latency(pairs)
 
     @property
     def _longest(self) -> int:

@@ -48,6 +48,10 @@ GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01)
 """Where its memory lies: benchmarks/results/2026-11-24-cuda-verdicts.md."""
 LAUNCH_SCATTER = Scatter(call_ms=0.03, call_share=0.1)
 """On a GPU that waits for kernels to be launched: benchmarks/results/2026-11-25-volleys-of-one.md."""
+LATENCY_SCATTER = Scatter(call_ms=0.002, call_share=0.03)
+"""Of one synchronised call: which cores and which memory a process meets."""
+_LATENCY_SLACK_MS = 0.05
+"""By how much messages around a call may differ between two processes that do the same."""
 _LAUNCH_SHARE = 0.8
 """Of a call's time, what the device works at the most where it waits for launches."""
 _LAUNCH_LEAST_MS = 0.01
@@ -182,6 +186,26 @@ class Session:
         if self.slowed > 1:
             notes.append(_SLOWED_NOTE.format(slowed=self.slowed))
         return notes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Both models' times of single synchronised calls on a GPU, as their callers see them."""
+
+    kernel_ms: tuple[float, ...]
+    reference_ms: tuple[float, ...]
+
+
+def read_latency(pairs: Sequence[tuple[Block, Block]]) -> Latency:
+    """Blocks of one call, the reference's and the candidate's. What the judge's clock shows around the
+    candidate's and not around the reference's is added to it: a child's own clock can be made to stand still.
+    """
+    theirs, ours = zip(*pairs, strict=True)
+    hidden_ms = _around_quartiles(ours)[0] - _around_quartiles(theirs)[1] - _LATENCY_SLACK_MS
+    return Latency(
+        kernel_ms=tuple(block.native_ms[0] + max(0.0, hidden_ms) for block in ours),
+        reference_ms=tuple(block.native_ms[0] for block in theirs),
+    )
 
 
 def read_session(

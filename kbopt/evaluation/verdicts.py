@@ -1,28 +1,74 @@
-"""Outcomes as KernelBench spells them, without torch: what the supervisor needs of that protocol."""
+"""KernelBench's protocol as the supervisor sees it, without torch: the conversation with the child, and
+outcomes as KernelBench spells them.
+"""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
-from kbopt.core.types import CompileFailed, Crashed, EvalProtocol, KernelBenchVerdict, Outcome, TimedOut
+from kbopt.core.types import CompileFailed, Crashed, KernelBenchVerdict, Outcome, TimedOut
+from kbopt.evaluation.wire import Channel, Message
 
 EXCESSIVE_SPEEDUP = 10.0
-UNTIMED_CALLS = 4
-"""Three warm-ups, and a first time that KernelBench throws away."""
+REPLY_LIMIT_BYTES = 2**20
 _MAX_TEXT = 2000
 
 
-def kernelbench_from(raw: Mapping[str, Any], reference: Mapping[str, float]) -> KernelBenchVerdict:
-    """The child's fields, checked for their types only, with the reference's times filled in."""
+class Late(Exception):
+    """A child that did not answer in time."""
+
+
+def converse(
+    channel: Channel,
+    request: Mapping[str, Any],
+    lease: AbstractContextManager[Any],
+    *,
+    held_s: float,
+    waited_s: float,
+) -> tuple[Mapping[str, Any], float]:
+    """Have a child judge by KernelBench's protocol. Its fields, and the seconds for which it had the device.
+
+    It holds `lease` while it asks to, for `held_s` in all; what it does in between, such as drawing inputs,
+    may take `waited_s`. Raises Late, ChannelClosed and WireError.
+    """
+    busy_s, waits_until = 0.0, time.monotonic() + waited_s
+    channel.send(dict(request))
+    while True:
+        message = _await(channel, waits_until - time.monotonic())
+        if "device" not in message:
+            fields = message.get("fields")
+            return (fields if isinstance(fields, dict) else {}), busy_s
+        asked = time.monotonic()
+        with lease:
+            started = time.monotonic()
+            channel.send({})
+            _await(channel, held_s - busy_s)
+            ended = time.monotonic()
+        busy_s += ended - started
+        waits_until += ended - asked
+
+
+def _await(channel: Channel, limit_s: float) -> Message:
+    try:
+        return channel.receive(max(0.0, limit_s))
+    except TimeoutError:
+        raise Late from None
+
+
+def kernelbench_from(raw: Mapping[str, Any]) -> KernelBenchVerdict:
+    """The child's fields, checked for their types only."""
     correct = raw.get("correctness") is True
     runtime: Any = raw.get("runtime")
-    stats = _figures(raw.get("runtime_stats"))
+    stats, reference = (_figures(raw.get(key)) for key in ("runtime_stats", "ref_runtime_stats"))
+    mean: Any = reference.get("mean", 0.0)
     metadata = _plain(raw.get("metadata"))
     timed = type(runtime) in (int, float) and math.isfinite(runtime) and runtime > 0
-    measured = correct and timed and bool(reference)
-    if measured and reference["mean"] / float(runtime) > EXCESSIVE_SPEEDUP:
+    measured = correct and timed and mean > 0
+    if measured and mean / float(runtime) > EXCESSIVE_SPEEDUP:
         metadata["excessive_speedup"] = True
     return KernelBenchVerdict(
         compiled=raw.get("compiled") is True,
@@ -30,19 +76,9 @@ def kernelbench_from(raw: Mapping[str, Any], reference: Mapping[str, float]) -> 
         metadata=metadata,
         runtime=float(runtime) if measured else -1.0,
         runtime_stats=stats if measured else {},
-        ref_runtime=reference["mean"] if measured else -1.0,
-        ref_runtime_stats=dict(reference) if measured else {},
+        ref_runtime=float(mean) if measured else -1.0,
+        ref_runtime_stats=reference if measured else {},
     )
-
-
-def kernelbench_device_s(verdict: KernelBenchVerdict, protocol: EvalProtocol) -> float:
-    """What the device spent on either model for a verdict that was timed, by its own mean times."""
-    if verdict.runtime <= 0:
-        return 0.0
-    timed = verdict.runtime_stats.get("num_trials")
-    timed = min(protocol.timed, max(0, timed)) if isinstance(timed, int) else protocol.timed
-    calls = protocol.trials + UNTIMED_CALLS + timed
-    return (calls * verdict.runtime + protocol.trials * verdict.ref_runtime) / 1000
 
 
 def kernelbench_failure(outcome: Outcome, hardware: str, device: str) -> KernelBenchVerdict:

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kbopt.evaluation import baselines, linux, public_inputs, referee, runner, sandbox, warden
+from kbopt.evaluation import linux, referee, runner, sandbox, warden
+from kbopt.evaluation.compile import machine_code
 from kbopt.evaluation.sandbox import Isolation, Limits, SandboxConfig
 from kbopt.evaluation.wire import Channel, ChannelClosed, Message
 
@@ -39,13 +40,12 @@ _FOR_CUDA = (
 _TRUSTED: dict[str, Callable[[Channel], None]] = {
     "referee": referee.main,
     "survey": referee.survey,
-    "baseline": baselines.main,
-    "draw": public_inputs.draw,
 }
 _ROLES: dict[str, Callable[[Channel], None]] = {
     "build": runner.build,
     "measure": runner.measure,
     "kernelbench": runner.kernelbench,
+    "inspect": machine_code.inspect,
 }
 
 

@@ -351,9 +351,7 @@ def _bare(result: Result) -> Result:
     """What ranks a candidate and counts it, and nothing else: a tenth of the memory."""
     outcome = result.outcome
     if isinstance(outcome, Measured):
-        outcome = replace(
-            outcome, kernel_ms=(), reference_ms=(), audit=_NO_AUDIT, roofline=None, compiled_reference_ms=None
-        )
+        outcome = replace(outcome, kernel_ms=(), reference_ms=(), audit=_NO_AUDIT, roofline=None, speedups=())
     else:
         outcome = replace(outcome, reason="")
     return Result(

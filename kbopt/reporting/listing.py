@@ -150,9 +150,13 @@ def _evidence(result: Result) -> Iterator[tuple[str, str]]:
     if outcome.roofline:
         share, floor_ms = outcome.roofline.share, outcome.roofline.floor_ms
         yield "roofline", f"{share:.0%} of what the device can do at most (floor {floor_ms:.4g} ms)"
-    if outcome.compiled_reference_ms:
-        ratio = outcome.compiled_reference_ms / outcome.native_ms
-        yield "torch.compile", f"{figure(ratio)}x its speed ({outcome.compiled_reference_ms:.4g} ms)"
+    for speedup in outcome.speedups:
+        if not speedup.reason:
+            low, high = speedup.interval
+            yield (
+                f"over {speedup.baseline}, {speedup.clock}",
+                f"{figure(speedup.speedup)}x ({figure(low)} to {figure(high)}), {speedup.baseline_ms:.4g} ms",
+            )
     audit = outcome.audit
     own = "a kernel of its own" if audit.custom_kernel else "only PyTorch's own operators"
     inside = ", ".join(audit.torch_ops) or "none"

@@ -112,9 +112,9 @@ function outcomeBeliefs(result, item) {
     const { share, floor_ms: floor } = outcome.roofline;
     found.push(item(share <= 1, `Roofline: ${percent(share)} of what the device can do at most (floor ${ms(floor)}).`));
   }
-  if (outcome.compiled_reference_ms) {
-    const ratio = outcome.compiled_reference_ms / outcome.native_ms;
-    found.push(item(ratio > 1, `Against torch.compile: ${times(ratio)} (${ms(outcome.compiled_reference_ms)}).`));
+  for (const speedup of outcome.speedups.filter((one) => !one.reason && one.baseline !== "eager")) {
+    const against = `Over ${speedup.baseline}, ${speedup.clock}`;
+    found.push(item(speedup.interval[0] > 1, `${against}: ${times(speedup.speedup)} (${ms(speedup.baseline_ms)}).`));
   }
   const { audit } = outcome;
   found.push(item(audit.custom_kernel, audit.custom_kernel ? "The audit saw a kernel of its own." : "The audit saw only PyTorch's own operators."));
