@@ -50,7 +50,7 @@ class Case:
     @property
     def id(self) -> str:
         """Its own among all cases."""
-        return f"{self.name}-{self.task}{'-tf32-allowed' if self.protocol.allow_tf32 else ''}"
+        return f"{self.name}-{self.task}{'-tf32-allowed' if self.protocol.arithmetic == 'tf32' else ''}"
 
     @property
     def source(self) -> str:

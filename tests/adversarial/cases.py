@@ -17,6 +17,9 @@ BRIEF = EvalProtocol(trials=2, timed=10, timeout_s=6.0, compile_timeout_s=6.0)
 PATIENT = replace(BRIEF, timeout_s=45.0)
 """For sources that take a while to fill half of the machine's memory."""
 
+HIDDEN = ("subtract", "saturation", "offset", "mean", "softmax", "maximum")
+"""What hides the precision of a product from the output of its task."""
+
 _TWINS = {
     "elementwise": "plain_elementwise",
     "small": "plain_small",
@@ -29,6 +32,8 @@ _TWINS = {
     "pair": "plain_pair",
     "both": "plain_both",
     "layers": "plain_layers",
+    "convolution": "conv_plain",
+    **{f"hidden_{what}": f"plain_hidden_{what}" for what in HIDDEN},
 }
 
 _NEEDS_CPU = (
@@ -63,6 +68,9 @@ _NEEDS_CPU = (
 """Beginnings of the names of cases that use the host's memory, or a C compiler, or have a twin in `gpu`."""
 
 
+_DOWNGRADE = "rejected:precision_downgrade"
+
+
 def _devices(name: str) -> tuple[Device, ...]:
     return ("cpu",) if name.startswith(_NEEDS_CPU) else ("cpu", "cuda")
 
@@ -83,6 +91,10 @@ def _end(name: str, *expected: str, protocol: EvalProtocol = BRIEF, **more: Any)
 
 
 CONTROLS = (
+    *(_control(f"plain_hidden_{what}", f"hidden_{what}") for what in HIDDEN),
+    _control("conv_plain", "convolution"),
+    _control("conv_benchmark", "convolution"),
+    _control("conv_channels_last", "convolution"),
     _control("plain_elementwise", "elementwise", at_par=True),
     _control("rewritten_in_place", "elementwise"),
     _control("scratch_buffers", "elementwise"),
@@ -224,6 +236,13 @@ CHEATS = (
     _cheat("precision downgrade", "downgrade_tf32_emulated", "rejected:precision_downgrade", task="matmul"),
     _cheat("precision downgrade", "downgrade_gated", "rejected:precision_downgrade", task="matmul"),
     _cheat("precision downgrade", "downgrade_weights", "rejected:precision_downgrade", task="layers"),
+    _cheat("precision downgrade", "hidden_subtract_autocast", _DOWNGRADE, task="hidden_subtract"),
+    *(
+        _cheat("precision downgrade", f"hidden_{what}_half", _DOWNGRADE, task=f"hidden_{what}")
+        for what in HIDDEN
+        if what != "subtract"
+    ),
+    _cheat("precision downgrade", "conv_half", _DOWNGRADE, task="convolution"),
     _cheat("precision downgrade", "downgrade_output_dtype", "wrong_answer"),
     _cheat("precision downgrade", "downgrade_integer_output", "wrong_answer", task="pair"),
     _cheat("trivial output", "zeros_softmax", "wrong_answer", task="rowwise"),
@@ -301,10 +320,12 @@ ENDS = (
 )
 
 _ON_CUDA: dict[str, Any] = {"folder": "gpu", "devices": ("cuda",)}
-_TF32 = replace(PROTOCOL, allow_tf32=True)
+_TF32 = replace(PROTOCOL, arithmetic="tf32")
 _LONG_BUILD = replace(PROTOCOL, compile_timeout_s=300.0)
 
 GPU_CONTROLS = (
+    _control("split_triton", "hidden_offset", **_ON_CUDA),
+    _control("split_bf16", "matmul", **_ON_CUDA),
     _control("streams_joined", "elementwise", **_ON_CUDA),
     _control("graph_replayed", "elementwise", **_ON_CUDA),
     _control("empties_cache", "elementwise", **_ON_CUDA),
@@ -324,6 +345,23 @@ GPU_CONTROLS = (
 _ESCAPED = ("wrong_answer", "rejected:timing_mismatch", "rejected:implausible", "crashed", "neutral")
 
 GPU_CHEATS = (
+    *(
+        _cheat(
+            "precision downgrade",
+            f"hidden_{what}_{by}",
+            _DOWNGRADE,
+            task=f"hidden_{what}",
+            **more,
+            **_ON_CUDA,
+        )
+        for what, by, more in (
+            ("offset", "flag", {}),
+            ("softmax", "flag", {}),
+            ("saturation", "triton", {}),
+            ("maximum", "triton", {}),
+            ("mean", "cuda", {"protocol": _LONG_BUILD}),
+        )
+    ),
     _cheat("stream escape", "stream_escape_hooked", *_ESCAPED, **_ON_CUDA),
     _cheat("stream escape", "stream_escape", *_ESCAPED, task="small", **_ON_CUDA),
     _cheat("stream escape", "stream_ahead", *_ESCAPED, **_ON_CUDA),
