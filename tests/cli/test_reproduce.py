@@ -22,7 +22,7 @@ CONFIG = RunConfig(
     name="first",
     task=GELU,
     settings=settings(),
-    protocol=EvalProtocol(timed=40, torch_ops="forbid", allow_tf32=True),
+    protocol=EvalProtocol(timed=40, torch_ops="forbid", arithmetic="tf32"),
     backend=BackendConfig(name="modal", gpu="H100", lane="mine"),
 )
 
@@ -52,7 +52,7 @@ def given(*words: str) -> dict[str, object]:
 
 def test_a_run_names_its_protocol_and_its_backend(folder: Path):
     params = given("--run", str(folder))
-    assert (params["timed"], params["torch_ops"], params["allow_tf32"]) == (40, "forbid", True)
+    assert (params["timed"], params["torch_ops"], params["arithmetic"]) == (40, "forbid", "tf32")
     assert (params["backend"], params["gpu"], params["lane"]) == ("modal", "H100", "mine")
 
 
@@ -70,12 +70,12 @@ def test_the_run_says_the_commands(folder: Path):
         "--torch-ops forbid --allow-tf32"
     )
     params = given(*shlex.split(run.reproduce_elsewhere)[2:])
-    assert {name: params[name] for name in ("backend", "gpu", "timed", "torch_ops", "allow_tf32")} == {
+    assert {name: params[name] for name in ("backend", "gpu", "timed", "torch_ops", "arithmetic")} == {
         "backend": "modal",
         "gpu": "H100",
         "timed": 40,
         "torch_ops": "forbid",
-        "allow_tf32": True,
+        "arithmetic": "tf32",
     }
 
 

@@ -32,18 +32,21 @@ class Bench:
         self.runner = runner
         self.client = client
 
-    def judge(self, source: str, task: str = ELEMENTWISE, protocol: EvalProtocol = QUICK) -> Result:
-        return self.judge_all([source], task, protocol)[0]
+    def judge(
+        self, source: str, task: str = ELEMENTWISE, protocol: EvalProtocol = QUICK, **asked: bool
+    ) -> Result:
+        return self.judge_all([source], task, protocol, **asked)[0]
 
     def judge_all(
-        self, sources: list[str], task: str = ELEMENTWISE, protocol: EvalProtocol = QUICK
+        self, sources: list[str], task: str = ELEMENTWISE, protocol: EvalProtocol = QUICK, **asked: bool
     ) -> list[Result]:
+        """`asked` are the request's `kernelbench` and `baselines`."""
+        of = Task(name="t", source=task)
+
         async def gather() -> list[Result]:
             return await asyncio.gather(
                 *(
-                    self.client.evaluate(
-                        EvalRequest(task=Task(name="t", source=task), source=source, protocol=protocol)
-                    )
+                    self.client.evaluate(EvalRequest(task=of, source=source, protocol=protocol, **asked))
                     for source in sources
                 )
             )

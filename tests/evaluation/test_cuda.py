@@ -242,7 +242,7 @@ CASES = [
     Case("triton tf32 matmul", MATMUL, TRITON_MATMUL.replace("PRECISION", "tf32"), "precision_downgrade"),
     Case("tf32 by flag", MATMUL, TF32_FLAG, "precision_downgrade"),
     Case("half matmul", MATMUL, HALF, "precision_downgrade"),
-    Case("tf32 allowed", MATMUL, TF32_FLAG, "measured", EvalProtocol(allow_tf32=True)),
+    Case("tf32 allowed", MATMUL, TF32_FLAG, "measured", EvalProtocol(arithmetic="tf32")),
     Case("fp16 task", MATMUL, PLAIN_MATMUL, "measured", EvalProtocol(precision="fp16")),
 ]
 

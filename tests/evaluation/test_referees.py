@@ -126,12 +126,3 @@ def prepared(court: Court, *tasks: str) -> dict[str, RefereeHandle]:
     for task in tasks:
         court.referees.prepare(request(task=task)).result(30)
     return {task: court.referees.start(request(task=task)) for task in tasks}
-
-
-def test_another_number_of_trials_brings_other_inputs_to_the_same_referee(court: Court):
-    first = court.referees.start(request(trials=2))
-    again = court.referees.start(request(trials=3))
-
-    assert again is first
-    assert first.has_loaded(2)
-    assert first.has_loaded(3)

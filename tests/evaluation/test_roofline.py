@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 import torch
 
-from kbopt.core.types import Precision
+from kbopt.core.types import EvalProtocol, Precision
 from kbopt.evaluation.reference import Reference
 from kbopt.evaluation.roofline import _TFLOPS, Arithmetic, arithmetic_of, device_peaks, work_of
 
@@ -32,7 +32,8 @@ def get_init_inputs():
 
 
 def _reference(precision: Precision = "fp32", *, tf32: bool = False) -> Reference:
-    return Reference(LAYER, precision, torch.device("cpu"), 0, tf32)
+    protocol = EvalProtocol(precision=precision, arithmetic="tf32" if tf32 else "default")
+    return Reference(LAYER, protocol, torch.device("cpu"), 0)
 
 
 @pytest.mark.parametrize(("tf32", "arithmetic"), [(False, "fp32"), (True, "tf32")])
@@ -42,7 +43,8 @@ def test_bytes_and_operations_of_a_layer(tf32: bool, arithmetic: Arithmetic) -> 
     assert work.size_bytes == 4 * (8 * 32 + 16 * 32 + 8 * 16)
     assert work.operations == 2 * 8 * 32 * 16
     bandwidth, peak = device_peaks("cpu", arithmetic)
-    assert work.floor_ms == pytest.approx(1000 * max(work.size_bytes / bandwidth, work.operations / peak))
+    assert work.floor_ms == pytest.approx(1000 * work.size_bytes / bandwidth)
+    assert work.operations_ms == pytest.approx(1000 * work.operations / peak)
     assert work.impossible_ms == 0
 
 

@@ -47,7 +47,7 @@ class ModelNew(torch.nn.Module):
 
 
 def test_a_right_kernel_is_measured_with_every_field_filled(bench: Bench):
-    result = bench.judge(C_KERNEL)
+    result = bench.judge(C_KERNEL, kernelbench=True)
 
     outcome = result.outcome
     assert isinstance(outcome, Measured), outcome
@@ -85,7 +85,7 @@ def test_pytorch_is_refused_where_it_is_forbidden(bench: Bench):
 def test_a_wrong_answer_names_the_worst_element(bench: Bench):
     source = HEAD + "        y = torch.tanh(x) * 2 + x\n        y[3, 5] += 100\n        return y\n"
 
-    result = bench.judge(source)
+    result = bench.judge(source, kernelbench=True)
 
     assert isinstance(result.outcome, WrongAnswer)
     assert "output 0 at index [3, 5]" in result.outcome.reason
@@ -139,7 +139,7 @@ def test_a_hang_is_stopped_at_its_limit(bench: Bench):
     ],
 )
 def test_a_source_that_does_not_load_did_not_compile(bench: Bench, source: str, words: str):
-    result = bench.judge(source)
+    result = bench.judge(source, kernelbench=True)
 
     assert isinstance(result.outcome, CompileFailed)
     assert words in result.feedback
@@ -247,15 +247,148 @@ class ModelNew(torch.nn.Module):
 @pytest.mark.parametrize("source", [REBOUND, PATCHED])
 def test_kernelbench_draws_its_inputs_with_what_the_candidate_left_of_the_task(bench: Bench, source: str):
     """It executes the candidate in the task's globals, and is fooled by that; the strict verdict is not."""
-    result = bench.judge(source, task=SIZED)
+    result = bench.judge(source, task=SIZED, kernelbench=True)
 
     assert result.kernelbench.correctness
     assert not isinstance(result.outcome, Measured)
 
 
-def test_kernelbench_takes_its_inputs_from_those_drawn_once(bench: Bench):
+def test_kernelbench_seeds_anew_before_it_draws(bench: Bench):
     """Weights and inputs agree with the reference's though the candidate consumes random numbers itself."""
-    result = bench.judge("import torch\ntorch.rand(3)\n" + PLAIN, task=SIZED)
+    result = bench.judge("import torch\ntorch.rand(3)\n" + PLAIN, task=SIZED, kernelbench=True)
 
     assert result.kernelbench.correctness
     assert isinstance(result.outcome, Measured)
+
+
+def test_kernelbench_runs_only_where_it_is_asked_for(bench: Bench):
+    assert bench.judge(PLAIN).kernelbench is None
+
+
+LAYER = """
+import torch
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(64, 48))
+        self.bias = torch.nn.Parameter(torch.randn(48))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+def get_inputs():
+    return [torch.randn(96, 64)]
+
+
+def get_init_inputs():
+    return []
+"""
+EMPTY = (
+    LAYER[: LAYER.index("def get_inputs")]
+    .replace("Model(", "ModelNew(")
+    .replace("torch.randn", "torch.empty")
+)
+PACKED = EMPTY.replace(
+    "        return x @ self.weight",
+    "        if not hasattr(self, 'packed'):\n"
+    "            self.packed = self.weight.t().contiguous()\n"
+    "        return x @ self.packed.t()",
+)
+IN_PART = EMPTY.replace("self.weight", "self.kernel")
+
+
+@pytest.mark.parametrize("source", [EMPTY, PACKED])
+def test_weights_are_taken_over_by_name_and_shape(bench: Bench, source: str):
+    assert isinstance(bench.judge(source, task=LAYER, protocol=QUICK).outcome, Measured)
+
+
+def test_weights_that_fit_in_part_are_named(bench: Bench):
+    outcome = bench.judge(IN_PART, task=LAYER, protocol=QUICK).outcome
+
+    assert isinstance(outcome, WrongAnswer)
+    assert "missing: weight; not in the reference: kernel" in outcome.reason
+
+
+def test_a_seed_still_decides_where_no_name_agrees(bench: Bench):
+    source = (
+        EMPTY.replace("self.weight", "self.w")
+        .replace("self.bias", "self.b")
+        .replace("torch.empty", "torch.randn")
+    )
+
+    assert isinstance(bench.judge(source, task=LAYER, protocol=QUICK).outcome, Measured)
+
+
+COUNTING = ELEMENTWISE.replace(
+    "return torch.tanh(x) * 2 + x",
+    "self.calls = getattr(self, 'calls', 0) + 1\n        return torch.tanh(x) * 2 + x * self.calls",
+)
+COUNTS_TOO = HEAD + (
+    "        self.calls = getattr(self, 'calls', 0) + 1\n        return torch.tanh(x) * 2 + x * self.calls\n"
+)
+
+
+def test_a_reference_that_keeps_state_is_judged_on_a_fresh_model_a_call(bench: Bench):
+    assert isinstance(bench.judge(COUNTS_TOO, task=COUNTING, protocol=QUICK).outcome, Measured)
+    assert isinstance(bench.judge(PLAIN, task=COUNTING, protocol=QUICK).outcome, Measured)
+
+
+DROPOUT = ELEMENTWISE.replace(
+    "return torch.tanh(x) * 2 + x",
+    "return torch.nn.functional.dropout(torch.tanh(x) * 2 + x, 0.5, self.training)",
+)
+
+
+def test_dropout_is_judged_in_eval_mode_where_the_user_says_so(bench: Bench):
+    with pytest.raises(UserError, match="--eval-mode judges it"):
+        bench.judge(PLAIN, task=DROPOUT)
+    protocol = EvalProtocol(trials=2, timed=12, eval_mode=True)
+    assert isinstance(bench.judge(PLAIN, task=DROPOUT, protocol=protocol).outcome, Measured)
+
+
+REUSING = """
+import torch
+
+
+class ModelNew(torch.nn.Module):
+    y = None
+
+    def forward(self, x):
+        if self.y is None:
+            self.y = torch.empty_like(x)
+        torch.tanh(x, out=self.y).mul_(2).add_(x)
+        return self.y
+"""
+
+
+def test_outputs_that_are_reused_are_accepted_where_they_may_be(bench: Bench):
+    refused = bench.judge(REUSING, protocol=QUICK).outcome
+    assert isinstance(refused, Rejected)
+    assert refused.family == "reused_output"
+    assert "MB a call, and --outputs reusable accepts it" in refused.reason
+    protocol = EvalProtocol(trials=2, timed=12, outputs="reusable")
+    assert isinstance(bench.judge(REUSING, protocol=protocol).outcome, Measured)
+
+
+def test_the_strongest_baselines_are_measured_by_the_same_timer(bench: Bench):
+    outcome = bench.judge(PLAIN, protocol=QUICK, baselines=True).outcome
+
+    assert isinstance(outcome, Measured)
+    over = {(s.baseline, s.clock): s for s in outcome.speedups}
+    assert over["eager", "device"].speedup == outcome.speedup
+    assert over["eager", "latency"].speedup == outcome.speedup
+    compiled = over["compile", "device"]
+    assert compiled.reason == "", compiled.reason
+    assert compiled.interval[0] <= compiled.speedup <= compiled.interval[1]
+    assert over["cuda-graph", "device"].reason == "CUDA graphs are for GPUs"
+
+
+def test_no_share_of_a_roofline_is_above_one(bench: Bench):
+    outcome = bench.judge(PLAIN, protocol=QUICK).outcome
+
+    assert isinstance(outcome, Measured)
+    assert 0 < outcome.roofline.share <= 1
+    assert outcome.roofline.reference_ops_ms > 0

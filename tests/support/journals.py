@@ -43,6 +43,7 @@ from kbopt.core.types import (
     Roofline,
     Seconds,
     Span,
+    Speedup,
     Task,
     TimedOut,
     Usage,
@@ -292,9 +293,28 @@ def _measured(genome: dict[str, object], rng: random.Random) -> Measured:
         wall_ms=kernel * 1.013,
         audit=Audit(custom_kernel=True, torch_ops=("aten::empty_like",), notes=("1 Triton kernel launched",)),
         roofline=Roofline(
-            size_bytes=268_435_456, operations=402_653_184, floor_ms=0.137, share=min(0.97, 0.137 / kernel)
+            size_bytes=268_435_456,
+            operations=402_653_184,
+            floor_ms=0.137,
+            share=min(0.97, 0.137 / kernel),
+            reference_ops_ms=0.006,
         ),
-        compiled_reference_ms=0.201,
+        speedups=(
+            _over("eager", REFERENCE_MS, kernel),
+            _over("compile", 0.201, kernel),
+        ),
+    )
+
+
+def _over(baseline: str, baseline_ms: float, kernel_ms: float) -> Speedup:
+    ratio = baseline_ms / kernel_ms
+    return Speedup(
+        baseline=baseline,
+        clock="device",
+        baseline_ms=baseline_ms,
+        kernel_ms=kernel_ms,
+        speedup=ratio,
+        interval=(ratio * 0.98, ratio * 1.02),
     )
 
 

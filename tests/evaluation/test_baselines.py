@@ -1,0 +1,82 @@
+"""Speedups over other baselines, from those of both over eager."""
+
+import pytest
+
+from kbopt.core.types import Audit, EvalProtocol, Measured, Speedup
+from kbopt.evaluation.baselines import compared, ranked
+
+
+def over(
+    baseline: str, ratio: float, spread: float = 1.1, clock: str = "device", reason: str = ""
+) -> Speedup:
+    return Speedup(
+        baseline=baseline,
+        clock=clock,
+        baseline_ms=ratio,
+        kernel_ms=1.0,
+        speedup=ratio,
+        interval=(ratio / spread, ratio * spread),
+        reason=reason,
+    )
+
+
+def kernel(*speedups: Speedup) -> Measured:
+    return Measured(
+        kernel_ms=(1.0,),
+        reference_ms=(6.0,),
+        speedup=6.0,
+        speedup_ci=(5.0, 7.0),
+        native_ms=1.0,
+        wall_ms=1.0,
+        audit=Audit(custom_kernel=True),
+        speedups=speedups,
+    )
+
+
+def test_a_speedup_over_a_baseline_is_the_quotient_of_both_over_eager() -> None:
+    compile_ms = Speedup(
+        baseline="compile",
+        clock="device",
+        baseline_ms=6.0,
+        kernel_ms=3.0,
+        speedup=2.0,
+        interval=(2 / 1.1, 2 * 1.1),
+    )
+    found = compared(kernel(over("eager", 6.0)), [compile_ms]).over("compile")
+    assert found is not None
+    assert found.speedup == pytest.approx(3.0)
+    assert found.baseline_ms == pytest.approx(3.0)
+    spread = 1.1 ** (2**0.5)
+    assert found.interval == pytest.approx((3.0 / spread, 3.0 * spread))
+
+
+def test_a_baseline_that_does_not_run_keeps_its_reason() -> None:
+    found = compared(kernel(over("eager", 6.0)), [over("cuda-graph", 0.0, reason="none here")]).over(
+        "cuda-graph"
+    )
+    assert found is not None
+    assert found.reason == "none here"
+
+
+@pytest.mark.parametrize(
+    ("baseline", "clock", "speedup"),
+    [
+        ("eager", "device", 6.0),
+        ("compile", "device", 3.0),
+        ("best", "device", 2.0),
+        ("eager", "latency", 4.0),
+    ],
+)
+def test_the_protocol_says_which_speedup_ranks(baseline: str, clock: str, speedup: float) -> None:
+    judged = kernel(
+        over("eager", 6.0),
+        over("eager", 4.0, clock="latency"),
+        over("compile", 3.0),
+        over("max-autotune", 2.0),
+    )
+    assert ranked(judged, EvalProtocol(baseline=baseline, clock=clock)).speedup == speedup
+
+
+def test_eager_ranks_where_the_baseline_asked_for_does_not_run() -> None:
+    judged = kernel(over("eager", 6.0), over("compile", 0.0, reason="no compiler"))
+    assert ranked(judged, EvalProtocol(baseline="compile")).speedup == 6.0

@@ -1,0 +1,31 @@
+import threading
+
+from kbopt.evaluation.lease import Lease
+
+
+def test_who_asks_first_gets_it_first() -> None:
+    lease, order, asked = Lease(), [], []
+
+    def use(number: int) -> None:
+        asked.append(number)
+        with lease:
+            order.append(number)
+
+    with lease:
+        threads = [threading.Thread(target=use, args=(number,)) for number in range(20)]
+        for number, thread in enumerate(threads):
+            thread.start()
+            while len(lease._waiting) <= number:
+                threading.Event().wait(0.001)
+        assert order == []
+    for thread in threads:
+        thread.join()
+    assert order == list(range(20))
+
+
+def test_it_is_not_taken_from_whoever_has_it_or_waits() -> None:
+    lease = Lease()
+    assert lease.acquire_now()
+    assert not lease.acquire_now()
+    lease.release()
+    assert lease.acquire_now()

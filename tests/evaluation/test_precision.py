@@ -1,0 +1,111 @@
+"""Where a lower precision shows, on small tasks on the CPU."""
+
+import pytest
+import torch
+
+from kbopt.core.types import EvalProtocol
+from kbopt.evaluation.compare import Error
+from kbopt.evaluation.precision import (
+    DENSE,
+    Probe,
+    Sensitive,
+    arithmetic_of_kernel,
+    find_sensitivity,
+    round_mantissa,
+)
+from kbopt.evaluation.reference import Reference
+from tests.adversarial.case import load_task
+from tests.adversarial.cases import HIDDEN
+
+
+def reference(name: str, **protocol: object) -> Reference:
+    return Reference(load_task(name).source, EvalProtocol(**protocol), torch.device("cpu"), 7)
+
+
+def test_a_mantissa_is_rounded_to_nearest_and_ties_to_even() -> None:
+    ulp = 2.0**-10
+    values = torch.tensor(
+        [1.0, 1 + 0.4 * ulp, 1 + 0.5 * ulp, 1 + 0.6 * ulp, 1 + 1.5 * ulp, -1 - 0.6 * ulp, 0.0]
+    )
+    wanted = torch.tensor([1.0, 1.0, 1.0, 1 + ulp, 1 + 2 * ulp, -1 - ulp, 0.0])
+    assert torch.equal(round_mantissa(values, 10), wanted)
+
+
+def test_bf16_is_what_seven_bits_of_mantissa_are() -> None:
+    values = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(round_mantissa(values, 7), values.bfloat16().float())
+
+
+def test_whole_numbers_have_no_mantissa_to_round() -> None:
+    values = torch.arange(5)
+    assert round_mantissa(values, 7) is values
+
+
+@pytest.mark.parametrize("task", ["matmul", "rowwise", "elementwise"])
+def test_a_task_whose_output_shows_its_precision_needs_no_other_inputs(task: str) -> None:
+    assert [s.probe for s in find_sensitivity(reference(task), 1).probes] == [DENSE]
+
+
+@pytest.mark.parametrize("what", HIDDEN)
+def test_what_an_output_hides_shows_on_other_inputs_or_parameters(what: str) -> None:
+    probes = find_sensitivity(reference(f"hidden_{what}"), 1).probes
+    assert probes
+    assert not any(s.tf32_rms for s in probes)
+
+
+def test_the_parameters_are_afterwards_what_they_were() -> None:
+    judged = reference("hidden_offset")
+    before = {name: tensor.clone() for name, tensor in judged.parameters().items()}
+    find_sensitivity(judged, 1)
+    assert all(torch.equal(before[name], tensor) for name, tensor in judged.parameters().items())
+
+
+def test_operands_are_the_parameters_that_products_take() -> None:
+    assert find_sensitivity(reference("hidden_offset"), 1).operands == {"weight"}
+
+
+def test_tasks_in_half_precision_are_not_probed() -> None:
+    assert find_sensitivity(reference("matmul", precision="fp16"), 1).probes == ()
+
+
+def test_additive_parameters_are_zero_and_weights_of_norms_are_not() -> None:
+    judged = reference("hidden_offset")
+    probe = Probe(name="", zero_additive=True, weight_scale=2.0)
+    changed = probe.parameters(judged, frozenset({"weight"}))
+    assert torch.equal(changed["weight"], 2 * judged.parameters()["weight"])
+    assert not changed["offset"].any()
+
+
+def error(rms: float) -> Error:
+    return Error(rms=rms, median=rms)
+
+
+def test_where_tf32_is_allowed_its_error_is_the_yardstick() -> None:
+    sensitive = Sensitive(probe=DENSE, tf32_rms=3e-4)
+    own = error(3e-7)  # cuDNN chose fp32 for the reference.
+    assert not sensitive.refuses(error(6e-4), own)
+    assert sensitive.refuses(error(24e-4), own)
+    assert sensitive.shows_fp32(error(1e-6), own)
+    assert not sensitive.shows_fp32(error(3e-4), own)
+
+
+def test_where_tf32_is_not_allowed_it_is_refused() -> None:
+    sensitive = Sensitive(probe=DENSE)
+    assert sensitive.refuses(error(3e-4), error(3e-7))
+    assert not sensitive.refuses(error(3e-6), error(3e-7))
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("ampere_sgemm_128x64_nn", []),
+        ("cutlass_80_tensorop_s1688gemm_128x128_16x4_nn_align4", ["tf32"]),
+        ("sm80_xmma_gemm_f32f32_tf32f32_f32_nn_n_tilesize64x64x64", ["tf32"]),
+        ("cutlass_80_tensorop_f16_s16816gemm_f16_128x128_32x4_nn", ["half"]),
+        ("nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_NNT", ["half"]),
+        ("sm80_xmma_fprop_implicit_gemm_f32f32_f32f32_f32_nchwkcrs_nchw", []),
+        ("void at::native::vectorized_elementwise_kernel<4, ...>", []),
+    ],
+)
+def test_names_of_library_kernels_tell_their_arithmetic(name: str, kinds: list[str]) -> None:
+    assert [line.partition(":")[0] for line in arithmetic_of_kernel(name)] == kinds
