@@ -1,0 +1,181 @@
+"""For each task of KernelBench's levels 1 to 3 the reference's own code as candidate: what is it said to be
+worth?
+
+python3 -m benchmarks.kernelbench_identity --kernelbench DIR --device cuda --out results.jsonl --minutes 9
+
+An honest judge says 1. Prints and appends one JSON line a task as it is ready: the strict interval,
+KernelBench's own verdict, seconds, or the reason for which a task is refused. Tasks that `--out` holds are
+left out, so that a run goes on where the last one was stopped. Ends with a summary, and the most host memory
+that was in use meanwhile. Needs torch and nothing else of the project's requirements.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, outcome_name
+from kbopt.evaluation.client import ServiceClient
+
+IN_FLIGHT = 32
+_SAMPLE_S = 0.25
+_WITHIN = 0.1
+"""By how much KernelBench's speedup of identical code may differ from 1."""
+
+
+def tasks(checkout: Path, levels: str) -> Iterator[Task]:
+    """The tasks of the levels in the order of their numbers."""
+    for level in levels.split(","):
+        files = (checkout / "KernelBench" / f"level{level}").glob("*.py")
+        for file in sorted(files, key=lambda file: int(re.match(r"\d+", file.name).group())):  # type: ignore[union-attr]
+            number = file.name.partition("_")[0]
+            yield Task(name=f"level{level}/{number}", source=file.read_text())
+
+
+def row(task: Task, answer: Result | Exception, seconds: float) -> dict[str, Any]:
+    """What one evaluation came to. Milliseconds and seconds."""
+    line: dict[str, Any] = {"task": task.name, "seconds": round(seconds, 2)}
+    if isinstance(answer, Exception):
+        return {**line, "outcome": type(answer).__name__, "reason": str(answer)[:600]}
+    outcome, verdict = answer.outcome, answer.kernelbench
+    line |= {"outcome": outcome_name(outcome), "device_s": round(answer.device_s, 3)}
+    line |= {name: round(getattr(answer.seconds, name), 2) for name in ("queue", "compile", "check", "time")}
+    if isinstance(outcome, Measured):
+        line |= {
+            "reference_ms": median(outcome.reference_ms),
+            "kernel_ms": median(outcome.kernel_ms),
+            "speedup": outcome.speedup,
+            "interval": outcome.speedup_ci,
+            "latency": [(s.speedup, *s.interval) for s in outcome.speedups if s.clock == "latency"],
+            "floor_ms": outcome.roofline.floor_ms if outcome.roofline else None,
+            "notes": outcome.audit.notes,
+        }
+    else:
+        line["reason"] = outcome.reason[:600]
+    if verdict is not None:
+        line["kernelbench"] = [verdict.correctness, verdict.ref_runtime, verdict.runtime]
+        line["kernelbench_error"] = str(verdict.metadata.get("runtime_error", ""))[:200]
+    return line
+
+
+def used_bytes() -> int:
+    """Of the machine's memory, what is not available any more."""
+    values = dict(re.findall(r"(\w+):\s+(\d+) kB", Path("/proc/meminfo").read_text()))
+    return 1024 * (int(values["MemTotal"]) - int(values["MemAvailable"]))
+
+
+async def run(arguments: argparse.Namespace) -> float:
+    """Judge what is to do; the most GiB of host memory in use beyond those at the start."""
+    known = (
+        {json.loads(line)["task"] for line in arguments.out.read_text().splitlines()}
+        if arguments.out.exists()
+        else set()
+    )
+    todo = [task for task in tasks(arguments.kernelbench, arguments.levels) if task.name not in known]
+    if arguments.only:
+        todo = [task for task in todo if task.name in arguments.only.split(",")]
+    until, start_bytes, most_bytes = time.monotonic() + 60 * arguments.minutes, used_bytes(), 0
+    client = ServiceClient(device=arguments.device, state_dir=arguments.state_dir)
+    started = time.monotonic()
+    print(
+        f"{len(todo)} tasks to do; {await client.open()}; ready after {time.monotonic() - started:.1f} s",
+        flush=True,
+    )
+    protocol = EvalProtocol(trials=arguments.trials, arithmetic=arguments.arithmetic)
+    places = asyncio.Semaphore(IN_FLIGHT)
+
+    async def judge(task: Task) -> None:
+        async with places:
+            if time.monotonic() > until:
+                return
+            begun = time.monotonic()
+            source = f"{task.source}\n\nModelNew = Model\n"
+            request = EvalRequest(
+                task=task, source=source, protocol=protocol, kernelbench=arguments.verdict == "both"
+            )
+            try:
+                answer: Result | Exception = await client.evaluate(request)
+            except (InfraError, UserError) as error:
+                answer = error
+            line = json.dumps(row(task, answer, time.monotonic() - begun))
+        with arguments.out.open("a") as sink:
+            sink.write(f"{line}\n")
+        print(f"{time.monotonic() - started:6.1f} {line[:260]}", flush=True)
+
+    async def watch() -> None:
+        nonlocal most_bytes
+        while True:
+            most_bytes = max(most_bytes, used_bytes() - start_bytes)
+            await asyncio.sleep(_SAMPLE_S)
+
+    watcher = asyncio.create_task(watch())
+    deadline = asyncio.gather(*(judge(task) for task in todo))
+    try:
+        await asyncio.wait_for(deadline, 60 * arguments.minutes + arguments.grace)
+    except TimeoutError:
+        print("stopped with work in flight", flush=True)
+    watcher.cancel()
+    await client.close()
+    return most_bytes / 2**30
+
+
+def summary(rows: list[dict[str, Any]], memory_gib: float) -> str:
+    """The figures that the README and docs/kernelbench.md give."""
+    by_outcome: dict[str, int] = {}
+    for one in rows:
+        by_outcome[one["outcome"]] = by_outcome.get(one["outcome"], 0) + 1
+    measured = [one for one in rows if one["outcome"] == "measured"]
+    holds = [one for one in measured if one["interval"][0] <= 1 <= one["interval"][1]]
+    timed = [one for one in measured if one.get("kernelbench") and one["kernelbench"][2] > 0]
+    near = [
+        one
+        for one in timed
+        if abs(math.log(one["kernelbench"][1] / one["kernelbench"][2])) <= math.log(1 + _WITHIN)
+    ]
+    apart = [one["task"] for one in measured if one not in holds]
+    far = [
+        f"{one['task']} {one['kernelbench'][1] / one['kernelbench'][2]:.2f}x"
+        for one in timed
+        if one not in near
+    ]
+    return "\n".join(
+        [
+            f"{len(rows)} tasks: {by_outcome}",
+            f"the strict interval holds 1 for {len(holds)} of {len(measured)}; not for {apart}",
+            f"KernelBench's speedup within 10 % of 1 for {len(near)} of {len(timed)}; not for {far}",
+            f"most host memory in use {memory_gib:.1f} GiB",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kernelbench", type=Path, required=True, help="a checkout of KernelBench")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--levels", default="1,2,3")
+    parser.add_argument("--only", default="", help="names of tasks, comma-separated")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
+    parser.add_argument("--state-dir", type=Path, default=Path("/tmp/kbopt-identity"))
+    parser.add_argument("--minutes", type=float, default=60.0, help="start no task after that")
+    parser.add_argument("--grace", type=float, default=60.0, help="seconds for what is in flight then")
+    parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--arithmetic", default="default")
+    parser.add_argument("--verdict", choices=("strict", "both"), default="both")
+    arguments = parser.parse_args()
+    memory_gib = asyncio.run(run(arguments))
+    print(summary([json.loads(line) for line in arguments.out.read_text().splitlines()], memory_gib))
+
+
+if __name__ == "__main__":
+    main()
