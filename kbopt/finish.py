@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.events import Entry, Proposed
 from kbopt.core.types import EvalProtocol
+from kbopt.proposers.transcripts import Transcripts
 from kbopt.reporting.live import Source
 from kbopt.reporting.report import write_report
-from kbopt.reporting.run import Run, Transcripts
+from kbopt.reporting.run import Run
 from kbopt.reporting.summary import RunSummary, summarize
 from kbopt.store.journal import JournalReader
 
@@ -59,7 +61,7 @@ def open_run(folder: Path) -> tuple[RunConfig, Run, JournalReader]:
         settings=config.settings,
         config=codec.encode(config),
         entries=journal.entries(),
-        transcripts=_transcript_loader(transcripts(folder)),
+        transcripts=functools.partial(conversation, folder),
         reproduce=shlex.join(["kbopt", "eval", "--run", str(folder)]),
         reproduce_elsewhere=_eval_command(config),
     )
@@ -113,6 +115,12 @@ def candidate_source(folder: Path, candidate: str) -> str:
             if isinstance(entry.event, Proposed) and entry.event.candidate.id == candidate:
                 return entry.event.candidate.source
     raise KeyError(candidate)
+
+
+def conversation(folder: Path, brief: str) -> str | None:
+    """What a language model was asked for `brief` and what it said, as text; None where none was asked."""
+    transcript = Transcripts(transcripts(folder)).latest(brief)
+    return transcript.text if transcript else None
 
 
 def run_document(finished: Finished) -> dict[str, object]:
@@ -190,11 +198,3 @@ def write_atomically(path: Path, text: str) -> None:
         draft.replace(path)
     except OSError as error:
         raise InfraError(f"cannot write {path}: {error}") from error
-
-
-def _transcript_loader(folder: Path) -> Transcripts:
-    def load(brief: str) -> str | None:
-        path = folder / f"{brief}.json"
-        return path.read_text() if path.is_file() else None
-
-    return load

@@ -88,21 +88,30 @@ def _summaries(folders: Sequence[Path]) -> list[tuple[Path, RunSummary]]:
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("candidate", default="best")
-def show(run: Path, candidate: str) -> None:
+@click.option("--transcript", is_flag=True, help="Show what a language model was asked and answered instead.")
+def show(run: Path, candidate: str, transcript: bool) -> None:
     """Show CANDIDATE of the run in folder RUN: figures, source, diff to its parent, feedback.
 
-    CANDIDATE is `best` (the default) or an id such as c000012.
+    CANDIDATE is `best` (the default) or an id such as c000012. With --transcript it may also be the id of
+    a proposal that failed.
     """
     from rich.console import Console
 
     from kbopt.finish import open_run
     from kbopt.reporting.history import fold
-    from kbopt.reporting.listing import print_candidate
+    from kbopt.reporting.listing import print_candidate, print_transcript
 
     _, opened, journal = open_run(run)
     with journal:
         history = fold(opened.entries)
         node = history.best if candidate == "best" else history.nodes.get(candidate)
+        if transcript and (node or candidate != "best"):
+            brief = node.candidate.id if node else candidate
+            text = opened.transcripts(brief)
+            if text is None:
+                raise UserError(f"{run} keeps no conversation about {brief}: no language model wrote it.")
+            print_transcript(Console(), brief, text)
+            return
         if node is None:
             raise UserError(_no_candidate(candidate, run, list(history.nodes)))
         # The texts of a long run's slower candidates are not held: they are read once more.

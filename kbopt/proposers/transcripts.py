@@ -62,6 +62,22 @@ class Transcript:
         """What the answers cost, by model."""
         return per_model(exchange.usage for exchange in self.exchanges)
 
+    @property
+    def text(self) -> str:
+        """The conversation in its order for a reader, each message under a line that says whose it is."""
+        parts = [f"## System\n\n{self.system}"] if self.system else []
+        for exchange in self.exchanges:
+            usage = exchange.usage
+            tokens = f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out"
+            facts = f"{exchange.model}, {tokens}, {usage.seconds:.1f} s, finish: {exchange.finish}"
+            refusal = f"\n\n[refusal] {exchange.refusal}" if exchange.refusal else ""
+            parts.append(f"## Prompt\n\n{exchange.question}")
+            parts.append(f"## Answer ({facts})\n\n{exchange.answer or '(empty)'}{refusal}")
+        if not self.exchanges:
+            parts.append(f"## Prompt\n\n{self.prompt}")
+        parts += [f"## Failed request to {failure.model}\n\n{failure.reason}" for failure in self.failures]
+        return "\n\n".join(parts)
+
     def messages(self, question: str) -> list[dict[str, str]]:
         """The conversation so far with `question` as its next message."""
         messages = [{"role": "system", "content": self.system}] if self.system else []
@@ -91,7 +107,11 @@ def brief_key(brief: Brief) -> str:
 
 
 class Transcripts:
-    """One JSON file for each brief in `folder`, which belongs to one search."""
+    """One JSON file for each brief in `folder`, which belongs to one search.
+
+    A brief that was handed out again with another question, such as other exemplars after a crash, has a
+    file for each; the file's name holds the brief's and the start of the question's hash.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -103,6 +123,15 @@ class Transcripts:
             return None
         transcript = codec.loads(Transcript, path.read_bytes())
         return transcript if transcript.key == key else None
+
+    def latest(self, brief: str) -> Transcript | None:
+        """What was said last for the brief, whatever the question was; None where nothing was."""
+        found = (
+            codec.loads(Transcript, path.read_bytes())
+            for path in self._folder.glob(f"{_file_name(brief)}-{'?' * _KEY_CHARS}.json")
+        )
+        of_brief = [transcript for transcript in found if transcript.brief == brief]
+        return max(of_brief, key=_last_word, default=None)
 
     def save(self, transcript: Transcript) -> None:
         """Writes durably and in one step: a reader or a crash sees the old file or the new one."""
@@ -116,5 +145,16 @@ class Transcripts:
         partial.replace(path)
 
     def _path(self, brief: str, key: str) -> Path:
-        name = re.sub(r"[^A-Za-z0-9._-]", "_", brief)[:80]
-        return self._folder / f"{name}-{key[:12]}.json"
+        return self._folder / f"{_file_name(brief)}-{key[:_KEY_CHARS]}.json"
+
+
+_KEY_CHARS = 12
+
+
+def _file_name(brief: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", brief)[:80]
+
+
+def _last_word(transcript: Transcript) -> float:
+    """When the newest answer or failure came, in Unix seconds; 0.0 where there is neither."""
+    return max((said.at for said in (*transcript.exchanges, *transcript.failures)), default=0.0)

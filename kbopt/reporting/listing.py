@@ -141,6 +141,12 @@ def print_candidate(
             console.print(Text(printable(truncated(result.log, LOG_LIMIT_CHARS))), soft_wrap=True)
 
 
+def print_transcript(console: Console, brief: str, text: str) -> None:
+    """The conversation with the model that answered `brief`, in full."""
+    console.print(Rule(Text(f"prompt and answer of {printable(brief)}"), align="left"))
+    console.print(Text(printable(text)), soft_wrap=True)
+
+
 def _evidence(result: Result) -> Iterator[tuple[str, str]]:
     """Why the last measurement can be believed, as the page's `Why believe it` says it."""
     outcome = result.outcome

@@ -42,6 +42,27 @@ def test_saving_leaves_one_file_for_each_brief_and_nothing_half_written(tmp_path
     ]
 
 
+def test_the_conversation_of_a_brief_is_found_without_its_question(tmp_path: Path) -> None:
+    kept = Transcripts(tmp_path)
+    asked_again = replace(TRANSCRIPT, key="1" * 64, exchanges=(replace(EXCHANGE, answer="A2", at=2.0),))
+    # "b7 " and "b7_" are written alike, and "b7-0" begins alike.
+    others = [replace(TRANSCRIPT, brief=name, key="2" * 64) for name in ("b7 ", "b7_", "b7-0")]
+    for transcript in (asked_again, TRANSCRIPT, *others):
+        kept.save(transcript)
+    assert kept.latest("b7") == asked_again
+    assert kept.latest("b7-0") == others[2]
+    assert kept.latest("b9") is None
+
+
+def test_a_conversation_is_text_in_its_order() -> None:
+    text = TRANSCRIPT.text
+    places = [
+        text.index(words) for words in ("## System", "S", "## Prompt", "Q1", "## Answer (a, ", "A1", "busy")
+    ]
+    assert places == sorted(places)
+    assert "Q1" in Transcript(brief="b", key="k", system="", prompt="Q1").text
+
+
 def test_a_conversation_alternates_and_has_no_empty_message() -> None:
     silent = Transcript(
         brief="b",
