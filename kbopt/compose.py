@@ -67,7 +67,9 @@ def factories(backend: BackendConfig, proposer: ProposerConfig, folder: Path) ->
     """How the actors build their parts. Pickled to them, so everything in it is a module's function.
 
     `folder` is the run's or the sweep's: with it a resumed run is the same owner of a remote backend's work.
+    Raises `UserError` for a stored proposer whose secrets the environment does not have.
     """
+    proposer = proposer.with_secrets
     owner = hashlib.sha256(f"{platform.node()}:{folder.resolve()}".encode()).hexdigest()[:16]
     return Factories(
         backend=functools.partial(open_backend, backend, owner),

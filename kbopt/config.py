@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from kbopt.core.errors import UserError
+from kbopt.core.redaction import REDACTED, redact
 from kbopt.core.settings import SearchSettings
 from kbopt.core.types import EvalProtocol, Task
 
@@ -37,6 +39,7 @@ class BackendConfig:
 class ProposerConfig:
     """Who writes kernels. `models` is `name[:weight],...`; `language` None means: fit the device.
 
+    `api_base` may hold a key in its query or before its host: it is stored `without_secrets`.
     `simulated_s` is the mean latency of the simulated proposer.
     """
 
@@ -50,6 +53,28 @@ class ProposerConfig:
     timeout_s: float = 300.0
     simulated_s: float = 0.05
 
+    @property
+    def without_secrets(self) -> ProposerConfig:
+        """As it is stored and shown."""
+        return replace(self, api_base=self.api_base and redact(self.api_base, {}))
+
+    @property
+    def with_secrets(self) -> ProposerConfig:
+        """As requests need it: what was not stored is read from the environment's KBOPT_API_BASE.
+
+        Raises `UserError` where that is not set, or is the address of another server.
+        """
+        if self.api_base is None or REDACTED not in self.api_base:
+            return self
+        whole = os.environ.get("KBOPT_API_BASE", "")
+        if redact(whole, {}) != self.api_base:
+            raise UserError(
+                f"the model server's address {self.api_base} held a secret, which is not stored, and "
+                f"KBOPT_API_BASE is {f'of another server: {whole}' if whole else 'not set'}. "
+                "Set it to the whole address (export KBOPT_API_BASE=URL) and start again."
+            )
+        return replace(self, api_base=whole)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
@@ -62,6 +87,11 @@ class RunConfig:
     backend: BackendConfig = BackendConfig()
     proposer: ProposerConfig = ProposerConfig()
     explorers: int = 4
+
+    @property
+    def without_secrets(self) -> RunConfig:
+        """As it is stored and shown."""
+        return replace(self, proposer=self.proposer.without_secrets)
 
 
 def device_kind(config: BackendConfig) -> DeviceKind:

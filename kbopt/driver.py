@@ -46,7 +46,7 @@ def create(config: RunConfig, folder: Path) -> None:
     check(config)
     if folder.exists() and any(folder.iterdir()) and not (folder / "journal.sqlite").exists():
         raise UserError(f"{folder} exists and is not empty. Choose another --out.")
-    SqliteJournal.create(folder / "journal.sqlite", codec.dumps(config)).close()
+    SqliteJournal.create(folder / "journal.sqlite", codec.dumps(config.without_secrets)).close()
 
 
 def load(folder: Path) -> RunConfig:

@@ -54,7 +54,7 @@ class Finished:
 def open_run(folder: Path) -> tuple[RunConfig, Run, JournalReader]:
     """The run in `folder` for reading; close the journal when done with the run's entries."""
     journal = JournalReader(folder / "journal.sqlite")
-    config = codec.loads(RunConfig, journal.config)
+    config = codec.loads(RunConfig, journal.config).without_secrets
     run = Run(
         name=config.name,
         task=config.task,

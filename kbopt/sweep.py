@@ -77,24 +77,24 @@ class SweepConfig:
 def prepare(config: SweepConfig, folder: Path) -> tuple[SearchSpec, ...]:
     """Make the folder, or check that it holds this very sweep. Raises `UserError` where it holds another."""
     description = folder / "sweep.json"
-    text = codec.dumps(config)
+    stored = replace(config, proposer=config.proposer.without_secrets)
     if description.exists():
         known = codec.loads(SweepConfig, description.read_text())
-        if known != config:
+        if known != stored:
             raise UserError(
-                f"{folder} holds a sweep with other settings ({', '.join(_differences(known, config))}). "
+                f"{folder} holds a sweep with other settings ({', '.join(_differences(known, stored))}). "
                 "Choose another --name, or repeat the options that it was started with."
             )
     else:
         for run in config.runs():
             check(run)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(description, text)
+        write_atomically(description, codec.dumps(stored))
     specs = []
     for run in config.runs():
         spec = search_spec(run, (folder / run.name).resolve(), shares_results=config.shares_results)
         if not spec.journal.exists():
-            SqliteJournal.create(spec.journal, codec.dumps(run)).close()
+            SqliteJournal.create(spec.journal, codec.dumps(run.without_secrets)).close()
         specs.append(spec)
     return tuple(specs)
 

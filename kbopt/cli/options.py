@@ -194,7 +194,12 @@ proposer_options = options(
     click.option(
         "--model", "models", type=Models(), default=PROPOSER.models, help="LiteLLM names, with weights."
     ),
-    click.option("--api-base", help="An OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1."),
+    click.option(
+        "--api-base",
+        envvar="KBOPT_API_BASE",
+        show_envvar=True,
+        help="An OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1.",
+    ),
     click.option(
         "--prompts",
         type=click.Path(exists=True, file_okay=False),

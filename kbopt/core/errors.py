@@ -7,17 +7,27 @@ a user who must change something, and a machine that broke.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 
+from kbopt.core.redaction import redact
 
-class UserError(Exception):
+
+class _Told(Exception):
+    """Its message is shown, journalled and sent between processes: it holds no secret."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(str(message), os.environ))
+
+
+class UserError(_Told):
     """The user must change something; the message says what was seen, what is allowed, what to do.
 
     The command line prints the message without a traceback and exits with 2.
     """
 
 
-class InfraError(Exception):
+class InfraError(_Told):
     """A machine, container, network or model service failed. Retried in one place, never scored.
 
     The command line exits with 3 once retries are used up; what was measured is on disk.

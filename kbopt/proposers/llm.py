@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kbopt.core.redaction import redact
 from kbopt.core.types import Brief, Candidate, NoProposal, Usage
 from kbopt.proposers.answers import NewSource, judge
 from kbopt.proposers.models import (
@@ -37,7 +38,6 @@ from kbopt.proposers.models import (
     parse_models,
 )
 from kbopt.proposers.prompt import Language, Prompts
-from kbopt.proposers.redaction import redact
 from kbopt.proposers.transcripts import Exchange, FailedRequest, Transcript, Transcripts, brief_key
 
 __all__ = ["LLMProposer", "WeightedModel", "parse_models"]

@@ -157,4 +157,5 @@ def _file_name(brief: str) -> str:
 
 def _last_word(transcript: Transcript) -> float:
     """When the newest answer or failure came, in Unix seconds; 0.0 where there is neither."""
-    return max((said.at for said in (*transcript.exchanges, *transcript.failures)), default=0.0)
+    answers = [exchange.at for exchange in transcript.exchanges]
+    return max([*answers, *(failure.at for failure in transcript.failures)], default=0.0)

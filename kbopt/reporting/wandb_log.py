@@ -151,6 +151,7 @@ class WandbLog:
                 silent=True,
                 disable_git=True,
                 disable_code=True,
+                x_disable_meta=True,  # it holds the command line, in which a key may stand
                 x_disable_stats=True,
                 init_timeout=settings.init_timeout_s,
             ),
