@@ -135,6 +135,9 @@ def run_document(finished: Finished) -> dict[str, object]:
             "candidate": best.candidate,
             "speedup": best.speedup,
             "speedup_ci": list(best.speedup_ci),
+            "state": best.state,
+            "kernel_ms": best.kernel_ms,
+            "reference_ms": best.reference_ms,
             "source_path": str(finished.source),
         }
         if best
@@ -156,35 +159,13 @@ def run_document(finished: Finished) -> dict[str, object]:
 
 
 def print_result(finished: Finished, console: Console) -> None:
-    """The final table."""
-    from kbopt.reporting.terminal import ProgressSnapshot, print_outcome
+    """The final table, and the commands that come next."""
+    from kbopt.reporting.terminal import print_outcome
 
-    summary, best = finished.summary, finished.summary.best
-    print_outcome(
-        console,
-        ProgressSnapshot(
-            run=summary.run,
-            task=summary.task,
-            algorithm=summary.algorithm,
-            elapsed_s=summary.seconds,
-            proposals=summary.proposals,
-            evaluations=summary.evaluations,
-            max_evaluations=None,
-            best_speedup=best.speedup if best else None,
-            best_ci=best.speedup_ci if best else None,
-            by_outcome=summary.by_outcome,
-            busy_fraction=summary.busy_fraction,
-            backend_state="closed",
-            usd=summary.usd,
-            tokens=summary.tokens,
-        ),
-        reason=summary.ended or "stopped before its end",
-        kernel=str(finished.source) if finished.source else None,
-        journal=str(finished.journal),
-        report=str(finished.report),
-        errors=[(error.text, error.count) for error in summary.errors],
-        containers=summary.containers,
-    )
+    files = {"journal": str(finished.journal), "report": str(finished.report)}
+    if finished.source:
+        files = {"kernel": str(finished.source), **files}
+    print_outcome(console, finished.summary, files, str(finished.journal.parent))
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -91,7 +91,7 @@ class SweepWandb:
         self.failed: str | None = None
 
     def __call__(self, status: CoordinatorStatus) -> None:
-        speedups = [search.best_speedup or 0.0 for search in status.searches]
+        speedups = [search.best.speedup if search.best else 0.0 for search in status.searches]
         shares = {f"fast_p/{p}": share for p, share in fast_p_by_threshold(speedups).items()}
         for search in status.searches:
             folder = self._folder / search.name

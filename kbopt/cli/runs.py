@@ -41,6 +41,8 @@ def runs(folder: Path, as_json: bool) -> None:
                     "seed": summary.seed,
                     "evaluations": summary.evaluations,
                     "speedup": summary.best.speedup if summary.best else None,
+                    "speedup_ci": list(summary.best.speedup_ci) if summary.best else None,
+                    "headline": summary.best.state if summary.best else None,
                     "ended": summary.ended,
                 }
                 for where, summary in found
@@ -61,8 +63,7 @@ def run_rows(folders: Sequence[Path], when_open: str = "open: kbopt resume {}") 
             algorithm=summary.algorithm,
             seed=summary.seed,
             evaluations=summary.evaluations,
-            best_speedup=summary.best.speedup if summary.best else None,
-            best_ci=summary.best.speedup_ci if summary.best else None,
+            best=summary.best,
             state=summary.ended or when_open.format(where),
             started=summary.started,
         )

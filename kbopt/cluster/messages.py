@@ -9,6 +9,7 @@ from typing import Literal
 
 from kbopt.core.events import InfraFailed
 from kbopt.core.ports import Backend, BackendStatus, Embedder, Proposer, Summarizer
+from kbopt.core.scoring import Standing
 from kbopt.core.search import SummaryRequest
 from kbopt.core.settings import SearchSettings
 from kbopt.core.tally import Progress
@@ -109,8 +110,7 @@ class SearchStatus:
     progress: Progress
     elapsed_s: float
     device_s: float
-    best_speedup: float | None
-    best_ci: tuple[float, float] | None
+    best: Standing | None
     ended: str | None
     failure: Failure | None
 

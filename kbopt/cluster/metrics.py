@@ -45,7 +45,7 @@ class CoordinatorMetrics:
     def publish(self, status: CoordinatorStatus) -> None:
         for search in status.searches:
             tags = {"sweep": self._sweep, "search": search.name}
-            self._speedup.set(search.best_speedup or 0.0, tags)
+            self._speedup.set(search.best.speedup if search.best else 0.0, tags)
             self._proposals.set(search.progress.proposals, tags)
             self._tokens.set(search.progress.tokens, tags)
             self._usd.set(search.progress.usd, tags)

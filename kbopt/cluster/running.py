@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from kbopt.cluster.messages import Factories, Failure, SearchSpec, SearchStatus
 from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened
 from kbopt.core.pacing import InFlightLimit
+from kbopt.core.scoring import standing
 from kbopt.core.search import Search, SummaryRequest
-from kbopt.core.types import Brief, Measured
+from kbopt.core.types import Brief
 from kbopt.store.journal import SqliteJournal
 
 LEASE_S = 1800.0
@@ -112,7 +113,6 @@ class RunningSearch:
         if self._final is not None:
             return self._final
         best = self.search.best
-        measured = best.results[-1].outcome if best else None
         return SearchStatus(
             name=self.spec.name,
             task=self.spec.task.name,
@@ -121,8 +121,7 @@ class RunningSearch:
             progress=self.search.progress,
             elapsed_s=self.elapsed_s,
             device_s=self.device_s,
-            best_speedup=measured.speedup if isinstance(measured, Measured) else None,
-            best_ci=measured.speedup_ci if isinstance(measured, Measured) else None,
+            best=standing(best) if best else None,
             ended=self.search.ended,
             failure=self.failure,
         )

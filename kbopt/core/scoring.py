@@ -7,7 +7,10 @@ they are `InfraError`s and never reach the search.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +39,52 @@ def score_interval(trial: Trial) -> tuple[float, float]:
     """
     ends = [r.outcome.speedup_ci if isinstance(r.outcome, Measured) else (0.0, 0.0) for r in trial.results]
     return sum(low for low, _ in ends) / len(ends), sum(high for _, high in ends) / len(ends)
+
+
+HeadlineState = Literal["faster", "not faster", "no custom kernel"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What all measurements of a candidate say of it together, and what may be claimed.
+
+    `kernel_ms` and `reference_ms` are medians over the calls of all measurements. `state` is `faster` only
+    where the 95 % interval lies above 1 and the candidate brings a kernel of its own.
+    """
+
+    candidate: str
+    speedup: float
+    speedup_ci: tuple[float, float]
+    measurements: int
+    kernel_ms: float
+    reference_ms: float
+    custom_kernel: bool
+    state: HeadlineState
+
+
+def standing(trial: Trial) -> Standing | None:
+    """None for a candidate that was never measured."""
+    measured = [r.outcome for r in trial.results if isinstance(r.outcome, Measured)]
+    if not measured:
+        return None
+    interval, custom = score_interval(trial), measured[-1].audit.custom_kernel
+    return Standing(
+        candidate=trial.candidate.id,
+        speedup=mean_score(trial),
+        speedup_ci=interval,
+        measurements=len(trial.results),
+        kernel_ms=statistics.median([ms for outcome in measured for ms in outcome.kernel_ms]),
+        reference_ms=statistics.median([ms for outcome in measured for ms in outcome.reference_ms]),
+        custom_kernel=custom,
+        state=headline_state(interval, custom_kernel=custom),
+    )
+
+
+def headline_state(speedup_ci: tuple[float, float], *, custom_kernel: bool) -> HeadlineState:
+    """What may be claimed of a correct kernel with this 95 % interval."""
+    if speedup_ci[0] <= 1.0:
+        return "not faster"
+    return "faster" if custom_kernel else "no custom kernel"
 
 
 def speedup(kernel_ms: Sequence[float], reference_ms: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class Tally:
         Evaluations are not looked at: what is in flight counts there, see `Search.ask`.
         """
         if budget.usd is not None and self.usd >= budget.usd:
-            return f"spent {self.usd:.2f} of {budget.usd:.2f} dollars"
+            return f"spent {amount(self.usd)} of {amount(budget.usd)} dollars"
         if budget.tokens is not None and self.tokens >= budget.tokens:
             return f"used {self.tokens} of {budget.tokens} tokens"
         if budget.minutes is not None and elapsed_s >= 60.0 * budget.minutes:
@@ -111,6 +112,13 @@ class Tally:
             staleness_median=float(statistics.median(self._staleness or [0])),
             staleness_max=max(self._staleness, default=0),
         )
+
+
+def amount(usd: float) -> str:
+    """Dollars in cents, and below one with two significant digits: `1.50`, `0.0012`; `0.00` is nothing."""
+    if usd >= 0.01 or usd <= 0:
+        return f"{usd:.2f}"
+    return f"{usd:.{1 - math.floor(math.log10(usd))}f}".rstrip("0")
 
 
 def _sum(a: Usage, b: Usage) -> Usage:

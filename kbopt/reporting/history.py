@@ -51,7 +51,7 @@ TEXT_LIMIT_CHARS = 20_000
 BARS_KEPT = 6_000
 MESSAGES_KEPT = 1_000
 
-_NO_AUDIT = Audit(custom_kernel=False)
+_BARE_AUDITS = (Audit(custom_kernel=False), Audit(custom_kernel=True))
 _NO_SECONDS = Seconds()
 
 
@@ -351,7 +351,10 @@ def _bare(result: Result) -> Result:
     """What ranks a candidate and counts it, and nothing else: a tenth of the memory."""
     outcome = result.outcome
     if isinstance(outcome, Measured):
-        outcome = replace(outcome, kernel_ms=(), reference_ms=(), audit=_NO_AUDIT, roofline=None, speedups=())
+        audit = _BARE_AUDITS[outcome.audit.custom_kernel]
+        outcome = replace(
+            outcome, kernel_ms=(), reference_ms=(), audit=audit, roofline=None, speedups=()
+        )
     else:
         outcome = replace(outcome, reason="")
     return Result(

@@ -17,9 +17,10 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from kbopt.core.scoring import Standing
 from kbopt.core.types import Candidate, Measured, Result, outcome_name
-from kbopt.reporting.terminal import OUTCOME_STYLES
-from kbopt.reporting.text import figure, first_line, printable, speedup_text, truncated
+from kbopt.reporting.terminal import OUTCOME_STYLES, STATE_STYLES
+from kbopt.reporting.text import figure, first_line, plural, printable, speedup_text, standing_text, truncated
 
 LOG_LIMIT_CHARS = 20_000
 
@@ -33,8 +34,7 @@ class RunRow:
     algorithm: str
     seed: int
     evaluations: int
-    best_speedup: float | None
-    best_ci: tuple[float, float] | None
+    best: Standing | None
     state: str
     started: float
 
@@ -69,7 +69,7 @@ def _wide_table(rows: Sequence[RunRow]) -> Table:
             row.algorithm,
             str(row.seed),
             f"{row.evaluations:,}",
-            Text(speedup_text(row.best_speedup, row.best_ci)),
+            _best(row),
             _started(row),
             Text(printable(row.state)),
         )
@@ -85,12 +85,14 @@ def _narrow_table(rows: Sequence[RunRow]) -> Table:
         kind = f"{printable(row.task)} {row.algorithm} seed {row.seed}"
         table.add_row(
             Text.assemble((printable(row.name), "bold"), "\n", (kind, "dim")),
-            Text.assemble(
-                speedup_text(row.best_speedup, row.best_ci), "\n", (f"{row.evaluations:,} evaluations", "dim")
-            ),
+            Text.assemble(_best(row), "\n", (plural(row.evaluations, "evaluation"), "dim")),
             Text.assemble(printable(row.state), "\n", (_started(row), "dim")),
         )
     return table
+
+
+def _best(row: RunRow) -> Text:
+    return Text(standing_text(row.best), style=STATE_STYLES[row.best.state] if row.best else "dim")
 
 
 def _started(row: RunRow) -> str:

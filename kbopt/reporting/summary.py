@@ -5,10 +5,11 @@ from __future__ import annotations
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from kbopt.core.events import Dropped
-from kbopt.core.types import OUTCOME_NAMES, Measured, Rent
+from kbopt.core.scoring import Standing, standing
+from kbopt.core.types import OUTCOME_NAMES, Measured, Rent, Trial
 from kbopt.reporting.history import History, fold
 from kbopt.reporting.records import Message, Node, ProgressPoint, Recommendation
 from kbopt.reporting.run import Run
@@ -18,15 +19,9 @@ LISTED = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BestKernel:
-    """The trial with the highest mean speedup over all of its `measurements`."""
+class BestKernel(Standing):
+    """The trial with the highest mean speedup over all of its measurements, and where it was measured."""
 
-    candidate: str
-    speedup: float
-    speedup_ci: tuple[float, float]
-    measurements: int
-    kernel_ms: float
-    reference_ms: float
     device: str
     protocol: str
 
@@ -189,19 +184,12 @@ def summarize_history(run: Run, history: History) -> RunSummary:
 
 
 def _best(node: Node | None) -> BestKernel | None:
-    if node is None or node.speedup is None or node.ci is None:
+    found = standing(Trial(candidate=node.candidate, results=node.results)) if node else None
+    if node is None or found is None:
         return None
-    measured = [(r, r.outcome) for r in node.results if isinstance(r.outcome, Measured)]
-    return BestKernel(
-        candidate=node.candidate.id,
-        speedup=node.speedup,
-        speedup_ci=node.ci,
-        measurements=len(node.results),
-        kernel_ms=statistics.median([ms for _, outcome in measured for ms in outcome.kernel_ms]),
-        reference_ms=statistics.median([ms for _, outcome in measured for ms in outcome.reference_ms]),
-        device=measured[-1][0].device,
-        protocol=measured[-1][0].protocol,
-    )
+    last = [result for result in node.results if isinstance(result.outcome, Measured)][-1]
+    figures = {field.name: getattr(found, field.name) for field in fields(found)}
+    return BestKernel(**figures, device=last.device, protocol=last.protocol)
 
 
 def _models(history: History) -> tuple[ModelSpend, ...]:

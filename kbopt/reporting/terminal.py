@@ -6,8 +6,9 @@ a kernel, a model or a compiler passes through `printable` first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -19,8 +20,17 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from kbopt.core.types import Rent
-from kbopt.reporting.text import duration, figure, first_line, printable, speedup_text
+from kbopt.core.scoring import Standing
+from kbopt.core.tally import amount
+from kbopt.reporting.summary import RunSummary
+from kbopt.reporting.text import (
+    duration,
+    figure,
+    first_line,
+    plural,
+    printable,
+    standing_text,
+)
 
 OUTCOME_STYLES: Mapping[str, str] = {
     "measured": "green",
@@ -32,18 +42,33 @@ OUTCOME_STYLES: Mapping[str, str] = {
 }
 """In the order in which outcomes are listed everywhere."""
 
+STATE_STYLES: Mapping[str, str] = {
+    "faster": "bold green",
+    "not faster": "bold dim",
+    "no custom kernel": "bold yellow",
+}
+
+LINE_WIDTH = 80
+"""Characters of a progress line; what does not fit is left out, the least important first."""
+
 LINE_INTERVAL_S = 15.0
 """Without a terminal a line is printed at least this often, and whenever the best or the backend changes."""
+
+QUIET_S = 5.0
+"""After this long without a result the view says since when."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressSnapshot:
     """One search at one moment, as far as a progress view shows it.
 
-    `elapsed_s` counts the search's own seconds, without the time between sessions. `busy_fraction` is the
-    share of them in which the device ran the reference or a candidate. `backend_state` is one of
-    `kbopt.core.ports.BackendState`; `backend_boot` names the container or worker, `backend_age_s` is its age,
-    `backend_detail` a sentence for the user. Limits are None where the budget has none.
+    `elapsed_s` counts the search's own seconds, without the time between sessions. `cached` results are
+    those of a source that was measured before; `dropped` proposals were too near a known one, `failed` ones
+    brought no source; `in_flight` have no result yet, and the evaluator works on `evaluating` of them while
+    `queue_length` wait for it. `busy_fraction` is the share of the time in which the device ran the reference
+    or a candidate. `backend_state` is one of `kbopt.core.ports.BackendState`; `backend_boot` names the
+    container or worker, `backend_age_s` is its age, `backend_detail` a sentence for the user. `quiet_s` is
+    how long ago the last result came. Limits are None where the budget has none.
     """
 
     run: str
@@ -53,15 +78,20 @@ class ProgressSnapshot:
     proposals: int
     evaluations: int
     max_evaluations: int | None
-    best_speedup: float | None
-    best_ci: tuple[float, float] | None
+    best: Standing | None
     by_outcome: Mapping[str, int]
     busy_fraction: float
     backend_state: str
     backend_boot: str = ""
     backend_age_s: float = 0.0
     backend_detail: str = ""
+    cached: int = 0
+    dropped: int = 0
+    failed: int = 0
+    in_flight: int = 0
+    evaluating: int = 0
     queue_length: int = 0
+    quiet_s: float = 0.0
     usd: float = 0.0
     tokens: int = 0
     max_proposals: int | None = None
@@ -69,12 +99,32 @@ class ProgressSnapshot:
     max_tokens: int | None = None
     max_minutes: float | None = None
 
+    @property
+    def done(self) -> int:
+        """Proposals whose fate is known: evaluated, seen before, dropped or failed."""
+        return sum(self.by_outcome.values()) + self.dropped + self.failed
+
+    @property
+    def finishing(self) -> int:
+        """How many results are awaited once nothing more is asked for, else 0."""
+        asked = (
+            (self.evaluations + self.in_flight, self.max_evaluations),
+            (self.done + self.in_flight, self.max_proposals),
+            (self.usd, self.max_usd),
+            (self.tokens, self.max_tokens),
+            (self.elapsed_s / 60, self.max_minutes),
+        )
+        return self.in_flight if any(limit and used >= limit for used, limit in asked) else 0
+
 
 def done_fraction(snapshot: ProgressSnapshot) -> float | None:
-    """How much of the budget that runs out first is spent, 0 to 1; None without any limit."""
+    """How much of the budget that runs out first is spent, 0 to 1; None without any limit.
+
+    Of evaluations and proposals the results count, not what was asked for.
+    """
     spent = (
         (snapshot.evaluations, snapshot.max_evaluations),
-        (snapshot.proposals, snapshot.max_proposals),
+        (snapshot.done, snapshot.max_proposals),
         (snapshot.usd, snapshot.max_usd),
         (snapshot.tokens, snapshot.max_tokens),
         (snapshot.elapsed_s / 60, snapshot.max_minutes),
@@ -84,11 +134,15 @@ def done_fraction(snapshot: ProgressSnapshot) -> float | None:
 
 
 def eta_s(snapshot: ProgressSnapshot) -> float | None:
-    """Seconds to the end if the rest of the budget goes at the pace so far; None when nothing tells."""
+    """Seconds to the end at the pace up to the last result; None when nothing tells or it takes longer."""
     done = done_fraction(snapshot)
-    if not done:
+    if not done or not snapshot.done:
         return None
-    return snapshot.elapsed_s * (1 - done) / done
+    if snapshot.finishing:
+        done = min(done, snapshot.done / (snapshot.done + snapshot.finishing))
+    pace_s = max(0.0, snapshot.elapsed_s - snapshot.quiet_s) / done
+    left_s = pace_s * (1 - done) - snapshot.quiet_s
+    return left_s if left_s > 0 else None
 
 
 class ProgressView:
@@ -101,6 +155,7 @@ class ProgressView:
         self._console = console
         self._live = Live(console=console, refresh_per_second=4, transient=False)
         self._shown: ProgressSnapshot | None = None
+        self._last_result = (0, 0.0)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -114,9 +169,14 @@ class ProgressView:
             self._live.stop()
 
     def update(self, snapshot: ProgressSnapshot) -> None:
+        if snapshot.done != self._last_result[0]:
+            self._last_result = (snapshot.done, snapshot.elapsed_s)
+        snapshot = replace(snapshot, quiet_s=max(0.0, snapshot.elapsed_s - self._last_result[1]))
         if self._console.is_terminal:
             self._live.update(progress_panel(snapshot))
         elif self._shown is None or _is_news(self._shown, snapshot):
+            if self._shown is None or _backend_of(self._shown) != _backend_of(snapshot):
+                self.note(f"backend {_backend(snapshot)}")
             self._shown = snapshot
             self._console.print(Text(progress_line(snapshot)), soft_wrap=True)
 
@@ -125,29 +185,47 @@ class ProgressView:
         self._console.print(Text(printable(text)), soft_wrap=True)
 
 
+def _backend_of(snapshot: ProgressSnapshot) -> tuple[str, str]:
+    return snapshot.backend_state, snapshot.backend_boot
+
+
 def _is_news(shown: ProgressSnapshot, snapshot: ProgressSnapshot) -> bool:
     return (
         snapshot.elapsed_s - shown.elapsed_s >= LINE_INTERVAL_S
-        or snapshot.best_speedup != shown.best_speedup
-        or (snapshot.backend_state, snapshot.backend_boot) != (shown.backend_state, shown.backend_boot)
+        or snapshot.best != shown.best
+        or _backend_of(snapshot) != _backend_of(shown)
     )
 
 
 def progress_line(snapshot: ProgressSnapshot) -> str:
-    """The snapshot in one line of text."""
-    eta = eta_s(snapshot)
-    parts = [
-        f"[{duration(snapshot.elapsed_s)}]",
-        f"{_of(snapshot.evaluations, snapshot.max_evaluations)} evaluations,",
-        f"best {speedup_text(snapshot.best_speedup, snapshot.best_ci)},",
-        f"{_outcome_words(snapshot.by_outcome)},",
-        f"evaluator busy {snapshot.busy_fraction:.0%},",
-        f"backend {_backend(snapshot)},",
-        f"queue {snapshot.queue_length}" + (f", ${snapshot.usd:.2f}" if snapshot.usd else ""),
-    ]
-    if eta is not None:
-        parts.append(f", about {duration(eta)} left")
-    return printable(" ".join(parts).replace(" ,", ","))
+    """The snapshot in one line of at most `LINE_WIDTH` characters."""
+    best, failed = snapshot.best, _failed_words(snapshot.by_outcome)
+    parts = [f"{clock(snapshot.elapsed_s)}  {_count(snapshot)}"]
+    parts.append(f"best {standing_text(best)}" if best else "nothing correct yet")
+    if snapshot.finishing:
+        parts.append(f"finishing {snapshot.finishing}")
+    elif (left_s := eta_s(snapshot)) is not None:
+        parts.append(f"~{clock(left_s)} left")
+    elif snapshot.quiet_s >= QUIET_S:
+        parts.append(f"no result for {snapshot.quiet_s:.0f} s")
+    if best:
+        parts.append(f"{best.kernel_ms:.3g} of {best.reference_ms:.3g} ms")
+    if snapshot.usd:
+        parts.append(f"${amount(snapshot.usd)}")
+    parts += [f"{snapshot.cached:,} seen before"] * bool(snapshot.cached)
+    parts += [failed] * bool(failed)
+    line = parts[0]
+    for part in parts[1:]:
+        if len(line) + len(part) + 3 <= LINE_WIDTH:
+            line += f" | {part}"
+    return printable(line)
+
+
+def clock(seconds: float) -> str:
+    """`0:35`, `12:04`, `1:00:00`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def progress_panel(snapshot: ProgressSnapshot) -> RenderableType:
@@ -155,23 +233,22 @@ def progress_panel(snapshot: ProgressSnapshot) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row("best", _best_text(snapshot, "x"))
+    grid.add_row("best", _best_text(snapshot.best, "x") if snapshot.best else "nothing correct yet")
     grid.add_row("outcomes", _outcome_text(snapshot.by_outcome))
-    grid.add_row(
-        "evaluator", Text(f"busy {snapshot.busy_fraction:.0%}, {snapshot.queue_length} in the queue")
-    )
+    if words := _uncounted(snapshot.cached, snapshot.dropped, snapshot.failed):
+        grid.add_row("", Text(words, style="dim"))
+    grid.add_row("evaluator", Text(_evaluator(snapshot)))
     grid.add_row("backend", Text(printable(_backend(snapshot))))
-    grid.add_row("spent", Text(_spent(snapshot)))
+    if snapshot.usd or snapshot.tokens or snapshot.max_usd or snapshot.max_tokens:
+        grid.add_row("spent", Text(_spent(snapshot)))
     grid.add_row("time", Text(_times(snapshot)))
     title = Text.assemble((printable(snapshot.task), "bold"), f"  {snapshot.algorithm}  ", style="default")
-    progress = Text(f"{_of(snapshot.evaluations, snapshot.max_evaluations)} evaluations")
-    progress.append(f"  {_of(snapshot.proposals, snapshot.max_proposals)} proposals", style="dim")
     done = done_fraction(snapshot)
     bar = Table.grid(expand=True)  # a bar alone ends no line
     if done is not None:
         bar.add_row(ProgressBar(total=1.0, completed=done))
     return Panel(
-        Group(progress, bar, grid),
+        Group(Text(_count(snapshot)), bar, grid),
         title=title,
         title_align="left",
         subtitle=Text(printable(snapshot.run), style="dim"),
@@ -180,13 +257,21 @@ def progress_panel(snapshot: ProgressSnapshot) -> RenderableType:
     )
 
 
+def _count(snapshot: ProgressSnapshot) -> str:
+    """How far the search is by the limit that it reaches first."""
+    evaluated, proposed = snapshot.max_evaluations, snapshot.max_proposals
+    if proposed and (not evaluated or snapshot.done / proposed > snapshot.evaluations / evaluated):
+        return f"{_of(snapshot.done, proposed)} results"
+    return f"{_of(snapshot.evaluations, evaluated)} evaluated"
+
+
 def _of(count: int, limit: int | None) -> str:
     return f"{count:,}" if limit is None else f"{count:,}/{limit:,}"
 
 
-def _outcome_words(by_outcome: Mapping[str, int]) -> str:
-    seen = [f"{by_outcome[name]} {name}" for name in OUTCOME_STYLES if by_outcome.get(name)]
-    return ", ".join(seen) or "nothing evaluated yet"
+def _failed_words(by_outcome: Mapping[str, int]) -> str:
+    seen = (f"{by_outcome[name]} {name}" for name in OUTCOME_STYLES if by_outcome.get(name))
+    return ", ".join(words for words in seen if not words.endswith(" measured"))
 
 
 def _outcome_text(by_outcome: Mapping[str, int]) -> Text:
@@ -197,14 +282,34 @@ def _outcome_text(by_outcome: Mapping[str, int]) -> Text:
     return text or Text("nothing evaluated yet", style="dim")
 
 
-def _best_text(snapshot: ProgressSnapshot, unit: str) -> Text:
-    if snapshot.best_speedup is None:
-        return Text("nothing correct yet", style="dim")
-    text = Text(f"{figure(snapshot.best_speedup)}{unit}", style="bold green")
-    if snapshot.best_ci:
-        low, high = snapshot.best_ci
-        text.append(f"  95 % CI {figure(low)} to {figure(high)}", style="not bold dim")
+def _uncounted(cached: int, dropped: int, failed: int) -> str:
+    """The proposals that were not evaluated, and why; empty for none."""
+    words = [
+        f"{cached:,} seen before" if cached else "",
+        f"{dropped:,} dropped as near-copies" if dropped else "",
+        f"{failed:,} without a kernel" if failed else "",
+    ]
+    return ", ".join(filter(None, words))
+
+
+def _best_text(best: Standing, unit: str) -> Text:
+    style = STATE_STYLES[best.state]
+    low, high = best.speedup_ci
+    claimed = "" if best.state == "faster" else f", {best.state}"
+    text = Text(f"{figure(best.speedup)}{unit}{claimed}", style=style)
+    text.append(f"  95 % CI {figure(low)} to {figure(high)}", style="not bold dim")
+    text.append(f", {best.kernel_ms:.3g} ms instead of {best.reference_ms:.3g} ms", style="not bold dim")
     return text
+
+
+def _evaluator(snapshot: ProgressSnapshot) -> str:
+    words = [f"evaluating {snapshot.evaluating}" if snapshot.evaluating else "waiting for proposals"]
+    if snapshot.queue_length:
+        words.append(f"{snapshot.queue_length} in the queue")
+    if snapshot.quiet_s >= QUIET_S:
+        words.append(f"last result {duration(snapshot.quiet_s)} ago")
+    words.append(f"busy {snapshot.busy_fraction:.0%} of the time")
+    return ", ".join(words)
 
 
 def _backend(snapshot: ProgressSnapshot) -> str:
@@ -215,54 +320,57 @@ def _backend(snapshot: ProgressSnapshot) -> str:
 
 
 def _spent(snapshot: ProgressSnapshot) -> str:
-    usd = f"${snapshot.usd:.2f}" + (f" of ${snapshot.max_usd:.2f}" if snapshot.max_usd else "")
+    usd = f"${amount(snapshot.usd)}" + (f" of ${amount(snapshot.max_usd)}" if snapshot.max_usd else "")
     return f"{usd}, {_of(snapshot.tokens, snapshot.max_tokens)} tokens"
 
 
 def _times(snapshot: ProgressSnapshot) -> str:
-    eta = eta_s(snapshot)
-    left = "" if eta is None else f", about {duration(eta)} left"
-    return duration(snapshot.elapsed_s) + left
+    left_s = eta_s(snapshot)
+    parts = [duration(snapshot.elapsed_s)]
+    if snapshot.finishing:
+        parts.append(f"finishing {plural(snapshot.finishing, 'evaluation')}")
+    if left_s is not None:
+        parts.append(f"about {duration(left_s)} left")
+    return ", ".join(parts)
 
 
-def print_outcome(
-    console: Console,
-    snapshot: ProgressSnapshot,
-    *,
-    reason: str,
-    kernel: str | None = None,
-    journal: str | None = None,
-    report: str | None = None,
-    errors: Sequence[tuple[str, int]] = (),
-    containers: Sequence[Rent] = (),
-) -> None:
-    """The final table of a search: what was found, where it lies, or why nothing was found.
+def print_outcome(console: Console, summary: RunSummary, files: Mapping[str, str], folder: str) -> None:
+    """The final table of a search: what was found, where it lies, why it ended, and what to do next.
 
-    `reason` is why the search ended, `errors` the commonest ones with their counts, shown where no
-    kernel was correct. `containers` were rented. `kernel`, `journal` and `report` are paths, left out
-    where there is none.
+    `files` are the paths of the `kernel`, the `journal` and the `report`, as far as they exist.
     """
     table = Table(show_header=False, box=None, padding=(0, 2), pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    if snapshot.best_speedup is None:
+    if summary.best is None:
         table.add_row("best", Text("no correct kernel", style="bold red"))
-        for error, count in errors[:5]:
-            table.add_row("", Text(f"{count} x {printable(first_line(error, 160))}", style="dim"))
+        for error in summary.errors[:5]:
+            table.add_row("", Text(f"{error.count} x {printable(first_line(error.text, 160))}", style="dim"))
     else:
-        table.add_row("best", _best_text(snapshot, "x the speed of eager PyTorch"))
-    rows = (("kernel", kernel), ("journal", journal), ("report", report))
-    table.add_row("ended", Text(printable(reason)))
-    table.add_row("outcomes", _outcome_text(snapshot.by_outcome))
-    table.add_row("evaluations", f"{snapshot.evaluations:,}")
-    table.add_row("proposals", f"{snapshot.proposals:,}")
-    table.add_row("evaluator", f"busy {snapshot.busy_fraction:.0%} of {duration(snapshot.elapsed_s)}")
-    if snapshot.usd or snapshot.tokens:
-        table.add_row("spent", Text(_spent(snapshot)))
-    for rent in containers:
-        table.add_row("container", Text(f"{rent.gpu} for {duration(rent.seconds)}, ${rent.usd:.2f} of that"))
-    for name, path in rows:
-        if path is not None:
-            table.add_row(name, Text(printable(path)))
-    console.print(Rule(Text(f"{printable(snapshot.task)}  {snapshot.algorithm}"), align="left"))
+        table.add_row("best", _best_text(summary.best, "x the speed of eager PyTorch"))
+    table.add_row("ended", Text(printable(summary.ended or "stopped before its end")))
+    table.add_row("outcomes", _outcome_text(summary.by_outcome))
+    table.add_row("proposals", _proposals(summary))
+    busy = f"ran kernels {summary.busy_fraction:.0%} of {duration(summary.seconds)}"
+    table.add_row("device", Text(printable(", ".join((*summary.devices, busy)))))
+    if summary.usd or summary.tokens:
+        table.add_row("spent", Text(f"${amount(summary.usd)}, {summary.tokens:,} tokens"))
+    for rent in summary.containers:
+        spent = f"{rent.gpu} for {duration(rent.seconds)}, ${amount(rent.usd)} of that"
+        table.add_row("container", Text(spent))
+    for name, path in files.items():
+        table.add_row(name, Text(printable(path)))
+    console.print(Rule(Text(f"{printable(summary.task)}  {summary.algorithm}"), align="left"))
     console.print(table)
+    words = ["report {} --open", "show {}", *(["export {}"] if summary.best else [])]
+    following = " | ".join(f"kbopt {word.format(shlex.quote(folder))}" for word in words)
+    console.print(Text(f"next: {printable(following)}"), soft_wrap=True)
+
+
+def _proposals(summary: RunSummary) -> str:
+    """Where the proposals went: `25: 18 evaluated, 7 seen before`."""
+    evaluated = [plural(summary.evaluations, "evaluation")]
+    if summary.repeats:
+        evaluated.append(f"{plural(summary.repeats, 'repeat')} among them")
+    rest = _uncounted(summary.cached, summary.num_dropped, summary.proposals_failed)
+    return ", ".join(filter(None, (f"{summary.proposals:,}: {evaluated[0]}", *evaluated[1:], rest)))

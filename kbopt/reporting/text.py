@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from kbopt.core.scoring import Standing
+
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters: escape sequences could drive the terminal
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls: they reorder what is read
@@ -63,3 +65,16 @@ def speedup_text(speedup: float | None, ci: tuple[float, float] | None = None) -
         return "–"
     interval = f" [{figure(ci[0])}, {figure(ci[1])}]" if ci else ""
     return f"{figure(speedup)}x{interval}"
+
+
+def standing_text(best: Standing | None) -> str:
+    """`speedup_text` of a kernel, with what may not be claimed of it: `1.03x [0.96, 1.11], not faster`."""
+    if best is None:
+        return speedup_text(None)
+    said = "" if best.state == "faster" else f", {best.state}"
+    return f"{speedup_text(best.speedup, best.speedup_ci)}{said}"
+
+
+def plural(count: int, one: str) -> str:
+    """`1 evaluation`, `1,200 evaluations`."""
+    return f"{count:,} {one}{'' if count == 1 else 's'}"

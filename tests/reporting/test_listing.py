@@ -13,20 +13,30 @@ from kbopt.cli.runs import runs, show
 from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.events import Evaluated, Proposed
+from kbopt.core.scoring import Standing
 from kbopt.core.types import Measured
 from kbopt.reporting.history import fold
 from kbopt.reporting.listing import RunRow, print_candidate, print_runs
 from kbopt.store.journal import SqliteJournal
 from tests.support.journals import GELU, entries, settings
 
+BEST = Standing(
+    candidate="c1",
+    speedup=1.2,
+    speedup_ci=(1.1, 1.3),
+    measurements=1,
+    kernel_ms=1.0,
+    reference_ms=1.2,
+    custom_kernel=True,
+    state="faster",
+)
 ROW = RunRow(
     name="runs/2026-11-23-gelu",
     task="quick/gelu",
     algorithm="PS_epsNet_Summarizer",
     seed=3,
     evaluations=1200,
-    best_speedup=1.2,
-    best_ci=(1.1, 1.3),
+    best=BEST,
     state="the budget of evaluations is spent",
     started=1_790_000_000.0,
 )
