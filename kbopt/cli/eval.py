@@ -284,7 +284,8 @@ def headline(result: Result) -> str:
 def _text(item: Item, result: Result, verdict: Verdict) -> str:
     lines = [f"{item.name} on {item.task.name}, {result.device}"]
     if verdict == "kernelbench" and result.kernelbench:
-        lines += [f"  {name}: {value}" for name, value in shared.untyped(result.kernelbench).items()]
+        fields = shared.untyped(result.kernelbench).items()
+        lines += [f"  {name}: {'not timed' if value == -1.0 else value}" for name, value in fields]
     else:
         lines.append(f"  {headline(result)}")
     times = ", ".join(f"{name} {value:.2f} s" for name, value in shared.untyped(result.seconds).items())

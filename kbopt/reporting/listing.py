@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -18,9 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from kbopt.core.scoring import Standing
-from kbopt.core.types import Candidate, Measured, Result, outcome_name
+from kbopt.core.types import Candidate, Measured, Result, Trial, outcome_name
+from kbopt.reporting.evidence import evidence
 from kbopt.reporting.terminal import OUTCOME_STYLES, STATE_STYLES
-from kbopt.reporting.text import figure, first_line, plural, printable, speedup_text, standing_text, truncated
+from kbopt.reporting.text import first_line, plural, printable, speedup_text, standing_text, truncated
 
 LOG_LIMIT_CHARS = 20_000
 
@@ -123,9 +124,8 @@ def print_candidate(
         facts.add_row("outcome", _result_text(result))
     if not results:
         facts.add_row("outcome", Text(printable(status or "not evaluated yet")))
-    measured = [result for result in results if isinstance(result.outcome, Measured)]
-    for name, text in _evidence(measured[-1]) if measured else ():
-        facts.add_row(name, Text(printable(text)))
+    for belief in evidence(Trial(candidate=candidate, results=tuple(results))):
+        facts.add_row(belief.name, Text(printable(belief.text)))
     console.print(facts)
     console.print(Rule("source", align="left", style="dim"))
     _print_code(console, candidate.source, "python")
@@ -147,32 +147,6 @@ def print_transcript(console: Console, brief: str, text: str) -> None:
     """The conversation with the model that answered `brief`, in full."""
     console.print(Rule(Text(f"prompt and answer of {printable(brief)}"), align="left"))
     console.print(Text(printable(text)), soft_wrap=True)
-
-
-def _evidence(result: Result) -> Iterator[tuple[str, str]]:
-    """Why the last measurement can be believed, as the page's `Why believe it` says it."""
-    outcome = result.outcome
-    if not isinstance(outcome, Measured):
-        return
-    yield "two clocks", f"{outcome.native_ms:.4g} ms by the device's, {outcome.wall_ms:.4g} ms by the wall's"
-    if outcome.roofline:
-        share, floor_ms = outcome.roofline.share, outcome.roofline.floor_ms
-        yield "roofline", f"{share:.0%} of what the device can do at most (floor {floor_ms:.4g} ms)"
-    for speedup in outcome.speedups:
-        if not speedup.reason:
-            low, high = speedup.interval
-            yield (
-                f"over {speedup.baseline}, {speedup.clock}",
-                f"{figure(speedup.speedup)}x ({figure(low)} to {figure(high)}), {speedup.baseline_ms:.4g} ms",
-            )
-    audit = outcome.audit
-    own = "a kernel of its own" if audit.custom_kernel else "only PyTorch's own operators"
-    inside = ", ".join(audit.torch_ops) or "none"
-    yield "audit", "; ".join((f"it saw {own}", f"PyTorch operators inside: {inside}", *audit.notes))
-    if result.kernelbench:
-        verdict = "correct" if result.kernelbench.correctness else "not correct"
-        times = f"{result.kernelbench.runtime:.4g} ms against {result.kernelbench.ref_runtime:.4g} ms"
-        yield "KernelBench", f"{verdict}, {times}"
 
 
 def _print_code(console: Console, source: str, language: str) -> None:

@@ -14,7 +14,9 @@ from pygments.lexers.python import PythonLexer
 from pygments.token import STANDARD_TYPES
 
 from kbopt.core import codec
-from kbopt.core.types import Measured, Result
+from kbopt.core.scoring import HeadlineState, headline_state
+from kbopt.core.types import Measured, Result, Trial
+from kbopt.reporting.evidence import evidence
 from kbopt.reporting.history import BARS_KEPT, History
 from kbopt.reporting.records import Bar, Node
 from kbopt.reporting.run import Run
@@ -75,6 +77,7 @@ def row(node: Node) -> dict[str, Any]:
         "status": node.status,
         "speedup": node.speedup,
         "ci": list(node.ci) if node.ci else None,
+        "state": _state(node),
         "minutes": node.minutes,
         "evaluations": node.evaluations,
         "staleness": node.staleness,
@@ -84,6 +87,13 @@ def row(node: Node) -> dict[str, Any]:
         "note": first_line(node.candidate.note, 160),
         "neighbour": node.dropped.neighbour if node.dropped else None,
     }
+
+
+def _state(node: Node) -> HeadlineState | None:
+    measured = [result.outcome for result in node.results if isinstance(result.outcome, Measured)]
+    if not measured or node.ci is None:
+        return None
+    return headline_state(node.ci, custom_kernel=measured[-1].audit.custom_kernel)
 
 
 def bar_columns(bars: Iterable[Bar]) -> dict[str, list[Any]]:
@@ -175,6 +185,9 @@ def candidate_detail(
         "log": last.log if last else "",
         "transcript": truncated(transcript, ONE_TRANSCRIPT_CHARS) if transcript else None,
         "transcript_left_out": not with_transcript,
+        "evidence": codec.encode(evidence(Trial(candidate=candidate, results=node.results)))
+        if is_best
+        else [],
         "results": [_result(result, with_samples=is_best) for result in node.results],
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.events import Evaluated, Proposed
 from kbopt.core.scoring import Standing
-from kbopt.core.types import Measured
+from kbopt.core.types import Measured, Trial
+from kbopt.reporting.evidence import evidence
 from kbopt.reporting.history import fold
 from kbopt.reporting.listing import RunRow, print_candidate, print_runs
 from kbopt.store.journal import SqliteJournal
@@ -57,6 +59,15 @@ def test_in_a_pipe_each_run_is_one_whole_line():
     assert heading.split() == ["run", "task", "algorithm", "seed", "evaluations", "best", "started", "state"]
     for words in (ROW.name, ROW.task, ROW.algorithm, " 3 ", "1,200", "1.20x [1.10, 1.30]", ROW.state):
         assert words in line
+
+
+def test_a_kernel_of_which_nothing_may_be_claimed_is_marked_in_the_list():
+    where = console(terminal=False)
+    slow = replace(BEST, speedup=1.03, speedup_ci=(0.96, 1.11), state="not faster")
+    print_runs(where, [replace(ROW, best=slow), replace(ROW, best=replace(BEST, state="no custom kernel"))])
+    first, second = text_of(where).splitlines()[1:]
+    assert "1.03x [0.96, 1.11], not faster" in first
+    assert "1.20x [1.10, 1.30], no custom kernel" in second
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
@@ -119,11 +130,8 @@ def test_a_measured_candidate_is_shown_with_what_makes_it_believable():
     where = console(terminal=False)
     print_candidate(where, candidates[evaluation.candidate], [evaluation.result], parent_source=None)
     shown = " ".join(text_of(where).split())
-    outcome = evaluation.result.outcome
-    assert f"two clocks {outcome.native_ms:.4g} ms by the device's" in shown
-    assert f"roofline {outcome.roofline.share:.0%} of what the device can do" in shown
-    assert "audit it saw a kernel of its own; PyTorch operators inside: aten::empty_like" in shown
-    assert "KernelBench correct" in shown
+    for belief in evidence(Trial(candidate=candidates[evaluation.candidate], results=(evaluation.result,))):
+        assert f"{belief.name} {belief.text}" in shown
 
 
 def test_in_a_pipe_a_source_keeps_its_lines():

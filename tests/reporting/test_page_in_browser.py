@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import pytest
 
+from kbopt.core.events import Entry, Evaluated
+from kbopt.core.types import Audit, Measured
 from kbopt.reporting.report import write_report
 from kbopt.reporting.run import Run
 from kbopt.reporting.summary import summarize
@@ -202,6 +207,42 @@ def test_a_run_without_a_correct_kernel_says_so(make_run: MakeRun, tmp_path, wat
     assert page.locator("#overview .hero .value").inner_text() == "none correct"
     assert "No kernel was correct" in page.locator("#best").inner_text()
     assert watched.errors == []
+
+
+@pytest.mark.parametrize("state", ["not faster", "no custom kernel"])
+def test_a_headline_of_which_nothing_may_be_claimed_is_not_green(
+    make_run: MakeRun, tmp_path, watched: Watched, state: str
+):
+    run = make_run(60)
+    page = watched.open(
+        write_report([replace(run, entries=claiming(state, run))], tmp_path / "r.html").as_uri()
+    )
+    hero = page.locator("#overview .hero .value")
+    assert state in hero.inner_text()
+    green = page.evaluate("getComputedStyle(document.querySelector('.yes')).color")
+    assert hero.evaluate("one => getComputedStyle(one).color") != green
+    rows = page.locator("#candidates tbody tr")
+    marked = page.locator("#candidates tbody .claim").count()
+    assert marked > 0
+    before = rows.count()
+    page.locator(f"#candidates input[name='{state}']").uncheck()
+    assert page.locator("#candidates tbody .claim").count() == 0
+    assert rows.count() == before - marked
+
+
+def claiming(state: str, run: Run) -> Iterator[Entry]:
+    """The run's entries with measurements of which no more than `state` may be claimed."""
+    for entry in run.entries:
+        event = entry.event
+        if isinstance(event, Evaluated) and isinstance(event.result.outcome, Measured):
+            outcome = event.result.outcome
+            changed = (
+                replace(outcome, speedup_ci=(0.9, 3.0))
+                if state == "not faster"
+                else replace(outcome, speedup_ci=(1.1, 3.0), audit=Audit(custom_kernel=False))
+            )
+            event = replace(event, result=replace(event.result, outcome=changed))
+        yield replace(entry, event=event)
 
 
 def test_several_runs_are_compared_and_each_can_be_opened(make_run: MakeRun, tmp_path, watched: Watched):

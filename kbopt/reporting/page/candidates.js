@@ -3,11 +3,11 @@
 const PAGE = 100;
 
 function candidatesSection(run) {
-  const state = { hidden: new Set(), query: "", view: "speedup", sort: "speedup", shown: PAGE };
+  const state = { hidden: new Set(), hiddenStates: new Set(), query: "", view: "speedup", sort: "speedup", shown: PAGE };
   const filters = el("div", { class: "row", role: "group", "aria-label": "Filter by outcome" });
   const tableHolder = el("div", {});
   const matches = (row) =>
-    !state.hidden.has(row.status) &&
+    !state.hidden.has(row.status) && !state.hiddenStates.has(row.state) &&
     (state.query === "" || `${row.id} ${row.proposer} ${row.note}`.toLowerCase().includes(state.query));
   const tree = chart("tree", "Candidates; the table below lists the same", 430,
     () => treeFigure(run, run.rows.filter(matches), state.view), { onclick: (id) => openCandidate(run, id) });
@@ -37,7 +37,15 @@ function candidatesSection(run) {
           fillTable();
           draw(tree);
         } }),
-        badge(status), el("span", { class: "dim" }, count(counts.get(status).length)))));
+        badge(status), el("span", { class: "dim" }, count(counts.get(status).length)))),
+      ...Object.keys(STATE_CLASSES).filter((name) => run.rows.some((row) => row.state === name) && STATE_CLASSES[name]).map((name) =>
+        el("label", { class: "filter" },
+          el("input", { type: "checkbox", name, checked: !state.hiddenStates.has(name), onchange: (event) => {
+            state.hiddenStates[event.target.checked ? "delete" : "add"](name);
+            fillTable();
+            draw(tree);
+          } }),
+          claim(name), el("span", { class: "dim" }, count(run.rows.filter((row) => row.state === name).length)))));
   };
   const search = el("input", { type: "search", placeholder: "id, proposer or note", "aria-label": "Search", oninput: (event) => {
     state.query = event.target.value.toLowerCase();
@@ -76,7 +84,7 @@ function candidateTable(run, rows) {
   return table([
     ["candidate", (row) => idButton(run, row.id)],
     ["outcome", (row) => badge(row.status)],
-    ["speedup", (row) => times(row.speedup), true],
+    ["speedup", (row) => [claim(row.state), " ", times(row.speedup)], true],
     ["95 % CI", (row) => interval(row.ci), true, true],
     ["parent", (row) => (row.parent ? idButton(run, row.parent) : "–"), false, true],
     ["proposer", (row) => row.proposer, false, true],
@@ -181,7 +189,7 @@ function candidateBody(run, row, detail) {
   const children = run.rows.filter((one) => one.parent === row.id).slice(0, 40);
   const facts = [
     ["outcome", [badge(row.status), row.neighbour ? [" near ", idButton(run, row.neighbour)] : []].flat()],
-    ["speedup", row.speedup === null ? ["–"] : [`${times(row.speedup)}, 95 % CI ${interval(row.ci)}, ${plural(row.measurements, "measurement")}`]],
+    ["speedup", row.speedup === null ? ["–"] : [claim(row.state), ` ${times(row.speedup)}, 95 % CI ${interval(row.ci)}, ${plural(row.measurements, "measurement")}`]],
     ["parent", [row.parent ? idButton(run, row.parent) : "none: it starts a line"]],
     ["children", children.length ? children.flatMap((child) => [idButton(run, child.id), " "]) : ["–"]],
     ["written by", [`${row.proposer}, ${row.action === "refine" ? "refining tunables" : "a new proposal"}`]],
@@ -208,8 +216,8 @@ function measurementTable(results) {
   return table([
     ["outcome", (result) => badge(OUTCOMES[result.outcome.type])],
     ["speedup", (result) => times(result.outcome.speedup), true],
-    ["native clock", (result) => (result.outcome.native_ms ? ms(result.outcome.native_ms) : "–"), true],
-    ["wall clock", (result) => (result.outcome.wall_ms ? ms(result.outcome.wall_ms) : "–"), true],
+    ["candidate's clock", (result) => (result.outcome.native_ms ? ms(result.outcome.native_ms) : "–"), true],
+    ["referee's clock", (result) => (result.outcome.wall_ms ? ms(result.outcome.wall_ms) : "–"), true],
     ["reason", (result) => el("bdi", {}, ...shown(result.outcome.reason ?? ""))],
     ["queue, compile, check, time", (result) => ["queue", "compile", "check", "time"].map((stage) => `${result.seconds[stage].toFixed(2)} s`).join(", ")],
     ["device", (result) => result.device],

@@ -47,7 +47,7 @@ function comparisonSections(page, showRun) {
     section("runs", "Runs",
       table([
         ["run", ({ run, index }) => el("button", { type: "button", class: "link", onclick: () => showRun(index) }, run.name)],
-        ["best speedup", ({ run }) => times(run.summary.best?.speedup), true],
+        ["best speedup", ({ run }) => [claim(run.summary.best?.state), " ", times(run.summary.best?.speedup)], true],
         ["95 % CI", ({ run }) => interval(run.summary.best?.speedup_ci), true],
         ["task", ({ run }) => run.summary.task],
         ["algorithm", ({ run }) => run.summary.algorithm],

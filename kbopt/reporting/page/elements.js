@@ -33,7 +33,8 @@ const times = (value) => (value === null || value === undefined ? "–" : `${fig
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 const count = (value) => value.toLocaleString("en");
 const plural = (value, one) => `${count(value)} ${one}${value === 1 ? "" : "s"}`;
-const usd = (value) => (value === 0 ? "$0" : `$${value.toFixed(value < 1 ? 3 : 2)}`);
+// Some money is never written as none: below a cent two significant digits.
+const usd = (value) => (value <= 0 ? "$0" : value >= 0.01 ? `$${value.toFixed(2)}` : `$${Number(value.toPrecision(2)).toFixed(12).replace(/0+$/, "")}`);
 const interval = (ci) => (ci ? `${figure(ci[0])} to ${figure(ci[1])}` : "–");
 const ms = (value) => `${value.toPrecision(4)} ms`;
 
@@ -67,6 +68,10 @@ function readersPlace(node) {
     if (focused) [...next.querySelectorAll("button")].find((one) => one.textContent === focused)?.focus({ preventScroll: true });
   };
 }
+
+// What may be claimed of a correct kernel; nothing is added to one that is faster.
+const STATE_CLASSES = { "faster": "", "not faster": "not-faster", "no custom kernel": "no-kernel" };
+const claim = (state) => (STATE_CLASSES[state] ? el("span", { class: `claim ${STATE_CLASSES[state]}` }, state) : null);
 
 const badge = (status) => {
   const mark = el("span", { class: "mark", "aria-hidden": "true" }, STATUSES[status].mark);

@@ -43,7 +43,7 @@ function overview(run) {
     el("h1", {}, s.task, " ", el("span", { class: "dim" }, s.algorithm)),
     el("p", { class: "dim" }, el("bdi", {}, run.name), ` · seed ${s.seed} · ${s.devices.join(", ") || "no device yet"} · ${new Date(s.started * 1000).toISOString().slice(0, 16).replace("T", " ")} UTC · `, el("bdi", {}, ...shown(stateOf(run)))),
     el("div", { class: "cards" },
-      card("best speedup over eager PyTorch", best ? times(best.speedup) : "none correct", best ? `95 % CI ${interval(best.speedup_ci)} · ${ms(best.kernel_ms)} instead of ${ms(best.reference_ms)}` : "no kernel was correct", "hero"),
+      card("best speedup over eager PyTorch", best ? [times(best.speedup), claim(best.state)] : "none correct", best ? `95 % CI ${interval(best.speedup_ci)} · ${ms(best.kernel_ms)} instead of ${ms(best.reference_ms)}` : "no kernel was correct", `hero ${STATE_CLASSES[best?.state] ?? ""}`),
       card("evaluations", count(s.evaluations), `${count(s.cached)} more from the cache`),
       card("proposals", count(s.proposals), `${count(s.num_dropped)} dropped as known`),
       card("correct", s.candidates ? percent(s.correct / s.candidates) : "–", `${count(s.correct)} of ${count(s.candidates)} candidates`),
@@ -76,7 +76,7 @@ function bestSection(run) {
     ]) : missing();
     holder.replaceChildren(heading, el("div", { class: "split" },
       el("div", {}, el("p", {}, idButton(run, best.candidate), ` on ${best.device}`), texts),
-      el("div", {}, el("h3", {}, "Why believe it"), beliefs(run, detail), sampleChart(run, detail),
+      el("div", {}, el("h3", {}, "Why believe it"), beliefs(detail), sampleChart(run, detail),
         el("h3", {}, "Reproduce it"), reproduce(run, detail))));
     redraw(holder);
   };
@@ -89,41 +89,10 @@ function measuredResults(detail) {
   return (detail?.results ?? []).filter((result) => result.outcome.type === "Measured");
 }
 
-function beliefs(run, detail) {
-  const { best } = run.summary;
-  const last = measuredResults(detail).at(-1);
-  const item = (good, text) => el("li", {}, el("span", { class: good === null ? "dim" : good ? "yes" : "no", "aria-hidden": "true" }, good === null ? "·" : good ? "✓" : "!"), el("span", {}, text));
-  const [low, high] = best.speedup_ci;
-  const items = [
-    item(low > 1, low > 1 ? `The 95 % interval, ${interval(best.speedup_ci)}, lies above 1.`
-      : high < 1 ? `The 95 % interval, ${interval(best.speedup_ci)}, lies below 1: it is slower than eager PyTorch.`
-        : `The 95 % interval, ${interval(best.speedup_ci)}, holds 1: it may be no faster.`),
-    item(best.measurements > 1 ? true : null, `Measured ${best.measurements === 1 ? "once" : `${best.measurements} times`}: median ${ms(best.kernel_ms)}, reference ${ms(best.reference_ms)}.`),
-  ];
-  if (last) items.push(...outcomeBeliefs(last, item));
-  return el("ul", { class: "checks" }, items);
-}
-
-function outcomeBeliefs(result, item) {
-  const { outcome, kernelbench } = result;
-  const apart = Math.abs(outcome.wall_ms / outcome.native_ms - 1);
-  const found = [item(apart < 0.1, `Two clocks: ${ms(outcome.native_ms)} by the device's, ${ms(outcome.wall_ms)} by the wall's, ${percent(apart)} apart.`)];
-  if (outcome.roofline) {
-    const { share, floor_ms: floor } = outcome.roofline;
-    found.push(item(share <= 1, `Roofline: ${percent(share)} of what the device can do at most (floor ${ms(floor)}).`));
-  }
-  for (const speedup of outcome.speedups.filter((one) => !one.reason && one.baseline !== "eager")) {
-    const against = `Over ${speedup.baseline}, ${speedup.clock}`;
-    found.push(item(speedup.interval[0] > 1, `${against}: ${times(speedup.speedup)} (${ms(speedup.baseline_ms)}).`));
-  }
-  const { audit } = outcome;
-  found.push(item(audit.custom_kernel, audit.custom_kernel ? "The audit saw a kernel of its own." : "The audit saw only PyTorch's own operators."));
-  found.push(item(null, `PyTorch operators inside: ${audit.torch_ops.join(", ") || "none"}.`));
-  for (const note of audit.notes) found.push(item(null, el("bdi", {}, ...shown(note))));
-  if (kernelbench) {
-    found.push(item(kernelbench.correctness, `KernelBench's own verdict: ${kernelbench.correctness ? "correct" : "not correct"}, ${kernelbench.runtime} ms against ${kernelbench.ref_runtime} ms.`));
-  }
-  return found;
+function beliefs(detail) {
+  const sign = (good) => el("span", { class: good === null ? "dim" : good ? "yes" : "no", "aria-hidden": "true" }, good === null ? "·" : good ? "✓" : "!");
+  return el("ul", { class: "checks" }, (detail?.evidence ?? []).map(({ good, text }) =>
+    el("li", {}, sign(good), el("bdi", {}, ...shown(text)))));
 }
 
 function sampleChart(run, detail) {

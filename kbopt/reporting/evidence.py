@@ -1,0 +1,154 @@
+"""Why a measured kernel's speedup can be believed, in sentences: the same on the page and on the terminal.
+
+One time is the headline: the median of single calls over all measurements. Every other figure says what it
+is: another clock's, an estimate, or another protocol's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kbopt.core.scoring import Standing, standing
+from kbopt.core.types import KernelBenchVerdict, Measured, Result, Roofline, Speedup, Trial
+from kbopt.reporting.text import figure, first_line, plural
+
+_AGREEMENT = 0.1
+"""How far apart two clocks of one call may be, as a share of it, to be marked as agreeing."""
+
+_CAST_NOTE = (
+    "Its protocol casts every input to floating point, integers and masks too, so it cannot run a task that "
+    "indexes by one."
+)
+_OF_A_CAST = re.compile(r"(?i)\b(?:u?int\d*|long|bool|(?:int|long|bool|byte)tensor|index|indices|mask)\b")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belief:
+    """One reason. `good` is None where it speaks neither for the speedup nor against it."""
+
+    name: str
+    good: bool | None
+    text: str
+
+
+def evidence(trial: Trial) -> tuple[Belief, ...]:
+    """The reasons for the trial's speedup and against it; none for one that was never measured."""
+    found = standing(trial)
+    measured = [result for result in trial.results if isinstance(result.outcome, Measured)]
+    return tuple(_beliefs(found, measured[-1])) if found else ()
+
+
+def _beliefs(found: Standing, last: Result) -> Iterator[Belief]:
+    outcome = last.outcome
+    if not isinstance(outcome, Measured):
+        raise TypeError("only a measured result is evidence")
+    yield _interval(found.speedup_ci)
+    times = plural(found.measurements, "measurement")
+    text = (
+        f"A call takes {_ms(found.kernel_ms)} instead of {_ms(found.reference_ms)}: the medians of single "
+        f"calls, each on new inputs, in {times}."
+    )
+    yield Belief(name="time", good=True if found.measurements > 1 else None, text=text)
+    yield _clocks(outcome.native_ms, outcome.wall_ms)
+    if outcome.roofline:
+        yield _floor(outcome.roofline, found.kernel_ms)
+    yield from map(_over, outcome.speedups)
+    yield from _audit(outcome)
+    if last.kernelbench:
+        yield _kernelbench(last.kernelbench)
+
+
+def _over(speedup: Speedup) -> Belief:
+    """The last measurement's speedup over one baseline, by the same timer as the kernel's own time."""
+    clock = "by the device's work" if speedup.clock == "device" else "by the latency of a synchronised call"
+    name = f"over {speedup.baseline}, {speedup.clock}"
+    if speedup.reason:
+        return Belief(name=name, good=None, text=f"No {speedup.baseline} baseline {clock}: {speedup.reason}.")
+    low, high = speedup.interval
+    text = (
+        f"{figure(speedup.speedup)}x [{figure(low)}, {figure(high)}] over {speedup.baseline} {clock}: "
+        f"{_ms(speedup.kernel_ms)} instead of {_ms(speedup.baseline_ms)}."
+    )
+    return Belief(name=name, good=low > 1, text=text)
+
+
+def _interval(ends: tuple[float, float]) -> Belief:
+    low, high = ends
+    meaning = "lies above 1"
+    if low <= 1:
+        meaning = (
+            "holds 1: it may be no faster" if high >= 1 else "lies below 1: it is slower than eager PyTorch"
+        )
+    return Belief(
+        name="interval",
+        good=low > 1,
+        text=f"The 95 % interval, {figure(low)} to {figure(high)}, {meaning}.",
+    )
+
+
+def _clocks(native_ms: float, wall_ms: float) -> Belief:
+    """The candidate's process reads one clock; the referee, which it cannot reach, another."""
+    more_ms = wall_ms - native_ms
+    seen = f"found {more_ms:.3f} ms more, which the time above includes" if more_ms else "found nothing more"
+    said = (
+        f"In the last measurement the candidate's process said {_ms(native_ms)}; the referee's clock {seen}."
+    )
+    return Belief(
+        name="second clock",
+        good=more_ms < _AGREEMENT * native_ms,
+        text=said,
+    )
+
+
+def _floor(roofline: Roofline, kernel_ms: float) -> Belief:
+    share = roofline.floor_ms / kernel_ms
+    if share > 1:
+        text = (
+            f"The kernel takes less than the {_ms(roofline.floor_ms)} that this device was estimated to need "
+            "at least: the estimate says nothing here."
+        )
+        return Belief(name="estimated floor", good=None, text=text)
+    text = (
+        f"By estimate this device needs at least {_ms(roofline.floor_ms)}, {share:.0%} of the kernel's time."
+    )
+    text += f" The reference's own operations need {_ms(roofline.reference_ops_ms)} at its arithmetic's peak."
+    return Belief(name="estimated floor", good=None, text=text)
+
+
+def _audit(outcome: Measured) -> Iterator[Belief]:
+    audit = outcome.audit
+    own = "a kernel of its own" if audit.custom_kernel else "only PyTorch's own operators"
+    yield Belief(name="audit", good=audit.custom_kernel, text=f"The audit saw {own}.")
+    inside = ", ".join(audit.torch_ops) or "none"
+    yield Belief(name="PyTorch inside", good=None, text=f"PyTorch operators inside: {inside}.")
+    for note in audit.notes:
+        yield Belief(name="note", good=None, text=note)
+
+
+def _kernelbench(verdict: KernelBenchVerdict) -> Belief:
+    """Its own times are of other inputs, the same ones for each call; -1 means that it took none."""
+    said = "correct" if verdict.correctness else "not correct"
+    if verdict.correctness and min(verdict.runtime, verdict.ref_runtime) >= 0:
+        said += (
+            f", {_ms(verdict.runtime)} instead of {_ms(verdict.ref_runtime)}, every call on the same inputs"
+        )
+    elif verdict.correctness:
+        said += ", not timed"
+    text = f"By KernelBench's own protocol: {said}."
+    if not verdict.correctness:
+        reason = _kernelbench_reason(verdict)
+        text += f" {reason.rstrip('.')}." if reason else ""
+        if verdict.ref_runtime < 0 or _OF_A_CAST.search(reason):
+            text += f" {_CAST_NOTE}"
+    return Belief(name="KernelBench", good=verdict.correctness, text=text)
+
+
+def _kernelbench_reason(verdict: KernelBenchVerdict) -> str:
+    keys = ("compilation_error", "runtime_error", "correctness_issue")
+    return next((first_line(str(verdict.metadata[key]), 200) for key in keys if key in verdict.metadata), "")
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.4g} ms"

@@ -1,0 +1,136 @@
+"""The reasons to believe a speedup agree with each other and say what each figure is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from kbopt.core.types import Audit, KernelBenchVerdict, Measured, Result, Roofline, Speedup, Trial
+from kbopt.reporting.evidence import Belief, evidence
+from kbopt.reporting.history import fold
+from tests.support.journals import entries
+
+MEASURED = Measured(
+    kernel_ms=(0.42, 0.42, 0.43),
+    reference_ms=(3.0, 3.1, 3.2),
+    speedup=7.4,
+    speedup_ci=(7.0, 7.8),
+    native_ms=0.35,
+    wall_ms=0.35,
+    audit=Audit(custom_kernel=True, notes=("1 kernel launched",)),
+    roofline=Roofline(size_bytes=1, operations=1, floor_ms=0.21, share=0.6, reference_ops_ms=0.05),
+    speedups=(
+        Speedup(
+            baseline="compile",
+            clock="device",
+            baseline_ms=1.26,
+            kernel_ms=0.42,
+            speedup=3.0,
+            interval=(2.9, 3.1),
+        ),
+        Speedup(baseline="cuda-graph", clock="device", reason="CUDA graphs are for GPUs"),
+    ),
+)
+VERDICT = KernelBenchVerdict(
+    compiled=True,
+    correctness=True,
+    metadata={},
+    runtime=0.45,
+    runtime_stats={},
+    ref_runtime=3.2,
+    ref_runtime_stats={},
+)
+
+
+@pytest.fixture(scope="module")
+def node():
+    return fold(entries(60)).best
+
+
+def told(
+    node, outcome: Measured = MEASURED, verdict: KernelBenchVerdict | None = VERDICT
+) -> dict[str, Belief]:
+    result: Result = replace(node.results[0], outcome=outcome, kernelbench=verdict)
+    return {belief.name: belief for belief in evidence(Trial(candidate=node.candidate, results=(result,)))}
+
+
+def test_one_time_is_the_headline_and_every_other_says_what_it_is(node):
+    found = told(node)
+    assert found["time"].text.startswith("A call takes 0.42 ms instead of 3.1 ms")
+    assert "in 1 measurement." in found["time"].text
+    assert (
+        found["estimated floor"].text
+        == "By estimate this device needs at least 0.21 ms, 50% of the kernel's time. The reference's own "
+        "operations need 0.05 ms at its arithmetic's peak."
+    )
+    assert (
+        found["over compile, device"].text
+        == "3.00x [2.90, 3.10] over compile by the device's work: 0.42 ms instead of 1.26 ms."
+    )
+    assert found["over cuda-graph, device"].text.endswith(": CUDA graphs are for GPUs.")
+    assert "0.45 ms instead of 3.2 ms, every call on the same inputs" in found["KernelBench"].text
+
+
+def test_two_figures_are_compared_only_where_the_second_clock_found_something(node):
+    nothing = told(node)["second clock"]
+    assert nothing.good
+    assert nothing.text.endswith("said 0.35 ms; the referee's clock found nothing more.")
+    hidden = told(node, replace(MEASURED, wall_ms=0.41))["second clock"]
+    assert not hidden.good
+    assert "found 0.060 ms more, which the time above includes" in hidden.text
+
+
+@pytest.mark.parametrize(("floor_ms", "share"), [(0.5, 1.19), (8.3, 19.83), (0.21, 0.5)])
+def test_no_share_above_1_is_shown(node, floor_ms: float, share: float):
+    roofline = Roofline(size_bytes=1, operations=1, floor_ms=floor_ms, share=share, reference_ops_ms=0.05)
+    text = told(node, replace(MEASURED, roofline=roofline))["estimated floor"].text
+    shares = [int(percent) for percent in re.findall(r"(\d+)\s*%", text)]
+    assert all(one <= 100 for one in shares)
+    assert ("estimate says nothing" in text) == (floor_ms > 0.42)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "cast"),
+    [
+        ({"correctness": False, "runtime": -1.0, "ref_runtime": -1.0}, "not correct.", True),
+        (
+            {
+                "correctness": False,
+                "runtime": -1.0,
+                "metadata": {"runtime_error": "Expected tensor for argument #1 'indices' to have Long\nmore"},
+            },
+            "not correct. Expected tensor for argument #1 'indices' to have Long.",
+            True,
+        ),
+        (
+            {"correctness": False, "runtime": -1.0, "metadata": {"correctness_issue": "Output mismatch"}},
+            "not correct. Output mismatch.",
+            False,
+        ),
+        ({"runtime": -1.0}, "correct, not timed.", False),
+        ({"ref_runtime": -1.0}, "correct, not timed.", False),
+    ],
+)
+def test_a_time_that_kernelbench_did_not_take_is_no_time(
+    node, changes: dict[str, object], said: str, cast: bool
+):
+    belief = told(node, verdict=replace(VERDICT, **changes))["KernelBench"]
+    assert "-1" not in belief.text
+    assert belief.text.startswith(f"By KernelBench's own protocol: {said}")
+    assert ("casts every input to floating point" in belief.text) == cast
+
+
+@pytest.mark.parametrize(
+    ("interval", "good", "meaning"),
+    [
+        ((1.02, 1.1), True, "lies above 1."),
+        ((0.9, 1.1), False, "holds 1: it may be no faster."),
+        ((0.5, 0.9), False, "lies below 1: it is slower than eager PyTorch."),
+    ],
+)
+def test_the_interval_says_whether_it_is_faster(node, interval, good: bool, meaning: str):
+    belief = told(node, replace(MEASURED, speedup_ci=interval))["interval"]
+    assert belief.good == good
+    assert belief.text.endswith(meaning)
