@@ -49,13 +49,12 @@ class WandbFollower:
     def __init__(self, folder: Path, options: WandbOptions, backend: BackendConfig, group: str = "") -> None:
         _, run, journal = open_run(folder)
         journal.close()
-        mode = options.mode or ("offline" if os.environ.get("WANDB_MODE") == "offline" else "online")
         settings = WandbSettings(
             project=options.project,
             directory=folder / "wandb",
             group=group,
             gpu=backend.gpu if backend.name == "modal" else backend.device,
-            mode=mode,
+            mode=options.mode,
             init_timeout_s=float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_TIMEOUT_S)),
         )
         self._log = WandbLog(run, settings)

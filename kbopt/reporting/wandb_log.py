@@ -6,9 +6,10 @@ logging, not the search: the journal holds everything, W&B is a copy.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
-import re
+import secrets
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ TABLE_COLUMNS: list[str | int] = [
 class WandbSettings:
     """Where a search is logged. `group` is the sweep, empty for a single run; `directory` is local.
 
-    `mode` `offline` writes under `directory` only; `wandb sync` uploads it later.
+    `mode` `offline` writes under `directory` only; `wandb sync` uploads it later. None leaves it to
+    WANDB_MODE and W&B's own settings.
     """
 
     project: str
@@ -53,7 +55,7 @@ class WandbSettings:
     group: str = ""
     entity: str = ""
     gpu: str = ""
-    mode: Literal["online", "offline"] = "online"
+    mode: Literal["online", "offline"] | None = None
     init_timeout_s: float = 60.0
 
 
@@ -69,7 +71,11 @@ class _Close:
 
 
 class WandbLog:
-    """Logs one search. `failed` says why the logging ended early, None while all is well."""
+    """Logs one search. `failed` says why the logging ended early, None while all is well.
+
+    The directory holds what a later session needs to go on with the same run on W&B: its `id`, and as
+    `logged` the number of the last entry that was logged, so that none is logged again.
+    """
 
     def __init__(self, run: Run, settings: WandbSettings) -> None:
         self.failed: str | None = None
@@ -104,9 +110,12 @@ class WandbLog:
     def _work(self) -> None:
         try:
             self._log_all()
-        except (wandb.errors.Error, OSError, ValueError) as error:
-            # W&B raises ValueError for what it will not log and OSError for its files and its service.
-            self._give_up(str(error))
+        except Exception as error:  # noqa: BLE001 - W&B's border: its service and its client may raise anything
+            self._give_up(f"{type(error).__name__}: {error}")
+            if not isinstance(error, wandb.errors.Error | ValueError):
+                # Its exit hook would raise for a service that is gone. Nothing is left to be rescued there.
+                with contextlib.suppress(Exception):
+                    wandb.teardown()
 
     def _give_up(self, reason: str) -> None:
         if self.failed is None:
@@ -115,7 +124,9 @@ class WandbLog:
 
     def _log_all(self) -> None:
         history = History(texts_kept=TABLE_ROWS)
+        mark = self._settings.directory / "logged"
         with self._started() as logged:
+            before = int(mark.read_text()) if mark.exists() else 0
             logged.define_metric("evaluations")
             logged.define_metric("*", step_metric="evaluations")
             while True:
@@ -127,8 +138,9 @@ class WandbLog:
                     logged.log({**item.values, "evaluations": history.evaluations})
                     continue
                 history.add(item)
-                if isinstance(item.event, Evaluated) and not item.event.cached:
+                if isinstance(item.event, Evaluated) and not item.event.cached and item.number > before:
                     logged.log(_step(history, item.event))
+                    mark.write_text(str(item.number))
 
     def _started(self) -> wandb.Run:
         settings, search = self._settings, self._run.settings
@@ -138,7 +150,7 @@ class WandbLog:
             project=settings.project,
             entity=settings.entity or None,
             dir=settings.directory,
-            id=re.sub(r"[^\w.-]", "-", f"{settings.group}-{self._run.name}".strip("-"))[-120:],
+            id=_own_id(settings.directory),
             name=self._run.name,
             group=settings.group or None,
             tags=[tag[-64:] for tag in tags if tag],
@@ -166,6 +178,14 @@ class WandbLog:
                 artifact = wandb.Artifact(f"{kind}-{logged.id}", type=kind)
                 artifact.add_file(str(path))
                 logged.log_artifact(artifact)
+
+
+def _own_id(directory: Path) -> str:
+    """Random, since folders of the same name are other runs; the same in every session."""
+    path = directory / "id"
+    if not path.exists():
+        path.write_text(secrets.token_hex(8))
+    return path.read_text()
 
 
 def _totals(history: History) -> dict[str, float]:

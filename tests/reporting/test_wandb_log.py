@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kbopt.reporting.dashboard import specification
+from kbopt.reporting.run import Run
 from kbopt.reporting.summary import RunSummary, summarize
 from kbopt.reporting.wandb_log import WandbLog, WandbSettings
 from tests.reporting.conftest import MakeRun
@@ -23,7 +24,8 @@ def logged(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> tuple
     (folder / "report.html").write_text("<!doctype html>")
     run = make_run(30, name="gelu-0")
     log = WandbLog(
-        run, WandbSettings(project="kernels", directory=folder, group="a-sweep", gpu="L40S", mode="offline")
+        run,
+        WandbSettings(project="kernels", directory=folder, group="a-sweep", gpu="L40S", mode="offline"),
     )
     for entry in run.entries:
         log.entry(entry)
@@ -70,6 +72,43 @@ def test_the_best_kernel_and_the_report_are_artifacts(logged: tuple[Path, RunSum
         or (record.HasField("request") and record.request.HasField("log_artifact"))
     ]
     assert {"kernel", "report"} <= {artifact.type for artifact in artifacts}
+
+
+def session(run: Run, directory: Path, num_entries: int) -> Path:
+    """Log the first entries of `run` in one session; the result is the file that W&B wrote."""
+    before = set(directory.rglob("*.wandb"))
+    log = WandbLog(run, WandbSettings(project="p", directory=directory, mode="offline"))
+    for entry in run.entries[:num_entries]:
+        log.entry(entry)
+    assert log.close()
+    (path,) = set(directory.rglob("*.wandb")) - before
+    wandb_records.wait_for_the_end(path)
+    return path
+
+
+def evaluations(path: Path) -> list[float]:
+    return [step["evaluations"] for step in wandb_records.history(path) if "current/speedup" in step]
+
+
+def run_id(path: Path) -> str:
+    return next(record.run.run_id for record in wandb_records.records(path) if record.HasField("run"))
+
+
+def test_a_later_session_goes_on_with_the_run_and_logs_only_what_is_new(make_run: MakeRun, tmp_path: Path):
+    run = make_run(30, name="gelu")
+    first, second = session(run, tmp_path, 60), session(run, tmp_path, len(run.entries))
+    assert run_id(first) == run_id(second)
+    total = summarize(run).evaluations
+    assert evaluations(first) + evaluations(second) == list(range(1, total + 1))
+    assert min(len(evaluations(first)), len(evaluations(second))) > 3
+    assert wandb_records.history(second)[-1]["evaluations"] == total
+
+
+def test_folders_of_one_name_are_other_runs(make_run: MakeRun, tmp_path: Path):
+    run = make_run(2, name="gelu")
+    assert run_id(session(run, tmp_path / "a" / "gelu", 5)) != run_id(
+        session(run, tmp_path / "b" / "gelu", 5)
+    )
 
 
 def test_a_server_that_is_not_there_ends_the_logging_and_nothing_else(
