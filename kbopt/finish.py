@@ -64,8 +64,15 @@ def open_run(folder: Path) -> tuple[RunConfig, Run, JournalReader]:
         transcripts=functools.partial(conversation, folder),
         reproduce=shlex.join(["kbopt", "eval", "--run", str(folder)]),
         reproduce_elsewhere=_eval_command(config),
+        setup=_setup(config),
     )
     return config, run, journal
+
+
+def _setup(config: RunConfig) -> dict[str, str]:
+    proposer = config.proposer
+    asked = {"models": proposer.models, "language": proposer.language or ""} if proposer.models else {}
+    return {"proposer": proposer.name, **asked, "protocol": config.protocol.id}
 
 
 def _eval_command(config: RunConfig) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 import webbrowser
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,7 @@ from kbopt.core.events import Dropped, Entry, Evaluated, Proposed
 
 if TYPE_CHECKING:
     from kbopt.reporting.listing import RunRow
+    from kbopt.reporting.run import Run
     from kbopt.reporting.summary import RunSummary
 
 
@@ -197,14 +201,27 @@ def report(runs: tuple[Path, ...], out: Path | None, open_page: bool) -> None:
         if len(runs) > 1:
             raise UserError(f"{len(runs)} runs need --out FILE for their page")
         out = runs[0] / "report.html"
-    opened = [open_run(folder) for folder in runs]
-    page = write_report([run for _, run, _ in opened], out)
-    for _, _, journal in opened:
-        journal.close()
+    folders = list({folder.resolve(): folder for folder in runs}.values())
+    with ExitStack() as stack:
+        opened = []
+        for folder in folders:
+            _, run, journal = open_run(folder)
+            stack.enter_context(journal)
+            opened.append(run)
+        page = write_report(_told_apart(opened, folders), out)
     click.echo(page)
     if open_page and not webbrowser.open(page.resolve().as_uri()):
         click.echo("no browser was found; open the file by hand", err=True)
         sys.exit(0)
+
+
+def _told_apart(runs: Sequence[Run], folders: Sequence[Path]) -> list[Run]:
+    """The runs with names that differ: a folder stands for a name that another run has too."""
+    names = Counter(run.name for run in runs)
+    return [
+        replace(run, name=str(folder)) if names[run.name] > 1 else run
+        for run, folder in zip(runs, folders, strict=True)
+    ]
 
 
 def _no_candidate(candidate: str, run: Path, known: list[str]) -> str:

@@ -1,9 +1,13 @@
-"""Several runs side by side: fast_p curves and tables by algorithm and task, with the spread over seeds."""
+"""Several runs side by side: fast_p curves and tables by algorithm and task, with the spread over runs.
+
+Runs are one group where nothing but the task and the seed tells them apart: what else does, such as the
+model or the budget, is part of the group's name.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +20,7 @@ THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(51))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """A figure over the seeds: `low` and `high` are the lowest and the highest seed's."""
+    """A figure over seeds, or repetitions of one: `low` and `high` are the lowest and the highest one's."""
 
     mean: float
     low: float
@@ -26,7 +30,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FastPCurve:
-    """fast_p of one algorithm at each of `THRESHOLDS`, over the tasks that every seed has run."""
+    """fast_p of one group at each of `THRESHOLDS`, over the tasks that every seed has run."""
 
     algorithm: str
     num_tasks: int
@@ -35,23 +39,32 @@ class FastPCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One algorithm on one task. `speedup` counts a seed that found nothing correct as 0."""
+    """One group on one task. `speedup` counts a run that found nothing correct as 0.
+
+    `faster` counts the runs whose best kernel is faster with confidence, and a kernel of its own.
+    """
 
     algorithm: str
     task: str
     speedup: Spread
     solved: int
+    faster: int
     evaluations: float
     usd: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlgorithmRow:
-    """One algorithm over all of its tasks. `geomean` leaves unsolved tasks out; None where all are."""
+    """One group over all of its tasks. `geomean` leaves unsolved tasks out; None where all are.
+
+    `num_tasks` are those that every seed has run: `geomean` and fast_p are over them alone.
+    """
 
     algorithm: str
     num_runs: int
+    num_tasks: int
     solved: int
+    faster: int
     geomean: Spread | None
     fast_05: Spread
     fast_1: Spread
@@ -62,26 +75,77 @@ class AlgorithmRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What a report of several runs says before it shows each of them."""
+    """What a report of several runs says before it shows each of them.
+
+    `groups` has the name of each run's group, in the order of the runs: the algorithm, and whatever else
+    tells the groups apart. `warnings` say why figures of different groups may not be compared as they are.
+    """
 
     thresholds: tuple[float, ...]
     algorithms: tuple[AlgorithmRow, ...]
     curves: tuple[FastPCurve, ...]
     cells: tuple[Cell, ...]
+    groups: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def compare(summaries: Sequence[RunSummary]) -> Comparison:
-    """Compares at least one run; runs of the same algorithm, task and seed count as further seeds."""
-    by_algorithm: dict[str, list[RunSummary]] = defaultdict(list)
+    """Compares at least one run; runs of the same group, task and seed count as repetitions."""
+    groups = _groups(summaries)
+    by_group: dict[str, list[RunSummary]] = defaultdict(list)
     by_cell: dict[tuple[str, str], list[RunSummary]] = defaultdict(list)
-    for summary in summaries:
-        by_algorithm[summary.algorithm].append(summary)
-        by_cell[summary.algorithm, summary.task].append(summary)
+    for group, summary in zip(groups, summaries, strict=True):
+        by_group[group].append(summary)
+        by_cell[group, summary.task].append(summary)
     return Comparison(
         thresholds=THRESHOLDS,
-        algorithms=tuple(_algorithm_row(name, runs) for name, runs in by_algorithm.items()),
-        curves=tuple(_curve(name, runs) for name, runs in by_algorithm.items()),
-        cells=tuple(_cell(algorithm, task, runs) for (algorithm, task), runs in by_cell.items()),
+        algorithms=tuple(_algorithm_row(name, runs) for name, runs in by_group.items()),
+        curves=tuple(_curve(name, runs) for name, runs in by_group.items()),
+        cells=tuple(_cell(group, task, runs) for (group, task), runs in by_cell.items()),
+        groups=groups,
+        warnings=_warnings(summaries),
+    )
+
+
+def _groups(summaries: Sequence[RunSummary]) -> tuple[str, ...]:
+    """The name of each run's group."""
+    telling = [trait for trait in _traits(summaries) if trait != "algorithm" and _differs(summaries, trait)]
+    return tuple(
+        " · ".join([summary.setup["algorithm"], *filter(None, (summary.setup.get(name) for name in telling))])
+        for summary in summaries
+    )
+
+
+def _traits(summaries: Sequence[RunSummary]) -> list[str]:
+    """All names in the runs' setups, in their order there."""
+    places: dict[str, int] = {}
+    for summary in summaries:
+        for place, trait in enumerate(summary.setup):
+            places[trait] = max(place, places.get(trait, 0))
+    return sorted(places, key=lambda trait: places[trait])
+
+
+def _values(summaries: Sequence[RunSummary], trait: str) -> list[str]:
+    """The different values that runs have, without those of which nothing is known yet."""
+    return list(dict.fromkeys(value for summary in summaries if (value := summary.setup.get(trait, ""))))
+
+
+def _differs(summaries: Sequence[RunSummary], trait: str) -> bool:
+    return len(_values(summaries, trait)) > 1
+
+
+_WARNINGS = {
+    "device": "Measured on different devices ({}): their times and speedups do not compare.",
+    "protocol": "Judged by different protocols ({}): their speedups are not of the same calls.",
+    "budget": "The budgets differ ({}): compare at equal evaluations, in the charts, and not at the ends.",
+}
+
+
+def _warnings(summaries: Sequence[RunSummary]) -> tuple[str, ...]:
+    return tuple(
+        text.format("; ".join(_values(summaries, trait)))
+        for trait, text in _WARNINGS.items()
+        if _differs(summaries, trait)
     )
 
 
@@ -112,14 +176,23 @@ def shown(figure: Spread | None, form: str = ".2f") -> str:
 
 
 def _per_seed(runs: Sequence[RunSummary]) -> list[list[float]]:
-    """The best speedups of each seed's tasks. Only tasks that every seed has, so that seeds compare."""
-    by_seed: dict[int, dict[str, float]] = defaultdict(dict)
+    """The best speedups of each seed's tasks; a seed that ran a task again is one more seed.
+
+    Only tasks that every seed has, so that seeds compare.
+    """
+    by_seed: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
+    seen: Counter[tuple[int, str]] = Counter()
     for run in runs:
-        by_seed[run.seed][run.task] = best_speedup(run)
+        by_seed[run.seed, seen[run.seed, run.task]][run.task] = best_speedup(run)
+        seen[run.seed, run.task] += 1
     shared = set.intersection(*(set(tasks) for tasks in by_seed.values()))
     if not shared:  # seeds that share no task are one sample of all their tasks
         return [[speedup for tasks in by_seed.values() for speedup in tasks.values()]]
     return [[tasks[name] for name in sorted(shared)] for tasks in by_seed.values()]
+
+
+def _num_faster(runs: Sequence[RunSummary]) -> int:
+    return sum(run.best is not None and run.best.state == "faster" for run in runs)
 
 
 def _spread(values: Sequence[float]) -> Spread:
@@ -144,6 +217,7 @@ def _cell(algorithm: str, task: str, runs: Sequence[RunSummary]) -> Cell:
         task=task,
         speedup=_spread([best_speedup(run) for run in runs]),
         solved=sum(run.best is not None for run in runs),
+        faster=_num_faster(runs),
         evaluations=statistics.fmean(run.evaluations for run in runs),
         usd=statistics.fmean(run.usd for run in runs),
     )
@@ -155,7 +229,9 @@ def _algorithm_row(algorithm: str, runs: Sequence[RunSummary]) -> AlgorithmRow:
     return AlgorithmRow(
         algorithm=algorithm,
         num_runs=len(runs),
+        num_tasks=len(_per_seed(runs)[0]),
         solved=sum(run.best is not None for run in runs),
+        faster=_num_faster(runs),
         geomean=_spread(means) if means else None,
         fast_05=_fast_p_spread(runs, 0.5),
         fast_1=_fast_p_spread(runs, 1.0),

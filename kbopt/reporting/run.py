@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kbopt.core.events import Entry
 from kbopt.core.settings import SearchSettings
@@ -24,7 +24,8 @@ class Run:
 
     `config` is the run's configuration as JSON values; the report shows it and reads nothing from it.
     `reproduce` is the command that measures its best kernel again, `reproduce_elsewhere` the one for a
-    machine that has only the page, with the kernel saved as `best.py`.
+    machine that has only the page, with the kernel saved as `best.py`. `setup` says by what the run was made,
+    such as its proposer and its models: what a comparison tells runs apart by, besides the search's settings.
     """
 
     name: str
@@ -35,3 +36,4 @@ class Run:
     transcripts: Transcripts = no_transcripts
     reproduce: str = ""
     reproduce_elsewhere: str = ""
+    setup: Mapping[str, str] = field(default_factory=dict)

@@ -9,10 +9,12 @@ from dataclasses import dataclass, fields
 
 from kbopt.core.events import Dropped
 from kbopt.core.scoring import Standing, standing
+from kbopt.core.tally import amount
 from kbopt.core.types import OUTCOME_NAMES, Measured, Rent, Trial
 from kbopt.reporting.history import History, fold
 from kbopt.reporting.records import Message, Node, ProgressPoint, Recommendation
 from kbopt.reporting.run import Run
+from kbopt.reporting.text import plural
 
 LISTED = 200
 """How many rejections, failures and errors a summary lists; the totals count them all."""
@@ -87,6 +89,7 @@ class Staleness:
 class RunSummary:
     """One run in figures. `seconds` leaves out the time between sessions.
 
+    `setup` names by what the run was made: its algorithm, proposer, protocol, device and budget.
     `by_outcome` and `errors` count candidates by their first result, also one from the cache; `evaluations`
     counts repeats too, and no cache hit.
     `lease_fraction` is the share of the time in which a candidate held the GPU, `busy_fraction` the share
@@ -98,6 +101,7 @@ class RunSummary:
     task: str
     algorithm: str
     seed: int
+    setup: Mapping[str, str]
     devices: tuple[str, ...]
     started: float
     seconds: float
@@ -148,6 +152,7 @@ def summarize_history(run: Run, history: History) -> RunSummary:
         task=run.task.name,
         algorithm=run.settings.algorithm,
         seed=run.settings.seed,
+        setup=_setup(run, tuple(devices)),
         devices=tuple(devices),
         started=history.started,
         seconds=seconds,
@@ -181,6 +186,20 @@ def summarize_history(run: Run, history: History) -> RunSummary:
         num_failures=history.num_failures,
         failures=tuple(history.failures)[-LISTED:],
     )
+
+
+def _setup(run: Run, devices: tuple[str, ...]) -> dict[str, str]:
+    settings, budget = run.settings, run.settings.budget
+    algorithm = settings.algorithm + (", step by step" if settings.synchronous else "")
+    limits = [
+        plural(settings.num_total_proposals, "proposal"),
+        plural(budget.evaluations, "evaluation") if budget.evaluations else "",
+        f"${amount(budget.usd)}" if budget.usd else "",
+        plural(budget.tokens, "token") if budget.tokens else "",
+        f"{budget.minutes:g} min" if budget.minutes else "",
+    ]
+    found = {"algorithm": algorithm, **run.setup, "device": ", ".join(devices)}
+    return {**found, "budget": ", ".join(filter(None, limits))}
 
 
 def _best(node: Node | None) -> BestKernel | None:

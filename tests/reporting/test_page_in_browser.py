@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kbopt.core.events import Entry, Evaluated
+from kbopt.core.settings import Budget
 from kbopt.core.types import Audit, Measured
 from kbopt.reporting.report import write_report
 from kbopt.reporting.run import Run
@@ -228,6 +229,25 @@ def test_a_headline_of_which_nothing_may_be_claimed_is_not_green(
     page.locator(f"#candidates input[name='{state}']").uncheck()
     assert page.locator("#candidates tbody .claim").count() == 0
     assert rows.count() == before - marked
+
+
+def test_many_runs_are_drawn_as_median_and_range_and_differences_are_named(
+    make_run: MakeRun, tmp_path, watched: Watched
+):
+    runs = [make_run(20, name=f"ps-{seed}", algorithm="PS", seed=seed) for seed in range(5)]
+    other = make_run(30, name="gpt", algorithm="PS")
+    runs.append(replace(other, settings=replace(other.settings, budget=Budget(evaluations=6))))
+    page = watched.open(write_report(runs, tmp_path / "report.html").as_uri())
+    page.locator("#efficiency").evaluate("one => one.scrollIntoView()")
+    page.wait_for_selector("#efficiency-chart-0 .plotly")
+    drawn = page.evaluate(
+        "document.getElementById('efficiency-chart-0').data.map((one) => one.showlegend !== false)"
+    )
+    assert sorted(drawn) == [False, False, True, True]  # a band's two edges, its median, and the one run
+    assert page.locator("#comparison tbody tr").count() == 2
+    assert "25 proposals, 6 evaluations" in page.locator("#comparison tbody").inner_text()
+    assert "The budgets differ" in page.locator("#overview").inner_text()
+    assert watched.errors == []
 
 
 def claiming(state: str, run: Run) -> Iterator[Entry]:

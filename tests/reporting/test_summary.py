@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kbopt.core import codec
+from kbopt.core.settings import Budget
 from kbopt.core.types import Task
 from kbopt.reporting.comparison import compare
 from kbopt.reporting.summary import RunSummary, summarize
@@ -67,6 +70,57 @@ def test_a_run_that_did_nothing_yet_has_a_summary(make_run: MakeRun):
 def test_the_summary_is_json_and_back(make_run: MakeRun):
     summary = summarize(make_run(80))
     assert codec.loads(RunSummary, codec.dumps(summary)) == summary
+
+
+def test_no_run_of_a_seed_replaces_another_and_both_tables_agree(make_run: MakeRun):
+    runs = [make_run(40, algorithm="PS", seed=seed) for seed in range(3)]
+    summaries = [summarize(replace(run, settings=runs[0].settings)) for run in runs]
+    comparison = compare(summaries)
+    (row,), (cell,) = comparison.algorithms, comparison.cells
+    best = [summary.best.speedup for summary in summaries]
+    assert len(set(best)) > 1
+    assert cell.speedup.mean == pytest.approx(sum(best) / 3)
+    assert (row.geomean.mean, row.geomean.low, row.geomean.high) == pytest.approx(
+        (cell.speedup.mean, cell.speedup.low, cell.speedup.high)
+    )
+    assert (row.num_runs, row.num_tasks, row.faster) == (3, 1, 3)
+    assert row.algorithm == "PS"
+    assert comparison.warnings == ()
+
+
+def test_runs_are_grouped_by_whatever_differs_and_warned_of(make_run: MakeRun):
+    first = replace(make_run(30, algorithm="PS"), setup={"proposer": "tunables"})
+    budget = Budget(evaluations=6)
+    others = [
+        replace(first, setup={"proposer": "llm", "models": "openai/gpt-5"}),
+        replace(first, setup={"proposer": "llm", "models": "anthropic/claude"}),
+        replace(first, settings=replace(first.settings, budget=budget)),
+    ]
+    comparison = compare([summarize(run) for run in (first, *others)])
+    assert comparison.groups == (
+        "PS · tunables · 25 proposals, 50 evaluations",
+        "PS · llm · openai/gpt-5 · 25 proposals, 50 evaluations",
+        "PS · llm · anthropic/claude · 25 proposals, 50 evaluations",
+        "PS · tunables · 25 proposals, 6 evaluations",
+    )
+    assert [row.algorithm for row in comparison.algorithms] == list(comparison.groups)
+    (warning,) = comparison.warnings
+    assert warning.startswith(
+        "The budgets differ (25 proposals, 50 evaluations; 25 proposals, 6 evaluations)"
+    )
+
+
+def test_runs_of_other_devices_and_protocols_are_warned_of(make_run: MakeRun):
+    summary = summarize(make_run(30))
+    other = replace(summary, setup={**summary.setup, "device": "NVIDIA H100", "protocol": "fp16"})
+    known = replace(summary, setup={**summary.setup, "protocol": "fp32"})
+    unborn = replace(summary, setup={**summary.setup, "device": "", "protocol": "fp32"})
+    comparison = compare([known, other, unborn])
+    assert [text.partition(" (")[0] for text in comparison.warnings] == [
+        "Measured on different devices",
+        "Judged by different protocols",
+    ]
+    assert compare([known, unborn]).warnings == ()
 
 
 def test_algorithms_are_compared_by_task_with_the_spread_over_seeds(make_run: MakeRun):

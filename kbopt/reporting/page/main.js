@@ -2,7 +2,7 @@
 
 const NAV = [["overview", "overview"], ["best", "best kernel"], ["progress", "progress"], ["candidates", "candidates"], ["timeline", "time line"],
   ["outcomes", "outcomes"], ["tunables", "tunables"], ["cost", "cost"], ["rejections", "search"], ["configuration", "configuration"]];
-const COMPARISON_NAV = [["comparison", "algorithms"], ["fastp", "fast_p"], ["tasks", "tasks"], ["runs", "runs"]];
+const COMPARISON_NAV = [["comparison", "groups"], ["efficiency", "best so far"], ["fastp", "fast_p"], ["tasks", "tasks"], ["runs", "runs"]];
 
 function setTheme(name) {
   document.documentElement.dataset.theme = name;
