@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import webbrowser
 from collections import Counter
@@ -15,11 +16,15 @@ import click
 
 from kbopt.core.errors import UserError
 from kbopt.core.events import Dropped, Entry, Evaluated, Proposed
+from kbopt.core.types import Trial
 
 if TYPE_CHECKING:
+    from kbopt.config import RunConfig
     from kbopt.reporting.listing import RunRow
+    from kbopt.reporting.records import Node
     from kbopt.reporting.run import Run
     from kbopt.reporting.summary import RunSummary
+    from kbopt.store.journal import JournalReader
 
 
 @click.command()
@@ -103,27 +108,17 @@ def show(run: Path, candidate: str, transcript: bool) -> None:
     from rich.console import Console
 
     from kbopt.finish import open_run
-    from kbopt.reporting.history import fold
-    from kbopt.reporting.listing import print_candidate, print_transcript
+    from kbopt.reporting.listing import print_candidate
 
     _, opened, journal = open_run(run)
     with journal:
-        history = fold(opened.entries)
-        node = history.best if candidate == "best" else history.nodes.get(candidate)
-        if transcript and (node or candidate != "best"):
-            brief = node.candidate.id if node else candidate
-            text = opened.transcripts(brief)
-            if text is None:
-                raise UserError(f"{run} keeps no conversation about {brief}: no language model wrote it.")
-            print_transcript(Console(), brief, text)
+        if transcript and candidate != "best":
+            _print_conversation(opened, candidate)
             return
-        if node is None:
-            raise UserError(_no_candidate(candidate, run, list(history.nodes)))
-        # The texts of a long run's slower candidates are not held: they are read once more.
-        wanted = {node.candidate.id, node.candidate.parent}
-        found = fold(_of(wanted, journal.entries()))
-    node = found.nodes[node.candidate.id]
-    parent = found.nodes.get(node.candidate.parent or "")
+        node, parent = _find(run, opened, journal, candidate)
+    if transcript:
+        _print_conversation(opened, node.candidate.id)
+        return
     print_candidate(
         Console(),
         node.candidate,
@@ -131,6 +126,34 @@ def show(run: Path, candidate: str, transcript: bool) -> None:
         parent_source=parent.candidate.source if parent else None,
         status=node.status,
     )
+
+
+def _print_conversation(run: Run, brief: str) -> None:
+    """What a model was asked and answered for `brief`. Raises `UserError` where none was asked."""
+    from rich.console import Console
+
+    from kbopt.reporting.listing import print_transcript
+
+    text = run.transcripts(brief)
+    if text is None:
+        raise UserError(f"{run.name} keeps no conversation about {brief}: no language model wrote it.")
+    print_transcript(Console(), brief, text)
+
+
+def _find(run: Path, opened: Run, journal: JournalReader, candidate: str) -> tuple[Node, Node | None]:
+    """The candidate, `best` or an id, and its parent, with their texts."""
+    from kbopt.reporting.history import fold
+
+    history = fold(opened.entries)
+    node = history.best if candidate == "best" else history.nodes.get(candidate)
+    if node is None:
+        if candidate == "best":
+            raise UserError(f"{run} has no correct kernel")
+        raise UserError(_no_candidate(candidate, run, list(history.nodes)))
+    # The texts of a long run's slower candidates are not held: they are read once more.
+    wanted = {node.candidate.id, node.candidate.parent}
+    found = fold(_of(wanted, journal.entries()))
+    return found.nodes[node.candidate.id], found.nodes.get(node.candidate.parent or "")
 
 
 def _of(candidates: Collection[str | None], entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -148,29 +171,35 @@ def _of(candidates: Collection[str | None], entries: Iterable[Entry]) -> Iterato
 @click.option("--kernel", default="best", show_default=True, help="`best`, or a candidate's id.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file; default stdout.")
 def export(run: Path, kernel: str, out: Path | None) -> None:
-    """Write a kernel of the run in folder RUN as a file that is ready to import."""
-    from kbopt.finish import candidate_source, open_run, write_atomically
-    from kbopt.reporting.summary import summarize
+    """Write a kernel of the run in folder RUN as a file that is ready to import.
+
+    The file says where the kernel comes from, and refuses to be trained through.
+    """
+    from kbopt.evaluation.signature import describe_inputs
+    from kbopt.finish import open_run, write_atomically
+    from kbopt.reporting.exported import exported
 
     config, opened, journal = open_run(run)
     with journal:
-        summary = summarize(opened)
-    if kernel == "best":
-        if summary.best is None:
-            raise UserError(f"{run} has no correct kernel to export")
-        kernel = summary.best.candidate
-    try:
-        source = candidate_source(run, kernel)
-    except KeyError:
-        raise UserError(_no_candidate(kernel, run, [])) from None
+        node, _ = _find(run, opened, journal, kernel)
+    trial = Trial(candidate=node.candidate, results=node.results)
+    text = exported(opened, trial, folder=str(run), inputs=describe_inputs(opened.task.source))
     if out is None:
-        click.echo(source, nl=False)
+        click.echo(text, nl=False)
         return
     if out.exists():
         raise UserError(f"{out} exists; choose another --out")
-    write_atomically(out, source)
+    if not out.parent.is_dir():
+        raise UserError(f"there is no folder {out.parent} for {out.name}; choose another --out")
+    write_atomically(out, text)
     click.echo(f"{out}: use it with `from {out.stem} import ModelNew`; check it with")
-    click.echo(f"  kbopt eval --task {config.task.name} --kernel {out}")
+    click.echo(f"  kbopt eval {_as_measured(config)} --kernel {shlex.quote(str(out))}")
+
+
+def _as_measured(config: RunConfig) -> str:
+    """The options by which `kbopt eval` finds the task again, and the backend that can run it."""
+    simulated = " --backend simulated" if config.backend.name == "simulated" else ""
+    return f"--task {shlex.quote(config.task.name)}{simulated}"
 
 
 @click.command()

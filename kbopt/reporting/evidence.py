@@ -6,7 +6,6 @@ is: another clock's, an estimate, or another protocol's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,11 +16,7 @@ from kbopt.reporting.text import figure, first_line, plural
 _AGREEMENT = 0.1
 """How far apart two clocks of one call may be, as a share of it, to be marked as agreeing."""
 
-_CAST_NOTE = (
-    "Its protocol casts every input to floating point, integers and masks too, so it cannot run a task that "
-    "indexes by one."
-)
-_OF_A_CAST = re.compile(r"(?i)\b(?:u?int\d*|long|bool|(?:int|long|bool|byte)tensor|index|indices|mask)\b")
+_CAST_NOTE = "Its protocol casts every input to floating point, integers and masks too."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +135,7 @@ def _kernelbench(verdict: KernelBenchVerdict) -> Belief:
     if not verdict.correctness:
         reason = _kernelbench_reason(verdict)
         text += f" {reason.rstrip('.')}." if reason else ""
-        if verdict.ref_runtime < 0 or _OF_A_CAST.search(reason):
-            text += f" {_CAST_NOTE}"
+        text += f" {_CAST_NOTE}"
     return Belief(name="KernelBench", good=verdict.correctness, text=text)
 
 

@@ -107,7 +107,7 @@ def test_no_share_above_1_is_shown(node, floor_ms: float, share: float):
         (
             {"correctness": False, "runtime": -1.0, "metadata": {"correctness_issue": "Output mismatch"}},
             "not correct. Output mismatch.",
-            False,
+            True,
         ),
         ({"runtime": -1.0}, "correct, not timed.", False),
         ({"ref_runtime": -1.0}, "correct, not timed.", False),

@@ -1,0 +1,129 @@
+"""`kbopt export`: a file that says where its kernel comes from and that it computes no gradients."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from kbopt.cli.runs import export
+from kbopt.config import RunConfig
+from kbopt.core import codec
+from kbopt.core.events import Evaluated, Event, Proposed
+from kbopt.core.types import Audit, Measured, Task
+from kbopt.evaluation.signature import describe_inputs
+from kbopt.finish import open_run
+from kbopt.reporting.summary import summarize
+from kbopt.store.journal import SqliteJournal
+from tests.support.journals import GELU, entries, settings
+
+SOURCE = '''"""Half of a layer."""
+from __future__ import annotations
+
+import torch
+
+
+class ModelNew(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Linear(3, 3)
+
+    def forward(self, x, extra=None):
+        return torch.from_numpy(x.detach().numpy() @ self.a.weight.detach().numpy())
+'''
+
+
+def run_folder(tmp_path: Path, *, custom_kernel: bool = True) -> Path:
+    """A run whose candidates are all `SOURCE`."""
+    config = RunConfig(name="a-run", task=GELU, settings=settings())
+    with SqliteJournal.create(tmp_path / "journal.sqlite", codec.dumps(config)) as journal:
+        for entry in entries(30):
+            journal.append(as_source(entry.event, custom_kernel=custom_kernel))
+    return tmp_path
+
+
+def as_source(event: Event, *, custom_kernel: bool) -> Event:
+    """The event of a candidate that is `SOURCE`."""
+    if isinstance(event, Proposed):
+        return Proposed(candidate=replace(event.candidate, source=SOURCE))
+    if isinstance(event, Evaluated) and isinstance(event.result.outcome, Measured):
+        audited = replace(event.result.outcome, audit=Audit(custom_kernel=custom_kernel))
+        return replace(event, result=replace(event.result, outcome=audited))
+    return event
+
+
+def exported(*arguments: object) -> Result:
+    return CliRunner().invoke(export, list(map(str, arguments)))
+
+
+def loaded(text: str) -> torch.nn.Module:
+    module = types.ModuleType("exported")
+    exec(compile(text, "exported.py", "exec"), module.__dict__)
+    return module.ModelNew()
+
+
+def test_the_file_says_where_the_kernel_comes_from(tmp_path: Path):
+    folder = run_folder(tmp_path / "runs" / "a-run")
+    out = tmp_path / "kernel.py"
+    assert exported(folder, "--out", out).exit_code == 0
+    text = out.read_text()
+    _, run, journal = open_run(folder)
+    with journal:
+        best = summarize(run).best
+    header = text[: text.index('"""')]
+    assert all(line.startswith("#") for line in header.splitlines() if line)
+    for words in (
+        f"{folder}, candidate {best.candidate}",
+        "the task quick/gelu",
+        "float32[4096, 8192]",
+        f"{best.speedup:.2f}x [{best.speedup_ci[0]:.2f}, {best.speedup_ci[1]:.2f}]",
+        f"{best.kernel_ms:.4g} ms instead of {best.reference_ms:.4g} ms",
+        best.device,
+        best.protocol,
+        f"torch {torch.__version__.split('+')[0]}",
+        "forward only",
+    ):
+        assert words in header
+    assert SOURCE in text
+
+
+def test_gradients_are_refused_and_not_cut(tmp_path: Path):
+    model = loaded(exported(run_folder(tmp_path)).stdout)
+    x = torch.ones(2, 3)
+    with pytest.raises(RuntimeError, match="computes the forward pass only"):  # its weights require grad
+        model(x)
+    with torch.no_grad():
+        assert model(x).shape == (2, 3)
+    model.requires_grad_(False)
+    assert model(x).shape == (2, 3)
+    wanting = torch.ones(2, 3, requires_grad=True)
+    for inputs in ((wanting,), (x, wanting), (x, [{"a": (wanting,)}])):
+        with pytest.raises(RuntimeError, match="requires grad"):
+            model(*inputs)
+    with pytest.raises(RuntimeError, match="requires grad"):
+        model(x, extra=wanting)
+
+
+def test_a_candidate_of_pytorchs_own_operators_has_no_guard(tmp_path: Path):
+    text = exported(run_folder(tmp_path, custom_kernel=False)).stdout
+    assert "no custom kernel" in text
+    assert "forward only" not in text
+    assert loaded(text)(torch.ones(2, 3)).shape == (2, 3)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
+    done = exported(run_folder(tmp_path / "run"), "--out", tmp_path / "none" / "k.py")
+    assert "there is no folder" in str(done.exception)
+    assert ".part" not in str(done.exception)
+
+
+def test_inputs_are_described_without_their_memory():
+    source = "import torch\nclass Model: ...\ndef get_init_inputs(): return []\n"
+    huge = f"{source}def get_inputs(): return [torch.rand(1 << 40), [torch.zeros(2, dtype=torch.int64)], 3]"
+    assert describe_inputs(huge) == "float32[1099511627776], int64[2], 3"
+    assert describe_inputs(f"{source}def get_inputs(): raise ValueError") == ""
+    assert describe_inputs(Task(name="sim/smooth", source="levels").source) == ""
