@@ -8,7 +8,7 @@ from kbopt import __version__
 from kbopt.core.scoring import standing
 from kbopt.core.types import Measured, Trial, outcome_name
 from kbopt.reporting.run import Run
-from kbopt.reporting.text import first_line, printable, standing_text
+from kbopt.reporting.text import figure, first_line, printable
 
 _GUARD = '''
 
@@ -70,8 +70,11 @@ def _figures(trial: Trial) -> list[str]:
     where = f"device     {last.device}; protocol {last.protocol}; torch {_torch()} where it was exported"
     if found is None or not isinstance(last.outcome, Measured):
         return [f"speedup    none: {outcome_name(last.outcome)}", where]
+    low, high = found.speedup_ci
+    claimed = "" if found.state == "faster" else f"; {found.state}"
+    speedup = f"{figure(found.speedup)}x over eager PyTorch, 95 % interval {figure(low)} to {figure(high)}"
     times = f"{found.kernel_ms:.4g} ms instead of {found.reference_ms:.4g} ms"
-    return [f"speedup    {standing_text(found)} over eager PyTorch with its 95 % interval; {times}", where]
+    return [f"speedup    {speedup}; {times}{claimed}", where]
 
 
 def _torch() -> str:
