@@ -43,7 +43,7 @@ from kbopt.core.types import (
 )
 from kbopt.reporting.records import Bar, Message, Node, ProgressPoint, Recommendation, Spend
 from kbopt.reporting.text import first_line, truncated
-from kbopt.reporting.tunables import tunable_values
+from kbopt.reporting.tunables import seed_of, tunable_values
 
 TEXT_LIMIT_CHARS = 20_000
 """Of a log, a feedback or an error; the rest stays in the journal."""
@@ -192,6 +192,8 @@ class History:
             action=brief.asked.action if brief else "propose",
             exemplars=brief.asked.exemplars if brief else (),
             tunables=tunable_values(candidate.source),
+            seed=seed_of(candidate.source),
+            source_key=hash(candidate.source),
             changed=self.entries,
         )
         self._num_with_texts += 1

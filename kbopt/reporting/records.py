@@ -15,7 +15,8 @@ class Node:
     `minutes` are on the search's own clock, without the time between sessions.
 
     `changed` is the number of the last entry that changed it, `evaluations` the search's count at its last
-    result. `results` holds every measurement, oldest first. `has_texts` is False once source, feedback
+    result. `seed` is the seed kernel that its source grew from, `source_key` equal for equal sources.
+    `results` holds every measurement, oldest first. `has_texts` is False once source, feedback
     and log were let go to bound the memory.
     """
 
@@ -26,6 +27,8 @@ class Node:
     action: str
     exemplars: tuple[str, ...]
     tunables: tuple[tuple[str, str], ...]
+    seed: str
+    source_key: int
     changed: int
     results: tuple[Result, ...] = ()
     evaluations: int = 0

@@ -43,10 +43,13 @@ class ModelSpend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunableValue:
-    """How the candidates that took this value did; speedups are None where none of them was correct."""
+    """How the sources that took this value did; speedups are None where none of them was correct.
+
+    Sources are counted once, however often they were proposed.
+    """
 
     value: str
-    candidates: int
+    sources: int
     correct: int
     median_speedup: float | None
     best_speedup: float | None
@@ -54,12 +57,14 @@ class TunableValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tunable:
-    """`worth` is the median speedup with the best value over that with the worst, 1.0 for no difference.
+    """A tunable of the kernels that grew from `seed`: another seed's of the same name is another one.
 
-    It compares whole candidates, so other differences between them are in it as well. None unless two
-    values have correct candidates.
+    `worth` is the median speedup with the best value over that with the worst, 1.0 for no difference. It
+    compares whole sources, so other differences between them are in it as well. None unless two values
+    have correct sources.
     """
 
+    seed: str
     name: str
     worth: float | None
     values: tuple[TunableValue, ...]
@@ -240,20 +245,21 @@ def _staleness(history: History) -> Staleness | None:
 
 
 def _tunables(history: History) -> tuple[Tunable, ...]:
-    takers: dict[str, dict[str, list[Node]]] = defaultdict(lambda: defaultdict(list))
+    takers: dict[tuple[str, str], dict[str, list[Node]]] = defaultdict(lambda: defaultdict(list))
     for node in history.nodes.values():
         for name, value in node.tunables:
             if node.results:
-                takers[name][value].append(node)
+                takers[node.seed, name][value].append(node)
     found = []
-    for name, by_value in takers.items():
+    for (seed, name), by_value in takers.items():
         values = tuple(
             _tunable_value(value, nodes) for value, nodes in sorted(by_value.items(), key=_numeric)
         )
         medians = [value.median_speedup for value in values if value.median_speedup]
         worth = max(medians) / min(medians) if len(medians) > 1 else None
-        found.append(Tunable(name=name, worth=worth, values=values))
-    return tuple(sorted(found, key=lambda tunable: -(tunable.worth or 0.0)))
+        found.append(Tunable(seed=seed, name=name, worth=worth, values=values))
+    best_seed = history.best.seed if history.best else ""
+    return tuple(sorted(found, key=lambda one: (one.seed != best_seed, one.seed, -(one.worth or 0.0))))
 
 
 def _numeric(item: tuple[str, object]) -> tuple[int, float, str]:
@@ -265,10 +271,13 @@ def _numeric(item: tuple[str, object]) -> tuple[int, float, str]:
 
 
 def _tunable_value(value: str, nodes: list[Node]) -> TunableValue:
-    speedups = [node.speedup for node in nodes if node.speedup is not None]
+    by_source: dict[int, list[float]] = defaultdict(list)
+    for node in nodes:
+        by_source[node.source_key] += [] if node.speedup is None else [node.speedup]
+    speedups = [statistics.fmean(measured) for measured in by_source.values() if measured]
     return TunableValue(
         value=value,
-        candidates=len(nodes),
+        sources=len(by_source),
         correct=len(speedups),
         median_speedup=statistics.median(speedups) if speedups else None,
         best_speedup=max(speedups, default=None),

@@ -10,6 +10,15 @@ _ASSIGNMENT = re.compile(
 )
 
 
+_SEED = re.compile(r"^# seed: *(\S+)", re.MULTILINE)
+
+
+def seed_of(source: str) -> str:
+    """The seed kernel that the source grew from, by its `# seed: NAME` line; empty without one."""
+    found = _SEED.search(source)
+    return sys.intern(found[1]) if found else ""
+
+
 def tunable_values(source: str) -> tuple[tuple[str, str], ...]:
     """The name and the chosen value of every line such as `BLOCK = 64  # tune: 32, 64`, in order.
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from kbopt.core import codec
+from kbopt.core.events import Entry, Evaluated, Event, Proposed
 from kbopt.core.settings import Budget
-from kbopt.core.types import Task
+from kbopt.core.types import Measured, Task
 from kbopt.reporting.comparison import compare
 from kbopt.reporting.summary import RunSummary, summarize
 from kbopt.reporting.tunables import tunable_values
@@ -60,6 +61,29 @@ def test_a_run_without_a_correct_kernel_has_no_best(make_run: MakeRun):
     assert summary.progress == ()
     assert summary.correct == 0
     assert summary.errors
+
+
+def test_tunables_are_told_by_seed_and_a_source_counts_once(make_run: MakeRun):
+    run = make_run(30)
+    events = [entry.event for entry in run.entries]
+    measured = next(e for e in events if isinstance(e, Evaluated) and isinstance(e.result.outcome, Measured))
+    proposed = next(e for e in events if isinstance(e, Proposed)).candidate
+    told: list[Event] = []
+    # Fast by another seed's -O2; of the first seed -O3 is twice as fast, and its -O2 comes three times.
+    for seed, flag, speedup in (("a", "-O3", 2.0), *[("a", "-O2", 1.0)] * 3, ("b", "-O2", 8.0)):
+        name = f"c{len(told)}"
+        source = f'# seed: x/{seed}\nFLAG = "{flag}"  # tune: "-O2", "-O3"\n'
+        outcome = replace(measured.result.outcome, speedup=speedup)
+        told.append(Proposed(candidate=replace(proposed, id=name, source=source, parent=None)))
+        told.append(Evaluated(candidate=name, result=replace(measured.result, outcome=outcome)))
+    entries = [Entry(number=n, time=float(n), event=event) for n, event in enumerate(told, 1)]
+    other, first = summarize(replace(run, entries=entries)).tunables
+    assert (first.seed, first.worth) == ("x/a", pytest.approx(2.0))
+    assert [(one.value, one.sources, one.median_speedup) for one in first.values] == [
+        ('"-O2"', 1, 1.0),
+        ('"-O3"', 1, 2.0),
+    ]
+    assert (other.seed, other.worth, other.values[0].best_speedup) == ("x/b", None, 8.0)
 
 
 def test_a_run_that_did_nothing_yet_has_a_summary(make_run: MakeRun):

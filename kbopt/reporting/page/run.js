@@ -220,14 +220,14 @@ function tunablesSection(run) {
   const rows = tunables.flatMap((tunable) => tunable.values.map((value, i) => ({ tunable, value, first: i === 0 })));
   return section("tunables", "Tunables and what they were worth", rows.length ? [
     table([
-      ["tunable", ({ tunable, first }) => (first ? [el("code", {}, ...shown(tunable.name)), el("div", { class: "dim small" }, tunable.worth ? `worth ${times(tunable.worth)}` : "worth unknown")] : "")],
+      ["tunable", ({ tunable, first }) => (first ? [el("code", {}, ...shown(tunable.name)), el("div", { class: "dim small" }, tunable.seed ? ["of ", ...shown(tunable.seed), ", "] : "", tunable.worth ? `worth ${times(tunable.worth)}` : "worth unknown")] : "")],
       ["value", ({ value }) => el("code", {}, ...shown(value.value))],
       ["median", ({ value }) => times(value.median_speedup), true],
       ["", ({ value }) => bar(value)],
       ["best", ({ value }) => times(value.best_speedup), true],
-      ["correct", ({ value }) => `${count(value.correct)}/${count(value.candidates)}`, true],
+      ["sources, correct", ({ value }) => `${count(value.correct)} of ${count(value.sources)}`, true],
     ], rows),
-    el("p", { class: "dim small" }, "Worth: the median speedup with the best value over that with the worst. Candidates differ in more than one value, so read it as a hint."),
+    el("p", { class: "dim small" }, "Worth: the median speedup with the best value over that with the worst, over the different sources of one seed kernel. They differ in more than one value, so read it as a hint."),
   ] : el("p", { class: "dim" }, "No candidate carries `tune:` comments."));
 }
 
