@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,6 +27,18 @@ if TYPE_CHECKING:
     from kbopt.store.journal import JournalReader
 
 
+class RunPath(click.Path):
+    """A run's folder, also by its name in runs/."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        folder = Path(str(super().convert(value, param, ctx)))
+        named = Path("runs") / folder
+        return named if not folder.exists() and (named / "journal.sqlite").exists() else folder
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
@@ -37,6 +49,8 @@ def runs(folder: Path, as_json: bool) -> None:
     from kbopt.cli.options import print_json
     from kbopt.reporting.listing import print_runs
 
+    if not folder.is_dir() and folder != Path("runs"):
+        raise UserError(f"there is no folder {folder}. Name one that holds runs; the default is runs/.")
     folders = [path.parent for path in folder.glob("**/journal.sqlite")]
     if as_json:
         found = sorted(_summaries(folders), key=lambda item: -item[1].started)
@@ -96,7 +110,7 @@ def _summaries(folders: Sequence[Path]) -> list[tuple[Path, RunSummary]]:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=RunPath())
 @click.argument("candidate", default="best")
 @click.option("--transcript", is_flag=True, help="Show what a language model was asked and answered instead.")
 def show(run: Path, candidate: str, transcript: bool) -> None:
@@ -167,7 +181,7 @@ def _of(candidates: Collection[str | None], entries: Iterable[Entry]) -> Iterato
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=RunPath())
 @click.option("--kernel", default="best", show_default=True, help="`best`, or a candidate's id.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file; default stdout.")
 def export(run: Path, kernel: str, out: Path | None) -> None:
@@ -203,7 +217,7 @@ def _as_measured(config: RunConfig) -> str:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=RunPath())
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: a free one.")
 def watch(run: Path, port: int) -> None:
     """Serve the live page of the run in folder RUN on 127.0.0.1, until Ctrl-C.
@@ -218,7 +232,7 @@ def watch(run: Path, port: int) -> None:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=RunPath())
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Default report.html of a run.")
 @click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
 def report(runs: tuple[Path, ...], out: Path | None, open_page: bool) -> None:

@@ -186,6 +186,49 @@ def test_what_kernels_and_models_wrote_is_text_and_never_runs(make_run: MakeRun,
     assert watched.errors == []
 
 
+def test_on_paper_every_chart_is_there_and_nothing_is_cut(report: str, tmp_path, watched: Watched):
+    watched.page.emulate_media(color_scheme="dark")
+    page = watched.open(report)
+    undrawn = "[...document.querySelectorAll('.chart')].filter((one) => !one.querySelector('.plotly')).length"
+    page.evaluate("""() => addEventListener("beforeprint", () => {
+        const widths = [...document.querySelectorAll(".chart .main-svg")].map((one) => one.clientWidth);
+        window.paper = { theme: document.documentElement.dataset.theme, widest: Math.max(...widths) };
+    })""")
+    assert page.evaluate(undrawn) > 0
+    page.pdf(path=tmp_path / "page.pdf")
+    assert page.evaluate(undrawn) == 0
+    paper = page.evaluate("window.paper")
+    assert paper["theme"] == "light"
+    assert paper["widest"] <= 700
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.emulate_media(media="print")
+    cut = page.evaluate(
+        """() => [...document.querySelectorAll(".scroll, pre")]
+            .filter((one) => getComputedStyle(one).overflowX !== "visible").length"""
+    )
+    assert cut == 0
+
+
+def test_a_short_search_is_drawn_in_seconds_and_an_arrow_is_never_parted(
+    make_run: MakeRun, tmp_path, watched: Watched
+):
+    page = watched.open(write_report([make_run(12, hostile="UNROLL 2 -> 4")], tmp_path / "r.html").as_uri())
+    page.locator("#timeline").evaluate("one => one.scrollIntoView()")
+    page.wait_for_selector("#timeline-chart .plotly")
+    title = page.evaluate("document.getElementById('timeline-chart')._fullLayout.xaxis.title.text")
+    assert title == "seconds"
+    shown = page.evaluate(SHOWN_MINUTES)
+    assert 10 < shown < 180
+    note = page.locator("#candidates td:last-child").first.inner_text()
+    assert "UNROLL 2 → 4" in note
+
+
+def test_a_section_without_anything_to_say_takes_one_line(make_run: MakeRun, tmp_path, watched: Watched):
+    page = watched.open(write_report([make_run(3)], tmp_path / "r.html").as_uri())
+    for name in ("rejections", "recommendations", "failures"):
+        assert page.locator(f"#{name}.none").bounding_box()["height"] < 60
+
+
 def test_the_policy_stops_a_script_that_gets_into_the_page_all_the_same(report: str, watched: Watched):
     page = watched.open(report)
     page.evaluate(

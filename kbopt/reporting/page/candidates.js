@@ -65,8 +65,8 @@ function candidatesSection(run) {
     left ? el("p", { class: "notice" }, `${count(left)} of ${count(left + run.rows.length)} candidates are left out of this page: it keeps the fastest, the best one's ancestors and the newest. The figures above count all of them; the journal holds all of them.`) : null,
     filters,
     el("div", { class: "row" },
-      choice("draw", [["speedup", "by speedup"], ["generation", "as a tree"]], state.view, (view) => { state.view = view; draw(tree); }),
-      choice("list", [["speedup", "fastest"], ["newest", "newest"], ["oldest", "oldest"]], state.sort, (sort) => { state.sort = sort; fillTable(); }),
+      choice("chart:", [["speedup", "speedup by proposal"], ["generation", "family tree"]], state.view, (view) => { state.view = view; draw(tree); }),
+      choice("table:", [["speedup", "fastest first"], ["newest", "newest first"], ["oldest", "oldest first"]], state.sort, (sort) => { state.sort = sort; fillTable(); }),
       search),
     tree,
     el("p", { class: "dim small" }, "Lines lead from parent to child; the heavy line is the best kernel's ancestry. Click a point, or an id in the table, for its source, diff, feedback and log."),
@@ -89,7 +89,7 @@ function candidateTable(run, rows) {
     ["parent", (row) => (row.parent ? idButton(run, row.parent) : "–"), false, true],
     ["proposer", (row) => row.proposer, false, true],
     ["stale", (row) => (row.staleness === null ? "–" : count(row.staleness)), true, true],
-    ["note", (row) => el("bdi", {}, ...shown(row.note))],
+    ["note", (row) => noteText(row.note)],
   ], rows, { rowClass: (row) => (row.id === best ? "best" : "") });
 }
 
@@ -193,7 +193,7 @@ function candidateBody(run, row, detail) {
     ["parent", [row.parent ? idButton(run, row.parent) : "none: it starts a line"]],
     ["children", children.length ? children.flatMap((child) => [idButton(run, child.id), " "]) : ["–"]],
     ["written by", [`${row.proposer}, ${row.action === "refine" ? "refining tunables" : "a new proposal"}`]],
-    ["note", detail.note ? [el("bdi", {}, ...shown(detail.note))] : ["–"]],
+    ["note", detail.note ? [noteText(detail.note)] : ["–"]],
     ["tunables", [detail.tunables.map(([name, value]) => `${name} = ${value}`).join(", ") || "–"]],
   ];
   const pages = [

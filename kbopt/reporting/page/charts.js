@@ -21,14 +21,15 @@ function chart(id, label, height, makeFigure, { onclick, onrelayout } = {}) {
   return node;
 }
 
-function draw(node) {
+// `width` in pixels where it is not the element's, for a sheet of paper
+function draw(node, width) {
   const entry = charts.get(node);
   if (!plotlyReady || !entry || !node.isConnected) return;
   const [traces, layout] = entry.makeFigure();
   const first = !node.classList.contains("js-plotly-plot");
   entry.drawn = true;
-  Plotly.react(node, traces, themed(layout), {
-    displaylogo: false, responsive: true, displayModeBar: "hover",
+  Plotly.react(node, traces, { ...themed(layout), ...(width ? { width } : { autosize: true }) }, {
+    displaylogo: false, responsive: !width, displayModeBar: "hover",
     modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
   });
   if (!first) return;
@@ -45,6 +46,17 @@ function redraw(only = document) {
     else entry.drawn = false;
   }
 }
+
+const PAPER = 680;
+
+// A browser prints what is there: charts that nobody scrolled to are not, and those that are may be too wide.
+function printable() {
+  const name = theme();
+  addEventListener("afterprint", () => { setTheme(name); redraw(); }, { once: true });
+  setTheme("light");
+  for (const [node] of charts) if (node.isConnected) draw(node, PAPER);
+}
+addEventListener("beforeprint", printable);
 
 function themed(layout) {
   const axis = { gridcolor: css("--line"), zerolinecolor: css("--line"), linecolor: css("--line"), automargin: true };

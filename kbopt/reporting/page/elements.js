@@ -142,3 +142,13 @@ function choice(label, options, chosen, onchoose) {
 function section(id, heading, ...children) {
   return el("section", { id, "aria-labelledby": `${id}-heading` }, el("h2", { id: `${id}-heading` }, heading), children);
 }
+
+// A section that has nothing to say, in one line.
+function none(id, heading, text) {
+  const node = section(id, heading, el("p", { class: "dim" }, text));
+  node.classList.add("none");
+  return node;
+}
+
+// An arrow of two characters could be parted at the end of a line.
+const noteText = (note) => el("bdi", {}, ...shown(note.replaceAll("->", "→")));

@@ -116,7 +116,10 @@ function reproduce(run, detail) {
     el("details", {}, el("summary", {}, "without the run's folder"), el("p", { class: "small" }, "Save ", saved, ", then:"), plain(elsewhere)));
 }
 
-const AXES = { evaluations: "evaluations", minutes: "minutes", usd: "dollars" };
+const AXES = { evaluations: "evaluations", minutes: "time", usd: "dollars" };
+
+// A short search is drawn in seconds: the unit's name, and how many of it are a minute.
+const unitOf = (run) => (run.summary.seconds < 180 ? ["seconds", 60] : ["minutes", 1]);
 
 function progressSection(run) {
   let axis = "evaluations";
@@ -130,7 +133,8 @@ function progressFigure(run, axis) {
   const { progress, evaluations, seconds, usd: dollars, best } = run.summary;
   const end = { evaluations, minutes: seconds / 60, usd: dollars }[axis];
   const points = best && progress.length ? [...progress, { ...progress.at(-1), [axis]: end }] : progress;
-  const x = points.map((point) => point[axis]);
+  const [unit, scale] = axis === "minutes" ? unitOf(run) : [AXES[axis], 1];
+  const x = points.map((point) => scale * point[axis]);
   const stepped = (values) => ({ x, y: values, type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false });
   const traces = [
     { ...stepped(points.map((point) => point.ci[0])), line: { width: 0, shape: "hv" } },
@@ -138,14 +142,14 @@ function progressFigure(run, axis) {
   ];
   if (axis !== "usd") {
     const tried = run.rows.filter((row) => row.speedup !== null);
-    traces.push({ type: "scatter", mode: "markers", name: "every correct candidate", x: tried.map((row) => row[axis]), y: tried.map((row) => row.speedup),
+    traces.push({ type: "scatter", mode: "markers", name: "every correct candidate", x: tried.map((row) => scale * row[axis]), y: tried.map((row) => row.speedup),
       customdata: tried.map((row) => row.id), marker: { size: 5, color: css("--dim"), opacity: 0.45 },
       text: tried.map((row) => safe(row.id)), hovertemplate: "%{text}: %{y:.2f}×<extra></extra>" });
   }
   traces.push({ ...stepped(points.map((point) => point.speedup)), mode: "lines+markers", showlegend: true, name: "best so far, with its 95 % interval", hoverinfo: "all",
     line: { shape: "hv", width: 2.5, color: color("measured") }, marker: { size: 6 }, customdata: points.map((point) => point.candidate),
     text: points.map((point) => `${safe(point.candidate)}: ${times(point.speedup)} [${interval(point.ci)}]`), hovertemplate: "%{text}<extra></extra>" });
-  return [traces, { xaxis: { title: { text: AXES[axis] }, rangemode: "tozero", ...(axis === "usd" ? { tickprefix: "$" } : {}) },
+  return [traces, { xaxis: { title: { text: unit }, rangemode: "tozero", ...(axis === "usd" ? { tickprefix: "$" } : {}) },
     yaxis: { title: { text: "speedup" }, rangemode: "tozero" }, hovermode: "closest", uirevision: axis,
     shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: 1, y1: 1, line: { color: css("--dim"), width: 1, dash: "dot" } }] }];
 }
@@ -169,7 +173,7 @@ function timelineSection(run) {
     run.left_out.bars ? el("p", { class: "notice" }, `The last ${count(run.bars.lane.length)} pieces of work are drawn, ${count(run.left_out.bars)} earlier ones are left out.`) : null,
     el("div", { class: "row", role: "group", "aria-label": "Zoom the time line" },
       button("zoom in", "zoom in", () => zoom(0.5)), button("zoom out", "zoom out", () => zoom(2)),
-      button("←", "earlier", () => shift(-0.4)), button("→", "later", () => shift(0.4)), button("all", "show all", () => move(() => [0, run.summary.seconds / 60])),
+      button("←", "earlier", () => shift(-0.4)), button("→", "later", () => shift(0.4)), button("all", "show all", () => move(() => [0, (unitOf(run)[1] * run.summary.seconds) / 60])),
       el("span", { class: "dim small wide-only" }, "or drag over a stretch of it")),
     node);
 }
@@ -179,15 +183,16 @@ function timelineFigure(run, chosen) {
   const { lane, stage, candidate, start, length } = run.bars;
   const rank = (name) => (name.startsWith("explorer") ? 0 : name.startsWith("compile") ? 1 : 2);
   const lanes = [...new Set(lane)].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b, "en", { numeric: true }));
-  const end = run.summary.seconds / 60;
-  const [from, to] = chosen ?? [lane.length > 600 && end > 4 ? end - Math.max(2, end / 8) : 0, end];
+  const [unit, scale] = unitOf(run);
+  const end = (scale * run.summary.seconds) / 60;
+  const [from, to] = chosen ?? [lane.length > 600 && end > 4 * scale ? end - Math.max(2 * scale, end / 8) : 0, end];
   const traces = Object.entries(STAGES).map(([name, [label, tint]]) => {
-    const picked = stage.flatMap((one, i) => (one === name && start[i] <= to && start[i] + length[i] >= from ? [i] : []));
+    const picked = stage.flatMap((one, i) => (one === name && scale * start[i] <= to && scale * (start[i] + length[i]) >= from ? [i] : []));
     return { type: "bar", orientation: "h", name: label, marker: { color: tint, line: { width: 0.5, color: css("--card") } }, width: 0.8,
-      y: picked.map((i) => lane[i]), base: picked.map((i) => start[i]), x: picked.map((i) => length[i]),
+      y: picked.map((i) => lane[i]), base: picked.map((i) => scale * start[i]), x: picked.map((i) => scale * length[i]),
       text: picked.map((i) => `${safe(candidate[i])}: ${label}, ${(length[i] * 60).toFixed(2)} s`), textposition: "none", hovertemplate: "%{text}<extra></extra>" };
   }).filter((trace) => trace.y.length);
-  return [traces, { barmode: "overlay", bargap: 0.15, xaxis: { title: { text: "minutes" }, range: [from, to], autorange: false },
+  return [traces, { barmode: "overlay", bargap: 0.15, xaxis: { title: { text: unit }, range: [from, to], autorange: false },
     yaxis: { fixedrange: true, categoryorder: "array", categoryarray: lanes, range: [-0.5, lanes.length - 0.5] }, dragmode: "zoom", hovermode: "closest", uirevision: `${from} ${to}` }];
 }
 
@@ -202,11 +207,12 @@ function outcomesSection(run) {
 }
 
 function errorsSection(run) {
-  return section("errors", "Commonest errors", run.summary.errors.length ? table([
+  if (!run.summary.errors.length) return none("errors", "Commonest errors", "None.");
+  return section("errors", "Commonest errors", table([
     ["times", (row) => count(row.count), true],
     ["what", (row) => [badge(row.outcome), el("div", { class: "small" }, el("bdi", {}, ...shown(row.text)))]],
     ["such as", (row) => idButton(run, row.example)],
-  ], run.summary.errors) : el("p", { class: "dim" }, "None."));
+  ], run.summary.errors));
 }
 
 function tunablesSection(run) {
@@ -218,7 +224,8 @@ function tunablesSection(run) {
     return el("div", { class: "bartrack" }, fill);
   };
   const rows = tunables.flatMap((tunable) => tunable.values.map((value, i) => ({ tunable, value, first: i === 0 })));
-  return section("tunables", "Tunables and what they were worth", rows.length ? [
+  if (!rows.length) return none("tunables", "Tunables and what they were worth", "No candidate carries `tune:` comments.");
+  return section("tunables", "Tunables and what they were worth", [
     table([
       ["tunable", ({ tunable, first }) => (first ? [el("code", {}, ...shown(tunable.name)), el("div", { class: "dim small" }, tunable.seed ? ["of ", ...shown(tunable.seed), ", "] : "", tunable.worth ? `worth ${times(tunable.worth)}` : "worth unknown")] : "")],
       ["value", ({ value }) => el("code", {}, ...shown(value.value))],
@@ -228,7 +235,7 @@ function tunablesSection(run) {
       ["sources, correct", ({ value }) => `${count(value.correct)} of ${count(value.sources)}`, true],
     ], rows),
     el("p", { class: "dim small" }, "Worth: the median speedup with the best value over that with the worst, over the different sources of one seed kernel. They differ in more than one value, so read it as a hint."),
-  ] : el("p", { class: "dim" }, "No candidate carries `tune:` comments."));
+  ]);
 }
 
 function costSection(run) {
@@ -250,31 +257,33 @@ function costSection(run) {
       ["dollars", (row) => usd(row.usd), true],
       ["seconds", (row) => count(Math.round(row.seconds)), true],
     ], s.models),
-  ] : [el("p", { class: "dim" }, "No language model was asked.")];
+  ] : [];
   const sum = s.models.length || s.containers.length ? [
     el("p", { class: "dim small" }, `${usd(s.usd)} and ${count(s.tokens)} tokens in all.`, unpriced ? ` ${count(unpriced)} requests have no known price and are not in the dollars.` : ""),
   ] : [];
+  if (!sum.length) return none("cost", "Tokens and dollars", "No language model was asked, and no device was rented.");
   return section("cost", "Tokens and dollars", [...asked, ...rented, ...sum]);
 }
 
 function rejectionsSection(run) {
   const s = run.summary;
-  return section("rejections", "Dropped by the epsilon-net", s.num_dropped ? [
+  if (!s.num_dropped) return none("rejections", "Dropped by the epsilon-net", "No proposal was dropped.");
+  return section("rejections", "Dropped by the epsilon-net", [
     table([
       ["candidate", (row) => idButton(run, row.candidate)],
       ["nearest known", (row) => idButton(run, row.neighbour)],
       ["distance", (row) => row.distance.toFixed(4), true],
     ], [...s.dropped].reverse()),
     el("p", { class: "dim small" }, `${count(s.num_dropped)} proposals were within ${run.settings.epsilon} of a known candidate and were not evaluated${s.num_dropped > s.dropped.length ? `; the last ${count(s.dropped.length)} are listed` : ""}.`),
-  ] : el("p", { class: "dim" }, "No proposal was dropped."));
+  ]);
 }
 
 function recommendationsSection(run) {
   const texts = [...run.summary.recommendations].reverse();
-  return section("recommendations", "Summaries over time", texts.length
-    ? el("div", { class: "scroll", tabindex: "0", style: "padding: .4rem .8rem" }, texts.map((one, i) =>
-      el("details", { open: i === 0, "data-newest": i === 0 }, el("summary", {}, `after ${count(one.memory_version)} results, minute ${one.minutes.toFixed(1)}`), plain(one.text))))
-    : el("p", { class: "dim" }, "This search made no summaries."));
+  if (!texts.length) return none("recommendations", "Summaries over time", "This search made no summaries.");
+  return section("recommendations", "Summaries over time",
+    el("div", { class: "scroll", tabindex: "0", style: "padding: .4rem .8rem" }, texts.map((one, i) =>
+      el("details", { open: i === 0, "data-newest": i === 0 }, el("summary", {}, `after ${plural(one.memory_version, "result")}, minute ${one.minutes.toFixed(1)}`), plain(one.text)))));
 }
 
 function stalenessSection(run) {
@@ -287,14 +296,15 @@ function stalenessSection(run) {
 
 function failuresSection(run) {
   const s = run.summary;
-  return section("failures", "Failures that were not a kernel's", s.num_failures ? [
+  if (!s.num_failures) return none("failures", "Failures that were not a kernel's", "None.");
+  return section("failures", "Failures that were not a kernel's", [
     table([
       ["minute", (row) => row.minutes.toFixed(1), true],
       ["what", (row) => row.what],
       ["reason", (row) => el("bdi", {}, ...shown(row.reason))],
     ], [...s.failures].reverse()),
     el("p", { class: "dim small" }, `${count(s.num_failures)} in all. None of them counts as a score.`),
-  ] : el("p", { class: "dim" }, "None."));
+  ]);
 }
 
 function configurationSection(run) {
