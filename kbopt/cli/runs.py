@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import webbrowser
 from collections import Counter
@@ -10,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,24 +18,11 @@ from kbopt.core.events import Dropped, Entry, Evaluated, Proposed
 from kbopt.core.types import Trial
 
 if TYPE_CHECKING:
-    from kbopt.config import RunConfig
     from kbopt.reporting.listing import RunRow
     from kbopt.reporting.records import Node
     from kbopt.reporting.run import Run
     from kbopt.reporting.summary import RunSummary
     from kbopt.store.journal import JournalReader
-
-
-class RunPath(click.Path):
-    """A run's folder, also by its name in runs/."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        folder = Path(str(super().convert(value, param, ctx)))
-        named = Path("runs") / folder
-        return named if not folder.exists() and (named / "journal.sqlite").exists() else folder
 
 
 @click.command()
@@ -49,8 +35,6 @@ def runs(folder: Path, as_json: bool) -> None:
     from kbopt.cli.options import print_json
     from kbopt.reporting.listing import print_runs
 
-    if not folder.is_dir() and folder != Path("runs"):
-        raise UserError(f"there is no folder {folder}. Name one that holds runs; the default is runs/.")
     folders = [path.parent for path in folder.glob("**/journal.sqlite")]
     if as_json:
         found = sorted(_summaries(folders), key=lambda item: -item[1].started)
@@ -110,7 +94,7 @@ def _summaries(folders: Sequence[Path]) -> list[tuple[Path, RunSummary]]:
 
 
 @click.command()
-@click.argument("run", type=RunPath())
+@click.argument("run", type=click.Path(path_type=Path))
 @click.argument("candidate", default="best")
 @click.option("--transcript", is_flag=True, help="Show what a language model was asked and answered instead.")
 def show(run: Path, candidate: str, transcript: bool) -> None:
@@ -181,7 +165,7 @@ def _of(candidates: Collection[str | None], entries: Iterable[Entry]) -> Iterato
 
 
 @click.command()
-@click.argument("run", type=RunPath())
+@click.argument("run", type=click.Path(path_type=Path))
 @click.option("--kernel", default="best", show_default=True, help="`best`, or a candidate's id.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file; default stdout.")
 def export(run: Path, kernel: str, out: Path | None) -> None:
@@ -193,7 +177,7 @@ def export(run: Path, kernel: str, out: Path | None) -> None:
     from kbopt.finish import open_run, write_atomically
     from kbopt.reporting.exported import exported
 
-    config, opened, journal = open_run(run)
+    _, opened, journal = open_run(run)
     with journal:
         node, _ = _find(run, opened, journal, kernel)
     trial = Trial(candidate=node.candidate, results=node.results)
@@ -203,21 +187,13 @@ def export(run: Path, kernel: str, out: Path | None) -> None:
         return
     if out.exists():
         raise UserError(f"{out} exists; choose another --out")
-    if not out.parent.is_dir():
-        raise UserError(f"there is no folder {out.parent} for {out.name}; choose another --out")
     write_atomically(out, text)
     click.echo(f"{out}: use it with `from {out.stem} import ModelNew`; check it with")
-    click.echo(f"  kbopt eval {_as_measured(config)} --kernel {shlex.quote(str(out))}")
-
-
-def _as_measured(config: RunConfig) -> str:
-    """The options by which `kbopt eval` finds the task again, and the backend that can run it."""
-    simulated = " --backend simulated" if config.backend.name == "simulated" else ""
-    return f"--task {shlex.quote(config.task.name)}{simulated}"
+    click.echo(f"  kbopt eval --run {run} --kernel {out}")
 
 
 @click.command()
-@click.argument("run", type=RunPath())
+@click.argument("run", type=click.Path(path_type=Path))
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: a free one.")
 def watch(run: Path, port: int) -> None:
     """Serve the live page of the run in folder RUN on 127.0.0.1, until Ctrl-C.
@@ -232,7 +208,7 @@ def watch(run: Path, port: int) -> None:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=RunPath())
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Default report.html of a run.")
 @click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
 def report(runs: tuple[Path, ...], out: Path | None, open_page: bool) -> None:

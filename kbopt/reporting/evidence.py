@@ -126,7 +126,7 @@ def _audit(outcome: Measured) -> Iterator[Belief]:
     inside = ", ".join(audit.torch_ops) or "none"
     yield Belief(name="PyTorch inside", good=None, text=f"PyTorch operators inside: {inside}.")
     for note in audit.notes:
-        yield Belief(name="note", good=None, text=note)
+        yield Belief(name="note", good=False if note.startswith("No sandbox") else None, text=note)
 
 
 def _kernelbench(verdict: KernelBenchVerdict) -> Belief:

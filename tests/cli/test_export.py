@@ -115,12 +115,6 @@ def test_a_candidate_of_pytorchs_own_operators_has_no_guard(tmp_path: Path):
     assert loaded(text)(torch.ones(2, 3)).shape == (2, 3)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
-    done = exported(run_folder(tmp_path / "run"), "--out", tmp_path / "none" / "k.py")
-    assert "there is no folder" in str(done.exception)
-    assert ".part" not in str(done.exception)
-
-
 def test_inputs_are_described_without_their_memory():
     source = "import torch\nclass Model: ...\ndef get_init_inputs(): return []\n"
     huge = f"{source}def get_inputs(): return [torch.rand(1 << 40), [torch.zeros(2, dtype=torch.int64)], 3]"

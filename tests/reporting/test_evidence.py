@@ -136,3 +136,11 @@ def test_the_interval_says_whether_it_is_faster(node, interval, good: bool, mean
     belief = told(node, replace(MEASURED, speedup_ci=interval))["interval"]
     assert belief.good == good
     assert belief.text.endswith(meaning)
+
+
+def test_a_note_that_speaks_against_the_measurement_is_marked(node):
+    def marked(note: str) -> bool | None:
+        return told(node, replace(MEASURED, audit=Audit(custom_kernel=True, notes=(note,))))["note"].good
+
+    assert marked("No sandbox: the candidate could read your files.") is False
+    assert marked("1 kernel launched") is None

@@ -164,18 +164,3 @@ def test_a_candidate_whose_texts_a_report_would_let_go_is_shown_whole(
     shown = CliRunner().invoke(show, [str(tmp_path), slow])
     assert shown.exit_code == 0, shown.output
     assert source in shown.output
-
-
-def test_a_run_is_found_by_its_name_in_runs_and_a_folder_that_is_not_there_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(tmp_path)
-    config = RunConfig(name="first", task=GELU, settings=settings())
-    with SqliteJournal.create(Path("runs/first/journal.sqlite"), codec.dumps(config)) as journal:
-        for entry in entries(20):
-            journal.append(entry.event)
-    assert "class ModelNew" in CliRunner().invoke(show, ["first"]).stdout
-    assert CliRunner().invoke(runs, []).exit_code == 0
-    missing = CliRunner().invoke(runs, ["nope"])
-    assert missing.exit_code != 0
-    assert "there is no folder nope" in str(missing.exception)
