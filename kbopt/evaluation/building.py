@@ -128,7 +128,7 @@ class Builder:
             os.chown(built.folder, config.uid, config.uid)
         limit_s = request.protocol.compile_timeout_s
         with closing(Child(self._zygote, "build", config)) as child:
-            channel = Channel(child.data)
+            channel = Channel(child.data, max_fds=0)
             try:
                 channel.send(self._job(request, built))
                 reply = channel.receive(limit_s)

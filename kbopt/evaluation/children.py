@@ -36,7 +36,7 @@ class ZygoteHandle:
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "kbopt.evaluation.zygote"),
+                *(sys.executable, "-P", "-m", "kbopt.evaluation.zygote"),
                 *(str(theirs.fileno()), str(state_dir), "cuda" if prepare_cuda else "cpu"),
             ],
             pass_fds=[theirs.fileno()],
@@ -53,6 +53,7 @@ class ZygoteHandle:
                 "the evaluation's zygote did not start; its output is on standard error"
             ) from None
         self.isolation = str(ready["ready"])
+        self.isolates = bool(ready["is_whole"])
 
     def request(self, message: Message, fds: list[int]) -> Message:
         with self._lock:
@@ -150,7 +151,7 @@ def warm_up(children: Sequence[Child], device: str, setup: str = "", *, triton: 
             Channel(child.data).send({"op": "warm", "device": device, "setup": setup, "triton": triton})
     for child in children:
         with contextlib.suppress(ChannelClosed, TimeoutError, WireError):
-            Channel(child.data).receive(_WARM_UP_S)
+            Channel(child.data, max_fds=0).receive(_WARM_UP_S)
 
 
 class _Log:

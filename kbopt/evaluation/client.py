@@ -26,13 +26,18 @@ _STDERR_LINES = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceInfo:
-    """`boot` names this start of the service, `started` is in Unix seconds."""
+    """`boot` names this start of the service, `started` is in Unix seconds.
+
+    `is_isolated` says that a candidate reaches neither the user's files, nor the network, nor other
+    processes; `isolation` says by what.
+    """
 
     device: str
     boot: str
     started: float
     pid: int
     isolation: str = ""
+    is_isolated: bool = True
 
 
 class ServiceClient:

@@ -55,7 +55,8 @@ class Link:
 
     @classmethod
     def over(cls, sock: Any, control_fd: int, budget_s: float, spin_s: float = 0.0) -> Link:
-        channel = Channel(sock, _REPLY_LIMIT_BYTES)
+        # Descriptors that a candidate sends would use up those with which its processes are looked at.
+        channel = Channel(sock, _REPLY_LIMIT_BYTES, max_fds=0)
         channel.spin_s = spin_s
         return cls(channel, control_fd, budget_s)
 
@@ -128,21 +129,27 @@ class Link:
     def _left_s(self) -> float:
         return max(0.01, self.budget_s - self.busy_s)
 
-    def pause(self) -> None:
-        """Stop every process of the candidate until `resume`."""
-        self._command(warden.STOP)
+    def pause(self) -> tuple[int, bool]:
+        """Stop every process of the candidate until `resume`.
 
-    def resume(self) -> None:
-        self._command(warden.CONTINUE)
+        How many of those that were ever started are gone, and whether all the others stand still.
+        """
+        return self._command(warden.STOP)
 
-    def _command(self, command: bytes) -> None:
+    def resume(self) -> tuple[int, bool]:
+        """The same of the moment before they go on; false unless all stood still since `pause`."""
+        return self._command(warden.CONTINUE)
+
+    def _command(self, command: bytes) -> tuple[int, bool]:
         try:
             os.write(self._control_fd, command)
-            answer = os.read(self._control_fd, 1)
+            answer = os.read(self._control_fd, warden.REPLY.size)
         except OSError:
             raise CandidateDied from None
-        if answer != command:
+        if len(answer) != warden.REPLY.size or answer[:1] != command:
             raise CandidateDied
+        _, num_gone, holds = warden.REPLY.unpack(answer)
+        return num_gone, holds
 
     def close(self) -> None:
         self._channel.close()

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import re
 import signal
 import time
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
@@ -31,6 +34,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_PTRACER = 0x59616D61
 _PR_CAPBSET_DROP = 24
+_ANY_PROCESS = -1
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
+_MOUNT_ATTR_RDONLY = 0x1
+_MOUNT_SETATTR = 442
+_MS_RELATIME = 1 << 21
 _LAST_CAPABILITY = 40
 _CPUCLOCK_SCHED = 2
 _M_TRIM_THRESHOLD = -1
@@ -78,6 +87,53 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str
     _check(_libc.mount(*args, flags, options.encode() or None), f"mount {target}")
 
 
+def become_user_namespace(uid: int) -> None:
+    """Move the caller into a user namespace of its own, with all privileges there and none outside.
+
+    It holds one user and one group, both called `uid` inside: whoever called, who stays it outside.
+    """
+    outside = os.geteuid(), os.getegid()
+    unshare(CLONE_NEWUSER)
+    # The files below belong to whoever may look at the process.
+    show_memory_to_itself()
+    Path("/proc/self/setgroups").write_text("deny")
+    for name, number in zip(("uid_map", "gid_map"), outside, strict=True):
+        Path(f"/proc/self/{name}").write_text(f"{uid} {number} 1")
+    hide_memory()
+
+
+def make_read_only() -> None:
+    """Nothing can be written to any of the files that the caller's mount namespace shows now."""
+    attributes = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_RDONLY)
+    result = _libc.syscall(
+        _MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, ctypes.byref(attributes), ctypes.sizeof(attributes)
+    )
+    if result < 0 and ctypes.get_errno() == errno.ENOSYS:
+        make_read_only_one_by_one()
+    else:
+        _check(result, "mount_setattr")
+
+
+def make_read_only_one_by_one() -> None:
+    """The same for kernels before 5.12."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        target = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields.split()[4])
+        if rest.startswith("autofs") or target.startswith("/proc/"):
+            continue  # Even to look at the former mounts what it stands for.
+        # A mount below another one that covers it: nobody can reach it by its name.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            set_read_only(target)
+
+
+def set_read_only(target: str, read_only: bool = True) -> None:
+    """Change one mount, without touching what else holds for it."""
+    has = os.statvfs(target).f_flag & ~os.ST_RDONLY
+    flags = has & (MS_NOSUID | MS_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME)
+    flags |= _MS_RELATIME if has & os.ST_RELATIME else 0
+    mount("", target, flags=MS_REMOUNT | MS_BIND | flags | (MS_RDONLY if read_only else 0))
+
+
 def die_with_parent() -> None:
     """Have the kernel kill the caller when the thread that forked it ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
@@ -98,9 +154,13 @@ def adopt_orphans() -> None:
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
 
 
-def allow_reader(pid: int) -> None:
-    """Let process `pid` read the caller's memory where Yama would forbid it; no effect without Yama."""
-    _libc.prctl(_PR_SET_PTRACER, ctypes.c_ulong(pid), 0, 0, 0)
+def allow_reader(pid: int | None) -> None:
+    """Let process `pid`, None for whoever may otherwise, read the caller's memory where Yama would forbid it.
+
+    Without Yama there is nothing to allow.
+    """
+    number = _ANY_PROCESS if pid is None else pid
+    _libc.prctl(_PR_SET_PTRACER, ctypes.c_ulong(number), 0, 0, 0)
 
 
 def forbid_new_privileges() -> None:
@@ -138,13 +198,30 @@ def descendants(pid: int) -> list[int]:
     found: list[int] = []
     pending = [pid]
     while pending:
-        with contextlib.suppress(OSError):
-            for path in Path(f"/proc/{pending.pop()}/task").glob("*/children"):
-                with contextlib.suppress(OSError):
-                    children = [int(word) for word in path.read_text().split()]
-                    found.extend(children)
-                    pending.extend(children)
+        for task in tasks(pending.pop()):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                children = [int(word) for word in (task / "children").read_text().split()]
+                found.extend(children)
+                pending.extend(children)
     return found
+
+
+def tasks(pid: int) -> list[Path]:
+    """The folders of the threads of `pid` in /proc; none once it has ended."""
+    folder = Path(f"/proc/{pid}/task")
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return list(folder.iterdir())
+    return []
+
+
+def is_standing(pid: int) -> bool:
+    """Whether no thread of `pid` can use a core before it gets a signal, or the kernel what it waits for."""
+    for task in tasks(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+            if state in "RS":
+                return False
+    return True
 
 
 def keep_freed_memory() -> None:

@@ -85,6 +85,7 @@ class Player:
         self._running = True
         self.misfits = ""
         self.takes_weights = False
+        self._num_gone = 0
         self._reference = reference
         self._rng = rng
         self._num_late: Counter[str] = Counter()
@@ -159,12 +160,16 @@ class Player:
         self._pause()
         offsets = self._fill(draws)
         cpu_ns, displaced_ns = self._usage()
+        num_gone = self._num_gone
         started = time.perf_counter_ns()
         self._resume()
         reply = self.link.ask(operation, offsets=offsets, **fields)
         wall_ns = time.perf_counter_ns() - started
         self._pause()
         cpu_after_ns, displaced_after_ns = self._usage()
+        # Processes that it started and that are gone kept cores busy for no one knows how long.
+        num_gone = (self._num_gone - num_gone) % 2**32
+        cpu_after_ns += num_gone * wall_ns
         native_ns, outputs = _validated(reply, len(draws))
         return Exchange(
             outputs=outputs,
@@ -342,13 +347,20 @@ class Player:
 
     def _pause(self) -> None:
         if self._running:
-            self.link.pause()
+            self._num_gone, stands = self.link.pause()
             self._running = False
+            self._require_pause(stands)
 
     def _resume(self) -> None:
         if not self._running:
             self._running = True
-            self.link.resume()
+            _, stood = self.link.resume()
+            self._require_pause(stood)
+
+    def _require_pause(self, holds: bool) -> None:
+        """On a CPU; work of the host while a GPU is timed comes to nothing."""
+        if self._reader is None and not holds:
+            raise CandidateForged("its processes go on while they are paused")
 
     def close(self) -> None:
         if self._reader is not None:

@@ -133,6 +133,7 @@ class Service:
             "started": self.started,
             "pid": os.getpid(),
             "isolation": self._isolation,
+            "is_isolated": self._zygote.isolates and not self._without,
         }
 
     @property

@@ -4,8 +4,12 @@ In a process namespace of its own the warden is process 1: `kill(-1)` reaches ev
 one stroke, none can be started outside, and none survives it. Without namespaces it adopts orphans and
 walks the tree of descendants instead.
 
-It obeys single bytes on its control socket (`STOP`, `CONTINUE`, each acknowledged by the same byte) and
-writes one JSON line about the child's end to its status pipe.
+It obeys single bytes on its control socket (`STOP`, `CONTINUE`), answers each by a `REPLY`, and writes one
+JSON line about the child's end to its status pipe.
+
+A pause is proved and not believed: every thread in the sandbox was seen standing twice over, and no process
+used its processor in between; when the pause ends, none has since. SIGSTOP alone would not do, because a
+process can be woken by what was on its way when it came: another one's signal, or the end of its parent.
 """
 
 from __future__ import annotations
@@ -15,21 +19,30 @@ import json
 import os
 import select
 import signal
+import socket
+import struct
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from kbopt.evaluation import linux, sandbox
+from kbopt.evaluation import linux, sandbox, seccomp
 from kbopt.evaluation.sandbox import Isolation, SandboxConfig
+from kbopt.evaluation.seccomp import ProcessCounter, Starts
 from kbopt.evaluation.wire import ChannelClosed
 
 STOP = b"S"
 CONTINUE = b"C"
+REPLY = struct.Struct("<cI?")
+"""The command; how many processes were started and are gone, modulo 2**32; whether the pause holds, or held.
+"""
 ARENA_BYTES = 512 * 2**20
 """Room for inputs, which count as the child's memory once it has mapped them."""
 _WATCH_INTERVAL_S = 0.1
+_STANDING_S = 0.5
+"""Until everything stands, which takes as long as each thread waits for a core."""
+_LOOK_S = 0.0002
 _BROKEN = 70
 
 
@@ -38,30 +51,55 @@ def run(
     isolation: Isolation,
     body: Callable[[], None],
     *,
+    is_build: bool,
     data_fd: int,
     control_fd: int,
     status_fd: int,
     output_fd: int,
 ) -> NoReturn:
-    """Set the sandbox up, run `body` in it, and watch until everything inside has ended."""
+    """Set the sandbox up, run `body` in it, and watch until everything inside has ended.
+
+    In a build, where nothing is timed, processes are not counted.
+    """
     linux.die_with_parent()
     os.setsid()
-    keep = [*sandbox.interpreter_paths(), *map(Path, config.readable)]
+    reader = None if isolation.processes else os.getppid()
+    keep = [
+        *sandbox.interpreter_paths(),
+        *map(Path, config.readable),
+        *(sandbox.toolchain_paths(config.environ) if isolation.user_namespace else ()),
+    ]
     scratch = _prepare(config, isolation, keep)
+    ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
-        os.close(control_fd)
-        os.close(status_fd)
-        _run_child(config, isolation, scratch, body, data_fd=data_fd, output_fd=output_fd)
-    os.close(data_fd)
-    os.close(output_fd)
+        for fd in (control_fd, status_fd, ours.fileno()):
+            os.close(fd)
+
+        def confine() -> None:
+            linux.allow_reader(reader)
+            if isolation.calls:
+                _refuse_calls(isolation, theirs, is_build=is_build)
+
+        _run_child(config, isolation, scratch, body, confine, data_fd=data_fd, output_fd=output_fd)
+    for fd in (data_fd, output_fd, theirs.fileno()):
+        os.close(fd)
     if not isolation.processes:
         linux.adopt_orphans()
-    report = _watch(child, control_fd, config.limits.memory_bytes, isolation)
+    with ours:
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+    report = _Watch(child, control_fd, config.limits.memory_bytes, isolation, fds).until_the_end()
     _signal_all(isolation, signal.SIGKILL)
     with contextlib.suppress(OSError):
         os.write(status_fd, json.dumps(report).encode() + b"\n")
     os._exit(0)
+
+
+def _refuse_calls(isolation: Isolation, to_warden: socket.socket, *, is_build: bool) -> None:
+    starts: Starts = "free" if is_build else "counted" if isolation.counted else "unshared"
+    listener = seccomp.refuse_calls(starts)
+    if listener is not None:
+        socket.send_fds(to_warden, [b"L"], [listener])
 
 
 def _prepare(config: SandboxConfig, isolation: Isolation, keep: list[Path]) -> Path:
@@ -77,7 +115,7 @@ def _prepare(config: SandboxConfig, isolation: Isolation, keep: list[Path]) -> P
             os.chown(scratch, config.uid, config.uid)
         return scratch
     build_fd = os.open(config.build, os.O_PATH | os.O_DIRECTORY) if config.build else None
-    sandbox.mount_privately(config, keep)
+    sandbox.mount_privately(config, keep, isolation)
     scratch = sandbox.SCRATCH / "kbopt"
     scratch.mkdir(mode=0o700)
     if isolation.user:
@@ -95,6 +133,7 @@ def _run_child(
     isolation: Isolation,
     scratch: Path,
     body: Callable[[], None],
+    confine: Callable[[], None],
     *,
     data_fd: int,
     output_fd: int,
@@ -102,19 +141,20 @@ def _run_child(
     null_fd = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null_fd, 0), (output_fd, 1), (output_fd, 2)):
         os.dup2(source, target)
-    sandbox.close_other_fds([data_fd])
     os.setsid()
     sandbox.prefer_for_oom_kill()
     sandbox.apply_limits(config.limits)
     os.umask(0o077)
     if isolation.user:
-        sandbox.become_nobody(config.uid)
-    elif os.geteuid() == 0:
+        sandbox.become_nobody(config.uid, isolation)
+    if isolation.user_namespace or os.geteuid() == 0:
         linux.drop_bounding_capabilities()
         linux.drop_capabilities()
     linux.forbid_new_privileges()
     linux.show_memory_to_itself()
     linux.die_with_parent()
+    confine()
+    sandbox.close_other_fds([data_fd])
     home = {"HOME": str(scratch), "TMPDIR": str(scratch), "USER": "nobody"}
     sandbox.replace_environment({**config.environ, **home})
     os.chdir(scratch)
@@ -128,25 +168,80 @@ def _run_child(
         os._exit(_BROKEN)
 
 
-def _watch(child: int, control_fd: int, memory_bytes: int, isolation: Isolation) -> dict[str, object]:
-    os.set_blocking(control_fd, False)
-    watch_at = time.monotonic()
-    while True:
-        ended = _reap(child)
-        if ended is not None:
-            return ended
-        ready, _, _ = select.select([control_fd], [], [], _WATCH_INTERVAL_S)
-        if ready:
-            command = os.read(control_fd, 1)
-            if not command:
-                return {"how": "ended by the supervisor"}
-            _signal_all(isolation, signal.SIGSTOP if command == STOP else signal.SIGCONT)
-            os.write(control_fd, command)
-        if time.monotonic() >= watch_at:
-            watch_at = time.monotonic() + _WATCH_INTERVAL_S
-            used_bytes = sum(_own_bytes(pid) for pid in _others(isolation))
-            if used_bytes > memory_bytes + ARENA_BYTES:
-                return {"memory_bytes": used_bytes}
+class _Watch:
+    """Waits for the child's end, and meanwhile pauses, resumes and bounds what is in the sandbox."""
+
+    def __init__(
+        self, child: int, control_fd: int, memory_bytes: int, isolation: Isolation, counter_fds: list[int]
+    ) -> None:
+        self._child = child
+        self._control_fd = control_fd
+        self._memory_bytes = memory_bytes
+        self._isolation = isolation
+        self._counter = ProcessCounter(counter_fds[0]) if counter_fds else None
+        self._standing: dict[int, int] | None = None
+
+    def until_the_end(self) -> dict[str, object]:
+        os.set_blocking(self._control_fd, False)
+        watch_at = time.monotonic()
+        sources: list[int] = [self._control_fd]
+        if self._counter is not None:
+            sources.append(self._counter.fileno())
+        while True:
+            ended = _reap(self._child)
+            if ended is not None:
+                return ended
+            ready, _, _ = select.select(sources, [], [], _WATCH_INTERVAL_S)
+            if self._counter is not None and self._counter.fileno() in ready:
+                self._counter.answer()
+            if self._control_fd in ready:
+                command = os.read(self._control_fd, 1)
+                if not command:
+                    return {"how": "ended by the supervisor"}
+                os.write(self._control_fd, self._obey(command))
+            if time.monotonic() >= watch_at:
+                watch_at = time.monotonic() + _WATCH_INTERVAL_S
+                used_bytes = sum(_own_bytes(pid) for pid in _others(self._isolation))
+                if used_bytes > self._memory_bytes + ARENA_BYTES:
+                    return {"memory_bytes": used_bytes}
+
+    def _obey(self, command: bytes) -> bytes:
+        if command == STOP:
+            self._standing = self._stand()
+            holds = self._standing is not None
+        else:
+            pids = _others(self._isolation)
+            holds = self._standing == _clocks(pids) and all(map(linux.is_standing, pids))
+            self._standing = None
+            _signal_all(self._isolation, signal.SIGCONT)
+        return REPLY.pack(command, self._num_gone(), holds)
+
+    def _num_gone(self) -> int:
+        if self._counter is None:
+            return 0
+        alive = len(_others(self._isolation)) - 1
+        return (self._counter.started - alive) % 2**32
+
+    def _stand(self) -> dict[int, int] | None:
+        """Stop everything; the processor time of each process, once there was a moment without any of it."""
+        until = time.monotonic() + _STANDING_S
+        while time.monotonic() < until:
+            _signal_all(self._isolation, signal.SIGSTOP)
+            pids = _others(self._isolation)
+            clocks = _clocks(pids)
+            if all(map(linux.is_standing, pids)) and clocks == _clocks(_others(self._isolation)):
+                return clocks
+            time.sleep(_LOOK_S)
+        return None
+
+
+def _clocks(pids: list[int]) -> dict[int, int]:
+    """The processor time of each of them in nanoseconds, but for those that have ended."""
+    clocks: dict[int, int] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            clocks[pid] = linux.process_cpu_ns(pid)
+    return clocks
 
 
 def _reap(child: int) -> dict[str, object] | None:
@@ -164,7 +259,9 @@ def _reap(child: int) -> dict[str, object] | None:
 
 def _others(isolation: Isolation) -> list[int]:
     if isolation.processes and isolation.mounts:
-        return [int(path.name) for path in Path("/proc").glob("[0-9]*") if path.name != "1"]
+        return [
+            int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and path.name != "1"
+        ]
     return linux.descendants(os.getpid())
 
 

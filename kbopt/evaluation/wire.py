@@ -36,7 +36,8 @@ class WireError(Exception):
 
 
 class Channel:
-    """One end of a connection. `limit_bytes` bounds what it is willing to receive in one message.
+    """One end of a connection. `limit_bytes` bounds what it is willing to receive in one message, `max_fds`
+    the descriptors that come with a part of it; the kernel drops more.
 
     For the first `spin_s` of waiting it keeps its core, so that a message is met without the tens of
     microseconds that waking up takes, and their scatter.
@@ -45,9 +46,12 @@ class Channel:
     construction, so that code loaded into the process later cannot redirect them by patching modules.
     """
 
-    def __init__(self, sock: socket.socket, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+    def __init__(
+        self, sock: socket.socket, limit_bytes: int = DEFAULT_LIMIT_BYTES, max_fds: int = _MAX_FDS
+    ) -> None:
         self._sock = sock
         self._limit_bytes = limit_bytes
+        self._max_fds = max_fds
         self._fds: list[int] = []
         self.spin_s = 0.0
 
@@ -119,7 +123,7 @@ class Channel:
                 raise TimeoutError
             self._sock.settimeout(left_s)
             try:
-                data, fds, _, _ = socket.recv_fds(self._sock, min(size, 2**20), _MAX_FDS)
+                data, fds = self._read_some(min(size, 2**20))
             except TimeoutError:
                 raise
             except OSError as error:
@@ -132,3 +136,9 @@ class Channel:
             parts.append(data)
             size -= len(data)
         return b"".join(parts)
+
+    def _read_some(self, size: int) -> tuple[bytes, list[int]]:
+        if self._max_fds == 0:
+            return self._sock.recv(size), []
+        data, fds, _, _ = socket.recv_fds(self._sock, size, self._max_fds)
+        return data, fds

@@ -8,6 +8,7 @@ nothing here may start one: each child builds its own at its first parallel oper
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import importlib.util
@@ -18,7 +19,6 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +55,6 @@ class Zygote:
     def __init__(self, channel: Channel, isolation: Isolation) -> None:
         self._channel = channel
         self._isolation = isolation
-        self._own_processes = os.open("/proc/self/ns/pid", os.O_RDONLY)
         self._live: set[int] = set()
 
     def serve(self) -> None:
@@ -99,8 +98,7 @@ class Zygote:
         role = _ROLES[request["spawn"]]
         isolation = self._isolation.without(config.without)
         data_fd, control_fd, status_fd, output_fd = fds
-        with _new_processes(isolation, self._own_processes):
-            pid = os.fork()
+        pid = _fork_warden(isolation, config.uid)
         if pid == 0:
             sandbox.close_other_fds(fds)
             _run_and_exit(
@@ -108,6 +106,7 @@ class Zygote:
                     config,
                     isolation,
                     lambda: role(Channel(socket.socket(fileno=data_fd))),
+                    is_build=request["spawn"] == "build",
                     data_fd=data_fd,
                     control_fd=control_fd,
                     status_fd=status_fd,
@@ -122,21 +121,54 @@ class Zygote:
                 self._live.discard(pid)
 
 
-class _new_processes(contextlib.AbstractContextManager[None]):  # noqa: N801 - reads as a statement
-    """Within it, the next fork starts a process namespace, where the kernel grants one."""
+def _fork_warden(isolation: Isolation, uid: int) -> int:
+    """Fork the first process of a sandbox; its pid, and 0 in itself. Raises OSError."""
+    if isolation.user_namespace:
+        return _fork_into_user_namespace(isolation, uid)
+    if not isolation.processes:
+        return os.fork()
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    try:
+        linux.unshare(linux.CLONE_NEWPID)
+        pid = os.fork()
+        if pid:
+            linux.setns(own, linux.CLONE_NEWPID)
+    finally:
+        os.close(own)
+    return pid
 
-    def __init__(self, isolation: Isolation, own_processes_fd: int) -> None:
-        self._wanted = isolation.processes
-        self._own_fd = own_processes_fd
-        self._pid = os.getpid()
 
-    def __enter__(self) -> None:
-        if self._wanted:
-            linux.unshare(linux.CLONE_NEWPID)
+def _fork_into_user_namespace(isolation: Isolation, uid: int) -> int:
+    """The same within a user namespace, which whoever enters it cannot leave: so by a process in between.
 
-    def __exit__(self, *exc: Any) -> None:
-        if self._wanted and os.getpid() == self._pid:
-            linux.setns(self._own_fd, linux.CLONE_NEWPID)
+    What that one forks becomes the zygote's child by its end, and goes on only then: by the same end the
+    kernel would kill it if it had asked to die with its parent.
+    """
+    pid_read, pid_write = os.pipe()
+    go_read, go_write = os.pipe()
+    between = os.fork()
+    if between == 0:
+        with contextlib.suppress(OSError):
+            linux.become_user_namespace(uid)
+            linux.unshare(linux.CLONE_NEWPID if isolation.processes else 0)
+            first = os.fork()
+            if first == 0:
+                os.close(pid_write)
+                os.close(go_write)
+                if os.read(go_read, 1):
+                    return 0
+            else:
+                os.write(pid_write, first.to_bytes(4, "little"))
+        os._exit(0)
+    os.close(pid_write)
+    os.close(go_read)
+    with os.fdopen(pid_read, "rb") as pipe, os.fdopen(go_write, "wb", buffering=0) as go:
+        number = pipe.read()
+        os.waitpid(between, 0)
+        if not number:
+            raise OSError(errno.EPERM, "no user namespace could be set up")
+        go.write(b"G")
+    return int.from_bytes(number, "little")
 
 
 def _run_and_exit(body: Callable[[], None]) -> None:
@@ -156,17 +188,21 @@ def _run_and_exit(body: Callable[[], None]) -> None:
 
 def probe_isolation(scratch: str) -> Isolation:
     """The strongest isolation that a probe child survives, lazy imports after the change of user included."""
-    root = os.geteuid() == 0
-    wishes = [
-        Isolation(processes=True, mounts=True, network=True, user=root),
-        Isolation(processes=True, mounts=True, network=True, user=False),
-        Isolation(processes=True, mounts=False, network=True, user=False),
-        Isolation(processes=False, mounts=False, network=True, user=False),
+    spaces = {"processes": True, "mounts": True, "network": True}
+    wishes: list[dict[str, bool]] = [{**spaces, "user": True}] if os.geteuid() == 0 else []
+    wishes += [
+        {**spaces, "user": True, "user_namespace": True},
+        spaces,
+        {"processes": True, "network": True},
+        {"network": True},
+        {},
     ]
     for wish in wishes:
-        if _survives(wish, scratch):
-            return wish
-    return Isolation(processes=False, mounts=False, network=False, user=False)
+        for calls in ({"calls": True, "counted": True}, {"calls": True}, {}):
+            isolation = Isolation(**wish, **calls)
+            if _survives(isolation, scratch):
+                return isolation
+    return Isolation()
 
 
 def _survives(isolation: Isolation, scratch: str) -> bool:
@@ -180,10 +216,8 @@ def _survives(isolation: Isolation, scratch: str) -> bool:
     control, control_theirs = socket.socketpair()
     data, data_theirs = socket.socketpair()
     null_fd = os.open(os.devnull, os.O_WRONLY)
-    own_fd = os.open("/proc/self/ns/pid", os.O_RDONLY)
     try:
-        with _new_processes(isolation, own_fd):
-            pid = os.fork()
+        pid = _fork_warden(isolation, config.uid)
     except OSError:
         return False
     if pid == 0:
@@ -193,6 +227,7 @@ def _survives(isolation: Isolation, scratch: str) -> bool:
                 config,
                 isolation,
                 _import_lazily,
+                is_build=False,
                 data_fd=data_theirs.fileno(),
                 control_fd=control_theirs.fileno(),
                 status_fd=status_write,
@@ -203,8 +238,7 @@ def _survives(isolation: Isolation, scratch: str) -> bool:
     with os.fdopen(status_read) as status:
         report = status.readline()
     os.waitpid(pid, 0)
-    for fd in (null_fd, own_fd):
-        os.close(fd)
+    os.close(null_fd)
     for end in (control, control_theirs, data, data_theirs):
         end.close()
     with contextlib.suppress(OSError):
@@ -217,6 +251,9 @@ def _import_lazily() -> None:
 
     import torch.utils.cpp_extension  # noqa: F401
 
+    if (pid := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
     os._exit(0)
 
 
@@ -224,6 +261,8 @@ def main() -> None:
     """Arguments: the descriptor of the supervisor's socket, a folder for scratch files, `cpu` or `cuda`."""
     linux.die_with_parent()
     linux.hide_memory()
+    linux.adopt_orphans()
+    sandbox.homes()
     fd, scratch = int(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(1)
     _warm_up()
@@ -232,7 +271,7 @@ def main() -> None:
     isolation = probe_isolation(scratch)
     gc.collect()
     gc.freeze()
-    channel.send({"ready": str(isolation)})
+    channel.send({"ready": str(isolation), "is_whole": isolation.is_whole})
     with contextlib.suppress(ChannelClosed):
         Zygote(channel, isolation).serve()
 
