@@ -28,16 +28,18 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kbopt"
 
 
-def open_backend(config: BackendConfig, owner: str = "") -> Backend:
+def open_backend(config: BackendConfig, owner: str = "", *, needs_sandbox: bool = False) -> Backend:
     """The backend that `config` names, not yet opened.
 
+    With `needs_sandbox` the local one refuses to be opened where it has none.
     A Modal backend that is opened again with the same `owner` joins the evaluations that it left behind.
     """
     match config.name:
         case "local":
             from kbopt.backends.local import LocalBackend
 
-            return LocalBackend(device=config.device, state_dir=cache_home() / "evaluation")
+            state_dir = cache_home() / "evaluation"
+            return LocalBackend(device=config.device, state_dir=state_dir, needs_sandbox=needs_sandbox)
         case "modal":
             from kbopt.backends.modal_client import ModalBackend
 
@@ -71,8 +73,9 @@ def factories(backend: BackendConfig, proposer: ProposerConfig, folder: Path) ->
     """
     proposer = proposer.with_secrets
     owner = hashlib.sha256(f"{platform.node()}:{folder.resolve()}".encode()).hexdigest()[:16]
+    needs_sandbox = "llm" in proposer.name and not backend.no_sandbox
     return Factories(
-        backend=functools.partial(open_backend, backend, owner),
+        backend=functools.partial(open_backend, backend, owner, needs_sandbox=needs_sandbox),
         proposer=functools.partial(build_proposer, proposer, backend),
         summarizer=functools.partial(build_summarizer, proposer, backend),
         embedder=functools.partial(build_embedder, proposer),

@@ -22,11 +22,14 @@ DeviceKind = Literal["cpu", "cuda"]
 class BackendConfig:
     """Which device judges. `device` is for the local backend, `simulated_s` for the simulated one.
 
+    `no_sandbox` lets the local one run language models' kernels where this machine cannot isolate them.
+
     The rest is for Modal: `gpus` containers share the work; each `lane` has containers of its own.
     """
 
     name: BackendName = "local"
     device: str = "auto"
+    no_sandbox: bool = False
     gpu: str = "L40S"
     gpus: int = 1
     lane: str = "shared"

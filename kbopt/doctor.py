@@ -15,6 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
+from kbopt.backends.local import SANDBOX_REMEDY
 from kbopt.backends.opening import Say, open_aloud
 from kbopt.compose import open_backend
 from kbopt.config import BackendConfig, device_kind
@@ -68,6 +69,8 @@ async def examine_backend(config: BackendConfig, task_name: str, say: Say) -> As
         facts = (status.device, f"boot {status.boot}", f"age {status.age_s:.0f} s", status.detail)
         detail = f"{config.name}: {', '.join(filter(None, facts))}"
         yield Step(name="open the backend", ok=True, detail=detail)
+        if status.warning:
+            yield Step(name="isolate candidates", ok=False, detail=status.warning, remedy=SANDBOX_REMEDY)
         results = []
         for repeat in range(NUM_EVALUATIONS):
             request = EvalRequest(

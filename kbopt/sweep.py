@@ -139,6 +139,8 @@ def drive(
         try:
             waiting = Waiting(say)
             session.open_device(lambda evaluator: waiting(evaluator.backend))
+            if warning := session.evaluator_status().backend.warning:
+                say(warning)
             while True:
                 status = session.status()
                 on_status(status, session.evaluator_status())

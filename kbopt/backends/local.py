@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from kbopt.core.errors import InfraError
+from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import BackendState, BackendStatus
 from kbopt.core.types import EvalRequest, Result
 from kbopt.evaluation.client import ServiceClient, ServiceInfo
+
+NO_SANDBOX = (
+    "NO SANDBOX: this machine cannot isolate candidates as it should ({isolation}). A kernel can read "
+    "your files, use the network, or disturb its own judgement."
+)
+SANDBOX_REMEDY = (
+    "let users have namespaces (sysctl user.max_user_namespaces=10000; on Debian "
+    "kernel.unprivileged_userns_clone=1; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0; in a "
+    "container --security-opt seccomp=unconfined), run kbopt as root, or use --backend modal"
+)
 
 
 class LocalBackend:
     """Implements the Backend port. A service that died is started again by the next call, and counted.
 
-    `state_dir` keeps builds and baselines between runs and may be shared by several backends.
+    `state_dir` keeps builds and baselines between runs and may be shared by several backends. Where
+    candidates are not isolated it says so on stderr; with `needs_sandbox` opening it raises UserError there.
     """
 
     max_in_flight = 16
     max_batch = 1
     """The service streams its answers, so no result has to wait for the others of a batch."""
 
-    def __init__(self, *, device: str = "auto", state_dir: Path) -> None:
+    def __init__(self, *, device: str = "auto", state_dir: Path, needs_sandbox: bool = False) -> None:
         self._client = ServiceClient(device=device, state_dir=state_dir)
+        self._needs_sandbox = needs_sandbox
         self._info: ServiceInfo | None = None
         self._state: BackendState = "closed"
         self._cold_boots: tuple[str, ...] = ()
@@ -63,7 +76,14 @@ class LocalBackend:
             age_s=time.time() - info.started if info else 0.0,
             cold_boots=self._cold_boots,
             detail=info.isolation if info else "",
+            warning=self._warning,
         )
+
+    @property
+    def _warning(self) -> str:
+        if self._info is None or self._info.is_isolated:
+            return ""
+        return NO_SANDBOX.format(isolation=self._info.isolation)
 
     async def close(self) -> None:
         await self._client.close()
@@ -79,5 +99,13 @@ class LocalBackend:
             except InfraError:
                 self._state = "failed"
                 raise
+            if self._warning and self._needs_sandbox:
+                await self.close()
+                raise UserError(
+                    f"{self._warning} Kernels that a language model wrote are not run so: {SANDBOX_REMEDY}. "
+                    "If this machine holds nothing that matters, give --no-sandbox."
+                )
+            if self._warning and not self._cold_boots:
+                print(self._warning, file=sys.stderr, flush=True)
             self._state = "warm"
             self._cold_boots += (self._info.boot,)

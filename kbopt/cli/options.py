@@ -175,6 +175,11 @@ backend_options = options(
     click.option(
         "--device", default=BACKEND.device, show_default=True, help="Local backend: auto, cpu, cuda, cuda:1."
     ),
+    click.option(
+        "--no-sandbox",
+        is_flag=True,
+        help="Local backend: run models' kernels even if it cannot isolate them.",
+    ),
     click.option("--gpu", default=BACKEND.gpu, show_default=True, help="Modal backend: L4, L40S, H100, ..."),
     click.option("--gpus", type=click.IntRange(1, 64), default=BACKEND.gpus, help="Modal: containers."),
     click.option("--lane", default=BACKEND.lane, help="Modal: a name for containers of one's own."),

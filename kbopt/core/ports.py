@@ -52,7 +52,8 @@ class BackendStatus:
     """What a progress line says of the device. `age_s` is the age of the container or worker.
 
     `cold_boots` are the containers or workers started on behalf of this handle, none where it found a warm
-    one. `detail` is a sentence for the user, such as which other GPUs to try while waiting. `rent` is what a
+    one. `detail` is a sentence for the user, such as which other GPUs to try while waiting. `warning` is one
+    to be said aloud before the device judges anything. `rent` is what a
     rented device cost this handle so far, None where it costs nothing; `idle_usd` is what it may cost further
     if nobody uses or stops it.
     """
@@ -63,6 +64,7 @@ class BackendStatus:
     age_s: float
     cold_boots: tuple[str, ...] = ()
     detail: str = ""
+    warning: str = ""
     rent: Rent | None = None
     idle_usd: float = 0.0
 

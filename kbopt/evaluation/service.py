@@ -62,6 +62,10 @@ _SANDBOXES_FOR_CUDA: tuple[tuple[str, ...], ...] = (
     ("user", "processes"),
     ("user", "processes", "mounts", "network"),
 )
+NO_SANDBOX_NOTE = (
+    "No sandbox: this machine did not isolate the candidate, which could have disturbed its judge."
+)
+"""Shown in red by the report, which knows it by its first words."""
 _PROBE_TASK = """
 import torch
 
@@ -133,8 +137,12 @@ class Service:
             "started": self.started,
             "pid": os.getpid(),
             "isolation": self._isolation,
-            "is_isolated": self._zygote.isolates and not self._without,
+            "is_isolated": self._is_isolated,
         }
+
+    @property
+    def _is_isolated(self) -> bool:
+        return self._zygote.isolates and not self._without
 
     @property
     def _isolation(self) -> str:
@@ -201,6 +209,9 @@ class Service:
         """
         outcome, verdict = judged.outcome, None
         if isinstance(outcome, Measured):
+            if not self._is_isolated:
+                notes = (NO_SANDBOX_NOTE, *outcome.audit.notes)
+                outcome = replace(outcome, audit=replace(outcome.audit, notes=notes))
             outcome = baselines.compared(outcome, self._baselines.of(request))
             outcome = baselines.ranked(outcome, request.protocol)
         if request.kernelbench:

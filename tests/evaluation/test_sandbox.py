@@ -174,3 +174,68 @@ def test_it_cannot_have_privileges_in_a_world_of_its_own_or_serve_memory(found: 
 
 def test_programs_can_be_started_in_every_usual_way(found: Found):
     assert found.working == ["Measured", ""], found.working
+
+
+WITHOUT = """
+import asyncio, json, sys
+from pathlib import Path
+from kbopt.compose import factories
+from kbopt.config import BackendConfig, ProposerConfig
+from kbopt.core.errors import UserError
+from kbopt.core.types import EvalProtocol, EvalRequest, Task
+
+async def opened(proposer, no_sandbox):
+    config = BackendConfig(device="cpu", no_sandbox=no_sandbox)
+    backend = factories(config, ProposerConfig(name=proposer), Path("run")).backend()
+    task = Task(name="t", source=sys.argv[1])
+    request = EvalRequest(task=task, source=sys.argv[2], protocol=EvalProtocol(trials=1, timed=10))
+    try:
+        status = await backend.open()
+        (result,) = await backend.evaluate([request])
+        return status.warning, result.outcome.audit.notes[0]
+    except UserError as error:
+        return "refused", str(error)
+    finally:
+        await backend.close()
+
+answers = [("llm", False), ("llm+tunables", False), ("llm", True), ("tunables", False)]
+print(json.dumps([asyncio.run(opened(*answer)) for answer in answers]))
+"""
+
+
+@pytest.fixture(scope="module")
+def without_namespaces() -> Iterator[Path]:
+    home = Path(tempfile.mkdtemp(prefix="home-"))
+    yield home
+    shutil.rmtree(home)
+
+
+def run_without(home: Path, *program: str) -> subprocess.CompletedProcess[str]:
+    command = ordinary_user.command(home, sys.executable, *program, namespaces=False)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "KBOPT_CACHE": str(home / "cache")}
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+
+def test_without_namespaces_models_kernels_are_refused_unless_the_user_wants_them(without_namespaces: Path):
+    own_code = f"{ELEMENTWISE}\nModelNew = Model\n"
+    done = run_without(without_namespaces, "-c", WITHOUT, ELEMENTWISE, own_code)
+
+    assert done.returncode == 0, done.stderr
+    only, mixed, allowed, tunables = json.loads(done.stdout)
+    for kind, text in (only, mixed):
+        assert kind == "refused"
+        assert text.startswith("NO SANDBOX: ")
+        assert "give --no-sandbox" in text
+    for warning, note in (allowed, tunables):
+        assert warning.startswith("NO SANDBOX: ")
+        assert "isolated calls, counted" in warning
+        assert note.startswith("No sandbox: ")
+    assert done.stderr.count("NO SANDBOX: ") == 2
+
+
+def test_without_namespaces_doctor_fails_with_a_remedy(without_namespaces: Path):
+    done = run_without(without_namespaces, "-m", "kbopt", "doctor", "--device", "cpu")
+
+    assert done.returncode != 0, done.stdout
+    assert "isolate candidates: NO SANDBOX: " in done.stdout
+    assert "sysctl user.max_user_namespaces" in done.stdout

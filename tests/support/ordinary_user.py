@@ -1,6 +1,7 @@
 """Running Python as a user without privileges, also where the tests are root's.
 
-`python tests/support/ordinary_user.py HOME PROGRAM ARGUMENT...` becomes that user and executes the program.
+`python tests/support/ordinary_user.py HOME NAMESPACES PROGRAM ARGUMENT...` becomes that user and executes the
+program; where NAMESPACES is 0, the kernel refuses it any.
 """
 
 from __future__ import annotations
@@ -13,15 +14,14 @@ from pathlib import Path
 UID = 54_321
 
 
-def command(home: Path, *program: str) -> list[str]:
+def command(home: Path, *program: str, namespaces: bool = True) -> list[str]:
     """What runs `program` as a user who owns `home`; it may read the interpreter wherever that lies."""
-    if os.geteuid() != 0:
-        return list(program)
-    subprocess.run(["chown", "-R", f"{UID}:{UID}", str(home)], check=True)
-    return [sys.executable, __file__, str(home), *program]
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", f"{UID}:{UID}", str(home)], check=True)
+    return [sys.executable, __file__, str(home), str(int(namespaces)), *program]
 
 
-def _become(home: str) -> None:
+def _become() -> None:
     """Show an interpreter that lies in a folder which only root can enter, and nothing else of it."""
     from kbopt.evaluation import linux, sandbox
 
@@ -33,10 +33,21 @@ def _become(home: str) -> None:
     os.setgroups([])
     os.setresgid(UID, UID, UID)
     os.setresuid(UID, UID, UID)
-    os.environ["HOME"] = home
-    os.chdir(home)
+
+
+def _lose_namespaces() -> None:
+    """Go on in a user namespace that may have no other ones below it, and without privileges in it."""
+    from kbopt.evaluation import linux
+
+    linux.become_user_namespace(os.geteuid())
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
 
 
 if __name__ == "__main__":
-    _become(sys.argv[1])
-    os.execvp(sys.argv[2], sys.argv[2:])
+    if os.geteuid() == 0:
+        _become()
+    if sys.argv[2] == "0":
+        _lose_namespaces()
+    os.environ["HOME"] = sys.argv[1]
+    os.chdir(sys.argv[1])
+    os.execvp(sys.argv[3], sys.argv[3:])
