@@ -64,6 +64,13 @@ _NEEDS_CPU = (
     "exception_",
     "pool_",
     "threads_",
+    "uncounted_",
+    "woken_",
+    "served_",
+    "programs_",
+    "process_",
+    "timers_",
+    "memory_of",
 )
 """Beginnings of the names of cases that use the host's memory, or a C compiler, or have a twin in `gpu`."""
 
@@ -100,6 +107,10 @@ CONTROLS = (
     _control("scratch_buffers", "elementwise"),
     _control("threads_joined", "elementwise"),
     _control("pool_joined", "elementwise"),
+    _control("process_joined", "elementwise"),
+    _control("programs_started", "elementwise"),
+    _control("timers_and_signals", "elementwise"),
+    _control("memory_of_its_own", "elementwise"),
     _control("numpy_elementwise", "elementwise"),
     _control("c_openmp", "elementwise"),
     _control("prints_and_warns", "elementwise"),
@@ -132,6 +143,9 @@ CONTROLS = (
     _control("plain_tiny_values", "tiny_values", at_par=True),
     _control("transposed_output", "transposed"),
 )
+
+_NOT_COUNTED = ("rejected:extra_threads", "rejected:timing_mismatch", "crashed", "neutral")
+_NOT_PAUSED = (*_NOT_COUNTED, "rejected:forged_verdict")
 
 CHEATS = (
     _cheat("late work", "late_thread", "wrong_answer", "neutral"),
@@ -229,6 +243,17 @@ CHEATS = (
         "rejected:timing_mismatch",
         "rejected:extra_threads",
     ),
+    _cheat("work that nobody counts", "uncounted_shared_process", *_NOT_COUNTED, twin="c_openmp"),
+    _cheat("work that nobody counts", "uncounted_vfork", *_NOT_COUNTED, twin="c_openmp"),
+    _cheat("work that nobody counts", "uncounted_forks", *_NOT_COUNTED, twin="process_joined"),
+    _cheat("work that nobody counts", "forge_many_descriptors", *_NOT_PAUSED),
+    _cheat("awake while paused", "woken_by_timer", "crashed"),
+    _cheat("awake while paused", "woken_by_descriptor", "crashed"),
+    _cheat("awake while paused", "woken_by_partner", *_NOT_PAUSED),
+    _cheat("awake while paused", "woken_by_parents_end", *_NOT_PAUSED),
+    _cheat("memory that serves itself", "served_by_userfaultfd", "crashed"),
+    _cheat("memory that serves itself", "served_by_fuse", "crashed"),
+    _cheat("memory that serves itself", "served_in_namespace", "crashed"),
     _cheat("sabotage of the baseline", "sabotage_scheduling", "neutral"),
     _cheat("sabotage of the baseline", "sabotage_kill_others", "neutral", "crashed"),
     _cheat("precision downgrade", "downgrade_fp16", "rejected:precision_downgrade", task="matmul"),
@@ -294,6 +319,8 @@ CHEATS = (
     _cheat("leaks", "leak_proc_environ", "crashed"),
     _cheat("leaks", "leak_own_memory", "crashed"),
     _cheat("leaks", "leak_files", "crashed"),
+    _cheat("leaks", "leak_users_files", "crashed"),
+    _cheat("leaks", "leak_sockets", "crashed"),
     _cheat("leaks", "leak_network", "crashed"),
     _cheat("leaks", "leak_other_processes", "crashed"),
     _cheat("leaks", "leak_descriptors", "crashed"),
