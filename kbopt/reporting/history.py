@@ -354,9 +354,7 @@ def _bare(result: Result) -> Result:
     outcome = result.outcome
     if isinstance(outcome, Measured):
         audit = _BARE_AUDITS[outcome.audit.custom_kernel]
-        outcome = replace(
-            outcome, kernel_ms=(), reference_ms=(), audit=audit, roofline=None, speedups=()
-        )
+        outcome = replace(outcome, kernel_ms=(), reference_ms=(), audit=audit, roofline=None, speedups=())
     else:
         outcome = replace(outcome, reason="")
     return Result(
