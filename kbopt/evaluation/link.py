@@ -129,16 +129,23 @@ class Link:
     def _left_s(self) -> float:
         return max(0.01, self.budget_s - self.busy_s)
 
-    def pause(self) -> tuple[int, bool]:
-        """Stop every process of the candidate until `resume`.
+    def pause(self) -> None:
+        """Stop every process of the candidate until `resume`."""
+        self._command(warden.STOP)
+
+    def hold(self) -> tuple[int, bool]:
+        """The same, and wait until they stand.
 
         How many of those that were ever started are gone, and whether all the others stand still.
         """
-        return self._command(warden.STOP)
+        return self._command(warden.HOLD)
 
-    def resume(self) -> tuple[int, bool]:
-        """The same of the moment before they go on; false unless all stood still since `pause`."""
-        return self._command(warden.CONTINUE)
+    def stands(self) -> bool:
+        """Whether all of them have stood still since `hold`."""
+        return self._command(warden.LOOK)[1]
+
+    def resume(self) -> None:
+        self._command(warden.CONTINUE)
 
     def _command(self, command: bytes) -> tuple[int, bool]:
         try:

@@ -161,8 +161,10 @@ class Player:
         offsets = self._fill(draws)
         cpu_ns, displaced_ns = self._usage()
         num_gone = self._num_gone
+        self._require_standing(self.link.stands())
         started = time.perf_counter_ns()
-        self._resume()
+        self._running = True
+        self.link.resume()
         reply = self.link.ask(operation, offsets=offsets, **fields)
         wall_ns = time.perf_counter_ns() - started
         self._pause()
@@ -346,20 +348,23 @@ class Player:
         self._pause()
 
     def _pause(self) -> None:
-        if self._running:
-            self._num_gone, stands = self.link.pause()
-            self._running = False
-            self._require_pause(stands)
+        if self._running and self._reader is not None:
+            self.link.pause()
+        elif self._running:
+            self._num_gone, stands = self.link.hold()
+            self._require_standing(stands)
+        self._running = False
 
     def _resume(self) -> None:
-        if not self._running:
-            self._running = True
-            _, stood = self.link.resume()
-            self._require_pause(stood)
+        if self._running:
+            return
+        if self._reader is None:
+            self._require_standing(self.link.stands())
+        self._running = True
+        self.link.resume()
 
-    def _require_pause(self, holds: bool) -> None:
-        """On a CPU; work of the host while a GPU is timed comes to nothing."""
-        if self._reader is None and not holds:
+    def _require_standing(self, stands: bool) -> None:
+        if not stands:
             raise CandidateForged("its processes go on while they are paused")
 
     def close(self) -> None:

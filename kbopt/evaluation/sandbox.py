@@ -139,15 +139,18 @@ def interpreter_paths() -> list[Path]:
 def toolchain_paths(environ: Mapping[str, str]) -> list[Path]:
     """Folders in which `environ` says that programs and libraries lie.
 
-    Of those that do not belong to the caller, what is beside them too, since compilers look there.
+    A compiler looks beside them, so the folder around them comes too, unless that is the caller's own or
+    everybody's.
     """
     names = [Path(path) for name in _LISTS for path in environ.get(name, "").split(":") if path]
     known: set[Path] = set()
     for folder in names:
         if folder.is_absolute() and folder.is_dir():
             for path in (folder, folder.resolve()):
-                known.add(path if path.parent.stat().st_uid == os.geteuid() else path.parent)
-    return sorted(path for path in known if path != Path("/"))
+                around = path.parent
+                is_installation = len(around.parts) > 2 and not _is_ours(around)
+                known.add(around if is_installation else path)
+    return sorted(known)
 
 
 def mount_privately(config: SandboxConfig, keep: Sequence[Path], isolation: Isolation) -> None:

@@ -4,12 +4,13 @@ In a process namespace of its own the warden is process 1: `kill(-1)` reaches ev
 one stroke, none can be started outside, and none survives it. Without namespaces it adopts orphans and
 walks the tree of descendants instead.
 
-It obeys single bytes on its control socket (`STOP`, `CONTINUE`), answers each by a `REPLY`, and writes one
-JSON line about the child's end to its status pipe.
+It obeys single bytes on its control socket (`STOP`, `HOLD`, `LOOK`, `CONTINUE`), answers each by a `REPLY`,
+and writes one JSON line about the child's end to its status pipe.
 
-A pause is proved and not believed: every thread in the sandbox was seen standing twice over, and no process
-used its processor in between; when the pause ends, none has since. SIGSTOP alone would not do, because a
-process can be woken by what was on its way when it came: another one's signal, or the end of its parent.
+Where a pause counts, it is held and not believed: every thread in the sandbox was seen standing, and no
+process used its processor meanwhile; by a later look, none has since. SIGSTOP alone would not do, because a
+process can be woken by what was on its way when it came: another one's signal, or the end of its parent. To
+go on takes no looking, because that is timed.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ from kbopt.evaluation.seccomp import ProcessCounter, Starts
 from kbopt.evaluation.wire import ChannelClosed
 
 STOP = b"S"
+HOLD = b"H"
+LOOK = b"L"
 CONTINUE = b"C"
 REPLY = struct.Struct("<cI?")
-"""The command; how many processes were started and are gone, modulo 2**32; whether the pause holds, or held.
-"""
+"""The command; how many processes were started and are gone, modulo 2**32; whether the pause holds."""
 ARENA_BYTES = 512 * 2**20
 """Room for inputs, which count as the child's memory once it has mapped them."""
 _WATCH_INTERVAL_S = 0.1
@@ -206,21 +208,15 @@ class _Watch:
                     return {"memory_bytes": used_bytes}
 
     def _obey(self, command: bytes) -> bytes:
-        if command == STOP:
+        if command in (STOP, CONTINUE):
+            _signal_all(self._isolation, signal.SIGSTOP if command == STOP else signal.SIGCONT)
+            return REPLY.pack(command, 0, False)
+        if command == HOLD:
             self._standing = self._stand()
-            holds = self._standing is not None
-        else:
-            pids = _others(self._isolation)
-            holds = self._standing == _clocks(pids) and all(map(linux.is_standing, pids))
-            self._standing = None
-            _signal_all(self._isolation, signal.SIGCONT)
-        return REPLY.pack(command, self._num_gone(), holds)
-
-    def _num_gone(self) -> int:
-        if self._counter is None:
-            return 0
-        alive = len(_others(self._isolation)) - 1
-        return (self._counter.started - alive) % 2**32
+        pids = _others(self._isolation)
+        holds = self._standing == _clocks(pids) and all(map(linux.is_standing, pids))
+        started = self._counter.started if self._counter is not None else len(pids) - 1
+        return REPLY.pack(command, (started - (len(pids) - 1)) % 2**32, holds)
 
     def _stand(self) -> dict[int, int] | None:
         """Stop everything; the processor time of each process, once there was a moment without any of it."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from kbopt.evaluation import sandbox
 from tests.evaluation.conftest import ELEMENTWISE
 from tests.support import ordinary_user
 
@@ -174,6 +175,27 @@ def test_it_cannot_have_privileges_in_a_world_of_its_own_or_serve_memory(found: 
 
 def test_programs_can_be_started_in_every_usual_way(found: Found):
     assert found.working == ["Measured", ""], found.working
+
+
+def test_folders_of_programs_are_shown_with_what_is_around_them_but_not_with_the_users_own(tmp_path: Path):
+    own, shown = tmp_path / "own" / "bin", Path("/usr/bin")
+    own.mkdir(parents=True)
+    environ = {"PATH": f"{own}:{shown}:/bin:relative:/nowhere", "CUDA_HOME": "/usr/lib"}
+    found = sandbox.toolchain_paths(environ)
+
+    assert own in found
+    assert own.parent not in found
+    assert Path("/") not in found
+    assert sandbox.toolchain_paths({"PATH": "/usr/local/bin"}) == [
+        Path("/usr/local/bin" if os.geteuid() == 0 else "/usr/local")
+    ]
+
+
+def test_of_a_checkout_only_the_package_is_shown():
+    found = sandbox.interpreter_paths()
+
+    assert ROOT / "kbopt" in found
+    assert ROOT not in found
 
 
 WITHOUT = """

@@ -97,7 +97,7 @@ def test_everything_stands_while_it_is_paused(tmp_path: Path):
 
     with sandbox(body, tmp_path) as box:
         assert box.hear() == b"ready"
-        _, stands = box.link.pause()
+        _, stands = box.link.hold()
         pids = linux.descendants(box.pid)
         before = [linux.process_cpu_ns(pid) for pid in pids]
         time.sleep(0.05)
@@ -105,7 +105,8 @@ def test_everything_stands_while_it_is_paused(tmp_path: Path):
         assert stands
         assert len(pids) == 2
         assert [linux.process_cpu_ns(pid) for pid in pids] == before
-        assert box.link.resume() == (0, True)
+        assert box.link.stands()
+        box.link.resume()
         assert eventually(
             lambda: all(linux.process_cpu_ns(pid) > old for pid, old in zip(pids, before, strict=True))
         )
@@ -118,16 +119,17 @@ def test_a_process_that_was_woken_in_a_pause_is_noticed_at_its_end(tmp_path: Pat
 
     with sandbox(body, tmp_path) as box:
         assert box.hear() == b"ready"
-        assert box.link.pause()[1]
+        assert box.link.hold()[1]
         (child,) = linux.descendants(box.pid)
         spent = linux.process_cpu_ns(child)
         os.kill(child, signal.SIGCONT)
         assert eventually(lambda: linux.process_cpu_ns(child) > spent)
         os.kill(child, signal.SIGSTOP)
 
-        assert box.link.resume() == (0, False)
-        assert box.link.pause()[1]
-        assert box.link.resume() == (0, True)
+        assert not box.link.stands()
+        box.link.resume()
+        assert box.link.hold()[1]
+        assert box.link.stands()
 
 
 def test_processes_that_ended_are_counted_whoever_reaped_them_and_threads_are_not(tmp_path: Path):
@@ -158,11 +160,11 @@ def test_processes_that_ended_are_counted_whoever_reaped_them_and_threads_are_no
         assert box.hear() == b"ready"
         box.said.send(b"x")
         assert box.hear() == b"thread"
-        assert box.link.pause() == (0, True)
+        assert box.link.hold() == (0, True)
         box.link.resume()
         box.said.send(b"x")
         assert box.hear() == b"programs"
-        assert box.link.pause() == (3, True)
+        assert box.link.hold() == (3, True)
 
 
 @pytest.mark.parametrize("starts", ["counted", "unshared", "free"])
