@@ -10,6 +10,7 @@ import pytest
 from kbopt.core.events import Entry, Evaluated
 from kbopt.core.settings import Budget
 from kbopt.core.types import Audit, Measured
+from kbopt.evaluation.service import NO_SANDBOX_NOTE
 from kbopt.reporting.report import write_report
 from kbopt.reporting.run import Run
 from kbopt.reporting.summary import summarize
@@ -165,6 +166,26 @@ def test_every_control_is_reached_by_the_keyboard(report: str, watched: Watched)
     page.wait_for_selector("#candidate", state="hidden")
     unreachable = page.evaluate(UNREACHABLE)
     assert unreachable == 0
+
+
+def noted(entry: Entry, note: str) -> Entry:
+    """The entry with `note` as the first of a measurement's audit."""
+    event = entry.event
+    if not isinstance(event, Evaluated) or not isinstance(event.result.outcome, Measured):
+        return entry
+    outcome = event.result.outcome
+    audit = replace(outcome.audit, notes=(note, *outcome.audit.notes))
+    result = replace(event.result, outcome=replace(outcome, audit=audit))
+    return replace(entry, event=replace(event, result=result))
+
+
+def test_a_measurement_without_a_sandbox_is_shown_in_red(run: Run, tmp_path, watched: Watched):
+    entries = tuple(noted(entry, NO_SANDBOX_NOTE) for entry in run.entries)
+    page = watched.open(write_report([replace(run, entries=entries)], tmp_path / "report.html").as_uri())
+    line = page.locator("ul.checks li", has_text="No sandbox: ")
+
+    assert line.locator(".no").count() == 1
+    assert page.locator("ul.checks li", has_text="1 Triton kernel launched").locator(".dim").count() == 1
 
 
 def test_what_kernels_and_models_wrote_is_text_and_never_runs(make_run: MakeRun, tmp_path, watched: Watched):
