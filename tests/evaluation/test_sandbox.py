@@ -16,6 +16,7 @@ import pytest
 from kbopt.evaluation import sandbox
 from tests.evaluation.conftest import ELEMENTWISE
 from tests.support import ordinary_user
+from tests.support.openai_server import Answer, OpenAIServer, Script
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -234,7 +235,8 @@ def without_namespaces() -> Iterator[Path]:
 
 def run_without(home: Path, *program: str) -> subprocess.CompletedProcess[str]:
     command = ordinary_user.command(home, sys.executable, *program, namespaces=False)
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "KBOPT_CACHE": str(home / "cache")}
+    places = {"PYTHONPATH": str(ROOT), "KBOPT_CACHE": str(home / "cache")}
+    environ = {**os.environ, **places, "OPENAI_API_KEY": "any"}
     return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
 
 
@@ -261,3 +263,17 @@ def test_without_namespaces_doctor_fails_with_a_remedy(without_namespaces: Path)
     assert done.returncode != 0, done.stdout
     assert "isolate candidates: NO SANDBOX: " in done.stdout
     assert "sysctl user.max_user_namespaces" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_without_namespaces_a_search_by_a_model_ends_before_its_first_candidate(without_namespaces: Path):
+    answer = Answer(text=f"```python\n{ELEMENTWISE}\nModelNew = Model\n```\n")
+    search = ("run", "--task", "quick/gelu", "--device", "cpu", "--max-evals", "1", "--out", "run")
+    with OpenAIServer(Script(behaviours=(answer,))) as server:
+        model = ("--proposer", "llm", "--model", "openai/scripted", "--api-base", server.url)
+        refused = run_without(without_namespaces, "-m", "kbopt", *search, *model)
+
+    assert refused.returncode == 2, refused.stderr
+    assert "NO SANDBOX: " in refused.stderr
+    assert "give --no-sandbox" in refused.stderr
