@@ -61,6 +61,7 @@ _SANDBOXES_FOR_CUDA: tuple[tuple[str, ...], ...] = (
     ("processes",),
     ("user", "processes"),
     ("user", "processes", "mounts", "network"),
+    ("user", "processes", "mounts", "network", "user_namespace"),
 )
 NO_SANDBOX_NOTE = (
     "No sandbox: this machine did not isolate the candidate, which could have disturbed its judge."
