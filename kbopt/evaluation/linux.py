@@ -214,14 +214,13 @@ def tasks(pid: int) -> list[Path]:
     return []
 
 
-def is_standing(pid: int) -> bool:
-    """Whether no thread of `pid` can use a core before it gets a signal, or the kernel what it waits for."""
+def states(pid: int) -> set[str]:
+    """Those of the threads of `pid`, as letters: R and S can use a core, T is stopped, Z has ended."""
+    found = set()
     for task in tasks(pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-            if state in "RS":
-                return False
-    return True
+            found.add((task / "stat").read_text().rpartition(")")[2].split()[0])
+    return found
 
 
 def keep_freed_memory() -> None:

@@ -42,8 +42,10 @@ REPLY = struct.Struct("<cI?")
 ARENA_BYTES = 512 * 2**20
 """Room for inputs, which count as the child's memory once it has mapped them."""
 _WATCH_INTERVAL_S = 0.1
-_STANDING_S = 0.5
+_STANDING_S = 5.0
 """Until everything stands, which takes as long as each thread waits for a core."""
+_AWAKE = {"R", "S"}
+_ENDED = {"Z", "X"}
 _LOOK_S = 0.0002
 _BROKEN = 70
 
@@ -214,7 +216,7 @@ class _Watch:
         if command == HOLD:
             self._standing = self._stand()
         pids = _others(self._isolation)
-        holds = self._standing == _clocks(pids) and all(map(linux.is_standing, pids))
+        holds = self._standing is not None and self._standing == _standing(pids)
         started = self._counter.started if self._counter is not None else len(pids) - 1
         return REPLY.pack(command, (started - (len(pids) - 1)) % 2**32, holds)
 
@@ -225,10 +227,19 @@ class _Watch:
             _signal_all(self._isolation, signal.SIGSTOP)
             pids = _others(self._isolation)
             clocks = _clocks(pids)
-            if all(map(linux.is_standing, pids)) and clocks == _clocks(_others(self._isolation)):
-                return clocks
+            standing = _standing(pids)
+            if standing is not None and clocks == _clocks(_others(self._isolation)):
+                return standing
             time.sleep(_LOOK_S)
         return None
+
+
+def _standing(pids: list[int]) -> dict[int, int] | None:
+    """The processor time of each that has not ended; None where a thread of one could go on by itself."""
+    states = {pid: linux.states(pid) for pid in pids}
+    if any(letters & _AWAKE for letters in states.values()):
+        return None
+    return _clocks([pid for pid, letters in states.items() if letters - _ENDED])
 
 
 def _clocks(pids: list[int]) -> dict[int, int]:

@@ -159,7 +159,7 @@ CHEATS = (
         "crashed",  # it may write to freed memory
         task="small",
     ),
-    _cheat("late work", "late_signal", "wrong_answer", "rejected:timing_mismatch"),
+    _cheat("late work", "late_signal", "wrong_answer", "rejected:timing_mismatch", "neutral"),
     _cheat("lazy output", "lazy_subclass", "rejected:output_type"),
     _cheat("lazy output", "lazy_instance", "rejected:timing_mismatch", "neutral"),
     _cheat("lazy output", "lazy_instance_part", "rejected:timing_mismatch", "neutral"),

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -132,10 +133,32 @@ def test_a_process_that_was_woken_in_a_pause_is_noticed_at_its_end(tmp_path: Pat
         assert box.link.stands()
 
 
+def test_a_process_that_has_ended_and_is_reaped_in_a_pause_does_not_break_it(tmp_path: Path):
+    def body(says: socket.socket) -> None:
+        if os.fork() == 0:
+            if os.fork() == 0:
+                says.send(b"ready")
+                says.recv(1)
+                os._exit(0)
+            os._exit(0)
+        os.wait()
+        spin()
+
+    with sandbox(body, tmp_path) as box:
+        assert box.hear() == b"ready"
+        os.kill(box.pid, signal.SIGSTOP)  # Until there is an orphan that it has not reaped.
+        box.said.send(b"x")
+        assert eventually(lambda: {"Z"} in [linux.states(pid) for pid in linux.descendants(box.pid)])
+        going_on = threading.Timer(0.1, os.kill, (box.pid, signal.SIGCONT))
+        going_on.start()
+        assert box.link.hold()[1]
+        assert eventually(lambda: {"Z"} not in [linux.states(pid) for pid in linux.descendants(box.pid)])
+        assert box.link.stands()
+
+
 def test_processes_that_ended_are_counted_whoever_reaped_them_and_threads_are_not(tmp_path: Path):
     def body(says: socket.socket) -> None:
         import subprocess
-        import threading
 
         says.send(b"ready")
         says.recv(1)
@@ -170,8 +193,6 @@ def test_processes_that_ended_are_counted_whoever_reaped_them_and_threads_are_no
 @pytest.mark.parametrize("starts", ["counted", "unshared", "free"])
 def test_threads_start_and_processes_that_share_memory_do_not(tmp_path: Path, starts: seccomp.Starts):
     def outcome() -> int:
-        import threading
-
         libc = ctypes.CDLL(None, use_errno=True)
         linux.forbid_new_privileges()
         seccomp.refuse_calls(starts)
