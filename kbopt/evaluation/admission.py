@@ -142,16 +142,18 @@ def _elsewhere(reference: Reference, output: Output) -> list[torch.Tensor] | Non
 
 def _constant(output: torch.Tensor) -> torch.Tensor:
     """Its mean everywhere; a scalar has no other constant than zero, which has its own test."""
-    if not output.is_floating_point() or output.numel() < 2:
+    if not (output.is_floating_point() or output.is_complex()) or output.numel() < 2:
         return torch.zeros_like(output)
-    finite = torch.isfinite(output)
+    values = output.float() if output.dtype.itemsize == 1 else output  # Of float8, few operations are there.
+    finite = torch.isfinite(values)
     count = int(finite.sum())
-    total = float(torch.where(finite, output, 0).sum(dtype=torch.float64))
-    return torch.full_like(output, total / count if count else 0.0)
+    wide = torch.complex128 if output.is_complex() else torch.float64
+    total = torch.where(finite, values, 0).sum(dtype=wide)
+    return (total / max(1, count)).to(output.dtype).expand(output.shape).clone()
 
 
 def _garbage(output: torch.Tensor) -> torch.Tensor:
-    return torch.full_like(output, 1e-3 if output.is_floating_point() else 1)
+    return torch.full_like(output, 1e-3 if output.is_floating_point() or output.is_complex() else 1)
 
 
 def _nearest_input(output: torch.Tensor, draw: Draw) -> torch.Tensor:
@@ -170,10 +172,9 @@ def _same(left: tuple[torch.Tensor, ...], right: tuple[torch.Tensor, ...]) -> bo
 
 
 def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Equality that takes a NaN to be equal to itself."""
-    if left.is_floating_point():
-        return bool(((left == right) | (left.isnan() & right.isnan())).all())
-    return torch.equal(left, right)
+    """Equality byte by byte, of whatever dtype, so that a NaN is equal to itself."""
+    one, other = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (left, right))
+    return torch.equal(one, other)
 
 
 def _aliases(inputs: tuple[torch.Tensor, ...], outputs: tuple[torch.Tensor, ...]) -> bool:

@@ -8,7 +8,7 @@ precision or TF32 inside an fp32 task stay within the tolerance and are told apa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,21 +36,41 @@ _MEDIAN_SAMPLE = 2**16
 _PIECE_ELEMENTS = 2**26
 
 
+_PASSING_SHARE = 1e-3
+"""Of an output that counts in steps, how many elements may be what a near tie also gives. An honest kernel's
+rounding decides about one in a hundred thousand the other way, half precision one in twenty."""
+
+_CONSTANT_SHARE = 0.05
+_EXACT_SHARE = 1e-3
+_COARSEST_STEP = 2.0**-7
+"""When the elements' relative errors are one factor: they scatter by less than a twentieth of it, or by a
+thousandth where it is no more than truncating two numbers to bf16 takes off, which scatters as sums do."""
+
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
+Nearby = Callable[[], Iterable[Sequence[torch.Tensor]]]
+"""The float64 answers to inputs that are moved by as much as rounding moves them, each time other ones."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
     """The worst element of one output, and how many were wrong."""
 
     output: int
     index: tuple[int, ...]
-    actual: float
-    expected: float
+    actual: complex
+    expected: complex
     num_wrong: int
     num_elements: int
 
     def __str__(self) -> str:
         where = f"output {self.output} at index {list(self.index)}"
         share = f"{self.num_wrong} of {self.num_elements} elements wrong"
-        return f"{where}: expected {self.expected:.8g}, got {self.actual:.8g} ({share})"
+        return f"{where}: expected {_shown(self.expected)}, got {_shown(self.actual)} ({share})"
+
+
+def _shown(value: complex) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.8g}"
 
 
 def find_mismatch(
@@ -59,26 +79,33 @@ def find_mismatch(
     reference: Sequence[torch.Tensor],
     tolerance: float,
     own_errors: Sequence[float] = (),
+    nearby: Nearby | None = None,
 ) -> Mismatch | None:
     """The worst element outside the tolerance, None where every output is right.
 
     `exact` is in float64, or equal to `reference`; then `own_errors` says what `largest_errors` found of
-    the reference on other inputs. A floating element may differ by `tolerance` times (its own size + the
-    output's root mean square, at most 1) plus sixteen times the reference's own largest error. Elements
-    where the reference is not finite must not be finite either. Other dtypes are equal.
+    the reference on other inputs. An element may differ by `tolerance` times (its own size + the
+    output's root mean square, at most 1) plus sixteen times the reference's own largest error; complex ones
+    by that distance in the plane. A NaN is right where the answer is NaN, an infinity where it is that one.
+    Integers and floats of eight bits equal the float64 answer or the reference's own, but for a few
+    elements that equal one of the `nearby` answers: see docs/evaluation.md.
     """
     known = own_errors or (0.0,) * len(exact)
     for number, (got, want, own, error) in enumerate(zip(actual, exact, reference, known, strict=True)):
         if _obviously_right(got, own, tolerance):
             continue
-        found = _worst_element(got, want, own, tolerance, error)
+        if _counts_in_steps(own):
+            others = (answer[number] for answer in nearby()) if nearby is not None else ()
+            found = _first_wrong_step(got, want, own, error, others)
+        else:
+            found = _worst_element(got, want, own, tolerance, error)
         if found is not None:
             index, num_wrong = found
             return Mismatch(
                 output=number,
                 index=index,
-                actual=float(got[index]),
-                expected=float(want[index]),
+                actual=got[index].item(),
+                expected=want[index].item(),
                 num_wrong=num_wrong,
                 num_elements=got.numel(),
             )
@@ -86,8 +113,65 @@ def find_mismatch(
 
 
 def largest_errors(reference: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> tuple[float, ...]:
-    """For each output, how far the reference's own answer lies from float64 at the most."""
-    return tuple(_extent(own, want)[0] for own, want in zip(reference, exact, strict=True))
+    """For each output, how far the reference's own answer lies from float64 at the most.
+
+    For an output that counts in steps, the share of elements that differ.
+    """
+    return tuple(
+        _share(_differs(own, want)) if _counts_in_steps(own) else _extent(own, want)[0]
+        for own, want in zip(reference, exact, strict=True)
+    )
+
+
+def _share(mask: torch.Tensor) -> float:
+    return int(mask.sum()) / max(1, mask.numel())
+
+
+def _counts_in_steps(tensor: torch.Tensor) -> bool:
+    """Whether neighbouring values of its type lie further apart than any tolerance."""
+    return not (tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype.itemsize > 1))
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all elements are, or are none that measure_error looks at."""
+    return _counts_in_steps(tensor) or bool(torch.isfinite(tensor).all())
+
+
+def _differs(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Element by element, for types that count in steps; a NaN does not differ from a NaN."""
+    if one.is_floating_point():
+        left, right = one.float(), other.float()
+        return (left != right) & ~(left.isnan() & right.isnan())
+    as_signed = _SIGNED.get(one.dtype, one.dtype)
+    return one.view(as_signed) != other.view(as_signed)
+
+
+def _first_wrong_step(
+    got: torch.Tensor,
+    want: torch.Tensor,
+    own: torch.Tensor,
+    known_share: float,
+    others: Iterable[torch.Tensor],
+) -> tuple[tuple[int, ...], int] | None:
+    """Index of the first element that is neither the float64 answer, nor the reference's own, nor decided by
+    rounding; and how many are not. None where there is no such element.
+    """
+    wrong = _differs(got, want) & _differs(got, own)
+    num_wrong = int(wrong.sum())
+    own_share = max(known_share, _share(_differs(own, want)))
+    if num_wrong <= max(1.0, max(_PASSING_SHARE, _OWN_ERROR_FACTOR * own_share) * got.numel()):
+        for other in others:
+            wrong &= _differs(got, other)
+            num_wrong = int(wrong.sum())
+            if not num_wrong:
+                break
+    if not num_wrong:
+        return None
+    return _unravel(int(wrong.flatten().int().argmax()), wrong.shape), num_wrong
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.complex128) if tensor.is_complex() else tensor.double()
 
 
 def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[int, tuple[torch.Tensor, ...]]]:
@@ -116,8 +200,12 @@ def _obviously_right(got: torch.Tensor, own: torch.Tensor, tolerance: float) -> 
 
     Within half the tolerance of the reference, and the reference is within its error of the truth.
     """
-    if not own.is_floating_point() or not own.numel():
-        return torch.equal(got, own)
+    if not own.numel():
+        return True
+    if _counts_in_steps(own):
+        return not bool(_differs(got, own).any())
+    if own.is_complex():
+        got, own = torch.view_as_real(got), torch.view_as_real(own)
     square_sum, furthest = 0.0, 0.0
     for _, (one, other) in _pieces(got, own):
         wide = other.float() if other.dtype in (torch.float16, torch.bfloat16) else other
@@ -130,15 +218,15 @@ def _obviously_right(got: torch.Tensor, own: torch.Tensor, tolerance: float) -> 
 
 
 def _extent(own: torch.Tensor, want: torch.Tensor) -> tuple[float, float]:
-    """The largest distance of `own` from `want`, and the root mean square of `want`: both where finite."""
-    if not own.is_floating_point() or not own.numel():
+    """Where both are finite: the largest distance of `own` from `want`, root mean square of `want`."""
+    if _counts_in_steps(own) or not own.numel():
         return 0.0, 0.0
     largest, square_sum, count = 0.0, 0.0, 0
     for _, (one, other) in _pieces(own, want):
-        truth = other.double()
-        comparable = torch.isfinite(one)
-        largest = max(largest, float(torch.where(comparable, (one.double() - truth).abs(), 0.0).max()))
-        square_sum += float(torch.where(comparable, truth, 0.0).square().sum())
+        mine, truth = _wide(one), _wide(other)
+        comparable = torch.isfinite(mine) & torch.isfinite(truth)
+        largest = max(largest, float(torch.where(comparable, (mine - truth).abs(), 0.0).max()))
+        square_sum += float(torch.where(comparable, truth.abs(), 0.0).square().sum())
         count += int(comparable.sum())
     return largest, math.sqrt(square_sum / count) if count else 0.0
 
@@ -173,16 +261,38 @@ def _wrong_elements(
     scale: float,
     slack: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if not own.is_floating_point():
-        wrong = got != own
-        return wrong, wrong.double()
-    got, want, own = got.double(), want.double(), own.double()
-    comparable = torch.isfinite(own)
-    distance = torch.where(comparable, (got - want).abs(), 0.0)
-    allowed = tolerance * (scale + torch.where(comparable, want.abs(), 0.0)) + slack
-    # `not (<=)` so that a NaN counts as wrong; an infinity is to be met by anything not finite.
-    wrong = torch.where(comparable, ~(distance <= allowed), torch.isfinite(got) & ~torch.isfinite(want))
+    """Which elements are wrong, and how far each of them is off."""
+    got, want, own = _wide(got), _wide(want), _wide(own)
+    distance = (got - want).abs()
+    # `not (<=)` so that a NaN counts as wrong.
+    wrong = ~(distance <= tolerance * (scale + want.abs()) + slack)
+    special = ~(torch.isfinite(want) & torch.isfinite(own))
+    if bool(special.any()):
+        if got.is_complex():
+            parts = [torch.view_as_real(tensor) for tensor in (got, want, own)]
+            wrong_special = _wrong_special(*parts, tolerance=tolerance, scale=scale, slack=slack).any(-1)
+        else:
+            wrong_special = _wrong_special(got, want, own, tolerance=tolerance, scale=scale, slack=slack)
+        wrong = torch.where(special, wrong_special, wrong)
     return wrong, torch.nan_to_num(distance, nan=math.inf)
+
+
+def _wrong_special(
+    got: torch.Tensor,
+    want: torch.Tensor,
+    own: torch.Tensor,
+    *,
+    tolerance: float,
+    scale: float,
+    slack: float,
+) -> torch.Tensor:
+    """Where float64 or the reference is not finite: an element is right if it is what one of them is."""
+    wrong = torch.ones_like(got, dtype=torch.bool)
+    for answer in (want, own):
+        same = (got == answer) | (got.isnan() & answer.isnan())
+        close = (got - answer).abs() <= tolerance * (scale + answer.abs()) + slack
+        wrong &= ~torch.where(torch.isfinite(answer), close, same)
+    return wrong
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,11 +304,11 @@ class Error:
 
 
 def measure_error(got: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> Error:
-    """The worst output's error. Integer outputs and elements that are not finite do not count."""
+    """The worst output's error. What counts in steps and elements that are not finite are left out."""
     errors = [
         _relative_error(one, truth)
         for one, truth in zip(got, exact, strict=True)
-        if one.is_floating_point() and one.numel()
+        if not _counts_in_steps(one) and one.numel()
     ]
     return Error(
         rms=max((error.rms for error in errors), default=0.0),
@@ -211,8 +321,8 @@ def _relative_error(got: torch.Tensor, exact: torch.Tensor) -> Error:
     step = max(1, got.numel() // _MEDIAN_SAMPLE)
     differences, sizes = [], []
     for _, (one, truth) in _pieces(got, exact):
-        want = truth.double()
-        difference, size = (one.double() - want).abs_(), want.abs()
+        want = _wide(truth)
+        difference, size = (_wide(one) - want).abs(), want.abs()
         if not bool(torch.isfinite(difference.sum() + size.sum())):
             usable = torch.isfinite(want) & torch.isfinite(one)
             difference, size = difference[usable], size[usable]
@@ -236,6 +346,50 @@ def is_downgrade(candidate: Error, reference: Error, precision: Precision) -> bo
     return candidate.rms > max(factor * reference.rms, floor) or candidate.median > max(
         factor * reference.median, floor
     )
+
+
+def describe_bias(got: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> str:
+    """`all elements are 1.0 % too small`, where one factor is what is wrong with an output; else empty."""
+    for number, (one, truth) in enumerate(zip(got, exact, strict=True)):
+        if not _counts_in_steps(one) and one.numel():
+            bias = _common_factor(one, truth) - 1.0
+            if bias:
+                what = "all elements" if len(got) == 1 else f"all elements of output {number}"
+                size = f"{100 * abs(bias):.1f}" if abs(bias) >= 1e-3 else f"{100 * abs(bias):.2g}"
+                return f"{what} are {size} % too {'small' if bias < 0 else 'large'}"
+    return ""
+
+
+def _common_factor(got: torch.Tensor, exact: torch.Tensor) -> float:
+    """By which the elements differ from the exact ones, 1 where there is no one factor, or it is none."""
+    step = max(1, got.numel() // _MEDIAN_SAMPLE)
+    one, truth = (_wide(tensor.flatten()[::step]) for tensor in (got, exact))
+    usable = torch.isfinite(one) & torch.isfinite(truth)
+    size = torch.where(usable, truth.abs(), 0.0)
+    large = size > 1e-3 * size.square().mean().sqrt()
+    if not bool(large.any()):
+        return 1.0
+    ratios = one[large] / truth[large]
+    ratios = ratios.real if ratios.is_complex() else ratios
+    middle = float(ratios.median())
+    bias, scatter = abs(middle - 1.0), float((ratios - middle).abs().median())
+    most = _CONSTANT_SHARE if bias > _COARSEST_STEP else _EXACT_SHARE
+    return middle if middle > 0.0 and scatter <= most * bias else 1.0
+
+
+def moved(tensors: Sequence[torch.Tensor], precision: Precision, *, together: bool) -> list[torch.Tensor]:
+    """In float64, each element moved at random by up to what an honest kernel may err by in all.
+
+    `together` all in one direction, so that sums move as well.
+    """
+    most = _PRECISION_FACTOR[precision] * _UNIT_ROUNDOFF[precision]
+    return [_moved(_wide(t), most, together) if not _counts_in_steps(t) else t for t in tensors]
+
+
+def _moved(wide: torch.Tensor, most: float, together: bool) -> torch.Tensor:
+    shares = torch.rand(wide.shape, dtype=torch.float64, device=wide.device)
+    direction = float(torch.randint(0, 2, ())) * 2 - 1
+    return wide * (1.0 + most * (direction * shares if together else 2 * shares - 1))
 
 
 def sparse_probe(tensor: torch.Tensor, keep_share: float) -> torch.Tensor:

@@ -195,8 +195,15 @@ class Judgement:
         self._own_errors = tuple(map(max, self._own_errors, errors))
         exchange, outputs = self._call(operation, [draw], [0])
         candidate = compare.measure_error(outputs[0], exact.tensors)
-        self._require_precision(candidate, compare.measure_error(own.tensors, exact.tensors), self._dense)
-        self._require_right(outputs[0], exact, own)
+        downgrade = self._find_downgrade(
+            candidate, compare.measure_error(own.tensors, exact.tensors), self._dense
+        )
+        if downgrade is not None:
+            if compare.describe_bias(outputs[0], exact.tensors):
+                self._require_right(outputs[0], exact, own, draw)
+            self._probe_precision()  # Where most inputs are zero, a guess is no longer nearly right.
+            raise downgrade
+        self._require_right(outputs[0], exact, own, draw)
         return exchange.audit
 
     def _own_answer(self, draw: Draw) -> Output:
@@ -216,12 +223,19 @@ class Judgement:
         self._reference.synchronize()
         self._verdict.device_s += time.perf_counter() - started
 
-    def _require_right(self, got: list[torch.Tensor], exact: Output, own: Output) -> None:
+    def _require_right(self, got: list[torch.Tensor], exact: Output, own: Output, draw: Draw) -> None:
         mismatch = compare.find_mismatch(
-            got, exact.tensors, own.tensors, self._admission.tolerance, self._own_errors
+            got,
+            exact.tensors,
+            own.tensors,
+            self._admission.tolerance,
+            self._own_errors,
+            lambda: self._reference.nearby(draw),
         )
         if mismatch is not None:
-            raise Refused(WrongAnswer(reason=f"{mismatch}{self._misfit_note}"))
+            bias = compare.describe_bias(got, exact.tensors)
+            reason = f"{bias}: {mismatch}" if bias else str(mismatch)
+            raise Refused(WrongAnswer(reason=f"{reason}{self._misfit_note}"))
 
     @property
     def _misfit_note(self) -> str:
@@ -230,19 +244,19 @@ class Judgement:
             return ""
         return (
             f". Its parameters fit the reference's in part ({misfits}), so that the seed alone filled "
-            f"them: with the "
-            "reference's names and shapes they would be copied in"
+            f"them: with "
+            "the reference's names and shapes they would be copied in"
         )
 
-    def _require_precision(
+    def _find_downgrade(
         self, candidate: compare.Error, reference: compare.Error, sensitive: Sensitive | None = None
-    ) -> None:
-        """Raises Refused for what computes at a lower precision than the task's; `sensitive` where that shows
-        best.
+    ) -> Refused | None:
+        """What to raise where an answer errs as only one of a lower precision does, unless it is a guess;
+        `sensitive` where that shows best.
         """
         name = self._reference.precision
         if not self._reference.has_exact or candidate.rms > max(_NEARLY_RIGHT, 16 * reference.rms):
-            return
+            return None
         if sensitive is None:
             # Where TF32 may be used, its error is what only the sensitive probes measure.
             is_lower = not self._admission.sensitivity.may_use_tf32 and compare.is_downgrade(
@@ -252,15 +266,14 @@ class Judgement:
             is_lower = sensitive.refuses(candidate, reference)
             self._shows_fp32 = self._shows_fp32 or sensitive.shows_fp32(candidate, reference)
         if not is_lower:
-            return
+            return None
         where = f" on {sensitive.probe.name}" if sensitive else ""
         own = "TF32" if sensitive and sensitive.tf32_rms else name
-        raise Refused(
+        usual = max(reference.rms, sensitive.tf32_rms if sensitive else 0.0)
+        return Refused(
             Rejected(
-                reason=f"its relative error against float64{where} is {candidate.rms:.2g} where "
-                f"{own} makes {max(reference.rms, sensitive.tf32_rms if sensitive else 0.0):.2g}: it "
-                f"computes at a lower precision than the "
-                f"task's",
+                reason=f"its relative error against float64{where} is {candidate.rms:.2g} where {own} makes "
+                f"{usual:.2g}: it computes at a lower precision than the task's",
                 family="precision_downgrade",
             )
         )
@@ -269,45 +282,51 @@ class Judgement:
         """Inputs and parameters on which a long sum, or what follows the products, hides no rounding."""
         if not self._reference.has_exact:
             return
+        downgrade: Refused | None = None
         for share in precision.SHARES:
-            self._probe(Probe(name="inputs of which most elements are zero", share=share), None)
+            found = self._probe(Probe(name="inputs of which most elements are zero", share=share), None)
+            downgrade = downgrade or found
         for sensitive in self._admission.sensitivity.probes:
             if sensitive.probe.changes_parameters:
-                self._probe_with_parameters(sensitive)
+                downgrade = downgrade or self._probe_with_parameters(sensitive)
             elif sensitive.probe != precision.DENSE:
-                self._probe(sensitive.probe, sensitive)
+                downgrade = downgrade or self._probe(sensitive.probe, sensitive)
+        if downgrade is not None:
+            raise downgrade
 
-    def _probe_with_parameters(self, sensitive: Sensitive) -> None:
+    def _probe_with_parameters(self, sensitive: Sensitive) -> Refused | None:
         """On a model of its own, which takes the probe's parameters. Says nothing of one that does not, or is
         then wrong: what it made of them in its constructor may be those of the task.
         """
         if not self._player.takes_weights:
-            return
+            return None
         reference, player = self._reference, self._player
         kept = {name: tensor.clone() for name, tensor in reference.parameters().items()}
         operands = self._admission.sensitivity.operands
         try:
             precision.set_parameters(reference, sensitive.probe.parameters(reference, operands))
             player.construct(reference.parameters())
-            self._probe(sensitive.probe, sensitive)
+            found = self._probe(sensitive.probe, sensitive)
         finally:
             precision.set_parameters(reference, kept)
         player.construct(kept)
+        return found
 
-    def _probe(self, probe: Probe, sensitive: Sensitive | None) -> None:
+    def _probe(self, probe: Probe, sensitive: Sensitive | None) -> Refused | None:
+        """What to raise for the precision of one answer; raises Refused for one that is wrong."""
         draw = probe.inputs(self.draw())
         exact = self._exact_answer(draw)
         own = self._own_answer(draw)
-        if not all(bool(torch.isfinite(t).all()) for t in own.tensors if t.is_floating_point()):
-            return
+        if not all(map(compare.is_finite, own.tensors)):
+            return None
         _, outputs = self._call("run", [draw], [0])
         candidate = compare.measure_error(outputs[0], exact.tensors)
         reference = compare.measure_error(own.tensors, exact.tensors)
-        self._require_precision(candidate, reference, sensitive)
         if probe.changes_parameters or candidate.rms <= max(_NEARLY_RIGHT, 16 * reference.rms):
-            return
+            return self._find_downgrade(candidate, reference, sensitive)
         mismatch = compare.find_mismatch(outputs[0], exact.tensors, own.tensors, self._admission.tolerance)
-        raise Refused(WrongAnswer(reason=f"with {probe.name}: {mismatch}"))
+        found = mismatch or f"its relative error is {candidate.rms:.2g}"
+        raise Refused(WrongAnswer(reason=f"with {probe.name}: {found}"))
 
     def _require_allowed_arithmetic(self) -> None:
         """Half precision, or TF32 where the reference has none, that was seen at work and that no probe
@@ -530,7 +549,7 @@ class Judgement:
         exchange = play("run", draws)
         for index, got in zip(chosen, self._outputs_of(exchange, draws, chosen), strict=True):
             own = self._own_answer(draws[index])
-            self._require_right(got, own, own)
+            self._require_right(got, own, own, draws[index])
         return exchange.block
 
     def _call(

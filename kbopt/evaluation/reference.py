@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import random
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 
 from kbopt.core.types import EvalProtocol, Precision
 from kbopt.evaluation import arithmetic
+from kbopt.evaluation.compare import moved
 from kbopt.evaluation.layout import LayoutError, Skeleton, dense, flatten, unflatten
 
 DTYPES: dict[Precision, torch.dtype] = {
@@ -24,6 +25,9 @@ DTYPES: dict[Precision, torch.dtype] = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
+
+_NUM_NEARBY = 16
+"""An element near a tie that is moved either way stays as it is in all of them once in tens of thousands."""
 
 
 class TaskError(Exception):
@@ -137,7 +141,7 @@ class Reference:
     def run_exact(self, draw: Draw) -> Output:
         """The answer in float64; the task's own precision where the model refuses float64."""
         if self.has_exact:
-            tensors = tuple(t.double() if t.is_floating_point() else t.clone() for t in draw.tensors)
+            tensors = tuple(_widened(t) for t in draw.tensors)
             model = copy.deepcopy(self.exact) if self.keeps_state else self.exact
             try:
                 with torch.no_grad():
@@ -151,6 +155,14 @@ class Reference:
                 skeleton, outputs = _flatten_for_task(value, "the reference's forward in float64")
                 return Output(skeleton=skeleton, tensors=tuple(t.detach() for t in outputs))
         return self.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
+
+    def nearby(self, draw: Draw) -> Iterator[tuple[torch.Tensor, ...]]:
+        """The float64 answers to inputs that are moved by as much as rounding moves them."""
+        for number in range(_NUM_NEARBY):
+            tensors = moved(draw.tensors, self.precision, together=number % 2 == 1)
+            if not self.has_exact:
+                tensors = [t.to(like.dtype) for t, like in zip(tensors, draw.tensors, strict=True)]
+            yield self.run_exact(Draw(skeleton=draw.skeleton, tensors=tuple(tensors))).tensors
 
     @property
     def free_bytes(self) -> int:
@@ -167,6 +179,13 @@ class Reference:
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
         return placed(tensor, self.precision, self.device)
+
+
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in double precision, where it holds floats."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128, copy=True)
+    return tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()
 
 
 def placed(tensor: torch.Tensor, precision: Precision, device: torch.device) -> torch.Tensor:

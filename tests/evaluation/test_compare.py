@@ -5,10 +5,12 @@ import torch
 
 from kbopt.evaluation import compare
 from kbopt.evaluation.compare import (
+    describe_bias,
     find_mismatch,
     is_downgrade,
     largest_errors,
     measure_error,
+    moved,
     sparse_probe,
 )
 
@@ -135,8 +137,7 @@ def test_large_outputs_are_compared_piece_by_piece(piece: int, monkeypatch: pyte
     own = want.float()
     got = own.clone()
     got[20, 3], got[36, 4], got[2, 0] = 50.0, -90.0, float("nan")
-    want[4, 4] = own[4, 4] = float("inf")
-    got[4, 4] = float("nan")
+    want[4, 4] = own[4, 4] = got[4, 4] = float("inf")
 
     mismatch = find_mismatch([got], [want], [own], 1e-4)
 
@@ -148,3 +149,204 @@ def test_large_outputs_are_compared_piece_by_piece(piece: int, monkeypatch: pyte
 
 def test_a_scalar_output_has_an_empty_index():
     assert find_mismatch([torch.tensor(2.0)], [torch.tensor(1.0)], [torch.tensor(1.0)], 1e-4).index == ()
+
+
+def mismatch_of(got: torch.Tensor, want: torch.Tensor, **more):
+    """Against a reference that is right."""
+    exact = want.double() if want.is_floating_point() and want.dtype.itemsize > 1 else want
+    return find_mismatch([got], [exact], [want], 1e-4, **more)
+
+
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("right", [NAN, INF, -INF])
+@pytest.mark.parametrize("wrong", [NAN, INF, -INF, 0.0, 6e4])
+def test_a_nan_is_met_by_a_nan_only_and_an_infinity_by_its_own_sign(right: float, wrong: float, dtype):
+    want = torch.tensor([1.0, right, 2.0], dtype=dtype)
+    got = torch.tensor([1.0, wrong, 2.0], dtype=dtype)
+
+    assert mismatch_of(want.clone(), want) is None
+    same = wrong == right or (wrong != wrong and right != right)
+    assert (mismatch_of(got, want) is None) is same
+
+
+def test_where_the_reference_overflows_its_own_answer_and_the_true_one_are_right():
+    want = torch.tensor([1.0, 70000.0], dtype=torch.float64)
+    own = torch.tensor([1.0, INF], dtype=torch.float16)
+
+    def accepts(value: float) -> bool:
+        got = torch.tensor([1.0, value], dtype=torch.float32)
+        return find_mismatch([got], [want], [own], 1e-2) is None
+
+    assert [accepts(value) for value in (INF, 70010.0, NAN, -INF, 60000.0)] == [True, True] + 3 * [False]
+
+
+def test_an_infinity_that_float64_alone_has_excuses_no_other_element():
+    """The reference's distance from it is no error of the reference's."""
+    want = torch.tensor([INF, 1.0, 2.0], dtype=torch.float64)
+    own = torch.tensor([3e38, 1.0, 2.0])
+
+    assert find_mismatch([own.clone()], [want], [own], 1e-4) is None
+    assert find_mismatch([torch.tensor([3e38, 1.0, 2.5])], [want], [own], 1e-4).index == (2,)
+    assert largest_errors([own], [want]) == (0.0,)
+
+
+def test_complex_answers_are_compared_by_their_distance():
+    torch.manual_seed(0)
+    x = torch.randn(8, 512)
+    exact, own = torch.fft.fft(x.double()), torch.fft.fft(x)
+    turned = exact * torch.exp(torch.tensor(1e-3j, dtype=torch.complex128))
+
+    assert find_mismatch([torch.fft.fft(x.double()).to(torch.complex64)], [exact], [own], 1e-4) is None
+    assert find_mismatch([turned.to(torch.complex64)], [exact], [own], 1e-4) is not None
+    assert find_mismatch([own * 1.5], [exact], [own], 1e-4).num_wrong > 4000
+    assert "got" in str(find_mismatch([own.conj().resolve_conj()], [exact], [own], 1e-4))
+    reference = measure_error([own], [exact])
+    assert 0 < reference.rms < 1e-6
+    rounded = torch.fft.fft(x.half().float())
+    assert is_downgrade(measure_error([rounded], [exact]), reference, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("part", "found"), [(complex(INF, 1.0), None), (complex(-INF, 1.0), (1,)), (complex(INF, 5), (1,))]
+)
+def test_a_complex_number_that_is_not_finite_is_compared_part_by_part(part: complex, found):
+    want = torch.tensor([1 + 1j, complex(INF, 1.0)], dtype=torch.complex64)
+    got = torch.tensor([1 + 1j, part], dtype=torch.complex64)
+
+    mismatch = find_mismatch([got], [want.to(torch.complex128)], [want], 1e-4)
+
+    assert (mismatch and mismatch.index) == found
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"])
+def test_floats_of_eight_bits_are_compared_by_their_values(name: str):
+    want = torch.tensor([0.0, 1.0, 2.0, NAN]).to(getattr(torch, name))
+    got = torch.tensor([-0.0, 1.0, 2.0, NAN]).to(getattr(torch, name))
+    other = torch.tensor([0.0, 1.0, 2.5, NAN]).to(getattr(torch, name))
+
+    assert mismatch_of(got, want) is None
+    assert mismatch_of(other, want).index == (2,)
+    assert "expected 2, got 2.5" in str(mismatch_of(other, want))
+    assert measure_error([other], [want]).rms == 0.0
+
+
+@pytest.mark.parametrize("name", ["uint16", "uint32", "uint64", "uint8", "bool", "int64"])
+def test_unsigned_integers_are_compared(name: str):
+    dtype = getattr(torch, name)
+    want, got = torch.tensor([1, 0, 1]).to(dtype), torch.tensor([1, 1, 1]).to(dtype)
+
+    assert mismatch_of(want.clone(), want) is None
+    assert mismatch_of(got, want).index == (1,)
+    assert mismatch_of(got, want).num_wrong == 1
+
+
+def test_large_integers_are_shown_in_full():
+    want = torch.tensor([2**62 + 1])
+
+    assert f"expected {2**62 + 1}, got {2**62}" in str(mismatch_of(torch.tensor([2**62]), want))
+
+
+def quantised(scale: float = 127.0, rows: int = 256) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Products before they are rounded to integers: exact, and by two honest orders in fp32."""
+    torch.manual_seed(1)
+    a, b = torch.randn(rows, 256), torch.randn(256, 256)
+    exact = a.double() @ b.double()
+    other = sum(a[:, k : k + 16] @ b[k : k + 16] for k in range(0, 256, 16))
+    return exact * scale, (a @ b) * scale, other * scale
+
+
+def nearby_of(a_scale: float = 127.0, rows: int = 256):
+    torch.manual_seed(1)
+    a, b = torch.randn(rows, 256), torch.randn(256, 256)
+
+    def answers():
+        for number in range(16):
+            one, two = moved([a, b], "fp32", together=number % 2 == 1)
+            yield [(one @ two * a_scale).round().to(torch.int32)]
+
+    return answers
+
+
+def test_a_tie_that_is_rounded_the_other_way_is_right():
+    exact, own, other = (t.round().to(torch.int32) for t in quantised())
+    assert 0 < int((other != exact).sum()) < 100
+    assert find_mismatch([other], [exact], [own], 1e-4) is not None
+
+    errors = largest_errors([own], [exact])
+
+    assert errors[0] == int((own != exact).sum()) / exact.numel()
+    assert find_mismatch([other], [exact], [own], 1e-4, errors, nearby_of()) is None
+
+
+def test_one_unit_off_where_there_is_no_tie_is_wrong():
+    exact, own, _ = quantised()
+    far = (exact - exact.round()).abs() < 0.1
+    row, column = (int(at) for at in far.nonzero()[0])
+    exact, own = exact.round().to(torch.int32), own.round().to(torch.int32)
+    got = own.clone()
+    got[row, column] += 1
+
+    mismatch = find_mismatch([got], [exact], [own], 1e-4, (), nearby_of())
+
+    assert (mismatch.index, mismatch.num_wrong) == ((row, column), 1)
+
+
+def test_many_ties_that_are_decided_otherwise_are_another_precision():
+    exact, own, _ = quantised()
+    torch.manual_seed(1)
+    a, b = torch.randn(256, 256), torch.randn(256, 256)
+    half = ((a.half().float() @ b.half().float()) * 127).round().to(torch.int32)
+    exact, own = exact.round().to(torch.int32), own.round().to(torch.int32)
+
+    assert (
+        find_mismatch([half], [exact], [own], 1e-4, largest_errors([own], [exact]), nearby_of()) is not None
+    )
+
+
+def test_inputs_are_moved_by_no_more_than_an_honest_kernel_errs():
+    x, index = torch.randn(1000), torch.arange(5)
+
+    for together in (False, True):
+        torch.manual_seed(0)
+        wide, same = moved([x, index], "fp32", together=together)
+        relative = wide / x.double() - 1
+        assert 0 < float(relative.abs().max()) <= 128 * 2.0**-24
+        assert together == bool((relative > 0).all() or (relative < 0).all())
+        assert torch.equal(same, index)
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (0.99, "all elements are 1.0 % too small"),
+        (1.01, "all elements are 1.0 % too large"),
+        (1.0005, "all elements are 0.05 % too large"),
+        (2.0, "all elements are 100.0 % too large"),
+    ],
+)
+def test_one_factor_on_all_elements_is_named(factor: float, words: str):
+    torch.manual_seed(0)
+    exact = torch.softmax(torch.randn(64, 1024, dtype=torch.float64), 1)
+
+    assert describe_bias([exact.float() * factor], [exact]) == words
+    assert describe_bias([torch.fft.fft(exact).to(torch.complex64) * factor], [torch.fft.fft(exact)]) == words
+
+
+@pytest.mark.parametrize("bits", [13, 16])
+def test_numbers_that_are_cut_off_are_a_precision_and_no_factor(bits: int):
+    """Cutting bits off always makes them smaller, so that a sum of them is so by nearly one factor."""
+    torch.manual_seed(0)
+    a, b = torch.rand(64, 4096), torch.rand(4096, 64)
+
+    def cut(x: torch.Tensor) -> torch.Tensor:
+        return (x.view(torch.int32) & -(2**bits)).view(torch.float32)
+
+    assert describe_bias([cut(a) @ cut(b)], [a.double() @ b.double()]) == ""
+
+
+@pytest.mark.parametrize("got", [torch.zeros(64), -torch.ones(64), torch.ones(64), torch.full((64,), NAN)])
+def test_zeros_and_other_signs_are_no_factor(got: torch.Tensor):
+    assert describe_bias([got], [torch.ones(64, dtype=torch.float64)]) == ""
