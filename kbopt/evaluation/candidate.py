@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import traceback
 from pathlib import Path
 from typing import Any
+
+from kbopt.evaluation.loading import load_module, parsed
 
 FILE_NAME = "candidate.py"
 _MAX_FRAMES = 8
@@ -20,7 +20,7 @@ class CandidateError(Exception):
 def check_syntax(source: str) -> None:
     """Raise CandidateError for a source that does not parse; runs nothing of it."""
     try:
-        compile(source, FILE_NAME, "exec", dont_inherit=True)
+        parsed(source, FILE_NAME)
     except SyntaxError as error:
         line = f"\n    {error.text.strip()}" if error.text else ""
         raise CandidateError(f"SyntaxError at line {error.lineno}: {error.msg}{line}") from None
@@ -29,19 +29,9 @@ def check_syntax(source: str) -> None:
 
 
 def load_candidate(source: str) -> Any:
-    """The imported module of `source`, which lies as a file in the working directory.
-
-    A file, because tracebacks, `inspect` and Triton read the source of functions back from it.
-    """
+    """The imported module of `source`, which lies as a file in the working directory."""
     check_syntax(source)
-    path = Path.cwd() / FILE_NAME
-    path.write_text(source)
-    spec = importlib.util.spec_from_file_location("candidate", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["candidate"] = module
-    spec.loader.exec_module(module)
+    module = load_module("candidate", source, Path.cwd())
     if not callable(getattr(module, "ModelNew", None)):
         raise CandidateError(
             "the source defines no ModelNew; it has to define `class ModelNew(torch.nn.Module)`"

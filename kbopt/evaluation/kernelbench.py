@@ -21,6 +21,7 @@ import torch
 from kbopt.core import codec
 from kbopt.core.types import EvalProtocol
 from kbopt.evaluation import arithmetic
+from kbopt.evaluation.loading import load_task_module, parsed
 from kbopt.evaluation.reference import DTYPES
 
 _SEED = 42
@@ -49,8 +50,7 @@ class Task:
 
 def load_task(source: str) -> Task:
     """KernelBench binds the functions before the candidate runs in the same globals."""
-    context: dict[str, Any] = {}
-    exec(compile(source, "<task>", "exec"), context)
+    context = vars(load_task_module(source))
     return Task(context, context["Model"], context["get_init_inputs"], context["get_inputs"])
 
 
@@ -250,9 +250,10 @@ def _give_back(inputs: list[Any], device: torch.device) -> None:
 
 def _execute_as_file(source: str, context: dict[str, Any]) -> None:
     path = Path.cwd() / "candidate.py"
+    code = parsed(source, str(path))
     path.write_text(source)
     context["__file__"] = str(path)
-    exec(compile(source, str(path), "exec"), context)
+    exec(code, context)
 
 
 def _place(model: Any, precision: str, device: torch.device) -> Any:

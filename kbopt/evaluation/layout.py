@@ -6,6 +6,7 @@ A skeleton is plain JSON, so it can be compared, sent, and received from an untr
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +20,18 @@ _DTYPES: dict[str, torch.dtype] = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
         *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
-        *(torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool),
+        *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
+        *(torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+        *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
     )
 }
 
 
 class LayoutError(ValueError):
-    """A value that cannot cross: an object that is no tensor, number, string, list, tuple or dict."""
+    """A value that cannot cross: an object that is no tensor, number, string, list, tuple or dict.
+
+    Of tensors those cross that are memory with strides and nothing else.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,17 +84,28 @@ def flatten(value: Any) -> tuple[Skeleton, list[torch.Tensor]]:
 
 def _take_apart(value: Any, tensors: list[torch.Tensor]) -> Skeleton:
     if type(value) in (torch.Tensor, torch.nn.Parameter):
+        _require_plain(value)
         tensors.append(value)
         return {"tensor": len(tensors) - 1}
-    if type(value) in (list, tuple):
-        return {type(value).__name__: [_take_apart(item, tensors) for item in value]}
-    if type(value) is dict and all(type(key) is str for key in value):
+    if isinstance(value, tuple):  # Named ones too, such as torch.max returns.
+        # What it holds, not what an iterator of its own would compute only now.
+        return {"tuple": [_take_apart(item, tensors) for item in tuple.__iter__(value)]}
+    if type(value) is list:
+        return {"list": [_take_apart(item, tensors) for item in value]}
+    if type(value) in (dict, OrderedDict) and all(type(key) is str for key in value):
         return {"dict": {key: _take_apart(item, tensors) for key, item in value.items()}}
     if value is None or type(value) in (bool, int, float, str):
         return {"value": value}
     if isinstance(value, torch.dtype):
         return {"dtype": dtype_name(value)}
     raise LayoutError(f"{type(value).__module__}.{type(value).__qualname__}")
+
+
+def _require_plain(tensor: torch.Tensor) -> None:
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        raise LayoutError(f"tensor of layout {str(tensor.layout).removeprefix('torch.')}")
+    if dtype_name(tensor.dtype) not in _DTYPES:
+        raise LayoutError(f"tensor of dtype {dtype_name(tensor.dtype)}")
 
 
 def unflatten(skeleton: Skeleton, tensors: Sequence[torch.Tensor]) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import random
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from kbopt.core.types import EvalProtocol, Precision
 from kbopt.evaluation import arithmetic
 from kbopt.evaluation.compare import moved
 from kbopt.evaluation.layout import LayoutError, Skeleton, dense, flatten, unflatten
+from kbopt.evaluation.loading import load_task_module
 
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
@@ -208,9 +208,8 @@ def seed_everything(seed: int) -> None:
 
 
 def _load(source: str) -> Any:
-    module = types.ModuleType("task")
     try:
-        exec(compile(source, "task.py", "exec"), module.__dict__)
+        module = load_task_module(source)
     except Exception as error:  # noqa: BLE001 - whatever the task's source raises is the task's fault
         raise TaskError(f"the task's source cannot be loaded: {type(error).__name__}: {error}") from None
     for name in ("Model", "get_inputs", "get_init_inputs"):

@@ -10,10 +10,10 @@ from __future__ import annotations
 import copy
 import os
 import time
-import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from kbopt.evaluation.audit import audited, kernel_times
 from kbopt.evaluation.candidate import CandidateError, describe_exception, load_candidate
 from kbopt.evaluation.compile import gpu_code, inline
 from kbopt.evaluation.layout import LayoutError, TensorSpec, flatten, unflatten, view
+from kbopt.evaluation.loading import load_module
 from kbopt.evaluation.reference import DTYPES, placed, seed_everything
 from kbopt.evaluation.weights import take_over
 from kbopt.evaluation.wire import SPIN_S, Channel, Message
@@ -289,8 +290,7 @@ def _find_builds(setup: str) -> None:
 
 def _call_once(module: Any, task_source: str, precision: Precision) -> None:
     """Call the model as it will be measured, inside `gpu_code.ahead_of_device`: no device has to be there."""
-    task = types.ModuleType("task")
-    exec(compile(task_source, "task.py", "exec"), task.__dict__)
+    task = load_module("task", task_source, Path.cwd())
     model = module.ModelNew(*_moved(task.get_init_inputs(), precision))
     if isinstance(model, torch.nn.Module):
         _move(model, precision)

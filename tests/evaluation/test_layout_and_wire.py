@@ -2,6 +2,8 @@
 
 import os
 import threading
+from collections import OrderedDict
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -129,3 +131,49 @@ def test_a_message_arrives_however_long_it_was_spun_for(spin_s: float):
     with pytest.raises(ChannelClosed):
         other.receive(5)
     other.close()
+
+
+class Point(NamedTuple):
+    x: torch.Tensor
+    y: int
+
+
+def test_named_tuples_cross_as_tuples_and_ordered_dicts_as_dicts():
+    ones = torch.ones(2, 2)
+
+    assert flatten(Point(ones, 3))[0] == flatten((ones, 3))[0]
+    assert flatten(torch.max(ones, 1))[0] == {"tuple": [{"tensor": 0}, {"tensor": 1}]}
+    assert flatten(ones.shape)[0] == {"tuple": [{"value": 2}, {"value": 2}]}
+    assert flatten(OrderedDict(a=ones))[0] == flatten({"a": ones})[0]
+    assert flatten([ones])[0] != flatten((ones,))[0]
+
+
+def test_a_tuple_of_its_own_kind_crosses_with_what_it_holds():
+    class Late(tuple):
+        def __iter__(self):
+            raise AssertionError("computed only when it is looked at")
+
+    assert flatten(Late([torch.ones(1)]))[0] == {"tuple": [{"tensor": 0}]}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        (torch.eye(3).to_sparse(), "layout sparse_coo"),
+        (torch.empty(3, dtype=torch.bits8), "dtype bits8"),
+    ],
+)
+def test_tensors_that_are_more_than_memory_with_strides_do_not_cross(tensor: torch.Tensor, words: str):
+    with pytest.raises(LayoutError, match=words):
+        flatten(tensor)
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "uint16", "uint32", "uint64", "complex64"])
+def test_every_dtype_with_values_crosses(name: str):
+    tensor = torch.tensor([1, 2, 3]).to(getattr(torch, name))
+    buffer = torch.zeros(256, dtype=torch.uint8)
+    spec = TensorSpec.from_json(TensorSpec.of(tensor).to_json())
+
+    view(buffer, spec, 0).copy_(tensor)
+
+    assert view(buffer, spec, 0).to(torch.complex128).real.tolist() == [1.0, 2.0, 3.0]

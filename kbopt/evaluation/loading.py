@@ -1,0 +1,44 @@
+"""Sources become modules as an import would make them: from a file, under a name that `sys.modules` knows.
+
+Dataclasses, pickle and TorchScript look a class's module up by its name; `inspect`, TorchScript, Triton and
+tracebacks read a function's lines back from its file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import linecache
+import sys
+import tempfile
+from pathlib import Path
+from types import CodeType, ModuleType
+
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+def parsed(source: str, file_name: str) -> CodeType:
+    """The code of `source`, a mark at its beginning apart, as of a file. Raises what `compile` raises."""
+    return compile(source.removeprefix(_BYTE_ORDER_MARK), file_name, "exec", dont_inherit=True)
+
+
+def load_module(name: str, source: str, folder: Path) -> ModuleType:
+    """The module `name` of `source`, which is left as a file in `folder`. Raises what the source raises."""
+    text = source.removeprefix(_BYTE_ORDER_MARK)
+    path = folder / f"{name}.py"
+    code = parsed(source, str(path))
+    path.write_text(text, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    # Without a time of change: the lines stay known when the file is gone.
+    linecache.cache[str(path)] = (len(text), None, io.StringIO(text, newline=None).readlines(), str(path))
+    exec(code, module.__dict__)
+    return module
+
+
+def load_task_module(source: str) -> ModuleType:
+    """The module `task` of a task's source, for a process without a folder of its own: the file goes."""
+    with tempfile.TemporaryDirectory(prefix="kbopt-task-") as folder:
+        return load_module("task", source, Path(folder))
