@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 
 from kbopt.core.types import Outcome, Rejected, WrongAnswer
 from kbopt.evaluation.admission import same_bits
-from kbopt.evaluation.layout import TensorSpec, is_dense
+from kbopt.evaluation.layout import TensorSpec, is_dense, is_separate
 from kbopt.evaluation.reference import Output
+from kbopt.evaluation.replies import Answer
 
 
 class Refused(Exception):
@@ -22,43 +22,59 @@ class Refused(Exception):
         self.outcome = outcome
 
 
-def require_separate(outputs: Sequence[Any], inputs: range | None) -> None:
+def require_separate(outputs: Sequence[Answer], inputs: range | None) -> None:
     """No output may lie in the addresses of the `inputs`, nor in the memory of another call's."""
-    spans: list[tuple[int, int]] = []
+    spans: list[range] = []
     for output in outputs:
-        if "unusable" in output:
-            reason = f"it returns a {str(output['unusable'])[:200]}; only plain tensors are accepted"
+        if output.unusable:
+            reason = f"it returns a {output.unusable}; only plain tensors are accepted"
             raise Refused(Rejected(reason=reason, family="output_type"))
-        for address, raw_spec, *_ in output["tensors"]:
-            spec = TensorSpec.from_json(raw_spec)
-            if spec.size_bytes:
-                spans.append((address, address + spec.size_bytes))
-    if inputs is not None and any(start < inputs.stop and inputs.start < end for start, end in spans):
+        spans += _joined([place.span for place in output.places if place.span])
+    if inputs is not None and any(span.start < inputs.stop and inputs.start < span.stop for span in spans):
         reason = "it returns the memory of an input instead of an output"
         raise Refused(Rejected(reason=reason, family="aliased_input"))
-    spans.sort()
-    if len(outputs) > 1 and any(one[1] > two[0] for one, two in pairwise(spans)):
+    spans.sort(key=lambda span: span.start)
+    if len(outputs) > 1 and any(one.stop > two.start for one, two in pairwise(spans)):
         reason = (
-            "two calls return the same memory, so that the later result overwrites the earlier one; "
-            "to copy the output would "
-            f"move {2 * (spans[0][1] - spans[0][0]) / 1e6:.4g} MB a call, and --outputs reusable "
-            f"accepts it as it is"
+            "two calls return the same memory, so that the later result overwrites the earlier one; to copy "
+            f"the output would move {2 * len(spans[0]) / 1e6:.4g} MB a call, and --outputs reusable "
+            f"accepts it "
+            "as it is"
         )
         raise Refused(Rejected(reason=reason, family="reused_output"))
 
 
-def require_form(output: Any, expected: Output) -> None:
+def _joined(spans: list[range]) -> list[range]:
+    """Those of one call, which may return several views of one buffer, where they overlap as one."""
+    joined: list[range] = []
+    for span in sorted(spans, key=lambda span: span.start):
+        if joined and span.start < joined[-1].stop:
+            joined[-1] = range(joined[-1].start, max(joined[-1].stop, span.stop))
+        else:
+            joined.append(span)
+    return joined
+
+
+def notes_on_form(output: Answer, expected: Output) -> list[str]:
+    """What is allowed in the form of an answer, and not what the reference does."""
+    return [
+        f"Output {number} is a view with gaps, strides {list(place.spec.stride)}: whoever reads it next pays."
+        for number, (place, want) in enumerate(zip(output.places, expected.tensors, strict=True))
+        if is_dense(want.shape, want.stride()) and not is_dense(place.spec.shape, place.spec.stride)
+    ]
+
+
+def require_form(output: Answer, expected: Output) -> None:
     """Structure, shape, dtype and device as the reference has them, and memory for each element."""
-    if output.get("skeleton") != expected.skeleton or len(output["tensors"]) != len(expected.tensors):
+    if output.skeleton != expected.skeleton or len(output.places) != len(expected.tensors):
         raise Refused(WrongAnswer(reason="it returns another structure than the reference does"))
-    pairs = zip(output["tensors"], expected.tensors, strict=True)
-    for number, ((_, raw_spec, device, *_), want) in enumerate(pairs):
-        spec, wanted = TensorSpec.from_json(raw_spec), TensorSpec.of(want)
+    for number, (place, want) in enumerate(zip(output.places, expected.tensors, strict=True)):
+        spec, wanted, device = place.spec, TensorSpec.of(want), place.device
         if spec.shape != wanted.shape or spec.dtype != wanted.dtype or device != want.device.type:
             seen = f"{spec.dtype}{list(spec.shape)} on {device}"
             allowed = f"{wanted.dtype}{list(wanted.shape)} on {want.device.type}"
             raise Refused(WrongAnswer(reason=f"output {number} is {seen}; {allowed} is expected"))
-        if is_dense(wanted.shape, wanted.stride) and not is_dense(spec.shape, spec.stride):
+        if is_separate(wanted.shape, wanted.stride) and not is_separate(spec.shape, spec.stride):
             reason = f"output {number} has strides {list(spec.stride)}: not every element has its own memory"
             raise Refused(Rejected(reason=reason, family="output_layout"))
 

@@ -18,6 +18,7 @@ from typing import Any
 from kbopt.core.errors import InfraError
 from kbopt.core.types import Crashed
 from kbopt.evaluation.sandbox import SandboxConfig
+from kbopt.evaluation.untrusted import clean
 from kbopt.evaluation.wire import Channel, ChannelClosed, Message, WireError
 
 _ZYGOTE_START_S = 120.0
@@ -167,7 +168,8 @@ class _Log:
     @property
     def text(self) -> str:
         middle = f"\n[{self._dropped} bytes left out]\n".encode() if self._dropped else b""
-        return (self._head + middle + self._tail).decode(errors="replace")
+        text = (self._head + middle + self._tail).decode(errors="replace")
+        return clean(text, len(text))
 
     def join(self) -> None:
         self._thread.join(_END_S)
@@ -185,6 +187,13 @@ class _Log:
         os.close(fd)
 
 
+def _signal_name(number: int) -> str:
+    """`SIGKILL` for 9. Those in real time have no names of their own."""
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
+
+
 def crash_from(report: Mapping[str, Any]) -> Crashed:
     """The outcome for a process that ended before it answered."""
     if "memory_bytes" in report:
@@ -193,7 +202,7 @@ def crash_from(report: Mapping[str, Any]) -> Crashed:
             reason=f"its processes used {used:.1f} GiB of memory, more than allowed", how="out of memory"
         )
     if "signal" in report:
-        name = signal.Signals(report["signal"]).name
+        name = _signal_name(report["signal"])
         return Crashed(reason=f"its process was ended by {name}", how=name)
     if "exit" in report:
         return Crashed(

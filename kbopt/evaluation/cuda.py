@@ -29,7 +29,8 @@ from kbopt.evaluation.cuda_api import (
     segment_of,
     tensor_at,
 )
-from kbopt.evaluation.layout import TensorSpec, view
+from kbopt.evaluation.layout import TensorSpec, bytes_at, view
+from kbopt.evaluation.replies import Place
 
 LONGEST_VOLLEY = 32
 """Calls of a block on a GPU, at the most."""
@@ -173,41 +174,41 @@ class CudaReader:
         self._segments: dict[str, torch.Tensor] = {}
         self.prepare_glance()
 
-    def copy(self, raw: Any, spec: TensorSpec) -> torch.Tensor:
-        """A copy of the output that the child described as `raw`. Raises CudaError."""
+    def copy(self, place: Place) -> torch.Tensor:
+        """A copy of the output that the child has at `place`. Raises CudaError."""
+        spec = place.spec
         if spec.size_bytes == 0:
             return torch.empty(spec.shape, dtype=spec.torch_dtype, device=self._device)
-        copied = view(self._memory(raw, spec), spec, 0).clone()
+        copied = view(self._memory(place), spec, 0).clone()
         torch.cuda.synchronize(self._device)
         return copied
 
     def prepare_glance(self) -> None:
         """Choose where `aim` aims next, outside of anybody's clock."""
         self._shares = torch.rand(_NUM_GLANCES, dtype=torch.float64, device=self._device)
-        self._places: dict[int, torch.Tensor] = {}
+        self._places: dict[TensorSpec, torch.Tensor] = {}
         torch.cuda.synchronize(self._device)
 
-    def aim(self, calls: Sequence[Sequence[Any]]) -> Callable[[], Sight]:
+    def aim(self, calls: Sequence[Sequence[Place]]) -> Callable[[], Sight]:
         """What looks, when it is called, at bytes of every output of each call that lies on the device, at
         places that nobody knew before. Raises CudaError.
 
         The device is given to this process once the child's work is done or its turn is over. What was
         not finished by then shows when `saw` compares the bytes with those that are there later.
         """
-        described = [[(raw, TensorSpec.from_json(raw[1])) for raw in outputs] for outputs in calls]
         on_device = [
-            (call, number, raw, spec)
-            for call, outputs in enumerate(described)
-            for number, (raw, spec) in enumerate(outputs)
-            if spec.size_bytes and raw[2] == self._device.type
+            (call, number, place)
+            for call, outputs in enumerate(calls)
+            for number, place in enumerate(outputs)
+            if place.spec.size_bytes and place.device == self._device.type
         ]
-        self._require_open({raw[3] for _, _, raw, _ in on_device})
+        self._require_open({place.segment for _, _, place in on_device})
         wanted: dict[int, list[tuple[int, int, torch.Tensor]]] = {}
         segments: dict[int, torch.Tensor] = {}
-        for call, number, raw, spec in on_device:
-            segment, offset = self._place(raw, spec)
+        for call, number, place in on_device:
+            segment, offset = self._find(place)
             segments[segment.data_ptr()] = segment
-            index = offset + self._places_in(spec.size_bytes)
+            index = offset + self._places_in(place.spec)
             wanted.setdefault(segment.data_ptr(), []).append((call, number, index))
         indices = {at: torch.cat([index for _, _, index in several]) for at, several in wanted.items()}
         # Whoever looks waits for nothing but the device: no memory is allocated then.
@@ -229,23 +230,22 @@ class CudaReader:
 
         return look
 
-    def saw(self, raw: Any, glance: torch.Tensor) -> bool:
+    def saw(self, place: Place, glance: torch.Tensor) -> bool:
         """Whether the output still is what `aim`'s look found."""
-        spec = TensorSpec.from_json(raw[1])
         if not len(glance):
             return True
-        return torch.equal(self._memory(raw, spec)[self._places_in(spec.size_bytes)], glance)
+        return torch.equal(self._memory(place)[self._places_in(place.spec)], glance)
 
-    def _places_in(self, size_bytes: int) -> torch.Tensor:
-        if size_bytes not in self._places:
-            self._places[size_bytes] = (self._shares * size_bytes).long()
-        return self._places[size_bytes]
+    def _places_in(self, spec: TensorSpec) -> torch.Tensor:
+        if spec not in self._places:
+            self._places[spec] = bytes_at(spec, self._shares)
+        return self._places[spec]
 
-    def _memory(self, raw: Any, spec: TensorSpec) -> torch.Tensor:
+    def _memory(self, place: Place) -> torch.Tensor:
         """The bytes of the child's output themselves. Raises CudaError."""
-        self._require_open({raw[3]})
-        segment, offset = self._place(raw, spec)
-        return segment[offset : offset + spec.size_bytes]
+        self._require_open({place.segment})
+        segment, offset = self._find(place)
+        return segment[offset : offset + place.spec.size_bytes]
 
     def _require_open(self, handles: set[str]) -> None:
         handles = handles - {_INPUTS}
@@ -262,16 +262,18 @@ class CudaReader:
             _, size = segment_of(self._driver, opened)
             self._segments[handle] = tensor_at(opened, size, self._device)
 
-    def _place(self, raw: Any, spec: TensorSpec) -> tuple[torch.Tensor, int]:
+    def _find(self, place: Place) -> tuple[torch.Tensor, int]:
         """The open segment that an output lies in, and where. Raises CudaError."""
-        address, _, _, handle, offset = raw
+        handle, offset, size_bytes = place.segment, place.offset, place.spec.size_bytes
         # By its address an output is told from an input.
-        if handle == _INPUTS and address != self._base + offset:
+        if handle == _INPUTS and place.address != self._base + offset:
             raise CudaError("an output at another address than it lies at")
         segment = self._inputs if handle == _INPUTS else self._segments[handle]
         # A read outside would end this process's own CUDA context.
-        if not 0 <= offset <= offset + spec.size_bytes <= segment.numel():
+        if not 0 <= offset <= offset + size_bytes <= segment.numel():
             raise CudaError("an output that lies outside of its memory")
+        if offset % place.spec.torch_dtype.itemsize:
+            raise CudaError(f"{place.spec.dtype} at offset {offset}, between two places for it")
         return segment, offset
 
     def close(self) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any
 
 import torch
 
@@ -28,10 +27,9 @@ from kbopt.core.types import (
 )
 from kbopt.evaluation import compare, precision, roofline, timing
 from kbopt.evaluation.admission import Admission
-from kbopt.evaluation.answers import Refused, require_form, require_separate, require_unchanged
+from kbopt.evaluation.answers import Refused, notes_on_form, require_form, require_separate, require_unchanged
 from kbopt.evaluation.link import (
     CandidateDied,
-    CandidateForged,
     CandidateRaised,
     OutOfTime,
     SourceRejected,
@@ -40,6 +38,7 @@ from kbopt.evaluation.player import Exchange, LateOutput, Player
 from kbopt.evaluation.precision import Probe, Sensitive, arithmetic_of_kernel
 from kbopt.evaluation.reference import Draw, Output, Reference, TaskError, TaskTooLarge
 from kbopt.evaluation.sessions import Sessions
+from kbopt.evaluation.untrusted import CandidateForged
 
 _MOST_SESSIONS = 3
 _CORES_TOLERANCE = 1.15
@@ -187,8 +186,8 @@ class Judgement:
         for _ in range(self._protocol.trials):
             self._check_one(self.draw())
 
-    def _check_one(self, draw: Draw, operation: str = "run") -> Any:
-        """One call, compared with float64. What an audit saw, where `operation` is one."""
+    def _check_one(self, draw: Draw, operation: str = "run") -> Exchange:
+        """One call, compared with float64."""
         exact = self._exact_answer(draw)
         own = self._own_answer(draw)
         errors = compare.largest_errors(own.tensors, exact.tensors)
@@ -204,7 +203,7 @@ class Judgement:
             self._probe_precision()  # Where most inputs are zero, a guess is no longer nearly right.
             raise downgrade
         self._require_right(outputs[0], exact, own, draw)
-        return exchange.audit
+        return exchange
 
     def _own_answer(self, draw: Draw) -> Output:
         """What the reference itself gives, on a copy of the inputs so that it cannot change them."""
@@ -347,17 +346,15 @@ class Judgement:
         )
 
     def _audit(self) -> Audit:
-        seen = self._check_one(self.draw(), "audit")
-        try:
-            torch_ops = tuple(str(name)[:100] for name in seen["torch_ops"][:50])
-            custom = bool(seen["custom_kernel"])
-            self._arithmetic += [str(line)[:100] for line in seen["arithmetic"][:20]]
-        except (KeyError, TypeError):
-            raise CandidateForged("an audit that is none") from None
+        exchange = self._check_one(self.draw(), "audit")
+        if exchange.seen is None:
+            raise CandidateForged("no audit")
+        torch_ops, custom = exchange.seen.torch_ops, exchange.seen.custom_kernel
+        self._arithmetic += exchange.seen.arithmetic
         if torch_ops and self._protocol.torch_ops == "forbid":
             reason = f"--torch-ops forbid, and it calls {', '.join(torch_ops[:10])}"
             raise Refused(Rejected(reason=reason, family="torch_ops"))
-        notes = []
+        notes = notes_on_form(exchange.outputs[0], self._expected)
         if not custom:
             notes.append("No custom kernel: everything that wrote the outputs was PyTorch.")
         elif torch_ops and self._protocol.torch_ops == "warn":
@@ -386,16 +383,12 @@ class Judgement:
         """On a GPU, the kernels that a call spends its time in."""
         if self._on_cpu:
             return audit
-        rows = self._player.profile(self.draw())
-        try:
-            kernels = [(str(name)[:80], int(calls), float(us)) for name, calls, us in rows[:_MOST_KERNELS]]
-        except (TypeError, ValueError):
-            raise CandidateForged("a profile that is none") from None
+        kernels = self._player.profile(self.draw())[:_MOST_KERNELS]
         if not kernels:
             return audit
-        total_us = sum(us for *_, us in kernels) or 1.0
-        self._arithmetic += [line for name, *_ in kernels for line in arithmetic_of_kernel(name)]
-        parts = [f"{name} {us / total_us:.0%} ({calls}x, {us:.4g} us)" for name, calls, us in kernels]
+        total_us = sum(kernel.us for kernel in kernels) or 1.0
+        self._arithmetic += [line for kernel in kernels for line in arithmetic_of_kernel(kernel.name)]
+        parts = [f"{k.name} {k.us / total_us:.0%} ({k.calls}x, {k.us:.4g} us)" for k in kernels]
         return replace(audit, notes=(*audit.notes, f"Kernels of a call: {'; '.join(parts)}."))
 
     def _charge_for_cores(self, session: timing.Session) -> timing.Session:

@@ -6,15 +6,21 @@ A skeleton is plain JSON, so it can be compared, sent, and received from an untr
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 Skeleton = Any
 ALIGNMENT_BYTES = 256
+_MOST_ELEMENTS = 2**48
+_MOST_DIMENSIONS = 64
+_MOST_INTERLEAVED = 2**20
+_MOST_GAP_BYTES = 64 * 2**20
 
 _DTYPES: dict[str, torch.dtype] = {
     str(dtype).removeprefix("torch."): dtype
@@ -49,10 +55,9 @@ class TensorSpec:
     @classmethod
     def from_json(cls, raw: Any) -> TensorSpec:
         """Validate what an untrusted process said. Raises LayoutError."""
-        dtype, shape, stride = raw
-        plain = all(type(n) is int and 0 <= n < 2**48 for n in (*shape, *stride))
-        if dtype not in _DTYPES or not plain or len(shape) != len(stride) or len(shape) > 32:
+        if not _is_spec(raw):
             raise LayoutError(f"no tensor looks like {raw!r}"[:200])
+        dtype, shape, stride = raw
         return cls(dtype=dtype, shape=tuple(shape), stride=tuple(stride))
 
     def to_json(self) -> list[Any]:
@@ -63,12 +68,32 @@ class TensorSpec:
         return _DTYPES[self.dtype]
 
     @property
+    def num_bytes(self) -> int:
+        """Of the elements themselves."""
+        return math.prod(self.shape) * self.torch_dtype.itemsize
+
+    @property
+    def alignment_bytes(self) -> int:
+        """What its address is a multiple of: an element's size, of complex ones a part's."""
+        return self.torch_dtype.itemsize // (2 if self.torch_dtype.is_complex else 1)
+
+    @property
     def size_bytes(self) -> int:
         """Bytes from the first to the last element, as an upper bound of the memory that is read."""
         if 0 in self.shape:
             return 0
         span = sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True)) + 1
         return span * self.torch_dtype.itemsize
+
+
+def _is_spec(raw: Any) -> bool:
+    if type(raw) is not list or len(raw) != 3:
+        return False
+    dtype, shape, stride = raw
+    if type(dtype) is not str or dtype not in _DTYPES or type(shape) is not list or type(stride) is not list:
+        return False
+    plain = all(type(n) is int and 0 <= n < _MOST_ELEMENTS for n in (*shape, *stride))
+    return plain and len(shape) == len(stride) <= _MOST_DIMENSIONS
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -132,6 +157,70 @@ def is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
             return 0 in shape
         expected *= size
     return True
+
+
+def is_separate(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether no two elements share memory; gaps between them may be there."""
+    if 0 in shape:
+        return True
+    steps = sorted((step, size) for step, size in zip(stride, shape, strict=True) if size > 1)
+    reach = 0
+    for step, size in steps:
+        if step <= reach:
+            return _lie_apart(steps)
+        reach += (size - 1) * step
+    return True
+
+
+def _lie_apart(steps: Sequence[tuple[int, int]]) -> bool:
+    """The same where dimensions reach into each other, of as many elements as can be looked at singly."""
+    if steps[0][0] == 0 or math.prod(size for _, size in steps) > _MOST_INTERLEAVED:
+        return False
+    places = torch.zeros((), dtype=torch.int64)
+    for step, size in steps:
+        places = places.unsqueeze(-1) + step * torch.arange(size)
+    return places.unique().numel() == places.numel()
+
+
+def bytes_at(spec: TensorSpec, shares: torch.Tensor) -> torch.Tensor:
+    """Offsets of bytes that belong to elements; `shares` from 0 to 1 of all of them say which ones."""
+    if is_dense(spec.shape, spec.stride):
+        return (shares * spec.size_bytes).long()
+    item_bytes = spec.torch_dtype.itemsize
+    byte = (shares * spec.num_bytes).long()
+    element, places = byte // item_bytes, torch.zeros_like(byte)
+    for size, step in zip(reversed(spec.shape), reversed(spec.stride), strict=True):
+        places += step * (element % size)
+        element = element // size
+    return places * item_bytes + byte % item_bytes
+
+
+def copy_elements(spec: TensorSpec, read: Callable[[int, torch.Tensor], None]) -> torch.Tensor:
+    """A tensor like `spec` out of memory that `read(start, buffer)` copies from, both in bytes.
+
+    Of memory with wide gaps only some is in a buffer at a time.
+    """
+    if spec.num_bytes == 0:
+        return torch.empty(spec.shape, dtype=spec.torch_dtype)
+    if spec.size_bytes <= max(_MOST_GAP_BYTES, 2 * spec.num_bytes):
+        buffer = torch.empty(spec.size_bytes, dtype=torch.uint8)
+        read(0, buffer)
+        return view(buffer, spec, 0)
+    widest = max(
+        (axis for axis, size in enumerate(spec.shape) if size > 1), key=lambda axis: spec.stride[axis]
+    )
+    step_bytes = spec.stride[widest] * spec.torch_dtype.itemsize
+    at_once = max(1, min(spec.shape[widest] - 1, _MOST_GAP_BYTES // step_bytes))
+    copy = torch.empty(spec.shape, dtype=spec.torch_dtype)
+    for start in range(0, spec.shape[widest], at_once):
+        some = copy.narrow(widest, start, min(at_once, spec.shape[widest] - start))
+        part = TensorSpec(dtype=spec.dtype, shape=tuple(some.shape), stride=spec.stride)
+        some.copy_(copy_elements(part, partial(_read_from, read, start * step_bytes)))
+    return copy
+
+
+def _read_from(read: Callable[[int, torch.Tensor], None], base: int, at: int, buffer: torch.Tensor) -> None:
+    read(base + at, buffer)
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kbopt.evaluation import warden
+from kbopt.evaluation.untrusted import CandidateForged, Raised, raised_of, rejected_of
 from kbopt.evaluation.wire import Channel, ChannelClosed, Message, WireError
 
 _REPLY_LIMIT_BYTES = 4 * 2**20
@@ -21,18 +22,14 @@ _REPLY_LIMIT_BYTES = 4 * 2**20
 class CandidateRaised(Exception):
     """The candidate raised; `kind` is the exception's name, `frames` the candidate's own lines."""
 
-    def __init__(self, kind: str, text: str, frames: str) -> None:
-        super().__init__(f"{kind}: {text}")
-        self.kind = kind
-        self.frames = frames
+    def __init__(self, raised: Raised) -> None:
+        super().__init__(str(raised))
+        self.kind = raised.kind
+        self.frames = raised.frames
 
 
 class CandidateDied(Exception):
     """Its process ended, or what it sent is no answer to what was asked."""
-
-
-class CandidateForged(Exception):
-    """It sent something that the runner, left alone, never sends."""
 
 
 class SourceRejected(Exception):
@@ -95,13 +92,12 @@ class Link:
             reply = self._next()
         if reply.get("id") != number:
             raise CandidateForged("an answer to another request than the one that was made")
-        if "raised" in reply:
-            raised = reply["raised"]
-            if not isinstance(raised, dict):
-                raise CandidateForged("an exception that is none")
-            raise CandidateRaised(*(str(raised.get(key, "")) for key in ("type", "text", "frames")))
-        if "rejected_source" in reply:
-            raise SourceRejected(str(reply["rejected_source"]))
+        raised = raised_of(reply)
+        if raised is not None:
+            raise CandidateRaised(raised)
+        rejected = rejected_of(reply)
+        if rejected is not None:
+            raise SourceRejected(rejected)
         return reply
 
     def _next(self) -> Message:

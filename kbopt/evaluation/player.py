@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,10 +24,21 @@ from kbopt.evaluation import linux, timing
 from kbopt.evaluation.arena import Arena, CpuArena
 from kbopt.evaluation.cuda import LONGEST_VOLLEY, CudaArena, CudaReader, Sight
 from kbopt.evaluation.cuda_api import CudaError
-from kbopt.evaluation.layout import TensorSpec, aligned, dense, view
-from kbopt.evaluation.link import CandidateDied, CandidateForged, Link
+from kbopt.evaluation.layout import TensorSpec, aligned, copy_elements, dense
+from kbopt.evaluation.link import CandidateDied, Link
 from kbopt.evaluation.reference import Draw, Reference
-from kbopt.evaluation.wire import Message
+from kbopt.evaluation.replies import (
+    Answer,
+    KernelTime,
+    Place,
+    Seen,
+    answers_of,
+    base_of,
+    kernels_of,
+    seen_of,
+    times_of,
+)
+from kbopt.evaluation.untrusted import MAX_TEXT, CandidateForged, one_line, text_of
 
 _LONGEST_BLOCK = 6
 _PATIENCE_S = 0.1
@@ -36,8 +48,6 @@ The shorter one where that was so twice running."""
 _DONE_S = 1.0
 """Until the device has done what a child waited for before it answered: turns of other processes."""
 _NUM_CALIBRATIONS = 12
-_MAX_TEXT = 1000
-"""Characters of a remark of the child's that go into a verdict."""
 
 
 class LateOutput(Exception):
@@ -53,14 +63,14 @@ class Exchange:
     reader saw of each call's outputs when the clock stopped.
     """
 
-    outputs: list[Any]
+    outputs: list[Answer]
     native_ns: list[int]
     wall_ns: int
     offsets: list[list[int]]
     displaced_ns: int = 0
     cores: float = 0.0
     is_late: bool = False
-    audit: Any = None
+    seen: Seen | None = None
     glances: Sequence[list[torch.Tensor]] = ()
 
     @property
@@ -89,7 +99,7 @@ class Player:
         self._reference = reference
         self._rng = rng
         self._num_late: Counter[str] = Counter()
-        self._late_outputs: dict[tuple[str, int], list[Any]] = {}
+        self._late_outputs: dict[tuple[str, int], list[Answer]] = {}
         draw = reference.draw(rng.getrandbits(62))
         specs = [TensorSpec.of(tensor) for tensor in draw.tensors]
         given = (*reference.init_tensors, *reference.parameters().values())
@@ -107,7 +117,7 @@ class Player:
             skeleton=draw.skeleton,
             specs=[spec.to_json() for spec in specs],
         )
-        self.base = int(reply["base"])
+        self.base = base_of(reply)
         self._pid = 0 if on_cuda else _only_child(warden)
         self._reader = CudaReader(self.arena.buffer, self.base) if on_cuda else None
         self.overhead = None if on_cuda else self._calibrate(draw)
@@ -141,7 +151,7 @@ class Player:
             specs=specs,
             offsets=self.arena.place([dense(t) for t in tensors]),
         )
-        self.misfits = text_of(reply.get("misfits"))
+        self.misfits = one_line(text_of(reply.get("misfits"), "a remark", MAX_TEXT), MAX_TEXT)
         self.takes_weights = reply.get("taken") is True
 
     def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
@@ -172,15 +182,14 @@ class Player:
         # Processes that it started and that are gone kept cores busy for no one knows how long.
         num_gone = (self._num_gone - num_gone) % 2**32
         cpu_after_ns += num_gone * wall_ns
-        native_ns, outputs = _validated(reply, len(draws))
         return Exchange(
-            outputs=outputs,
-            native_ns=native_ns,
+            outputs=answers_of(reply, len(draws)),
+            native_ns=times_of(reply, len(draws)),
             wall_ns=wall_ns,
             displaced_ns=self._displaced(displaced_after_ns - displaced_ns, wall_ns, cpu_after_ns - cpu_ns),
             cores=(cpu_after_ns - cpu_ns) / wall_ns,
             offsets=offsets,
-            audit=reply.get("audit"),
+            seen=seen_of(reply) if operation == "audit" else None,
         )
 
     def _exchange_on_gpu(
@@ -201,26 +210,25 @@ class Player:
         self.arena.finish_filling()
         self.arena.flush_cache()
         reply = self.link.ask(operation, offsets=offsets, **fields)
-        native_ns, outputs = _validated(reply, len(draws))
+        outputs = answers_of(reply, len(draws))
         sight = self._aim(reader, outputs)()
         sight.done.synchronize()
         wall_ns = time.perf_counter_ns() - started
         self._pause()
         return Exchange(
             outputs=outputs,
-            native_ns=native_ns,
+            native_ns=times_of(reply, len(draws)),
             wall_ns=wall_ns,
             offsets=offsets,
-            audit=reply.get("audit"),
+            seen=seen_of(reply) if operation == "audit" else None,
             glances=sight.glances,
         )
 
-    def _aim(self, reader: CudaReader, outputs: list[Any]) -> Callable[[], Sight]:
+    def _aim(self, reader: CudaReader, outputs: list[Answer]) -> Callable[[], Sight]:
         """At no more outputs than the reference has: with more of them an answer is wrong anyway."""
         most = max(1, len(self._reference.output_sizes))
-        wanted = [() if "unusable" in output else output["tensors"] for output in outputs]
         try:
-            return reader.aim([tensors if len(tensors) <= most else () for tensors in wanted])
+            return reader.aim([answer.places if len(answer.places) <= most else () for answer in outputs])
         except (CudaError, ValueError) as error:
             raise CandidateForged(f"an output that cannot be read: {error}") from None
 
@@ -255,7 +263,7 @@ class Player:
         draws: Sequence[Draw],
         offsets: list[list[int]],
     ) -> Exchange:
-        outputs: list[Any] | None = None
+        outputs: list[Answer] | None = None
         look: Callable[[], Sight] | None = None
         is_known = self._num_late[operation] > 1
         is_late = not self.link.answers_within(_SHORT_PATIENCE_S if is_known else _PATIENCE_S)
@@ -277,7 +285,7 @@ class Player:
             sight = look()
             if outputs is None:
                 outputs = self._outputs_of(number, len(draws))
-            times = _validated_times(self.link.receive(number), len(draws))
+            times = times_of(self.link.receive(number), len(draws))
             _require_passed(sight.done)
             if is_late and outputs != guess:
                 sight = self._aim(reader, outputs)()
@@ -297,8 +305,8 @@ class Player:
             glances=sight.glances,
         )
 
-    def _outputs_of(self, number: int, num_calls: int) -> list[Any]:
-        return _validated_outputs(self.link.receive(number), num_calls)
+    def _outputs_of(self, number: int, num_calls: int) -> list[Answer]:
+        return answers_of(self.link.receive(number), num_calls)
 
     def _fill(self, draws: Sequence[Draw]) -> list[list[int]]:
         offsets = self._choose(len(draws))
@@ -318,22 +326,22 @@ class Player:
             return 0
         return min(waited_ns, max(0, wall_ns - cpu_ns))
 
-    def profile(self, draw: Draw) -> Any:
+    def profile(self, draw: Draw) -> list[KernelTime]:
         """What the child says of the kernels that it runs on `draw`. For the reader, like an audit."""
         self._resume()
         offsets = self._fill([draw])
         self.arena.finish_filling()
         reply = self.link.ask("profile", offsets=offsets)
         self._pause()
-        return reply.get("kernels")
+        return kernels_of(reply)
 
     def read(self, exchange: Exchange, call: int) -> list[torch.Tensor]:
         """Copies of the tensors that one call returned, out of the child's memory. Raises LateOutput."""
-        raw_tensors = exchange.outputs[call]["tensors"]
-        copies = [self._copy_out(raw, TensorSpec.from_json(raw[1])) for raw in raw_tensors]
+        places = exchange.outputs[call].places
+        copies = [self._copy_out(place) for place in places]
         if self._reader is not None:
-            for raw, glance in zip(raw_tensors, exchange.glances[call], strict=True):
-                if not self._reader.saw(raw, glance):
+            for place, glance in zip(places, exchange.glances[call], strict=True):
+                if not self._reader.saw(place, glance):
                     raise LateOutput
         return copies
 
@@ -392,18 +400,19 @@ class Player:
             raise CandidateForged("outputs of the stand-in that are not those it was given")
         self.release()
 
-    def _copy_out(self, raw: Any, spec: TensorSpec) -> torch.Tensor:
+    def _copy_out(self, place: Place) -> torch.Tensor:
         if self._reader is not None:
             try:
-                return self._reader.copy(raw, spec)
+                return self._reader.copy(place)
             except (CudaError, ValueError) as error:
                 raise CandidateForged(f"an output that cannot be read: {error}") from None
-        buffer = torch.empty(spec.size_bytes, dtype=torch.uint8)
         try:
-            linux.read_memory(self._pid, raw[0], buffer.data_ptr(), spec.size_bytes)
+            return copy_elements(place.spec, partial(self._read_memory, place.address))
         except OSError as error:
             raise CandidateForged(f"an output at an address that cannot be read: {error}") from None
-        return view(buffer, spec, 0)
+
+    def _read_memory(self, address: int, start: int, buffer: torch.Tensor) -> None:
+        linux.read_memory(self._pid, address + start, buffer.data_ptr(), buffer.numel())
 
     def _helpers(self) -> list[int]:
         """Processes of the sandbox besides the child: its descendants, orphaned ones included."""
@@ -421,11 +430,6 @@ class Player:
         return cpu_ns, linux.displaced_ns(self._pid) + linux.displaced_ns()
 
 
-def text_of(said: object) -> str:
-    """A bounded line of what a child said, nothing where it is no text."""
-    return said[:_MAX_TEXT] if isinstance(said, str) else ""
-
-
 def _require_passed(event: torch.cuda.Event) -> None:
     """Raises CandidateForged for a child that has answered, while its stream has not come that far."""
     until = time.monotonic() + _DONE_S
@@ -440,40 +444,3 @@ def _only_child(warden: int) -> int:
     if not children:
         raise CandidateDied
     return int(children[0])
-
-
-def _validated(reply: Message, num_calls: int) -> tuple[list[int], list[Any]]:
-    """The times and outputs of a reply, well-formed as the runner sends them. Raises CandidateForged."""
-    return _validated_times(reply, num_calls), _validated_outputs(reply, num_calls)
-
-
-def _validated_times(reply: Message, num_calls: int) -> list[int]:
-    times = reply.get("ns")
-    if not isinstance(times, list) or len(times) != num_calls:
-        raise CandidateForged("an answer without times, or for another number of calls")
-    if not all(type(ns) is int and 0 <= ns < 2**62 for ns in times):
-        raise CandidateForged("times that are no numbers")
-    return times
-
-
-def _validated_outputs(reply: Message, num_calls: int) -> list[Any]:
-    outputs = reply.get("outputs")
-    if not isinstance(outputs, list) or len(outputs) != num_calls:
-        raise CandidateForged("an answer without outputs, or for another number of calls")
-    for output in outputs:
-        if not isinstance(output, dict):
-            raise CandidateForged("an output that is none")
-        if "unusable" not in output:
-            _validate_tensors(output)
-    return outputs
-
-
-def _validate_tensors(output: dict[str, Any]) -> None:
-    try:
-        for address, raw_spec, device, segment, offset in output["tensors"]:
-            TensorSpec.from_json(raw_spec)
-            placed = type(address) is int and 0 <= address < 2**63 and type(offset) is int
-            if not placed or not isinstance(device, str) or not isinstance(segment, str):
-                raise CandidateForged("an output at no address")
-    except (KeyError, TypeError, ValueError) as error:
-        raise CandidateForged(f"an output that is none: {error}"[:200]) from None

@@ -25,9 +25,10 @@ from kbopt.evaluation.admission import Admission, admit
 from kbopt.evaluation.compile import toolchain
 from kbopt.evaluation.cuda_api import CudaError
 from kbopt.evaluation.judgement import Judgement, Verdict
-from kbopt.evaluation.link import CandidateDied, CandidateForged, CandidateRaised, Link
+from kbopt.evaluation.link import CandidateDied, CandidateRaised, Link
 from kbopt.evaluation.player import Player
 from kbopt.evaluation.reference import Reference, TaskError, TaskTooLarge
+from kbopt.evaluation.untrusted import CandidateForged
 from kbopt.evaluation.wire import SPIN_S, Channel, Message
 
 _REFERENCE_BUDGET_S = 1e9

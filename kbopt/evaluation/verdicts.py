@@ -4,18 +4,18 @@ outcomes as KernelBench spells them.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 from kbopt.core.types import CompileFailed, Crashed, KernelBenchVerdict, Outcome, TimedOut
+from kbopt.evaluation.untrusted import MAX_TEXT, clean, finite, one_line
 from kbopt.evaluation.wire import Channel, Message
 
 EXCESSIVE_SPEEDUP = 10.0
 REPLY_LIMIT_BYTES = 2**20
-_MAX_TEXT = 2000
+_MOST_FIELDS = 20
 
 
 class Late(Exception):
@@ -40,8 +40,7 @@ def converse(
     while True:
         message = _await(channel, waits_until - time.monotonic())
         if "device" not in message:
-            fields = message.get("fields")
-            return (fields if isinstance(fields, dict) else {}), busy_s
+            return message, busy_s
         asked = time.monotonic()
         with lease:
             started = time.monotonic()
@@ -60,23 +59,21 @@ def _await(channel: Channel, limit_s: float) -> Message:
 
 
 def kernelbench_from(raw: Mapping[str, Any]) -> KernelBenchVerdict:
-    """The child's fields, checked for their types only."""
-    correct = raw.get("correctness") is True
-    runtime: Any = raw.get("runtime")
+    """The verdict by a child's fields, whatever it sent."""
+    correct, runtime = raw.get("correctness") is True, finite(raw.get("runtime")) or 0.0
     stats, reference = (_figures(raw.get(key)) for key in ("runtime_stats", "ref_runtime_stats"))
-    mean: Any = reference.get("mean", 0.0)
+    mean = finite(reference.get("mean")) or 0.0
     metadata = _plain(raw.get("metadata"))
-    timed = type(runtime) in (int, float) and math.isfinite(runtime) and runtime > 0
-    measured = correct and timed and mean > 0
-    if measured and mean / float(runtime) > EXCESSIVE_SPEEDUP:
+    measured = correct and runtime > 0 and mean > 0
+    if measured and mean > EXCESSIVE_SPEEDUP * runtime:
         metadata["excessive_speedup"] = True
     return KernelBenchVerdict(
         compiled=raw.get("compiled") is True,
         correctness=correct,
         metadata=metadata,
-        runtime=float(runtime) if measured else -1.0,
+        runtime=runtime if measured else -1.0,
         runtime_stats=stats if measured else {},
-        ref_runtime=float(mean) if measured else -1.0,
+        ref_runtime=mean if measured else -1.0,
         ref_runtime_stats=reference if measured else {},
     )
 
@@ -92,7 +89,7 @@ def kernelbench_failure(outcome: Outcome, hardware: str, device: str) -> KernelB
     return KernelBenchVerdict(
         compiled=compiled,
         correctness=False,
-        metadata={"hardware": hardware, "device": device, key: reason[:_MAX_TEXT], f"{key}_name": name},
+        metadata={"hardware": hardware, "device": device, key: reason[:MAX_TEXT], f"{key}_name": name},
         runtime=-1.0,
         runtime_stats={},
         ref_runtime=-1.0,
@@ -100,31 +97,22 @@ def kernelbench_failure(outcome: Outcome, hardware: str, device: str) -> KernelB
     )
 
 
-def raised_text(raised: Mapping[str, Any]) -> str:
-    """An exception that a child described, as one text."""
-    text = f"{raised.get('type', '')}: {raised.get('text', '')}"
-    frames = str(raised.get("frames", ""))
-    return f"{text}\n{frames}"[: 2 * _MAX_TEXT] if frames else text[: 2 * _MAX_TEXT]
-
-
 def _figures(raw: Any) -> dict[str, object]:
     if not isinstance(raw, dict):
         return {}
     return {
-        str(key)[:50]: value
-        for key, value in list(raw.items())[:20]
-        if type(value) in (int, float) and math.isfinite(value)
+        one_line(key): value for key, value in list(raw.items())[:_MOST_FIELDS] if finite(value) is not None
     }
 
 
 def _plain(raw: Any) -> dict[str, object]:
-    """Strings, numbers and lists of strings, bounded: metadata comes from an untrusted process."""
+    """Strings and lists of strings."""
     if not isinstance(raw, dict):
         return {}
     plain: dict[str, object] = {}
-    for key, value in list(raw.items())[:20]:
+    for key, value in list(raw.items())[:_MOST_FIELDS]:
         if isinstance(value, str):
-            plain[str(key)[:100]] = value[:_MAX_TEXT]
+            plain[one_line(key)] = clean(value)
         elif isinstance(value, list):
-            plain[str(key)[:100]] = [str(item)[:100] for item in value[:20]]
+            plain[one_line(key)] = [one_line(item) for item in value[:_MOST_FIELDS] if isinstance(item, str)]
     return plain

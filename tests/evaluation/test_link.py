@@ -14,9 +14,11 @@ import torch
 
 from kbopt.evaluation.cuda import CudaArena
 from kbopt.evaluation.cuda_api import CudaError
-from kbopt.evaluation.link import CandidateDied, CandidateForged, CandidateRaised, Link, OutOfTime
+from kbopt.evaluation.link import CandidateDied, CandidateRaised, Link, OutOfTime
 from kbopt.evaluation.player import Exchange, Player
 from kbopt.evaluation.reference import Draw
+from kbopt.evaluation.replies import Answer, answers_of
+from kbopt.evaluation.untrusted import CandidateForged
 from kbopt.evaluation.wire import Channel
 
 Child = Callable[[Channel, int], None]
@@ -25,6 +27,10 @@ OUTPUT = {"skeleton": [0], "tensors": [[64, ["float32", [2], [1]], "cuda", "aa:1
 
 
 GONE = "bb:2"
+
+
+def read(*outputs: dict[str, Any]) -> list[Answer]:
+    return answers_of({"outputs": list(outputs)}, len(outputs))
 
 
 @contextmanager
@@ -52,7 +58,7 @@ def linked(child: Child, budget_s: float = 10.0) -> Iterator[Link]:
     [
         ({"raised": {"type": "ValueError", "text": "no"}}, CandidateRaised),
         ({"raised": 5}, CandidateForged),
-        ({"raised": {"type": ["x"], "text": {}}}, CandidateRaised),
+        ({"raised": {"type": ["x"], "text": {}}}, CandidateForged),
         ({"id": 1}, CandidateForged),
         ({"id": None}, CandidateForged),
     ],
@@ -149,7 +155,7 @@ class FakeReader:
         self.log.append("prepare")
 
     def aim(self, calls: Sequence[Sequence[Any]]) -> Callable[[], Any]:
-        if any(raw[3] == GONE for outputs in calls for raw in outputs):
+        if any(place.segment == GONE for outputs in calls for place in outputs):
             raise CudaError("cudaIpcOpenMemHandle failed")
         self.log.append(f"aim at {[len(outputs) for outputs in calls]}")
 
@@ -215,8 +221,8 @@ def late(channel: Channel, number: int, arena: FakeArena) -> None:
 def test_a_late_volley_is_aimed_at_where_the_last_one_had_its_outputs():
     volley = Volley(late)
 
-    assert volley.run(last=[OUTPUT, OUTPUT]).wall_ns == 2_500_000
-    assert volley.player._late_outputs == {("run", 2): [OUTPUT, OUTPUT]}
+    assert volley.run(last=read(OUTPUT, OUTPUT)).wall_ns == 2_500_000
+    assert volley.player._late_outputs == {("run", 2): read(OUTPUT, OUTPUT)}
     assert volley.log == ["prepare", "aim at [1, 1]", "open", "await", "look", "pause"]
 
 
@@ -224,7 +230,7 @@ def test_a_late_volley_is_aimed_at_anew_where_the_last_ones_memory_is_gone():
     gone = {"skeleton": [0], "tensors": [[64, ["float32", [2], [1]], "cuda", GONE, 0]]}
     volley = Volley(late)
 
-    volley.run(last=[gone, gone])
+    volley.run(last=read(gone, gone))
 
     assert volley.log == ["prepare", "open", "aim at [1, 1]", "await", "look", "pause"]
 
@@ -233,13 +239,13 @@ def test_a_late_volley_whose_outputs_lie_elsewhere_is_looked_at_there():
     elsewhere = {"skeleton": [0, 1], "tensors": OUTPUT["tensors"] * 2}
     volley = Volley(late)
 
-    exchange = volley.run(last=[OUTPUT, elsewhere])
+    exchange = volley.run(last=read(OUTPUT, elsewhere))
 
     assert volley.log == [
         *("prepare", "aim at [1, 0]", "open", "await", "look"),
         *("aim at [1, 1]", "look", "synchronize", "pause"),
     ]
-    assert exchange.outputs == [OUTPUT, OUTPUT]
+    assert exchange.outputs == read(OUTPUT, OUTPUT)
 
 
 def test_a_call_that_waits_for_the_device_is_let_through_the_gate():

@@ -11,7 +11,6 @@ def test_a_child_that_says_no_time_passed_is_taken_to_have_used_some():
         displaced_ns=0,
         cores=0.5,
         offsets=[],
-        audit=None,
         glances=[],
     )
 
