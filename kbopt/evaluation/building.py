@@ -7,7 +7,7 @@ it, which find the results. See `kbopt.evaluation.compile` for how.
 from __future__ import annotations
 
 import os
-import shutil
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -17,21 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from kbopt.core.errors import InfraError
-from kbopt.core.types import CompileFailed, EvalRequest, Outcome, TimedOut
-from kbopt.evaluation import verdicts
+from kbopt.core.types import CompileFailed, EvalRequest, Outcome, Rejected, TimedOut
 from kbopt.evaluation.children import Child, ZygoteHandle, crash_from
+from kbopt.evaluation.compile import inline
 from kbopt.evaluation.compile.bridge import ensure_bridge, headers_key
 from kbopt.evaluation.compile.inline import Setup
-from kbopt.evaluation.compile.store import Entry, Store, build_key
+from kbopt.evaluation.compile.store import Entry, Store, TooMuchLeft, build_key, remove
 from kbopt.evaluation.devices import Device
 from kbopt.evaluation.sandbox import SandboxConfig
-from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
+from kbopt.evaluation.untrusted import CandidateForged, raised_of, rejected_of
+from kbopt.evaluation.wire import Channel, ChannelClosed, Message, WireError
 
 _EXTENSIONS = "cpp_extension"
-_PASSING = ("MemoryError", "OSError", "TimeoutError", "KeyboardInterrupt")
-"""Exceptions at import that say more of the machine than of the source."""
+_REPLY_LIMIT_BYTES = 2**20
 _BUILD_MEMORY_BYTES = 3 * 2**30
 """nvcc on torch's full headers peaks near 1.6 GB (cicc and cc1plus in turn), g++ beside it near 1.2 GB."""
+_LATER = ("def ", "lambda", " as ", "class ")
 _COMPILED_AT_LAUNCH = ("triton", "_compile_kernel")
 
 
@@ -49,11 +50,48 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotBuilt:
-    """Why there is no build, with what the compiler printed. `lasting`: it would be the same again."""
+    """Why there is no build, with what the compiler printed.
+
+    `lasting`: it would be the same again, because python or a compiler refuses the source as it is written.
+    Anything else may be mended from outside: a header or a package that is missing, a disk that is full.
+    """
 
     outcome: Outcome
     log: str
     lasting: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Done:
+    """A child that came to the end of a source. Not `whole` where the source made do without something that
+    could not be compiled for want of something else.
+    """
+
+    log: str
+    whole: bool
+
+
+def _ended(reply: Message, log: str) -> _Done | NotBuilt:
+    try:
+        raised, rejected = raised_of(reply), rejected_of(reply)
+    except CandidateForged as error:
+        reason = f"the child's messages were forged: {error}"
+        return NotBuilt(outcome=Rejected(reason=reason, family="forged_verdict"), log=log)
+    lasting = reply.get("lasting") is True
+    if raised is not None:
+        reason = f"{raised}\n{raised.frames}" if raised.frames else str(raised)
+        return NotBuilt(outcome=CompileFailed(reason=reason), log=log, lasting=lasting)
+    if rejected is not None:
+        return NotBuilt(outcome=CompileFailed(reason=rejected), log=log, lasting=lasting)
+    return _Done(log=log, whole=reply.get("whole") is True)
+
+
+def names_loader_late(source: str) -> bool:
+    """Whether a line that may run after the import names what builds an extension, by whatever name."""
+    if _EXTENSIONS not in source:
+        return False
+    lines = [line for line in source.split("\n") if "load" in line]
+    return any(line[0] in " \t" or any(word in line for word in _LATER) for line in lines)
 
 
 def num_builds_at_once(device: Device) -> int:
@@ -81,6 +119,7 @@ class Builder:
         self._store = Store(root.resolve())
         self._device = device
         self._sandbox = sandbox
+        self._late: set[str] = set()
 
     def prepare(self) -> None:
         """In a thread, build what candidates in C++ and CUDA link to, unless the store has it."""
@@ -93,10 +132,7 @@ class Builder:
 
     def build(self, request: EvalRequest) -> Built | NotBuilt:
         """From the store, or by running the source in a build child. Raises InfraError."""
-        flags = {"headers": headers_key()}
-        if self._is_called_ahead(request.source):
-            flags["precision"] = request.protocol.precision
-        key = build_key(request.source, flags=flags, toolchain_key=self._device.toolchain.key)
+        key = self._key(request)
         found: Entry | NotBuilt | None = self._store.find(key)
         if found is None:
             with self._store.building(key) as finished:
@@ -107,28 +143,52 @@ class Builder:
             return NotBuilt(outcome=CompileFailed(reason=found.reason), log=found.log, lasting=True)
         return self._built(request.source, found.directory, mode="use")
 
+    def builds_more(self, request: EvalRequest, outcome: Outcome) -> bool:
+        """Whether a candidate asked, when it was measured, for what its build had not come by. Then its model
+        is constructed and called when it is built again, which is worth a try once.
+        """
+        failed = isinstance(outcome, CompileFailed) and outcome.reason.startswith(
+            f"{inline.NotBuilt.__name__}:"
+        )
+        if not failed or self._is_called_ahead(request.source):
+            return False
+        self._late.add(request.source)
+        return True
+
+    def _key(self, request: EvalRequest) -> str:
+        flags = {"headers": headers_key()}
+        if self._is_called_ahead(request.source):
+            flags["precision"] = request.protocol.precision
+        if self._builds_late(request.source):
+            flags["task"] = request.task.key
+        return build_key(request.source, flags=flags, toolchain_key=self._device.toolchain.key)
+
     def _build(self, key: str, request: EvalRequest) -> Entry | NotBuilt:
         staging = self._store.staging()
         try:
             started = time.monotonic()
-            child_log = self._run_child(request, self._built(request.source, staging, mode="build"))
+            done = self._run_child(request, self._built(request.source, staging, mode="build"))
             seconds = time.monotonic() - started
-            if not isinstance(child_log, NotBuilt):
-                return self._store.publish(key, staging, ok=True, log=child_log, seconds=seconds)
-            if child_log.lasting and isinstance(child_log.outcome, CompileFailed):
-                reason = child_log.outcome.reason
-                self._store.publish(key, staging, ok=False, log=child_log.log, seconds=seconds, reason=reason)
-            return child_log
+            if isinstance(done, _Done):
+                # What the machine was to blame for is not kept: nobody finds it under that key.
+                kept = key if done.whole else secrets.token_hex(len(key) // 2)
+                return self._store.publish(kept, staging, ok=True, log=done.log, seconds=seconds)
+            if done.lasting and isinstance(done.outcome, CompileFailed):
+                reason = done.outcome.reason
+                self._store.publish(key, staging, ok=False, log=done.log, seconds=seconds, reason=reason)
+            return done
+        except TooMuchLeft as error:
+            return NotBuilt(outcome=CompileFailed(reason=str(error)), log="")
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            remove(staging)
 
-    def _run_child(self, request: EvalRequest, built: Built) -> str | NotBuilt:
+    def _run_child(self, request: EvalRequest, built: Built) -> _Done | NotBuilt:
         config = self._sandbox(built)
         if os.geteuid() == 0:
             os.chown(built.folder, config.uid, config.uid)
         limit_s = request.protocol.compile_timeout_s
         with closing(Child(self._zygote, "build", config)) as child:
-            channel = Channel(child.data, max_fds=0)
+            channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
             try:
                 channel.send(self._job(request, built))
                 reply = channel.receive(limit_s)
@@ -139,25 +199,27 @@ class Builder:
             except (ChannelClosed, WireError):
                 return NotBuilt(outcome=crash_from(child.end()), log=child.log)
             child.close()
-            if "built" in reply:
-                return child.log
-            raised = reply.get("raised")
-            reason = verdicts.raised_text(raised) if raised else str(reply.get("rejected_source"))
-            lasting = raised is None or raised.get("type") not in _PASSING
-            return NotBuilt(outcome=CompileFailed(reason=reason), log=child.log, lasting=lasting)
+            return _ended(reply, child.log)
 
     def _job(self, request: EvalRequest, built: Built) -> dict[str, Any]:
         return {
             "source": request.source,
             "setup": built.setup,
             "task_source": request.task.source if self._is_called_ahead(request.source) else "",
+            "device": self._device.torch,
             "precision": request.protocol.precision,
             "arch": self._device.toolchain.arch,
         }
 
     def _is_called_ahead(self, source: str) -> bool:
-        """Whether it may have kernels that are compiled at their launch, for the types they are given."""
-        return self._device.is_cuda and any(word in source for word in _COMPILED_AT_LAUNCH)
+        """Whether it may have kernels that are compiled at their launch, for the types they are given, or
+        extensions that are built for the first model or the first call.
+        """
+        at_launch = self._device.is_cuda and any(word in source for word in _COMPILED_AT_LAUNCH)
+        return at_launch or self._builds_late(source)
+
+    def _builds_late(self, source: str) -> bool:
+        return source in self._late or names_loader_late(source)
 
     def _built(self, source: str, folder: Path, mode: Any) -> Built:
         extends = _EXTENSIONS in source

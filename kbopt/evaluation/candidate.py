@@ -16,6 +16,10 @@ _MAX_TEXT = 2000
 class CandidateError(Exception):
     """The source defines no model: a syntax error, or no `ModelNew`. The message is for the proposer."""
 
+    def __init__(self, text: str, *, is_syntax: bool = False) -> None:
+        super().__init__(text)
+        self.is_syntax = is_syntax
+
 
 def check_syntax(source: str) -> None:
     """Raise CandidateError for a source that does not parse; runs nothing of it."""
@@ -23,7 +27,8 @@ def check_syntax(source: str) -> None:
         parsed(source, FILE_NAME)
     except SyntaxError as error:
         line = f"\n    {error.text.strip()}" if error.text else ""
-        raise CandidateError(f"SyntaxError at line {error.lineno}: {error.msg}{line}") from None
+        text = f"SyntaxError at line {error.lineno}: {error.msg}{line}"
+        raise CandidateError(text, is_syntax=True) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise CandidateError(f"the source cannot be parsed: {type(error).__name__}: {error}") from None
 

@@ -11,7 +11,7 @@ import copy
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -263,8 +263,8 @@ def _load_triton() -> None:
 def build(channel: Channel) -> None:
     """Import the candidate once, so that whatever it compiles is on disk afterwards.
 
-    With `task_source` its kernels that compile at their first launch are compiled too, on tensors without
-    memory; what that run meets is no verdict.
+    With `task_source` its model is constructed and called too, as far as that is needed for what is compiled
+    only then; on a GPU on tensors without memory. What that run meets is no verdict.
     """
     request = channel.receive()
     os.nice(_BUILD_NICENESS)  # Its compilers too: whoever holds the device is waited for.
@@ -272,14 +272,29 @@ def build(channel: Channel) -> None:
         _find_builds(request["setup"])
         module = load_candidate(request["source"])
         if request["task_source"]:
-            with suppress(Exception), gpu_code.ahead_of_device(request["arch"]):
-                _call_once(module, request["task_source"], request["precision"])
-        reply: Message = {"built": True}
+            _build_late(module, request)
+        reply: Message = {"built": True, "whole": inline.is_whole()}
     except CandidateError as error:
-        reply = {"rejected_source": str(error)}
+        reply = {"rejected_source": str(error), "lasting": error.is_syntax}
     except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything
-        reply = {"raised": describe_exception(error)}
+        reply = {"raised": describe_exception(error), "lasting": inline.is_lasting(error)}
     channel.send(reply)
+
+
+def _build_late(module: Any, request: Message) -> None:
+    on_cuda = request["device"] != "cpu"
+    try:
+        with gpu_code.ahead_of_device(request["arch"]) if on_cuda else nullcontext():
+            _call_once(
+                module,
+                request["task_source"],
+                request["precision"],
+                _ABSENT if on_cuda else torch.device("cpu"),
+                request["setup"],
+            )
+    except Exception as error:
+        if str(error).startswith(inline.BUILD_FAILED):
+            raise
 
 
 def _find_builds(setup: str) -> None:
@@ -288,28 +303,40 @@ def _find_builds(setup: str) -> None:
         inline.install(inline.Setup.decode(setup))
 
 
-def _call_once(module: Any, task_source: str, precision: Precision) -> None:
-    """Call the model as it will be measured, inside `gpu_code.ahead_of_device`: no device has to be there."""
+def _call_once(
+    module: Any,
+    task_source: str,
+    precision: Precision,
+    device: torch.device = _ABSENT,
+    setup: str = "",
+) -> None:
+    """Construct and call the model as it will be measured: on a GPU that does not have to be there, inside
+    `gpu_code.ahead_of_device`; on a CPU only if all is not there once the model is.
+    """
     task = load_module("task", task_source, Path.cwd())
-    model = module.ModelNew(*_moved(task.get_init_inputs(), precision))
+    folder = Path(inline.Setup.decode(setup).directory) if setup else Path.cwd()
+    num_before = inline.num_builds(folder)
+    model = module.ModelNew(*_moved(task.get_init_inputs(), precision, device))
+    if device.type == "cpu" and inline.num_builds(folder) > num_before:
+        return
     if isinstance(model, torch.nn.Module):
-        _move(model, precision)
+        _move(model, precision, device)
     with torch.no_grad():
-        model(*_moved(task.get_inputs(), precision))
+        model(*_moved(task.get_inputs(), precision, device))
 
 
-def _moved(values: Any, precision: Precision) -> Any:
-    return tree_map_only(torch.Tensor, partial(placed, precision=precision, device=_ABSENT), values)
+def _moved(values: Any, precision: Precision, device: torch.device) -> Any:
+    return tree_map_only(torch.Tensor, partial(placed, precision=precision, device=device), values)
 
 
-def _move(model: torch.nn.Module, precision: Precision) -> None:
+def _move(model: torch.nn.Module, precision: Precision, device: torch.device) -> None:
     """`Module.to` swaps parameters in place, which those without memory refuse."""
     for part in model.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
-            moved = torch.nn.Parameter(placed(parameter, precision, _ABSENT), requires_grad=False)
+            moved = torch.nn.Parameter(placed(parameter, precision, device), requires_grad=False)
             setattr(part, name, moved)
         for name, buffer in list(part.named_buffers(recurse=False)):
-            setattr(part, name, placed(buffer, precision, _ABSENT))
+            setattr(part, name, placed(buffer, precision, device))
 
 
 def kernelbench(channel: Channel) -> None:

@@ -156,7 +156,8 @@ class Service:
 
     def evaluate(self, request: EvalRequest) -> Result:
         """Judge one source. Raises UserError for a task that cannot be scored, InfraError."""
-        return self._evaluate(request)
+        result = self._evaluate(request)
+        return self._evaluate(request) if self._builder.builds_more(request, result.outcome) else result
 
     def _judge_baseline(self, request: EvalRequest) -> Outcome:
         """A baseline's outcome: its source is the task's, with a model that runs the reference in another

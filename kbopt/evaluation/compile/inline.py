@@ -25,10 +25,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kbopt.evaluation.compile import builder, gpu_code
+from kbopt.evaluation.compile import builder, gpu_code, scan
 from kbopt.evaluation.compile.builder import Extension, Unit
 from kbopt.evaluation.compile.gpu_code import Mode
 from kbopt.evaluation.compile.toolchain import Toolchain
+
+BUILD_FAILED = "Error building extension"
+"""How torch begins the message of such an error."""
 
 
 class NotBuilt(RuntimeError):
@@ -212,6 +215,30 @@ class Loader:
         return self._obtain(extension)
 
 
+_failed_for_now: list[str] = []
+"""Extensions of this process that something from outside may make possible: see `is_whole`."""
+
+
+def is_whole() -> bool:
+    """Whether all that failed to build in this process would fail again."""
+    return not _failed_for_now
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Whether `error` is a compiler's complaint of the source."""
+    return isinstance(error, RuntimeError) and getattr(error, "blames_source", False) is True
+
+
+def _failure(name: str, log: str) -> RuntimeError:
+    """As torch raises it."""
+    error = RuntimeError(f"{BUILD_FAILED} '{name}': {log}")
+    if scan.blames_source(log):
+        error.blames_source = True  # type: ignore[attr-defined]
+    else:
+        _failed_for_now.append(name)
+    return error
+
+
 class Builds:
     """The extensions in one candidate's directory."""
 
@@ -228,12 +255,13 @@ class Builds:
             if self._setup.mode == "use":
                 raise NotBuilt(
                     f"the extension {extension.name!r} was not built before the measurement. Call "
-                    "load_inline when the module is imported, with a source that is the same each time"
+                    "load_inline when the module is imported or the model is constructed, with a source that "
+                    "is the same each time"
                 )
             self._build(extension, home)
         record = json.loads((home / "build.json").read_text())
         if not record["ok"]:
-            raise RuntimeError(f"Error building extension '{extension.name}': {record['log']}")
+            raise _failure(extension.name, record["log"])
         return _load_library(extension, home / f"{extension.name}.so")
 
     def _build(self, extension: Extension, home: Path) -> None:
@@ -261,6 +289,11 @@ class Builds:
             shutil.rmtree(private)
             if not home.is_dir():
                 raise
+
+
+def num_builds(directory: Path) -> int:
+    """How many extensions lie in a candidate's directory."""
+    return len(list(directory.glob("*/build.json")))
 
 
 def build_records(directory: Path) -> list[dict[str, Any]]:

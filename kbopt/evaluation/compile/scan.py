@@ -105,6 +105,20 @@ def _operator_headers(source: str, torch_include: Path) -> Iterator[str]:
             yield header
 
 
+_BLAMES_MACHINE = re.compile(
+    r"fatal error|No such file|cannot open source file|file not found|not find|cannot find|cannot execute"
+    r"|No space left|quota exceeded|Read-only file|Permission denied|Input/output error|[Oo]ut of memory"
+    r"|memory exhausted|Cannot allocate|temporarily unavailable|Too many open files|internal compiler error"
+    r"|[Kk]illed|[Tt]erminated|[Ss]egmentation|[Bb]us error|Illegal instruction|no end after"
+)
+"""Words of compilers and linkers for what is missing, full or ended, and may not be so another time."""
+
+
+def blames_source(log: str) -> bool:
+    """Whether compilers complain of what is written, and of nothing that may be there another time."""
+    return "error:" in log.replace("error :", "error:") and not _BLAMES_MACHINE.search(log)
+
+
 def blames_torch(log: str) -> bool:
     """Whether an error in a compiler's `log` could stem from headers that lack something of torch."""
     errors: list[str] = _ERROR.findall(log)

@@ -21,6 +21,7 @@ import os
 import secrets
 import shutil
 import stat
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ DEFAULT_LIMIT_BYTES = 20 * 2**30
 MAX_LOG_CHARACTERS = 200_000
 # Longer than any build may take.
 STALE_STAGING_S = 3600.0
+MAX_ENTRY_BYTES = 512 * 2**20
+MAX_FILES = 10_000
+MAX_DEPTH = 32
+_LOCKS = ("lock",)
+"""Of torch's own builds; a process that finds one waits for whoever holds it."""
 PRUNE_SHARE = 0.01
 PRUNE_EVERY = 1000
 """A process looks at all entries again after it has published this share of the limit, or this many: a look
@@ -47,6 +53,10 @@ def build_key(source: str, *, flags: Mapping[str, str], toolchain_key: str) -> s
     flags = dict(sorted(flags.items()))
     parts = {"format": FORMAT, "source": source, "flags": flags, "toolchain": toolchain_key}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class TooMuchLeft(Exception):
+    """A build left more than an entry holds. The message is for the proposer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +96,10 @@ class Store:
             entry = _read(directory, key)
         except FileNotFoundError:
             return None
+        except (ValueError, KeyError, TypeError, NotADirectoryError):
+            # Damaged, as a full disk or a fallen machine leaves it: as good as none.
+            self._bury(key)
+            return None
         with contextlib.suppress(FileNotFoundError, PermissionError):
             os.utime(directory)
         return entry
@@ -119,7 +133,7 @@ class Store:
 
         Links, devices and sockets that the build left are not followed and not copied: they could name
         files that the candidate itself may not read. If another builder published `key` first, its
-        entry stays and is returned.
+        entry stays and is returned. Raises TooMuchLeft.
         """
         private = self.staging()
         try:
@@ -142,7 +156,7 @@ class Store:
                 if not self._entry(key).is_dir():
                     raise
         finally:
-            _remove(private)
+            remove(private)
         entry = self.find(key)
         if entry is None:
             raise InfraError(f"build {key} vanished from {self.root} right after it was published")
@@ -199,7 +213,7 @@ class Store:
 
     def _entries_by_use(self) -> Iterator[tuple[float, int, str]]:
         for directory in (self.root / "entries").iterdir():
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 used = directory.stat().st_mtime
                 record = json.loads((directory / "entry.json").read_text())  # of any format
                 yield used, record["size_bytes"], directory.name
@@ -210,13 +224,16 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            # Renamed first, so that no reader ever sees half an entry.
-            grave = self.root / "staging" / secrets.token_hex(16)
-            try:
-                self._entry(key).rename(grave)
-            except FileNotFoundError:
-                return False
-            _remove(grave)
+            return self._bury(key)
+
+    def _bury(self, key: str) -> bool:
+        """Remove an entry; renamed first, so that no reader ever sees half of one. Whether it was there."""
+        grave = self.root / "staging" / secrets.token_hex(16)
+        try:
+            self._entry(key).rename(grave)
+        except FileNotFoundError:
+            return False
+        remove(grave)
         return True
 
     def _remove_stale_staging(self) -> None:
@@ -224,7 +241,7 @@ class Store:
         for directory in (self.root / "staging").iterdir():
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - directory.stat().st_mtime > STALE_STAGING_S:
-                    _remove(directory)
+                    remove(directory)
 
 
 def _read(directory: Path, key: str) -> Entry:
@@ -242,10 +259,17 @@ def _read(directory: Path, key: str) -> Entry:
 
 
 def _copy_regular_files(source: Path, target: Path) -> dict[str, str]:
-    """Copies `source` without following links; returns the SHA-256 of each file by relative path."""
+    """Copies `source` without following links; returns the SHA-256 of each file by relative path.
+
+    Leaves out what cannot be read, and locks, for which nobody is left to open them. Raises TooMuchLeft.
+    """
     target.mkdir()
     hashes: dict[str, str] = {}
+    left_bytes = MAX_ENTRY_BYTES
     for folder, _, names in os.walk(source, followlinks=False):
+        depth = len(Path(folder).relative_to(source).parts)
+        if depth > MAX_DEPTH or len(hashes) + len(names) > MAX_FILES:
+            raise TooMuchLeft(f"its build leaves more than {MAX_FILES} files or {MAX_DEPTH} nested folders")
         for name in sorted(names):
             path = Path(folder) / name
             relative = path.relative_to(source)
@@ -254,12 +278,14 @@ def _copy_regular_files(source: Path, target: Path) -> dict[str, str]:
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             except OSError:
-                if path.is_symlink() or stat.S_ISSOCK(path.lstat().st_mode):
-                    continue
-                raise
+                continue
             with os.fdopen(descriptor, "rb") as reader:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode) or name in _LOCKS:
                     continue
+                left_bytes -= status.st_size
+                if left_bytes < 0:
+                    raise TooMuchLeft(f"its build leaves files of more than {MAX_ENTRY_BYTES >> 20} MiB")
                 (target / relative).parent.mkdir(parents=True, exist_ok=True)
                 with (target / relative).open("xb") as writer:
                     shutil.copyfileobj(reader, writer)
@@ -279,5 +305,10 @@ def _make_read_only(directory: Path) -> None:
         Path(folder).chmod(0o755)
 
 
-def _remove(directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
+def remove(directory: Path) -> None:
+    """Whatever a build left there; what resists stays."""
+    # Folders nested by the thousand are too many for rmtree, which recurses.
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(directory, ignore_errors=True)
+    if os.path.lexists(directory):
+        subprocess.run(["rm", "-rf", "--", str(directory)], check=False, stderr=subprocess.DEVNULL)

@@ -202,9 +202,10 @@ def test_a_small_publication_does_not_look_at_the_entries_of_others(tmp_path: Pa
     first = publish(store, key_of("a"), {"lib.so": "x"})
     record = first.parent / "entry.json"
     record.chmod(0o600)
-    record.write_text("not looked at")
+    record.write_text(json.dumps({"size_bytes": 2**60}))
 
     publish(store, key_of("b"), {"lib.so": "x"})
 
-    with pytest.raises(json.JSONDecodeError):
-        store.prune()
+    assert first.is_dir()
+    store.prune()
+    assert not first.exists()
