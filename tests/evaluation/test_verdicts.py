@@ -207,13 +207,91 @@ def test_builds_make_way_for_who_is_measured(bench: Bench):
     assert f"nice {usual + 10}" in outcome.reason
 
 
-def test_a_source_that_cannot_be_built_is_not_built_again(bench: Bench):
-    source = "import time\nraise ValueError(time.time_ns())\n"
+def test_a_build_that_failed_for_something_else_than_the_source_is_tried_again(bench: Bench):
+    source = "import time\nraise RuntimeError(f'cc1: fatal error, {time.time_ns()}')\n"
 
     first, second = bench.judge(source), bench.judge(source)
 
     assert isinstance(first.outcome, CompileFailed)
-    assert first.outcome == second.outcome
+    assert first.outcome != second.outcome
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (r"no\x1b[2K\rmeasured, 30x\udc80", "ValueError: no\\x1b[2K\n    measured, 30x\\udc80"),
+        ("x" * 3_000_000, "ValueError: " + "x" * 2000),
+    ],
+)
+def test_the_text_of_an_exception_is_no_command_to_a_terminal(bench: Bench, text: str, reason: str):
+    result = bench.judge(HEAD + f'        raise ValueError("{text}")\n')
+
+    assert isinstance(result.outcome, Crashed)
+    assert result.outcome.reason == reason
+
+
+LATE = """
+import torch
+from torch.utils.cpp_extension import load_inline
+
+SOURCE = "torch::Tensor f(torch::Tensor x) { return torch::tanh(x) * 2 + x; }"
+
+
+def make():
+    return load_inline(name="late", cpp_sources=SOURCE, functions=["f"])
+
+
+class ModelNew(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kernel = INIT
+
+    def forward(self, x):
+        if self.kernel is None:
+            self.kernel = make()
+        return self.kernel.f(x)
+"""
+
+
+@pytest.mark.parametrize("init", ["make()", "None"])
+def test_an_extension_may_be_built_for_the_model_or_for_its_first_call(bench: Bench, init: str):
+    protocol = EvalProtocol(trials=2, timed=12, compile_timeout_s=120)
+
+    result = bench.judge(LATE.replace("INIT", init), protocol=protocol)
+
+    assert isinstance(result.outcome, Measured), result.outcome
+    assert result.kernelbench.correctness
+
+
+def test_a_softmax_that_is_one_percent_off_is_wrong_and_no_lower_precision(bench: Bench):
+    task = ELEMENTWISE.replace("torch.tanh(x) * 2 + x", "torch.softmax(x, 1)")
+
+    outcome = bench.judge(HEAD + "        return torch.softmax(x, 1) * 0.99\n", task=task).outcome
+
+    assert isinstance(outcome, WrongAnswer), outcome
+    assert outcome.reason.startswith("all elements are 1.0 % too small: output 0 at index")
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("torch.max(x, dim=1)", "tuple(torch.max(x, dim=1))"),
+        ("tuple(torch.max(x, dim=1))", "torch.max(x, dim=1)"),
+        ("x.softmax(1) * 2", "torch.cat([x, x], 1)[:, :512].softmax(1).mul(2).repeat(1, 2)[:, :512]"),
+        ("(x * 2).to(torch.float8_e5m2)", "(x + x).to(torch.float8_e5m2)"),
+        (
+            "(x * 100).round().to(torch.int16).to(torch.uint16)",
+            "(100 * x).round().to(torch.int16).to(torch.uint16)",
+        ),
+        ("torch.fft.rfft(x)", "torch.fft.rfft(x.double()).to(torch.complex64)"),
+    ],
+)
+def test_honest_outputs_of_every_form_are_measured(bench: Bench, reference: str, answer: str):
+    task = ELEMENTWISE.replace("torch.tanh(x) * 2 + x", reference)
+
+    outcome = bench.judge(HEAD + f"        return {answer}\n", task=task).outcome
+
+    assert isinstance(outcome, Measured), outcome
 
 
 SIZED = """

@@ -1,0 +1,283 @@
+"""Any JSON that a child sends is what the runner would have said, or is refused as forged. Nothing else."""
+
+import json
+import math
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kbopt.core import codec
+from kbopt.core.types import KernelBenchVerdict
+from kbopt.evaluation.answers import Refused, notes_on_form, require_form, require_separate
+from kbopt.evaluation.children import crash_from
+from kbopt.evaluation.layout import TensorSpec, bytes_at, copy_elements, is_separate
+from kbopt.evaluation.link import CandidateRaised, Link, SourceRejected
+from kbopt.evaluation.reference import Output
+from kbopt.evaluation.replies import Answer, Place, answers_of, base_of, kernels_of, seen_of, times_of
+from kbopt.evaluation.untrusted import CandidateForged, clean, finite, one_line, raised_of, rejected_of
+from kbopt.evaluation.verdicts import kernelbench_from, plain_fields
+from kbopt.evaluation.wire import Channel
+
+SPEC = ["float32", [2, 2], [2, 1]]
+PLACE = [4096, SPEC, "cpu", "", 0]
+GOOD: dict[str, Any] = {
+    "base": 4096,
+    "ns": [5],
+    "outputs": [{"skeleton": {"tensor": 0}, "tensors": [PLACE]}],
+    "audit": {"torch_ops": ["add"], "operators": [], "custom_kernel": True},
+    "kernels": [["gemm", 1, 2.5]],
+    "raised": {"type": "ValueError", "text": "no", "frames": "  line 1"},
+    "rejected_source": "no ModelNew",
+    "compiled": True,
+    "correctness": True,
+    "runtime": 0.5,
+    "runtime_stats": {"mean": 0.5, "num_trials": 3},
+    "metadata": {"hardware": "cpu", "max_difference": ["1.0"]},
+}
+DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "base": base_of,
+    "ns": lambda reply: times_of(reply, 1),
+    "outputs": lambda reply: answers_of(reply, 1),
+    "audit": seen_of,
+    "kernels": kernels_of,
+    "raised": raised_of,
+    "rejected_source": rejected_of,
+}
+numbers = st.one_of(
+    st.integers(),
+    st.floats(),
+    st.sampled_from([2**63, -(2**63), 10**400, -(10**400), math.inf, -math.inf, math.nan, 1e308, 5e-324]),
+)
+texts = st.text(st.characters(), max_size=30)  # Lone surrogates are among them.
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | numbers
+    | texts
+    | st.sampled_from(["float32", "complex128", "uint64", "cuda"]),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(texts, inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@st.composite
+def replies(draw: st.DrawFn) -> dict[str, Any]:
+    """A good reply with one thing in it, however deep, replaced by anything."""
+    reply = json.loads(json.dumps(GOOD))
+    at: Any = reply
+    while True:
+        keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+        key = draw(st.sampled_from(keys))
+        if not isinstance(at[key], dict | list) or not at[key] or draw(st.booleans()):
+            at[key] = draw(json_values)
+            return reply
+        at = at[key]
+
+
+def text_of_refusal(decode: Callable[[dict[str, Any]], Any], reply: dict[str, Any]) -> str:
+    """What is said of a forged reply; of one that decodes, what it decodes to."""
+    try:
+        return repr(decode(reply))
+    except CandidateForged as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_what_the_runner_says_is_understood(name: str):
+    assert DECODERS[name](GOOD) is not None
+
+
+@settings(max_examples=300, deadline=None)
+@given(reply=replies())
+def test_any_reply_decodes_or_is_forged(reply: dict[str, Any]):
+    for decode in DECODERS.values():
+        assert text_of_refusal(decode, reply).isprintable()
+    verdict = kernelbench_from(plain_fields(reply), {"mean": 0.5})
+    assert codec.decode(KernelBenchVerdict, json.loads(json.dumps(codec.encode(verdict)))) == verdict
+
+
+@settings(max_examples=300, deadline=None)
+@given(reply=st.dictionaries(st.sampled_from(list(GOOD)), json_values))
+def test_so_does_any_json(reply: dict[str, Any]):
+    for decode in DECODERS.values():
+        assert text_of_refusal(decode, reply).isprintable()
+    json.dumps(plain_fields(reply)).encode()
+
+
+@given(text=st.text(st.characters(), max_size=200), most=st.integers(0, 300))
+def test_text_can_be_stored_and_printed_afterwards(text: str, most: int):
+    plain = clean(text, most)
+    assert all(c.isprintable() or c in "\n\t" for c in plain)
+    plain.encode()
+    assert "\n" not in one_line(text, most)
+    assert clean(plain, len(plain)) == plain
+
+
+def test_what_a_terminal_obeys_is_shown_as_it_is_written():
+    forged = "no\x1b[2K\rmeasured, 30x\u202e\x9b1m\udc80"
+
+    assert clean(forged) == "no\\x1b[2K\nmeasured, 30x\\u202e\\x9b1m\\udc80"
+    raised = raised_of({"raised": {"type": "A\nB\x07", "text": "no\nmeasured, 30x", "frames": "measured"}})
+    assert str(raised) == "A B\\x07: no\n    measured, 30x"
+    assert raised.frames == "  measured"
+    assert len(clean("x" * 10**7)) == 2000
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**400, True, "1", None, [1.0]])
+def test_no_number_to_calculate_with(value: Any):
+    assert finite(value) is None
+    assert kernelbench_from(plain_fields({**GOOD, "runtime": value}), {"mean": 1.0}).runtime == -1.0
+    with pytest.raises(CandidateForged):
+        kernels_of({"kernels": [["gemm", 1, value]]})
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ([4098, SPEC, "cpu", "", 0], "between two places"),
+        ([4100, ["float64", [2], [1]], "cpu", "", 0], "between two places"),
+        ([4096, ["float32", [2], [2**47]], "cpu", "", 0], "more than a process has"),
+        ([4096, ["float32", [2**40, 2**40], [1, 1]], "cpu", "", 0], "more than a process has"),
+        ([2**63 - 4, ["float32", [2], [1]], "cpu", "", 0], "more than a process has"),
+        ([-8, SPEC, "cpu", "", 0], "an address"),
+        ([True, SPEC, "cpu", "", 0], "an address"),
+        ([4096, ["float33", [2], [1]], "cpu", "", 0], "no tensor looks like"),
+        ([4096, ["float32", [2.0], [1]], "cpu", "", 0], "no tensor looks like"),
+        ([4096, ["float32", {}, []], "cpu", "", 0], "no tensor looks like"),
+        ([4096, SPEC, "cpu", "", -1], "an offset"),
+        ([4096, SPEC, "cpu", ""], "at no place"),
+    ],
+)
+def test_a_place_that_no_tensor_has(place: list[Any], words: str):
+    with pytest.raises(CandidateForged, match=words):
+        answers_of({"outputs": [{"skeleton": {"tensor": 0}, "tensors": [place]}]}, 1)
+
+
+def test_a_complex_tensor_may_lie_where_its_parts_may():
+    place = [4100, ["complex64", [2], [1]], "cpu", "", 0]
+
+    assert answers_of({"outputs": [{"skeleton": 0, "tensors": [place]}]}, 1)[0].places[0].span == range(
+        4100, 4116
+    )
+
+
+def test_descriptors_that_a_candidate_sends_are_closed():
+    ours, theirs = socket.socketpair()
+    link = Link.over(ours, os.open(os.devnull, os.O_RDWR), 10.0)
+    sender = Channel(theirs)
+    null = os.open(os.devnull, os.O_RDONLY)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    for _ in range(50):
+        sender.send({"id": 1}, [null] * 8)
+        link._next()
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    link.close()
+    sender.close()
+    os.close(null)
+
+
+@pytest.mark.parametrize(
+    ("field", "error"), [("raised", CandidateRaised), ("rejected_source", SourceRejected)]
+)
+def test_a_link_raises_what_a_reply_tells_of(field: str, error: type[Exception]):
+    ours, theirs = socket.socketpair()
+    link = Link.over(ours, os.open(os.devnull, os.O_RDWR), 10.0)
+    sender = Channel(theirs)
+    number = link.send("run")
+    sender.send({"id": number, field: GOOD[field]})
+
+    with pytest.raises(error):
+        link.receive(number)
+    link.close()
+    sender.close()
+
+
+def test_a_signal_without_a_name_has_ended_a_process_as_well():
+    assert crash_from({"signal": 9}).how == "SIGKILL"
+    assert crash_from({"signal": 40}).how == "signal 40"
+
+
+def place_of(tensor: torch.Tensor, address: int | None = None) -> Place:
+    at = tensor.data_ptr() if address is None else address
+    return Place(address=at, spec=TensorSpec.of(tensor), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "apart"),
+    [
+        (torch.ones(3, 8)[:, :5], True),
+        (torch.ones(3, 8)[:, ::2], True),
+        (torch.ones(8, 6, 4)[1:5, :3, 2:].mT, True),
+        (torch.ones(4096, 4096)[:, 0], True),
+        (torch.arange(8.0).as_strided((2, 3), (3, 2)), True),
+        (torch.ones(1, 3).expand(1, 3), True),
+        (torch.ones(3, 1).expand(3, 4), False),
+        (torch.ones(6).as_strided((2, 3), (1, 1)), False),
+        (torch.ones(7).as_strided((3, 3), (2, 1)), False),
+        (torch.ones(0, 3), True),
+    ],
+)
+def test_elements_lie_apart_or_share_memory(tensor: torch.Tensor, apart: bool):
+    assert is_separate(tensor.shape, tensor.stride()) is apart
+    want = torch.empty(tensor.shape)
+    answer = Answer(skeleton={"tensor": 0}, places=(place_of(tensor),))
+    expected = Output(skeleton={"tensor": 0}, tensors=(want,))
+    if apart:
+        require_form(answer, expected)
+        assert bool(notes_on_form(answer, expected)) is (not tensor.is_contiguous())
+    else:
+        with pytest.raises(Refused) as refused:
+            require_form(answer, expected)
+        assert refused.value.outcome.family == "output_layout"
+
+
+@pytest.mark.parametrize("most", [16, 64, 2**26])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int8, torch.complex64])
+def test_a_view_with_gaps_is_copied_a_part_at_a_time(most: int, dtype, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("kbopt.evaluation.layout._MOST_GAP_BYTES", most)
+    whole = torch.arange(8 * 6 * 40).to(dtype).reshape(8, 6, 40)
+    memory = whole.view(torch.uint8).flatten()
+    for part in (whole, whole[1:5, :3, 2:4], whole[:, :, 0], whole[:, 0, ::7].T, whole[7, 5, 39]):
+        at = part.data_ptr() - whole.data_ptr()
+        sizes = []
+
+        def read(start: int, buffer: torch.Tensor, at: int = at, sizes: list[int] = sizes) -> None:
+            sizes.append(buffer.numel())
+            buffer.copy_(memory[at + start : at + start + buffer.numel()])
+
+        assert torch.equal(copy_elements(TensorSpec.of(part), read), part)
+        num_bytes = part.numel() * part.itemsize
+        assert max(sizes) <= max(most, 2 * num_bytes)
+
+
+def test_bytes_that_are_looked_at_belong_to_elements():
+    whole = torch.zeros(8, 6, 40, dtype=torch.float64)
+    part = whole[1:5, :3, 2:4]
+    part.fill_(float("nan"))
+    spec = TensorSpec.of(part)
+    memory = whole.flatten()[(part.data_ptr() - whole.data_ptr()) // 8 :]
+
+    places = bytes_at(spec, torch.rand(2000, dtype=torch.float64))
+
+    assert bool(memory[places // 8].isnan().all())
+    assert len((places // 8).unique()) == part.numel()
+    assert int(bytes_at(TensorSpec.of(whole), torch.tensor([0.999999])).max()) < whole.numel() * 8
+
+
+def test_views_of_one_buffer_that_one_call_returns_are_not_two_calls_memory():
+    one, two = torch.ones(4, 12), torch.ones(4, 12)
+    chunks = [Answer(places=tuple(map(place_of, whole.chunk(3, dim=1)))) for whole in (one, two)]
+
+    require_separate(chunks, None)
+    with pytest.raises(Refused) as refused:
+        require_separate([chunks[0], chunks[0]], None)
+    assert refused.value.outcome.family == "reused_output"
