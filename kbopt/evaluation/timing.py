@@ -22,6 +22,8 @@ _UNUSUAL = 1.25
 _LEAST_SHARE = 0.25
 _SETTLED = 0.005
 _FEWEST_SETTLED = 20
+_WIDEST = math.log(1000.0)
+"""An interval so much wider each way says that calls so short cannot be compared, in numbers that exist."""
 _AGREEMENT = 1.3
 """How much longer the wall clock may find a call than the native one. Hidden work shows as 2 and more."""
 
@@ -382,7 +384,7 @@ def ratio_interval(
     )
     low, high = np.quantile(above / below, (0.025, 0.975))
     reference, kernel = median(reference_ms), median(kernel_ms)
-    between = 1.96 * scatter.log_ratio(reference, kernel)
+    between = min(_WIDEST, 1.96 * scatter.log_ratio(reference, kernel))
     middle = reference / kernel
     down = math.hypot(math.log(middle / low), between)
     up = math.hypot(math.log(high / middle), between)

@@ -103,7 +103,7 @@ def _info(name: str, source: str) -> TaskInfo:
 def _from_file(name: str) -> Task:
     path = Path(name)
     try:
-        source = path.read_text()
+        source = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"cannot read the task {name}: {reason}. Give a task's name or a .py file.") from None

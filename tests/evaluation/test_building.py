@@ -4,13 +4,15 @@ import dataclasses
 import os
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kbopt.core.types import EvalProtocol, EvalRequest, Precision, Task
+from kbopt.core.types import CompileFailed, EvalProtocol, EvalRequest, Precision, Rejected, Task
 from kbopt.evaluation import building
 from kbopt.evaluation.building import Builder, Built
 from kbopt.evaluation.children import ZygoteHandle
+from kbopt.evaluation.compile import scan
 from kbopt.evaluation.compile.toolchain import Toolchain, detect
 from kbopt.evaluation.devices import Device
 from kbopt.evaluation.sandbox import Limits, SandboxConfig, scrubbed
@@ -88,3 +90,63 @@ def test_what_is_compiled_for_the_types_it_is_given_is_built_for_each_precision(
         launched = SOURCE + "# triton"
         assert folder(launched, "fp32") == folder(launched, "fp32") != folder(launched, "bf16")
         assert folder(SOURCE, "fp32") == folder(SOURCE, "bf16")
+
+
+IMPORTS = "from torch.utils.cpp_extension import load_inline\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "late"),
+    [
+        (IMPORTS + "kernel = load_inline(\n    name='f', cpp_sources='')\n", False),
+        (IMPORTS + "class ModelNew:\n    def __init__(self):\n        self.f = load_inline('f', '')\n", True),
+        (IMPORTS + "def make(): return load_inline('f', '')\n", True),
+        (IMPORTS + "make = lambda: load_inline('f', '')\n", True),
+        (IMPORTS.replace("\n", " as compiled\n") + "def make():\n    return compiled('f', '')\n", True),
+        ("def make():\n    return load_inline('f', '')\n", False),
+    ],
+)
+def test_a_source_that_may_build_after_its_import_is_told_by_its_lines(source: str, late: bool):
+    assert building.names_loader_late(source) is late
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome", "lasting"),
+    [
+        ({"raised": {"type": "RuntimeError", "text": "x"}, "lasting": True}, CompileFailed, True),
+        ({"raised": {"type": "RuntimeError", "text": "x"}}, CompileFailed, False),
+        ({"raised": {"type": "RuntimeError", "text": "x"}, "lasting": "yes"}, CompileFailed, False),
+        ({"raised": 5}, Rejected, False),
+        ({"raised": [["type"]]}, Rejected, False),
+        ({"raised": {"type": {}, "text": "x"}}, Rejected, False),
+        ({"rejected_source": "no ModelNew"}, CompileFailed, False),
+        ({"rejected_source": 10**400}, Rejected, False),
+    ],
+)
+def test_whatever_a_build_child_says_is_an_outcome(reply: dict[str, Any], outcome: type, lasting: bool):
+    ended = building._ended(reply, "log")
+
+    assert isinstance(ended, building.NotBuilt)
+    assert (type(ended.outcome), ended.lasting, ended.log) == (outcome, lasting, "log")
+
+
+@pytest.mark.parametrize(("reply", "whole"), [({"built": True, "whole": True}, True), ({}, False)])
+def test_a_build_child_that_came_to_the_end_is_done(reply: dict[str, Any], whole: bool):
+    assert building._ended(reply, "log") == building._Done(log="log", whole=whole)
+
+
+@pytest.mark.parametrize(
+    ("log", "blames"),
+    [
+        ("main.cpp:3:5: error: 'foo' was not declared in this scope", True),
+        ('cuda.cu(4): error: identifier "foo" is undefined', True),
+        ("main.cpp:1:10: fatal error: foo.h: No such file or directory", False),
+        ("a.cpp:1: error: x\ncc1plus: out of memory allocating 65536 bytes", False),
+        ("/usr/bin/ld: cannot find -lfoo: error: ld returned 1 exit status", False),
+        ("a.cpp: error: error writing to /tmp/x.s: No space left on device", False),
+        ("g++: internal compiler error: Killed (program cc1plus)", False),
+        ("", False),
+    ],
+)
+def test_a_compiler_blames_the_source_or_what_is_missing_now(log: str, blames: bool):
+    assert scan.blames_source(log) is blames

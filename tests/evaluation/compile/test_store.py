@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kbopt.core.errors import InfraError
-from kbopt.evaluation.compile.store import Store, build_key
+from kbopt.evaluation.compile.store import Store, TooMuchLeft, build_key, remove
 
 HOLDER = """
 import sys, time
@@ -209,3 +209,59 @@ def test_a_small_publication_does_not_look_at_the_entries_of_others(tmp_path: Pa
     assert first.is_dir()
     store.prune()
     assert not first.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": "x"}'])
+def test_a_damaged_entry_is_as_good_as_none(text: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    record = publish(store, key_of("a"), {"lib.so": "x"}).parent / "entry.json"
+    record.chmod(0o600)
+    record.write_text(text)
+
+    store.prune()
+    assert store.find(key_of("a")) is None
+    publish(store, key_of("a"), {"lib.so": "y"})
+    assert store.find(key_of("a")) is not None
+
+
+def test_names_of_any_bytes_are_kept_and_locks_are_not(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    built = store.staging()
+    for name in (b"\xff\xfe", b"a\nb\x1b[2K", b"x" * 255, b"lock"):
+        Path(os.fsdecode(os.fsencode(built) + b"/" + name)).write_text("x")
+    os.mkfifo(built / "pipe")
+    (built / "link").symlink_to("/etc/passwd")
+
+    entry = store.publish(key_of("a"), built, ok=True, log="", seconds=1.0)
+
+    assert sorted(map(os.fsencode, entry.files)) == [b"a\nb\x1b[2K", b"x" * 255, b"\xff\xfe"]
+    store.verify(entry)
+
+
+def test_folders_nested_deeper_than_a_path_may_be_long_are_too_much_and_go(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    built = store.staging()
+    home = Path.cwd()
+    os.chdir(built)
+    try:
+        for _ in range(1500):
+            Path("deeper").mkdir()
+            os.chdir("deeper")
+    finally:
+        os.chdir(home)
+
+    with pytest.raises(TooMuchLeft, match="nested folders"):
+        store.publish(key_of("a"), built, ok=True, log="", seconds=1.0)
+    remove(built)
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_a_file_of_a_terabyte_without_content_is_too_much(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    built = store.staging()
+    with (built / "sparse").open("wb") as file:
+        file.truncate(2**40)
+
+    with pytest.raises(TooMuchLeft, match="512 MiB"):
+        store.publish(key_of("a"), built, ok=True, log="", seconds=1.0)
+    assert store.find(key_of("a")) is None
