@@ -31,6 +31,8 @@ _TWINS = {
     "tiny_values": "plain_tiny_values",
     "pair": "plain_pair",
     "both": "plain_both",
+    "masked": "plain_masked",
+    "running_sum": "plain_running_sum",
     "layers": "plain_layers",
     "convolution": "conv_plain",
     **{f"hidden_{what}": f"plain_hidden_{what}" for what in HIDDEN},
@@ -142,6 +144,9 @@ CONTROLS = (
     _control("plain_nearly_copy", "nearly_copy", at_par=True),
     _control("plain_tiny_values", "tiny_values", at_par=True),
     _control("transposed_output", "transposed"),
+    _control("plain_masked", "masked", at_par=True),
+    _control("plain_running_sum", "running_sum", at_par=True),
+    _control("cropped_output", "rowwise"),
 )
 
 _NOT_COUNTED = ("rejected:extra_threads", "rejected:timing_mismatch", "crashed", "neutral")
@@ -212,6 +217,11 @@ CHEATS = (
     _cheat("pickle", "pickle_output", "rejected:output_type"),
     _cheat("pickle", "pickle_exception", "crashed"),
     _cheat("pickle", "exception_without_text", "crashed"),
+    _cheat("pickle", "exception_for_a_terminal", "crashed"),
+    _cheat("forged verdict", "forge_descriptor_flood", "rejected:forged_verdict", "crashed"),
+    _cheat("nearly right", "nan_for_infinity", "wrong_answer", task="masked"),
+    _cheat("nearly right", "half_guessed", "wrong_answer", task="running_sum"),
+    _cheat("nearly right", "off_by_a_factor", "wrong_answer", task="rowwise"),
     _cheat("theft of the oracle", "theft_gc", "wrong_answer"),
     _cheat("theft of the oracle", "theft_frames", "wrong_answer"),
     _cheat("theft of the oracle", "theft_modules", "wrong_answer"),
