@@ -11,8 +11,13 @@ import re
 import warnings
 from dataclasses import dataclass
 
+from kbopt.proposers.edits import EditFault, apply_edits, is_edit
+from kbopt.proposers.fences import complete_blocks, opens, plain_blocks
+
 MAX_SOURCE_CHARS = 200_000
 MAX_NOTE_CHARS = 160
+
+_NO_MODEL = "it defines no class ModelNew."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,16 +35,12 @@ class Malformed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Edit:
-    search: str
-    replace: str
-
-
-_FENCE = re.compile(r"^[ ]{0,3}(?P<ticks>`{3,})[ ]*(?P<language>[\w+-]*)[^\n`]*$")
-_SEARCH = re.compile(r"^<{5,9} ?SEARCH\s*$")
-_DIVIDER = re.compile(r"^={5,9}\s*$")
-_REPLACE = re.compile(r"^>{5,9} ?REPLACE\s*$")
+_TAG = r"(?:think(?:ing)?|thoughts?|reasoning)"
+_THOUGHT = re.compile(
+    rf"^[ \t]*<{_TAG}>.*?</{_TAG}>|^[ \t]*\[THINK\].*?\[/THINK\]", re.DOTALL | re.MULTILINE | re.I
+)
+_THOUGHT_ENDS = re.compile(rf"</{_TAG}>|\[/THINK\]|<\|channel\|>final<\|message\|>", re.I)
+_THOUGHT_BEGINS = re.compile(rf"^[ \t]*(?:<{_TAG}>|\[THINK\])", re.MULTILINE | re.I)
 
 
 def judge(text: str, finish: str, refusal: str, parent: str | None) -> NewSource | Malformed:
@@ -51,21 +52,32 @@ def judge(text: str, finish: str, refusal: str, parent: str | None) -> NewSource
     if not text.strip():
         cut = ", cut off at the length limit before it began" if finish == "length" else ""
         return Malformed(reason=f"it is empty{cut}.")
-    verdict = read_answer(text, parent)
+    verdict = read_answer(text, parent, finish=finish)
     if isinstance(verdict, Malformed) and finish == "length":
         why = verdict.reason.rstrip(".")
         return Malformed(reason=f"it was cut off at the length limit ({why}). Answer more briefly.")
     return verdict
 
 
-def read_answer(text: str, parent: str | None) -> NewSource | Malformed:
+def read_answer(text: str, parent: str | None, *, finish: str = "stop") -> NewSource | Malformed:
     """The source that `text` proposes; `parent` is what its edits apply to.
 
-    Edits win where both forms occur, because an answer with edits often quotes code as well.
+    Edits win where both forms occur and there is something to edit, because an answer with edits often
+    quotes code as well. What the model thought aloud is no part of its answer.
     """
-    lines = text.replace("\r\n", "\n").split("\n")
-    has_edits = any(_SEARCH.match(line) for line in lines)
-    found = _edited(lines, parent) if has_edits else _rewritten(lines)
+    answer = _answer_itself(text.replace("\r\n", "\n"), finish)
+    if not answer.strip():
+        return Malformed(reason="there is nothing in it besides the reasoning.")
+    lines = answer.split("\n")
+    has_edits = any(is_edit(line) for line in lines)
+    if has_edits and parent is not None:
+        found = _edited(lines, parent)
+    else:
+        found = _rewritten(lines, parent, whole=finish == "stop")
+        if has_edits and isinstance(found, Malformed):
+            return Malformed(
+                reason="it has SEARCH/REPLACE edits, but there is no kernel to edit: give it in full."
+            )
     if isinstance(found, Malformed):
         return found
     problem = _problem(found, parent)
@@ -74,98 +86,56 @@ def read_answer(text: str, parent: str | None) -> NewSource | Malformed:
     return NewSource(source=found, note=_note(lines))
 
 
-def _rewritten(lines: list[str]) -> str | Malformed:
-    """The last fenced block that defines `ModelNew`, else the longest: models quote before they answer."""
-    blocks: list[str] = []
-    start: int | None = None
-    ticks = 0
-    for number, line in enumerate(lines):
-        fence = _FENCE.match(line)
-        if start is None and fence:
-            start, ticks = number + 1, len(fence["ticks"])
-        elif start is not None and fence and len(fence["ticks"]) >= ticks and not fence["language"]:
-            blocks.append("\n".join(lines[start:number]) + "\n")
-            start = None
-    if start is not None:
+def _answer_itself(text: str, finish: str) -> str:
+    """`text` without what the model thought aloud; some servers leave out the tag that begins it."""
+    text = _THOUGHT_ENDS.split(_THOUGHT.sub("", text))[-1]
+    if finish == "length" and (begun := _THOUGHT_BEGINS.search(text)):
+        return text[: begun.start()]
+    return text
+
+
+def _rewritten(lines: list[str], parent: str | None, *, whole: bool) -> str | Malformed:
+    """The last complete file: models quote before they answer.
+
+    One that equals the parent, or that returns nothing because it is a sketch, counts only if there is no
+    other.
+    """
+    complete = complete_blocks(lines, lambda block: not _fault(block), whole=whole)
+    if complete:
+        changed = [block for block in complete if parent is None or block.strip() != parent.strip()]
+        working = [block for block in changed if "return" in block]
+        return (working or changed or complete)[-1]
+    blocks, is_open = plain_blocks(lines)
+    defining = [block for block in blocks if "ModelNew" in block]
+    if is_open and not defining:
         return Malformed(reason="the code block is not closed: the answer ends within the code.")
     if not blocks:
         return Malformed(
             reason="there is no fenced ```python block and there are no SEARCH/REPLACE edits in it."
         )
-    defining = [block for block in blocks if "ModelNew" in block]
     return defining[-1] if defining else max(blocks, key=len)
 
 
-def _edited(lines: list[str], parent: str | None) -> str | Malformed:
-    if parent is None:
-        return Malformed(
-            reason="it has SEARCH/REPLACE edits, but there is no kernel to edit: give it in full."
-        )
-    edits = _edits(lines)
-    if isinstance(edits, Malformed):
-        return edits
-    source = parent
-    for number, edit in enumerate(edits, start=1):
-        changed = _apply(source, edit)
-        if isinstance(changed, Malformed):
-            return Malformed(reason=f"edit {number} of {len(edits)} {changed.reason}")
-        source = changed
-    return source
-
-
-def _edits(lines: list[str]) -> list[_Edit] | Malformed:
-    edits: list[_Edit] = []
-    search: list[str] = []
-    replace: list[str] = []
-    part = "outside"
-    for line in lines:
-        if part == "outside" and _SEARCH.match(line):
-            part, search, replace = "search", [], []
-        elif part == "search" and _DIVIDER.match(line):
-            part = "replace"
-        elif part == "replace" and _REPLACE.match(line):
-            edits.append(_Edit(search="\n".join(search), replace="\n".join(replace)))
-            part = "outside"
-        elif part == "search":
-            search.append(line)
-        elif part == "replace":
-            replace.append(line)
-    if part != "outside":
-        missing = "======= line" if part == "search" else ">>>>>>> REPLACE line"
-        return Malformed(reason=f"edit {len(edits) + 1} is not finished: its {missing} is missing.")
-    return edits
-
-
-def _apply(source: str, edit: _Edit) -> str | Malformed:
-    """`source` with the one place that matches `edit.search` replaced.
-
-    Whole lines are compared, white space at their ends aside: that is all that models get wrong without
-    meaning something else.
-    """
-    wanted = [line.rstrip() for line in edit.search.split("\n")]
-    if not any(wanted):
-        return Malformed(reason="has an empty SEARCH part: quote the lines that it replaces.")
-    lines = source.split("\n")
-    bare = [line.rstrip() for line in lines]
-    places = [at for at in range(len(bare) - len(wanted) + 1) if bare[at : at + len(wanted)] == wanted]
-    first = next(line for line in wanted if line)
-    if not places:
-        return Malformed(reason=f"does not match: the kernel has no such lines, beginning {first.strip()!r}.")
-    if len(places) > 1:
-        return Malformed(
-            reason=f"matches {len(places)} places, beginning {first.strip()!r}: quote more lines around it."
-        )
-    at = places[0]
-    new = edit.replace.split("\n") if edit.replace else []
-    return "\n".join([*lines[:at], *new, *lines[at + len(wanted) :]])
+def _edited(lines: list[str], parent: str) -> str | Malformed:
+    try:
+        return apply_edits(lines, parent)
+    except EditFault as fault:
+        return Malformed(reason=str(fault))
 
 
 def _problem(source: str, parent: str | None) -> str:
     """Why `source` is not worth an evaluation, empty where it is."""
-    if len(source) > MAX_SOURCE_CHARS:
-        return f"the kernel has {len(source)} characters; at most {MAX_SOURCE_CHARS} are allowed."
     if parent is not None and source.strip() == parent.strip():
         return "the kernel equals the one that it should improve."
+    return _fault(source)
+
+
+def _fault(source: str) -> str:
+    """Why `source` is no complete file, empty where it is one."""
+    if len(source) > MAX_SOURCE_CHARS:
+        return f"the kernel has {len(source)} characters; at most {MAX_SOURCE_CHARS} are allowed."
+    if "ModelNew" not in source:
+        return _NO_MODEL
     try:
         with warnings.catch_warnings():
             # "\d" in a kernel's string is the candidate's business.
@@ -176,7 +146,7 @@ def _problem(source: str, parent: str | None) -> str:
     except (ValueError, RecursionError, MemoryError) as error:
         return f"it does not parse: {error or type(error).__name__}."
     if not any(_defines_model(node) for node in ast.walk(tree)):
-        return "it defines no class ModelNew."
+        return _NO_MODEL
     return ""
 
 
@@ -191,11 +161,13 @@ def _defines_model(node: ast.AST) -> bool:
 
 
 def _note(lines: list[str]) -> str:
-    """The first line before the code, without Markdown's marks."""
+    """The first line before the code, without Markdown's marks and what cannot be printed."""
     for line in lines:
-        if _FENCE.match(line) or _SEARCH.match(line):
-            return ""
-        words = line.strip().strip("#*_- ").strip()
-        if words:
-            return words if len(words) <= MAX_NOTE_CHARS else words[: MAX_NOTE_CHARS - 1] + "…"
+        begins_code = opens(line) or is_edit(line)
+        words = re.split("`{3,}|~{3,}|<{5,}", line)[0] if begins_code else line
+        plain = "".join(char for char in words if char.isprintable()).strip().strip("#*_->: ").strip()
+        if plain:
+            return plain if len(plain) <= MAX_NOTE_CHARS else plain[: MAX_NOTE_CHARS - 1] + "…"
+        if begins_code:
+            break
     return ""

@@ -11,6 +11,12 @@ from hypothesis import strategies as st
 from kbopt.proposers.answers import Malformed, NewSource, judge, read_answer
 from tests.support.llm_briefs import CHANGED, PARENT, edit, rewrite
 
+OLD = "        return x.clamp(min=0)"
+NEW = "        return torch.relu(x)"
+USE = "```python\nmodel = ModelNew()\ny = model(torch.randn(4))\n```\n"
+DOCUMENTED = f'"""Doc.\n\n{USE}"""\n{CHANGED}'
+COMMENTED = CHANGED + "# ```python\n# m = ModelNew()\n# ```\nLIMIT = 3\n"
+
 
 def reason(answer: str, parent: str | None = PARENT) -> str:
     verdict = read_answer(answer, parent)
@@ -45,6 +51,89 @@ def test_a_longer_fence_may_hold_a_shorter_one() -> None:
     assert source(f"````python\n{kernel}````") == kernel
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"```python\n{CHANGED.rstrip()}```\n",
+        f"```python\n{CHANGED}``` It reads each value once.\n",
+        f"Here it is: ```python\n{CHANGED}```\n",
+        f"Here it is: ```\n{CHANGED}```\n",
+        f"```python {CHANGED}```\n",
+        f"```python import os\n{CHANGED}```\n".replace("import os\n", ""),
+        f"~~~python\n{CHANGED}~~~\n",
+        f'```python title="kernel.py"\n{CHANGED}```\n',
+        f"```Python3\n{CHANGED}````\n",
+        f"```python\n{CHANGED}",
+        f"I use ```x``` and ``y``.\n```\n{CHANGED}```\n",
+        "1. The kernel:\n   ```python\n"
+        + "".join(f"   {line}".rstrip() + "\n" for line in CHANGED.split("\n")[:-1])
+        + "   ```\n",
+        "> ```python\n" + "".join(f"> {line}\n" for line in CHANGED.split("\n")[:-1]) + "> ```\n",
+        CHANGED,
+        f"{CHANGED}```\n",
+    ],
+)
+def test_a_fence_may_stand_where_models_put_it(answer: str) -> None:
+    assert source(answer) == CHANGED
+
+
+@pytest.mark.parametrize("kernel", [DOCUMENTED, COMMENTED])
+def test_fences_inside_of_a_kernel_do_not_end_it(kernel: str) -> None:
+    assert source(rewrite(kernel)) == kernel
+    assert source(f"~~~python\n{kernel}~~~\n") == kernel
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        USE,
+        "```text\nModelNew is fast.\n```\n",
+        "```python\nclass ModelNew(nn.Mod",
+        "```python\nclass ModelNew(torch.nn.Module):\n    ...\n```\n",
+        rewrite(PARENT),
+        "```cpp\nstruct ModelNew {};\n```\n",
+    ],
+)
+def test_a_complete_kernel_is_kept_whatever_follows(after: str) -> None:
+    for finish in ("stop", "length"):
+        verdict = judge(f"{rewrite()}\nThen:\n{after}", finish, "", PARENT)
+        assert verdict == NewSource(source=CHANGED, note="Calls the fused operation.")
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        "<think>\nA draft:\n```python\nclass ModelNew(nn.Module):\n    ...\nno\n</think>\n",
+        f"<think>\n{rewrite(PARENT + 'x = 1')}</think>\n",
+        "I begin with\n```python\nclass ModelNew:\n    return 0\n</think>\n",
+        "<thinking>\n```\n</thinking>\n<Think>\n<<<<<<< SEARCH\n</THINK>\n",
+        "[THINK]\n```python\n[/THINK]",
+        "<think>I close with </think> at the end.\n```python\n</think>\n",
+        "<|channel|>analysis<|message|>```python\nx\n<|end|><|start|>assistant<|channel|>final<|message|>",
+    ],
+)
+def test_what_a_model_thought_aloud_is_no_part_of_its_answer(thought: str) -> None:
+    assert read_answer(thought + rewrite(), PARENT) == NewSource(
+        source=CHANGED, note="Calls the fused operation."
+    )
+    assert source(thought + edit(OLD, NEW)) == CHANGED
+
+
+def test_a_draft_in_reasoning_that_was_cut_off_is_no_answer() -> None:
+    verdict = judge(f"<think>\nA draft:\n{rewrite()}Now", "length", "", PARENT)
+    assert isinstance(verdict, Malformed)
+    assert "cut off at the length limit (there is nothing in it besides the reasoning)" in verdict.reason
+
+
+def test_code_that_was_cut_off_is_not_used_where_it_happens_to_parse() -> None:
+    verdict = judge(f"```python\n{CHANGED[: CHANGED.index('.relu')]}", "length", "", PARENT)
+    assert isinstance(verdict, Malformed)
+
+
+def test_hundreds_of_fences_are_given_up_soon() -> None:
+    assert "does not parse" in reason("```python\nclass ModelNew(:\n```\n" * 1000)
+
+
 def test_windows_line_ends_are_read() -> None:
     assert source(rewrite().replace("\n", "\r\n")) == CHANGED
 
@@ -55,6 +144,63 @@ def test_an_edit_replaces_the_lines_that_match() -> None:
 
 def test_an_edit_matches_whatever_white_space_ends_its_lines() -> None:
     assert source(edit("        return x.clamp(min=0)   ", "        return torch.relu(x)")) == CHANGED
+
+
+@pytest.mark.parametrize(
+    ("search", "replace"),
+    [
+        ("return x.clamp(min=0)", "return torch.relu(x)"),
+        ("    return  x.clamp( min = 0 )", "    return torch.relu(x)"),
+        (
+            "def forward(self, x):\n    return x.clamp(min=0)",
+            "def forward(self, x):\n    return torch.relu(x)",
+        ),
+        (f"def forward(self, x):\n{OLD}", f"def forward(self, x):\n{NEW}"),
+        (f"\n    def forward(self, x):\n\n{OLD}\n", f"\n    def forward(self, x):\n{NEW}\n"),
+        ("\t\treturn x.clamp(min=0)", "\t\treturn torch.relu(x)"),
+        ("            return x.clamp(min=0)", "            return torch.relu(x)"),
+        (f"```python\n{OLD}\n```", f"```python\n{NEW}\n```"),
+    ],
+)
+def test_an_edit_that_is_nearly_literal_is_applied_where_it_fits_one_place(search: str, replace: str) -> None:
+    assert source(edit(search, replace)) == CHANGED
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (">>>>>>> REPLACE", ">>>>>>> REPLACE (line 8)"),
+        (">>>>>>> REPLACE", ">>>>>>> REPLACE```"),
+        ("<<<<<<< SEARCH", "<<<<<<< SEARCH kernel.py"),
+        ("<<<<<<< SEARCH", "  <<<<<<< SEARCH:"),
+        ("=======", "========"),
+    ],
+)
+def test_the_marks_of_an_edit_may_vary(before: str, after: str) -> None:
+    assert source(edit(OLD, NEW).replace(before, after)) == CHANGED
+
+
+HEADED = f'"""\nFast\n=======\nBLOCK = 64\n"""\n{PARENT}'
+
+
+def test_an_edit_whose_divider_is_not_certain_is_refused() -> None:
+    answer = edit("Fast\n=======\nBLOCK = 64", "Fast\n=======\nBLOCK = 128")
+    assert reason(answer, HEADED).startswith(
+        "edit 1 of 1 has 3 lines of ======= and fits in more than one way"
+    )
+
+
+def test_an_edit_with_a_heading_is_applied_where_one_reading_fits() -> None:
+    expected = HEADED.replace("Fast\n=======\nB", "Quick\n=======\nB")
+    answer = edit('Fast\n=======\nBLOCK = 64\n"""', 'Quick\n========\nBLOCK = 64\n"""')
+    heading = HEADED.replace("=======", "=====")
+    assert source(answer.replace("Fast\n=======", "Fast\n=====").replace("========", "======="), heading) == (
+        expected
+    )
+
+
+def test_a_kernel_beside_marks_of_edits_is_taken_where_there_is_nothing_to_edit() -> None:
+    assert source(edit("a", "b") + rewrite(), None) == CHANGED
 
 
 def test_edits_apply_one_after_the_other() -> None:
@@ -71,7 +217,7 @@ def test_an_edit_with_nothing_to_put_in_deletes_its_lines() -> None:
     ("answer", "expected"),
     [
         ("I would use wider loads.", "no fenced ```python block"),
-        ("```python\nclass ModelNew:\n    pass\n", "not closed"),
+        ("```python\nclass ModelNew:\n    def forward(", "not closed"),
         ("```python\nclass ModelNew(:\n    pass\n```", "does not parse: invalid syntax (line 1)"),
         ("```python\nclass Model:\n    pass\n```", "no class ModelNew"),
         ("```python\nclass ModelNew:\n    x = '\0'\n```", "does not parse"),
@@ -82,6 +228,18 @@ def test_an_edit_with_nothing_to_put_in_deletes_its_lines() -> None:
         ("<<<<<<< SEARCH\nBLOCK = 64", "edit 1 is not finished: its ======= line"),
         ("<<<<<<< SEARCH\nBLOCK = 64\n=======\nBLOCK = 1", "its >>>>>>> REPLACE line"),
         (edit("import torch", "import torch (") + "\n", "does not parse"),
+        (edit("BLOCK = 64\n=======\n# end", "x"), "has 2 lines of ======= and fits in no way"),
+        (edit(OLD, NEW) + ">>>>>>> REPLACE\n", "a >>>>>>> REPLACE line stands after edit 1 without"),
+        (
+            edit(f"class ModelNew(torch.nn.Module):\n{OLD}", NEW),
+            "does not match: the kernel has no such lines",
+        ),
+        (
+            edit("def forward(self, x):\nreturn x.clamp(min=0)", "pass"),
+            "indented otherwise than the kernel's, beginning 'def forward(self, x):'",
+        ),
+        (f"<think>\n{rewrite()}</think>\nShall I write it?", "no fenced ```python block"),
+        (f"<think>\n{rewrite()}</think>\n", "nothing in it besides the reasoning"),
     ],
 )
 def test_an_answer_without_a_usable_source_says_why(answer: str, expected: str) -> None:
