@@ -42,8 +42,8 @@ class BackendConfig:
 class ProposerConfig:
     """Who writes kernels. `models` is `name[:weight],...`; `language` None means: fit the device.
 
-    `api_base` may hold a key in its query or before its host: it is stored `without_secrets`.
-    `simulated_s` is the mean latency of the simulated proposer.
+    `api_base` may hold a key in its query or before its host: it is stored `without_secrets`. `timeout_s` is
+    the limit of one request to a model, `simulated_s` the mean latency of the simulated proposer.
     """
 
     name: ProposerName = "tunables"

@@ -212,6 +212,13 @@ proposer_options = options(
     ),
     click.option("--language", type=Name("language", Language), help="What models write; default by device."),
     click.option("--embedding-model", help="A LiteLLM embedding model for epsNet; default a local embedder."),
+    click.option(
+        "--request-timeout",
+        type=click.FloatRange(1),
+        default=PROPOSER.timeout_s,
+        show_default=True,
+        help="Seconds that a model may take for one answer.",
+    ),
 )
 
 
@@ -311,7 +318,8 @@ def backend_config(given: dict[str, Any]) -> BackendConfig:
 
 def proposer_config(given: dict[str, Any]) -> ProposerConfig:
     """Takes the proposer's options out of `given`."""
-    return _taken(replace(PROPOSER, name=given.pop("proposer")), given)
+    name, limit_s = given.pop("proposer"), given.pop("request_timeout")
+    return _taken(replace(PROPOSER, name=name, timeout_s=limit_s), given)
 
 
 C = TypeVar("C", SearchSettings, EvalProtocol, BackendConfig, ProposerConfig)

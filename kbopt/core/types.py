@@ -362,9 +362,17 @@ class Brief:
     action: Literal["propose", "refine"] = "propose"
 
 
+Blame = Literal["brief", "answer", "service"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoProposal:
-    """A proposer that had nothing to offer for a brief: data, not an exception."""
+    """A proposer that had nothing to offer for a brief: data, not an exception.
+
+    `blame` says what was to blame: the `brief`, to which there is no answer, the model's `answer`, or the
+    `service`.
+    """
 
     reason: str
     usage: tuple[Usage, ...] = ()
+    blame: Blame = "brief"

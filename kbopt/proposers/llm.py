@@ -15,6 +15,7 @@ import importlib
 import inspect
 import logging
 import os
+import re
 import threading
 import time
 import warnings
@@ -25,25 +26,32 @@ from pathlib import Path
 from typing import Any
 
 from kbopt.core.redaction import redact
-from kbopt.core.types import Brief, Candidate, NoProposal, Usage
+from kbopt.core.text import encodable, one_line
+from kbopt.core.types import Blame, Brief, Candidate, NoProposal, Usage
 from kbopt.proposers.answers import NewSource, judge
 from kbopt.proposers.models import (
+    Garbled,
     Message,
-    ModelPool,
     ModelUnusable,
     Reply,
     RequestFailed,
+    TimedOut,
     Unanswerable,
     WeightedModel,
     parse_models,
 )
+from kbopt.proposers.pool import ModelPool
 from kbopt.proposers.prompt import Language, Prompts
+from kbopt.proposers.replies import count, mended, number, text_of
 from kbopt.proposers.transcripts import Exchange, FailedRequest, Transcript, Transcripts, brief_key
 
 __all__ = ["LLMProposer", "WeightedModel", "parse_models"]
 
 MAX_REPEATED_QUESTIONS = 2
 MAX_REASON_CHARS = 300
+
+LITELLM_GRACE_S = 5.0
+"""By which LiteLLM's own limit is longer: what it raises for it, it raises for a server's 408 as well."""
 
 
 class LLMProposer:
@@ -73,6 +81,7 @@ class LLMProposer:
         self.prompts = Prompts.load(prompts)
         self._system = self.prompts.system(language, device_facts)
         self._transcripts = Transcripts(transcripts)
+        self._timeout_s = timeout_s
         service = LiteLLMService(api_base=api_base, timeout_s=timeout_s, temperature=temperature)
         self._pool = ModelPool(
             service, models, max_concurrent=max_concurrent, give_up_after_s=give_up_after_s
@@ -86,21 +95,23 @@ class LLMProposer:
         key = brief_key(brief)
         transcript = self._transcripts.find(brief.id, key)
         if transcript is None:
-            transcript = Transcript(
-                brief=brief.id, key=key, system=self._system, prompt=self.prompts.proposal(brief)
-            )
+            prompt = encodable(self.prompts.proposal(brief))
+            transcript = Transcript(brief=brief.id, key=key, system=self._system, prompt=prompt)
             self._transcripts.save(transcript)
         parent = brief.parent.candidate.source if brief.parent else None
         question = transcript.prompt
         faults: list[str] = []
-        for number in range(1 + MAX_REPEATED_QUESTIONS):
-            if number == len(transcript.exchanges):
+        blame: Blame = "answer"
+        for turn in range(1 + MAX_REPEATED_QUESTIONS):
+            if turn == len(transcript.exchanges):
                 try:
                     transcript = await self._answered(transcript, question, brief.seed)
                 except Unanswerable as error:
                     faults.append(str(error))
+                    blame = "service" if error.is_service else "answer"
+                    transcript = self._transcripts.find(brief.id, key) or transcript
                     break
-            exchange = transcript.exchanges[number]
+            exchange = transcript.exchanges[turn]
             verdict = judge(exchange.answer, exchange.finish, exchange.refusal, parent)
             if isinstance(verdict, NewSource):
                 return Candidate(
@@ -117,7 +128,7 @@ class LLMProposer:
                 # The same words meet the same filter.
                 break
             question = self.prompts.again(verdict.reason)
-        return NoProposal(reason="; then ".join(faults), usage=transcript.usage)
+        return NoProposal(reason="; then ".join(faults), usage=transcript.usage, blame=blame)
 
     async def ask(self, topic: str, question: str) -> Transcript:
         """The transcript of one question outside of any brief; one asked before is not asked again."""
@@ -131,9 +142,12 @@ class LLMProposer:
     async def _answered(self, transcript: Transcript, question: str, seed: int) -> Transcript:
         """The transcript with one more answer, saved before it is returned."""
 
-        def keep_failure(model: str, reason: str) -> None:
+        def keep_failure(model: str, error: Exception) -> None:
             nonlocal transcript
-            failure = FailedRequest(model=model, reason=reason, at=time.time())
+            # What a model wrote for nothing is paid for, and nobody says how much it was.
+            late = isinstance(error, TimedOut)
+            usage = Usage(model=model, usd=None, seconds=self._timeout_s) if late else None
+            failure = FailedRequest(model=model, reason=str(error), at=time.time(), usage=usage)
             transcript = replace(transcript, failures=(*transcript.failures, failure))
             self._transcripts.save(transcript)
 
@@ -170,9 +184,14 @@ def _loaded() -> Any:
         warnings.simplefilter("ignore")
         litellm: Any = importlib.import_module("litellm")
         importlib.import_module("litellm.main")
+        chat = importlib.import_module("litellm.llms.base_llm.chat.transformation")
         # Pydantic builds these on first use, and warns about them then.
         litellm.ModelResponse()
         litellm.EmbeddingResponse()
+    # LiteLLM's place to repair what a service answered, before its own reading of it.
+    chat.BaseConfig.transform_parsed_response_dict = lambda _, response: mended(response)
+    # Said of an answer in another form than the protocol's, which is repaired.
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
     litellm.telemetry = False
     litellm.suppress_debug_info = True
     # Models differ in what they accept, and a temperature is a wish.
@@ -214,9 +233,11 @@ class LiteLLMService:
             async with asyncio.timeout(self._timeout_s):
                 response = await litellm.acompletion(
                     model=model,
-                    messages=[dict(message) for message in messages],
+                    messages=[
+                        {name: encodable(text) for name, text in message.items()} for message in messages
+                    ],
                     api_base=self._api_base,
-                    timeout=self._timeout_s,
+                    timeout=self._timeout_s + LITELLM_GRACE_S,
                     num_retries=0,
                     max_retries=0,
                     **options,
@@ -224,18 +245,27 @@ class LiteLLMService:
             choice = response.choices[0]
             message = choice.message
         extra = getattr(message, "provider_specific_fields", None) or {}
+        usage = getattr(response, "usage", None)
         return Reply(
-            text=message.content or "",
-            finish=choice.finish_reason or "stop",
-            refusal=extra.get("refusal") or "",
+            text=_text(message, choice.finish_reason),
+            finish=str(choice.finish_reason or "stop"),
+            refusal=text_of(extra.get("refusal")),
             usage=Usage(
                 model=model,
-                prompt_tokens=response.usage.prompt_tokens or 0,
-                completion_tokens=response.usage.completion_tokens or 0,
+                prompt_tokens=count(getattr(usage, "prompt_tokens", None)),
+                completion_tokens=count(getattr(usage, "completion_tokens", None)),
                 usd=_usd(litellm, model, response),
                 seconds=round(time.monotonic() - started, 3),
             ),
         )
+
+
+def _text(message: Any, finish: object) -> str:
+    """The answer's text. Some servers take all of it for reasoning: a whole one is read there."""
+    text = text_of(message.content)
+    if text.strip() or finish == "length":
+        return text
+    return text_of(getattr(message, "reasoning_content", None))
 
 
 def embed_texts(
@@ -294,12 +324,12 @@ def price_of(model: str) -> Price | None:
 
 def _usd(litellm: Any, model: str, response: Any) -> float | None:
     """What the request cost: the service's own figure where it gives one, else by LiteLLM's price list."""
-    reported = getattr(response.usage, "cost", None)
-    if isinstance(reported, int | float):
-        return float(reported)
+    reported = number(getattr(getattr(response, "usage", None), "cost", None))
+    if reported is not None:
+        return reported
     if price_of(model) is None:
         return None
-    return float(litellm.completion_cost(completion_response=response, model=model))
+    return number(litellm.completion_cost(completion_response=response, model=model))
 
 
 @contextlib.contextmanager
@@ -308,27 +338,37 @@ def _typed_failures(litellm: Any, timeout_s: float) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise RequestFailed(f"no answer within {timeout_s:g} s") from None
+        raise TimedOut(f"no answer within {timeout_s:g} s; --request-timeout allows more") from None
     except tuple(litellm.exceptions.LITELLM_EXCEPTION_TYPES) as error:
         raise _classified(error) from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         # What LiteLLM's parsers raise for a body that is JSON but not the protocol's.
-        raise RequestFailed(f"the answer is not in the protocol's form: {error!r}") from error
+        raise Garbled(f"the answer is not in the protocol's form: {one_line(repr(error))}") from error
 
 
 def _classified(error: Any) -> RequestFailed | ModelUnusable | Unanswerable:
     reason = short_reason(error)
     status = getattr(error, "status_code", None)
-    if status in (401, 402, 403, 404):
+    if status in (401, 402, 403, 404) or _NO_CREDIT.search(f"{error} {getattr(error, 'body', '')}"):
         return ModelUnusable(reason)
     if status in (400, 413, 422):
         return Unanswerable(reason)
+    if _NO_ANSWER.search(str(error)):
+        return Garbled(reason)
     return RequestFailed(reason, _retry_after_s(error))
+
+
+_NO_CREDIT = re.compile(r"insufficient_quota|credit balance is too low", re.I)
+"""What services say of an empty account under statuses that are weather otherwise."""
+
+
+_NO_ANSWER = re.compile(r"Invalid response object|line \d+ column \d+ \(char \d+\)")
+"""What LiteLLM says of a body that is not JSON, or not of the protocol's form."""
 
 
 def short_reason(error: BaseException) -> str:
     """The service's words on one line: without LiteLLM's stack of class names, and without keys."""
-    words = " ".join(str(error).partition("Traceback (most recent call last)")[0].split())
+    words = one_line(str(error).partition("Traceback (most recent call last)")[0])
     kind = type(error).__name__
     for prefix in ("litellm.", f"{kind}: ", f"{kind}: ", "OpenAIException - "):
         words = words.removeprefix(prefix)
@@ -342,8 +382,8 @@ def _retry_after_s(error: Any) -> float | None:
     value = headers.get("retry-after")
     if value is None:
         return None
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(value))
+    if (seconds := number(value)) is not None:
+        return seconds
     with contextlib.suppress(ValueError):
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     return None

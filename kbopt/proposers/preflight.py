@@ -74,8 +74,14 @@ def preflight(settings: SearchSettings, models: Sequence[WeightedModel]) -> str:
         parts.append(f"about ${expected.usd:.2f}")
     if expected.unpriced:
         parts.append(f"no price known for {', '.join(expected.unpriced)}")
+    has_prices = len(expected.unpriced) < len(models)
+    if budget.usd is not None and expected.unpriced:
+        parts.append(
+            f"the limit of ${budget.usd:g} counts these only where the service reports what they cost: "
+            "--max-tokens counts them all"
+        )
     limits = [
-        f"${budget.usd:g}" if budget.usd is not None else "",
+        f"${budget.usd:g}" if budget.usd is not None and has_prices else "",
         f"{_thousands(budget.tokens)} tokens" if budget.tokens is not None else "",
         f"{budget.minutes:g} minutes" if budget.minutes is not None else "",
     ]

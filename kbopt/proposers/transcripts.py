@@ -36,11 +36,12 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRequest:
-    """A request without an answer, and why. `at` in Unix seconds."""
+    """A request without an answer, and why. `at` in Unix seconds; `usage` where it may have to be paid."""
 
     model: str
     reason: str
     at: float
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +60,9 @@ class Transcript:
 
     @property
     def usage(self) -> tuple[Usage, ...]:
-        """What the answers cost, by model."""
-        return per_model(exchange.usage for exchange in self.exchanges)
+        """What the answers cost, by model, and the requests that came to nothing but are paid for."""
+        late = (failure.usage for failure in self.failures if failure.usage is not None)
+        return per_model([*(exchange.usage for exchange in self.exchanges), *late])
 
     @property
     def text(self) -> str:

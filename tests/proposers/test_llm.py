@@ -17,7 +17,12 @@ from kbopt.proposers.llm import LLMProposer, close_connections, parse_models
 from tests.support.llm_briefs import CHANGED, PARENT, brief, edit, rewrite, trial
 from tests.support.openai_server import Answer, Behaviour, Drop, Fail, Garbage, Hang, OpenAIServer, Script
 
+# kbopt itself ignores what is said of answers in another form; pytest makes errors of it again.
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+
 BRIEF = brief(parent=trial())
+FINE = brief("f1", parent=trial(), summary="FINE")
+FINE_ANSWER = Answer(text=rewrite(), when="FINE")
 NEW = "        return torch.relu(x)"
 OLD = "        return x.clamp(min=0)"
 
@@ -47,6 +52,12 @@ def proposer(server: OpenAIServer | None, folder: Path, **options: Any) -> LLMPr
         "give_up_after_s": 60.0,
     }
     return LLMProposer(**{**given, **options})
+
+
+def completion(message: dict[str, Any], usage: str = "null") -> str:
+    """A body of the protocol around a message that may be in another form."""
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+    return f'{{"object": "chat.completion", "choices": [{json.dumps(choice)}], "usage": {usage}}}'
 
 
 def transcript(folder: Path) -> dict[str, Any]:
@@ -153,7 +164,192 @@ async def test_a_hanging_model_is_left_after_the_time_limit(tmp_path: Path) -> N
     with script(Hang(), Answer(text=rewrite())) as server:
         answer = await proposer(server, tmp_path, timeout_s=1.0).propose(BRIEF)
     assert isinstance(answer, Candidate)
-    assert [failure["reason"] for failure in transcript(tmp_path)["failures"]] == ["no answer within 1 s"]
+    assert [failure["reason"] for failure in transcript(tmp_path)["failures"]] == [
+        "no answer within 1 s; --request-timeout allows more"
+    ]
+    assert spent(answer).requests == 2
+    assert spent(answer).usd is None
+
+
+async def test_a_model_that_is_too_slow_is_asked_twice_and_both_requests_are_counted(tmp_path: Path) -> None:
+    with script(Hang()) as server:
+        answer = await proposer(server, tmp_path, timeout_s=1.0).propose(BRIEF)
+    assert isinstance(answer, NoProposal)
+    assert "failed 2 times for this prompt: no answer within 1 s; --request-timeout allows" in answer.reason
+    assert answer.blame == "service"
+    assert answer.usage == (Usage(model="openai/scripted", requests=2, usd=None, seconds=2.0),)
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        Fail(status=500, when="POISON"),
+        Fail(status=429, message="Request too large", retry_after_s=0.01, when="POISON"),
+        Fail(status=529, message="Overloaded", when="POISON"),
+        Garbage(body='{"choices": []}', when="POISON"),
+        Garbage(when="POISON"),
+        Drop(when="POISON"),
+    ],
+)
+async def test_a_prompt_that_always_fails_is_given_up_while_others_go_on(
+    tmp_path: Path, poison: Behaviour
+) -> None:
+    with script(poison, FINE_ANSWER) as server:
+        asked = proposer(server, tmp_path, give_up_after_s=6.0)
+        await asked.propose(FINE)
+        bad = asyncio.create_task(asked.propose(brief("b8", parent=trial(), summary="POISON")))
+        others = []
+        while not bad.done():
+            others.append(await asked.propose(brief(f"c{len(others)}", parent=trial(), summary="FINE")))
+            await asyncio.sleep(0.05)
+        answer = await bad
+    assert isinstance(answer, NoProposal)
+    assert answer.blame == "service"
+    assert sum("POISON" in request.prompt for request in server.requests) <= 20
+    assert {type(other) for other in others} == {Candidate}
+
+
+async def test_a_prompt_that_fails_alone_ends_after_a_time_and_the_next_is_answered(tmp_path: Path) -> None:
+    with script(Fail(status=500, when="POISON"), FINE_ANSWER) as server:
+        asked = proposer(server, tmp_path, give_up_after_s=1.0)
+        await asked.propose(FINE)
+        bad = await asked.propose(brief("b8", parent=trial(), summary="POISON"))
+        good = await asked.propose(brief("b9", parent=trial(), summary="FINE again"))
+    assert isinstance(bad, NoProposal)
+    assert "failed" in bad.reason
+    assert isinstance(good, Candidate)
+
+
+async def test_two_prompts_that_fail_for_long_end_the_search(tmp_path: Path) -> None:
+    with script(Fail(status=500, when="DOWN"), FINE_ANSWER) as server:
+        asked = proposer(server, tmp_path, give_up_after_s=1.0)
+        await asked.propose(FINE)
+        assert isinstance(await asked.propose(brief("b8", parent=trial(), summary="DOWN")), NoProposal)
+        with pytest.raises(InfraError, match="no model has answered for 1 s"):
+            await asked.propose(brief("b9", parent=trial(), summary="DOWN too"))
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+async def test_a_refusal_of_one_prompt_is_not_the_models_end(tmp_path: Path, status: int) -> None:
+    with script(Fail(status=status, message="flagged", when="POISON"), FINE_ANSWER) as server:
+        asked = proposer(server, tmp_path)
+        for number in range(2):
+            await asked.propose(brief(f"g{number}", parent=trial(), summary="FINE"))
+            refused = await asked.propose(brief(f"b{number}", parent=trial(), summary=f"POISON {number}"))
+            assert isinstance(refused, NoProposal)
+            assert "openai/scripted refuses: " in refused.reason
+        assert isinstance(await asked.propose(brief("g2", parent=trial(), summary="FINE")), Candidate)
+    assert len(server.requests) == 5
+
+
+async def test_a_refusal_of_two_prompts_in_a_row_is_the_models_end(tmp_path: Path) -> None:
+    with script(FINE_ANSWER, Fail(status=402, message="Insufficient credits", when="EMPTY")) as server:
+        asked = proposer(server, tmp_path)
+        await asked.propose(FINE)
+        assert isinstance(await asked.propose(brief("b8", parent=trial(), summary="EMPTY")), NoProposal)
+        with pytest.raises(UserError, match=r"no model can be asked. .*Insufficient credits"):
+            await asked.propose(brief("b9", parent=trial(), summary="EMPTY still"))
+        assert len(server.requests) == 3
+
+
+async def test_a_prompt_that_one_model_refuses_is_put_to_another(tmp_path: Path) -> None:
+    models = parse_models("openai/a:1000000,openai/b:1")
+    answered = Answer(text=rewrite(), when="model: b")
+    with script(FINE_ANSWER, answered, Fail(status=403, when="model: a"), models=("a", "b")) as server:
+        asked = proposer(server, tmp_path, models=models)
+        first = await asked.propose(FINE)
+        second = await asked.propose(brief("b8", parent=trial(), summary="POISON"))
+    assert isinstance(first, Candidate)
+    assert isinstance(second, Candidate)
+    assert (first.proposer, second.proposer) == ("llm:openai/a", "llm:openai/b")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": [{"type": "text", "text": rewrite()}]},
+        {"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": rewrite()}]},
+        {"content": [rewrite()[:40], rewrite()[40:]]},
+        {"content": {"type": "text", "text": rewrite()}},
+        {"content": None, "reasoning_content": rewrite()},
+        {"content": "", "reasoning": f"Hm.</think>{rewrite()}"},
+        {"content": "half a pair: \ud83d\n" + rewrite()},
+    ],
+)
+async def test_an_answer_in_another_form_is_read(tmp_path: Path, message: dict[str, Any]) -> None:
+    with script(Garbage(body=completion(message))) as server:
+        answer = await proposer(server, tmp_path).propose(BRIEF)
+        assert len(server.requests) == 1
+    assert isinstance(answer, Candidate)
+    assert answer.source == CHANGED
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ("null", (0, 0, None)),
+        ('"none"', (0, 0, None)),
+        ("[1]", (0, 0, None)),
+        ('{"prompt_tokens": "10", "completion_tokens": 5}', (10, 5, None)),
+        ('{"prompt_tokens": -10, "completion_tokens": 1e400}', (0, 0, None)),
+        ('{"prompt_tokens": NaN, "completion_tokens": "x"}', (0, 0, None)),
+        ('{"prompt_tokens": 1.5, "completion_tokens": null}', (1, 0, None)),
+        ('{"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": "x"}}', (0, 5, None)),
+        ('{"cost": NaN}', (0, 0, None)),
+        ('{"cost": -1}', (0, 0, None)),
+        ('{"cost": Infinity}', (0, 0, None)),
+        ('{"cost": "0.25"}', (0, 0, 0.25)),
+        ('{"cost": {"total": 1}}', (0, 0, None)),
+        ('{"cost": true}', (0, 0, None)),
+    ],
+)
+async def test_a_usage_that_is_none_does_not_cost_the_answer(
+    tmp_path: Path, usage: str, expected: tuple[int, int, float | None]
+) -> None:
+    with script(Garbage(body=completion({"content": rewrite()}, usage))) as server:
+        answer = await proposer(server, tmp_path).propose(BRIEF)
+    assert isinstance(answer, Candidate)
+    paid = spent(answer)
+    assert (paid.prompt_tokens, paid.completion_tokens, paid.usd) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"choices": [{"index": 0, "error": {"code": 502, "message": "upstream is down"}}]}',
+        '{"choices": [{"index": 0, "finish_reason": "error", "message": {"content": ""}}]}',
+        '{"error": "upstream is down"}',
+        '{"error": {"message": "upstream is down", "code": "overloaded"}}',
+    ],
+)
+async def test_an_error_with_status_200_is_an_error(tmp_path: Path, body: str) -> None:
+    with script(Garbage(body=body), Answer(text=rewrite())) as server:
+        answer = await proposer(server, tmp_path).propose(BRIEF)
+    assert isinstance(answer, Candidate)
+    assert spent(answer).requests == 1
+    (failure,) = transcript(tmp_path)["failures"]
+    assert "upstream is down" in failure["reason"] or "ended with an error" in failure["reason"]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Fail(status=429, message="You exceeded your current quota.", code="insufficient_quota"),
+        Fail(status=400, message="Your credit balance is too low to access the API."),
+    ],
+)
+async def test_an_empty_account_is_the_users_to_mend(tmp_path: Path, failure: Behaviour) -> None:
+    with script(failure) as server, pytest.raises(UserError, match="no model can be asked"):
+        await proposer(server, tmp_path).propose(BRIEF)
+
+
+async def test_what_a_service_says_is_kept_without_control_characters(tmp_path: Path) -> None:
+    words = "bad \ud800 \x1b[31mred\x00\n end"
+    with script(Fail(status=400, message=words)) as server:
+        answer = await proposer(server, tmp_path).propose(BRIEF)
+    assert isinstance(answer, NoProposal)
+    assert answer.reason.isprintable()
+    assert "bad [31mred end" in answer.reason
 
 
 async def test_a_retry_waits_as_long_as_the_service_says(tmp_path: Path) -> None:

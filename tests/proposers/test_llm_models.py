@@ -105,6 +105,17 @@ def test_the_line_before_the_start_says_what_the_settings_imply() -> None:
     )
     assert preflight(settings, parse_models("openai/gpt-4o-mini,openai/scripted")) == (
         "25 proposals, about 20 evaluations; about 125k prompt and 100k completion tokens; about $0.04; "
-        "no price known for openai/scripted; stops at $3 or 30 minutes."
+        "no price known for openai/scripted; the limit of $3 counts these only where the service reports "
+        "what they cost: --max-tokens counts them all; stops at $3 or 30 minutes."
     )
     assert "$" not in preflight(SearchSettings(), parse_models("openai/scripted"))
+
+
+def test_a_limit_in_dollars_is_not_promised_for_models_without_a_price() -> None:
+    line = preflight(SearchSettings(budget=Budget(usd=1.0)), parse_models("openai/scripted"))
+    assert "no price known for openai/scripted; the limit of $1 counts these only where" in line
+    assert "stops at" not in line
+    limited = preflight(
+        SearchSettings(budget=Budget(usd=1.0, tokens=50_000)), parse_models("openai/scripted")
+    )
+    assert limited.endswith("stops at 50k tokens.")

@@ -1,0 +1,13 @@
+"""Text from outside, made fit for JSON, SQLite and a terminal where it comes in."""
+
+from __future__ import annotations
+
+
+def encodable(text: str) -> str:
+    r"""`text` with halves of surrogate pairs, which no encoding of Unicode has, written as `\udc80`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def one_line(text: str) -> str:
+    """The words of `text` on one line, without control characters."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
