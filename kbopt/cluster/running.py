@@ -10,7 +10,7 @@ from kbopt.cluster.messages import Factories, Failure, SearchSpec, SearchStatus
 from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened
 from kbopt.core.pacing import InFlightLimit
 from kbopt.core.scoring import standing
-from kbopt.core.search import Search, SummaryRequest
+from kbopt.core.search import Search, Stuck, SummaryRequest
 from kbopt.core.types import Brief
 from kbopt.store.journal import SqliteJournal
 
@@ -79,6 +79,8 @@ class RunningSearch:
         if not synchronous and self.search.num_in_flight >= self.pacing.limit:
             return None
         asked = self.search.ask(elapsed_s=self.elapsed_s)
+        if isinstance(asked, Stuck):
+            self.failure = Failure(kind="infra" if asked.is_service else "user", message=asked.reason)
         if not isinstance(asked, Brief):
             return None
         self.held[asked.id] = held

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from kbopt.core.types import Candidate, Rent, Result, Usage
+from kbopt.core.types import Blame, Candidate, Rent, Result, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,7 @@ class ProposalFailed:
     brief: str
     reason: str
     usage: tuple[Usage, ...] = ()
+    blame: Blame = "brief"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,16 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stuck(Done):
+    """Proposals fail one after the other. Nothing is in flight, and a search that is resumed goes on.
+
+    `is_service` where services were to blame for the last one, and not what was asked or answered.
+    """
+
+    is_service: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
     """A source to be evaluated now; `repeat` > 0 for one that was measured before."""
 
@@ -67,6 +77,12 @@ class SummaryRequest:
     previous: str
     memory_version: int
 
+
+MAX_FAILED_AT_FIRST = 8
+"""Proposals that may fail before the first kernel: each was asked up to three times."""
+
+MAX_FAILED_IN_A_ROW = 16
+"""Proposals of models that may fail one after the other later on."""
 
 NUM_SUMMARY_TRIALS = 8
 """How many of the best, and how many of the newest failures, a summary is made from."""
@@ -93,6 +109,8 @@ class Search:
         self._pending: dict[tuple[str, int], Ready] = {}
         self._ready: dict[tuple[str, int], Ready] = {}
         self._failures: list[str] = []
+        self._failed_row: list[ProposalFailed] = []
+        self._forgiven = 0
         self._summaries: list[Summarized] = []
         self._summary_version: int | None = None
         self._ended: str | None = None
@@ -108,11 +126,14 @@ class Search:
         A budget of evaluations is never exceeded, the other budgets by no more than what is in flight.
         """
         self._decide()
-        reason = self._ended or self._exhausted(elapsed_s)
-        if reason and not self.num_in_flight:
-            self.end(reason)
+        reason = self._ended or self._hopeless() or self._exhausted(elapsed_s)
+        if reason and self.num_in_flight:
+            return Wait(reason=reason)
+        if reason and self._ended is None and self._failed_row and (self._hopeless() or not self._proposed):
+            return self._stuck(reason)
         if reason:
-            return Wait(reason=reason) if self.num_in_flight else Done(reason=reason)
+            self.end(reason)
+            return Done(reason=reason)
         number = self._tally.asked + 1
         seed = _seed(self._settings.seed, number)
         choice = self._strategy.choose(seed)
@@ -145,7 +166,10 @@ class Search:
     def fail(self, brief_id: str, answer: NoProposal) -> None:
         """Answer a brief with nothing. Ignored if the brief has an answer already."""
         if self._unanswered(brief_id):
-            self._record(ProposalFailed(brief=brief_id, reason=answer.reason, usage=answer.usage))
+            failed = ProposalFailed(
+                brief=brief_id, reason=answer.reason, usage=answer.usage, blame=answer.blame
+            )
+            self._record(failed)
             self._decide()
 
     def take_ready(self) -> tuple[Ready, ...]:
@@ -225,9 +249,15 @@ class Search:
     # Events: the only place where state changes.
 
     def replay(self, events: Iterable[Event]) -> None:
-        """Apply what a journal holds, before anything else is called. Records nothing."""
+        """Apply what a journal holds, before anything else is called. Records nothing.
+
+        Proposals that failed for a cause that stopped the search are asked for once more: it may be mended.
+        """
         for event in events:
             self.apply(event)
+        if self._hopeless() or not self._proposed:
+            self._forgiven = len(self._failed_row)
+        self._failed_row.clear()
         if self._strategy.undecided() and not any(self._strategy.drops()):
             self._admit()
 
@@ -243,6 +273,7 @@ class Search:
             case Proposed():
                 del self._outstanding[event.candidate.id]
                 self._proposed[event.candidate.id] = event.candidate
+                self._failed_row.clear()
                 self._tally.proposals += 1
                 self._tally.pay(event.candidate.usage)
             case ProposalFailed():
@@ -250,6 +281,8 @@ class Search:
                 self._tally.proposals += 1
                 self._tally.proposal_failures += 1
                 self._tally.pay(event.usage)
+                if event.blame != "brief" or not self._proposed:
+                    self._failed_row.append(event)
             case Dropped():
                 self._tally.dropped += 1
             case RemeasureAsked():
@@ -317,7 +350,7 @@ class Search:
         """Why no further brief may be written, None if one may."""
         limits = self._settings.budget
         total = self._settings.num_total_proposals
-        if self._tally.asked - self._strategy.num_first_kernels >= total:
+        if self._tally.asked - self._strategy.num_first_kernels - self._forgiven >= total:
             return f"all {total} proposals were asked for"
         if not self._may_evaluate():
             return f"the budget of {limits.evaluations} evaluations is used"
@@ -325,6 +358,20 @@ class Search:
         if target is not None and best is not None and score_interval(best)[0] > target:
             return f"the best kernel is more than {target:g} times as fast as the reference"
         return self._tally.exhausted(limits, elapsed_s=elapsed_s)
+
+    def _hopeless(self) -> str | None:
+        """Why the next proposal would fail as the last ones did, None if it may not."""
+        failed = len(self._failed_row)
+        limit = MAX_FAILED_IN_A_ROW if self._proposed else MAX_FAILED_AT_FIRST
+        return f"{failed} proposals failed one after the other" if failed >= limit else None
+
+    def _stuck(self, reason: str) -> Stuck:
+        last = self._failed_row[-1]
+        return Stuck(
+            reason=f"no kernel came of the last {len(self._failed_row)} proposals ({reason}). The last one "
+            f"failed because: {last.reason.rstrip('.')}. Mend that and go on with kbopt resume.",
+            is_service=last.blame == "service",
+        )
 
     def _may_evaluate(self) -> bool:
         """True if the budget has an evaluation left besides those that are in flight."""

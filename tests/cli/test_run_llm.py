@@ -63,6 +63,27 @@ def test_after_kill_9_no_answer_is_asked_for_or_paid_for_twice(
     assert document["tokens"] == ledger["prompt_tokens"] + ledger["completion_tokens"] > 0
 
 
+@pytest.mark.slow
+def test_a_run_without_one_kernel_says_why_and_goes_on_once_that_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    folder = tmp_path / "run"
+    with OpenAIServer(Script(behaviours=(Answer(text="Shall I write the code?"),))) as server:
+        port = int(server.url.split(":")[2].partition("/")[0])
+        model = ("--model", "openai/scripted", "--api-base", server.url)
+        stuck = kbopt("run", *TASK, *model, "--num-steps", 3, "--explorers", 1, "--out", folder)
+        assert len(server.requests) == 24
+    assert stuck.returncode == 2
+    assert "no kernel came of the last 8 proposals" in stuck.stderr
+    assert "there is no fenced ```python block" in stuck.stderr
+    answers = tuple(kernel(*[(7 * n + 3 * i) % 16 for i in range(8)]) for n in range(20))
+    with OpenAIServer(Script(behaviours=answers), port=port):
+        resumed = kbopt("resume", folder, "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["proposals"] == 8 + 15
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

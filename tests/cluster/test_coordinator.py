@@ -41,6 +41,24 @@ async def test_every_brief_of_every_search_is_answered_and_measured_once(tmp_pat
         assert len(evaluated(made)) == 20
 
 
+async def test_a_search_whose_proposals_all_fail_stops_and_is_not_over(tmp_path: Path) -> None:
+    made = spec(tmp_path)
+    lab = Lab(tmp_path, (made,), NumberedProposer(declines=1))
+    await lab.run()
+    (status,) = (await lab.coordinator.status()).searches
+    await lab.close()
+    assert status.failure is not None
+    assert status.failure.kind == "user"
+    assert "failed because: nothing came to mind. Mend that" in status.failure.message
+    assert not any(isinstance(event, Ended) for event in events(made))
+    mended = Lab(tmp_path, (made,), NumberedProposer())
+    await mended.run()
+    (status,) = (await mended.coordinator.status()).searches
+    await mended.close()
+    assert status.failure is None
+    assert status.progress.evaluations >= 20
+
+
 async def test_a_declined_brief_counts_as_a_proposal(tmp_path: Path) -> None:
     made = spec(tmp_path)
     lab = Lab(tmp_path, (made,), NumberedProposer(declines=4))
