@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 import numpy as np
+
+from kbopt.core.tune_comments import parse
 
 Action = Literal["propose", "refine"]
 
 FORGETTING = 0.95
 """Weight of the past at each new outcome: what paid off early (a first tile size) need not later."""
 
-_TUNABLE = re.compile(r"(?:#|//)\s*tune:\s*\S")
-
 
 def has_tunables(source: str) -> bool:
-    """True if some line of `source` states what can be tuned, in a `# tune:` or `// tune:` comment."""
-    return bool(_TUNABLE.search(source))
+    """True if a `tune:` comment of `source` lists another value than the present one."""
+    return any(tunable.alternatives for tunable in parse(source))
 
 
 class Bandit:

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kbopt.core.tune_comments import parse as parse_tunables
 from kbopt.core.types import Measured, Trial, Usage
 from kbopt.proposers.seeds import seed_name
-from kbopt.proposers.tune_comments import parse as parse_tunables
 
 OTHER = "other"
 """Stands for the seed of a kernel that comes from none, such as a language model's."""

@@ -8,11 +8,11 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+from kbopt.core.tune_comments import Tunable, parse, substitute
 from kbopt.core.types import Brief, Candidate, NoProposal
 from kbopt.proposers.journal_summary import OTHER, Choice, Evidence, Score
 from kbopt.proposers.journal_summary import parse as parse_summary
 from kbopt.proposers.seeds import DeviceKind, Seed, check_seeds, seed_name, seeds_for
-from kbopt.proposers.tune_comments import Tunable, parse, substitute
 
 __all__ = ["Tunable", "TunablesProposer", "check_seeds", "parse", "substitute"]
 

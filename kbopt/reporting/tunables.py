@@ -1,13 +1,10 @@
-"""The `tune:` comments of a kernel: which values could be varied, and which one this source took."""
+"""Which values a kernel took for what its `tune:` comments let it vary."""
 
 from __future__ import annotations
 
-import re
 import sys
 
-_ASSIGNMENT = re.compile(
-    r"(?P<name>[A-Za-z_]\w*)\s*(?:[=\s]\s*)(?P<value>\"[^\"]*\"|'[^']*'|[^\s;,#/)]+)\s*[;,)]*\s*(?:#|//|/\*)\s*tune:"
-)
+from kbopt.core.tune_comments import parse
 
 
 _SEED = re.compile(r"^# seed: *(\S+)", re.MULTILINE)
@@ -20,15 +17,8 @@ def seed_of(source: str) -> str:
 
 
 def tunable_values(source: str) -> tuple[tuple[str, str], ...]:
-    """The name and the chosen value of every line such as `BLOCK = 64  # tune: 32, 64`, in order.
-
-    Reads Python and C (`#define BLOCK 64  // tune: 32, 64`); a comment without a value in front of it is
-    no tunable. Where a name occurs twice the last line counts.
-    """
+    """The name and the present value of every tunable of `source`, in order."""
     if "tune:" not in source:
         return ()
-    lines = (line for line in source.splitlines() if "tune:" in line)
-    matches = (_ASSIGNMENT.search(line) for line in lines)
-    chosen = {match["name"]: match["value"] for match in matches if match}
     # Thousands of candidates take the same few values: they share them.
-    return tuple((sys.intern(name), sys.intern(value)) for name, value in chosen.items())
+    return tuple((sys.intern(item.name), sys.intern(item.value)) for item in parse(source))

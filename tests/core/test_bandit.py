@@ -12,6 +12,9 @@ from kbopt.core.bandit import Bandit, has_tunables
         ("#define BLOCK 64  // tune: 32, 64", True),
         ("BLOCK = 64  # tune this some day", False),
         ("BLOCK = 64  # tune:", False),
+        ("constexpr int BLOCK = 64; /* tune: 32, 64 */", True),
+        ("BLOCK = 64  # tune: 64", False),
+        ("# tune: 32, 64", False),
         ("", False),
     ],
 )

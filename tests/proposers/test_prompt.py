@@ -13,8 +13,8 @@ from typing import get_args
 import pytest
 
 from kbopt.core.errors import UserError
+from kbopt.core.tune_comments import parse
 from kbopt.proposers.prompt import PLACEHOLDERS, SHIPPED, Language, Prompts, fenced, telling
-from kbopt.proposers.tune_comments import parse
 from tests.support.llm_briefs import PARENT, TASK, brief, failed_trial, measured, trial
 
 PROMPTS = Prompts.load(None)

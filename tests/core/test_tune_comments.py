@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbopt.proposers.tune_comments import Tunable, parse, substitute
+from kbopt.core.tune_comments import Tunable, parse, substitute
 
 
 def tunable(name, value, *choices):

@@ -1,9 +1,10 @@
-"""`tune:` comments: what a kernel's source says can be varied.
+"""`tune:` comments: what a kernel's source says can be varied. The one reading of them.
 
 A line assigns a value and lists the alternatives beside it, in Python or in C, also in C inside a string:
 
     BLOCK = 64  # tune: 16, 32, 64, 128
     #define UNROLL 4  // tune: 1, 2, 4, 8
+    constexpr int TILE = 8; /* tune: 8, 16 */
     FLAGS = ["-O3"]  # tune: ["-O2"], ["-O3"], ["-O3", "-funroll-loops"]
 """
 
