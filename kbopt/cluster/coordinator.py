@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 
@@ -112,10 +112,32 @@ class Coordinator:
                 running.release(former)
 
     async def submit(self, search: str, candidate: Candidate) -> None:
-        """A brief's answer. Journalled before this returns; a late duplicate is dropped."""
+        """A brief's answer. Journalled before this returns; a late duplicate is dropped.
+
+        Where a service embeds sources, it is journalled once that has answered: until then the brief is open.
+        """
         running = self._searches[search]
+        if running.waits_for_embeddings:
+            self._start(self._embedded(running, candidate))
+        else:
+            self._propose(running, candidate)
+
+    async def _embedded(self, running: RunningSearch, candidate: Candidate) -> None:
+        try:
+            await asyncio.to_thread(running.embed, candidate.source)
+        except InfraError as error:
+            self._fail(running, error)
+        else:
+            self._propose(running, candidate)
+
+    def _propose(self, running: RunningSearch, candidate: Candidate) -> None:
         running.held.pop(candidate.id, None)
         self._guarded(running, lambda: running.search.propose(candidate))
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def decline(self, search: str, brief: str, answer: NoProposal) -> None:
         """A brief that got no candidate."""
@@ -203,9 +225,7 @@ class Coordinator:
             return
         for one in ready:
             running.evaluating += 1
-            task = asyncio.get_running_loop().create_task(self._measure(running, one))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._measure(running, one))
 
     async def _measure(self, running: RunningSearch, ready: Ready) -> None:
         spec = running.spec

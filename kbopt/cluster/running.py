@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from kbopt.cluster.messages import Factories, Failure, SearchSpec, SearchStatus
-from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened
+from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened, Proposed
 from kbopt.core.pacing import InFlightLimit
 from kbopt.core.scoring import standing
 from kbopt.core.search import Search, Stuck, SummaryRequest
@@ -38,8 +38,10 @@ class RunningSearch:
         self.spec = spec
         self.journal = SqliteJournal(spec.journal, wait_s=JOURNAL_FREE_S)
         embedder = factories.embedder(spec) if spec.settings.uses_epsilon_net else None
+        self._waiting_embedder = embedder if embedder and embedder.waits else None
         self.search = Search(task=spec.task, settings=spec.settings, journal=self.journal, embedder=embedder)
         entries = list(self.journal.entries())
+        self._unembedded = [e.event.candidate.source for e in entries if isinstance(e.event, Proposed)]
         self.search.replay(entry.event for entry in entries)
         self.failure: Failure | None = None
         self.held: dict[str, _Held] = {}
@@ -85,6 +87,17 @@ class RunningSearch:
             return None
         self.held[asked.id] = held
         return asked
+
+    @property
+    def waits_for_embeddings(self) -> bool:
+        """True where `embed` is to be called, in a thread, before a source is proposed to the search."""
+        return self._waiting_embedder is not None
+
+    def embed(self, source: str) -> None:
+        """Ask for what the search will want to know of `source` and of those before it. Blocks."""
+        if self._waiting_embedder is not None:
+            self._waiting_embedder.embed([*self._unembedded, source])
+            self._unembedded.clear()
 
     def release(self, explorer: str) -> None:
         """Forget what `explorer` held; it is handed out again."""

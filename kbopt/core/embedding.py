@@ -66,6 +66,7 @@ class LocalEmbedder:
     """Hashed n-grams over normalised tokens, as unit vectors; needs no key, no model, no network."""
 
     name = "local-1"
+    waits = False
     dim = STRUCTURE_DIM + NUMBERS_DIM
 
     def embed(self, sources: Sequence[str]) -> NDArray[np.float32]:

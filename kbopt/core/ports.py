@@ -34,9 +34,13 @@ class Summarizer(Protocol):
 
 
 class Embedder(Protocol):
-    """Unit vectors for sources, float32 of shape (len(sources), dim). Equal sources, equal vectors."""
+    """Unit vectors for sources, float32 of shape (len(sources), dim). Equal sources, equal vectors.
+
+    `waits` where `embed` asks a service for sources that it has not seen yet: call it in a thread then.
+    """
 
     name: str
+    waits: bool
 
     def embed(self, sources: Sequence[str]) -> NDArray[np.float32]: ...
 

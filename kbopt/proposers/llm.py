@@ -291,8 +291,9 @@ def embed_texts(
                         num_retries=0,
                         max_retries=0,
                     )
+                # Within: what has another form than the protocol's raises here.
                 rows = sorted(response.data, key=lambda row: row["index"])
-                return [row["embedding"] for row in rows]
+                return [[float(value) for value in row["embedding"]] for row in rows]
         finally:
             await close_connections()
 

@@ -27,6 +27,8 @@ class ModelEmbedder:
     three attempts, and at once where it refuses.
     """
 
+    waits = True
+
     def __init__(self, model: str, *, api_base: str | None = None, timeout_s: float = 60.0) -> None:
         self.name = model
         self._api_base = api_base
@@ -58,12 +60,15 @@ class ModelEmbedder:
             except (ModelUnusable, Unanswerable) as failure:
                 raise InfraError(f"the embedding model {self.name} refuses: {failure}") from failure
             else:
-                return _unit_rows(np.asarray(rows, dtype=np.float32), len(texts), self.name)
+                return _unit_rows(rows, len(texts), self.name)
         raise AssertionError("the last attempt returns or raises")
 
 
-def _unit_rows(vectors: NDArray[np.float32], num_rows: int, model: str) -> NDArray[np.float32]:
-    """`vectors` scaled to length one. Models differ in whether they do that."""
+def _unit_rows(rows: Sequence[Sequence[float]], num_rows: int, model: str) -> NDArray[np.float32]:
+    """`rows` scaled to length one. Models differ in whether they do that."""
+    if len({len(row) for row in rows}) > 1:
+        raise InfraError(f"the embedding model {model} gave vectors of different lengths")
+    vectors = np.asarray(rows, dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != num_rows:
         raise InfraError(
             f"the embedding model {model} gave an array of {vectors.shape} for {num_rows} sources"

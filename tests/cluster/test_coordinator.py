@@ -2,16 +2,21 @@
 
 import asyncio
 import itertools
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from kbopt.cluster.coordinator import Coordinator
 from kbopt.cluster.explorer import Explorer
 from kbopt.cluster.messages import Failure, Idle, Lease
 from kbopt.cluster.running import RunningSearch, active_s
+from kbopt.core.embedding import LocalEmbedder
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import (
     Asked,
@@ -57,6 +62,48 @@ async def test_a_search_whose_proposals_all_fail_stops_and_is_not_over(tmp_path:
     await mended.close()
     assert status.failure is None
     assert status.progress.evaluations >= 20
+
+
+class SlowEmbedder(LocalEmbedder):
+    """A service that answers once it is allowed to."""
+
+    waits = True
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.may_answer = threading.Event()
+
+    def embed(self, sources: Sequence[str]) -> NDArray[np.float32]:
+        self.asked.set()
+        if not self.may_answer.wait(20.0):
+            raise InfraError("the coordinator was waiting for this answer")
+        return super().embed(sources)
+
+
+async def test_a_slow_embedding_does_not_keep_the_coordinator_from_answering(tmp_path: Path) -> None:
+    made = replace(spec(tmp_path), settings=SearchSettings(algorithm="PS_epsNet", num_steps=2, seed=7))
+    lab, embedder = Lab(tmp_path, (made,), NumberedProposer()), SlowEmbedder()
+    lab.factories = replace(lab.factories, embedder=lambda _: embedder)
+    await lab.coordinator.stop("for another embedder", end=False)
+    lab.coordinator = Coordinator(
+        (made,),
+        lab.factories,
+        lab.queue.evaluate,
+        lab.queue.status,
+        lab.queue.take_rent,
+        parallel_searches=1,
+    )
+    running = asyncio.create_task(lab.run())
+    await asyncio.to_thread(embedder.asked.wait, 20.0)
+    (status,) = (await lab.coordinator.status()).searches
+    assert status.failure is None
+    assert status.progress.in_flight > 0
+    embedder.may_answer.set()
+    await running
+    (status,) = (await lab.coordinator.status()).searches
+    await lab.close()
+    assert status.failure is None
+    assert status.progress.proposals == 10
 
 
 async def test_a_declined_brief_counts_as_a_proposal(tmp_path: Path) -> None:
