@@ -54,8 +54,21 @@ def test_a_failed_parent_is_described_by_its_reason() -> None:
 @pytest.mark.parametrize("language", get_args(Language))
 def test_every_language_states_the_rules_and_asks_for_tunables(language: Language) -> None:
     text = PROMPTS.system(language, "One NVIDIA L40S, 48 GB")
-    for part in ("One NVIDIA L40S, 48 GB", "# tune: 16, 32, 64, 128", "TF32", "<<<<<<< SEARCH", "`ModelNew`"):
+    for part in ("One NVIDIA L40S, 48 GB", "# tune: 16, 32, 64, 128", "3xTF32", "`ModelNew`"):
         assert part in text
+
+
+def test_edits_are_explained_where_there_is_a_kernel_to_edit() -> None:
+    assert "<<<<<<< SEARCH" in PROMPTS.proposal(brief(parent=trial()))
+    for language in get_args(Language):
+        assert "SEARCH" not in PROMPTS.system(language, "") + PROMPTS.proposal(brief())
+
+
+def test_the_cuda_example_launches_on_the_current_stream_from_a_raw_string() -> None:
+    text = PROMPTS.system("cuda", "")
+    assert "BLOCK, 0, stream>>>" in text
+    assert "c10::cuda::getCurrentCUDAStream()" in text
+    assert 'CUDA_SOURCE = r"""' in text
 
 
 @pytest.mark.parametrize("language", get_args(Language))
