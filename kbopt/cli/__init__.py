@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import tempfile
+import traceback
+from typing import NoReturn
 
 import click
 
@@ -27,7 +31,7 @@ COMMANDS = {
     "wandb-dashboard": "kbopt.cli.dashboard:wandb_dashboard",
 }
 
-USER_ERROR, INFRA_ERROR, INTERRUPTED = 2, 3, 130
+USER_ERROR, INFRA_ERROR, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 
 
 class LazyGroup(click.Group):
@@ -64,12 +68,31 @@ def app() -> None:
     kbopt resume runs/NAME                      go on with a run that was stopped
 
     Exit codes: 0 done; 2 you must change something, the message says what; 3 the infrastructure failed
-    after retries and what was measured is on disk; 130 stopped by Ctrl-C.
+    after retries and what was measured is on disk; 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: from a batch system, `docker stop` or `timeout`. Handled as Ctrl-C is."""
+
+
+_terminated = False
+
+
+def _terminate(*_: object) -> None:
+    global _terminated
+    _terminated = True
+    raise Terminated
+
+
+def exit_interrupted() -> NoReturn:
+    """Leave as a shell expects it of a command that a signal ended."""
+    sys.exit(TERMINATED if _terminated else INTERRUPTED)
+
+
 def main() -> None:
-    """The entry point: runs a command and turns kbopt's errors into messages and exit codes."""
+    """The entry point: runs a command and turns every exception into a message and an exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app(standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -78,10 +101,39 @@ def main() -> None:
         error.show()
         sys.exit(USER_ERROR)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
-    except UserError as error:
-        click.echo(f"kbopt: {error}", err=True)
-        sys.exit(USER_ERROR)
-    except InfraError as error:
-        click.echo(f"kbopt: {error}", err=True)
-        sys.exit(INFRA_ERROR)
+        exit_interrupted()
+    except Exception as error:  # noqa: BLE001 - the border of the process
+        message, code = explained(error)
+        click.echo(f"kbopt: {message}", err=True)
+        sys.exit(code)
+
+
+def explained(error: BaseException) -> tuple[str, int]:
+    """What the user is told of `error`, and the exit code. Of a group of exceptions, the first counts."""
+    import sqlite3
+
+    from kbopt.core.codec import CodecError
+
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", TERMINATED if _terminated else INTERRUPTED
+    if isinstance(error, UserError):
+        return str(error), USER_ERROR
+    if isinstance(error, CodecError | UnicodeDecodeError):
+        return (
+            f"a file cannot be read: {error}. Another version of kbopt, or another program, wrote it.",
+            USER_ERROR,
+        )
+    if isinstance(
+        error, PermissionError | FileNotFoundError | FileExistsError | NotADirectoryError | IsADirectoryError
+    ):
+        return f"{error}. Choose a path that you may read and write.", USER_ERROR
+    if isinstance(error, InfraError) and not getattr(error, "__notes__", ()):
+        return str(error), INFRA_ERROR
+    if isinstance(error, OSError | sqlite3.Error):
+        return f"the machine failed: {type(error).__name__}: {error}", INFRA_ERROR
+    told = str(error) if isinstance(error, InfraError) else f"unexpected {type(error).__name__}: {error}"
+    with tempfile.NamedTemporaryFile("w", prefix="kbopt-", suffix=".log", delete=False) as log:
+        log.write("".join(traceback.format_exception(error)))
+    return f"{told}. The traceback is in {log.name}; please report it.", INFRA_ERROR

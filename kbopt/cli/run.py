@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from kbopt.cli import INTERRUPTED
+from kbopt.cli import exit_interrupted
 from kbopt.cli import options as shared
 from kbopt.cli.eval import headline
 
@@ -152,4 +151,4 @@ def _drive_and_print(
             click.echo(f"Weights & Biases: {failed}", err=True)
     if interrupted:
         click.echo(f"stopped; go on with: kbopt resume {folder}", err=True)
-        sys.exit(INTERRUPTED)
+        exit_interrupted()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from kbopt.cli import INFRA_ERROR, INTERRUPTED
+from kbopt.cli import INFRA_ERROR, exit_interrupted
 from kbopt.cli import options as shared
 from kbopt.core.errors import UserError
 
@@ -224,7 +224,7 @@ def run_sweep(
     except Interrupted:
         again = "it goes on without this driver" if address else "run the command again to go on"
         click.echo(f"stopped; {again}. What was measured is in {folder}", err=True)
-        sys.exit(INTERRUPTED)
+        exit_interrupted()
     seconds = time.monotonic() - started
     if status.stopped:
         click.echo(f"stopped; go on with: kbopt sweep resume {config.name}", err=True)

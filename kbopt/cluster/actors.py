@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import time
@@ -23,6 +24,8 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import Backend, BackendStatus
 from kbopt.core.types import Candidate, EvalRequest, NoProposal, Rent, Usage
 from kbopt.store.cache import EvaluationCache
+
+log = logging.getLogger(__name__)
 
 NAMESPACE = "kbopt"
 EVALUATOR = "evaluator"
@@ -126,7 +129,8 @@ class RemoteCoordinator:
 
 
 class ExplorerActor(Explorer):
-    """An explorer as a Ray actor. It ends its process when the coordinator is gone or silent.
+    """An explorer as a Ray actor. It ends its process when the coordinator is gone or silent, or a loop
+    fails.
 
     By dying, not by leaving Ray in order: where Ray is alive it starts the explorer again, which a cut
     network that heals needs; where the head is gone nobody does, and nothing is left behind.
@@ -145,7 +149,9 @@ class ExplorerActor(Explorer):
     async def run(self) -> None:
         try:
             await super().run()
-        except* (TimeoutError, RayActorError):
+        except* Exception:
+            # The border of the process: an actor that stays without its loops would let the search hang.
+            log.exception("an explorer ends")
             os._exit(1)
 
 
@@ -233,7 +239,12 @@ async def _unwrapped(reference: Any) -> Any:
 def own_error(error: RayTaskError) -> Exception:
     """The `UserError` or `InfraError` that an actor raised, without Ray's traceback around it.
 
-    Anything else is a fault of kbopt's or of a user's code: an `InfraError` with the actor's traceback.
+    Anything else is a fault of kbopt's or of a user's code: an `InfraError` in one line, with the actor's
+    traceback as a note.
     """
     cause = error.cause
-    return cause if isinstance(cause, UserError | InfraError) else InfraError(str(error))
+    if isinstance(cause, UserError | InfraError):
+        return cause
+    failure = InfraError(f"an actor failed: {str(error).strip().splitlines()[-1]}")
+    failure.add_note(str(error))
+    return failure

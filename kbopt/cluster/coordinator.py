@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kbopt.cluster.messages import (
@@ -26,8 +28,11 @@ from kbopt.cluster.messages import (
 )
 from kbopt.cluster.running import RunningSearch
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.events import InfraFailed
 from kbopt.core.search import Ready
 from kbopt.core.types import Candidate, EvalRequest, NoProposal, Rent, Usage
+
+log = logging.getLogger(__name__)
 
 POLL_S = 5.0
 """How long a lease request waits for work before it returns empty-handed."""
@@ -82,13 +87,11 @@ class Coordinator:
                 return Idle(finished=True)
             self._changed.clear()
             for running in self._in_turn():
-                self._advance(running)  # after a restart: what was proposed before and has no result
-                try:
+                work = None
+                with self._ends_with_its_faults(running):
+                    self._advance(running)  # after a restart: what was proposed before and has no result
                     work = running.lease(incarnation)
-                except InfraError as error:
-                    self._fail(running, error)
-                    continue
-                self._advance(running)  # asking may have released what waited for the step's end
+                    self._advance(running)  # asking may have released what waited for the step's end
                 self._settle(running)  # or have found the search at its end
                 if work is not None:
                     return Lease(search=running.spec.name, work=work)
@@ -123,11 +126,8 @@ class Coordinator:
             self._propose(running, candidate)
 
     async def _embedded(self, running: RunningSearch, candidate: Candidate) -> None:
-        try:
+        with self._ends_with_its_faults(running):
             await asyncio.to_thread(running.embed, candidate.source)
-        except InfraError as error:
-            self._fail(running, error)
-        else:
             self._propose(running, candidate)
 
     def _propose(self, running: RunningSearch, candidate: Candidate) -> None:
@@ -153,9 +153,7 @@ class Coordinator:
 
     async def gave_up(self, search: str, failure: Failure) -> None:
         """An explorer cannot serve this search any more, for example because every model is down."""
-        running = self._searches[search]
-        running.failure = running.failure or failure
-        self._changed.set()
+        self._fail(self._searches[search], failure)
 
     async def status(self) -> CoordinatorStatus:
         return CoordinatorStatus(
@@ -201,11 +199,9 @@ class Coordinator:
     def _guarded(self, running: RunningSearch, change: Callable[[], None]) -> None:
         if not running.running:
             return
-        try:
+        with self._ends_with_its_faults(running):
             change()
-        except InfraError as error:
-            self._fail(running, error)
-        self._advance(running)
+            self._advance(running)
         self._settle(running)
         self._changed.set()
 
@@ -218,12 +214,7 @@ class Coordinator:
         """Send what is ready to the evaluator."""
         if not running.running:
             return
-        try:
-            ready = running.search.take_ready()
-        except InfraError as error:
-            self._fail(running, error)
-            return
-        for one in ready:
+        for one in running.search.take_ready():
             running.evaluating += 1
             self._start(self._measure(running, one))
 
@@ -233,14 +224,14 @@ class Coordinator:
             task=spec.task, source=ready.candidate.source, protocol=spec.protocol, repeat=ready.repeat
         )
         try:
-            answer = await self._evaluate(spec.name, request, "" if spec.shares_results else spec.name)
-            status = await self._evaluator_status()
-            self._tell(running, ready, answer, status)
-        except (InfraError, UserError) as error:
-            self._fail(running, error)
+            with self._ends_with_its_faults(running):
+                answer = await self._evaluate(spec.name, request, "" if spec.shares_results else spec.name)
+                status = await self._evaluator_status()
+                self._tell(running, ready, answer, status)
         finally:
             running.evaluating -= 1
-        self._advance(running)
+        with self._ends_with_its_faults(running):
+            self._advance(running)
         self._settle(running)
         self._changed.set()
 
@@ -275,7 +266,33 @@ class Coordinator:
             search.pacing.observe(in_flight=search.search.num_in_flight, waiting=own, dry=dry)
         self._dry = dry
 
-    def _fail(self, running: RunningSearch, error: InfraError | UserError) -> None:
-        failure = Failure(kind="user" if isinstance(error, UserError) else "infra", message=str(error))
+    @contextmanager
+    def _ends_with_its_faults(self, running: RunningSearch) -> Iterator[None]:
+        """An exception inside, of any type, ends the search `running` with a message; the others go on."""
+        try:
+            yield
+        except UserError as error:
+            self._fail(running, Failure(kind="user", message=str(error)))
+        except InfraError as error:
+            self._fail(running, Failure(kind="infra", message=str(error)))
+        except Exception as error:
+            # The border of a search: explorers and the driver would wait for ever for one that fell silent.
+            log.exception("the search %s failed", running.spec.name)
+            self._fail(running, unforeseen("the search", error))
+
+    def _fail(self, running: RunningSearch, failure: Failure) -> None:
+        if failure.details and running.failure is None and not running.settled:
+            with suppress(InfraError):  # the journal may be what failed
+                running.journal.append(InfraFailed(what="search", reason=failure.details, attempt=1))
         running.failure = running.failure or failure
         self._changed.set()
+
+
+def unforeseen(what: str, error: Exception) -> Failure:
+    """A fault of kbopt or of a user's proposer, to be called where it is caught."""
+    line = f"{what} failed: {type(error).__name__}: {error}".splitlines()[0]
+    return Failure(
+        kind="infra",
+        message=f"{line}. Its traceback is in the run's report, under the failures.",
+        details=traceback.format_exc(),
+    )

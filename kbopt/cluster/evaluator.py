@@ -7,6 +7,7 @@ failures are retried here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,8 @@ from kbopt.core.events import InfraFailed
 from kbopt.core.ports import Backend, BackendStatus
 from kbopt.core.types import EvalRequest, Rent, Result, outcome_name
 from kbopt.store.cache import EvaluationCache, request_key
+
+log = logging.getLogger(__name__)
 
 FILL_S = 0.003
 """How long a batch that is not full waits for company before it goes to the device."""
@@ -117,6 +120,9 @@ class EvaluationQueue:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for answer in self._by_key.values():
+            if not answer.done():
+                answer.set_exception(InfraError("the evaluator was closed before it answered"))
         await self._backend.close()
         self._cache.close()
 
@@ -155,32 +161,45 @@ class EvaluationQueue:
         return batch
 
     async def _answer(self, batch: list[_Pending]) -> None:
-        now = time.monotonic()
-        waits_s = [now - pending.queued_at for pending in batch]
+        """Whatever happens, each of `batch` gets its answer or the error."""
         try:
-            results, failures = await self._attempt(batch)
-            results = [_with_wait(result, wait_s) for result, wait_s in zip(results, waits_s, strict=True)]
-            self._cache.put({pending.key: result for pending, result in zip(batch, results, strict=True)})
+            answers = await self._judged(batch)
         except UserError as error:
             if len(batch) > 1:  # one task's fault must not fail the others of the batch
                 await asyncio.gather(*(self._answer([pending]) for pending in batch))
-            else:
-                batch[0].answer.set_exception(error)
-                self._settle(batch)
-            return
+                return
+            self._fail(batch, error)
         except InfraError as error:
-            for pending in batch:
-                pending.answer.set_exception(error)
+            self._fail(batch, error)
+        except Exception as error:
+            # The border of a batch: whoever waits for it would wait for ever.
+            log.exception("a batch of %d failed", len(batch))
+            self._fail(batch, InfraError(f"the evaluator failed: {type(error).__name__}: {error}"))
+        else:
+            for pending, answer in zip(batch, answers, strict=True):
+                pending.answer.set_result(answer)
             self._settle(batch)
-            return
-        self._by_outcome.update(outcome_name(result.outcome) for result in results)
+
+    async def _judged(self, batch: list[_Pending]) -> list[Answer]:
+        """The answers for `batch`, in its order; they are in the cache."""
+        now = time.monotonic()
+        waits_s = [now - pending.queued_at for pending in batch]
+        results, failures = await self._attempt(batch)
+        results = [_with_wait(result, wait_s) for result, wait_s in zip(results, waits_s, strict=True)]
+        self._cache.put({pending.key: result for pending, result in zip(batch, results, strict=True)})
         waiting = self._queue_length
         rent = await self.take_rent()
         share = rent.share(len(batch)) if rent else None
-        for pending, result in zip(batch, results, strict=True):
-            self._device_s += result.device_s
-            answer = Answer(result=result, cached=False, waiting=waiting, failures=failures, rent=share)
-            pending.answer.set_result(answer)
+        self._by_outcome.update(outcome_name(result.outcome) for result in results)
+        self._device_s += sum(result.device_s for result in results)
+        return [
+            Answer(result=result, cached=False, waiting=waiting, failures=failures, rent=share)
+            for result in results
+        ]
+
+    def _fail(self, batch: list[_Pending], error: UserError | InfraError) -> None:
+        for pending in batch:
+            pending.answer.set_exception(error)
         self._settle(batch)
 
     def _settle(self, batch: list[_Pending]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 import uuid
 from collections.abc import Awaitable, Mapping
 from typing import Protocol, TypeVar
 
+from kbopt.cluster.coordinator import unforeseen
 from kbopt.cluster.messages import Factories, Failure, Idle, Lease, SearchSpec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import Proposer, Summarizer
@@ -86,9 +86,9 @@ class Explorer:
             failure = Failure(kind="user", message=str(error))
         except InfraError as error:
             failure = Failure(kind="infra", message=str(error))
-        except Exception:  # noqa: BLE001
-            # A fault of kbopt or of a user's proposer: this search ends with it on the screen, others go on.
-            failure = Failure(kind="infra", message=traceback.format_exc())
+        except Exception as error:  # noqa: BLE001
+            # A fault of kbopt or of a user's proposer: this search ends and says so, others go on.
+            failure = unforeseen("the proposer", error)
         else:
             if isinstance(answer, NoProposal):
                 return self._coordinator.decline(search, work.id, answer)

@@ -93,10 +93,14 @@ class EvaluatorStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a search cannot go on: the user must act (`user`), or a machine gave up (`infra`)."""
+    """Why a search cannot go on: the user must act (`user`), or a machine gave up (`infra`).
+
+    `details` is the traceback of an exception that nobody foresaw; it goes to the journal.
+    """
 
     kind: Literal["user", "infra"]
     message: str
+    details: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

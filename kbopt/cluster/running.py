@@ -63,6 +63,11 @@ class RunningSearch:
         return self._final is None and self.failure is None and self.search.ended is None
 
     @property
+    def settled(self) -> bool:
+        """Whether the journal has been let go."""
+        return self._final is not None
+
+    @property
     def elapsed_s(self) -> float:
         return self._previous_s + time.monotonic() - self._opened_at
 

@@ -6,8 +6,12 @@ evaluator and the coordinator are detached: the driver attaches, watches, and ma
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
@@ -16,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from kbopt.cluster.actors import EVALUATOR, FOREVER, NAMESPACE, CoordinatorActor, EvaluatorActor, own_error
 from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, Factories, SearchSpec
@@ -31,6 +35,9 @@ ATTACHMENTS = 5
 
 NODES_S = 600.0
 """How long a sweep waits for the nodes that it is to start with."""
+
+LONGEST_TMPDIR = 39
+"""Bytes. A socket's path has at most 107, of which Ray adds 68: ray/session_.../sockets/plasma_store."""
 
 CREATION_S = 300.0
 """How long an actor may take to come up: a node with the `evaluator` resource must be free for it."""
@@ -78,7 +85,7 @@ class Session:
         self._evaluator: Any = None
         self._coordinator: Any = None
         # Ray prints the deaths of workers on stdout, which belongs to the result.
-        self._stdout = redirect_stdout(sys.stderr)
+        self._stdout = redirect_stdout(_WithoutRetries())
 
     def __enter__(self) -> Self:
         self._stdout.__enter__()
@@ -237,22 +244,64 @@ class Session:
             _result(self._evaluator.close.remote(), timeout_s=30.0)
 
 
+class _WithoutRetries(io.TextIOBase):
+    """Standard error, without what Ray says of calls that it will try again: those are no news to anyone."""
+
+    def __init__(self) -> None:
+        self._dropped = False
+
+    def write(self, text: str) -> int:
+        self._dropped = "retries remaining" in text or (self._dropped and text == "\n")
+        return len(text) if self._dropped else sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def start_ray(address: str | None) -> None:
-    """Connect to the cluster at `address`, or start Ray on this machine for this process alone."""
+    """Connect to the cluster at `address`, or start Ray on this machine for this process alone.
+
+    Raises `InfraError` in one line, whatever Ray raises. SIGTERM stays with whoever handled it before.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled" if address is None else "token")
     # Ray's threads allocate in heaps of their own what another thread frees: with one heap a coordinator does
     # not grow. Workers inherit it from here; on a cluster the nodes set it (ray_cluster.yaml).
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")
     options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
-            ray.init(address="local", include_dashboard=False, **options)
+            ray.init(address="local", include_dashboard=False, _temp_dir=_ray_folder(), **options)
         else:
             ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError) as error:
-        where = address or "on this machine"
-        raise InfraError(f"Ray did not start {where}: {error}") from error
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if address is None:
+            raise InfraError(
+                f"Ray did not start on this machine: {type(error).__name__}: {reason}"
+            ) from error
+        raise InfraError(
+            f"no Ray cluster answers at {address}: {reason} Start one with `ray start --head`, or leave out "
+            "--address to run on this machine alone."
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _ray_folder() -> str | None:
+    """Where Ray keeps its sockets: None for its own choice, unless the paths would be too long there."""
+    usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if len(os.fsencode(usual)) <= LONGEST_TMPDIR:
+        return None
+    for folder in (os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp", "/dev/shm"):
+        if folder and len(os.fsencode(folder)) <= LONGEST_TMPDIR and os.access(folder, os.W_OK | os.X_OK):
+            return f"{folder}/ray-{os.getuid()}"
+    raise UserError(
+        f"the folder for temporary files, {usual}, is too long a path for Ray's sockets: at most "
+        f"{LONGEST_TMPDIR} characters. Name a shorter one in RAY_TMPDIR."
+    )
 
 
 def _end(actor: Any, name: str) -> None:
@@ -272,3 +321,5 @@ def _result(reference: Any, timeout_s: float | None = None) -> Any:
         raise ActorGone(f"an actor died: {error}") from error
     except GetTimeoutError as error:
         raise InfraError(f"an actor did not answer within {timeout_s} s") from error
+    except RayError as error:
+        raise InfraError(f"Ray failed: {error}") from error

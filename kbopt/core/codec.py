@@ -2,7 +2,8 @@
 
 `encode` gives plain JSON values, `decode` gives back an equal object. A dataclass becomes an object
 whose `"type"` is the class name where the declared type is a union, so that a reader can tell its
-members apart. Infinite and not-a-number floats are refused: JSON has none.
+members apart. Infinite and not-a-number floats are refused: JSON has none. No string is: lone surrogates,
+which UTF-8 cannot hold, are spelt out in both directions.
 """
 
 from __future__ import annotations
@@ -38,11 +39,21 @@ def loads(kind: type[T], text: str | bytes) -> T:
     return value
 
 
+def valid_text(text: str) -> str:
+    """`text` with each lone surrogate spelt out (`\\udcff`), so that any file or database can hold it.
+
+    Python makes such characters of bytes that are no UTF-8, and JSON can spell them.
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 def encode(value: Any) -> Any:
     """`value` as plain JSON values; every dataclass carries its class name under `"type"`."""
     if isinstance(value, float) and not math.isfinite(value):
         raise CodecError(f"JSON has no {value!r}")
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, str):
+        return valid_text(value)
+    if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
@@ -68,7 +79,7 @@ def decode(kind: Any, raw: Any, path: str = "$") -> Any:
     if origin is Mapping or origin is dict:
         _expect(raw, dict, path)
         item = typing.get_args(kind)[1]
-        return {key: decode(item, value, f"{path}.{key}") for key, value in raw.items()}
+        return {valid_text(key): decode(item, value, f"{path}.{key}") for key, value in raw.items()}
     if kind in (object, Any):
         return raw
     if dataclasses.is_dataclass(kind):
@@ -76,7 +87,7 @@ def decode(kind: Any, raw: Any, path: str = "$") -> Any:
     if kind is float and isinstance(raw, int) and not isinstance(raw, bool):
         return float(raw)
     _expect(raw, kind, path)
-    return raw
+    return valid_text(raw) if isinstance(raw, str) else raw
 
 
 def _decode_dataclass(kind: Any, raw: Any, path: str) -> Any:
@@ -111,7 +122,7 @@ def _decode_union(members: tuple[Any, ...], raw: Any, path: str) -> Any:
 def _decode_tuple(members: tuple[Any, ...], raw: Any, path: str) -> tuple[Any, ...]:
     _expect(raw, list, path)
     if len(members) == 2 and members[1] is Ellipsis:
-        if members[0] in (float, str) and set(map(type, raw)) <= {members[0]}:
+        if members[0] is float and set(map(type, raw)) <= {float}:
             return tuple(raw)  # a result holds hundreds of samples: one by one they cost half its decoding
         return tuple(decode(members[0], item, f"{path}[{i}]") for i, item in enumerate(raw))
     if len(members) != len(raw):
@@ -129,7 +140,7 @@ def _expect(raw: Any, kind: type, path: str) -> None:
 def _key(key: object) -> str:
     if not isinstance(key, str):
         raise CodecError(f"JSON keys are strings, not {key!r}")
-    return key
+    return valid_text(key)
 
 
 @functools.cache

@@ -139,21 +139,31 @@ class ServiceClient:
         raise InfraError(f"the evaluation service did not start: {detail}")
 
     async def _read_answers(self, process: asyncio.subprocess.Process) -> None:
+        """Until the service ends or says what cannot be read; then no call is left waiting."""
         assert process.stdout is not None
-        while line := await process.stdout.readline():
-            message = json.loads(line)
-            future = self._waiting.get(message["id"])
-            if future is None or future.done():
-                continue
-            if "result" in message:
-                future.set_result(codec.decode(Result, message["result"]))
-            elif "user_error" in message:
-                future.set_exception(UserError(message["user_error"]))
-            else:
-                future.set_exception(InfraError(message["infra_error"]))
+        try:
+            while line := await process.stdout.readline():
+                self._take_answer(json.loads(line))
+        except (ValueError, LookupError) as error:  # no JSON, beyond the limit, or another message
+            process.kill()
+            self._fail_waiting(f"the evaluation service said what cannot be read: {error!r}")
         code = await process.wait()
         tail = "\n".join(list(self._stderr)[-5:])
         self._fail_waiting(f"the evaluation service ended with code {code}. {tail}".strip())
+
+    def _take_answer(self, message: Any) -> None:
+        future = self._waiting.get(message["id"])
+        if future is None or future.done():
+            return
+        if "result" in message:
+            try:
+                future.set_result(codec.decode(Result, message["result"]))
+            except codec.CodecError as error:
+                future.set_exception(InfraError(f"the evaluation service's result cannot be read: {error}"))
+        elif "user_error" in message:
+            future.set_exception(UserError(message["user_error"]))
+        else:
+            future.set_exception(InfraError(message["infra_error"]))
 
     async def _keep_stderr(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None

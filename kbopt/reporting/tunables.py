@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 from kbopt.core.tune_comments import parse
-
 
 _SEED = re.compile(r"^# seed: *(\S+)", re.MULTILINE)
 

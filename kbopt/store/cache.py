@@ -64,20 +64,28 @@ class EvaluationCache:
             raise UserError(f"cannot use {path} as the evaluation cache: {error}") from None
 
     def get(self, key: str) -> Result | None:
-        row = self._connection.execute("select result from evaluations where key = ?", (key,)).fetchone()
-        return codec.loads(Result, row[0]) if row else None
+        """The result kept under `key`, None for none. Raises `InfraError` for a file that cannot be read."""
+        query = "select result from evaluations where key = ?"
+        try:
+            row = self._connection.execute(query, (key,)).fetchone()
+            return codec.loads(Result, row[0]) if row else None
+        except (sqlite3.Error, codec.CodecError) as error:
+            raise InfraError(
+                f"cannot read {self._path}: {error}. Results are kept there to save time: delete the file to "
+                "measure again."
+            ) from error
 
     def put(self, results: Mapping[str, Result]) -> None:
         """Commit `results` at once; a key that is there already keeps its first result.
 
-        Raises `InfraError` when the disk is full or gone.
+        Raises `InfraError` when the disk is full or gone, or a result is no JSON.
         """
         now = time.time()
-        rows = [(key, now, codec.dumps(result)) for key, result in results.items()]
         try:
+            rows = [(key, now, codec.dumps(result)) for key, result in results.items()]
             with self._connection:
                 self._connection.executemany("insert or ignore into evaluations values (?, ?, ?)", rows)
-        except sqlite3.OperationalError as error:
+        except (sqlite3.Error, codec.CodecError) as error:
             raise InfraError(f"cannot write {self._path}: {error}") from error
 
     def __len__(self) -> int:

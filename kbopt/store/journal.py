@@ -69,12 +69,16 @@ class JournalReader:
         try:
             for number, when, body in self._connection.execute(query, (after,)):
                 yield Entry(number=number, time=when, event=codec.loads(Event, body))  # type: ignore[arg-type]
-        except sqlite3.OperationalError:
-            raise  # the disk or a lock, not the file
+        except sqlite3.OperationalError as error:  # the disk or a lock, not the file
+            raise InfraError(f"cannot read {self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise UserError(
                 f"{self.path} is damaged after entry {number}: {error}. "
                 "What is readable of it can be copied with SQLite's `.recover`."
+            ) from None
+        except codec.CodecError as error:
+            raise UserError(
+                f"{self.path}, entry {number}: {error}. Another version of kbopt wrote it: use that one."
             ) from None
 
     @property
@@ -124,11 +128,11 @@ class SqliteJournal(JournalReader):
 
     def append(self, event: Event) -> None:
         """Commit `event`. Raises `InfraError` when the disk is full or gone; then nothing was written."""
-        row = (self._next, time.time(), type(event).__name__, codec.dumps(event))
         try:
+            row = (self._next, time.time(), type(event).__name__, codec.dumps(event))
             with self._connection:
                 self._connection.execute("insert into events values (?, ?, ?, ?)", row)
-        except sqlite3.OperationalError as error:
+        except (sqlite3.Error, codec.CodecError) as error:
             raise InfraError(f"cannot write {self.path}: {error}") from error
         self._next += 1
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import NoReturn, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kbopt.cluster.coordinator import Coordinator
 from kbopt.cluster.explorer import Explorer
-from kbopt.cluster.messages import Failure, Idle, Lease
+from kbopt.cluster.messages import Answer, Failure, Idle, Lease
 from kbopt.cluster.running import RunningSearch, active_s
 from kbopt.core.embedding import LocalEmbedder
 from kbopt.core.errors import InfraError, UserError
@@ -31,7 +31,7 @@ from kbopt.core.events import (
     Summarized,
 )
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
-from kbopt.core.types import Audit, Brief, Candidate, Measured, NoProposal
+from kbopt.core.types import Audit, Brief, Candidate, EvalRequest, Measured, NoProposal
 from kbopt.store.journal import SqliteJournal
 from tests.cluster.lab import Lab, NumberedProposer, evaluated, events, factories, spec
 
@@ -374,8 +374,40 @@ async def test_a_fault_of_one_searchs_proposer_leaves_the_explorer_to_the_others
     ended, failed = (await lab.coordinator.status()).searches
     assert ended.ended == "all 20 proposals were asked for"
     assert failed.failure is not None
-    assert "ZeroDivisionError: a fault" in failed.failure.message
+    assert failed.failure.message == (
+        "the proposer failed: ZeroDivisionError: a fault. Its traceback is in the run's report, under the "
+        "failures."
+    )
     await lab.close()
+    (journalled,) = [event for event in events(bad) if isinstance(event, InfraFailed)]
+    assert journalled.reason.startswith("Traceback (most recent call last):")
+
+
+@pytest.mark.parametrize("where", ["evaluate", "propose", "ask", "take_ready"])
+async def test_an_unforeseen_exception_anywhere_ends_its_search_alone(tmp_path: Path, where: str) -> None:
+    good, bad = spec(tmp_path, "good"), spec(tmp_path, "bad")
+    lab = Lab(tmp_path, (good, bad), NumberedProposer())
+
+    def fault(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError("nobody foresaw this")
+
+    if where == "evaluate":
+        sound = lab.queue.evaluate
+
+        async def evaluate(search: str, request: EvalRequest, scope: str) -> Answer:
+            return fault() if search == "bad" else await sound(search, request, scope)
+
+        lab.coordinator._evaluate = evaluate
+    else:
+        setattr(lab.coordinator._searches["bad"].search, where, fault)
+    await lab.run()
+    ended, failed = (await lab.coordinator.status()).searches
+    assert ended.ended == "all 20 proposals were asked for"
+    assert failed.failure is not None
+    assert failed.failure.kind == "infra"
+    assert failed.failure.message.startswith("the search failed: RuntimeError: nobody foresaw this.")
+    await lab.close()
+    assert [event.what for event in events(bad) if isinstance(event, InfraFailed)] == ["search"]
 
 
 async def test_a_search_at_its_target_ends_early_and_the_others_go_on(tmp_path: Path) -> None:

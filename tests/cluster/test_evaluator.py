@@ -11,7 +11,17 @@ import pytest
 from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import BackendStatus
-from kbopt.core.types import EvalProtocol, EvalRequest, Outcome, Rent, Result, Seconds, Task, WrongAnswer
+from kbopt.core.types import (
+    Crashed,
+    EvalProtocol,
+    EvalRequest,
+    Outcome,
+    Rent,
+    Result,
+    Seconds,
+    Task,
+    WrongAnswer,
+)
 from kbopt.store.cache import EvaluationCache
 
 
@@ -31,6 +41,8 @@ class ScriptedBackend:
         self.cold_boots: tuple[str, ...] = ("b",)
         self.usd_per_batch = 0.0
         self.outcome: Outcome | None = None
+        self.device_s = 0.25
+        self.status_fault: Exception | None = None
 
     async def open(self) -> BackendStatus:
         self.opened += 1
@@ -43,10 +55,12 @@ class ScriptedBackend:
             raise self.faults.pop(0)
         if any("unscorable" in request.task.source for request in requests):
             raise UserError("the task admits zeros")
-        results = [result(request.source) for request in requests]
+        results = [replace(result(request.source), device_s=self.device_s) for request in requests]
         return [replace(one, outcome=self.outcome) if self.outcome else one for one in results]
 
     async def status(self) -> BackendStatus:
+        if self.status_fault:
+            raise self.status_fault
         num_batches = len(self.batches)
         rent = Rent(gpu="L4", seconds=float(num_batches), usd=self.usd_per_batch * num_batches)
         return BackendStatus(
@@ -211,3 +225,55 @@ async def test_a_search_that_shares_no_results_measures_for_itself(make_queue: M
     answers = [await queue.evaluate(name, request("x = 1"), scope=name) for name in ("one", "two", "one")]
     assert [answer.cached for answer in answers] == [False, False, True]
     assert backend.batches == [["x = 1"], ["x = 1"]]
+
+
+async def test_an_unforeseen_exception_reaches_every_caller_of_the_batch(make_queue: MakeQueue) -> None:
+    backend = ScriptedBackend()
+    backend.faults = [KeyError("outcome")]
+    queue = make_queue(backend)
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(
+            *(queue.evaluate("s", request(f"x = {i}")) for i in range(3)), return_exceptions=True
+        )
+        again = await queue.evaluate("s", request("x = 0"))
+    assert [type(answer) for answer in answers] == [InfraError] * 3
+    assert str(answers[0]) == "the evaluator failed: KeyError: 'outcome'"
+    assert not again.cached
+    assert (await queue.status()).in_flight == 0
+
+
+async def test_a_result_that_is_no_json_is_an_error_and_a_string_that_is_no_utf8_is_kept(
+    make_queue: MakeQueue,
+) -> None:
+    backend = ScriptedBackend()
+    queue = make_queue(backend)
+    backend.outcome = Crashed(reason="cannot open lib\udcff.so", how="RuntimeError")
+    async with asyncio.timeout(10):
+        await queue.evaluate("s", request("x = 1"))
+        kept = await queue.evaluate("s", request("x = 1"))
+        backend.outcome = None
+        backend.device_s = float("nan")
+        with pytest.raises(InfraError, match="JSON has no nan"):
+            await queue.evaluate("s", request("x = 2"))
+    assert kept.cached
+    assert kept.result.outcome == Crashed(reason="cannot open lib\\udcff.so", how="RuntimeError")
+
+
+async def test_a_device_whose_status_fails_leaves_nobody_waiting(make_queue: MakeQueue) -> None:
+    backend = ScriptedBackend()
+    queue = make_queue(backend)
+    await queue.open()
+    backend.status_fault = OSError("no such device")
+    async with asyncio.timeout(10):
+        with pytest.raises(InfraError, match="OSError: no such device"):
+            await queue.evaluate("s", request("x = 1"))
+
+
+async def test_closing_the_queue_tells_those_who_wait(make_queue: MakeQueue) -> None:
+    queue = make_queue(ScriptedBackend(service_s=60.0))
+    calls = [asyncio.create_task(queue.evaluate("s", request(f"x = {i}"))) for i in range(6)]
+    await asyncio.sleep(0.05)
+    await queue.close()
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {str(answer) for answer in answers} == {"the evaluator was closed before it answered"}

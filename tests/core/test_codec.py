@@ -98,3 +98,12 @@ def test_errors_say_where_and_what(text, complaint):
 def test_an_unknown_member_of_a_union_is_refused():
     with pytest.raises(codec.CodecError, match="no 'Exploded' among"):
         codec.loads(types.Outcome, '{"type": "Exploded", "reason": "x"}')
+
+
+def test_a_lone_surrogate_is_spelt_out_when_written_and_when_read():
+    result = types.CompileFailed(reason="lib\udcff.so")
+    written = codec.dumps(result)
+    assert written.encode() == b'{"reason":"lib\\\\udcff.so","type":"CompileFailed"}'
+    assert codec.loads(types.CompileFailed, '{"reason": "lib\\udcff.so"}').reason == "lib\\udcff.so"
+    assert codec.encode({"\ud800": ["\ud800"]}) == {"\\ud800": ["\\ud800"]}
+    assert codec.decode(tuple[str, ...], ["\ud800"]) == ("\\ud800",)

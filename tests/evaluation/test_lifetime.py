@@ -113,3 +113,24 @@ async def test_a_device_that_is_not_there_is_the_users_to_change(tmp_path):
 
     with pytest.raises(UserError, match="cuda:7"):
         await client.open()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("no json at all", "said what cannot be read"),
+        ('{"id": 1, "result": {"outcome": 1}}', "result cannot be read"),
+        ('{"id": 1}', "said what cannot be read"),
+    ],
+)
+async def test_an_answer_that_cannot_be_read_leaves_no_call_waiting(tmp_path, answer, reason):
+    service = tmp_path / "service"
+    ready = '{"ready": {"device": "cpu", "boot": "b", "started": 0.0, "pid": 1}}'
+    service.write_text(f"#!/bin/sh\necho '{ready}'\nread line\necho '{answer}'\nread line\n")
+    service.chmod(0o755)
+    client = ServiceClient(device="cpu", state_dir=tmp_path, python=str(service))
+    await client.open()
+    async with asyncio.timeout(10):
+        with pytest.raises(InfraError, match=reason):
+            await client.evaluate(request(PLAIN))
+    await client.close()
