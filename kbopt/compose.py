@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbopt.cluster.messages import Factories, SearchSpec
-from kbopt.config import BackendConfig, Language, ProposerConfig, RunConfig, device_kind, transcripts
+from kbopt.config import (
+    BackendConfig,
+    Language,
+    ProposerConfig,
+    RunConfig,
+    device_kind,
+    has_cuda,
+    transcripts,
+)
 from kbopt.core.errors import UserError
 from kbopt.core.ports import Backend, Embedder, Proposer, Summarizer
 
@@ -82,7 +90,7 @@ def factories(backend: BackendConfig, proposer: ProposerConfig, folder: Path) ->
     )
 
 
-def search_spec(config: RunConfig, folder: Path, *, shares_results: bool = True) -> SearchSpec:
+def search_spec(config: RunConfig, folder: Path, *, shares_results: bool = False) -> SearchSpec:
     """The search of `config` with its journal under `folder`."""
     return SearchSpec(
         name=config.name,
@@ -94,8 +102,14 @@ def search_spec(config: RunConfig, folder: Path, *, shares_results: bool = True)
     )
 
 
-def check(config: RunConfig) -> None:
-    """Raise `UserError` for what would only fail after a device was started."""
+def check(config: RunConfig, *, on_this_machine: bool = True) -> None:
+    """Raise `UserError` for what would only fail after a run's folder was made and a device started.
+
+    A local device is looked for unless the evaluator runs on another machine.
+    """
+    _check_simulation(config)
+    if config.backend.name == "local":
+        check_device(config.backend.device, on_this_machine=on_this_machine)
     if config.proposer.name == "tunables":
         from kbopt.proposers.tunables import check_seeds
 
@@ -107,6 +121,31 @@ def check(config: RunConfig) -> None:
 
         check_gpu(config.backend.gpu)
         check_token()
+
+
+def _check_simulation(config: RunConfig) -> None:
+    """A simulated task, the simulated backend and the simulated proposer go together."""
+    name, simulated = config.task.name, config.task.family == "simulated"
+    if simulated and config.backend.name != "simulated":
+        raise UserError(
+            f"the task {name} is simulated: it needs --backend simulated, and --proposer simulated"
+        )
+    if not simulated and "simulated" in (config.backend.name, config.proposer.name):
+        raise UserError(
+            f"the task {name} is a real one, and simulated kernels only fit simulated tasks: name one, "
+            "such as --task sim/smooth, or leave out --backend simulated and --proposer simulated"
+        )
+
+
+def check_device(device: str, *, on_this_machine: bool = True) -> None:
+    """Raise `UserError` for a device that does not exist, without importing torch."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UserError(f"--device {device!r}: there is auto, cpu, cuda, and cuda:N for the N-th GPU from 0")
+    if on_this_machine and device.startswith("cuda") and not has_cuda():
+        raise UserError(
+            f"--device {device}: this machine has no NVIDIA driver, or its torch is built without CUDA. Use "
+            "--device cpu, or --backend modal; `kbopt doctor` says more."
+        )
 
 
 def build_proposer(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> Proposer:
@@ -185,7 +224,10 @@ def device_facts(config: BackendConfig) -> str:
         return f"One NVIDIA {config.gpu}."
     if device_kind(config) == "cuda":
         query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv"]
-        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+        try:
+            return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):  # not installed in every container
+            return "One NVIDIA GPU."
     names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}."
 

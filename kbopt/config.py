@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import runpy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -104,9 +106,21 @@ def device_kind(config: BackendConfig) -> DeviceKind:
         return "cpu" if os.environ.get("KBOPT_MODAL_DEVICE") == "cpu" else "cuda"
     if config.device.startswith("cuda"):
         return "cuda"
-    if config.device == "auto" and Path("/dev/nvidiactl").exists():
-        return "cuda"
-    return "cpu"
+    return "cuda" if config.device == "auto" and has_cuda() else "cpu"
+
+
+def has_cuda() -> bool:
+    """Whether torch would find a GPU here: an NVIDIA driver, and a torch that is built for CUDA.
+
+    Reads the one file of torch that says so: importing it takes seconds.
+    """
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None or not Path("/dev/nvidiactl").exists():
+        return False
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return (
+        not hidden and runpy.run_path(str(Path(torch.origin).with_name("version.py"))).get("cuda") is not None
+    )
 
 
 def transcripts(folder: Path) -> Path:

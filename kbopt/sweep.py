@@ -1,6 +1,6 @@
 """Many searches over one evaluator: tasks x algorithms x seeds, in one folder.
 
-The folder holds `sweep.json` (what to run), `evaluations.sqlite` (shared by the searches), and a run's
+The folder holds `sweep.json` (what to run), `evaluations.sqlite` (results by content), and a run's
 folder for each search. Starting a sweep that is under way attaches to it; starting one whose actors are
 gone goes on with it.
 """
@@ -42,7 +42,7 @@ STOP_FILE = "stop"
 class SweepConfig:
     """What a sweep runs. `settings` holds for every search but for its algorithm and seed.
 
-    Without `shares_results` each search measures for itself, as a comparison at equal budgets needs.
+    Unless `shares_results` each search measures for itself, as a comparison at equal budgets needs.
     """
 
     name: str
@@ -55,16 +55,16 @@ class SweepConfig:
     proposer: ProposerConfig = ProposerConfig()
     explorers: int = 8
     parallel_searches: int = 8
-    shares_results: bool = True
+    shares_results: bool = False
 
     def runs(self) -> Iterator[RunConfig]:
-        """One run for each task, algorithm and seed, tasks varying slowest."""
-        for task, algorithm, seed in itertools.product(self.tasks, self.algorithms, self.seeds):
-            label = re.sub(
-                r"[^A-Za-z0-9]+", "-", Path(task.name).stem if task.name.endswith(".py") else task.name
-            )
+        """One run for each task, algorithm and seed, tasks varying slowest; what is named twice runs once."""
+        labels = _labels(self.tasks)
+        for task, algorithm, seed in itertools.product(
+            labels, dict.fromkeys(self.algorithms), dict.fromkeys(self.seeds)
+        ):
             yield RunConfig(
-                name=f"{label}-{algorithm}-s{seed}",
+                name=f"{labels[task]}-{algorithm}-s{seed}",
                 task=task,
                 settings=replace(self.settings, algorithm=algorithm, seed=seed),
                 protocol=self.protocol,
@@ -74,7 +74,26 @@ class SweepConfig:
             )
 
 
-def prepare(config: SweepConfig, folder: Path) -> tuple[SearchSpec, ...]:
+def _labels(tasks: tuple[Task, ...]) -> dict[Task, str]:
+    """A name for a folder for each task: a file's own name, its whole path where two files share that."""
+    short = {task: _label(Path(task.name).stem if _is_file(task) else task.name) for task in tasks}
+    labels: dict[Task, str] = {}
+    for task, own in short.items():
+        is_alone = list(short.values()).count(own) == 1 or not _is_file(task)
+        label = own if is_alone else _label(task.name.removesuffix(".py")).strip("-")
+        labels[task] = f"{label}-{task.key[:8]}" if label in labels.values() else label
+    return labels
+
+
+def _is_file(task: Task) -> bool:
+    return task.name.endswith(".py")
+
+
+def _label(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", name)
+
+
+def prepare(config: SweepConfig, folder: Path, *, on_cluster: bool = False) -> tuple[SearchSpec, ...]:
     """Make the folder, or check that it holds this very sweep. Raises `UserError` where it holds another."""
     description = folder / "sweep.json"
     stored = replace(config, proposer=config.proposer.without_secrets)
@@ -87,9 +106,12 @@ def prepare(config: SweepConfig, folder: Path) -> tuple[SearchSpec, ...]:
             )
     else:
         for run in config.runs():
-            check(run)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(description, codec.dumps(stored))
+            check(run, on_this_machine=not on_cluster)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(description, codec.dumps(stored))
+        except (OSError, InfraError) as error:
+            raise UserError(f"cannot make {folder}: {error}. Choose a writable folder with --out.") from None
     specs = []
     for run in config.runs():
         spec = search_spec(run, (folder / run.name).resolve(), shares_results=config.shares_results)
@@ -122,7 +144,7 @@ def drive(
     `nodes` nodes. Raises `Interrupted` after Ctrl-C: on one
     machine the sweep stops and can be gone on with, on a cluster it goes on without its driver.
     """
-    specs = prepare(config, folder)
+    specs = prepare(config, folder, on_cluster=address is not None)
     prepare_backend(config.backend, say)
     cluster = ClusterSettings(
         address=address,
@@ -130,7 +152,7 @@ def drive(
         explorers=config.explorers,
         parallel_searches=config.parallel_searches,
         stop_file=(folder / STOP_FILE).resolve(),
-        fingerprint=fingerprint(config),
+        fingerprint=fingerprint(config, folder),
         device_fingerprint=fingerprint(config.backend),
     )
     parts = factories(config.backend, config.proposer, folder)
@@ -193,6 +215,7 @@ def sweep_document(
     boots = {boot for search in searches for boot in search.summary.cold_boots}
     return {
         "sweep": config.name,
+        "shared_results": config.shares_results,
         "searches": documents,
         "cold_starts": len(boots),
         "gpu_busy_fraction": min(1.0, device_s / seconds) if seconds else 0.0,
@@ -205,9 +228,10 @@ def sweep_document(
     }
 
 
-def fingerprint(config: SweepConfig | BackendConfig) -> str:
-    """Equal for equal configurations."""
-    return hashlib.sha256(codec.dumps(config).encode()).hexdigest()[:16]
+def fingerprint(config: SweepConfig | BackendConfig, folder: Path | None = None) -> str:
+    """Equal for equal configurations, and for a sweep in the same folder: there its results go."""
+    place = str(folder.resolve()) if folder else ""
+    return hashlib.sha256(f"{codec.dumps(config)}{place}".encode()).hexdigest()[:16]
 
 
 def _differences(known: SweepConfig, asked: SweepConfig) -> list[str]:

@@ -80,7 +80,6 @@ def bench(
         proposer=shared.proposer_config(given),
         explorers=explorers,
         parallel_searches=parallel_searches,
-        shares_results=False,
     )
     folder = out / name
     document = run_sweep(config, folder, address=address, nodes=nodes, as_json=as_json)

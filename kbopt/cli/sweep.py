@@ -55,6 +55,9 @@ json_option = click.option(
 @shared.protocol_options
 @click.option("--explorers", type=click.IntRange(1, 1024), default=8, show_default=True)
 @click.option("--parallel-searches", type=click.IntRange(1), default=8, show_default=True)
+@click.option(
+    "--share-results", is_flag=True, help="Measure a source once for all algorithms and seeds, not for each."
+)
 @click.option("--name", default="sweep", show_default=True, help="Its name; its folder is OUT/NAME.")
 @out_option
 @address_option
@@ -71,6 +74,7 @@ def sweep(
     kernelbench: Path | None,
     explorers: int,
     parallel_searches: int,
+    share_results: bool,
     name: str,
     out: Path,
     address: str | None,
@@ -104,6 +108,7 @@ def sweep(
         proposer=shared.proposer_config(given),
         explorers=explorers,
         parallel_searches=parallel_searches,
+        shares_results=share_results,
     )
     run_sweep(
         config,
@@ -183,7 +188,7 @@ def results(name: str, out: Path, as_json: bool) -> None:
         seconds = max(search.summary.seconds for search in searches)
         shared.print_json(sweeps.sweep_document(config, searches, seconds))
     else:
-        print_table(searches)
+        print_table(searches, shared=config.shares_results)
     click.echo(sweeps.write_page(config, folder), err=True)
 
 
@@ -236,7 +241,7 @@ def run_sweep(
     if as_json:
         shared.print_json(document)
     else:
-        print_table(searches)
+        print_table(searches, shared=config.shares_results)
     if wandb_log and wandb_log.failed:
         click.echo(f"Weights & Biases: {wandb_log.failed}", err=True)
     if any(failure.kind == "infra" for _, failure in failures):
@@ -271,7 +276,7 @@ class Progress:
         )
 
 
-def print_table(searches: tuple[Finished, ...]) -> None:
+def print_table(searches: tuple[Finished, ...], *, shared: bool = False) -> None:
     """Speedups by task and algorithm, then each algorithm over all tasks, with the spread over seeds."""
     from rich.console import Console
     from rich.table import Column, Table
@@ -292,3 +297,8 @@ def print_table(searches: tuple[Finished, ...]) -> None:
         shares = [shown(figure, ".0%") for figure in (row.fast_05, row.fast_1, row.fast_105)]
         rows.add_row(row.algorithm, shown(row.geomean), *shares)
     console.print(rows)
+    if shared:
+        console.print(
+            "\nResults were shared: a source was measured once for all algorithms and seeds, so their "
+            "figures are not independent."
+        )

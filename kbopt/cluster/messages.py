@@ -28,7 +28,7 @@ class SearchSpec:
     task: Task
     settings: SearchSettings
     protocol: EvalProtocol
-    shares_results: bool = True
+    shares_results: bool = False
 
     @property
     def journal(self) -> Path:

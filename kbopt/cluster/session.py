@@ -162,7 +162,8 @@ class Session:
         self._compare(
             self._coordinator,
             self._settings.fingerprint,
-            f"a sweep {self._name!r} with other settings is under way on the cluster; choose another --name",
+            f"a sweep {self._name!r} of another folder or with other settings is under way on the cluster; "
+            "choose another --name",
         )
 
     @property

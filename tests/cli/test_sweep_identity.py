@@ -1,0 +1,123 @@
+"""What a sweep's searches are called, what they share, and what is refused before anything is made."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kbopt.compose import check, check_device, device_facts
+from kbopt.config import BackendConfig, ProposerConfig, RunConfig, device_kind
+from kbopt.core.errors import UserError
+from kbopt.core.events import Evaluated, Event
+from kbopt.core.types import Task
+from kbopt.simulated import landscape
+from kbopt.store.journal import JournalReader
+from kbopt.sweep import SweepConfig, fingerprint, prepare
+from kbopt.tasks import load_task
+from tests.cli.test_sweep import SIMULATED, kbopt
+
+
+def config(*tasks: Task, seeds: tuple[int, ...] = (0,)) -> SweepConfig:
+    return SweepConfig(
+        name="s",
+        tasks=tasks,
+        algorithms=("PS",),
+        seeds=seeds,
+        backend=BackendConfig(name="simulated"),
+        proposer=ProposerConfig(name="simulated"),
+    )
+
+
+def names(*tasks: Task, seeds: tuple[int, ...] = (0,)) -> list[str]:
+    return [run.name for run in config(*tasks, seeds=seeds).runs()]
+
+
+def test_task_files_of_one_name_get_searches_of_their_own() -> None:
+    one, two = Task(name="a/act.py", source="1"), Task(name="b/act.py", source="2")
+    assert names(one) == ["act-PS-s0"]
+    assert names(one, two) == ["a-act-PS-s0", "b-act-PS-s0"]
+    assert len(set(names(one, Task(name="a-act.py", source="3"), two, Task(name="a/act", source="4")))) == 4
+
+
+def test_what_is_named_twice_runs_once() -> None:
+    task = landscape("sim/smooth").task
+    assert names(task, task, seeds=(3, 3)) == ["sim-smooth-PS-s3"]
+
+
+def test_a_sweep_of_another_folder_is_another_sweep(tmp_path: Path) -> None:
+    sweep = config(landscape("sim/smooth").task)
+    assert fingerprint(sweep, tmp_path / "a") == fingerprint(sweep, tmp_path / "b" / ".." / "a")
+    assert fingerprint(sweep, tmp_path / "a") != fingerprint(sweep, tmp_path / "b")
+
+
+def test_a_folder_that_cannot_be_made_is_answered_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot make .*file/s.*--out"):
+        prepare(config(landscape("sim/smooth").task), tmp_path / "file" / "s")
+
+
+@pytest.mark.parametrize(
+    ("task", "backend", "proposer", "message"),
+    [
+        ("quick/gelu", BackendConfig(device="tpu"), "tunables", "there is auto, cpu, cuda"),
+        ("quick/gelu", BackendConfig(device="cuda:x"), "tunables", "there is auto, cpu, cuda"),
+        ("quick/gelu", BackendConfig(device="cpu"), "simulated", "is a real one"),
+        ("quick/gelu", BackendConfig(name="simulated"), "tunables", "is a real one"),
+        ("sim/smooth", BackendConfig(device="cpu"), "simulated", "needs --backend simulated"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_is_made(
+    task: str, backend: BackendConfig, proposer: str, message: str, tmp_path: Path
+) -> None:
+    from kbopt import driver
+
+    made = landscape(task).task if task.startswith("sim/") else load_task(task)
+    run = RunConfig(name="r", task=made, backend=backend, proposer=ProposerConfig(name=proposer))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=message):
+        driver.create(run, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+    with pytest.raises(UserError, match=message):
+        check(run, on_this_machine=False)
+
+
+def test_a_driver_without_a_torch_for_cuda_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda self: str(self) == "/dev/nvidiactl" or real(self))
+    monkeypatch.setattr("kbopt.config.runpy.run_path", lambda _: {"cuda": None})
+    assert device_kind(BackendConfig()) == "cpu"
+    assert "cores of" in device_facts(BackendConfig())
+    with pytest.raises(UserError, match="built without CUDA"):
+        check_device("cuda")
+    check_device("cuda", on_this_machine=False)
+    monkeypatch.setattr("kbopt.config.runpy.run_path", lambda _: {"cuda": "12.8"})
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert device_kind(BackendConfig()) == "cuda"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert device_kind(BackendConfig()) == "cpu"
+
+
+def journal_events(path: Path) -> list[Event]:
+    with JournalReader(path) as journal:
+        return [entry.event for entry in journal.entries()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [False, True])
+def test_seeds_measure_for_themselves_unless_they_are_told_to_share(shared: bool, tmp_path: Path) -> None:
+    searches = ("--tasks", "sim/smooth", "--algorithms", "PS,best_of_n", "--max-evals", 4, "--seeds", 2)
+    options = ("--share-results",) if shared else ()
+    done = kbopt(
+        "sweep", *searches, *SIMULATED, *options, "--parallel-searches", 1, "--out", tmp_path, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["shared_results"] is shared
+    cached = [
+        event.cached
+        for search in document["searches"]
+        for event in journal_events(Path(search["journal"]))
+        if isinstance(event, Evaluated)
+    ]
+    assert any(cached) is shared
+    table = kbopt("sweep", "results", "sweep", "--out", tmp_path).stdout
+    assert ("Results were shared" in table) is shared
