@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.metadata
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -14,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import click
 from click.core import ParameterSource
 
+from kbopt.cli import INFRA_ERROR, USER_ERROR
 from kbopt.cli import options as shared
-from kbopt.config import RunConfig
-from kbopt.core.errors import UserError
+from kbopt.config import BackendConfig, RunConfig
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, outcome_name
 
 if TYPE_CHECKING:
@@ -24,14 +29,23 @@ if TYPE_CHECKING:
 
 Verdict = Literal["strict", "kernelbench"]
 
+WHICH_TASK = (
+    "the problem that the kernel solves, such as --task quick/gelu, or the path of a .py file with its "
+    "reference. `kbopt tasks` lists names"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One candidate of a batch: `name` is its file or the `id` of its JSON line."""
+    """One candidate of a batch: `name` is its file or the `id` of its JSON line.
+
+    `fault` says why it cannot be judged, "" where it can.
+    """
 
     name: str
     task: Task
     source: str
+    fault: str = ""
 
     @property
     def key(self) -> str:
@@ -114,16 +128,19 @@ def evaluate(
     protocol = shared.eval_protocol(given)
     backend_config = shared.backend_config(given)
     if run is None:
-        named = task or task_idx is not None or kernel
+        named = task or task_idx is not None
         default_task = shared.find_task(task, task_idx, kernelbench, "") if named else None
         if kernel is not None:
-            assert default_task is not None
+            if default_task is None:
+                raise UserError(f"--kernel {kernel} needs --task: {WHICH_TASK}")
             items = [Item(name=str(kernel), task=default_task, source=_read(kernel))]
         else:
             assert kernels is not None
             items = list(_items(kernels, default_task, kernelbench))
-    from kbopt.compose import open_backend
+    from kbopt.compose import check_device, open_backend
 
+    if backend_config.name == "local":
+        check_device(backend_config.device)
     backend = open_backend(backend_config)
     if kernels is None:
         result = asyncio.run(_one(backend, items[0], protocol))
@@ -132,7 +149,16 @@ def evaluate(
         else:
             click.echo(_text(items[0], result, verdict))
     else:
-        asyncio.run(_many(backend, items, protocol, out))
+        batch = _Batch(backend, backend_config, protocol, out)
+        try:
+            asyncio.run(batch.run(items))
+        except KeyboardInterrupt:
+            hint = "the same command goes on" if out else "with --out FILE the same command would go on"
+            click.echo(f"stopped; {batch.summary()}; {hint}", err=True)
+            raise
+        click.echo(batch.summary(), err=True)
+        if batch.worst:
+            sys.exit(batch.worst)
 
 
 def document(item: Item, result: Result) -> dict[str, object]:
@@ -157,10 +183,11 @@ def document(item: Item, result: Result) -> dict[str, object]:
     }
 
 
-async def _open(backend: Backend) -> None:
+async def _open(backend: Backend) -> str:
+    """The device, once it is there."""
     from kbopt.backends.opening import open_aloud
 
-    await open_aloud(backend, backend.open(), shared.to_stderr)
+    return (await open_aloud(backend, backend.open(), shared.to_stderr)).device
 
 
 def _of_run(folder: Path, kernel: Path | None) -> tuple[RunConfig, Item]:
@@ -187,61 +214,114 @@ async def _one(backend: Backend, item: Item, protocol: EvalProtocol) -> Result:
         await backend.close()
 
 
-async def _many(backend: Backend, items: list[Item], protocol: EvalProtocol, out: Path | None) -> None:
-    """Stream a JSON line for each item, in the order in which they are done."""
-    known = _known(out, protocol) if out else set()
-    todo = [item for item in items if item.key not in known]
-    click.echo(f"{len(items)} candidates, {len(items) - len(todo)} judged before", err=True)
-    sink: TextIO = out.open("a") if out else sys.stdout
-    await _open(backend)
-    places = asyncio.Semaphore(backend.max_in_flight)
-    done = 0
+class _Batch:
+    """Streams a JSON line for each item, in the order in which they are done. `worst` is the exit code."""
 
-    async def judge(item: Item) -> None:
-        nonlocal done
-        async with places:
-            result = (await backend.evaluate([_request(item, protocol)]))[0]
-        line = {"key": item.key, **document(item, result)}
-        print(json.dumps(line, ensure_ascii=False), file=sink, flush=True)
-        done += 1
-        click.echo(f"[{done}/{len(todo)}] {item.name}: {headline(result)}", err=True)
+    def __init__(
+        self, backend: Backend, config: BackendConfig, protocol: EvalProtocol, out: Path | None
+    ) -> None:
+        self._backend = backend
+        self._protocol = protocol
+        self._out = out
+        self._torch = importlib.metadata.version("torch") if config.name == "local" else None
+        self._outcomes: Counter[str] = Counter()
+        self._best: tuple[float, str] | None = None
+        self._done = self._todo = 0
+        self.worst = 0
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for item in todo:
-                group.create_task(judge(item))
-    finally:
-        await backend.close()
-        if out:
-            sink.close()
+    async def run(self, items: list[Item]) -> None:
+        """Judge what `out` does not hold. One that cannot be judged gets its line, and the others go on."""
+        try:
+            device = await _open(self._backend)
+            known = _known(self._out, self._protocol, device, self._torch) if self._out else set()
+            todo = [item for item in items if item.key not in known]
+            self._todo = len(todo)
+            click.echo(f"{len(items)} candidates, {len(items) - len(todo)} judged before", err=True)
+            places = asyncio.Semaphore(self._backend.max_in_flight)
+            with _appending(self._out) if self._out else nullcontext(sys.stdout) as sink:
+                async with asyncio.TaskGroup() as group:
+                    for item in todo:
+                        group.create_task(self._judge(item, places, sink))
+        finally:
+            await self._backend.close()
+
+    async def _judge(self, item: Item, places: asyncio.Semaphore, sink: TextIO) -> None:
+        try:
+            if item.fault:
+                raise UserError(item.fault)
+            async with places:
+                result = (await self._backend.evaluate([_request(item, self._protocol)]))[0]
+        except (UserError, InfraError) as error:
+            self.worst = max(self.worst, USER_ERROR if isinstance(error, UserError) else INFRA_ERROR)
+            fields, said = _not_judged(item, error), f"not judged: {error}"
+        else:
+            fields, said = document(item, result), headline(result)
+            if isinstance(result.outcome, Measured):
+                self._best = max(self._best or (0.0, ""), (result.outcome.speedup, item.name))
+        where = {"torch": self._torch, "timeout_s": self._protocol.timeout_s}
+        print(json.dumps({"key": item.key, **fields, **where}), file=sink, flush=True)
+        self._done += 1
+        self._outcomes[str(fields["outcome"] or "not judged")] += 1
+        click.echo(f"[{self._done}/{self._todo}] {item.name}: {said}", err=True)
+
+    def summary(self) -> str:
+        """Such as `3 of 4 candidates done: 2 measured, 1 crashed; best 2.10x, k.py`."""
+        outcomes = ", ".join(f"{count} {name}" for name, count in self._outcomes.most_common())
+        best = f"; best {self._best[0]:.2f}x, {self._best[1]}" if self._best else ""
+        return f"{self._done} of {self._todo} candidates done" + (f": {outcomes}{best}" if outcomes else "")
 
 
-def _known(out: Path, protocol: EvalProtocol) -> set[str]:
-    """Keys of the lines in `out` that were judged by `protocol`; a torn last line does not count."""
+def _not_judged(item: Item, error: Exception) -> dict[str, object]:
+    return {"task": item.task.name, "candidate": item.name, "outcome": None, "reason": str(error)}
+
+
+@contextmanager
+def _appending(out: Path) -> Iterator[TextIO]:
+    """`out` open for further lines, the first of which begins a line also after a torn one."""
+    is_torn = out.exists() and out.read_bytes()[-1:] not in (b"", b"\n")
+    with out.open("a", encoding="utf-8") as sink:
+        if is_torn:
+            sink.write("\n")
+        yield sink
+
+
+def _known(out: Path, protocol: EvalProtocol, device: str, torch: str | None) -> set[str]:
+    """Keys of the lines in `out` that were judged by `protocol` on `device` with `torch`.
+
+    A torn line does not count, nor one that timed out where more seconds are allowed now.
+    """
     if not out.exists():
         return set()
     keys = set()
-    for text in out.read_text().splitlines():
+    for text in out.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             line = json.loads(text)
         except ValueError:
             continue
-        if line["protocol"] == protocol.id:
-            keys.add(line["key"])
+        if not isinstance(line, dict) or not line.get("outcome"):
+            continue
+        same = (line.get("protocol"), line.get("device"), line.get("torch")) == (protocol.id, device, torch)
+        too_short = line["outcome"] == "timed_out" and line.get("timeout_s", 0.0) < protocol.timeout_s
+        if same and not too_short:
+            keys.add(str(line.get("key")))
     return keys
 
 
 def _items(source: Path, task: Task | None, kernelbench: Path | None) -> Iterator[Item]:
     if source.is_dir():
         if task is None:
-            raise UserError("--kernels DIR needs --task")
+            raise UserError(f"--kernels {source} needs --task: {WHICH_TASK}")
         files = sorted(source.glob("*.py"))
         if not files:
             raise UserError(f"no .py files in {source}")
         for file in files:
-            yield Item(name=str(file), task=task, source=_read(file))
+            try:
+                yield Item(name=str(file), task=task, source=_read(file))
+            except UserError as error:
+                yield Item(name=str(file), task=task, source="", fault=str(error))
         return
-    for number, text in enumerate(_read(source).splitlines(), start=1):
+    # Only at "\n": a JSON string may hold the other characters at which `splitlines` would part.
+    for number, text in enumerate(_read(source).split("\n"), start=1):
         if text.strip():
             yield _line_item(text, f"{source}:{number}", task, kernelbench)
 
@@ -249,21 +329,31 @@ def _items(source: Path, task: Task | None, kernelbench: Path | None) -> Iterato
 def _line_item(text: str, where: str, task: Task | None, kernelbench: Path | None) -> Item:
     try:
         line = json.loads(text)
-        source = line["source"]
-    except (ValueError, KeyError, TypeError):
+        source = codec.valid_text(line["source"]).removeprefix("\ufeff")
+        name = codec.valid_text(str(line.get("id", where)))
+    except (AttributeError, ValueError, KeyError, TypeError):
         raise UserError(f"{where}: expected a JSON object with a 'source', not {text[:80]!r}") from None
     if "task" in line:
-        task = shared.find_task(line["task"], None, kernelbench, "")
+        try:
+            task = shared.find_task(str(line["task"]), None, kernelbench, "")
+        except UserError as error:
+            return Item(
+                name=name, task=Task(name=str(line["task"]), source=""), source=source, fault=str(error)
+            )
     if task is None:
-        raise UserError(f"{where}: names no task, and there is no --task")
-    return Item(name=str(line.get("id", where)), task=task, source=source)
+        raise UserError(f"{where} has no 'task', and there is no --task: {WHICH_TASK}")
+    return Item(name=name, task=task, source=source)
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8-sig")
+    except IsADirectoryError:
+        raise UserError(
+            f"cannot read {path}: it is a folder; --kernels judges all of its .py files"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        raise UserError(f"cannot read {path}: {error}. Give a Python file in UTF-8.") from None
 
 
 def _request(item: Item, protocol: EvalProtocol) -> EvalRequest:

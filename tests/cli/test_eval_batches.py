@@ -1,0 +1,121 @@
+"""`kbopt eval --kernels`: what is read, what counts as known, what becomes of one that cannot be judged."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kbopt.cli.eval import _appending, _items, _known, _read
+from kbopt.core.types import EvalProtocol, Task
+from kbopt.tasks import load_task
+from tests.cli.test_eval import GOOD, TASK
+from tests.cli.test_run import kbopt
+
+PROTOCOL = EvalProtocol()
+LINE = {
+    "key": "k",
+    "outcome": "measured",
+    "protocol": PROTOCOL.id,
+    "device": "cpu",
+    "torch": "2.13",
+    "timeout_s": PROTOCOL.timeout_s,
+}
+RAISES = TASK.replace("torch.tanh(x)", "x.no_such_method()")
+
+
+def known(out: Path, protocol: EvalProtocol = PROTOCOL, device: str = "cpu", torch: str = "2.13") -> set[str]:
+    return _known(out, protocol, device, torch)
+
+
+def test_a_result_is_known_only_for_the_same_device_torch_and_protocol(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text(json.dumps(LINE) + '\n{"key": "torn", "outco')
+    assert known(out) == {"k"}
+    assert known(out, device="NVIDIA H100") == set()
+    assert known(out, torch="2.14") == set()
+    assert known(out, replace(PROTOCOL, precision="fp16")) == set()
+
+
+@pytest.mark.parametrize(("timeout_s", "expected"), [(30.0, {"k"}), (60.0, {"k"}), (120.0, set())])
+def test_what_timed_out_is_judged_again_with_more_time(
+    timeout_s: float, expected: set[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text(json.dumps({**LINE, "outcome": "timed_out"}) + "\n")
+    assert known(out, replace(PROTOCOL, timeout_s=timeout_s)) == expected
+
+
+def test_a_line_that_was_not_judged_is_not_known(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text(json.dumps({**LINE, "outcome": None}) + "\n[1]\n")
+    assert known(out) == set()
+
+
+def test_a_torn_line_does_not_swallow_the_next(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    for before, after in (("", "new"), ("whole\n", "whole\nnew"), ("torn", "torn\nnew")):
+        out.write_text(before)
+        with _appending(out) as sink:
+            sink.write("new")
+        assert out.read_text() == after
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0c", "\x1c"])
+def test_json_lines_end_at_line_feeds_alone(separator: str, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    lines = [json.dumps({"source": f"x = '{separator}'"}, ensure_ascii=separator < " ") for _ in range(2)]
+    path.write_text("\r\n".join(lines) + "\n", encoding="utf-8")
+    items = list(_items(path, Task(name="t", source="t"), None))
+    assert [item.source for item in items] == [f"x = '{separator}'"] * 2
+
+
+def test_files_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    kernel, task = tmp_path / "kernel.py", tmp_path / "task.py"
+    kernel.write_text("\ufeff" + GOOD, encoding="utf-8")
+    task.write_text("\ufeff" + TASK, encoding="utf-8")
+    assert _read(kernel) == GOOD
+    assert load_task(str(task)).source == TASK
+    lines = tmp_path / "in.jsonl"
+    lines.write_text("\ufeff" + json.dumps({"source": "\ufeff" + GOOD}), encoding="utf-8")
+    assert [item.source for item in _items(lines, load_task(str(task)), None)] == [GOOD]
+
+
+def test_a_kernel_without_a_task_is_told_what_a_task_is(tmp_path: Path) -> None:
+    kernel = tmp_path / "kernel.py"
+    kernel.write_text(GOOD)
+    done = kbopt("eval", "--kernel", kernel)
+    assert done.returncode == 2
+    assert "needs --task" in done.stderr
+    assert "`kbopt tasks`" in done.stderr
+    done = kbopt("eval", "--task", "quick/gelu", "--kernel", tmp_path)
+    assert "--kernels judges all of its .py files" in done.stderr
+
+
+@pytest.mark.slow
+def test_what_cannot_be_judged_gets_a_line_and_the_others_go_on(tmp_path: Path) -> None:
+    good, bad, out = tmp_path / "good.py", tmp_path / "bad.py", tmp_path / "out.jsonl"
+    good.write_text(TASK)
+    bad.write_text(RAISES)
+    lines = [
+        {"id": "a", "task": str(good), "source": GOOD},
+        {"id": "raises", "task": str(bad), "source": GOOD},
+        {"id": "unknown", "task": "quick/gelo", "source": GOOD},
+        {"id": "c", "task": str(good), "source": GOOD.replace("class", "class class")},
+    ]
+    batch = tmp_path / "in.jsonl"
+    batch.write_text("\n".join(map(json.dumps, lines)))
+    arguments = ("eval", "--kernels", batch, "--out", out, "--device", "cpu", "--timed", 20)
+    done = kbopt(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    judged = {line["candidate"]: line for line in map(json.loads, out.read_text().splitlines())}
+    assert judged.keys() == {"a", "raises", "unknown", "c"}
+    assert judged["c"]["outcome"] == "compile_failed"
+    assert judged["raises"]["outcome"] is None
+    assert "no_such_method" in judged["raises"]["reason"]
+    assert "quick/gelu" in judged["unknown"]["reason"]
+    assert "4 of 4 candidates done: " in done.stderr
+    assert "2 not judged" in done.stderr
+    again = kbopt(*arguments)
+    assert "4 candidates, 2 judged before" in again.stderr
