@@ -95,7 +95,11 @@ each_search_options = (
         show_default=True,
     ),
     click.option("--synchronous", is_flag=True, help="The original's steps with their barriers."),
-    click.option("--target-speedup", type=click.FloatRange(0), help="Stop once the best is surely above it."),
+    click.option(
+        "--target-speedup",
+        type=click.FloatRange(0),
+        help="Stop once a kernel measured twice is surely above it.",
+    ),
 )
 """What the searches of a sweep have in common; algorithms and seeds are the sweep's own lists."""
 

@@ -63,22 +63,37 @@ class ProposalFailed:
     blame: Blame = "brief"
 
 
+FINAL_REPEAT = 1000
+"""From here on `repeat` counts the final measurements, which are made after the search's end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemeasureAsked:
-    """`candidate` contends for the best and is measured again; `repeat` counts from 1."""
+    """`candidate` contends for the best and is measured again; `repeat` counts from 1.
+
+    After `Ended` it counts from `FINAL_REPEAT`: those measurements alone name the winner.
+    """
 
     candidate: str
     repeat: int
 
+    @property
+    def is_final(self) -> bool:
+        return self.repeat >= FINAL_REPEAT
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """The evaluator answered for `candidate`. `cached` results cost no evaluation."""
+    """The evaluator answered for `candidate`. `cached` results cost no evaluation, nor do final ones."""
 
     candidate: str
     result: Result
     repeat: int = 0
     cached: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        return self.repeat >= FINAL_REPEAT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

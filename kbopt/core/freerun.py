@@ -109,11 +109,17 @@ class FreeRun:
     def remeasure(self, *, allowed: bool) -> RemeasureAsked | None:
         """Of the kernels whose intervals reach the best one's, the least measured, best first.
 
-        The same source proposed twice is no contest: its result came from the cache.
+        The same source proposed twice is no contest: its result came from the cache. Before them, whatever
+        the share of repeats, one that reached the target by a single measurement.
         """
-        if not allowed or self._remeasuring or self.best is None:
+        if self._remeasuring or self.best is None:
             return None
-        floor, _ = score_interval(self._trials[self.best])
+        leader, target = self._trials[self.best], self._settings.target_speedup
+        floor, _ = score_interval(leader)
+        if target is not None and floor > target and len(leader.results) == 1:
+            return RemeasureAsked(candidate=self.best, repeat=1)
+        if not allowed:
+            return None
         reaching = [trial for trial in self.top(NUM_CONTENDERS) if score_interval(trial)[1] >= floor]
         contenders = list({trial.candidate.source: trial for trial in reversed(reaching)}.values())[::-1]
         if len(contenders) < 2:

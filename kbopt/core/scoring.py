@@ -27,17 +27,17 @@ def score(outcome: Outcome) -> float:
 
 
 def mean_score(trial: Trial) -> float:
-    """The mean score over all measurements of a candidate."""
-    return sum(score(result.outcome) for result in trial.results) / len(trial.results)
+    """A candidate's speedup, wherever one is shown: the mean score over the measurements that judge it."""
+    return sum(score(result.outcome) for result in trial.judged) / len(trial.judged)
 
 
 def score_interval(trial: Trial) -> tuple[float, float]:
-    """Where the speedup lies according to all measurements: the mean ends of their 95 % intervals.
+    """Where `mean_score` lies according to those measurements: the mean ends of their 95 % intervals.
 
     A measurement that failed contributes (0, 0). Averaging the ends does not narrow the interval as
     repeats are added: it stays an honest bound where sessions differ by more than their own noise.
     """
-    ends = [r.outcome.speedup_ci if isinstance(r.outcome, Measured) else (0.0, 0.0) for r in trial.results]
+    ends = [r.outcome.speedup_ci if isinstance(r.outcome, Measured) else (0.0, 0.0) for r in trial.judged]
     return sum(low for low, _ in ends) / len(ends), sum(high for _, high in ends) / len(ends)
 
 
@@ -64,7 +64,7 @@ class Standing:
 
 def standing(trial: Trial) -> Standing | None:
     """None for a candidate that was never measured."""
-    measured = [r.outcome for r in trial.results if isinstance(r.outcome, Measured)]
+    measured = [r.outcome for r in trial.judged if isinstance(r.outcome, Measured)]
     if not measured:
         return None
     interval, custom = score_interval(trial), measured[-1].audit.custom_kernel
@@ -72,7 +72,7 @@ def standing(trial: Trial) -> Standing | None:
         candidate=trial.candidate.id,
         speedup=mean_score(trial),
         speedup_ci=interval,
-        measurements=len(trial.results),
+        measurements=len(trial.judged),
         kernel_ms=statistics.median([ms for outcome in measured for ms in outcome.kernel_ms]),
         reference_ms=statistics.median([ms for outcome in measured for ms in outcome.reference_ms]),
         custom_kernel=custom,

@@ -16,6 +16,7 @@ from kbopt.core.bandit import Action, Bandit, has_tunables
 from kbopt.core.embedding import LocalEmbedder
 from kbopt.core.epsilon_net import EpsilonNet
 from kbopt.core.events import (
+    FINAL_REPEAT,
     Asked,
     Dropped,
     Ended,
@@ -29,7 +30,7 @@ from kbopt.core.events import (
 )
 from kbopt.core.freerun import FreeRun
 from kbopt.core.ports import Embedder, Journal
-from kbopt.core.scoring import mean_score, score_interval
+from kbopt.core.scoring import mean_score, score, score_interval
 from kbopt.core.settings import SearchSettings
 from kbopt.core.stepwise import Stepwise
 from kbopt.core.strategy import Strategy
@@ -83,6 +84,11 @@ MAX_FAILED_AT_FIRST = 8
 
 MAX_FAILED_IN_A_ROW = 16
 """Proposals of models that may fail one after the other later on."""
+NUM_FINALISTS = 3
+"""How many of the best are measured again at the end, for the winner among them."""
+
+NUM_LEADING = 64
+"""Among how many of the best finalists are looked for, as equal sources are one, and the target reached."""
 
 NUM_SUMMARY_TRIALS = 8
 """How many of the best, and how many of the newest failures, a summary is made from."""
@@ -114,6 +120,7 @@ class Search:
         self._summaries: list[Summarized] = []
         self._summary_version: int | None = None
         self._ended: str | None = None
+        self._finalists: list[str] = []
         net = EpsilonNet(embedder or LocalEmbedder(), settings.epsilon) if settings.uses_epsilon_net else None
         strategy = Stepwise if settings.synchronous else FreeRun
         self._strategy: Strategy = strategy(settings, self._trials, net)
@@ -213,7 +220,7 @@ class Search:
         self._record(Summarized(text=text, memory_version=self._summary_version, usage=usage))
 
     def end(self, reason: str) -> None:
-        """Stop asking. Results in flight are still taken."""
+        """Stop asking. Results in flight are still taken, then the best are measured once more."""
         if self._ended is None:
             self._record(Ended(reason=reason))
             self._decide()
@@ -222,13 +229,19 @@ class Search:
 
     @property
     def best(self) -> Trial | None:
-        """The working kernel with the highest mean score so far."""
+        """The working kernel with the highest mean score so far; once there are final scores, of those."""
+        finals = [trial for key in self._finalists if (trial := self._trials[key]).num_finals]
+        if finals:
+            best = max(finals, key=lambda trial: (mean_score(trial), trial.candidate.id))
+            return best if mean_score(best) > 0.0 else None
         return self._trials[self._strategy.best] if self._strategy.best else None
 
     @property
     def ended(self) -> str | None:
-        """Why the search is over; None while it runs or a source is still being evaluated."""
-        return None if self._pending else self._ended
+        """Why the search is over; None while it runs or a source, or a finalist, is still to be evaluated."""
+        if self._ended is None or self._pending or self._finals_due():
+            return None
+        return self._ended
 
     @property
     def progress(self) -> Progress:
@@ -287,6 +300,8 @@ class Search:
                 self._tally.dropped += 1
             case RemeasureAsked():
                 self._make_ready(self._proposed[event.candidate], event.repeat)
+                if event.is_final:
+                    self._finalists.append(event.candidate)
             case Evaluated():
                 self._take_result(event)
             case Summarized():
@@ -297,7 +312,10 @@ class Search:
                 self._tally.pay_rent(event.rent)
             case Ended():
                 self._ended = event.reason
-        self._strategy.apply(event)
+        if not (isinstance(event, RemeasureAsked | Evaluated) and event.is_final):
+            self._strategy.apply(
+                event
+            )  # final measurements change no ranking, so a replay finds the same finalists
 
     def _record(self, event: Event) -> None:
         self._journal.append(event)
@@ -314,6 +332,22 @@ class Search:
             if again is None:
                 break
             self._record(again)
+        if self._ended is not None and not self._pending:
+            for final in self._finals_due():
+                self._record(final)
+
+    def _finals_due(self) -> tuple[RemeasureAsked, ...]:
+        """The final measurements that are still to be asked for: of the best sources that work."""
+        best: dict[str, str] = {}
+        for trial in self.top(NUM_LEADING):
+            if any(score(result.outcome) > 0.0 for result in trial.results):
+                best.setdefault(trial.candidate.source, trial.candidate.id)
+        finalists = list(best.values())[:NUM_FINALISTS]
+        return tuple(
+            RemeasureAsked(candidate=key, repeat=FINAL_REPEAT)
+            for key in finalists
+            if key not in self._finalists
+        )
 
     def _admit(self) -> None:
         for candidate in self._strategy.admit():
@@ -330,7 +364,10 @@ class Search:
         candidate = self._proposed[event.candidate]
         known = self._trials.get(event.candidate)
         results = (*known.results, event.result) if known else (event.result,)
-        trial = self._trials[event.candidate] = Trial(candidate=candidate, results=results)
+        trial = Trial(candidate=candidate, results=results, num_finals=int(event.is_final))
+        self._trials[event.candidate] = trial
+        if event.is_final:
+            return  # outside the budget, and too late for any choice
         self._tally.count_result(
             event.result,
             repeat=event.repeat,
@@ -354,8 +391,8 @@ class Search:
             return f"all {total} proposals were asked for"
         if not self._may_evaluate():
             return f"the budget of {limits.evaluations} evaluations is used"
-        target, best = self._settings.target_speedup, self.best
-        if target is not None and best is not None and score_interval(best)[0] > target:
+        target = self._settings.target_speedup
+        if target is not None and any(_is_above(trial, target) for trial in self.top(NUM_LEADING)):
             return f"the best kernel is more than {target:g} times as fast as the reference"
         return self._tally.exhausted(limits, elapsed_s=elapsed_s)
 
@@ -408,6 +445,11 @@ class Search:
         if brief_id not in self._actions:
             raise ValueError(f"{brief_id!r} is not a brief of this search of {self._task.name}")
         return brief_id in self._outstanding
+
+
+def _is_above(trial: Trial, target: float) -> bool:
+    """Whether `trial` is surely faster than `target`: a single measurement may be a lucky one."""
+    return len(trial.results) > 1 and score_interval(trial)[0] > target
 
 
 def _seed(seed: int, number: int) -> int:

@@ -35,7 +35,8 @@ class SearchSettings:
     `num_steps * num_candidates * num_proposals`, whatever the mode. `epsilon` is the L2 distance under
     which a proposal counts as known. `memory_size` bounds the ranked memory to the exact top k.
     `remeasure_share` is the largest share of the evaluations spent on measuring contenders for the best
-    again. `target_speedup` ends the search early once the best kernel's interval lies above it.
+    again. `target_speedup` ends the search early once the best kernel, measured at least twice, has an
+    interval that lies above it.
     `synchronous` reproduces the original step by step, with its barriers and re-evaluations. `ties`
     says which of two candidates of equal priority goes first. `refinement` lets a bandit ask for
     variations of a parent's `# tune:` comments instead of new proposals, by what paid off.

@@ -337,10 +337,20 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A candidate with its measurements, oldest first. Never empty once the search has been told."""
+    """A candidate with its measurements, oldest first. Never empty once the search has been told.
+
+    The last `num_finals` of them were made after the search's end. Choosing the best of many by a measurement
+    makes that measurement too good, so those alone say how fast it is, where there are any.
+    """
 
     candidate: Candidate
     results: tuple[Result, ...]
+    num_finals: int = 0
+
+    @property
+    def judged(self) -> tuple[Result, ...]:
+        """The measurements by which it is scored."""
+        return self.results[-self.num_finals :] if self.num_finals else self.results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

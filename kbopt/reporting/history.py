@@ -211,7 +211,8 @@ class History:
         result = _bounded(event.result)
         node.results = (*node.results, result)
         node.awaits_repeat = False
-        trial = Trial(candidate=node.candidate, results=node.results)
+        node.num_finals += event.is_final
+        trial = Trial(candidate=node.candidate, results=node.results, num_finals=node.num_finals)
         if any(isinstance(one.outcome, Measured) for one in node.results):
             node.speedup, node.ci = mean_score(trial), score_interval(trial)
         if node.staleness is None:
@@ -228,8 +229,9 @@ class History:
         self._rank(node)
 
     def _count(self, event: Evaluated, result: Result) -> None:
-        self.evaluations += 1
-        self.repeats += event.repeat > 0
+        if not event.is_final:  # those are outside the budget
+            self.evaluations += 1
+            self.repeats += event.repeat > 0
         self.device_s += result.device_s
         for stage in ("queue", "compile", "check", "time"):
             self.stage_s[stage] += getattr(result.seconds, stage)
@@ -252,7 +254,10 @@ class History:
     def _rank(self, node: Node) -> None:
         if node.speedup is None:
             return
-        if node is self.best:  # measured again: another one may be ahead now
+        finals = [one for one in self.nodes.values() if one.num_finals] if node.num_finals else []
+        if finals:  # they alone name the winner
+            self.best = max(finals, key=_rank_key)
+        elif node is self.best:  # measured again: another one may be ahead now
             self.best = max(self.nodes.values(), key=_rank_key)
         elif self.best is None or _rank_key(node) > _rank_key(self.best):
             self.best = node

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kbopt.core.events import Dropped
-from kbopt.core.types import Candidate, Result, outcome_name
+from kbopt.core.types import Candidate, Result, Trial, outcome_name
 
 
 @dataclass(slots=True)
@@ -16,8 +16,9 @@ class Node:
 
     `changed` is the number of the last entry that changed it, `evaluations` the search's count at its last
     result. `seed` is the seed kernel that its source grew from, `source_key` equal for equal sources.
-    `results` holds every measurement, oldest first. `has_texts` is False once source, feedback
-    and log were let go to bound the memory.
+    `results` holds every measurement, oldest first; the last `num_finals` came after the end: `judged` are
+    those that name its speedup, as in a `Trial`. `has_texts` is False once source, feedback and log were let
+    go to bound the memory.
     """
 
     candidate: Candidate
@@ -31,6 +32,7 @@ class Node:
     source_key: int
     changed: int
     results: tuple[Result, ...] = ()
+    num_finals: int = 0
     evaluations: int = 0
     staleness: int | None = None
     dropped: Dropped | None = None
@@ -38,6 +40,10 @@ class Node:
     has_texts: bool = True
     speedup: float | None = None
     ci: tuple[float, float] | None = None
+
+    @property
+    def judged(self) -> tuple[Result, ...]:
+        return Trial(candidate=self.candidate, results=self.results, num_finals=self.num_finals).judged
 
     @property
     def status(self) -> str:

@@ -22,7 +22,9 @@ LISTED = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestKernel(Standing):
-    """The trial with the highest mean speedup over all of its measurements, and where it was measured."""
+    """The trial with the highest mean speedup over its measurements, the final ones where they were made, and
+    where it was measured.
+    """
 
     device: str
     protocol: str
@@ -208,10 +210,12 @@ def _setup(run: Run, devices: tuple[str, ...]) -> dict[str, str]:
 
 
 def _best(node: Node | None) -> BestKernel | None:
-    found = standing(Trial(candidate=node.candidate, results=node.results)) if node else None
-    if node is None or found is None:
+    if node is None:
         return None
-    last = [result for result in node.results if isinstance(result.outcome, Measured)][-1]
+    found = standing(Trial(candidate=node.candidate, results=node.results, num_finals=node.num_finals))
+    if found is None:
+        return None
+    last = [result for result in node.judged if isinstance(result.outcome, Measured)][-1]
     figures = {field.name: getattr(found, field.name) for field in fields(found)}
     return BestKernel(**figures, device=last.device, protocol=last.protocol)
 

@@ -138,8 +138,11 @@ class WandbLog:
                     logged.log({**item.values, "evaluations": history.evaluations})
                     continue
                 history.add(item)
-                if isinstance(item.event, Evaluated) and not item.event.cached and item.number > before:
-                    logged.log(_step(history, item.event))
+                told = item.event
+                if not isinstance(told, Evaluated) or told.cached or told.is_final:
+                    continue
+                if item.number > before:
+                    logged.log(_step(history, told))
                     mark.write_text(str(item.number))
 
     def _started(self) -> wandb.Run:

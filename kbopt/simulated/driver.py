@@ -7,7 +7,7 @@ import itertools
 from collections import deque
 from dataclasses import dataclass
 
-from kbopt.core.events import Event
+from kbopt.core.events import FINAL_REPEAT, Event
 from kbopt.core.pacing import InFlightLimit
 from kbopt.core.search import Done, Ready, Search, Wait
 from kbopt.core.settings import SearchSettings
@@ -171,6 +171,9 @@ class _Simulation:
             task=self._landscape.task, source=source, protocol=EvalProtocol(), repeat=ready.repeat
         )
         result = judge(request, service_s=self._evaluation_s)
+        if ready.repeat >= FINAL_REPEAT:
+            self._search.tell(key, result, repeat=ready.repeat)
+            return
         in_flight = self._search.num_in_flight
         self._cache.setdefault(source, result)
         self._search.tell(key, result, repeat=ready.repeat)

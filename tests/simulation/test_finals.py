@@ -1,0 +1,141 @@
+"""The final measurements: outside the budget, the same after a crash, and alone in naming the winner."""
+
+from dataclasses import replace
+
+import pytest
+
+from kbopt.core.events import FINAL_REPEAT, Ended, Entry, Evaluated, Event, RemeasureAsked
+from kbopt.core.scoring import mean_score, score, score_interval
+from kbopt.core.search import Brief, Done, Search
+from kbopt.core.settings import Budget, SearchSettings
+from kbopt.core.types import Audit, Crashed, EvalProtocol, EvalRequest, Measured
+from kbopt.reporting.history import fold
+from kbopt.simulated import Landscape, ListJournal, SimulatedProposer
+from kbopt.simulated.backend import judge
+from tests.simulation.world import World
+
+NOISY = Landscape(shape="smooth", noise=0.2)
+PROPOSER = SimulatedProposer()
+
+
+def finals(events: list[Event]) -> dict[str, float]:
+    """The score of each final measurement."""
+    told = [event for event in events if isinstance(event, Evaluated) and event.is_final]
+    return {event.candidate: score(event.result.outcome) for event in told}
+
+
+def history_best(events: list[Event]) -> tuple[str, float, tuple[float, float]]:
+    entries = [Entry(number=n, time=float(n), event=event) for n, event in enumerate(events, start=1)]
+    best = fold(entries).best
+    assert best is not None
+    assert best.speedup is not None
+    assert best.ci is not None
+    return best.candidate.id, best.speedup, best.ci
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_the_best_three_sources_are_measured_again_and_those_results_alone_name_the_winner(
+    synchronous: bool,
+) -> None:
+    settings = SearchSettings(num_steps=4, synchronous=synchronous, budget=Budget(evaluations=20))
+    world = World(settings, NOISY, seed=3).run()
+    events = world.journal.events
+    scores = finals(events)
+    assert len(scores) == 3
+    assert world.search.best is not None
+    assert world.search.best.candidate.id == max(scores, key=scores.__getitem__)
+    assert mean_score(world.search.best) == max(scores.values())
+    assert world.search.progress.evaluations <= 20
+    end = next(n for n, event in enumerate(events) if isinstance(event, Ended))
+    asked = [n for n, e in enumerate(events) if isinstance(e, RemeasureAsked) and e.is_final]
+    assert min(asked) > end
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_search_and_history_agree_on_the_best_after_every_event(synchronous: bool) -> None:
+    world = World(SearchSettings(num_steps=3, synchronous=synchronous), NOISY, seed=5).run()
+    events = world.journal.events
+    for end in range(1, len(events) + 1):
+        if synchronous and end < len(events):
+            continue  # within a step its answer is that of the last one
+        search = world.new_search(ListJournal())
+        search.replay(events[:end])
+        if search.best is not None and isinstance(events[end - 1], Evaluated):
+            best = search.best
+            assert history_best(events[:end]) == (best.candidate.id, mean_score(best), score_interval(best))
+
+
+def test_a_search_that_was_cut_off_among_its_finals_goes_on_with_the_same_ones() -> None:
+    world = World(SearchSettings(num_steps=4), NOISY, seed=3).run()
+    events = world.journal.events
+    end = next(n for n, event in enumerate(events) if isinstance(event, Ended))
+    for cut in range(end + 1, len(events)):
+        journal = ListJournal()
+        search = world.new_search(journal)
+        search.replay(events[:cut])
+        assert search.ended is None
+        while ready := search.take_ready():
+            for one in ready:
+                request = EvalRequest(
+                    task=NOISY.task, source=one.candidate.source, protocol=EvalProtocol(), repeat=one.repeat
+                )
+                search.tell(one.candidate.id, judge(request), repeat=one.repeat)
+        assert isinstance(search.ask(), Done)
+        assert search.ended == world.search.ended
+        assert finals([*events[:cut], *journal.events]).keys() == finals(events).keys()
+
+
+def told(speedup: float) -> Measured:
+    return Measured(
+        kernel_ms=(1.0,),
+        reference_ms=(speedup,),
+        speedup=speedup,
+        speedup_ci=(0.9 * speedup, 1.1 * speedup),
+        native_ms=1.0,
+        wall_ms=1.0,
+        audit=Audit(custom_kernel=True),
+    )
+
+
+def measure(search: Search, outcomes: dict[tuple[str, int], Measured | Crashed]) -> list[tuple[str, int]]:
+    """Tell what is ready, in order; the result names it."""
+    taken = []
+    for ready in search.take_ready():
+        key = (ready.candidate.id, ready.repeat)
+        request = EvalRequest(task=NOISY.task, source=ready.candidate.source, protocol=EvalProtocol())
+        search.tell(key[0], replace(judge(request), outcome=outcomes[key]), repeat=key[1])
+        taken.append(key)
+    return taken
+
+
+def test_a_kernel_that_fails_its_final_measurement_is_no_winner() -> None:
+    journal = ListJournal()
+    search = Search(task=NOISY.task, settings=SearchSettings(), journal=journal)
+    for number, source in enumerate(("a = 1", "b = 1", "a = 1"), start=1):
+        brief = search.ask()
+        assert isinstance(brief, Brief)
+        search.propose(replace(PROPOSER.answer(brief), source=source))
+        measure(search, {(brief.id, 0): told(4.0 - number), (brief.id, 1): told(2.5)})
+    search.end("enough")
+    lost = Crashed(reason="out of memory", how="RuntimeError")
+    outcomes: dict[tuple[str, int], Measured | Crashed] = {
+        ("c000001", FINAL_REPEAT): lost,
+        ("c000002", FINAL_REPEAT): told(1.5),
+    }
+    assert set(measure(search, outcomes)) == outcomes.keys()
+    assert search.ended == "enough"
+    assert search.best is not None
+    assert (search.best.candidate.id, mean_score(search.best)) == ("c000002", 1.5)
+    assert history_best(journal.events) == ("c000002", 1.5, score_interval(search.best))
+    assert search.progress.best_speedup == 1.5
+
+
+def test_a_target_is_reached_only_by_a_kernel_measured_twice() -> None:
+    search = Search(task=NOISY.task, settings=SearchSettings(target_speedup=2.0), journal=ListJournal())
+    first = search.ask()
+    assert isinstance(first, Brief)
+    search.propose(PROPOSER.answer(first))
+    assert measure(search, {(first.id, 0): told(3.0)}) == [(first.id, 0)]
+    assert isinstance(search.ask(), Brief)
+    assert measure(search, {(first.id, 1): told(1.0)}) == [(first.id, 1)]
+    assert isinstance(search.ask(), Brief)  # 3.0 was luck: the mean is 2.0
