@@ -276,6 +276,10 @@ def start_ray(address: str | None) -> None:
             ray.init(address="local", include_dashboard=False, _temp_dir=_ray_folder(), **options)
         else:
             ray.init(address=address, **options)
+    except SystemExit:  # Ray's own answer to a SIGTERM that comes while it starts
+        if callable(on_sigterm):
+            on_sigterm(signal.SIGTERM, None)
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())
         if address is None:
