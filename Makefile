@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= 3
+# Which torch: cpu, index, own, or a requirement of pip's; scripts/install.py says what each is.
+TORCH ?=
 
-.PHONY: run test check lint cluster gpu venv format docs constraints clean
+.PHONY: run test check lint cluster gpu venv wheel format docs constraints clean force
 
 run: $(VENV)/.installed
 	$(BIN)/kbopt run $(ARGS)
@@ -14,8 +16,7 @@ run: $(VENV)/.installed
 # others wait for processes that they started, so one worker more than two cores keeps the cores busy.
 test: $(VENV)/.installed-dev
 ifeq ($(ARGS),)
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not gpu and not quiet and not patient"
-	$(BIN)/pytest -q -m "quiet and not gpu"
+	@$(BIN)/python scripts/test.py $(WORKERS)
 else
 	$(BIN)/pytest $(ARGS)
 endif
@@ -47,16 +48,16 @@ format: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-$(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "kbopt needs Python 3.11 to 3.13, %s is %d.%d; set PYTHON=python3.12" % (sys.executable, *v))'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+$(VENV)/.installed: pyproject.toml constraints.txt $(if $(TORCH),force)
+	@$(PYTHON) scripts/install.py $(VENV) all "$(TORCH)"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev,dashboards]'
+	@$(PYTHON) scripts/install.py $(VENV) all,test,dev "$(TORCH)"
 	@touch $@
+
+wheel: $(VENV)/.installed
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 constraints: $(VENV)/.installed-dev
 	@{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^nvidia'; } > constraints.new

@@ -20,7 +20,7 @@ WHY_NOT = machines.missing()
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.slow,
-    pytest.mark.skipif(WHY_NOT is not None, reason=f"no machines in namespaces: {WHY_NOT}"),
+    pytest.mark.skipif(WHY_NOT is not None, reason=f"machines in namespaces: {WHY_NOT}"),
 ]
 
 

@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
     several = [_run(f"gelu-{algorithm}-{seed}", algorithm, seed, 60) for algorithm, seed in RUNS]
     many = write_report(several, folder / "several.html")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_ARGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
         for width in (400, 1600):
             for theme in ("light", "dark"):
                 page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=theme)

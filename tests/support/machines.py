@@ -56,7 +56,7 @@ def missing() -> str | None:
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     absent = [name for name in NEEDED if not shutil.which(name, path=path)]
     if absent:
-        return f"not installed: {', '.join(absent)}"
+        return f"needs {', '.join(absent)}"
     namespaces = ["unshare", "--net", "--mount", "--pid", "--uts", "--fork", "mount", "--make-rprivate", "/"]
     made = subprocess.run(namespaces, capture_output=True, text=True, check=False)
     return f"no namespaces for us here: {made.stderr.strip()}" if made.returncode else None
