@@ -23,6 +23,7 @@ from kbopt.config import (
     transcripts,
 )
 from kbopt.core.errors import UserError
+from kbopt.core.extras import require
 from kbopt.core.ports import Backend, Embedder, Proposer, Summarizer
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def open_backend(config: BackendConfig, owner: str = "", *, needs_sandbox: bool 
             state_dir = cache_home() / "evaluation"
             return LocalBackend(device=config.device, state_dir=state_dir, needs_sandbox=needs_sandbox)
         case "modal":
+            require("modal", "--backend modal")
             from kbopt.backends.modal_client import ModalBackend
 
             return ModalBackend(
@@ -117,6 +119,7 @@ def check(config: RunConfig, *, on_this_machine: bool = True) -> None:
     if "llm" in config.proposer.name:
         _check_models(config.proposer)
     if config.backend.name == "modal":
+        require("modal", "--backend modal")
         from kbopt.backends.modal_client import check_gpu, check_token
 
         check_gpu(config.backend.gpu)

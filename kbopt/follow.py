@@ -6,15 +6,18 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from kbopt.cluster.messages import CoordinatorStatus
 from kbopt.config import BackendConfig
 from kbopt.core.events import Entry
+from kbopt.core.extras import require
 from kbopt.core.scoring import fast_p_by_threshold
 from kbopt.finish import Finished, finish, open_run
-from kbopt.reporting.wandb_log import WandbLog, WandbSettings
 from kbopt.store.journal import JournalReader
+
+if TYPE_CHECKING:
+    from kbopt.reporting.wandb_log import WandbLog
 
 INIT_TIMEOUT_S = 60.0
 """How long W&B may take to answer at first, unless its own WANDB_INIT_TIMEOUT says otherwise."""
@@ -47,6 +50,9 @@ class WandbFollower:
     """Logs the search in `folder` to Weights & Biases as its journal grows. Its failures stop nothing."""
 
     def __init__(self, folder: Path, options: WandbOptions, backend: BackendConfig, group: str = "") -> None:
+        require("wandb", "--use-wandb")
+        from kbopt.reporting.wandb_log import WandbLog, WandbSettings
+
         _, run, journal = open_run(folder)
         journal.close()
         settings = WandbSettings(
@@ -57,7 +63,7 @@ class WandbFollower:
             mode=options.mode,
             init_timeout_s=float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_TIMEOUT_S)),
         )
-        self._log = WandbLog(run, settings)
+        self._log: WandbLog = WandbLog(run, settings)
         self._follow = JournalFollower(folder, self._log.entry)
 
     def __call__(self) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import click
 
-from kbopt.core.errors import UserError
+from kbopt.core.extras import require
 
 
 @click.command("wandb-dashboard")
@@ -15,8 +13,7 @@ from kbopt.core.errors import UserError
 @click.option("--offline", is_flag=True, help="Print the workspace as JSON instead of saving it.")
 def wandb_dashboard(project: str, entity: str, offline: bool) -> None:
     """Build the workspace: best so far by algorithm, fast_p curves, cost, evaluator busy share."""
-    if importlib.util.find_spec("wandb_workspaces") is None:
-        raise UserError("this needs wandb-workspaces: pip install 'kbopt[dashboards]'")
+    require("wandb", "kbopt wandb-dashboard")
     from kbopt.reporting.dashboard import save_dashboard, specification
 
     click.echo(specification(project, entity) if offline else save_dashboard(project, entity))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kbopt.cli import options as shared
+from kbopt.core.extras import require
 
 if TYPE_CHECKING:
     from kbopt.backends.modal_client import ContainerStatus, ModalBackend
@@ -36,6 +37,7 @@ gpu_options = shared.options(
 @click.group()
 def modal() -> None:
     """The warm Modal containers that all runs share: deploy, status, stop."""
+    require("modal", "kbopt modal")
 
 
 @modal.command()

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kbopt.core.extras import require
 from kbopt.core.redaction import redact
 from kbopt.core.text import encodable, one_line
 from kbopt.core.types import Blame, Brief, Candidate, NoProposal, Usage
@@ -177,6 +178,7 @@ _loading = threading.Lock()
 
 @functools.cache
 def _loaded() -> Any:
+    require("llm", "a language model")
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ["LITELLM_MODE"] = "PRODUCTION"
     with warnings.catch_warnings():

@@ -1,6 +1,6 @@
 """The Weights & Biases workspace of a project: best-so-far by algorithm, fast_p, cost, busy share.
 
-Needs the package `wandb-workspaces`, from kbopt's extra `dashboards`.
+Needs the package `wandb-workspaces`, from kbopt's extra `wandb`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from kbopt.core.errors import InfraError, UserError
+from kbopt.core.errors import InfraError
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -18,11 +18,8 @@ NAME = "kbopt"
 
 def workspace(project: str, entity: str = "") -> Workspace:
     """The workspace as an object that has not been saved. Its metrics are those that `WandbLog` logs."""
-    try:
-        import wandb_workspaces.reports.v2 as panels
-        import wandb_workspaces.workspaces as workspaces
-    except ModuleNotFoundError:
-        raise UserError("the dashboard needs wandb-workspaces: `pip install 'kbopt[dashboards]'`.") from None
+    import wandb_workspaces.reports.v2 as panels
+    import wandb_workspaces.workspaces as workspaces
 
     def lines(title: str, *metrics: str, by: str | None = None, percent: bool = False) -> panels.LinePlot:
         return panels.LinePlot(

@@ -9,6 +9,7 @@ import functools
 from pathlib import Path
 
 from kbopt.core.errors import UserError
+from kbopt.core.extras import require
 
 REPOSITORY = "ScalingIntelligence/KernelBench"
 
@@ -27,6 +28,7 @@ def read_problem(level: int, index: int) -> str:
 @functools.cache
 def _read_level(level: int) -> dict[int, str]:
     """Each problem's number with its source."""
+    require("kernelbench", f"level {level} of KernelBench from its Hugging Face dataset")
     import pyarrow.parquet as parquet
 
     problems: dict[int, str] = {}
