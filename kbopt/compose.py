@@ -109,11 +109,15 @@ def check(config: RunConfig, *, on_this_machine: bool = True) -> None:
 
     A local device is looked for unless the evaluator runs on another machine.
     """
-    _check_simulation(config)
+    _check_simulated(config)
     if config.backend.name == "local":
         check_device(config.backend.device, on_this_machine=on_this_machine)
-    if config.proposer.name == "tunables":
-        from kbopt.proposers.tunables import check_seeds
+    if config.proposer.name == "tunables" and config.proposer.starts:
+        from kbopt.proposers.starts import check_starts
+
+        check_starts(config.proposer.starts)
+    elif config.proposer.name == "tunables":
+        from kbopt.proposers.seeds import check_seeds
 
         check_seeds(config.task, device_kind(config.backend))
     if "llm" in config.proposer.name:
@@ -126,17 +130,15 @@ def check(config: RunConfig, *, on_this_machine: bool = True) -> None:
         check_token()
 
 
-def _check_simulation(config: RunConfig) -> None:
-    """A simulated task, the simulated backend and the simulated proposer go together."""
-    name, simulated = config.task.name, config.task.family == "simulated"
-    if simulated and config.backend.name != "simulated":
+def _check_simulated(config: RunConfig) -> None:
+    """A simulated task, device and proposer go together; a language model may stand for the proposer."""
+    simulated = config.task.family == "simulated"
+    proposers = ("simulated", "llm") if simulated else ("tunables", "llm", "llm+tunables")
+    if (config.backend.name == "simulated") != simulated or config.proposer.name not in proposers:
         raise UserError(
-            f"the task {name} is simulated: it needs --backend simulated, and --proposer simulated"
-        )
-    if not simulated and "simulated" in (config.backend.name, config.proposer.name):
-        raise UserError(
-            f"the task {name} is a real one, and simulated kernels only fit simulated tasks: name one, "
-            "such as --task sim/smooth, or leave out --backend simulated and --proposer simulated"
+            f"--task {config.task.name}, --backend {config.backend.name}, --proposer {config.proposer.name} "
+            "do not go together: a simulation needs --task sim/NAME, --backend simulated and --proposer "
+            "simulated, and any other task none of these."
         )
 
 
@@ -153,15 +155,24 @@ def check_device(device: str, *, on_this_machine: bool = True) -> None:
 
 def build_proposer(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> Proposer:
     """The proposer that `config` names, for kernels that run on `backend`."""
+    proposer = _proposer(config, backend, spec)
+    if not config.starts:
+        return proposer
+    from kbopt.proposers.starts import StartingProposer
+
+    return StartingProposer(config.starts, proposer)
+
+
+def _proposer(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> Proposer:
     match config.name:
         case "tunables":
-            return _tunables(backend)
+            return _tunables(config, backend)
         case "llm":
             return _llm(config, backend, spec)
         case "llm+tunables":
             from kbopt.proposers.mixed import MixedProposer
 
-            return MixedProposer(_llm(config, backend, spec), _tunables(backend))
+            return MixedProposer(_llm(config, backend, spec), _tunables(config, backend))
         case "simulated":
             from kbopt.simulated import Latency, SimulatedProposer
 
@@ -235,10 +246,10 @@ def device_facts(config: BackendConfig) -> str:
     return f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}."
 
 
-def _tunables(backend: BackendConfig) -> Proposer:
+def _tunables(config: ProposerConfig, backend: BackendConfig) -> Proposer:
     from kbopt.proposers.tunables import TunablesProposer
 
-    return TunablesProposer(device_kind=device_kind(backend))
+    return TunablesProposer(device_kind=device_kind(backend), starts=config.starts)
 
 
 def _llm(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> LLMProposer:

@@ -12,7 +12,7 @@ from typing import Literal
 from kbopt.core.errors import UserError
 from kbopt.core.redaction import REDACTED, redact
 from kbopt.core.settings import SearchSettings
-from kbopt.core.types import EvalProtocol, Task
+from kbopt.core.types import EvalProtocol, Seed, Task
 
 BackendName = Literal["local", "modal", "simulated"]
 ProposerName = Literal["tunables", "llm", "llm+tunables", "simulated"]
@@ -44,11 +44,13 @@ class BackendConfig:
 class ProposerConfig:
     """Who writes kernels. `models` is `name[:weight],...`; `language` None means: fit the device.
 
-    `api_base` may hold a key in its query or before its host: it is stored `without_secrets`. `timeout_s` is
-    the limit of one request to a model, `simulated_s` the mean latency of the simulated proposer.
+    `starts` are the user's own kernels, in place of those that ship with kbopt. `api_base` may hold a key in
+    its query or before its host: it is stored `without_secrets`. `timeout_s` is the limit of one request to a
+    model, `simulated_s` the mean latency of the simulated proposer.
     """
 
     name: ProposerName = "tunables"
+    starts: tuple[Seed, ...] = ()
     models: str = ""
     api_base: str | None = None
     prompts: str | None = None

@@ -354,6 +354,14 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seed:
+    """A complete source that a search may start from; `name` is also in its `# seed:` line."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Brief:
     """All that a proposer may know: the only edge from the search back to the proposers.
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import Task
+from kbopt.core.types import Seed, Task
 
 DeviceKind = Literal["cpu", "cuda"]
 
@@ -26,14 +25,6 @@ _VARIANT_LINE = re.compile(
     r"(?P<tail>;?[ \t]*(?:#|//) variant: (?P<key>\w+))$",
     re.MULTILINE,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seed:
-    """A complete source that fits a family; `name` is also in its `# seed:` line."""
-
-    name: str
-    source: str
 
 
 def seed_name(source: str) -> str:
@@ -64,8 +55,9 @@ def check_seeds(task: Task, device_kind: DeviceKind) -> None:
     if not seeds_for(task.family, device_kind):
         what = f"of the family {task.family!r}" if task.family else "for it"
         raise UserError(
-            f"the task {task.name} cannot start from a seed kernel: kbopt ships none {what} "
-            f"for {device_kind}. Use --proposer llm with --model, or a task whose family `kbopt tasks` names."
+            f"the task {task.name} cannot start from a seed kernel: kbopt ships none {what} for a "
+            f"{'CPU' if device_kind == 'cpu' else 'GPU'}. Give a kernel of your own with --start FILE, use "
+            "--proposer llm with --model, or a task whose family `kbopt tasks` names."
         )
 
 

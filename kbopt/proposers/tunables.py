@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from kbopt.core.tune_comments import Tunable, parse, substitute
-from kbopt.core.types import Brief, Candidate, NoProposal
+from kbopt.core.types import Brief, Candidate, NoProposal, Seed
 from kbopt.proposers.journal_summary import OTHER, Choice, Evidence, Score
 from kbopt.proposers.journal_summary import parse as parse_summary
-from kbopt.proposers.seeds import DeviceKind, Seed, check_seeds, seed_name, seeds_for
+from kbopt.proposers.seeds import DeviceKind, check_seeds, seed_name, seeds_for
 
 __all__ = ["Tunable", "TunablesProposer", "check_seeds", "parse", "substitute"]
 
@@ -35,19 +35,21 @@ ATTEMPTS = 32
 
 
 class TunablesProposer:
-    """Answers every brief with a shipped kernel or with a variation of the parent; never with the parent.
+    """Answers every brief with a seed kernel or with a variation of the parent; never with the parent.
 
-    The answer depends on the brief alone. `summary` biases it where the journal's summarizer wrote it.
+    The seeds are `starts`, else those that ship with kbopt for the task's family. The answer depends on the
+    brief alone. `summary` biases it where the journal's summarizer wrote it.
     """
 
     name = "tunables"
 
-    def __init__(self, *, device_kind: DeviceKind) -> None:
+    def __init__(self, *, device_kind: DeviceKind, starts: tuple[Seed, ...] = ()) -> None:
         self._device_kind: DeviceKind = device_kind
+        self._starts = starts
 
     async def propose(self, brief: Brief) -> Candidate | NoProposal:
         rng = random.Random(brief.seed)
-        seeds = seeds_for(brief.task.family, self._device_kind)
+        seeds = self._starts or seeds_for(brief.task.family, self._device_kind)
         evidence = parse_summary(brief.summary)
         if brief.parent is None:
             return _first(brief, seeds, evidence, rng)
@@ -70,7 +72,7 @@ def _first(
     brief: Brief, seeds: Sequence[Seed], evidence: Evidence, rng: random.Random
 ) -> Candidate | NoProposal:
     if not seeds:
-        return NoProposal(reason=f"no seed kernel fits {brief.task.name}: use --proposer llm")
+        return NoProposal(reason=f"no seed kernel fits {brief.task.name}: use --start FILE or --proposer llm")
     seed = _draw(rng, seeds, [_weight(evidence, Choice(seed=item.name)) for item in seeds])
     values = {}
     for tunable in parse(seed.source):

@@ -123,11 +123,13 @@ async def test_a_parent_without_tune_comments_and_without_seeds_gets_the_reason(
 async def test_a_task_without_seeds_gets_no_first_kernel():
     [answer] = await proposals(1, task=FOREIGN)
 
-    assert answer == NoProposal(reason="no seed kernel fits mine.py: use --proposer llm")
+    assert answer == NoProposal(reason="no seed kernel fits mine.py: use --start FILE or --proposer llm")
 
 
 def test_a_task_without_seeds_is_told_of_language_models():
-    with pytest.raises(UserError, match=r"mine\.py cannot start from a seed kernel.*--proposer llm"):
+    with pytest.raises(
+        UserError, match=r"mine\.py cannot start from a seed kernel.*--start FILE.*--proposer llm"
+    ):
         check_seeds(FOREIGN, "cpu")
     with pytest.raises(UserError, match="of the family 'elementwise/unheard'"):
         check_seeds(replace(GELU, family="elementwise/unheard"), "cpu")

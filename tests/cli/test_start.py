@@ -1,0 +1,83 @@
+"""`kbopt run --start`: a search from the user's own kernel, on this machine's CPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kbopt.core.events import Evaluated, Proposed
+from kbopt.store.journal import JournalReader
+from tests.support import quick_task
+
+TUNED = quick_task.GOOD.replace("import torch\n", "import torch\n\nCHUNK = 64  # tune: 32, 64, 128\n", 1)
+
+
+def kbopt(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kbopt", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=150, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A working directory with a task of the user's own and a kernel for it."""
+    (tmp_path / "task.py").write_text(quick_task.TASK.source)
+    (tmp_path / "mine.py").write_text(TUNED)
+    (tmp_path / "plain.py").write_text(quick_task.GOOD)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own_is_searched_from_a_kernel_of_ones_own(folder: Path) -> None:
+    options = ("--device", "cpu", "--num-steps", 2, "--num-candidates", 2, "--timed", 10)
+    done = kbopt(folder, "run", "--task", "task.py", "--start", "mine.py", *options, "--out", "run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["best"] is not None
+    with JournalReader(folder / "run" / "journal.sqlite") as journal:
+        events = [entry.event for entry in journal.entries()]
+    proposed = [event.candidate for event in events if isinstance(event, Proposed)]
+    start = next(candidate for candidate in proposed if candidate.proposer == "start")
+    assert start.source.startswith(TUNED.rstrip())
+    assert start.note == "mine as it was given"
+    assert start.id in {event.candidate for event in events if isinstance(event, Evaluated)}
+    varied = {candidate.source.replace("CHUNK = 64", "") for candidate in proposed} - {
+        start.source.replace("CHUNK = 64", "")
+    }
+    assert varied
+    (folder / "mine.py").unlink()  # the run's folder holds all that it needs
+    again = kbopt(folder, "resume", "run", "--json")
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "kbopt ships none for it for a CPU. Give a kernel of your own with --start FILE"),
+        (("--start", "absent.py"), "--start absent.py cannot be read: No such file"),
+        (("--start", "task.py"), "--start task.py defines no ModelNew"),
+        (("--start", "plain.py"), "no `# tune:` comment with alternatives"),
+        (("--start", "mine.py", "--proposer", "simulated"), "do not go together: a simulation needs"),
+        (("--start", "mine.py", "--backend", "simulated"), "do not go together: a simulation needs"),
+    ],
+)
+def test_what_cannot_be_started_from_leaves_no_run(options: tuple[str, ...], said: str, folder: Path) -> None:
+    done = kbopt(folder, "run", "--task", "task.py", "--device", "cpu", *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (folder / "runs").exists()
+
+
+def test_a_gpu_that_is_not_there_leaves_no_run(folder: Path) -> None:
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("needs a machine without a GPU")
+    done = kbopt(folder, "run", "--task", "task.py", "--start", "mine.py", "--device", "cuda:0")
+    assert done.returncode == 2
+    assert "--device cuda:0: this machine shows no NVIDIA GPU" in done.stderr
+    assert not (folder / "runs").exists()
+
+
+def test_a_sweep_over_several_tasks_takes_no_kernel(folder: Path) -> None:
+    done = kbopt(folder, "sweep", "--tasks", "quick/gelu,quick/swish", "--start", "mine.py")
+    assert done.returncode == 2
+    assert "--start goes with one task, and --tasks quick/gelu,quick/swish names 2" in done.stderr
