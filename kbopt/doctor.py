@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
@@ -31,13 +32,17 @@ MODEL_KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY", "OPENROUT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One check. `remedy` is empty where `ok`; an `optional` step that fails is no fault."""
+    """One check. `remedy` is empty where `ok`; an `optional` step that fails is no fault.
+
+    `log` is what `--verbose` shows: a compiler's words, where the time went, a traceback.
+    """
 
     name: str
     ok: bool
     detail: str
     remedy: str = ""
     optional: bool = False
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +85,8 @@ async def examine_backend(config: BackendConfig, task_name: str, say: Say) -> As
         cold_starts = (await backend.status()).cold_starts
         yield evaluations_step(results)
     except (UserError, InfraError) as error:
-        yield Step(name="stopped", ok=False, detail=str(error), remedy=_remedy(config, error))
+        log = traceback.format_exc()
+        yield Step(name="stopped", ok=False, detail=str(error), remedy=_remedy(config, error), log=log)
     finally:
         if backend is not None:
             await backend.close()
@@ -144,6 +150,7 @@ def evaluations_step(results: list[Result]) -> Step:
         ok=not bad and len(boots) == 1,
         detail="; ".join([*lines, f"{same} ({', '.join(sorted(boots))})"]),
         remedy=remedy,
+        log="\n".join(f"{result.seconds}\n{result.log}{result.feedback}" for result in results),
     )
 
 

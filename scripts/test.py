@@ -4,8 +4,8 @@ python scripts/test.py WORKERS
 
 First the tests that wait for others, on WORKERS processes; then those that time kernels, one after the other,
 also where the first part failed. Debian packages that tests need are installed where that is allowed (root,
-apt-get); else the one command is named, and the tests that need them are left out. The exit code is 0 unless
-a test failed.
+apt-get); else the one command is named, and what needs them is left out. The exit code is 0 unless a
+test failed.
 """
 
 from __future__ import annotations

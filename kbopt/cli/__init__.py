@@ -54,6 +54,7 @@ class LazyGroup(click.Group):
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
+        "show_default": True,
         "token_normalize_func": lambda token: token.replace("_", "-"),
     },
 )

@@ -8,27 +8,31 @@ from typing import Any
 import click
 
 from kbopt.cli import options as shared
-from kbopt.cli.sweep import address_option, json_option, nodes_option, run_sweep
+from kbopt.cli.grouped import BUDGET, Command
+from kbopt.cli.options import option
+from kbopt.cli.sweep import address_option, json_option, nodes_option, out_option, run_sweep
 from kbopt.core.errors import UserError
 
 ALGORITHMS = "PS,PS_Summarizer,PS_epsNet,PS_epsNet_Summarizer,best_of_n,random"
 
 
-@click.command()
-@click.option(
-    "--tasks", "task_names", default="sim/smooth,sim/rugged,sim/deceptive,sim/faulty", show_default=True
+@click.command(cls=Command, short_help="Compare algorithms at equal numbers of evaluations.")
+@option(
+    "--tasks",
+    "task_names",
+    default="sim/smooth,sim/rugged,sim/deceptive,sim/faulty",
+    help="Tasks, with patterns: matmul, quick/*, level1/1..5, sim/smooth.",
 )
-@click.option("--algorithms", default=ALGORITHMS, show_default=True)
-@click.option("--seeds", default="0..4", show_default=True, help="How many (5), or which (0..4 or 3,7).")
-@click.option("--max-evals", type=click.IntRange(1), default=50, show_default=True, help="For each search.")
-@click.option("--kernelbench", type=click.Path(path_type=Path, file_okay=False), envvar="KBOPT_KERNELBENCH")
+@option("--algorithms", default=ALGORITHMS, help="Algorithms, with commas between them.")
+@option("--seeds", default="0..4", help="How many (5), or which (0..4 or 3,7).")
+@option("--max-evals", group=BUDGET, type=click.IntRange(1), default=50, help="For each search.")
+@shared.kernelbench_option
 @shared.proposer_options
 @shared.backend_options
 @shared.protocol_options
-@click.option("--explorers", type=click.IntRange(1, 1024), default=8, show_default=True)
-@click.option("--parallel-searches", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--name", default="bench", show_default=True, help="Its name; its folder is OUT/NAME.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("sweeps"), show_default=True)
+@shared.many_options
+@option("--name", default="bench", help="Its name; its folder is OUT/NAME.")
+@out_option
 @address_option
 @nodes_option
 @json_option

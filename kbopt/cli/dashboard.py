@@ -7,8 +7,14 @@ import click
 from kbopt.core.extras import require
 
 
-@click.command("wandb-dashboard")
-@click.option("--project", required=True, help="The W&B project that the searches were logged to.")
+@click.command("wandb-dashboard", short_help="Build a W&B workspace for kbopt's runs.")
+@click.option(
+    "--project",
+    "--project-name",
+    "project",
+    required=True,
+    help="The W&B project that the searches were logged to.",
+)
 @click.option("--entity", default="", help="Default: W&B's own default for the account.")
 @click.option("--offline", is_flag=True, help="Print the workspace as JSON instead of saving it.")
 def wandb_dashboard(project: str, entity: str, offline: bool) -> None:

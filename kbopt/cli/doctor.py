@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from dataclasses import asdict
 from typing import Any
 
@@ -11,15 +12,18 @@ import click
 
 from kbopt.cli import USER_ERROR
 from kbopt.cli import options as shared
+from kbopt.cli.grouped import Command
+from kbopt.cli.options import option
 
 STEPS = ("load a task", "load a kernel", "open the backend", "3 evaluations")
 
 
-@click.command()
+@click.command(cls=Command, short_help="Check the set-up, and say what to do.")
 @shared.backend_options
-@click.option("--task", default=None, help="Default quick/gelu on a CPU, matmul/9 on a GPU.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
-def doctor(task: str | None, as_json: bool, **given: Any) -> None:
+@option("--task", help="Default: quick/gelu on a CPU, matmul/9 on a GPU.")
+@option("--verbose", is_flag=True, help="After each step all that is known of it: logs, times, tracebacks.")
+@option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+def doctor(task: str | None, verbose: bool, as_json: bool, **given: Any) -> None:
     """Check the set-up: load a task, load a kernel, open the backend, run three evaluations in it.
 
     Without --backend also what else this machine offers: compilers, torch, Ray, W&B, model keys.
@@ -43,6 +47,8 @@ def doctor(task: str | None, as_json: bool, **given: Any) -> None:
             click.echo(f"{mark} {label}: {step.detail}")
             if step.remedy:
                 click.echo(f"       {step.remedy}")
+            if verbose and step.log:
+                click.echo(textwrap.indent(step.log.rstrip(), "       "))
 
     number = 0
     for found in examination.run(config, name, lambda line: click.echo(f"     {line}", err=True)):

@@ -19,6 +19,9 @@ from click.core import ParameterSource
 
 from kbopt.cli import INFRA_ERROR, USER_ERROR
 from kbopt.cli import options as shared
+from kbopt.cli.grouped import Command
+from kbopt.cli.options import option
+from kbopt.cli.values import Name, OutFile, RunFolder
 from kbopt.config import BackendConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
@@ -68,28 +71,35 @@ def as_the_run(ctx: click.Context, config: RunConfig, given: dict[str, Any]) -> 
     }
 
 
-@click.command("eval")
-@click.option(
+@click.command("eval", cls=Command, short_help="Judge one kernel, or many: correct, and how fast?")
+@option(
     "--run",
-    type=click.Path(path_type=Path),
-    help="The best kernel of a run again, with its task, protocol and backend; or --kernel, judged so.",
+    type=RunFolder(),
+    help="The best kernel of a run again, with its task, protocol and backend; or --kernel, judged so. "
+    "Default: --task and --kernel.",
 )
 @shared.task_options
-@click.option("--kernel", type=click.Path(path_type=Path), help="A file that defines ModelNew.")
-@click.option(
+@option(
+    "--kernel",
+    type=click.Path(path_type=Path),
+    help="A file that defines ModelNew. Default: --run or --kernels.",
+)
+@option(
     "--kernels",
     type=click.Path(path_type=Path),
-    help="Many: a folder of .py files, or JSON lines with source, and optionally id and task.",
+    help="Many: a folder of .py files, or JSON lines with source, and optionally id and task. Default: one "
+    "kernel.",
 )
-@click.option(
+@option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="With --kernels: append the JSON lines to this file; what it holds already is not run again.",
+    type=OutFile(),
+    help="With --kernels: append the JSON lines to this file; what it holds already is not run again. "
+    "Default: stdout.",
 )
 @shared.protocol_options
 @shared.backend_options
-@click.option("--verdict", type=shared.Name("verdict", Verdict), default="strict", help="Which one to print.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+@option("--verdict", type=Name("verdict", Verdict), default="strict", help="Which one to print.")
+@option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
 @click.pass_context
 def evaluate(
     ctx: click.Context,

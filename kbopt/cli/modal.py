@@ -34,14 +34,14 @@ gpu_options = shared.options(
 )
 
 
-@click.group()
+@click.group(short_help="Warm containers: deploy, status, stop.")
 def modal() -> None:
     """The warm Modal containers that all runs share: deploy, status, stop."""
     require("modal", "kbopt modal")
 
 
-@modal.command()
-@click.option("--gpu", help="Also start a container with this GPU: L4, L40S, H100, ...")
+@modal.command(short_help="Build the image and deploy the app ahead of a run.")
+@click.option("--gpu", help="Also start a container with this GPU: L4, L40S, H100, ... Default: none.")
 @lane_options
 @click.option(
     "--start-timeout", type=click.FloatRange(1), default=shared.BACKEND.start_timeout_s, show_default=True,
@@ -69,7 +69,7 @@ def deploy(gpu: str | None, gpus: int, lane: str, warm_minutes: float, start_tim
         asyncio.run(_warm(backend))
 
 
-@modal.command()
+@modal.command(short_help="Say whether a container is up, and what it costs.")
 @gpu_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
 def status(gpu: str, gpus: int, lane: str, warm_minutes: float, as_json: bool) -> None:
@@ -90,7 +90,7 @@ def status(gpu: str, gpus: int, lane: str, warm_minutes: float, as_json: bool) -
         click.echo(_described(one))
 
 
-@modal.command()
+@modal.command(short_help="Shut containers down now.")
 @gpu_options
 @click.option("--all", "everything", is_flag=True, help="Stop the app with every container, at once.")
 def stop(gpu: str, gpus: int, lane: str, warm_minutes: float, everything: bool) -> None:

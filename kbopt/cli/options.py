@@ -13,37 +13,18 @@ from typing import Any, Literal, TypeVar, get_args
 
 import click
 
+from kbopt.cli.grouped import BASIC, BUDGET, DEVICE, EXPERT, MODEL, Option
+from kbopt.cli.values import Device, Kernels, Models, Name
 from kbopt.config import BackendConfig, BackendName, Language, ProposerConfig, ProposerName
 from kbopt.core import codec
 from kbopt.core.errors import UserError, unknown_name
+from kbopt.core.extras import require
 from kbopt.core.settings import Algorithm, Budget, ScoreFunction, SearchSettings
 from kbopt.core.types import Arithmetic, Baseline, Clock, EvalProtocol, Outputs, Precision, Task, TorchOps
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 SETTINGS, PROTOCOL, BACKEND, PROPOSER = SearchSettings(), EvalProtocol(), BackendConfig(), ProposerConfig()
-
-
-class Name(click.ParamType[str]):
-    """One of a fixed set of names; a wrong one is answered with the nearest."""
-
-    def __init__(self, kind: str, allowed: object) -> None:
-        self.name = kind
-        self.allowed = tuple(str(name) for name in get_args(allowed))
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value not in self.allowed:
-            self.fail(str(unknown_name(self.name, str(value), self.allowed)), param, ctx)
-        return str(value)
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        return "|".join(self.allowed)
-
-
-class Models(click.ParamType[str]):
-    """`name[:weight],...`, checked when the models are first needed."""
-
-    name = "NAME[:WEIGHT],..."
 
 
 def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -57,117 +38,196 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+def option(*names: str, group: str = BASIC, **attributes: Any) -> Callable[[F], F]:
+    """An option in one of the groups of `--help`."""
+    return click.option(*names, cls=Option, group=group, **attributes)
+
+
+kernelbench_option = option(
+    "--kernelbench",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="KBOPT_KERNELBENCH",
+    help="A KernelBench checkout for level tasks. Default: KBOPT_KERNELBENCH, else the Hugging Face dataset.",
+)
+
 task_options = options(
-    click.option("--task", metavar="NAME", help="quick/gelu, matmul/9, level1/12, or a path to a .py file."),
-    click.option("--task-idx", type=click.IntRange(0, 15), help="Short for --task matmul/IDX."),
-    click.option(
-        "--kernelbench",
-        type=click.Path(path_type=Path, file_okay=False),
-        envvar="KBOPT_KERNELBENCH",
-        help="A KernelBench checkout for level tasks; without it the Hugging Face dataset.",
+    option(
+        "--task",
+        metavar="NAME",
+        help="quick/gelu, matmul/9, level1/12, or a path to a .py file. No default but in `run`: quick/gelu.",
     ),
+    option("--task-idx", type=click.IntRange(0, 15), help="Short for --task matmul/IDX. Default: --task."),
+    kernelbench_option,
+)
+
+start_option = option(
+    "--start",
+    type=Kernels(),
+    default=(),
+    show_default=False,
+    help="Kernels of yours to start from, tuned by their `# tune:` comments or improved by a model. "
+    "Default: the seed kernels that ship with kbopt for the task.",
 )
 
 each_search_options = (
-    click.option(
+    option(
         "--num-steps",
+        group=BUDGET,
         type=click.IntRange(1),
-        help="Steps of the original's size: candidates x proposals each. "
+        help="Rounds of --num-candidates x --num-proposals proposals each. "
         f"Default {SETTINGS.num_steps}, or as many as --max-evals can use.",
     ),
-    click.option(
-        "--num-candidates", type=click.IntRange(1), default=SETTINGS.num_candidates, show_default=True
+    option(
+        "--target-speedup",
+        group=BUDGET,
+        type=click.FloatRange(0),
+        help="Stop once a kernel measured twice is surely above it. Default: no such end.",
     ),
-    click.option(
-        "--num-proposals", type=click.IntRange(1), default=SETTINGS.num_proposals, show_default=True
+    option(
+        "--num-candidates",
+        group=EXPERT,
+        type=click.IntRange(1),
+        default=SETTINGS.num_candidates,
+        help="Candidates that are improved side by side.",
     ),
-    click.option(
+    option(
+        "--num-proposals",
+        group=EXPERT,
+        type=click.IntRange(1),
+        default=SETTINGS.num_proposals,
+        help="New kernels proposed from each of them in a round.",
+    ),
+    option(
         "--epsilon",
+        group=EXPERT,
         type=click.FloatRange(0, 2),
         default=SETTINGS.epsilon,
-        show_default=True,
-        help="Distance of embeddings under which a proposal counts as known (epsNet).",
+        help="Distance of embeddings under which a proposal counts as known (algorithms with epsNet).",
     ),
-    click.option(
+    option(
         "--score-function",
+        group=EXPERT,
         type=Name("score function", ScoreFunction),
         default=SETTINGS.score_function,
-        show_default=True,
+        help="A candidate's priority: its mean score; with a bonus (ucb) or a malus (lcb) while it has been "
+        "measured little.",
     ),
-    click.option("--synchronous", is_flag=True, help="The original's steps with their barriers."),
-    click.option(
-        "--target-speedup",
-        type=click.FloatRange(0),
-        help="Stop once a kernel measured twice is surely above it.",
+    option(
+        "--synchronous",
+        group=EXPERT,
+        is_flag=True,
+        help="PrioritySearch as published: steps with barriers, one after the other.",
     ),
 )
 """What the searches of a sweep have in common; algorithms and seeds are the sweep's own lists."""
 
 search_options = options(
-    click.option(
-        "--algorithm", type=Name("algorithm", Algorithm), default=SETTINGS.algorithm, show_default=True
+    option(
+        "--algorithm",
+        type=Name("algorithm", Algorithm),
+        default=SETTINGS.algorithm,
+        help="PS is PrioritySearch; epsNet drops near-duplicates, Summarizer adds advice from all that was "
+        "tried; best_of_n and random are baselines.",
     ),
-    click.option("--seed", type=click.IntRange(0), default=SETTINGS.seed, show_default=True),
+    option("--seed", type=click.IntRange(0), default=SETTINGS.seed, help="Seed of all random choices."),
     *each_search_options,
 )
 
 budget_options = options(
-    click.option("--max-evals", type=click.IntRange(1), help="Stop after so many evaluations."),
-    click.option(
-        "--max-usd",
-        type=click.FloatRange(0),
-        help="Stop after so many dollars for models and rented containers.",
+    option(
+        "--max-evals",
+        group=BUDGET,
+        type=click.IntRange(1),
+        help="Stop after so many evaluations. Default: no limit.",
     ),
-    click.option("--max-tokens", type=click.IntRange(1), help="Stop after so many tokens."),
-    click.option(
-        "--max-minutes", type=click.FloatRange(0, min_open=True), help="Stop after so many minutes."
+    option(
+        "--max-usd",
+        group=BUDGET,
+        type=click.FloatRange(0),
+        help="Stop after so many dollars for models and rented containers. Default: no limit.",
+    ),
+    option(
+        "--max-tokens",
+        group=BUDGET,
+        type=click.IntRange(1),
+        help="Stop after so many tokens. Default: no limit.",
+    ),
+    option(
+        "--max-minutes",
+        group=BUDGET,
+        type=click.FloatRange(0, min_open=True),
+        help="Stop after so many minutes. Default: no limit.",
     ),
 )
 
 protocol_options = options(
-    click.option("--trials", type=click.IntRange(1), default=PROTOCOL.trials, help="Correctness checks."),
-    click.option("--timed", type=click.IntRange(10), default=PROTOCOL.timed, help="Timed calls."),
-    click.option("--precision", type=Name("precision", Precision), default=PROTOCOL.precision),
-    click.option(
+    option(
+        "--precision",
+        group=DEVICE,
+        type=Name("precision", Precision),
+        default=PROTOCOL.precision,
+        help="Of inputs and weights.",
+    ),
+    option("--allow-tf32", group=DEVICE, is_flag=True, help="Let fp32 tasks use TF32, the reference too."),
+    option(
+        "--trials",
+        group=EXPERT,
+        type=click.IntRange(1),
+        default=PROTOCOL.trials,
+        help="Correctness checks, each with fresh inputs.",
+    ),
+    option(
+        "--timed",
+        group=EXPERT,
+        type=click.IntRange(10),
+        default=PROTOCOL.timed,
+        help="Timed calls of a candidate.",
+    ),
+    option(
         "--torch-ops",
+        group=EXPERT,
         type=Name("choice", TorchOps),
         default=PROTOCOL.torch_ops,
         help="What becomes of candidates that compute with PyTorch's own operations.",
     ),
-    click.option(
+    option(
         "--arithmetic",
+        group=EXPERT,
         type=Name("arithmetic", Arithmetic),
         default=PROTOCOL.arithmetic,
-        show_default=True,
-        help="What fp32 tasks compute in: PyTorch's default (fp32 products, TF32 in convolutions), "
-        "ieee (no TF32), or tf32.",
+        help="What fp32 tasks compute in: PyTorch's default (fp32 products, TF32 in convolutions), ieee "
+        "(no TF32), "
+        "or tf32.",
     ),
-    click.option("--allow-tf32", is_flag=True, help="The old name of --arithmetic tf32."),
-    click.option(
+    option("--allow-tf32", group=EXPERT, is_flag=True, help="The old name of --arithmetic tf32."),
+    option(
         "--outputs",
+        group=EXPERT,
         type=Name("choice", Outputs),
         default=PROTOCOL.outputs,
-        show_default=True,
-        help="Whether each call has to return memory of its own, or may reuse the last one's (CUDA "
-        "graphs, static buffers).",
+        help="Whether each call returns memory of its own, or may reuse the last one's (CUDA graphs, "
+        "static buffers).",
     ),
-    click.option(
+    option(
         "--baseline",
+        group=EXPERT,
         type=Name("baseline", Baseline),
         default=PROTOCOL.baseline,
-        show_default=True,
         help="What the ranking speedup is over: eager PyTorch, torch.compile, or the fastest baseline.",
     ),
-    click.option(
+    option(
         "--clock",
+        group=EXPERT,
         type=Name("clock", Clock),
         default=PROTOCOL.clock,
-        show_default=True,
         help="What ranks: the device's work alone, or the latency of one synchronised call.",
     ),
-    click.option("--eval-mode", is_flag=True, help="Run both models after Module.eval(): no dropout."),
-    click.option(
+    option(
+        "--eval-mode", group=EXPERT, is_flag=True, help="Run both models after Module.eval(): no dropout."
+    ),
+    option(
         "--timeout",
+        group=EXPERT,
         type=click.FloatRange(1),
         default=PROTOCOL.timeout_s,
         help="Seconds for check and timing of a candidate.",
@@ -175,23 +235,41 @@ protocol_options = options(
 )
 
 backend_options = options(
-    click.option("--backend", type=Name("backend", BackendName), default=BACKEND.name, show_default=True),
-    click.option(
-        "--device", default=BACKEND.device, show_default=True, help="Local backend: auto, cpu, cuda, cuda:1."
+    option(
+        "--backend",
+        group=DEVICE,
+        type=Name("backend", BackendName),
+        default=BACKEND.name,
+        help="Where kernels are judged: this machine, a GPU rented from Modal, or a simulated device.",
     ),
-    click.option(
+    option(
+        "--device", group=DEVICE, type=Device(), default=BACKEND.device, help="Local backend: which device."
+    ),
+    option(
         "--no-sandbox",
+        group=DEVICE,
         is_flag=True,
         help="Local backend: run models' kernels even if it cannot isolate them.",
     ),
-    click.option("--gpu", default=BACKEND.gpu, show_default=True, help="Modal backend: L4, L40S, H100, ..."),
-    click.option("--gpus", type=click.IntRange(1, 64), default=BACKEND.gpus, help="Modal: containers."),
-    click.option("--lane", default=BACKEND.lane, help="Modal: a name for containers of one's own."),
-    click.option(
-        "--warm-minutes", type=float, default=BACKEND.warm_minutes, help="Modal: kept warm after use."
+    option("--gpu", group=DEVICE, default=BACKEND.gpu, help="Modal backend: L4, L40S, H100, ..."),
+    option(
+        "--gpus",
+        group=EXPERT,
+        type=click.IntRange(1, 64),
+        default=BACKEND.gpus,
+        help="Modal: containers at once.",
     ),
-    click.option(
+    option("--lane", group=EXPERT, default=BACKEND.lane, help="Modal: a name for containers of your own."),
+    option(
+        "--warm-minutes",
+        group=EXPERT,
+        type=click.FloatRange(0),
+        default=BACKEND.warm_minutes,
+        help="Modal: minutes that a container is kept after its last use.",
+    ),
+    option(
         "--start-timeout",
+        group=EXPERT,
         type=click.FloatRange(1),
         default=BACKEND.start_timeout_s,
         help="Modal: seconds to wait for a GPU.",
@@ -199,38 +277,83 @@ backend_options = options(
 )
 
 proposer_options = options(
-    click.option("--proposer", type=Name("proposer", ProposerName), default=PROPOSER.name, show_default=True),
-    click.option(
-        "--model", "models", type=Models(), default=PROPOSER.models, help="LiteLLM names, with weights."
+    option(
+        "--proposer",
+        type=Name("proposer", ProposerName),
+        default=PROPOSER.name,
+        help="Who writes kernels: seed kernels with settings varied, a language model, both, a simulation.",
     ),
-    click.option(
+    option(
+        "--model",
+        "models",
+        group=MODEL,
+        type=Models(),
+        default=PROPOSER.models,
+        show_default=False,
+        help="LiteLLM names with weights, openai/gpt-5 for one. No default: --proposer llm needs it.",
+    ),
+    option(
         "--api-base",
+        group=MODEL,
         envvar="KBOPT_API_BASE",
         show_envvar=True,
-        help="An OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1.",
+        help="An OpenAI-compatible endpoint, http://127.0.0.1:8000/v1 for one. Default: the provider's.",
     ),
-    click.option(
+    option(
         "--prompts",
+        group=MODEL,
         type=click.Path(exists=True, file_okay=False),
-        help="A folder of prompt templates that replace kbopt's.",
+        help="A folder of prompt templates that replace kbopt's. Default: kbopt's own.",
     ),
-    click.option("--language", type=Name("language", Language), help="What models write; default by device."),
-    click.option("--embedding-model", help="A LiteLLM embedding model for epsNet; default a local embedder."),
-    click.option(
+    option(
+        "--language",
+        group=MODEL,
+        type=Name("language", Language),
+        help="What models write. Default: c on a CPU, cuda on a GPU.",
+    ),
+    option(
+        "--embedding-model",
+        group=MODEL,
+        help="A LiteLLM embedding model for epsNet. Default: a local embedder, at no cost.",
+    ),
+    option(
         "--request-timeout",
+        group=MODEL,
         type=click.FloatRange(1),
         default=PROPOSER.timeout_s,
-        show_default=True,
         help="Seconds that a model may take for one answer.",
     ),
 )
 
 
+many_options = options(
+    option(
+        "--explorers",
+        type=click.IntRange(1, 1024),
+        default=8,
+        help="Proposals made at the same time, in all.",
+    ),
+    option(
+        "--parallel-searches", type=click.IntRange(1), default=8, help="Searches under way at the same time."
+    ),
+)
+"""How much of a sweep happens at once."""
+
+
+def _with_wandb(_: click.Context, __: click.Parameter, value: bool) -> bool:
+    if value:
+        require("wandb", "--use-wandb")
+    return value
+
+
 wandb_options = options(
-    click.option("--use-wandb", is_flag=True, help="Log to W&B."),
-    click.option("--project-name", default="kbopt", show_default=True, help="The W&B project."),
-    click.option(
-        "--wandb-mode", type=Name("mode", Literal["online", "offline"]), help="Default: WANDB_MODE."
+    option("--use-wandb", group=EXPERT, is_flag=True, callback=_with_wandb, help="Log to Weights & Biases."),
+    option("--project-name", "--project", group=EXPERT, default="kbopt", help="The W&B project."),
+    option(
+        "--wandb-mode",
+        group=EXPERT,
+        type=Name("mode", Literal["online", "offline"]),
+        help="Default: WANDB_MODE, else online.",
     ),
 )
 
@@ -240,6 +363,8 @@ def find_task(task: str | None, task_idx: int | None, kernelbench: Path | None, 
     if task is not None and task_idx is not None:
         raise UserError(f"--task {task} and --task-idx {task_idx} both name a task: give one")
     name = task or (f"matmul/{task_idx}" if task_idx is not None else default)
+    if not name:
+        raise UserError("no task is named. Give --task NAME or --task FILE.py; `kbopt tasks` lists the names")
     if name.startswith("sim/"):
         from kbopt.simulated import landscape
 
@@ -321,9 +446,14 @@ def backend_config(given: dict[str, Any]) -> BackendConfig:
 
 
 def proposer_config(given: dict[str, Any]) -> ProposerConfig:
-    """Takes the proposer's options out of `given`."""
+    """Takes the proposer's options out of `given`, and reads the kernels of --start."""
     name, limit_s = given.pop("proposer"), given.pop("request_timeout")
-    return _taken(replace(PROPOSER, name=name, timeout_s=limit_s), given)
+    config = replace(PROPOSER, name=name, timeout_s=limit_s)
+    if files := given.pop("start", ()):
+        from kbopt.proposers.starts import read_starts
+
+        config = replace(config, starts=read_starts(files))
+    return _taken(config, given)
 
 
 C = TypeVar("C", SearchSettings, EvalProtocol, BackendConfig, ProposerConfig)

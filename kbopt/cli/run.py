@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +12,10 @@ import click
 from kbopt.cli import exit_interrupted
 from kbopt.cli import options as shared
 from kbopt.cli.eval import headline
+from kbopt.cli.grouped import Command
+from kbopt.cli.options import option
+from kbopt.cli.values import RunFolder
+from kbopt.core.errors import InfraError
 
 if TYPE_CHECKING:
     from kbopt.config import RunConfig
@@ -19,27 +23,31 @@ if TYPE_CHECKING:
 DEFAULT_TASK = "quick/gelu"
 
 output_options = shared.options(
-    click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else."),
-    click.option("--verbose", is_flag=True, help="Show every evaluation as it comes."),
-    click.option("--live", is_flag=True, help="Serve the report as a live page on 127.0.0.1 meanwhile."),
+    option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else."),
+    option("--verbose", is_flag=True, help="Show every evaluation as it comes."),
+    option("--live", is_flag=True, help="Serve the report as a live page on 127.0.0.1 meanwhile."),
     shared.wandb_options,
 )
 OUTPUT_OPTIONS = ("as_json", "verbose", "live", "use_wandb", "project_name", "wandb_mode")
 
 
-@click.command()
+@click.command(cls=Command, short_help="Search for a faster kernel for one task.")
 @shared.task_options
+@shared.start_option
 @shared.search_options
 @shared.budget_options
 @shared.proposer_options
 @shared.backend_options
 @shared.protocol_options
-@click.option(
-    "--explorers", "--num-threads", type=click.IntRange(1, 1024), default=4, show_default=True,
+@option(
+    "--explorers",
+    "--num-threads",
+    type=click.IntRange(1, 1024),
+    default=4,
     help="Proposals made at the same time.",
-)  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="The run's folder; default runs/NAME.")
-@click.option("--run-name", help="The run's name; default from date, task, algorithm and seed.")
+)
+@option("--out", type=click.Path(path_type=Path), help="The run's folder. Default: runs/NAME.")
+@option("--run-name", help="The run's name. Default: from date, task, algorithm and seed.")
 @output_options
 def run(
     task: str | None,
@@ -52,14 +60,16 @@ def run(
 ) -> None:
     """Search for a faster kernel for one task.
 
-    Without options: task quick/gelu, kernels from kbopt's own seeds, this machine's device, two minutes.
+    Without options: the task quick/gelu, kernels from kbopt's own seeds, this machine's device, one to two
+    minutes.
 
     \b
     kbopt run --task quick/softmax --num-steps 20
+    kbopt run --task mine.py --start my_kernel.py --max-evals 50
     kbopt run --task matmul/9 --proposer llm --model openai/gpt-5 --max-usd 5 --backend modal --gpu L40S
     """
     from kbopt import driver
-    from kbopt.compose import preflight
+    from kbopt.compose import check_here, preflight
     from kbopt.config import RunConfig
 
     output = {name: given.pop(name) for name in OUTPUT_OPTIONS}
@@ -77,23 +87,37 @@ def run(
 
         config = replace(config, name=out.name if out else driver.default_name(config))
     folder = out or Path("runs") / config.name
+    check_here(config.backend)
     driver.create(config, folder)
     click.echo(preflight(config), err=True)
-    _drive_and_print(config, folder, **output)
+    with _resumable(folder):
+        _drive_and_print(config, folder, **output)
 
 
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command(short_help="Go on with a run after a crash, a kill or Ctrl-C.")
+@click.argument("run", type=RunFolder())
 @output_options
 def resume(run: Path, **output: Any) -> None:
-    """Go on with the run in folder RUN after a crash, a kill or Ctrl-C.
+    """Go on with RUN, a folder or a name in runs/ or sweeps/, after a crash, a kill or Ctrl-C.
 
     Nothing is lost and nothing is evaluated twice: the journal is replayed, and what had been proposed but
     not measured is measured first.
     """
     from kbopt import driver
 
-    _drive_and_print(driver.load(run), run, **output)
+    config = driver.load(run)
+    with _resumable(run):
+        _drive_and_print(config, run, **output)
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """What a broken machine's message ends with: where the results are, and how to go on."""
+    try:
+        yield
+    except InfraError as error:
+        how = f"What was measured is in {folder}; go on with: kbopt resume {folder}"
+        raise InfraError(f"{error}\n{how}") from error
 
 
 def _drive_and_print(

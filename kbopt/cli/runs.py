@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kbopt.cli.values import OutFile, RunFolder
 from kbopt.core.errors import UserError
 from kbopt.core.events import Dropped, Entry, Evaluated, Proposed
 from kbopt.core.types import Trial
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from kbopt.store.journal import JournalReader
 
 
-@click.command()
+@click.command(short_help="List the runs in a folder, newest first.")
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
 def runs(folder: Path, as_json: bool) -> None:
     """List the runs in FOLDER (default runs/), newest first."""
+    if not folder.is_dir() and folder != Path("runs"):
+        raise UserError(f"{folder} is no folder. Without FOLDER the runs in runs/ are listed.")
     from rich.console import Console
 
     from kbopt.cli.options import print_json
@@ -93,15 +96,15 @@ def _summaries(folders: Sequence[Path]) -> list[tuple[Path, RunSummary]]:
     return found
 
 
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command(short_help="Show a candidate: figures, source, diff, feedback.")
+@click.argument("run", type=RunFolder())
 @click.argument("candidate", default="best")
 @click.option("--transcript", is_flag=True, help="Show what a language model was asked and answered instead.")
 def show(run: Path, candidate: str, transcript: bool) -> None:
-    """Show CANDIDATE of the run in folder RUN: figures, source, diff to its parent, feedback.
+    """Show CANDIDATE of RUN: figures, source, diff to its parent, feedback.
 
-    CANDIDATE is `best` (the default) or an id such as c000012. With --transcript it may also be the id of
-    a proposal that failed.
+    RUN is a run's folder, or its name in runs/ or sweeps/. CANDIDATE is `best` (the default) or an id such as
+    c000012. With --transcript it may also be the id of a proposal that failed.
     """
     from rich.console import Console
 
@@ -164,12 +167,12 @@ def _of(candidates: Collection[str | None], entries: Iterable[Entry]) -> Iterato
                 yield entry
 
 
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command(short_help="Write a kernel as a file that is ready to import.")
+@click.argument("run", type=RunFolder())
 @click.option("--kernel", default="best", show_default=True, help="`best`, or a candidate's id.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file; default stdout.")
+@click.option("--out", type=OutFile(), help="A file. Default: stdout.")
 def export(run: Path, kernel: str, out: Path | None) -> None:
-    """Write a kernel of the run in folder RUN as a file that is ready to import.
+    """Write a kernel of RUN, a folder or a name in runs/ or sweeps/, as a file that is ready to import.
 
     The file says where the kernel comes from, and refuses to be trained through.
     """
@@ -192,11 +195,13 @@ def export(run: Path, kernel: str, out: Path | None) -> None:
     click.echo(f"  kbopt eval --run {run} --kernel {out}")
 
 
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: a free one.")
+@click.command(short_help="Serve the live page of a run, until Ctrl-C.")
+@click.argument("run", type=RunFolder())
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, show_default=False, help="Default: a free one."
+)
 def watch(run: Path, port: int) -> None:
-    """Serve the live page of the run in folder RUN on 127.0.0.1, until Ctrl-C.
+    """Serve the live page of RUN, a folder or a name in runs/ or sweeps/, on 127.0.0.1, until Ctrl-C.
 
     The address holds a token; the page only reads, and follows the journal as it grows.
     """
@@ -207,9 +212,9 @@ def watch(run: Path, port: int) -> None:
     serve_live(opened, source, port=port, announce=lambda url: click.echo(f"live page: {url}", err=True))
 
 
-@click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Default report.html of a run.")
+@click.command(short_help="Write one HTML page about one or more runs.")
+@click.argument("runs", nargs=-1, required=True, type=RunFolder())
+@click.option("--out", type=OutFile(), help="Default: the report.html of one run.")
 @click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
 def report(runs: tuple[Path, ...], out: Path | None, open_page: bool) -> None:
     """Write one self-contained HTML page about one or more RUNS; it opens from disk, with no network."""

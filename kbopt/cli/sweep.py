@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -12,6 +13,9 @@ import click
 
 from kbopt.cli import INFRA_ERROR, exit_interrupted
 from kbopt.cli import options as shared
+from kbopt.cli.grouped import DEVICE, Group
+from kbopt.cli.options import option
+from kbopt.cli.values import sweep_folder
 from kbopt.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,43 +26,47 @@ if TYPE_CHECKING:
 PROGRESS_S = 5.0
 
 
-out_option = click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("sweeps"), show_default=True, help="Of all sweeps."
+out_option = option(
+    "--out", type=click.Path(path_type=Path), default=Path("sweeps"), help="The folder of all sweeps."
 )
-address_option = click.option("--address", help="A Ray cluster, e.g. auto; without it this machine alone.")
-nodes_option = click.option(
+address_option = option(
+    "--address", group=DEVICE, help="A Ray cluster, e.g. auto. Default: this machine alone."
+)
+nodes_option = option(
     "--nodes",
+    group=DEVICE,
     type=click.IntRange(1),
     default=1,
-    show_default=True,
     help="Wait until the cluster has so many: right after `ray up` only the head is there.",
 )
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else."
-)
+json_option = option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
 
 
-@click.group(invoke_without_command=True)
-@click.option("--tasks", "task_names", default="quick", show_default=True, help="matmul,level1/1..5,...")
-@click.option("--algorithms", default="PS", show_default=True, help="PS,PS_epsNet,best_of_n,...")
-@click.option("--seeds", default="1", show_default=True, help="How many (5), or which (0..4 or 3,7).")
-@click.option(
-    "--kernelbench",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="KBOPT_KERNELBENCH",
-    help="A KernelBench checkout for level tasks.",
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    short_help="Many searches over one evaluator; status, stop, results.",
 )
+@option(
+    "--tasks",
+    "task_names",
+    default="quick",
+    help="Tasks, with patterns: matmul, quick/*, level1/1..5, sim/smooth.",
+)
+@option("--algorithms", default="PS", help="PS,PS_epsNet,best_of_n,...")
+@option("--seeds", default="1", help="How many (5), or which (0..4 or 3,7).")
+@shared.kernelbench_option
+@shared.start_option
 @shared.options(*shared.each_search_options)
 @shared.budget_options
 @shared.proposer_options
 @shared.backend_options
 @shared.protocol_options
-@click.option("--explorers", type=click.IntRange(1, 1024), default=8, show_default=True)
-@click.option("--parallel-searches", type=click.IntRange(1), default=8, show_default=True)
-@click.option(
+@shared.many_options
+@option(
     "--share-results", is_flag=True, help="Measure a source once for all algorithms and seeds, not for each."
 )
-@click.option("--name", default="sweep", show_default=True, help="Its name; its folder is OUT/NAME.")
+@option("--name", default="sweep", help="Its name; its folder is OUT/NAME.")
 @out_option
 @address_option
 @nodes_option
@@ -110,6 +118,8 @@ def sweep(
         parallel_searches=parallel_searches,
         shares_results=share_results,
     )
+    if config.proposer.starts and len(config.tasks) > 1:
+        raise UserError(f"--start goes with one task, and --tasks {task_names} names {len(config.tasks)}")
     run_sweep(
         config,
         out / name,
@@ -122,7 +132,7 @@ def sweep(
     )
 
 
-@sweep.command()
+@sweep.command(short_help="Say how far each search of a sweep is.")
 @click.argument("name")
 @out_option
 def status(name: str, out: Path) -> None:
@@ -133,7 +143,7 @@ def status(name: str, out: Path) -> None:
     from kbopt.cli.runs import run_rows
     from kbopt.reporting.listing import print_runs
 
-    folder = out / name
+    folder = sweep_folder(name, out)
     config = sweeps.load(folder)
     rows = run_rows([folder / run.name for run in config.runs()], when_open="open")
     print_runs(Console(), rows)
@@ -143,20 +153,20 @@ def status(name: str, out: Path) -> None:
         click.echo(f"stopped; go on with: kbopt sweep resume {name}")
 
 
-@sweep.command()
+@sweep.command(short_help="Stop a sweep, and keep what was measured.")
 @click.argument("name")
 @out_option
 def stop(name: str, out: Path) -> None:
     """Stop the sweep NAME, wherever its actors run, and keep what was measured."""
     from kbopt import sweep as sweeps
 
-    folder = out / name
+    folder = sweep_folder(name, out)
     sweeps.load(folder)
     (folder / sweeps.STOP_FILE).touch()
     click.echo(f"stopping; go on with: kbopt sweep resume {name}")
 
 
-@sweep.command()
+@sweep.command(short_help="Go on with a sweep.")
 @click.argument("name")
 @out_option
 @address_option
@@ -167,13 +177,13 @@ def resume(name: str, out: Path, **how: Any) -> None:
     """Go on with the sweep NAME, with the options that it was started with."""
     from kbopt import sweep as sweeps
 
-    folder = out / name
+    folder = sweep_folder(name, out)
     config = sweeps.load(folder)
     (folder / sweeps.STOP_FILE).unlink(missing_ok=True)
     run_sweep(config, folder, **how)
 
 
-@sweep.command()
+@sweep.command(short_help="Print a sweep's table, and write its page.")
 @click.argument("name")
 @out_option
 @json_option
@@ -181,7 +191,7 @@ def results(name: str, out: Path, as_json: bool) -> None:
     """Print the table of the sweep NAME as far as it is, and write the best kernels and one page."""
     from kbopt import sweep as sweeps
 
-    folder = out / name
+    folder = sweep_folder(name, out)
     config = sweeps.load(folder)
     searches = sweeps.finish_all(config, folder)
     if as_json:
@@ -221,6 +231,7 @@ def run_sweep(
         if wandb_log:
             wandb_log(status)
 
+    shared.to_stderr(extent(config))
     started = time.monotonic()
     try:
         status = sweeps.drive(
@@ -249,6 +260,22 @@ def run_sweep(
     if failures:
         raise UserError(f"{len(failures)} of {len(searches)} searches could not run")
     return document
+
+
+def extent(config: SweepConfig) -> str:
+    """How much the sweep is going to be, in a line."""
+    sizes = {
+        "task": len(config.tasks),
+        "algorithm": len(config.algorithms),
+        "seed": len(config.seeds),
+    }
+    product = " x ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in sizes.items())
+    searches = math.prod(sizes.values())
+    each = config.settings.budget.evaluations or config.settings.num_total_proposals
+    return (
+        f"{searches} search{'es' * (searches > 1)}: {product}, up to {each} evaluations each, "
+        f"{searches * each} in all; --max-evals makes it smaller"
+    )
 
 
 class Progress:

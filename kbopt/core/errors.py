@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 
 from kbopt.core.redaction import redact
@@ -39,9 +40,14 @@ MAX_NAMES_TOLD = 30
 
 def unknown_name(kind: str, seen: str, allowed: Iterable[str]) -> UserError:
     """A `UserError` for a name that is not in `allowed`, with the nearest ones first."""
-    names = sorted(allowed)
+    names = sorted(allowed, key=_natural)
     near = difflib.get_close_matches(seen, names, n=3, cutoff=0.5)
     hint = f"Did you mean {', '.join(near)}? " if near else ""
     told, more = names[:MAX_NAMES_TOLD], len(names) - MAX_NAMES_TOLD
     rest = f" and {more} more" if more > 0 else ""
     return UserError(f"unknown {kind} {seen!r}. {hint}Allowed: {', '.join(told)}{rest}.")
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts `matmul/2` before `matmul/10`."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

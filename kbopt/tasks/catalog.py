@@ -28,9 +28,14 @@ class TaskInfo:
     where_from: str
 
 
-def list_tasks() -> tuple[TaskInfo, ...]:
-    """The tasks that ship with kbopt, `matmul/0` to `matmul/15` in their order, then `quick/*` by name."""
-    return tuple(_info(name, path.read_text()) for name, path in _built_in().items())
+def list_tasks(*, kernelbench: Path | None = None) -> tuple[TaskInfo, ...]:
+    """The tasks that ship with kbopt, `matmul/0` to `matmul/15` in their order, then `quick/*` by name.
+
+    With a checkout of KernelBench its problems follow, by level and number. Raises `UserError` where
+    `kernelbench` is no checkout.
+    """
+    shipped = (_info(name, path.read_text()) for name, path in _built_in().items())
+    return (*shipped, *(_level_info(problem, kernelbench) for problem in levels.problems(kernelbench)))
 
 
 def load_task(name: str, *, kernelbench: Path | None = None) -> Task:
@@ -47,6 +52,7 @@ def load_task(name: str, *, kernelbench: Path | None = None) -> Task:
         return levels.load(level, kernelbench)
     path = _built_in().get(name)
     if path is None:
+        _refuse_group(name)
         raise unknown_name("task", name, (*_built_in(), "level1/1", "PATH.py"))
     source = path.read_text()
     return Task(name=name, source=source, family=family_of(source))
@@ -93,6 +99,29 @@ def _built_in() -> dict[str, Path]:
     quick = sorted((_SOURCES / "quick").glob("*.py"))
     numbered = {f"matmul/{index}": path for index, path in enumerate(matmul)}
     return numbered | {f"quick/{path.stem}": path for path in quick}
+
+
+def _refuse_group(name: str) -> None:
+    """Raises `UserError` where `name` stands for several tasks: a group, a pattern or a folder."""
+    if Path(name).is_dir():
+        raise UserError(f"the task {name} is a folder. Give one of its .py files.")
+    group = name.rstrip("/*")
+    members = [member for member in _built_in() if member.startswith(f"{group}/")]
+    if members:
+        raise UserError(
+            f"{name} is a group of {len(members)} tasks, {members[0]} to {members[-1]}. Name one of them, or "
+            f"search them all with `kbopt sweep --tasks {group}`."
+        )
+
+
+def _level_info(problem: levels.Problem, checkout: Path | None) -> TaskInfo:
+    """A problem of a checkout; one that is not in KernelBench's format says so in place of its title."""
+    try:
+        task = levels.load(problem, checkout)
+    except UserError as error:
+        return TaskInfo(name=problem.name, family="", title=str(error), where_from="KernelBench")
+    title = title_of(task.source)
+    return TaskInfo(name=problem.name, family=task.family, title=title, where_from="KernelBench")
 
 
 def _info(name: str, source: str) -> TaskInfo:

@@ -50,6 +50,38 @@ def load(problem: Problem, checkout: Path | None) -> Task:
     return Task(name=problem.name, source=source, family=family)
 
 
+def problems(checkout: Path | None) -> tuple[Problem, ...]:
+    """The problems of `checkout`, else of `KBOPT_KERNELBENCH`, by level and number; none without either.
+
+    Raises `UserError` for a folder that is no checkout.
+    """
+    folder = checkout or _from_environment()
+    if folder is None:
+        return ()
+    found = [
+        Problem(level=level, index=index)
+        for level in LEVELS
+        if (folder / "KernelBench" / f"level{level}").is_dir()
+        for index in _numbers(folder / "KernelBench" / f"level{level}")
+    ]
+    if not found:
+        raise _no_checkout(folder, LEVELS[0])
+    return tuple(found)
+
+
+def _numbers(folder: Path) -> list[int]:
+    """The numbers of the problems in a level's folder, each once, ascending."""
+    named = (path.name.split("_")[0] for path in folder.glob("[0-9]*_*.py"))
+    return sorted({int(number) for number in named if number.isdecimal()})
+
+
+def _no_checkout(checkout: Path, level: int) -> UserError:
+    return UserError(
+        f"{checkout} is no checkout of KernelBench: it has no problems in KernelBench/level{level}. "
+        f"Give --kernelbench or {CHECKOUT_VARIABLE} the folder that git cloned."
+    )
+
+
 def _from_environment() -> Path | None:
     value = os.environ.get(CHECKOUT_VARIABLE)
     return Path(value) if value else None
@@ -57,17 +89,18 @@ def _from_environment() -> Path | None:
 
 def _from_checkout(problem: Problem, checkout: Path) -> str:
     folder = checkout / "KernelBench" / f"level{problem.level}"
-    if not folder.is_dir():
+    numbers = _numbers(folder)
+    if not numbers:
+        raise _no_checkout(checkout, problem.level)
+    if problem.index not in numbers:
         raise UserError(
-            f"{checkout} is no checkout of KernelBench: it has no folder KernelBench/level{problem.level}. "
-            f"Give --kernelbench or {CHECKOUT_VARIABLE} the folder that git cloned."
+            f"no problem {problem.name} in {folder}: it has the problems {numbers[0]} to {numbers[-1]}."
         )
-    files = sorted(folder.glob(f"{problem.index}_*.py"))
-    if not files:
-        numbers = sorted(int(path.name.split("_")[0]) for path in folder.glob("[0-9]*_*.py"))
-        allowed = f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
-        raise UserError(f"no problem {problem.name} in {folder}: it has the problems {allowed}.")
-    return files[0].read_text()
+    path = min(folder.glob(f"{problem.index}_*.py"))
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the task {path}: {error}. Check the checkout.") from None
 
 
 def _from_dataset(problem: Problem) -> str:

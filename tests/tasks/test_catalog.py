@@ -135,3 +135,21 @@ def test_patterns_expand_to_groups_globs_ranges_and_names_each_once():
 def test_a_pattern_that_stands_for_nothing_is_a_user_error(pattern):
     with pytest.raises(UserError):
         expand([pattern])
+
+
+def test_names_of_tasks_are_told_in_their_natural_order():
+    with pytest.raises(UserError, match=r"matmul/1, matmul/2, matmul/3, .*matmul/9, matmul/10, "):
+        load_task("matmul/99")
+
+
+@pytest.mark.parametrize("name", ["matmul", "matmul/", "matmul/*"])
+def test_a_group_is_no_task_and_says_how_to_search_it(name):
+    with pytest.raises(
+        UserError, match=r"group of 16 tasks, matmul/0 to matmul/15.*kbopt sweep --tasks matmul`"
+    ):
+        load_task(name)
+
+
+def test_a_folder_is_no_task(tmp_path):
+    with pytest.raises(UserError, match=r"is a folder\. Give one of its .py files"):
+        load_task(str(tmp_path))

@@ -1,0 +1,92 @@
+"""What the command line's options and arguments take: names, devices, folders of runs, files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from kbopt.core.errors import unknown_name
+
+
+class Name(click.ParamType[str]):
+    """One of a fixed set of names; a wrong one is answered with the nearest."""
+
+    def __init__(self, kind: str, allowed: object) -> None:
+        self.name = kind
+        self.allowed = tuple(str(name) for name in get_args(allowed))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self.allowed:
+            self.fail(str(unknown_name(self.name, str(value), self.allowed)), param, ctx)
+        return str(value)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "|".join(self.allowed)
+
+
+class Models(click.ParamType[str]):
+    """`name[:weight],...`, checked when the models are first needed."""
+
+    name = "NAME[:WEIGHT],..."
+
+
+class Device(click.ParamType[str]):
+    """A device of the local backend, by its form; whether it is there shows when it is opened."""
+
+    name = "device"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "auto|cpu|cuda|cuda:N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+            self.fail(f"unknown device {value!r}. Allowed: auto, cpu, cuda, cuda:0, cuda:1, ...", param, ctx)
+        return str(value)
+
+
+class RunFolder(click.ParamType[Path]):
+    """The folder of a run, by its path or by its name in runs/ or sweeps/."""
+
+    name = "RUN"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        places = (Path(value), Path("runs") / value, Path("sweeps") / value)
+        return next((path for path in places if (path / "journal.sqlite").is_file()), Path(value))
+
+
+class OutFile(click.ParamType[Path]):
+    """A file that can be written: its folder is there."""
+
+    name = "FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(value)
+        if path.is_dir():
+            self.fail(f"{path} is a folder. Give the name of a file.", param, ctx)
+        if not path.parent.is_dir():
+            self.fail(
+                f"{path.parent} is no folder. Make it first, or give a file in one that exists.", param, ctx
+            )
+        return path
+
+
+class Kernels(click.ParamType[tuple[Path, ...]]):
+    """One or more files, with commas between them."""
+
+    name = "FILE[,FILE...]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Path, ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(Path(part.strip()) for part in value.split(",") if part.strip())
+
+
+def sweep_folder(name: str, out: Path) -> Path:
+    """The folder of the sweep `name`: a path to one, else its place in `out`."""
+    given = Path(name)
+    return given if (given / "sweep.json").is_file() else out / name
