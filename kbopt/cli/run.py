@@ -69,7 +69,7 @@ def run(
     kbopt run --task matmul/9 --proposer llm --model openai/gpt-5 --max-usd 5 --backend modal --gpu L40S
     """
     from kbopt import driver
-    from kbopt.compose import check_here, preflight
+    from kbopt.compose import preflight
     from kbopt.config import RunConfig
 
     output = {name: given.pop(name) for name in OUTPUT_OPTIONS}
@@ -87,7 +87,6 @@ def run(
 
         config = replace(config, name=out.name if out else driver.default_name(config))
     folder = out or Path("runs") / config.name
-    check_here(config.backend)
     driver.create(config, folder)
     click.echo(preflight(config), err=True)
     with _resumable(folder):

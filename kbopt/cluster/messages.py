@@ -37,7 +37,7 @@ class SearchSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factories:
-    """How the actors build their parts, each in its own process. Composed in `kbopt.config`."""
+    """How the actors build their parts, each in its own process. Composed in `kbopt.compose`."""
 
     backend: Callable[[], Backend]
     proposer: Callable[[SearchSpec], Proposer]

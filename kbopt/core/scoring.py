@@ -87,25 +87,6 @@ def headline_state(speedup_ci: tuple[float, float], *, custom_kernel: bool) -> H
     return "faster" if custom_kernel else "no custom kernel"
 
 
-def speedup(kernel_ms: Sequence[float], reference_ms: Sequence[float]) -> float:
-    """median(reference_ms) / median(kernel_ms). The kernel's times must be positive."""
-    return float(np.median(reference_ms) / np.median(kernel_ms))
-
-
-def speedup_interval(
-    kernel_ms: Sequence[float],
-    reference_ms: Sequence[float],
-    *,
-    seed: int = 0,
-    resamples: int = BOOTSTRAP_RESAMPLES,
-    confidence: float = CONFIDENCE,
-) -> tuple[float, float]:
-    """The percentile bootstrap interval of `speedup`, both sides resampled independently."""
-    rng = np.random.default_rng(seed)
-    ratios = _resampled_medians(reference_ms, rng, resamples) / _resampled_medians(kernel_ms, rng, resamples)
-    return _middle(ratios, confidence)
-
-
 def mean_interval(
     values: Sequence[float],
     *,
@@ -144,18 +125,6 @@ def geometric_mean(speedups: Sequence[float]) -> float:
     if not speedups or min(speedups) <= 0.0:
         raise ValueError(f"the geometric mean needs positive values, not {list(speedups)[:10]}")
     return float(np.exp(np.mean(np.log(speedups))))
-
-
-def best_so_far(scores: Sequence[float]) -> tuple[float, ...]:
-    """The running maximum: element i is the best of the first i + 1 scores."""
-    return tuple(float(value) for value in np.maximum.accumulate(scores)) if scores else ()
-
-
-def _resampled_medians(
-    values: Sequence[float], rng: np.random.Generator, resamples: int
-) -> NDArray[np.float64]:
-    sample = np.asarray(values, dtype=np.float64)
-    return np.median(sample[rng.integers(len(sample), size=(resamples, len(sample)))], axis=1)
 
 
 def _middle(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:

@@ -43,26 +43,6 @@ def test_a_repeat_that_failed_halves_the_mean():
     assert scoring.mean_score(trial(measured(2.0, 1.8, 2.2), Crashed(reason="", how="exit 1"))) == 1.0
 
 
-def test_speedup_is_the_ratio_of_medians():
-    assert scoring.speedup([1.0, 2.0, 100.0], [4.0, 5.0, 6.0]) == 2.5
-
-
-def test_the_interval_of_constant_times_is_the_speedup_itself():
-    assert scoring.speedup_interval([2.0] * 10, [3.0] * 10) == (1.5, 1.5)
-
-
-def test_the_speedup_interval_covers_the_truth_about_as_often_as_it_says():
-    import numpy as np
-
-    rng = np.random.default_rng(7)
-    covered = 0
-    for i in range(100):
-        kernel, reference = rng.normal(1.0, 0.05, 50), rng.normal(1.5, 0.05, 50)
-        low, high = scoring.speedup_interval(kernel, reference, seed=i, resamples=300)
-        covered += low <= 1.5 <= high
-    assert 88 <= covered <= 100
-
-
 def test_the_mean_interval_of_known_values():
     low, high = scoring.mean_interval([1.0, 2.0, 3.0, 4.0, 5.0] * 20)
     assert low == pytest.approx(2.73, abs=0.03)
@@ -90,8 +70,3 @@ def test_geometric_mean_of_a_doubling_and_a_halving_is_one():
 def test_the_geometric_mean_needs_positive_values(speedups):
     with pytest.raises(ValueError, match="positive"):
         scoring.geometric_mean(speedups)
-
-
-def test_best_so_far_is_the_running_maximum():
-    assert scoring.best_so_far([0.0, 1.2, 0.8, 1.5, 1.4]) == (0.0, 1.2, 1.2, 1.5, 1.5)
-    assert scoring.best_so_far([]) == ()

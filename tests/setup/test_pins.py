@@ -7,7 +7,9 @@ from packaging.specifiers import SpecifierSet
 
 from scripts.install import ROOT
 
-PINS = [line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+PINS = [
+    line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+]
 
 
 @pytest.mark.parametrize("name", PINS)
