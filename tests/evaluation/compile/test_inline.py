@@ -1,6 +1,7 @@
 """Extensions built and called for real, on the CPU; one process per build, as in the evaluator."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,11 @@ import pytest
 from kbopt.evaluation.compile import bridge, builder, inline, toolchain
 from kbopt.evaluation.compile.store import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
+]
 
 SOURCE = """
 torch::Tensor scale(torch::Tensor a, double s, int64_t n, bool flip, c10::optional<torch::Tensor> bias) {
