@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from kbopt.cluster.messages import Factories, SearchSpec
 from kbopt.config import (
     BackendConfig,
+    BackendName,
     Language,
     ProposerConfig,
+    ProposerName,
     RunConfig,
     device_kind,
     has_cuda,
@@ -25,6 +27,7 @@ from kbopt.config import (
 from kbopt.core.errors import UserError
 from kbopt.core.extras import require
 from kbopt.core.ports import Backend, Embedder, Proposer, Summarizer
+from kbopt.core.types import Task
 
 if TYPE_CHECKING:
     from kbopt.proposers.llm import LLMProposer
@@ -109,7 +112,7 @@ def check(config: RunConfig, *, on_this_machine: bool = True) -> None:
 
     A local device is looked for unless the evaluator runs on another machine.
     """
-    _check_simulated(config)
+    check_simulated(config.task, config.backend.name, config.proposer.name)
     if config.backend.name == "local":
         check_device(config.backend.device, on_this_machine=on_this_machine)
     if config.proposer.name == "tunables" and config.proposer.starts:
@@ -130,15 +133,18 @@ def check(config: RunConfig, *, on_this_machine: bool = True) -> None:
         check_token()
 
 
-def _check_simulated(config: RunConfig) -> None:
-    """A simulated task, device and proposer go together; a language model may stand for the proposer."""
-    simulated = config.task.family == "simulated"
-    proposers = ("simulated", "llm") if simulated else ("tunables", "llm", "llm+tunables")
-    if (config.backend.name == "simulated") != simulated or config.proposer.name not in proposers:
+def check_simulated(task: Task, backend: BackendName, proposer: ProposerName | None = None) -> None:
+    """Raise `UserError` unless a simulated task meets the simulated device, and a proposer that knows it.
+
+    A language model may propose for either; None asks nothing of a proposer.
+    """
+    simulated = task.family == "simulated"
+    proposers = ("simulated", "llm", None) if simulated else ("tunables", "llm", "llm+tunables", None)
+    if (backend == "simulated") != simulated or proposer not in proposers:
+        named = f"--task {task.name}, --backend {backend}" + (f", --proposer {proposer}" if proposer else "")
         raise UserError(
-            f"--task {config.task.name}, --backend {config.backend.name}, --proposer {config.proposer.name} "
-            "do not go together: a simulation needs --task sim/NAME, --backend simulated and --proposer "
-            "simulated, and any other task none of these."
+            f"{named} do not go together: a simulation needs --task sim/NAME, --backend simulated and "
+            "--proposer simulated, and any other task none of these."
         )
 
 

@@ -147,10 +147,13 @@ def evaluate(
         else:
             assert kernels is not None
             items = list(_items(kernels, default_task, kernelbench))
-    from kbopt.compose import check_device, open_backend
+    from kbopt.compose import check_device, check_simulated, open_backend
 
     if backend_config.name == "local":
         check_device(backend_config.device)
+    for item in items:
+        if not item.fault:
+            check_simulated(item.task, backend_config.name)
     backend = open_backend(backend_config)
     if kernels is None:
         result = asyncio.run(_one(backend, items[0], protocol))

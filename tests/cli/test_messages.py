@@ -50,3 +50,15 @@ def test_doctor_tells_all_that_it_knows_when_asked(tmp_path: Path) -> None:
     assert "unknown task 'quick/gelo'" in brief.stdout
     assert "Traceback" not in brief.stdout
     assert "Traceback (most recent call last)" in told.stdout
+
+
+@pytest.mark.parametrize(
+    "options", [("--task", "sim/smooth"), ("--task", "quick/gelu", "--backend", "simulated")], ids=" ".join
+)
+def test_a_simulated_task_is_judged_by_the_simulated_device_alone(
+    options: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "kernel.py").write_text("class ModelNew: pass\n")
+    done = kbopt(tmp_path, "eval", *options, "--kernel", "kernel.py")
+    assert done.returncode == 2
+    assert "do not go together: a simulation needs" in done.stderr
