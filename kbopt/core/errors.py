@@ -35,6 +35,9 @@ class InfraError(_Told):
     """
 
 
+UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What `ast.parse` raises for a text that is no Python; which one depends on the text and on the version."""
+
 MAX_NAMES_TOLD = 30
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kbopt.core.errors import UserError
+from kbopt.core.errors import UNPARSABLE, UserError
 from kbopt.core.ports import Proposer
 from kbopt.core.types import Brief, Candidate, NoProposal, Seed
 from kbopt.proposers.seeds import seed_name
@@ -75,7 +75,7 @@ def _read(path: Path) -> Seed:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"--start {path} cannot be read: {reason}. {hint}") from None
-    except (SyntaxError, ValueError) as error:
+    except UNPARSABLE as error:
         raise UserError(f"--start {path} is no Python source: {error}. {hint}") from None
     if "ModelNew" not in _names(module):
         raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from kbopt.core.errors import UserError
+from kbopt.core.errors import UNPARSABLE, UserError
 
 REQUIRED = ("Model", "get_inputs", "get_init_inputs")
 """What KernelBench's format asks a problem to define at its top level."""
@@ -35,8 +35,9 @@ def validate(source: str, where: str) -> None:
     """Raises `UserError` where `source` is not a problem in KernelBench's format; `where` names it."""
     try:
         module = ast.parse(source)
-    except SyntaxError as error:
-        raise UserError(f"{where}, line {error.lineno}: {error.msg}. A task is a Python source.") from None
+    except UNPARSABLE as error:
+        place = f", line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else f": {error}"
+        raise UserError(f"{where}{place}. A task is a Python source.") from None
     missing = [name for name in REQUIRED if name not in _defined(module)]
     if missing:
         raise UserError(

@@ -153,3 +153,12 @@ def test_a_group_is_no_task_and_says_how_to_search_it(name):
 def test_a_folder_is_no_task(tmp_path):
     with pytest.raises(UserError, match=r"is a folder\. Give one of its .py files"):
         load_task(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["x = '\x00'\n", "x = " + "-" * 100_000 + "1\n", "x = " + "(" * 500])
+def test_a_text_that_python_cannot_parse_is_a_user_error(text, tmp_path):
+    path = tmp_path / "odd.py"
+    path.write_text(text)
+
+    with pytest.raises(UserError, match=r"odd\.py.*A task is a Python source"):
+        load_task(str(path))
