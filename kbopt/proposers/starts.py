@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tokenize
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,8 @@ def check_starts(starts: Sequence[Seed]) -> None:
 def _read(path: Path) -> Seed:
     hint = "Give a .py file that defines ModelNew."
     try:
-        source = path.read_text(encoding="utf-8")
+        with tokenize.open(path) as file:  # as Python reads it: a byte order mark, another encoding
+            source = file.read()
         module = ast.parse(source)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -83,7 +83,7 @@ def test_files_of_one_name_are_told_apart_and_a_seed_line_is_kept(tmp_path: Path
     ("content", "message"),
     [
         (None, "cannot be read: No such file"),
-        (b"\xff\xfe\x00", "cannot be read: 'utf-8' codec"),
+        (b"\xff\xfe\x00", "is no Python source: invalid or missing encoding"),
         (b"class ModelNew(\n", "is no Python source"),
         (b"a = 1\x00", "is no Python source"),
         (b"", "defines no ModelNew"),
@@ -96,6 +96,17 @@ def test_a_file_that_is_no_kernel_is_refused(content: bytes | None, message: str
         path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_starts([path])
+
+
+@pytest.mark.parametrize(
+    "encoded", ["\ufeff# é\n{}".encode(), "# coding: latin-1\n# é\n{}".encode("latin-1")]
+)
+def test_a_file_is_read_as_python_reads_it(encoded: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "kernel.py"
+    path.write_bytes(encoded.replace(b"{}", TUNED.encode()))
+    [start] = read_starts([path])
+    assert "# é\n" + TUNED in start.source
+    assert not start.source.startswith("\ufeff")
 
 
 @pytest.mark.parametrize(
