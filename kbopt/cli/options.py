@@ -168,7 +168,6 @@ protocol_options = options(
         default=PROTOCOL.precision,
         help="Of inputs and weights.",
     ),
-    option("--allow-tf32", group=DEVICE, is_flag=True, help="Let fp32 tasks use TF32, the reference too."),
     option(
         "--trials",
         group=EXPERT,

@@ -140,7 +140,7 @@ class Search:
             return self._stuck(reason)
         if reason:
             self.end(reason)
-            return Done(reason=reason)
+            return Wait(reason=reason) if self.num_in_flight else Done(reason=reason)
         number = self._tally.asked + 1
         seed = _seed(self._settings.seed, number)
         choice = self._strategy.choose(seed)

@@ -40,7 +40,8 @@ def converse(
     while True:
         message = _await(channel, waits_until - time.monotonic())
         if "device" not in message:
-            return message, busy_s
+            fields = message.get("fields")
+            return (fields if isinstance(fields, dict) else {}), busy_s
         asked = time.monotonic()
         with lease:
             started = time.monotonic()

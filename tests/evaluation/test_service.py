@@ -38,9 +38,11 @@ class Chance:
         self.device_s: list[float] = []
         judge, left = RefereeHandle.judge, list(outcomes)
 
-        def say(handle: RefereeHandle, request: EvalRequest, child: Child, setup: str) -> dict[str, Any]:
+        def say(
+            handle: RefereeHandle, request: EvalRequest, child: Child, setup: str, arithmetic: list[str]
+        ) -> dict[str, Any]:
             self.wardens.append(child.warden_pid)
-            answer = judge(handle, request, child, setup)
+            answer = judge(handle, request, child, setup, arithmetic)
             self.device_s.append(answer["device_s"])
             return {**answer, "outcome": codec.encode(left.pop(0))} if left else answer
 
