@@ -132,10 +132,8 @@ def evaluations_step(results: list[Result]) -> Step:
     lines = []
     for result in results:
         outcome = result.outcome
-        compiled = result.kernelbench.compiled if result.kernelbench else False
-        correct = result.kernelbench.correctness if result.kernelbench else False
-        time_ms = f"{min(outcome.kernel_ms):.3g} ms" if isinstance(outcome, Measured) else outcome.reason
-        lines.append(f"compiled {compiled}, correct {correct}, {time_ms}")
+        found = f"{min(outcome.kernel_ms):.3g} ms" if isinstance(outcome, Measured) else outcome.reason
+        lines.append(f"{outcome_name(outcome)}, {found}")
     same = "all in the same container" if len(boots) == 1 else f"in {len(boots)} containers"
     bad = [outcome_name(result.outcome) for result in results if not isinstance(result.outcome, Measured)]
     remedy = ""

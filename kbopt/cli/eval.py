@@ -271,7 +271,7 @@ class _Batch:
             fields, said = document(item, result), headline(result)
             if isinstance(result.outcome, Measured):
                 self._best = max(self._best or (0.0, ""), (result.outcome.speedup, item.name))
-        where = {"torch": self._torch, "timeout_s": self._protocol.timeout_s}
+        where = {"torch": self._torch}
         print(json.dumps({"key": item.key, **fields, **where}), file=sink, flush=True)
         self._done += 1
         self._outcomes[str(fields["outcome"] or "not judged")] += 1
@@ -301,7 +301,7 @@ def _appending(out: Path) -> Iterator[TextIO]:
 def _known(out: Path, protocol: EvalProtocol, device: str, torch: str | None) -> set[str]:
     """Keys of the lines in `out` that were judged by `protocol` on `device` with `torch`.
 
-    A torn line does not count, nor one that timed out where more seconds are allowed now.
+    A torn line does not count, nor one that timed out where other limits are given now.
     """
     if not out.exists():
         return set()
@@ -313,9 +313,9 @@ def _known(out: Path, protocol: EvalProtocol, device: str, torch: str | None) ->
             continue
         if not isinstance(line, dict) or not line.get("outcome"):
             continue
-        same = (line.get("protocol"), line.get("device"), line.get("torch")) == (protocol.id, device, torch)
-        too_short = line["outcome"] == "timed_out" and line.get("timeout_s", 0.0) < protocol.timeout_s
-        if same and not too_short:
+        by = str(line.get("protocol"))
+        same = by == protocol.id or (line["outcome"] != "timed_out" and by.startswith(f"{protocol.rules}/"))
+        if same and (line.get("device"), line.get("torch")) == (device, torch):
             keys.add(str(line.get("key")))
     return keys
 

@@ -65,8 +65,13 @@ class EvalProtocol:
 
     @property
     def id(self) -> str:
-        """Every field that can change a verdict. The leading number is the version of the rules:
-        docs/evaluation.md says when it is raised.
+        """Every field that can change a verdict: `rules`, and the limits of time."""
+        return f"{self.rules}/{self.timeout_s:g}s+{self.compile_timeout_s:g}s"
+
+    @property
+    def rules(self) -> str:
+        """Every field that can change the verdict of a candidate which is in time. The leading number is the
+        version of the rules: docs/evaluation.md says when it is raised.
         """
         unusual = [
             value
@@ -79,8 +84,7 @@ class EvalProtocol:
             )
             if value != usual
         ]
-        limits = f"{self.timeout_s:g}s+{self.compile_timeout_s:g}s"
-        parts = (self.precision, *unusual, f"{self.trials}x{self.timed}", f"torch-{self.torch_ops}", limits)
+        parts = (self.precision, *unusual, f"{self.trials}x{self.timed}", f"torch-{self.torch_ops}")
         return "/".join(("strict-2", *parts))
 
 

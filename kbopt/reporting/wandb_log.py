@@ -123,27 +123,36 @@ class WandbLog:
             log.warning("Weights & Biases: %s. The search goes on; its journal holds everything.", reason)
 
     def _log_all(self) -> None:
+        logged = self._started()
+        try:
+            self._log_to(logged)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                logged.finish(exit_code=1)
+            raise
+        logged.finish()
+
+    def _log_to(self, logged: wandb.Run) -> None:
         history = History(texts_kept=TABLE_ROWS)
         mark = self._settings.directory / "logged"
-        with self._started() as logged:
-            before = int(mark.read_text()) if mark.exists() else 0
-            logged.define_metric("evaluations")
-            logged.define_metric("*", step_metric="evaluations")
-            while True:
-                item = self._queue.get()
-                if isinstance(item, _Close):
-                    self._finish(logged, history, item)
-                    return
-                if isinstance(item, _Figures):
-                    logged.log({**item.values, "evaluations": history.evaluations})
-                    continue
-                history.add(item)
-                told = item.event
-                if not isinstance(told, Evaluated) or told.cached or told.is_final:
-                    continue
-                if item.number > before:
-                    logged.log(_step(history, told))
-                    mark.write_text(str(item.number))
+        before = int(mark.read_text()) if mark.exists() else 0
+        logged.define_metric("evaluations")
+        logged.define_metric("*", step_metric="evaluations")
+        while True:
+            item = self._queue.get()
+            if isinstance(item, _Close):
+                self._finish(logged, history, item)
+                return
+            if isinstance(item, _Figures):
+                logged.log({**item.values, "evaluations": history.evaluations})
+                continue
+            history.add(item)
+            told = item.event
+            if not isinstance(told, Evaluated) or told.cached or told.is_final:
+                continue
+            if item.number > before:
+                logged.log(_step(history, told))
+                mark.write_text(str(item.number))
 
     def _started(self) -> wandb.Run:
         settings, search = self._settings, self._run.settings

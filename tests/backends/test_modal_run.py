@@ -119,8 +119,8 @@ def test_drivers_at_once_and_later_share_one_container_and_a_lost_evaluator_acto
     assert [step["name"] for step in steps] == STEPS
     assert [step["ok"] for step in steps[:3]] == [True] * 3
     assert re.search(rf"boot {boot}, age \d+ s, isolated ", steps[2]["detail"])
-    # Whether the times can be believed depends on how busy this machine is; compiled and correct they are.
-    assert steps[3]["detail"].count("compiled True, correct True, ") == 3
+    # Whether the times can be believed depends on how busy this machine is.
+    assert len(re.findall("(measured|rejected), ", steps[3]["detail"])) == 3
     assert f"all in the same container ({boot})" in steps[3]["detail"]
     assert doctor["cold_starts"] == 0
     assert plane.counters()["cold_starts"] == before["cold_starts"] + 1

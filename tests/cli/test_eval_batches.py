@@ -19,7 +19,6 @@ LINE = {
     "protocol": PROTOCOL.id,
     "device": "cpu",
     "torch": "2.13",
-    "timeout_s": PROTOCOL.timeout_s,
 }
 RAISES = TASK.replace("torch.tanh(x)", "x.no_such_method()")
 
@@ -37,13 +36,13 @@ def test_a_result_is_known_only_for_the_same_device_torch_and_protocol(tmp_path:
     assert known(out, replace(PROTOCOL, precision="fp16")) == set()
 
 
-@pytest.mark.parametrize(("timeout_s", "expected"), [(30.0, {"k"}), (60.0, {"k"}), (120.0, set())])
-def test_what_timed_out_is_judged_again_with_more_time(
-    timeout_s: float, expected: set[str], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("limit", ["timeout_s", "compile_timeout_s"])
+def test_only_what_timed_out_is_judged_again_with_other_limits(limit: str, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    out.write_text(json.dumps({**LINE, "outcome": "timed_out"}) + "\n")
-    assert known(out, replace(PROTOCOL, timeout_s=timeout_s)) == expected
+    lines = (LINE, {**LINE, "key": "slow", "outcome": "timed_out"})
+    out.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert known(out) == {"k", "slow"}
+    assert known(out, replace(PROTOCOL, **{limit: 1000.0})) == {"k"}
 
 
 def test_a_line_that_was_not_judged_is_not_known(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_the_run_says_the_commands(folder: Path):
     assert run.reproduce == f"kbopt eval --run {folder}"
     assert run.reproduce_elsewhere == (
         "kbopt eval --task quick/gelu --kernel best.py --backend modal --gpu H100 --timed 40 "
-        "--torch-ops forbid --allow-tf32"
+        "--torch-ops forbid --arithmetic tf32"
     )
     params = given(*shlex.split(run.reproduce_elsewhere)[2:])
     assert {name: params[name] for name in ("backend", "gpu", "timed", "torch_ops", "arithmetic")} == {

@@ -73,7 +73,7 @@ def test_a_gpu_that_is_not_there_leaves_no_run(folder: Path) -> None:
         pytest.skip("needs a machine without a GPU")
     done = kbopt(folder, "run", "--task", "task.py", "--start", "mine.py", "--device", "cuda:0")
     assert done.returncode == 2
-    assert "--device cuda:0: this machine shows no NVIDIA GPU" in done.stderr
+    assert "--device cuda:0: this machine has no NVIDIA driver" in done.stderr
     assert not (folder / "runs").exists()
 
 

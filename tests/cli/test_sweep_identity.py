@@ -61,9 +61,9 @@ def test_a_folder_that_cannot_be_made_is_answered_with_what_to_do(tmp_path: Path
     [
         ("quick/gelu", BackendConfig(device="tpu"), "tunables", "there is auto, cpu, cuda"),
         ("quick/gelu", BackendConfig(device="cuda:x"), "tunables", "there is auto, cpu, cuda"),
-        ("quick/gelu", BackendConfig(device="cpu"), "simulated", "is a real one"),
-        ("quick/gelu", BackendConfig(name="simulated"), "tunables", "is a real one"),
-        ("sim/smooth", BackendConfig(device="cpu"), "simulated", "needs --backend simulated"),
+        ("quick/gelu", BackendConfig(device="cpu"), "simulated", "do not go together"),
+        ("quick/gelu", BackendConfig(name="simulated"), "tunables", "do not go together"),
+        ("sim/smooth", BackendConfig(device="cpu"), "simulated", "do not go together"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_anything_is_made(

@@ -25,11 +25,12 @@ UNSEEN = (
     "give one of --kernel",  # usage of one command, which says all there is to say
     "says which task it is: leave out --task",
     "--out goes with --kernels",
-    "--kernels DIR needs --task",
+    "--kernels * needs --task",
+    "--kernel * needs --task",
+    "has no 'task', and there is no --task",
     "no .py files in",
     "cannot read *: ",
     "expected a JSON object",
-    "names no task, and there is no --task",
     "a report needs at least one run",
     "no seed kernel for",
 )

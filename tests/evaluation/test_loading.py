@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kbopt.core.types import Measured
+from kbopt.core.types import EvalProtocol, Measured
 from kbopt.evaluation import kernelbench
 from kbopt.evaluation.candidate import CandidateError, check_syntax, load_candidate
 from kbopt.evaluation.loading import load_module, load_task_module
@@ -110,7 +110,7 @@ KINDS = {
 
 @pytest.mark.parametrize("text", KINDS.values(), ids=KINDS)
 def test_a_task_runs_as_python_runs_it(text: str):
-    reference = Reference(text.format(name="Model") + ENDS, "fp32", torch.device("cpu"), 0)
+    reference = Reference(text.format(name="Model") + ENDS, EvalProtocol(), torch.device("cpu"), 0)
 
     output = reference.run(reference.draw(1).arguments())
 
@@ -134,7 +134,9 @@ def test_so_does_a_candidate(text: str, tmp_path: Path, monkeypatch: pytest.Monk
 def test_both_verdicts_take_such_a_task_and_such_a_candidate(kind: str, bench: Bench):
     text = KINDS[kind]
 
-    result = bench.judge(text.format(name="ModelNew"), task=text.format(name="Model") + ENDS)
+    result = bench.judge(
+        text.format(name="ModelNew"), task=text.format(name="Model") + ENDS, kernelbench=True
+    )
 
     assert isinstance(result.outcome, Measured), result.outcome
     assert result.kernelbench.correctness, result.kernelbench.metadata
@@ -161,4 +163,4 @@ def test_a_source_that_is_none_is_refused_with_words(source: str):
     with pytest.raises(CandidateError):
         check_syntax(source)
     with pytest.raises(TaskError, match="cannot be loaded"):
-        Reference(source, "fp32", torch.device("cpu"), 0)
+        Reference(source, EvalProtocol(), torch.device("cpu"), 0)

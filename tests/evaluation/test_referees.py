@@ -1,7 +1,6 @@
 """Referees that start before the device is needed, in real processes on the CPU."""
 
 import os
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from kbopt.core.errors import UserError
 from kbopt.core.types import EvalProtocol, EvalRequest, Task
 from kbopt.evaluation.children import ZygoteHandle
 from kbopt.evaluation.devices import find_device
+from kbopt.evaluation.lease import Lease
 from kbopt.evaluation.referees import RefereeHandle, Referees
 from kbopt.evaluation.sandbox import Limits, SandboxConfig, scrubbed
 from tests.evaluation.conftest import ELEMENTWISE
@@ -24,7 +24,7 @@ RANDOM = ELEMENTWISE.replace("torch.tanh(x) * 2 + x", "x + torch.rand_like(x)")
 @dataclass
 class Court:
     referees: Referees
-    lease: threading.Lock
+    lease: Lease
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def court(tmp_path: Path) -> Iterator[Court]:
             serial=serial,
         )
 
-    lease = threading.Lock()
+    lease = Lease()
     referees = Referees(zygote, find_device("cpu", zygote), sandbox, lease)
     yield Court(referees, lease)
     referees.close()
@@ -53,17 +53,15 @@ def request(source: str = ELEMENTWISE, *, task: str = "t", trials: int = 2) -> E
     return EvalRequest(task=Task(name=task, source=source), source="", protocol=EvalProtocol(trials=trials))
 
 
-def test_it_starts_while_somebody_else_holds_the_device_and_is_admitted_afterwards(court: Court):
+def test_it_starts_while_somebody_else_holds_the_device_and_is_admitted_when_it_is_needed(court: Court):
     with court.lease:
-        ready = court.referees.prepare(request())
+        court.referees.prepare(request()).result(30)
         started = court.referees.start(request())
         assert not started.admitted
-        assert not ready.done()
 
-    ready.result(30)
+        assert court.referees.of(request()) is started
 
     assert started.admitted
-    assert court.referees.of(request()) is started
 
 
 def test_a_task_that_cannot_be_scored_is_told_to_whoever_waits_for_it(court: Court):

@@ -266,7 +266,7 @@ class ModelNew(torch.nn.Module):
 def test_an_extension_may_be_built_for_the_model_or_for_its_first_call(bench: Bench, init: str):
     protocol = EvalProtocol(trials=2, timed=12, compile_timeout_s=120)
 
-    result = bench.judge(LATE.replace("INIT", init), protocol=protocol)
+    result = bench.judge(LATE.replace("INIT", init), protocol=protocol, kernelbench=True)
 
     assert isinstance(result.outcome, Measured), result.outcome
     assert result.kernelbench.correctness

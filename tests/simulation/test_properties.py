@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kbopt.core import codec
-from kbopt.core.events import FINAL_REPEAT, Asked, Ended, Event
-from kbopt.core.search import Search
+from kbopt.core.events import FINAL_REPEAT, Asked, Ended, Event, ProposalFailed, Proposed
+from kbopt.core.search import Search, Stuck
 from kbopt.core.settings import Budget, SearchSettings
 from kbopt.simulated import LANDSCAPES, Latency, SimulatedProposer, simulate
 from tests.simulation.world import World
@@ -68,7 +68,8 @@ def test_replay_equals_live_after_every_call(options, landscape, seed):
         again = {(ready.candidate.id, ready.repeat) for ready in replayed.take_ready()}
         fresh = {(ready.candidate.id, ready.repeat) for ready in live.take_ready()}
         assert again == fresh | {(ready.candidate.id, ready.repeat) for ready in world.measuring}
-        assert replayed.ask() == live.ask()
+        if not isinstance(answer := live.ask(), Stuck):  # a resume asks again for what failed
+            assert replayed.ask() == answer
 
 
 @LIGHT
@@ -84,7 +85,12 @@ def test_a_search_killed_after_any_event_is_resumed_and_loses_nothing(options, l
     assert resumed.journal.events[:kept] == world.journal.events[:kept]
     proposals = options.num_total_proposals
     if not options.synchronous:
-        assert resumed.search.progress.proposals == world.search.progress.proposals == proposals
+        before = world.journal.events[:kept]
+        forgiven = not any(isinstance(event, Proposed) for event in before) and sum(
+            isinstance(event, ProposalFailed) for event in before
+        )
+        assert world.search.progress.proposals == proposals
+        assert resumed.search.progress.proposals == proposals + forgiven
     final = World(options, landscape, seed=0)
     final.search.replay(resumed.journal.events)
     assert view(final.search) == view(resumed.search)
