@@ -32,7 +32,8 @@ DEPLOY_TIMEOUT_S = 1800.0
 """A first deployment builds the image: several GB of CUDA and torch."""
 
 LOCK_POLL_S = 0.1
-KEPT_OUTPUT_LINES = 30
+KEPT_OUTPUT_LINES = 100
+"""Of a failed command. Below the reason may stand tracebacks of tasks that Modal's client cancelled."""
 CLASS_NAME = "Evaluator"
 
 OnOutput = Callable[[str], None]

@@ -169,7 +169,8 @@ async def test_an_app_that_somebody_stopped_is_deployed_again_and_its_batch_retr
 ):
     async with opened(warm_minutes=5) as backend:
         queue = queue_over(backend)
-        answer = asyncio.create_task(queue.evaluate("search", request(slow("stopped"), protocol=LONG)))
+        source = slow("stopped").replace("sleep(0.4)", "sleep(5)")  # longer than to stop the app takes
+        answer = asyncio.create_task(queue.evaluate("search", request(source, protocol=LONG)))
         async with asyncio.timeout(30):
             while container_status("L40S", warm_minutes=5).info.num_evaluations == 0:
                 await asyncio.sleep(0.05)

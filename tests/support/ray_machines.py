@@ -116,13 +116,15 @@ class RayMachines:
         return self.folder / f"{name}.out"
 
     def evaluated(self, name: str) -> Mapping[str, Counter[tuple[str, int]]]:
-        """By search, how often each measurement of the sweep is in the journal; cached ones are not."""
+        """By search, how often each measurement of the budget is in the journal; cached ones are not."""
         found: dict[str, Counter[tuple[str, int]]] = {}
         for path in sorted((self.head.home / "sweeps" / name).glob("*/journal.sqlite")):
             with JournalReader(path) as journal:
                 events = [entry.event for entry in journal.entries()]
             found[path.parent.name] = Counter(
-                (e.candidate, e.repeat) for e in events if isinstance(e, Evaluated) and not e.cached
+                (e.candidate, e.repeat)
+                for e in events
+                if isinstance(e, Evaluated) and not e.cached and not e.is_final
             )
         return found
 

@@ -98,8 +98,11 @@ class ModelNew(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_a_model_with_weights_is_called_as_it_will_be_measured(precision: Precision, dtype: torch.dtype):
+def test_a_model_with_weights_is_called_as_it_will_be_measured(
+    precision: Precision, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """`Module.to` fails for weights without memory: their kernels were compiled on the device's time."""
+    monkeypatch.chdir(tmp_path)  # where the task's file is left
     module = types.ModuleType("candidate")
     module.__dict__["seen"] = seen = []
     exec(SEES, module.__dict__)
