@@ -14,9 +14,9 @@ import subprocess
 import sys
 import traceback
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from kbopt.backends.local import SANDBOX_REMEDY
+from kbopt.backends.local import SANDBOX_REMEDY, LocalBackend
 from kbopt.backends.opening import Say, open_aloud
 from kbopt.compose import open_backend
 from kbopt.config import BackendConfig, device_kind
@@ -27,6 +27,7 @@ from kbopt.proposers.tunables import TunablesProposer
 from kbopt.tasks import load_task
 
 NUM_EVALUATIONS = 3
+_LOG_LINES = 20
 MODEL_KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY")
 
 
@@ -83,10 +84,13 @@ async def examine_backend(config: BackendConfig, task_name: str, say: Say) -> As
             )
             results += await backend.evaluate([request])
         cold_starts = (await backend.status()).cold_starts
-        yield evaluations_step(results)
+        step = evaluations_step(results)
+        yield step if step.ok else replace(step, detail=f"{step.detail}{_end_of_log(backend)}")
     except (UserError, InfraError) as error:
         log = traceback.format_exc()
-        yield Step(name="stopped", ok=False, detail=str(error), remedy=_remedy(config, error), log=log)
+        said = _end_of_log(backend) if isinstance(error, InfraError) else ""
+        detail = f"{error}{said}"
+        yield Step(name="stopped", ok=False, detail=detail, remedy=_remedy(config, error), log=log)
     finally:
         if backend is not None:
             await backend.close()
@@ -157,7 +161,15 @@ def _remedy(config: BackendConfig, error: UserError | InfraError) -> str:
         return "do as the message says"
     if config.name == "modal":
         return "see https://status.modal.com and docs/modal.md, or use --backend local"
-    return "run again with --verbose; the service's own error is in the message"
+    return "the message and the end of the service's log say why; then run again"
+
+
+def _end_of_log(backend: Backend | None) -> str:
+    """The last lines that the service of this machine printed, where it printed any."""
+    if not isinstance(backend, LocalBackend) or not backend.log.exists():
+        return ""
+    lines = backend.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+    return "\n".join(["", f"The end of {backend.log}:", *(f"  {line}" for line in lines)])
 
 
 def _program(name: str, remedy: str, *, optional: bool = True) -> Step:

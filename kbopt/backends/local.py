@@ -44,6 +44,11 @@ class LocalBackend:
         self._starting = asyncio.Lock()
 
     @property
+    def log(self) -> Path:
+        """What the service printed, the end of it last."""
+        return self._client.log
+
+    @property
     def pid(self) -> int:
         """The service's process id, 0 before it was started."""
         return self._info.pid if self._info else 0

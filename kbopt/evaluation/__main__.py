@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from kbopt.evaluation import service
+from kbopt.evaluation import serving
 
 
 def main() -> None:
@@ -15,8 +15,13 @@ def main() -> None:
     command = parser.add_subparsers(dest="command", required=True).add_parser("serve")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     command.add_argument("--state-dir", type=Path, default=Path(tempfile.gettempdir()) / "kbopt-evaluation")
+    command.add_argument(
+        "--memory-gib",
+        type=float,
+        help="GiB of host memory that it may use, instead of the container's limit or the machine's memory",
+    )
     arguments = parser.parse_args()
-    service.main(arguments.device, arguments.state_dir)
+    serving.main(arguments.device, arguments.state_dir, arguments.memory_gib)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from kbopt.core.types import (
 )
 from kbopt.evaluation.devices import Device
 from kbopt.evaluation.keyed_locks import KeyedLocks
+from kbopt.evaluation.memory import KilledForMemory
 
 _COMPILE_S = 600.0
 """Seconds for a baseline's check and timing, `torch.compile` included: max-autotune tries dozens of
@@ -135,6 +136,8 @@ class Baselines:
             outcome = self._judge(
                 replace(request, source=source, protocol=protocol, kernelbench=False, baselines=False)
             )
+        except KilledForMemory:
+            raise  # The whole request is tried again, alone.
         except (InfraError, UserError) as error:
             return _does_not_run(name, str(error))
         if not isinstance(outcome, Measured):

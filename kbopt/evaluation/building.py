@@ -7,6 +7,7 @@ it, which find the results. See `kbopt.evaluation.compile` for how.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import threading
 import time
@@ -18,21 +19,23 @@ from typing import Any
 
 from kbopt.core.errors import InfraError
 from kbopt.core.types import CompileFailed, EvalRequest, Outcome, Rejected, TimedOut
-from kbopt.evaluation.children import Child, ZygoteHandle, crash_from
+from kbopt.evaluation.children import Child, ZygoteHandle
 from kbopt.evaluation.compile import inline
 from kbopt.evaluation.compile.bridge import ensure_bridge, headers_key
 from kbopt.evaluation.compile.inline import Setup
 from kbopt.evaluation.compile.store import Entry, Store, TooMuchLeft, build_key, remove
 from kbopt.evaluation.devices import Device
+from kbopt.evaluation.memory import KilledForMemory
+from kbopt.evaluation.needs import NVCC_BYTES
 from kbopt.evaluation.sandbox import SandboxConfig
 from kbopt.evaluation.untrusted import CandidateForged, raised_of, rejected_of
 from kbopt.evaluation.wire import Channel, ChannelClosed, Message, WireError
 
 _EXTENSIONS = "cpp_extension"
 _REPLY_LIMIT_BYTES = 2**20
-_BUILD_MEMORY_BYTES = 3 * 2**30
-"""nvcc on torch's full headers peaks near 1.6 GB (cicc and cc1plus in turn), g++ beside it near 1.2 GB."""
 _LATER = ("def ", "lambda", " as ", "class ")
+_KILLED = re.compile(r"[Kk]illed|\([Kk]ill signal\)|signal 9")
+"""How g++ and nvcc tell that a compiler of theirs was ended by SIGKILL."""
 _COMPILED_AT_LAUNCH = ("triton", "_compile_kernel")
 
 
@@ -102,7 +105,7 @@ def num_builds_at_once(device: Device) -> int:
     """
     free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     compilers = 2 if device.is_cuda else 1
-    return max(1, min(len(os.sched_getaffinity(0)) // compilers, free_bytes // _BUILD_MEMORY_BYTES))
+    return max(1, min(len(os.sched_getaffinity(0)) // compilers, free_bytes // NVCC_BYTES))
 
 
 class Builder:
@@ -197,9 +200,17 @@ class Builder:
                 outcome = TimedOut(reason=reason, stage="compile", limit_s=limit_s)
                 return NotBuilt(outcome=outcome, log=child.log)
             except (ChannelClosed, WireError):
-                return NotBuilt(outcome=crash_from(child.end()), log=child.log)
+                return NotBuilt(outcome=child.crash(), log=child.log)
             child.close()
-            return _ended(reply, child.log)
+            ended = _ended(reply, child.log)
+            if (
+                isinstance(ended, NotBuilt)
+                and isinstance(ended.outcome, CompileFailed)
+                and child.has_seen_kills
+                and _KILLED.search(f"{ended.outcome.reason}\n{child.log}")
+            ):
+                raise KilledForMemory("a compiler", of_judge=False)
+            return ended
 
     def _job(self, request: EvalRequest, built: Built) -> dict[str, Any]:
         return {

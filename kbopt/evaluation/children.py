@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any
 
 from kbopt.core.errors import InfraError
 from kbopt.core.types import Crashed
-from kbopt.evaluation.sandbox import SandboxConfig
+from kbopt.evaluation.memory import Host, KilledForMemory, find_host
+from kbopt.evaluation.sandbox import LOG_NAME, SandboxConfig
 from kbopt.evaluation.untrusted import clean
 from kbopt.evaluation.wire import Channel, ChannelClosed, Message, WireError
 
@@ -25,14 +27,28 @@ _ZYGOTE_START_S = 120.0
 _ZYGOTE_ANSWER_S = 30.0
 _END_S = 5.0
 _WARM_UP_S = 30.0
+_REAPED_S = 3.0
+_REAPED_LOOK_S = 0.1
 _LOG_HEAD_BYTES = 4_000
 _LOG_TAIL_BYTES = 12_000
 
 
 class ZygoteHandle:
-    """A running zygote. Thread-safe: requests are answered one at a time."""
+    """A running zygote. Thread-safe: requests are answered one at a time.
 
-    def __init__(self, state_dir: Path, environ: Mapping[str, str], *, prepare_cuda: bool) -> None:
+    `log` is the file that has what it and its trusted processes print; `host` counts whom the kernel kills.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        environ: Mapping[str, str],
+        *,
+        prepare_cuda: bool,
+        host: Host | None = None,
+    ) -> None:
+        self.log = state_dir / LOG_NAME
+        self.host = host or find_host()
         self._channel, theirs = Channel.pair()
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
@@ -50,9 +66,7 @@ class ZygoteHandle:
             ready = self._channel.receive(_ZYGOTE_START_S)
         except (ChannelClosed, TimeoutError):
             self.close()
-            raise InfraError(
-                "the evaluation's zygote did not start; its output is on standard error"
-            ) from None
+            raise InfraError(f"the evaluation's zygote did not start; {self.log} has its output") from None
         self.isolation = str(ready["ready"])
         self.isolates = bool(ready["is_whole"])
 
@@ -62,7 +76,7 @@ class ZygoteHandle:
                 self._channel.send(message, fds)
                 reply = self._channel.receive(_ZYGOTE_ANSWER_S)
             except (ChannelClosed, TimeoutError):
-                raise InfraError("the evaluation's zygote is gone") from None
+                raise InfraError(f"the evaluation's zygote is gone; {self.log} has its output") from None
         if "error" in reply:
             raise InfraError(str(reply["error"]))
         return reply
@@ -82,6 +96,16 @@ class ZygoteHandle:
         with contextlib.suppress(InfraError):
             self.request({"kill": pid}, [])
 
+    def was_killed(self, pid: int) -> bool:
+        """Whether a process that is ending was ended by SIGKILL, and not by `kill`."""
+        until = time.monotonic() + _REAPED_S
+        while time.monotonic() < until:
+            code = self.request({"ended": pid}, [])["code"]
+            if code is not None:
+                return bool(code == -signal.SIGKILL)
+            time.sleep(_REAPED_LOOK_S)
+        return False
+
     def close(self) -> None:
         self._channel.close()
         self._process.terminate()
@@ -96,6 +120,7 @@ class Child:
 
     def __init__(self, zygote: ZygoteHandle, role: str, config: SandboxConfig) -> None:
         self._zygote = zygote
+        self._kills = zygote.host.num_kills()
         self.data, data_theirs = socket.socketpair()
         self.control, control_theirs = socket.socketpair()
         self._status_fd, status_theirs = os.pipe()
@@ -140,6 +165,21 @@ class Child:
         timer.cancel()
         report: dict[str, Any] = json.loads(line) if line else {"how": "killed"}
         return report
+
+    def crash(self) -> Crashed:
+        """The outcome for a child that ended before it answered. Raises KilledForMemory where that is not its
+        own doing.
+        """
+        report = self.end()
+        killed = report.get("signal") == signal.SIGKILL or report.get("how") in ("killed", "gone")
+        if killed and self.has_seen_kills:
+            raise KilledForMemory("a candidate's process", of_judge=False)
+        return crash_from(report)
+
+    @property
+    def has_seen_kills(self) -> bool:
+        """Whether the kernel has ended any process for want of memory since this one was started."""
+        return self._zygote.host.num_kills() > self._kills
 
 
 def warm_up(children: Sequence[Child], device: str, setup: str = "", *, triton: bool = False) -> None:

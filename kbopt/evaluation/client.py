@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 import os
 import sys
 from collections import deque
 from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ import kbopt
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalRequest, Result
-from kbopt.evaluation.sandbox import scrubbed
+from kbopt.evaluation.sandbox import LOG_NAME, scrubbed
 
 _LINE_LIMIT_BYTES = 64 * 2**20
 _CLOSE_S = 5.0
 _STDERR_LINES = 50
+_LOG_BYTES = 2 * 2**20
+"""Of the log, and of the one before it, which is kept beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +49,20 @@ class ServiceClient:
 
     `evaluate` may be called any number of times at once; answers come in the order in which they are
     ready. When the service dies, every call under way raises InfraError, and `open` may be called again.
+    `memory_gib` of host memory is what it may use; None for what its container or machine has. What it prints
+    goes to `log`, which is kept to a few MiB.
     """
 
-    def __init__(self, *, device: str = "auto", state_dir: Path, python: str = sys.executable) -> None:
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        state_dir: Path,
+        python: str = sys.executable,
+        memory_gib: float | None = None,
+    ) -> None:
+        self.log = state_dir / LOG_NAME
+        self._memory_gib = memory_gib
         self._device = device
         self._state_dir = state_dir
         self._python = python
@@ -74,6 +89,8 @@ class ServiceClient:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         arguments = ["--device", self._device, "--state-dir", str(self._state_dir)]
+        if self._memory_gib is not None:
+            arguments += ["--memory-gib", f"{self._memory_gib:g}"]
         self._process = await asyncio.create_subprocess_exec(
             *(self._python, "-m", "kbopt.evaluation", "serve", *arguments),
             stdin=asyncio.subprocess.PIPE,
@@ -136,7 +153,9 @@ class ServiceClient:
         if "user_error" in message:
             raise UserError(message["user_error"])
         detail = message.get("infra_error") or "\n".join(self._stderr)
-        raise InfraError(f"the evaluation service did not start: {detail}")
+        raise InfraError(
+            f"the evaluation service did not start: {detail}; {self.log} has all that it printed"
+        )
 
     async def _read_answers(self, process: asyncio.subprocess.Process) -> None:
         """Until the service ends or says what cannot be read; then no call is left waiting."""
@@ -149,7 +168,9 @@ class ServiceClient:
             self._fail_waiting(f"the evaluation service said what cannot be read: {error!r}")
         code = await process.wait()
         tail = "\n".join(list(self._stderr)[-5:])
-        self._fail_waiting(f"the evaluation service ended with code {code}. {tail}".strip())
+        self._fail_waiting(
+            f"the evaluation service ended with code {code}; {self.log} has what it printed. {tail}".strip()
+        )
 
     def _take_answer(self, message: Any) -> None:
         future = self._waiting.get(message["id"])
@@ -167,8 +188,14 @@ class ServiceClient:
 
     async def _keep_stderr(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None
-        while line := await process.stderr.readline():
-            self._stderr.append(line.decode(errors="replace").rstrip())
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        log = RotatingFileHandler(self.log, maxBytes=_LOG_BYTES, backupCount=1, errors="replace", delay=True)
+        log.setFormatter(logging.Formatter(f"%(asctime)s service {process.pid}: %(message)s"))
+        with contextlib.closing(log):
+            while line := await process.stderr.readline():
+                text = line.decode(errors="replace").rstrip()
+                self._stderr.append(text)
+                log.emit(logging.makeLogRecord({"msg": text}))
 
     def _fail_waiting(self, reason: str) -> None:
         for future in self._waiting.values():

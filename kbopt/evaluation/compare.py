@@ -33,7 +33,9 @@ _OWN_ERROR_FACTOR = 16.0
 costs six. What is systematically less precise than the reference is found by `is_downgrade`."""
 
 _MEDIAN_SAMPLE = 2**16
-_PIECE_ELEMENTS = 2**26
+_PIECE_ELEMENTS = {"cuda": 2**26, "cpu": 2**22}
+"""Elements that are compared at once, which takes some eight float64 copies: 4 GiB on a GPU. On a CPU, whose
+memory is also the task's, 256 MiB; more at once are not compared faster there."""
 
 
 _PASSING_SHARE = 1e-3
@@ -178,7 +180,7 @@ def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[int, tuple[torch.Tensor, .
     """Slices along the first dimension with its start, so that float64 copies stay small."""
     first = tensors[0]
     rows = first.shape[0] if first.dim() else 1
-    step = max(1, rows * _PIECE_ELEMENTS // max(1, first.numel()))
+    step = max(1, rows * _PIECE_ELEMENTS[first.device.type] // max(1, first.numel()))
     if step >= rows:
         yield 0, tensors
         return

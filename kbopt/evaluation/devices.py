@@ -49,7 +49,7 @@ def find_device(wanted: str, zygote: ZygoteHandle) -> Device:
         try:
             seen = channel.receive(_SURVEY_S)
         except (ChannelClosed, TimeoutError):
-            raise InfraError("the process that looks for devices ended; standard error says why") from None
+            raise InfraError(f"the process that looks for devices ended; {zygote.log} says why") from None
     toolchain = Toolchain(**seen["toolchain"])
     names = seen["cuda"]
     if names:

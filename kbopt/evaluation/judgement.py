@@ -34,9 +34,10 @@ from kbopt.evaluation.link import (
     OutOfTime,
     SourceRejected,
 )
+from kbopt.evaluation.memory import is_out_of_memory
 from kbopt.evaluation.player import Exchange, LateOutput, Player
 from kbopt.evaluation.precision import Probe, Sensitive, arithmetic_of_kernel
-from kbopt.evaluation.reference import Draw, Output, Reference, TaskError, TaskTooLarge
+from kbopt.evaluation.reference import Draw, Output, PlayerDied, Reference, TaskError, TaskTooLarge
 from kbopt.evaluation.sessions import Sessions
 from kbopt.evaluation.untrusted import CandidateForged
 
@@ -163,7 +164,7 @@ class Judgement:
     def _without_memory(self, error: torch.OutOfMemoryError) -> Outcome:
         """The device had no room left for the reference: whose fault is that?"""
         taken_gib = (self._free_bytes - self._reference.free_bytes) / 2**30
-        if taken_gib < _MODEST_SHARE * self._free_bytes / 2**30:
+        if self._on_cpu or taken_gib < _MODEST_SHARE * self._free_bytes / 2**30:
             raise TaskTooLarge(
                 "the reference and its float64 answer do not fit beside a candidate's outputs into the "
                 f"device's memory: {error}. Make the task's inputs smaller or use a larger device"
@@ -506,7 +507,9 @@ class Judgement:
             exchange = play(player)
             player.release()
         except (CandidateDied, CandidateRaised, CandidateForged) as error:
-            if isinstance(error, CandidateRaised) and error.kind == torch.OutOfMemoryError.__name__:
+            if isinstance(error, CandidateDied):
+                raise PlayerDied("the process that plays the reference ended while it was timed") from None
+            if isinstance(error, CandidateRaised) and is_out_of_memory(f"{error.kind} {error}"):
                 raise torch.OutOfMemoryError(str(error)) from None
             raise TaskError(f"the reference failed while it was timed: {error}") from None
         self._verdict.device_s += exchange.wall_ns / 1e9

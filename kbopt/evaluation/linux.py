@@ -245,3 +245,20 @@ def read_memory(pid: int, address: int, target: int, size_bytes: int) -> None:
         if _check(read, "process_vm_readv") == 0:
             raise OSError(f"process {pid} ended while its memory was read")
         done += read
+
+
+def peak_bytes() -> int:
+    """The most memory that the caller has held resident, shared mappings included."""
+    return _status_bytes("VmHWM")
+
+
+def address_space_bytes() -> int:
+    """All that the caller has mapped, resident or not."""
+    return _status_bytes("VmSize")
+
+
+def _status_bytes(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -20,14 +21,15 @@ import torch
 
 from kbopt.core import codec
 from kbopt.core.types import EvalProtocol
-from kbopt.evaluation import cuda_api, roofline
+from kbopt.evaluation import cuda_api, linux, roofline
 from kbopt.evaluation.admission import Admission, admit
 from kbopt.evaluation.compile import toolchain
 from kbopt.evaluation.cuda_api import CudaError
 from kbopt.evaluation.judgement import Judgement, Verdict
 from kbopt.evaluation.link import CandidateDied, CandidateRaised, Link
+from kbopt.evaluation.memory import REMEDY, gib, is_out_of_memory
 from kbopt.evaluation.player import Player
-from kbopt.evaluation.reference import Reference, TaskError, TaskTooLarge
+from kbopt.evaluation.reference import PlayerDied, Reference, TaskError, TaskTooLarge
 from kbopt.evaluation.untrusted import CandidateForged
 from kbopt.evaluation.wire import SPIN_S, Channel, Message
 
@@ -74,6 +76,8 @@ def main(channel: Channel) -> None:
     courtroom = _Courtroom(start, channel.take_fds())
     channel.send({"started": True})
     operations: dict[str, Callable[[Message, list[int]], Message]] = {
+        "construct": courtroom.construct,
+        "weigh": courtroom.weigh,
         "size": courtroom.size,
         "admit": courtroom.admit,
         "describe": courtroom.describe,
@@ -82,15 +86,18 @@ def main(channel: Channel) -> None:
     while True:
         job = channel.receive()
         try:
-            answer = operations[job["op"]](job, channel.take_fds())
+            answer = courtroom.answer(operations[job["op"]], job, channel.take_fds())
         except TaskError as error:
-            channel.send({"task_error": str(error), "no_memory": isinstance(error, TaskTooLarge)})
+            flags = {"no_memory": isinstance(error, TaskTooLarge), "died": isinstance(error, PlayerDied)}
+            channel.send({"task_error": str(error), **flags})
             return
         channel.send({**answer, "free_share": courtroom.free_share()})
 
 
 class _Courtroom:
-    """A task, with the child that plays its reference. Until `admit` the device is hardly used."""
+    """A task, with the child that plays its reference. Until `construct` the device is hardly used; then come
+    `weigh` and `admit`.
+    """
 
     def __init__(self, start: Message, fds: list[int]) -> None:
         self._start = start
@@ -101,11 +108,14 @@ class _Courtroom:
         self._reference: Reference
         self._admission: Admission
         self._player: Player
+        self._inputs_bytes = 0
         self._needed = 0.0
         self._had = 0.0
         torch.set_num_threads(start["threads"])
         if self._device.type == "cuda":
             self._rehearse()
+        else:
+            _limit_memory(start["memory_bytes"])
 
     def _rehearse(self) -> None:
         """Load what the device's libraries load at their first use."""
@@ -113,15 +123,39 @@ class _Courtroom:
             admit(Reference(_REHEARSAL, self._protocol, self._device, 0))
             torch.cuda.synchronize(self._device)
 
+    def answer(
+        self, operation: Callable[[Message, list[int]], Message], job: Message, fds: list[int]
+    ) -> Message:
+        """Raises TaskTooLarge also for what nobody else takes for a want of memory."""
+        try:
+            return operation(job, fds)
+        except (RuntimeError, MemoryError) as error:
+            text = f"{type(error).__name__}: {error}"
+            if not is_out_of_memory(text):
+                raise
+            raise self._too_large(text) from None
+
+    def construct(self, _: Message, __: list[int]) -> Message:
+        """Load the task and make its model. Raises TaskError."""
+        start = self._start
+        with self._typed():
+            seed = int.from_bytes(os.urandom(6), "big")
+            self._reference = Reference(start["source"], self._protocol, self._device, seed)
+        return {}
+
+    def weigh(self, _: Message, __: list[int]) -> Message:
+        """Draw inputs once, to say how large the task is. Raises TaskError."""
+        with self._typed():
+            self._inputs_bytes = self._reference.draw(self._rng.getrandbits(62)).size_bytes
+        return self._sizes()
+
     def size(self, _: Message, __: list[int]) -> Message:
-        """Construct the reference and run it once: the share of the device's memory that admission takes."""
-        seed = int.from_bytes(os.urandom(6), "big")
-        with _typed():
-            self._reference = Reference(self._start["source"], self._protocol, self._device, seed)
-            draw = self._reference.draw(self._rng.getrandbits(62))
-            output = self._reference.run(draw.arguments())
+        """On a GPU, run the reference once: the share of the device's memory that admission takes."""
         if self._device.type != "cuda":
             return {"share": 0.0}
+        with self._typed():
+            draw = self._reference.draw(self._rng.getrandbits(62))
+            output = self._reference.run(draw.arguments())
         weights_bytes = sum(t.numel() * t.element_size() for t in self._reference.parameters().values())
         passing_bytes = torch.cuda.max_memory_allocated(self._device)
         needed_bytes = (
@@ -139,7 +173,7 @@ class _Courtroom:
         """Run the reference, judge the task by what it gives, and have its child ready. Raises TaskError."""
         start = self._start
         self._await_free(self._needed)
-        with _typed():
+        with self._typed():
             self._admission = admit(self._reference)
             self._player = self._play(self._fds, start["warden"], _REFERENCE_BUDGET_S)
             self._player.build(f"{start['source']}\n\nModelNew = Model\n", "")
@@ -147,7 +181,49 @@ class _Courtroom:
             # Measured once, and while no candidate is there.
             roofline.device_peaks(str(self._device), roofline.arithmetic_of(self._reference))
         self._needed = self._needed_share()
-        return {"needed_share": self._needed}
+        return {"needed_share": self._needed, **self._sizes()}
+
+    def _sizes(self) -> Message:
+        """Bytes of the task's data, and the most that this process has held, shared inputs included."""
+        reference = self._reference
+        parameters = sum(t.numel() * t.element_size() for t in reference.parameters().values())
+        return {
+            "inputs_bytes": self._inputs_bytes,
+            "outputs_bytes": reference.output_bytes,
+            "parameters_bytes": parameters,
+            "peak_bytes": linux.peak_bytes(),
+        }
+
+    @contextmanager
+    def _typed(self) -> Iterator[None]:
+        """What goes wrong inside with the reference, or with the child that plays it, is the task's fault or
+        the memory's. Raises TaskError.
+        """
+        try:
+            yield
+        except CandidateDied:
+            raise PlayerDied("the process that plays the reference died") from None
+        except (CandidateRaised, CandidateForged) as error:
+            if isinstance(error, CandidateRaised) and is_out_of_memory(f"{error.kind} {error}"):
+                reason = f"the child that plays the reference has no memory left: {error}"
+                raise TaskTooLarge(reason) from None
+            raise TaskError(str(error)) from None
+        except torch.OutOfMemoryError as error:
+            raise self._too_large(str(error)) from None
+        except CudaError as error:
+            if "memory" not in str(error):
+                raise
+            raise self._too_large(str(error)) from None
+
+    def _too_large(self, text: str) -> TaskTooLarge:
+        where, limit = "the device's memory", ""
+        if self._device.type == "cpu":
+            where = "the host's memory"
+            limit = f" (the reference's process may use {gib(self._start['memory_bytes'])})"
+        return TaskTooLarge(
+            f"admission test 'the reference runs' failed: it does not fit into {where} with a float64 answer "
+            f"to compare with{limit}: {text}; {REMEDY}"
+        )
 
     def _needed_share(self) -> float:
         """Of the device's memory, what judging a candidate takes beyond what is held now, generously."""
@@ -232,26 +308,12 @@ class _Courtroom:
         return Player(link, warden, self._reference, self._start["threads"], self._rng)
 
 
-@contextmanager
-def _typed() -> Iterator[None]:
-    """What goes wrong inside with the reference, or with the child that plays it, is the task's fault or the
-    memory's.
-    """
-    try:
-        yield
-    except (CandidateDied, CandidateRaised, CandidateForged) as error:
-        if isinstance(error, CandidateRaised) and error.kind == torch.OutOfMemoryError.__name__:
-            reason = f"the child that plays the reference has no memory left: {error}"
-            raise TaskTooLarge(reason) from None
-        raise TaskError(str(error) or "the process that plays the reference died") from None
-    except torch.OutOfMemoryError as error:
-        reason = "it does not fit into the device's memory, with a float64 answer to compare with"
-        raise TaskTooLarge(f"admission test 'the reference runs' failed: {reason}: {error}") from None
-    except CudaError as error:
-        if "memory" not in str(error):
-            raise
-        reason = "it does not fit into the device's memory, with the inputs of two models"
-        raise TaskTooLarge(f"admission test 'the reference runs' failed: {reason}: {error}") from None
+def _limit_memory(memory_bytes: int) -> None:
+    """Have allocations fail beyond that, on a CPU: a task without bounds ends as a task that does not fit."""
+    bound = linux.address_space_bytes() + memory_bytes
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
 
 
 def _to_message(verdict: Verdict) -> Message:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
@@ -16,21 +16,24 @@ from kbopt.evaluation.children import Child, ZygoteHandle, warm_up
 from kbopt.evaluation.devices import Device, num_threads
 from kbopt.evaluation.keyed_locks import KeyedLocks
 from kbopt.evaluation.lease import Lease
+from kbopt.evaluation.memory import REMEDY, SERVICE_BYTES, KilledForMemory, gib
+from kbopt.evaluation.needs import Data
 from kbopt.evaluation.sandbox import SandboxConfig
 from kbopt.evaluation.wire import ChannelClosed
 
 _START_S = 120.0
 _ADMISSION_S = 300.0
+_DRAW_S = 120.0
 _GRACE_S = 300.0
-_MOST_ON_CPU = 4
-_MOST_ON_GPU = 16
+_MOST = 16
+"""Referees that are kept, where the memory budget allows for them."""
 _STARTS_AT_ONCE = 4
 _FREE_FOR_ANOTHER = 0.45
 """Share of a GPU's memory to be had before a task is admitted, which says how much it needs. The referee and
 the child that plays the reference hold inputs and outputs there; the least used ones go until it is."""
 
 
-_Key = tuple[str, str, str, bool]
+Key = tuple[str, str, str, bool]
 
 
 class NoMemory(UserError):
@@ -41,7 +44,8 @@ class RefereeHandle:
     """The supervisor's handle on one referee. It starts beside whoever holds the device; the rest needs the
     lease.
 
-    `request` is the one it was started for. `free_share` of the device's memory was not taken by anybody
+    `request` is the one it was started for. `data` says how large the task's are, once it drew inputs.
+    `free_share` of the device's memory was not taken by anybody
     after the latest answer, `taken_share` is what admitting the task took, `needed_share` what judging a
     candidate takes beyond that. Raises InfraError, and UserError for a task that cannot be scored.
     """
@@ -50,6 +54,9 @@ class RefereeHandle:
         self, zygote: ZygoteHandle, request: EvalRequest, device: Device, sandbox: SandboxConfig
     ) -> None:
         self.request = request
+        self.data: Data | None = None
+        self._kills = zygote.host.num_kills()
+        self._memory_bytes = sandbox.limits.memory_bytes
         self._zygote = zygote
         self._device = device
         self._child = Child(zygote, "measure", sandbox)
@@ -65,6 +72,7 @@ class RefereeHandle:
             "protocol": codec.encode(request.protocol),
             "device": device.torch,
             "threads": num_threads(),
+            "memory_bytes": zygote.host.usable_bytes - SERVICE_BYTES,
             "warden": self._child.warden_pid,
         }
         late = InfraError(f"the process that holds the reference did not start within {_START_S:g} s")
@@ -72,22 +80,45 @@ class RefereeHandle:
         if device.is_cuda:
             warm_up([self._child], device.torch)
 
-    def admit(self, free_share: float = 1.0, make_room: Callable[[float], None] | None = None) -> None:
-        """Find out whether the task can be scored, once. `make_room` is told the share of the device's memory
-        that it takes.
+    def admit(
+        self,
+        free_share: float = 1.0,
+        learned: Callable[[Data], None] = lambda _: None,
+        make_room: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """Find out whether the task can be scored, once. `learned` hears how large its data are, and raises
+        where that is too much: before the reference runs, and afterwards. `make_room` hears the share of the
+        device's memory that admission takes.
         """
         if self.admitted:
             return
+        name = self.request.task.name
+        failed = f"admission test 'the reference runs' failed: of task {name} "
+        self._ask({"op": "construct"}, (), _DRAW_S, _late(f"{failed}Model(*get_init_inputs())", _DRAW_S))
+        self.data = self._data_of(
+            self._ask({"op": "weigh"}, (), _DRAW_S, _late(f"{failed}get_inputs()", _DRAW_S))
+        )
+        learned(self.data)
         late = UserError(
-            f"admission test 'the reference runs' failed: task {self.request.task.name} was not admitted "
+            f"admission test 'the reference runs' failed: task {name} was not admitted "
             f"within {_ADMISSION_S:g} s; make its inputs smaller"
         )
-        share = self._ask({"op": "size"}, (), _ADMISSION_S, late)["share"]
-        if make_room is not None:
-            make_room(share)
-        self.needed_share = self._ask({"op": "admit"}, (), _ADMISSION_S, late)["needed_share"]
+        make_room(self._ask({"op": "size"}, (), _ADMISSION_S, late)["share"])
+        answer = self._ask({"op": "admit"}, (), _ADMISSION_S, late)
+        self.needed_share = answer["needed_share"]
+        self.data = self._data_of(answer)
         self.taken_share = max(0.0, free_share - self.free_share)
         self.admitted = True
+        learned(self.data)
+
+    def _data_of(self, answer: dict[str, Any]) -> Data:
+        return Data(
+            inputs_bytes=answer["inputs_bytes"],
+            # Until the reference has run they are taken to be as large as its inputs.
+            outputs_bytes=answer["outputs_bytes"] or answer["inputs_bytes"],
+            parameters_bytes=answer["parameters_bytes"],
+            peak_bytes=answer["peak_bytes"],
+        )
 
     def describe(self) -> dict[str, Any]:
         """What the table of admitted tasks says of this one, see `referee`."""
@@ -134,22 +165,49 @@ class RefereeHandle:
             self.close()
             raise late from None
         except ChannelClosed:
+            killed = self._was_killed_for_memory()
             self.close()
+            if killed:
+                raise KilledForMemory(f"the judge of task {self.request.task.name}", of_judge=True) from None
             raise InfraError(
-                "the process that holds the reference ended; the service's log says why"
+                f"the process that holds the reference ended; {self._zygote.log} says why"
             ) from None
         if "task_error" in answer:
+            error = self._task_error(answer)
             self.close()
-            raise (NoMemory if answer["no_memory"] else UserError)(str(answer["task_error"]))
+            raise error
         self.free_share = answer.get("free_share", self.free_share)
         return answer
+
+    def _was_killed_for_memory(self) -> bool:
+        return self._zygote.host.num_kills() > self._kills and self._zygote.was_killed(self._pid)
+
+    def _task_error(self, answer: dict[str, Any]) -> UserError | InfraError:
+        """What a judge says of its task; where the child that plays the reference ended, how it did."""
+        text = str(answer["task_error"])
+        if answer["no_memory"]:
+            return NoMemory(text)
+        if not answer["died"]:
+            return UserError(text)
+        name = self.request.task.name
+        try:
+            crash = self._child.crash()
+        except KilledForMemory:
+            return KilledForMemory(f"the process that plays the reference of task {name}", of_judge=True)
+        may = f"may use {gib(self._memory_bytes)} of host memory, {self._zygote.host.source}"
+        remedy = f"; it {may}; {REMEDY}" if crash.how == "out of memory" else ""
+        return UserError(f"the child of task {name}'s reference ended: {text}: {crash.reason}{remedy}")
+
+
+def _late(what: str, limit_s: float) -> UserError:
+    return UserError(f"{what} took longer than {limit_s:g} s; make the task's inputs smaller")
 
 
 class Referees:
     """One referee for each task and precision, started while candidates are built, the least used end first.
 
     `of` under the lease; `prepare` takes it when it needs it. Whoever will need a referee says so before, by
-    `awaited`.
+    `awaited`. `ended` hears the key of each that was closed. At most `most` are kept.
     """
 
     def __init__(
@@ -158,18 +216,22 @@ class Referees:
         device: Device,
         sandbox: Callable[[], SandboxConfig],
         lease: Lease,
+        ended: Callable[[Key], None] = lambda _: None,
+        most: int = _MOST,
     ) -> None:
         self._zygote = zygote
         self._device = device
         self._sandbox = sandbox
         self._lease = lease
-        self._handles: OrderedDict[_Key, RefereeHandle] = OrderedDict()
-        self._awaited: Counter[_Key] = Counter()
-        self._displaced: dict[_Key, tuple[_Key, EvalRequest]] = {}
+        self._handles: OrderedDict[Key, RefereeHandle] = OrderedDict()
+        self._awaited: Counter[Key] = Counter()
+        self._displaced: dict[Key, tuple[Key, EvalRequest]] = {}
         self._lock = threading.Lock()
         self._starting = KeyedLocks()
         self._slots = threading.BoundedSemaphore(_STARTS_AT_ONCE)
-        self._most = _MOST_ON_GPU if device.is_cuda else _MOST_ON_CPU
+        self._most = most
+        self._ended = ended
+        self._data: dict[Key, Data] = {}
         self._free = 1.0
 
     @contextmanager
@@ -177,7 +239,7 @@ class Referees:
         """While somebody waits for its referee, others make room before it. If it has to, it starts again as
         soon as whoever needed the room is done.
         """
-        key = _key(request)
+        key = key_of(request)
         with self._lock:
             self._awaited[key] += 1
         try:
@@ -187,7 +249,7 @@ class Referees:
                 self._awaited[key] -= 1
                 mine = [other for other, (by, _) in self._displaced.items() if by == key]
                 displaced = [self._displaced.pop(other)[1] for other in mine]
-                missed = [other for other in displaced if self._awaited[_key(other)]]
+                missed = [other for other in displaced if self._awaited[key_of(other)]]
             for other_request in missed:
                 self.prepare(other_request)
 
@@ -197,7 +259,7 @@ class Referees:
         Done when that is; with the exception that a task which cannot be scored raises.
         """
         done: Future[None] = Future()
-        known = self._handles.get(_key(request))
+        known = self._handles.get(key_of(request))
         if known is not None and known.alive and known.admitted:
             done.set_result(None)
             return done
@@ -217,7 +279,7 @@ class Referees:
 
     def start(self, request: EvalRequest) -> RefereeHandle:
         """The referee of the request's task; it may not be admitted yet."""
-        key = _key(request)
+        key = key_of(request)
         with self._starting.of(key):
             with self._lock:
                 handle = self._handles.get(key)
@@ -227,8 +289,31 @@ class Referees:
                     self._handles[key] = handle
         return handle
 
-    def of(self, request: EvalRequest) -> RefereeHandle:
-        """The referee of the request's task, which was admitted."""
+    def data_of(self, request: EvalRequest) -> Data | None:
+        """How large the data of the request's task are, where one of its referees has found out."""
+        return self._data.get(key_of(request))
+
+    def close_idle(self, keep: Collection[Hashable]) -> bool:
+        """End the referee that was used least recently of those whose key is not in `keep`. Whether there was
+        one.
+        """
+        with self._lock:
+            chosen = next((key for key in self._handles if key not in keep), None)
+        if chosen is None:
+            return False
+        with self._starting.of(chosen):
+            with self._lock:
+                handle = self._handles.pop(chosen, None)
+            if handle is not None:
+                self._free += handle.taken_share
+                handle.close()
+        self._ended(chosen)
+        return True
+
+    def of(self, request: EvalRequest, learned: Callable[[Data], None] = lambda _: None) -> RefereeHandle:
+        """The referee of the request's task, which was admitted. `learned` hears how large its data are,
+        see `RefereeHandle.admit`.
+        """
         handle = self.start(request)
         if not handle.admitted:
 
@@ -237,15 +322,15 @@ class Referees:
                 self._make_room(request, share)
 
             try:
-                handle.admit(self._free, make_room)
+                self._admit(handle, learned, make_room)
             except NoMemory:
                 self._make_room(request, 1.0)
                 handle = self.start(request)
-                handle.admit(self._free)
+                self._admit(handle, learned)
             self.settle(handle)
         self._make_room(request, handle.needed_share)
         with self._lock:
-            self._handles.move_to_end(_key(request))
+            self._handles.move_to_end(key_of(request))
         return handle
 
     def settle(self, handle: RefereeHandle) -> None:
@@ -274,17 +359,31 @@ class Referees:
             return
         try:
             if handle.alive and not handle.admitted and self._has_room(request, _FREE_FOR_ANOTHER):
-                handle.admit(self._free)
+                self._admit(handle)
                 self.settle(handle)
         finally:
             self._lease.release()
+
+    def _admit(
+        self,
+        handle: RefereeHandle,
+        learned: Callable[[Data], None] = lambda _: None,
+        make_room: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        key = key_of(handle.request)
+
+        def note(data: Data) -> None:
+            self._data[key] = data
+            learned(data)
+
+        handle.admit(self._free, note, make_room)
 
     def _has_room(self, request: EvalRequest, free_share: float) -> bool:
         return self._num_others(request) < self._most and self._free >= free_share
 
     def _num_others(self, request: EvalRequest) -> int:
         with self._lock:
-            return sum(handle.alive for key, handle in self._handles.items() if key != _key(request))
+            return sum(handle.alive for key, handle in self._handles.items() if key != key_of(request))
 
     def _make_room(self, request: EvalRequest, free_share: float) -> None:
         """End the referees of other tasks: those that nobody waits for by the time of their last use, then
@@ -292,7 +391,7 @@ class Referees:
         """
         while not self._has_room(request, free_share):
             with self._lock:
-                others = [key for key in self._handles if key != _key(request)]
+                others = [key for key in self._handles if key != key_of(request)]
                 if not others:
                     return
                 chosen = next((key for key in others if not self._awaited[key]), others[-1])
@@ -300,11 +399,13 @@ class Referees:
                 with self._lock:
                     handle = self._handles.pop(chosen)
                     if self._awaited[chosen]:
-                        self._displaced[chosen] = _key(request), handle.request
+                        self._displaced[chosen] = key_of(request), handle.request
                 self._free += handle.taken_share
                 handle.close()
+            self._ended(chosen)
 
 
-def _key(request: EvalRequest) -> _Key:
+def key_of(request: EvalRequest) -> Key:
+    """What requests have in common that one referee judges."""
     protocol = request.protocol
     return request.task.key, protocol.precision, protocol.arithmetic, protocol.eval_mode

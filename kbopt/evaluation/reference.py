@@ -19,6 +19,7 @@ from kbopt.evaluation import arithmetic
 from kbopt.evaluation.compare import moved
 from kbopt.evaluation.layout import LayoutError, Skeleton, dense, flatten, unflatten
 from kbopt.evaluation.loading import load_task_module
+from kbopt.evaluation.memory import is_out_of_memory
 
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
@@ -36,6 +37,10 @@ class TaskError(Exception):
 
 class TaskTooLarge(TaskError):
     """The device's memory, as far as others have left it, does not hold what judging the task takes."""
+
+
+class PlayerDied(TaskError):
+    """The child that plays the reference ended; the supervisor knows how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +153,9 @@ class Reference:
                     value = model(*draw.arguments(tensors))
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError:
+            except RuntimeError as error:
+                if is_out_of_memory(str(error)):
+                    raise torch.OutOfMemoryError(str(error)) from None
                 # Models that fix a dtype inside (`.float()`, a buffer) cannot mix it with float64.
                 self.has_exact = False
             else:
@@ -225,6 +232,8 @@ def _guard(what: str, call: Callable[[], Any]) -> Any:
         raise
     except Exception as error:  # noqa: BLE001 - whatever the task's source raises is the task's fault
         text = f"{type(error).__name__}: {error}"[:1000]
+        if is_out_of_memory(text):
+            raise torch.OutOfMemoryError(f"{what} {text}") from None
         raise TaskError(f"admission test 'the reference runs' failed: {what} {text}") from None
 
 

@@ -32,6 +32,10 @@ ALLOWED_VARIABLES = (
 """Variables that reach the service and its children; none of them holds a secret."""
 
 SCRATCH = Path("/tmp")
+LOG_NAME = "service.log"
+"""In the service's state folder: what it and its trusted processes print on standard error."""
+OOM_TRUSTED = 500
+"""A judge goes after the candidates, and before the zygote, which everything else dies with."""
 _COVERED = ("/tmp", "/var/tmp", "/dev/shm")
 _SYSTEM = ("bin", "dev", "etc", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "opt", "proc", "sbin")
 _SHOWN = (*_SYSTEM, "sys", "usr")
@@ -302,10 +306,10 @@ def become_nobody(uid: int, isolation: Isolation) -> None:
     os.setresuid(uid, uid, uid)
 
 
-def prefer_for_oom_kill() -> None:
-    """Have the kernel end this process first when memory runs out."""
+def prefer_for_oom_kill(score: int = 1000) -> None:
+    """Have the kernel end this process before those of a lower score when memory runs out."""
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        Path("/proc/self/oom_score_adj").write_text(str(score))
 
 
 def replace_environment(environ: Mapping[str, str]) -> None:

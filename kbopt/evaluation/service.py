@@ -6,18 +6,16 @@ share. Nothing here executes or imports a candidate, a task or torch.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Hashable
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
@@ -29,25 +27,35 @@ from kbopt.core.types import (
     KernelBenchVerdict,
     Measured,
     Outcome,
-    Rejected,
     Result,
-    Seconds,
-    Span,
     Task,
     TimedOut,
 )
-from kbopt.evaluation import baselines, feedback, linux, verdicts
+from kbopt.evaluation import baselines, feedback, verdicts
 from kbopt.evaluation.baselines import Baselines
 from kbopt.evaluation.building import Builder, Built, NotBuilt, num_builds_at_once
-from kbopt.evaluation.children import Child, ZygoteHandle, crash_from, warm_up
+from kbopt.evaluation.children import Child, ZygoteHandle, warm_up
 from kbopt.evaluation.devices import find_device, num_threads
 from kbopt.evaluation.inspection import Inspections
 from kbopt.evaluation.lease import Lease
-from kbopt.evaluation.referees import NoMemory, RefereeHandle, Referees
+from kbopt.evaluation.memory import (
+    REMEDY,
+    Budget,
+    Host,
+    KilledForMemory,
+    Need,
+    Reservation,
+    find_host,
+    gib,
+)
+from kbopt.evaluation.needs import Data, need_of
+from kbopt.evaluation.probe import PROBE_TASK, sandboxes_for_cuda
+from kbopt.evaluation.referees import NoMemory, RefereeHandle, Referees, key_of
 from kbopt.evaluation.sandbox import SCRATCH, Limits, SandboxConfig, scrubbed
+from kbopt.evaluation.timeline import Judged, Timeline
 from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
 
-_MAX_CONCURRENT = 64
+MAX_CONCURRENT = 64
 _KERNELBENCH_DRAWS_S = 600.0
 """For what KernelBench's protocol does beside the device: it draws seven sets of inputs on the CPU."""
 _NUM_WAITING = 2
@@ -55,58 +63,29 @@ _KERNELBENCH_AT_ONCE = 4
 """Processes that draw inputs of several GiB on the CPU, each with a CUDA context."""
 _CPU_MEMORY_BYTES = 4 * 2**30
 
-_SANDBOXES_FOR_CUDA: tuple[tuple[str, ...], ...] = (
-    (),
-    ("user",),
-    ("processes",),
-    ("user", "processes"),
-    ("user", "processes", "mounts", "network"),
-    ("user", "processes", "mounts", "network", "user_namespace"),
-)
 NO_SANDBOX_NOTE = (
     "No sandbox: this machine did not isolate the candidate, which could have disturbed its judge."
 )
 """Shown in red by the report, which knows it by its first words."""
-_PROBE_TASK = """
-import torch
-
-
-class Model(torch.nn.Module):
-    def forward(self, x):
-        return x * 2
-
-
-def get_inputs():
-    return [torch.rand(1024)]
-
-
-def get_init_inputs():
-    return []
-"""
-
-
-def _sandboxes_for_cuda(others: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """What to hide and what to leave out, in the order to be tried. Hiding takes a mount namespace."""
-    for without in _SANDBOXES_FOR_CUDA if others else ():
-        if "mounts" not in without:
-            yield others, without
-    for without in _SANDBOXES_FOR_CUDA:
-        yield (), without
 
 
 class Service:
     """Evaluates requests on one device; `evaluate` may be called from many threads."""
 
-    def __init__(self, device: str, state_dir: Path) -> None:
+    def __init__(self, device: str, state_dir: Path, host: Host | None = None) -> None:
         state_dir.mkdir(parents=True, exist_ok=True)
         self._state_dir = state_dir
         self._environ = scrubbed(os.environ)
-        self._zygote = ZygoteHandle(state_dir, os.environ, prepare_cuda=device != "cpu")
+        host = host or find_host()
+        self._zygote = ZygoteHandle(state_dir, os.environ, prepare_cuda=device != "cpu", host=host)
         self.device = find_device(device, self._zygote)
         if self.device.others:
             only_this = {"CUDA_VISIBLE_DEVICES": self.device.uuid}
             self._environ |= only_this
             self._zygote.set_environment(only_this)
+        # On a CPU requests go one after the other, all of each under the lease.
+        most = MAX_CONCURRENT if self.device.is_cuda else 1
+        self._budget = Budget(host, most, self._close_idle)
         self.boot = uuid.uuid4().hex[:12]
         self.started = time.time()
         self._lease = Lease()
@@ -126,7 +105,7 @@ class Service:
             self._hidden, self._without = self._find_working_sandbox()
         self._baselines = Baselines(self.device, state_dir / "baselines", self._judge_baseline)
         self._inspections = Inspections(self._child)
-        self._referees = Referees(self._zygote, self.device, self._sandbox, self._lease)
+        self._referees = Referees(self._zygote, self.device, self._sandbox, self._lease, self._budget.forget)
         self._kernelbench_slots = threading.BoundedSemaphore(_KERNELBENCH_AT_ONCE)
         self._waiting_slots = threading.BoundedSemaphore(1 + _NUM_WAITING)
         self._build_slots = threading.BoundedSemaphore(num_builds_at_once(self.device))
@@ -155,9 +134,56 @@ class Service:
         return ", ".join(parts)
 
     def evaluate(self, request: EvalRequest) -> Result:
-        """Judge one source. Raises UserError for a task that cannot be scored, InfraError."""
-        result = self._evaluate(request)
-        return self._evaluate(request) if self._builder.builds_more(request, result.outcome) else result
+        """Judge one source. Raises UserError for a task that cannot be scored, InfraError.
+
+        Where the kernel killed a process of it because memory ran out, it is tried again, alone.
+        """
+        try:
+            with self._reserve(request) as reservation:
+                return self._evaluate_in(request, reservation)
+        except KilledForMemory as error:
+            print(f"{error}; {request.task.name} is tried again alone", file=sys.stderr, flush=True)
+        with self._reserve(request, alone=True) as reservation:
+            try:
+                return self._evaluate_in(request, reservation)
+            except KilledForMemory as error:
+                outcome = self._killed_alone(error, reservation)
+                return self._result(request, Timeline(), outcome, log="")
+
+    def _evaluate_in(self, request: EvalRequest, reservation: Reservation) -> Result:
+        result = self._evaluate(request, reservation)
+        if self._builder.builds_more(request, result.outcome):
+            return self._evaluate(request, reservation)
+        return result
+
+    def _close_idle(self, keep: Collection[Hashable]) -> bool:
+        return self._referees.close_idle(keep)
+
+    def _reserve(self, request: EvalRequest, *, alone: bool = False) -> AbstractContextManager[Reservation]:
+        what = f"task {request.task.name}"
+        return self._budget.reserve(key_of(request), what, lambda: self._need(request), alone=alone)
+
+    def _need(self, request: EvalRequest) -> Need:
+        compiles = request.baselines or request.protocol.baseline != "eager"
+        return need_of(
+            request.source,
+            self._referees.data_of(request),
+            on_cuda=self.device.is_cuda,
+            compiles=compiles,
+            kernelbench=request.kernelbench,
+        )
+
+    def _killed_alone(self, error: KilledForMemory, reservation: Reservation) -> Crashed:
+        """The outcome for a candidate that nobody else took memory from. Raises UserError for such a task."""
+        host, need = self._budget.host, reservation.need
+        figures = (
+            f"{error} while nothing else ran: {reservation.what} needs about {gib(need.own + need.judge)} of "
+            f"host memory, and may use {gib(self._budget.available_bytes)} of {gib(host.limit_bytes)}, "
+            f"{host.source}"
+        )
+        if error.of_judge:
+            raise UserError(f"{figures}; {REMEDY}") from None
+        return Crashed(reason=figures, how="out of memory")
 
     def _judge_baseline(self, request: EvalRequest) -> Outcome:
         """A baseline's outcome: its source is the task's, with a model that runs the reference in another
@@ -168,13 +194,13 @@ class Service:
             return built.outcome
         with closing(self._child(built)) as child:
             if not self.device.is_cuda:  # Whoever asks for it has the lease.
-                return self._measure(request, built, _Timeline(), child).outcome
+                return self._measure(request, built, Timeline(), child).outcome
             warm_up([child], self.device.torch, built.setup, triton=True)
             with self._lease:
-                return self._measure(request, built, _Timeline(), child).outcome
+                return self._measure(request, built, Timeline(), child).outcome
 
-    def _evaluate(self, request: EvalRequest) -> Result:
-        timeline = _Timeline()
+    def _evaluate(self, request: EvalRequest, reservation: Reservation) -> Result:
+        timeline = Timeline()
         if self.device.is_cuda:
             with self._referees.awaited(request):
                 referee_is_ready = self._referees.prepare(request)
@@ -190,22 +216,29 @@ class Service:
                         with suppress(InfraError):  # With the lease it is tried again.
                             self._referees.start(request)
                         with self._lease:
-                            judged = self._measure(request, built, timeline, child)
-                    return self._completed(request, built, judged, timeline)
+                            judged = self._measure(request, built, timeline, child, reservation)
+                    return self._completed(request, built, judged, timeline, reservation)
         else:
             # On the CPU a build would disturb the timing of another candidate: it needs the lease too.
             with self._lease:
                 built = self._build(request, timeline)
                 if isinstance(built, Built):
                     with closing(self._child(built)) as child:
-                        judged = self._measure(request, built, timeline, child)
-                    return self._completed(request, built, judged, timeline)
+                        judged = self._measure(request, built, timeline, child, reservation)
+                    return self._completed(request, built, judged, timeline, reservation)
         verdict = None
         if request.kernelbench:
             verdict = verdicts.kernelbench_failure(built.outcome, self.device.hardware, self.device.torch)
         return self._result(request, timeline, built.outcome, verdict, log=built.log)
 
-    def _completed(self, request: EvalRequest, built: Built, judged: _Judged, timeline: _Timeline) -> Result:
+    def _completed(
+        self,
+        request: EvalRequest,
+        built: Built,
+        judged: Judged,
+        timeline: Timeline,
+        reservation: Reservation,
+    ) -> Result:
         """The result, with what a full evaluation asks for besides. On a GPU without the lease, which each
         part takes for itself.
         """
@@ -214,11 +247,23 @@ class Service:
             if not self._is_isolated:
                 notes = (NO_SANDBOX_NOTE, *outcome.audit.notes)
                 outcome = replace(outcome, audit=replace(outcome.audit, notes=notes))
-            outcome = baselines.compared(outcome, self._baselines.of(request))
+            try:
+                others = self._baselines.of(request)
+            except KilledForMemory as error:
+                if reservation.alone:
+                    raise InfraError(f"a baseline cannot be measured: {error}") from None
+                raise
+            outcome = baselines.compared(outcome, others)
             outcome = baselines.ranked(outcome, request.protocol)
         if request.kernelbench:
             started = time.time()
-            verdict = self._kernelbench(request, built, outcome, timeline)
+            try:
+                verdict = self._kernelbench(request, built, outcome, timeline)
+            except KilledForMemory as error:
+                if not reservation.alone:
+                    raise
+                crash = Crashed(reason=f"by KernelBench's protocol {error}", how="out of memory")
+                verdict = verdicts.kernelbench_failure(crash, self.device.hardware, self.device.torch)
             timeline.add("time", started, time.time() - started)
         return self._result(request, timeline, outcome, verdict, log=judged.log, frames=judged.frames)
 
@@ -231,11 +276,11 @@ class Service:
 
         Drivers differ in whether they hand memory to another user, or across process namespaces.
         """
-        task = Task(name="probe", source=_PROBE_TASK)
+        task = Task(name="probe", source=PROBE_TASK)
         request = EvalRequest(task=task, source="", protocol=EvalProtocol())
         seen: list[str] = []
         others = self.device.others if "mounts" in self._zygote.isolation else ()
-        for hidden, without in _sandboxes_for_cuda(others):
+        for hidden, without in sandboxes_for_cuda(others):
             self._hidden, self._without = hidden, without
             try:
                 with closing(RefereeHandle(self._zygote, request, self.device, self._sandbox())) as probe:
@@ -247,7 +292,7 @@ class Service:
                 return hidden, without
         raise InfraError(f"no sandbox in which GPU memory can be shared: {'; '.join(seen)}")
 
-    def _build(self, request: EvalRequest, timeline: _Timeline) -> Built | NotBuilt:
+    def _build(self, request: EvalRequest, timeline: Timeline) -> Built | NotBuilt:
         started = time.time()
         try:
             return self._builder.build(request)
@@ -257,9 +302,24 @@ class Service:
     def _child(self, built: Built, role: str = "measure") -> Child:
         return Child(self._zygote, role, self._sandbox(built))
 
-    def _measure(self, request: EvalRequest, built: Built, timeline: _Timeline, child: Child) -> _Judged:
-        referee = self._referees.of(request)
+    def _measure(
+        self,
+        request: EvalRequest,
+        built: Built,
+        timeline: Timeline,
+        child: Child,
+        reservation: Reservation | None = None,
+    ) -> Judged:
+        def learned(_: Data) -> None:
+            if reservation is not None:
+                reservation.grow(self._need(request))
+
+        referee = self._referees.of(request, learned)
         judged = self._judge(request, built, referee, child, timeline)
+        if self.device.is_cuda and judged.lacked_memory and self._referees.make_all_room(request):
+            with closing(self._child(built)) as another:
+                warm_up([another], self.device.torch, built.setup, triton="triton" in request.source)
+                judged = self._judge(request, built, referee, another, timeline)
         if not self.device.is_cuda and judged.hides_work:
             # How long calls take is decided once in each process.
             with closing(self._child(built)) as another:
@@ -268,8 +328,8 @@ class Service:
         return judged
 
     def _judge(
-        self, request: EvalRequest, built: Built, referee: RefereeHandle, child: Child, timeline: _Timeline
-    ) -> _Judged:
+        self, request: EvalRequest, built: Built, referee: RefereeHandle, child: Child, timeline: Timeline
+    ) -> Judged:
         try:
             is_watched = self.device.is_cuda and request.protocol.precision == "fp32"
             seen = self._inspections.of(built) if is_watched else []
@@ -279,17 +339,17 @@ class Service:
                 raise InfraError(f"other tasks held the device's memory: {error}") from None
             raise
         if answer["outcome"] is None:
-            outcome: Outcome = crash_from(child.end())
+            outcome: Outcome = child.crash()
         else:
             outcome = codec.decode(Outcome, answer["outcome"])
         child.close()
         for stage, started, seconds in answer["spans"]:
             timeline.add(stage, started, seconds)
         timeline.device_s += answer["device_s"]
-        return _Judged(outcome=outcome, log=child.log, frames=answer["frames"])
+        return Judged(outcome=outcome, log=child.log, frames=answer["frames"])
 
     def _kernelbench(
-        self, request: EvalRequest, built: Built, outcome: Outcome, timeline: _Timeline
+        self, request: EvalRequest, built: Built, outcome: Outcome, timeline: Timeline
     ) -> KernelBenchVerdict:
         device, protocol = self.device, request.protocol
         if isinstance(outcome, CompileFailed | Crashed | TimedOut):
@@ -316,7 +376,7 @@ class Service:
                 late = TimedOut(reason="timed out", stage="time", limit_s=protocol.timeout_s)
                 return verdicts.kernelbench_failure(late, device.hardware, device.torch)
             except (ChannelClosed, WireError):
-                return verdicts.kernelbench_failure(crash_from(child.end()), device.hardware, device.torch)
+                return verdicts.kernelbench_failure(child.crash(), device.hardware, device.torch)
         timeline.device_s += device_s
         return verdicts.kernelbench_from(fields)
 
@@ -324,10 +384,10 @@ class Service:
         with self._serial_lock:
             self._serial += 1
             serial = self._serial
-        machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        memory_bytes = machine_bytes // 2
+        available_bytes = self._budget.available_bytes
+        memory_bytes = available_bytes // 2
         if not self.device.is_cuda:
-            memory_bytes = min(memory_bytes, max(_CPU_MEMORY_BYTES, machine_bytes // 8))
+            memory_bytes = min(available_bytes * 3 // 4, max(_CPU_MEMORY_BYTES, available_bytes // 8))
         return SandboxConfig(
             limits=Limits(memory_bytes=memory_bytes, address_space=not self.device.is_cuda),
             environ={
@@ -348,7 +408,7 @@ class Service:
     def _result(
         self,
         request: EvalRequest,
-        timeline: _Timeline,
+        timeline: Timeline,
         outcome: Outcome,
         kernelbench: KernelBenchVerdict | None = None,
         *,
@@ -367,91 +427,3 @@ class Service:
             kernelbench=kernelbench,
             log=log,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Judged:
-    """What a referee found in one child."""
-
-    outcome: Outcome
-    log: str
-    frames: str
-
-    @property
-    def hides_work(self) -> bool:
-        return isinstance(self.outcome, Rejected) and self.outcome.family == "timing_mismatch"
-
-
-class _Timeline:
-    """Collects the spans of one evaluation; what lies between them was spent waiting."""
-
-    def __init__(self) -> None:
-        self._started = time.time()
-        self._spans: list[Span] = []
-        self.device_s = 0.0
-
-    def add(self, stage: Any, started: float, seconds: float) -> None:
-        self._spans.append(Span(stage=stage, start=started, seconds=seconds))
-
-    def spans(self) -> tuple[Span, ...]:
-        queue = Span(stage="queue", start=self._started, seconds=self.seconds().queue)
-        return (queue, *self._spans)
-
-    def seconds(self) -> Seconds:
-        spent = {"compile": 0.0, "check": 0.0, "time": 0.0}
-        for span in self._spans:
-            spent[span.stage] += span.seconds
-        total = max((span.start + span.seconds for span in self._spans), default=time.time()) - self._started
-        return replace(Seconds(**spent), queue=max(0.0, total - sum(spent.values())))
-
-
-def serve(device: str, state_dir: Path, requests: TextIO, replies: TextIO) -> None:
-    """Answer requests until `requests` ends. One JSON line each way; answers come as they are ready."""
-    lock = threading.Lock()
-
-    def reply(message: dict[str, Any]) -> None:
-        with lock:
-            replies.write(json.dumps(message, separators=(",", ":")) + "\n")
-            replies.flush()
-
-    try:
-        service = Service(device, state_dir)
-    except UserError as error:
-        reply({"user_error": str(error)})
-        return
-    except InfraError as error:
-        reply({"infra_error": str(error)})
-        return
-    reply({"ready": service.about()})
-
-    def answer(number: int, raw: Any) -> None:
-        try:
-            result = service.evaluate(codec.decode(EvalRequest, raw))
-            reply({"id": number, "result": codec.encode(result)})
-        except (UserError, codec.CodecError) as error:
-            reply({"id": number, "user_error": str(error)})
-        except InfraError as error:
-            reply({"id": number, "infra_error": str(error)})
-        except BaseException as error:
-            # A defect of the service must reach the caller, who would otherwise wait forever.
-            reply({"id": number, "infra_error": f"{type(error).__name__}: {error}"})
-            raise
-
-    with ThreadPoolExecutor(_MAX_CONCURRENT) as pool:
-        for line in requests:
-            message = json.loads(line)
-            pool.submit(answer, message["id"], message["request"])
-        pool.shutdown(wait=False, cancel_futures=True)
-        try:
-            service.close()
-        finally:
-            os._exit(0)
-
-
-def main(device: str, state_dir: Path) -> None:
-    """Serve standard input and output, and end with the process that started this one."""
-    linux.die_with_parent()
-    linux.hide_memory()
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # Whatever prints by mistake must not corrupt the protocol.
-    serve(device, state_dir, sys.stdin, replies)

@@ -1,7 +1,8 @@
 """The process that has imported torch, stays single-threaded, never touches CUDA, and forks the others.
 
 Started by the supervisor as `python -m kbopt.evaluation.zygote FD`. It answers one request at a time:
-`spawn` (a referee, or a sandboxed child in a role) and `kill`. Thread pools do not survive a fork, so
+`spawn` (a referee, or a sandboxed child in a role), `kill`, and `ended`: the exit code, negative for a
+signal, of a process that ended by itself. Thread pools do not survive a fork, so
 nothing here may start one: each child builds its own at its first parallel operation.
 """
 
@@ -56,6 +57,8 @@ class Zygote:
         self._channel = channel
         self._isolation = isolation
         self._live: set[int] = set()
+        self._killed: set[int] = set()
+        self._ended: dict[int, int] = {}
 
     def serve(self) -> None:
         while True:
@@ -68,8 +71,11 @@ class Zygote:
     def _answer(self, request: Message, fds: list[int]) -> Message:
         if "kill" in request:
             if request["kill"] in self._live:
+                self._killed.add(request["kill"])
                 os.kill(request["kill"], signal.SIGKILL)
             return {}
+        if "ended" in request:
+            return {"code": self._ended.get(request["ended"])}
         if "environ" in request:
             os.environ.update(request["environ"])
             return {}
@@ -82,6 +88,7 @@ class Zygote:
             for fd in fds:
                 os.close(fd)
         self._live.add(pid)
+        self._ended.pop(pid, None)
         return {"pid": pid}
 
     def _fork_trusted(self, role: Callable[[Channel], None], fds: list[int]) -> int:
@@ -89,6 +96,7 @@ class Zygote:
         if pid == 0:
             linux.die_with_parent()
             linux.hide_memory()
+            sandbox.prefer_for_oom_kill(sandbox.OOM_TRUSTED)
             sandbox.close_other_fds(fds)
             _run_and_exit(lambda: role(Channel(socket.socket(fileno=fds[0]))))
         return pid
@@ -117,8 +125,13 @@ class Zygote:
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
-            while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+            while (ended := os.waitpid(-1, os.WNOHANG))[0] != 0:
+                pid, status = ended
                 self._live.discard(pid)
+                if pid in self._killed:
+                    self._killed.discard(pid)
+                else:
+                    self._ended[pid] = os.waitstatus_to_exitcode(status)
 
 
 def _fork_warden(isolation: Isolation, uid: int) -> int:

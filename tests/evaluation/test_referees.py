@@ -42,7 +42,7 @@ def court(tmp_path: Path) -> Iterator[Court]:
         )
 
     lease = Lease()
-    referees = Referees(zygote, find_device("cpu", zygote), sandbox, lease)
+    referees = Referees(zygote, find_device("cpu", zygote), sandbox, lease, most=4)
     yield Court(referees, lease)
     referees.close()
     zygote.close()
@@ -74,7 +74,7 @@ def test_a_task_that_cannot_be_scored_is_told_to_whoever_waits_for_it(court: Cou
 
 
 def test_of_several_tasks_those_go_first_that_nobody_waits_for(court: Court):
-    """Four are kept on a CPU."""
+    """Four are kept here."""
     with ExitStack() as waiting:
         for task in ("a", "b", "c"):
             waiting.enter_context(court.referees.awaited(request(task=task)))

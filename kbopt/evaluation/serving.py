@@ -1,0 +1,72 @@
+"""Requests as JSON lines to the service, and its answers, until the line ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TextIO
+
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.types import EvalRequest
+from kbopt.evaluation import linux
+from kbopt.evaluation.memory import find_host
+from kbopt.evaluation.service import MAX_CONCURRENT, Service
+
+
+def serve(
+    device: str, state_dir: Path, requests: TextIO, replies: TextIO, memory_gib: float | None = None
+) -> None:
+    """Answer requests until `requests` ends. One JSON line each way; answers come as they are ready."""
+    lock = threading.Lock()
+
+    def reply(message: dict[str, Any]) -> None:
+        with lock:
+            replies.write(json.dumps(message, separators=(",", ":")) + "\n")
+            replies.flush()
+
+    try:
+        service = Service(device, state_dir, find_host(memory_gib))
+    except UserError as error:
+        reply({"user_error": str(error)})
+        return
+    except InfraError as error:
+        reply({"infra_error": str(error)})
+        return
+    reply({"ready": service.about()})
+
+    def answer(number: int, raw: Any) -> None:
+        try:
+            result = service.evaluate(codec.decode(EvalRequest, raw))
+            reply({"id": number, "result": codec.encode(result)})
+        except (UserError, codec.CodecError) as error:
+            reply({"id": number, "user_error": str(error)})
+        except InfraError as error:
+            reply({"id": number, "infra_error": str(error)})
+        except BaseException as error:
+            # A defect of the service must reach the caller, who would otherwise wait forever.
+            reply({"id": number, "infra_error": f"{type(error).__name__}: {error}"})
+            raise
+
+    with ThreadPoolExecutor(MAX_CONCURRENT) as pool:
+        for line in requests:
+            message = json.loads(line)
+            pool.submit(answer, message["id"], message["request"])
+        pool.shutdown(wait=False, cancel_futures=True)
+        try:
+            service.close()
+        finally:
+            os._exit(0)
+
+
+def main(device: str, state_dir: Path, memory_gib: float | None = None) -> None:
+    """Serve standard input and output, and end with the process that started this one."""
+    linux.die_with_parent()
+    linux.hide_memory()
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # Whatever prints by mistake must not corrupt the protocol.
+    serve(device, state_dir, sys.stdin, replies, memory_gib)
