@@ -36,6 +36,7 @@ FIELDS = {
     "reason",
     "speedup",
     "speedup_ci",
+    "speedups",
     "kernel_ms",
     "reference_ms",
     "device",
