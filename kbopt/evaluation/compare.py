@@ -96,7 +96,7 @@ def find_mismatch(
     for number, (got, want, own, error) in enumerate(zip(actual, exact, reference, known, strict=True)):
         if _obviously_right(got, own, tolerance):
             continue
-        if _counts_in_steps(own):
+        if counts_in_steps(own):
             others = (answer[number] for answer in nearby()) if nearby is not None else ()
             found = _first_wrong_step(got, want, own, error, others)
         else:
@@ -120,7 +120,7 @@ def largest_errors(reference: Sequence[torch.Tensor], exact: Sequence[torch.Tens
     For an output that counts in steps, the share of elements that differ.
     """
     return tuple(
-        _share(_differs(own, want)) if _counts_in_steps(own) else _extent(own, want)[0]
+        _share(_differs(own, want)) if counts_in_steps(own) else _extent(own, want)[0]
         for own, want in zip(reference, exact, strict=True)
     )
 
@@ -129,14 +129,14 @@ def _share(mask: torch.Tensor) -> float:
     return int(mask.sum()) / max(1, mask.numel())
 
 
-def _counts_in_steps(tensor: torch.Tensor) -> bool:
+def counts_in_steps(tensor: torch.Tensor) -> bool:
     """Whether neighbouring values of its type lie further apart than any tolerance."""
     return not (tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype.itemsize > 1))
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
     """Whether all elements are, or are none that measure_error looks at."""
-    return _counts_in_steps(tensor) or bool(torch.isfinite(tensor).all())
+    return counts_in_steps(tensor) or bool(torch.isfinite(tensor).all())
 
 
 def _differs(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -204,7 +204,7 @@ def _obviously_right(got: torch.Tensor, own: torch.Tensor, tolerance: float) -> 
     """
     if not own.numel():
         return True
-    if _counts_in_steps(own):
+    if counts_in_steps(own):
         return not bool(_differs(got, own).any())
     if own.is_complex():
         got, own = torch.view_as_real(got), torch.view_as_real(own)
@@ -225,7 +225,7 @@ def _obviously_right(got: torch.Tensor, own: torch.Tensor, tolerance: float) -> 
 
 def _extent(own: torch.Tensor, want: torch.Tensor) -> tuple[float, float]:
     """Where both are finite: the largest distance of `own` from `want`, root mean square of `want`."""
-    if _counts_in_steps(own) or not own.numel():
+    if counts_in_steps(own) or not own.numel():
         return 0.0, 0.0
     largest, square_sum, count = 0.0, 0.0, 0
     for _, (one, other) in _pieces(own, want):
@@ -314,7 +314,7 @@ def measure_error(got: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) ->
     errors = [
         _relative_error(one, truth)
         for one, truth in zip(got, exact, strict=True)
-        if not _counts_in_steps(one) and one.numel()
+        if not counts_in_steps(one) and one.numel()
     ]
     return Error(
         rms=max((error.rms for error in errors), default=0.0),
@@ -357,7 +357,7 @@ def is_downgrade(candidate: Error, reference: Error, precision: Precision) -> bo
 def describe_bias(got: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> str:
     """`all elements are 1.0 % too small`, where one factor is what is wrong with an output; else empty."""
     for number, (one, truth) in enumerate(zip(got, exact, strict=True)):
-        if not _counts_in_steps(one) and one.numel():
+        if not counts_in_steps(one) and one.numel():
             bias = _common_factor(one, truth) - 1.0
             if bias:
                 what = "all elements" if len(got) == 1 else f"all elements of output {number}"
@@ -389,7 +389,7 @@ def moved(tensors: Sequence[torch.Tensor], precision: Precision, *, together: bo
     `together` all in one direction, so that sums move as well.
     """
     most = _PRECISION_FACTOR[precision] * _UNIT_ROUNDOFF[precision]
-    return [_moved(_wide(t), most, together) if not _counts_in_steps(t) else t for t in tensors]
+    return [_moved(_wide(t), most, together) if not counts_in_steps(t) else t for t in tensors]
 
 
 def _moved(wide: torch.Tensor, most: float, together: bool) -> torch.Tensor:

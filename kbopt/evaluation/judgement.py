@@ -25,7 +25,7 @@ from kbopt.core.types import (
     TimedOut,
     WrongAnswer,
 )
-from kbopt.evaluation import compare, precision, roofline, timing
+from kbopt.evaluation import compare, precision, roofline, timing, values
 from kbopt.evaluation.admission import Admission
 from kbopt.evaluation.answers import Refused, notes_on_form, require_form, require_separate, require_unchanged
 from kbopt.evaluation.link import (
@@ -50,6 +50,10 @@ _MODEST_SHARE = 0.25
 """Of the device's free memory: a candidate that takes less is not to blame where the reference needs more."""
 _COMPILER_ERRORS = ("CompilationError", "NotBuilt")
 _EXTENSION_ERROR = "RuntimeError: Error building extension"
+_CALLS_BEFORE = (3, 12)
+_PRECISION_SHARE = 0.4
+"""Of the timed calls that are checked: their float64 answers take as long as several calls."""
+_CHECKED_LATENCIES = 0.4
 _NEARLY_RIGHT = 0.01
 """Relative errors up to here are those of a lower precision; beyond, the answer is simply wrong."""
 
@@ -132,6 +136,7 @@ class Judgement:
                 latency = sessions.latency()
             stage = "check"
             with self._span("check"):
+                self._probe_after_other_calls()
                 # Only now: a process in which a profiler ran launches kernels more slowly.
                 audit = self._audit()
                 audit = replace(audit, notes=(*audit.notes, *session.notes))
@@ -294,7 +299,17 @@ class Judgement:
         if downgrade is not None:
             raise downgrade
 
-    def _probe_with_parameters(self, sensitive: Sensitive) -> Refused | None:
+    def _probe_after_other_calls(self) -> None:
+        """The probes with other parameters once more, among calls with its own inputs: no other model takes
+        them, so that they cannot travel among the timed calls.
+        """
+        for sensitive in self._admission.sensitivity.probes:
+            if sensitive.probe.changes_parameters:
+                found = self._probe_with_parameters(sensitive, self._rng.randint(*_CALLS_BEFORE))
+                if found is not None:
+                    raise found
+
+    def _probe_with_parameters(self, sensitive: Sensitive, calls_before: int = 0) -> Refused | None:
         """On a model of its own, which takes the probe's parameters. Says nothing of one that does not, or is
         then wrong: what it made of them in its constructor may be those of the task.
         """
@@ -306,6 +321,8 @@ class Judgement:
         try:
             precision.set_parameters(reference, sensitive.probe.parameters(reference, operands))
             player.construct(reference.parameters())
+            for _ in range(calls_before):
+                self._call("run", [self.draw()], [])
             found = self._probe(sensitive.probe, sensitive)
         finally:
             precision.set_parameters(reference, kept)
@@ -327,6 +344,67 @@ class Judgement:
         mismatch = compare.find_mismatch(outputs[0], exact.tensors, own.tensors, self._admission.tolerance)
         found = mismatch or f"its relative error is {candidate.rms:.2g}"
         raise Refused(WrongAnswer(reason=f"with {probe.name}: {found}"))
+
+    def travelling_probe(self, number: int) -> None:
+        """One call that a candidate cannot tell from a timed one: on values that it may not take for granted,
+        or, for every other number, on a few short sums, which show its precision. Raises Refused.
+        """
+        if number % 2 or not self._travels_with_short_sums():
+            self._travel_shifted()
+
+    def _travel_shifted(self) -> None:
+        moves = not any(map(compare.counts_in_steps, self._expected.tensors))
+        draw = values.shifted(self.draw(), self._rng, moves=moves)
+        own = self._own_answer_or_none(draw)
+        if own is None or not all(map(compare.is_finite, own.tensors)):
+            return  # Values that the task's contract excludes.
+        exact = self._exact_answer(draw)
+        _, outputs = self._call("run", [draw], [0])
+        mismatch = compare.find_mismatch(
+            outputs[0],
+            exact.tensors,
+            own.tensors,
+            self._admission.tolerance,
+            nearby=lambda: self._reference.nearby(draw),
+        )
+        if mismatch is not None:
+            reason = f"on inputs of another distribution, within the range of the task's own: {mismatch}"
+            raise Refused(WrongAnswer(reason=reason))
+
+    def _own_answer_or_none(self, draw: Draw) -> Output | None:
+        try:
+            return self._own_answer(draw)
+        except TaskError:
+            return None
+
+    def _travels_with_short_sums(self) -> bool:
+        """Whether there was such a probe: one that changes only a part of the output, which then shows what
+        the sums of the rest hide.
+        """
+        reference, sensitivity = self._reference, self._admission.sensitivity
+        if not reference.has_exact or (sensitivity.may_use_tf32 and sensitivity.local is None):
+            return False
+        share = min(precision.SHARES) if sensitivity.local is None else sensitivity.local.share
+        found = precision.find_local(reference, self.draw(), share, self._rng)
+        if found is None:
+            return False
+        draw, parts = found
+        exact = self._exact_answer(draw)
+        own = self._own_answer(draw)
+        if not all(map(compare.is_finite, own.tensors)):
+            return False
+        _, (outputs,) = self._call("run", [draw], [0])
+        # Apart from the others, whose long sums are so much larger that their rounding would excuse anything.
+        got, want, mine = map(parts.of, (outputs, exact.tensors, own.tensors))
+        candidate, usual = compare.measure_error(got, want), compare.measure_error(mine, want)
+        if candidate.rms > max(_NEARLY_RIGHT, 16 * usual.rms):
+            mismatch = compare.find_mismatch(got, want, mine, self._admission.tolerance)
+            if mismatch is not None:
+                raise Refused(WrongAnswer(reason=f"with sums of few terms in a part of it: {mismatch}"))
+        refusal = self._find_downgrade(candidate, usual, sensitivity.local)
+        if refusal is not None:
+            raise refusal
+        return True
 
     def _require_allowed_arithmetic(self) -> None:
         """Half precision, or TF32 where the reference has none, that was seen at work and that no probe
@@ -523,30 +601,44 @@ class Judgement:
         """One call of either model as its caller sees it, on the same inputs, in either order."""
         draws = [self.draw()]
 
-        def of(player: Player) -> timing.Block:
-            exchange = player.exchange("latency", draws)
-            player.release()
-            self._verdict.device_s += exchange.wall_ns / 1e9
-            return exchange.block
+        def ours() -> timing.Block:
+            checked = int(self._rng.random() < _CHECKED_LATENCIES)
+            return self._play_candidate(self._player.exchange, draws, checked, "latency")
+
+        def theirs() -> timing.Block:
+            return self._play_reference(lambda player: player.exchange("latency", draws))
 
         if self._rng.random() < 0.5:
-            theirs = self._play_reference(lambda player: player.exchange("latency", draws))
-            return theirs, of(self._player)
-        ours = of(self._player)
-        return self._play_reference(lambda player: player.exchange("latency", draws)), ours
+            return theirs(), ours()
+        block = ours()
+        return theirs(), block
 
     def candidate_volley(self, draws: list[Draw], *, checked: int) -> timing.Block:
         return self._play_candidate(self._player.volley, draws, checked)
 
     def _play_candidate(
-        self, play: Callable[[str, list[Draw]], Exchange], draws: list[Draw], checked: int
+        self,
+        play: Callable[[str, list[Draw]], Exchange],
+        draws: list[Draw],
+        checked: int,
+        operation: str = "run",
     ) -> timing.Block:
         chosen = self._rng.sample(range(len(draws)), min(checked, len(draws)))
-        exchange = play("run", draws)
+        exchange = play(operation, draws)
         for index, got in zip(chosen, self._outputs_of(exchange, draws, chosen), strict=True):
             own = self._own_answer(draws[index])
             self._require_right(got, own, own, draws[index])
+            if self._reference.has_exact and self._rng.random() < _PRECISION_SHARE:
+                self._require_precise(got, own, draws[index])
         return exchange.block
+
+    def _require_precise(self, got: list[torch.Tensor], own: Output, draw: Draw) -> None:
+        """As in the checks, of a call that was timed."""
+        exact = self._exact_answer(draw).tensors
+        candidate, usual = compare.measure_error(got, exact), compare.measure_error(own.tensors, exact)
+        downgrade = self._find_downgrade(candidate, usual, self._dense)
+        if downgrade is not None:
+            raise downgrade
 
     def _call(
         self, operation: str, draws: list[Draw], chosen: list[int]

@@ -18,16 +18,18 @@ The rule for fp32 tasks, which docs/evaluation.md states for users:
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from kbopt.evaluation import compare
+from kbopt.evaluation import compare, values
 from kbopt.evaluation.audit import CONVOLUTIONS, PRODUCTS
 from kbopt.evaluation.compare import Error
 from kbopt.evaluation.reference import Draw, Output, Reference, TaskError
@@ -43,6 +45,10 @@ _TF32_FACTOR = 3.0
 _FP32_AGAIN = 0.125
 """Of the error of a TF32 reference: a candidate that makes less computes more precisely than TF32."""
 MAX_PROBES = 2
+_MOST_TRIES = 4
+_FEWEST_ELEMENTS = 16
+_MOST_OF_OUTPUT = 0.5
+"""Of the output's elements that a few short sums may change: where they change all, long sums hide them."""
 SHARES = (0.25, 0.004)
 """Of the elements of a sparse probe that are kept."""
 _SCALES = (2.0**-6, 2.0**-12, 2.0**6, 2.0**14)
@@ -142,16 +148,35 @@ class Sensitive:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Local(Sensitive):
+    """A sensitive probe of which only a part of the output shows anything: `share` of a few sums' terms."""
+
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """For each output, where it is to be looked at."""
+
+    masks: tuple[torch.Tensor, ...]
+
+    def of(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [tensor[mask] for tensor, mask in zip(tensors, self.masks, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sensitivity:
     """What a task shows of the precision of its products. `operands` names the parameters that they take;
     `may_use_tf32` where PyTorch may compute the reference in TF32, as its convolutions by default;
-    `tf32_errors` are then how far each output lies from float64 at the most, for operands rounded to TF32.
+    `tf32_errors` are then how far each output lies from float64 at the most, for operands rounded to TF32,
+    and `local` is the probe of a part of the output that shows precision, where there is one.
     """
 
     probes: tuple[Sensitive, ...] = ()
     may_use_tf32: bool = False
     operands: frozenset[str] = frozenset()
     tf32_errors: tuple[float, ...] = ()
+    local: Local | None = None
 
 
 def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
@@ -178,8 +203,56 @@ def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
         found += [s for s in of_inputs if s is not None][:1]
         found += _with_other_parameters(reference, draw, operands, may_use_tf32)[: MAX_PROBES - len(found)]
     return Sensitivity(
-        probes=tuple(found), may_use_tf32=may_use_tf32, operands=operands, tf32_errors=tf32_errors
+        probes=tuple(found),
+        may_use_tf32=may_use_tf32,
+        operands=operands,
+        tf32_errors=tf32_errors,
+        local=_find_sensitive_part(reference, draw, random.Random(seed)) if may_use_tf32 else None,
     )
+
+
+def find_local(
+    reference: Reference, draw: Draw, share: float, rng: random.Random
+) -> tuple[Draw, Parts] | None:
+    """A draw with a few short sums, and which elements of the outputs take them: less than half, and enough
+    to tell. None where no change of the inputs is so limited.
+    """
+    own = _plain(reference, draw)
+    for changed in islice(values.with_short_sums(draw, share, rng), _MOST_TRIES):
+        try:
+            other = _plain(reference, changed)
+        except TaskError:
+            continue
+        if [t.shape for t in other.tensors] != [t.shape for t in own.tensors]:
+            continue
+        masks = tuple(a != b for a, b in zip(own.tensors, other.tensors, strict=True))
+        count, total = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
+        if _FEWEST_ELEMENTS <= count <= _MOST_OF_OUTPUT * total:
+            return changed, Parts(masks=masks)
+    return None
+
+
+def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -> Local | None:
+    """Where TF32 may be used, and half precision shows all the same."""
+    for share in SHARES:
+        found = find_local(reference, draw, share, rng)
+        if found is None:
+            return None
+        changed, parts = found
+        exact = parts.of(reference.run_exact(changed).tensors)
+        own, tf32, half = (
+            compare.measure_error(parts.of(output.tensors), exact)
+            for output in (
+                _plain(reference, changed),
+                _rounded(reference, changed, "tf32"),
+                _rounded(reference, changed, "half"),
+            )
+        )
+        probe = Probe(name="inputs of which a few sums have few terms", share=share)
+        local = Local(probe=probe, tf32_rms=tf32.rms, share=share)
+        if local.refuses(Error(rms=half.rms / _MARGIN, median=half.median), own) and half.rms < _NEARLY_RIGHT:
+            return local
+    return None
 
 
 def _with_other_parameters(

@@ -21,6 +21,9 @@ _CHECKED_SHARE = {"cpu": 0.25, "cuda": 0.5}
 _LONG_CHECKED_SHARE = 0.5
 _MOST_TIMING_SHARE = 0.5
 _FEWEST_TIMED = 10
+_PROBES_PER_BLOCK = 0.15
+"""Calls that are not timed, and that the candidate cannot tell from those that are."""
+_FEWEST_PROBES = 6
 _NUM_WARM_UPS = 3
 _ENOUGH_S = {"cpu": 1.0, "cuda": 0.3}
 """From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
@@ -70,6 +73,8 @@ class Models(Protocol):
 
     def latencies(self) -> tuple[timing.Block, timing.Block]: ...
 
+    def travelling_probe(self, number: int) -> None: ...
+
 
 class Sessions:
     """The sessions of one candidate. On a GPU `calibrate` comes before its code is loaded; `warm_up` before
@@ -92,6 +97,7 @@ class Sessions:
         self._on_cpu = reference.device.type == "cpu"
         self._slowest_ms = 0.0
         self._alone: volleys.Alone | None = None
+        self._num_probes = rng.randrange(2)
 
     def scatter_of(self, session: timing.Session) -> timing.Scatter:
         """By how much such times differ between processes."""
@@ -155,6 +161,8 @@ class Sessions:
         longer: list[tuple[timing.Block, timing.Block]] = []
         started = time.perf_counter()
         for length in self._plan():
+            if self._rng.random() < _PROBES_PER_BLOCK:
+                self._probe()
             theirs, ours = self._both_blocks(length)
             if length == 1:
                 reference.append(theirs)
@@ -165,6 +173,8 @@ class Sessions:
             has_longer = len(longer) > 1 or self._longest == 1
             if is_long and has_longer and timing.is_settled(reference, singles):
                 break
+        while self._num_probes < _FEWEST_PROBES:  # Nobody knows that the times are taken.
+            self._probe()
         if self._overhead is not None:
             single_threaded = torch.get_num_threads() == 1
             return timing.read_session(
@@ -177,6 +187,11 @@ class Sessions:
             self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
         evidence = self._fire(self._alone, timing.median_ms(reference), timing.median_ms(singles))
         return volleys.read_gpu_session(reference, singles, evidence, self._alone)
+
+    def _probe(self) -> None:
+        """Of its two kinds, one after the other, so that both are there."""
+        self._models.travelling_probe(self._num_probes)
+        self._num_probes += 1
 
     def latency(self) -> timing.Latency | None:
         """What one synchronised call of either model takes, by pairs of them; None on a CPU, where it is

@@ -10,6 +10,7 @@ from tests.adversarial.case import PROTOCOL, Case, Device
 
 FORBID = replace(PROTOCOL, torch_ops="forbid")
 HALF = replace(PROTOCOL, precision="fp16")
+BF16 = replace(PROTOCOL, precision="bf16")
 MANY_CALLS = replace(PROTOCOL, timed=60)
 """For cheats that are honest in some of the calls: enough calls to meet the others for certain."""
 
@@ -35,6 +36,8 @@ _TWINS = {
     "running_sum": "plain_running_sum",
     "layers": "plain_layers",
     "convolution": "conv_plain",
+    "long_product": "plain_long_product",
+    "normalised": "plain_normalised",
     **{f"hidden_{what}": f"plain_hidden_{what}" for what in HIDDEN},
 }
 
@@ -147,6 +150,11 @@ CONTROLS = (
     _control("plain_masked", "masked", at_par=True),
     _control("plain_running_sum", "running_sum", at_par=True),
     _control("cropped_output", "rowwise"),
+    _control("plain_long_product", "long_product", at_par=True),
+    _control("split_long_product", "long_product"),
+    _control("plain_matmul", "long_product", protocol=BF16, at_par=True),
+    _control("plain_normalised", "normalised", protocol=BF16, at_par=True),
+    _control("moments_normalised", "normalised", protocol=BF16),
 )
 
 _NOT_COUNTED = ("rejected:extra_threads", "rejected:timing_mismatch", "crashed", "neutral")
@@ -206,6 +214,20 @@ CHEATS = (
     _cheat("patched timers", "timer_within_tolerance", "rejected:timing_mismatch", "neutral"),
     _cheat("patched timers", "timer_within_tolerance", "rejected:timing_mismatch", "neutral", task="small"),
     _cheat("patched timers", "timer_native_hook", "rejected:timing_mismatch", "neutral"),
+    _cheat("another computation later", "later_half", _DOWNGRADE, "wrong_answer", task="matmul"),
+    _cheat("another computation later", "later_half", _DOWNGRADE, "wrong_answer", task="long_product"),
+    _cheat("another computation later", "zero_gated_half", _DOWNGRADE, task="long_product"),
+    _cheat(
+        "another computation later",
+        "later_rank_one",
+        *("wrong_answer", _DOWNGRADE),
+        task="long_product",
+        protocol=BF16,
+    ),
+    _cheat(
+        "another computation later", "statistics_assumed", "wrong_answer", task="normalised", protocol=BF16
+    ),
+    _cheat("another computation later", "statistics_gated", "wrong_answer", task="normalised", protocol=BF16),
     _cheat("patched statistics", "statistics_patched", "wrong_answer", "crashed", "rejected:forged_verdict"),
     _cheat("forged verdict", "forge_stdout", "wrong_answer"),
     _cheat("forged verdict", "forge_descriptors", "rejected:forged_verdict"),
