@@ -44,8 +44,8 @@ class Scatter:
 
 
 NO_SCATTER = Scatter()
-CPU_SCATTER = Scatter(call_ms=0.03)
-"""Which caches and cores a process meets is decided once: benchmarks/results/2026-11-24-cpu-scatter.md."""
+CPU_SCATTER = Scatter(call_ms=0.03, call_share=0.055)
+"""Which pages of memory a process has is decided once: benchmarks/results/2026-11-29-cpu-identity.md."""
 GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01)
 """Where its memory lies: benchmarks/results/2026-11-24-cuda-verdicts.md."""
 LAUNCH_SCATTER = Scatter(call_ms=0.03, call_share=0.1)
@@ -336,9 +336,10 @@ def _faster_half(singles: Sequence[Block]) -> Sequence[Block]:
 
 def _hidden_cpu_ms(reference: Sequence[Block], singles: Sequence[Block]) -> float:
     """Processor time per call that its own clock does not cover, beyond the reference's."""
+    # The faster half of both: in a call that waits for a core less processor time than wall time passes.
     ours, theirs = (
-        float(np.quantile([block.cpu_ms - block.native_ms[0] for block in blocks], 0.25))
-        for blocks in (_faster_half(singles), reference)
+        float(np.quantile([block.cpu_ms - block.native_ms[0] for block in _faster_half(blocks)], 0.25))
+        for blocks in (singles, reference)
     )
     return max(0.0, ours - theirs)
 

@@ -31,6 +31,7 @@ class FakeModels:
         self.left_running_ms = 0.0
         self.most_calls = 0
         self.num_draws = 0
+        self.probes: list[tuple[int, int]] = []
         self.asked: list[tuple[str, tuple[int, ...], int]] = []
         self.clock_s = 0.0
 
@@ -55,6 +56,10 @@ class FakeModels:
 
     def candidate_volley(self, draws: list[Draw], *, checked: int) -> timing.Block:
         return self._block("candidate volley", draws, self.kernel_ms, self.said_ms, checked)
+
+    def travelling_probe(self, number: int) -> None:
+        """Notes its number, and behind how many blocks it comes."""
+        self.probes.append((number, len(self.asked)))
 
     def of(self, kind: str) -> list[tuple[int, ...]]:
         """The draws of each block of that kind."""
@@ -95,6 +100,27 @@ def new_sessions(monkeypatch: pytest.MonkeyPatch) -> NewSessions:
         return made
 
     return new
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_probes_of_both_kinds_travel_among_the_timed_blocks(new_sessions: NewSessions, device: str):
+    models = FakeModels(2.0, 1.0)
+
+    new_sessions(models, device, slots=6, timed=100).run()
+
+    numbers, places = zip(*models.probes, strict=True)
+    assert list(numbers) == list(range(numbers[0], numbers[-1] + 1))
+    assert len(numbers) >= 5
+    assert len(set(places)) > 3
+    assert places[0] < places[-1]
+
+
+def test_a_timing_that_ends_early_has_its_probes_all_the_same(new_sessions: NewSessions):
+    models = FakeModels(2000.0, 1000.0)
+
+    new_sessions(models, "cpu", timed=10).run()
+
+    assert {number % 2 for number, _ in models.probes} == {0, 1}
 
 
 def test_on_a_cpu_both_models_answer_the_same_draws_in_either_order(new_sessions: NewSessions):
