@@ -248,7 +248,7 @@ class Service:
                 notes = (NO_SANDBOX_NOTE, *outcome.audit.notes)
                 outcome = replace(outcome, audit=replace(outcome.audit, notes=notes))
             try:
-                others = self._baselines.of(request)
+                others = self._baselines.of(request, alone=reservation.alone)
             except KilledForMemory as error:
                 if reservation.alone:
                     raise InfraError(f"a baseline cannot be measured: {error}") from None
