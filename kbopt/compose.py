@@ -104,6 +104,7 @@ def search_spec(config: RunConfig, folder: Path, *, shares_results: bool = False
         settings=config.settings,
         protocol=config.protocol,
         shares_results=shares_results,
+        kernelbench=config.verdict != "strict",
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 from click.core import ParameterSource
@@ -25,12 +25,11 @@ from kbopt.cli.values import Name, OutFile, RunFolder
 from kbopt.config import BackendConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, outcome_name
+from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, Verdict, outcome_name
 
 if TYPE_CHECKING:
     from kbopt.core.ports import Backend
 
-Verdict = Literal["strict", "kernelbench"]
 
 WHICH_TASK = (
     "the problem that the kernel solves, such as --task quick/gelu, or the path of a .py file with its "
@@ -59,8 +58,8 @@ class Item:
 def as_the_run(ctx: click.Context, config: RunConfig, given: dict[str, Any]) -> dict[str, Any]:
     """`given` with the run's own protocol and backend, but for what the command line says."""
     of_run = {
-        **shared.untyped(config.protocol),
-        **shared.untyped(config.backend),
+        **codec.fields_of(config.protocol),
+        **codec.fields_of(config.backend),
         "timeout": config.protocol.timeout_s,
         "backend": config.backend.name,
         "start_timeout": config.backend.start_timeout_s,
@@ -187,11 +186,11 @@ def document(item: Item, result: Result) -> dict[str, object]:
         "speedup_ci": list(measured.speedup_ci) if measured else None,
         "kernel_ms": _median(measured.kernel_ms) if measured else None,
         "reference_ms": _median(measured.reference_ms) if measured else None,
-        "speedups": [shared.untyped(speedup) for speedup in measured.speedups] if measured else [],
+        "speedups": [codec.fields_of(speedup) for speedup in measured.speedups] if measured else [],
         "device": result.device,
         "protocol": result.protocol,
-        "seconds": shared.untyped(result.seconds),
-        "kernelbench": shared.untyped(result.kernelbench) if result.kernelbench else None,
+        "seconds": codec.fields_of(result.seconds),
+        "kernelbench": codec.fields_of(result.kernelbench) if result.kernelbench else None,
         "feedback": result.feedback,
     }
 
@@ -375,8 +374,13 @@ def _request(item: Item, protocol: EvalProtocol) -> EvalRequest:
     )
 
 
-def headline(result: Result) -> str:
-    """The outcome in one line."""
+def headline(result: Result, verdict: Verdict = "strict") -> str:
+    """The outcome in one line, by the strict verdict, KernelBench's or both."""
+    if result.kernelbench and verdict != "strict":
+        from kbopt.reporting.evidence import kernelbench_text
+
+        said = f"by KernelBench's own protocol {kernelbench_text(result.kernelbench)}"
+        return said if verdict == "kernelbench" else f"{headline(result)}; {said}"
     outcome = result.outcome
     if isinstance(outcome, Measured):
         low, high = outcome.speedup_ci
@@ -386,12 +390,12 @@ def headline(result: Result) -> str:
 
 def _text(item: Item, result: Result, verdict: Verdict) -> str:
     lines = [f"{item.name} on {item.task.name}, {result.device}"]
-    if verdict == "kernelbench" and result.kernelbench:
-        fields = shared.untyped(result.kernelbench).items()
-        lines += [f"  {name}: {'not timed' if value == -1.0 else value}" for name, value in fields]
-    else:
+    if verdict != "kernelbench" or not result.kernelbench:
         lines.append(f"  {headline(result)}")
-    times = ", ".join(f"{name} {value:.2f} s" for name, value in shared.untyped(result.seconds).items())
+    if verdict != "strict" and result.kernelbench:
+        fields = codec.fields_of(result.kernelbench).items()
+        lines += [f"  {name}: {'not timed' if value == -1.0 else value}" for name, value in fields]
+    times = ", ".join(f"{name} {value:.2f} s" for name, value in codec.fields_of(result.seconds).items())
     return "\n".join([*lines, f"  {times}", "", result.feedback])
 
 

@@ -20,7 +20,17 @@ from kbopt.core import codec
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.extras import require
 from kbopt.core.settings import Algorithm, Budget, ScoreFunction, SearchSettings
-from kbopt.core.types import Arithmetic, Baseline, Clock, EvalProtocol, Outputs, Precision, Task, TorchOps
+from kbopt.core.types import (
+    Arithmetic,
+    Baseline,
+    Clock,
+    EvalProtocol,
+    Outputs,
+    Precision,
+    Task,
+    TorchOps,
+    Verdict,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -231,6 +241,15 @@ protocol_options = options(
         default=PROTOCOL.timeout_s,
         help="Seconds for check and timing of a candidate.",
     ),
+)
+
+search_verdict_option = option(
+    "--verdict",
+    group=EXPERT,
+    type=Name("verdict", Verdict),
+    default="strict",
+    help="Which one --verbose prints; strict ranks. KernelBench's is computed for the best kernel at the "
+    "end, with kernelbench or both for each.",
 )
 
 backend_options = options(
@@ -466,13 +485,6 @@ def _taken(config: C, given: dict[str, Any]) -> C:
 def to_stderr(line: str) -> None:
     """Say something without touching stdout."""
     click.echo(line, err=True)
-
-
-def untyped(value: object) -> dict[str, Any]:
-    """The fields of a dataclass as JSON values, by name."""
-    fields = codec.encode(value)
-    del fields["type"]
-    return fields
 
 
 def print_json(document: object) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Precision = Literal["fp32", "fp16", "bf16"]
 TorchOps = Literal["allow", "warn", "forbid"]
@@ -17,6 +17,7 @@ Arithmetic = Literal["default", "ieee", "tf32"]
 Outputs = Literal["fresh", "reusable"]
 Baseline = Literal["eager", "compile", "best"]
 Clock = Literal["device", "latency"]
+Verdict = Literal["strict", "kernelbench", "both"]
 Stage = Literal["queue", "compile", "check", "time"]
 
 
@@ -86,6 +87,13 @@ class EvalProtocol:
         ]
         parts = (self.precision, *unusual, f"{self.trials}x{self.timed}", f"torch-{self.torch_ops}")
         return "/".join(("strict-2", *parts))
+
+
+def ranked_by(protocol: str) -> tuple[Baseline, Clock]:
+    """What the protocol with this id ranks by."""
+    parts = protocol.split("/")
+    named = [baseline for baseline in get_args(Baseline) if f"over-{baseline}" in parts]
+    return (named[0] if named else "eager"), ("latency" if "latency" in parts else "device")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,12 +352,16 @@ class Trial:
     """A candidate with its measurements, oldest first. Never empty once the search has been told.
 
     The last `num_finals` of them were made after the search's end. Choosing the best of many by a measurement
-    makes that measurement too good, so those alone say how fast it is, where there are any.
+    makes that measurement too good, so those alone say how fast it is, where there are any. `full` is the
+    winner's evaluation with every baseline and KernelBench's verdict, by which it is not scored; where that
+    could not be made, `why_no_full` says why.
     """
 
     candidate: Candidate
     results: tuple[Result, ...]
     num_finals: int = 0
+    full: Result | None = None
+    why_no_full: str = ""
 
     @property
     def judged(self) -> tuple[Result, ...]:
