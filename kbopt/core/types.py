@@ -301,6 +301,43 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A task that can be scored on `device`, and what that takes.
+
+    `reference_ms` is the median of a few calls of the reference, `floor_ms` and `reference_ops_ms` are as in
+    a `Roofline`. `device_bytes` of a GPU's memory are taken while a candidate is judged, 0 on a CPU, and
+    `host_bytes` of the host's, more where the candidate runs a compiler. `seconds` is what admission took.
+    """
+
+    device: str
+    seconds: float
+    reference_ms: float
+    floor_ms: float
+    reference_ops_ms: float
+    device_bytes: int
+    host_bytes: int
+    inputs_bytes: int
+    outputs_bytes: int
+    tolerance: float
+    keeps_state: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A task that cannot be scored on `device`. `test` is the admission test that it failed, empty where it
+    did not get that far.
+    """
+
+    device: str
+    seconds: float
+    test: str
+    reason: str
+
+
+TaskReport = Admitted | Refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What one model was paid for. `usd` is None where the model's price is not known."""
 
