@@ -9,7 +9,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,6 +20,7 @@ from click.core import ParameterSource
 from kbopt.cli import INFRA_ERROR, USER_ERROR
 from kbopt.cli import options as shared
 from kbopt.cli.grouped import Command
+from kbopt.cli.json_lines import appending, objects
 from kbopt.cli.options import option
 from kbopt.cli.values import Name, OutFile, RunFolder
 from kbopt.config import BackendConfig, RunConfig
@@ -250,7 +251,7 @@ class _Batch:
             self._todo = len(todo)
             click.echo(f"{len(items)} candidates, {len(items) - len(todo)} judged before", err=True)
             places = asyncio.Semaphore(self._backend.max_in_flight)
-            with _appending(self._out) if self._out else nullcontext(sys.stdout) as sink:
+            with appending(self._out) if self._out else nullcontext(sys.stdout) as sink:
                 async with asyncio.TaskGroup() as group:
                     for item in todo:
                         group.create_task(self._judge(item, places, sink))
@@ -287,30 +288,14 @@ def _not_judged(item: Item, error: Exception) -> dict[str, object]:
     return {"task": item.task.name, "candidate": item.name, "outcome": None, "reason": str(error)}
 
 
-@contextmanager
-def _appending(out: Path) -> Iterator[TextIO]:
-    """`out` open for further lines, the first of which begins a line also after a torn one."""
-    is_torn = out.exists() and out.read_bytes()[-1:] not in (b"", b"\n")
-    with out.open("a", encoding="utf-8") as sink:
-        if is_torn:
-            sink.write("\n")
-        yield sink
-
-
 def _known(out: Path, protocol: EvalProtocol, device: str, torch: str | None) -> set[str]:
     """Keys of the lines in `out` that were judged by `protocol` on `device` with `torch`.
 
     A torn line does not count, nor one that timed out where other limits are given now.
     """
-    if not out.exists():
-        return set()
     keys = set()
-    for text in out.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if not isinstance(line, dict) or not line.get("outcome"):
+    for line in objects(out):
+        if not line.get("outcome"):
             continue
         by = str(line.get("protocol"))
         same = by == protocol.id or (line["outcome"] != "timed_out" and by.startswith(f"{protocol.rules}/"))

@@ -170,14 +170,34 @@ budget_options = options(
     ),
 )
 
+precision_option = option(
+    "--precision",
+    group=DEVICE,
+    type=Name("precision", Precision),
+    default=PROTOCOL.precision,
+    help="Of inputs and weights.",
+)
+
+arithmetic_option = option(
+    "--arithmetic",
+    group=EXPERT,
+    type=Name("arithmetic", Arithmetic),
+    default=PROTOCOL.arithmetic,
+    help="What fp32 tasks compute in: PyTorch's default (fp32 products, TF32 in convolutions), ieee "
+    "(no TF32), "
+    "or tf32.",
+)
+
+eval_mode_option = option(
+    "--eval-mode", group=EXPERT, is_flag=True, help="Run both models after Module.eval(): no dropout."
+)
+
+device_option = option(
+    "--device", group=DEVICE, type=Device(), default=BACKEND.device, help="Local backend: which device."
+)
+
 protocol_options = options(
-    option(
-        "--precision",
-        group=DEVICE,
-        type=Name("precision", Precision),
-        default=PROTOCOL.precision,
-        help="Of inputs and weights.",
-    ),
+    precision_option,
     option(
         "--trials",
         group=EXPERT,
@@ -199,15 +219,7 @@ protocol_options = options(
         default=PROTOCOL.torch_ops,
         help="What becomes of candidates that compute with PyTorch's own operations.",
     ),
-    option(
-        "--arithmetic",
-        group=EXPERT,
-        type=Name("arithmetic", Arithmetic),
-        default=PROTOCOL.arithmetic,
-        help="What fp32 tasks compute in: PyTorch's default (fp32 products, TF32 in convolutions), ieee "
-        "(no TF32), "
-        "or tf32.",
-    ),
+    arithmetic_option,
     option("--allow-tf32", group=EXPERT, is_flag=True, help="The old name of --arithmetic tf32."),
     option(
         "--outputs",
@@ -231,9 +243,7 @@ protocol_options = options(
         default=PROTOCOL.clock,
         help="What ranks: the device's work alone, or the latency of one synchronised call.",
     ),
-    option(
-        "--eval-mode", group=EXPERT, is_flag=True, help="Run both models after Module.eval(): no dropout."
-    ),
+    eval_mode_option,
     option(
         "--timeout",
         group=EXPERT,
@@ -260,9 +270,7 @@ backend_options = options(
         default=BACKEND.name,
         help="Where kernels are judged: this machine, a GPU rented from Modal, or a simulated device.",
     ),
-    option(
-        "--device", group=DEVICE, type=Device(), default=BACKEND.device, help="Local backend: which device."
-    ),
+    device_option,
     option(
         "--no-sandbox",
         group=DEVICE,

@@ -95,7 +95,9 @@ def test_a_task_that_does_not_fit_is_refused_by_the_figures(cramped: Bench) -> N
 
 def test_one_that_was_described_is_judged_by_the_same_referee_afterwards(bench: Bench) -> None:
     described(bench, ELEMENTWISE)
-    kernel = "import torch\nclass ModelNew(torch.nn.Module):\n    def forward(self, x):\n        return torch.zeros_like(x)"
+    kernel = (
+        "import torch\nclass ModelNew(torch.nn.Module):\n    forward = lambda self, x: torch.zeros_like(x)"
+    )
     assert "Wrong answer" in bench.judge(kernel).feedback
 
 
