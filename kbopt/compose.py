@@ -30,6 +30,7 @@ from kbopt.core.ports import Backend, Embedder, Proposer, Summarizer
 from kbopt.core.types import Task
 
 if TYPE_CHECKING:
+    from kbopt.backends.local import LocalBackend
     from kbopt.proposers.llm import LLMProposer
 
 
@@ -48,10 +49,7 @@ def open_backend(config: BackendConfig, owner: str = "", *, needs_sandbox: bool 
     """
     match config.name:
         case "local":
-            from kbopt.backends.local import LocalBackend
-
-            state_dir = cache_home() / "evaluation"
-            return LocalBackend(device=config.device, state_dir=state_dir, needs_sandbox=needs_sandbox)
+            return open_local(config.device, needs_sandbox=needs_sandbox)
         case "modal":
             require("modal", "--backend modal")
             from kbopt.backends.modal_client import ModalBackend
@@ -68,6 +66,14 @@ def open_backend(config: BackendConfig, owner: str = "", *, needs_sandbox: bool 
             from kbopt.simulated import SimulatedBackend
 
             return SimulatedBackend(service_s=config.simulated_s)
+
+
+def open_local(device: str, *, needs_sandbox: bool = False) -> LocalBackend:
+    """The backend of a device of this machine, not yet opened, which can also describe tasks."""
+    from kbopt.backends.local import LocalBackend
+
+    state_dir = cache_home() / "evaluation"
+    return LocalBackend(device=device, state_dir=state_dir, needs_sandbox=needs_sandbox)
 
 
 def prepare_backend(config: BackendConfig, say: Callable[[str], None]) -> None:
@@ -104,6 +110,7 @@ def search_spec(config: RunConfig, folder: Path, *, shares_results: bool = False
         settings=config.settings,
         protocol=config.protocol,
         shares_results=shares_results,
+        kernelbench=config.verdict != "strict",
     )
 
 

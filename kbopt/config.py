@@ -12,7 +12,7 @@ from typing import Literal
 from kbopt.core.errors import UserError
 from kbopt.core.redaction import REDACTED, redact
 from kbopt.core.settings import SearchSettings
-from kbopt.core.types import EvalProtocol, Seed, Task
+from kbopt.core.types import EvalProtocol, Seed, Task, Verdict
 
 BackendName = Literal["local", "modal", "simulated"]
 ProposerName = Literal["tunables", "llm", "llm+tunables", "simulated"]
@@ -85,7 +85,10 @@ class ProposerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """One search with everything it needs: what a journal's header holds and `kbopt resume` reads."""
+    """One search with everything it needs: what a journal's header holds and `kbopt resume` reads.
+
+    Unless `verdict` is `strict`, KernelBench's own is asked for each measurement, not for the winner alone.
+    """
 
     name: str
     task: Task
@@ -94,6 +97,7 @@ class RunConfig:
     backend: BackendConfig = BackendConfig()
     proposer: ProposerConfig = ProposerConfig()
     explorers: int = 4
+    verdict: Verdict = "strict"
 
     @property
     def without_secrets(self) -> RunConfig:

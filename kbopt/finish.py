@@ -145,6 +145,10 @@ def run_document(finished: Finished) -> dict[str, object]:
             "state": best.state,
             "kernel_ms": best.kernel_ms,
             "reference_ms": best.reference_ms,
+            "ranked_over": best.ranked_over,
+            "speedups": [codec.fields_of(speedup) for speedup in best.speedups],
+            "strongest": codec.fields_of(best.strongest) if best.strongest else None,
+            "kernelbench": codec.fields_of(best.kernelbench) if best.kernelbench else None,
             "source_path": str(finished.source),
         }
         if best

@@ -26,7 +26,7 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.scoring import fast_p_by_threshold
 from kbopt.core.settings import Algorithm, SearchSettings
-from kbopt.core.types import EvalProtocol, Task
+from kbopt.core.types import EvalProtocol, Task, Verdict
 from kbopt.driver import Interrupted, stays_warm
 from kbopt.finish import Finished, finish, open_run, run_document, write_atomically
 from kbopt.reporting.comparison import best_speedup, compare, markdown
@@ -56,6 +56,7 @@ class SweepConfig:
     explorers: int = 8
     parallel_searches: int = 8
     shares_results: bool = False
+    verdict: Verdict = "strict"
 
     def runs(self) -> Iterator[RunConfig]:
         """One run for each task, algorithm and seed, tasks varying slowest; what is named twice runs once."""
@@ -71,6 +72,7 @@ class SweepConfig:
                 backend=self.backend,
                 proposer=self.proposer,
                 explorers=self.explorers,
+                verdict=self.verdict,
             )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import BackendState, BackendStatus
-from kbopt.core.types import EvalRequest, Result
+from kbopt.core.types import EvalRequest, Result, TaskReport
 from kbopt.evaluation.client import ServiceClient, ServiceInfo
 
 NO_SANDBOX = (
@@ -70,6 +70,11 @@ class LocalBackend:
                 raise answer
             results.append(answer)
         return results
+
+    async def describe(self, request: EvalRequest) -> TaskReport:
+        """Whether the request's task can be scored, and what that takes. Raises InfraError."""
+        await self._ensure_running()
+        return await self._client.describe(request)
 
     async def status(self) -> BackendStatus:
         info = self._info

@@ -9,10 +9,10 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 from click.core import ParameterSource
@@ -20,17 +20,17 @@ from click.core import ParameterSource
 from kbopt.cli import INFRA_ERROR, USER_ERROR
 from kbopt.cli import options as shared
 from kbopt.cli.grouped import Command
+from kbopt.cli.json_lines import appending, objects
 from kbopt.cli.options import option
 from kbopt.cli.values import Name, OutFile, RunFolder
 from kbopt.config import BackendConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, outcome_name
+from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, Verdict, outcome_name
 
 if TYPE_CHECKING:
     from kbopt.core.ports import Backend
 
-Verdict = Literal["strict", "kernelbench"]
 
 WHICH_TASK = (
     "the problem that the kernel solves, such as --task quick/gelu, or the path of a .py file with its "
@@ -59,8 +59,8 @@ class Item:
 def as_the_run(ctx: click.Context, config: RunConfig, given: dict[str, Any]) -> dict[str, Any]:
     """`given` with the run's own protocol and backend, but for what the command line says."""
     of_run = {
-        **shared.untyped(config.protocol),
-        **shared.untyped(config.backend),
+        **codec.fields_of(config.protocol),
+        **codec.fields_of(config.backend),
         "timeout": config.protocol.timeout_s,
         "backend": config.backend.name,
         "start_timeout": config.backend.start_timeout_s,
@@ -187,11 +187,11 @@ def document(item: Item, result: Result) -> dict[str, object]:
         "speedup_ci": list(measured.speedup_ci) if measured else None,
         "kernel_ms": _median(measured.kernel_ms) if measured else None,
         "reference_ms": _median(measured.reference_ms) if measured else None,
-        "speedups": [shared.untyped(speedup) for speedup in measured.speedups] if measured else [],
+        "speedups": [codec.fields_of(speedup) for speedup in measured.speedups] if measured else [],
         "device": result.device,
         "protocol": result.protocol,
-        "seconds": shared.untyped(result.seconds),
-        "kernelbench": shared.untyped(result.kernelbench) if result.kernelbench else None,
+        "seconds": codec.fields_of(result.seconds),
+        "kernelbench": codec.fields_of(result.kernelbench) if result.kernelbench else None,
         "feedback": result.feedback,
     }
 
@@ -251,7 +251,7 @@ class _Batch:
             self._todo = len(todo)
             click.echo(f"{len(items)} candidates, {len(items) - len(todo)} judged before", err=True)
             places = asyncio.Semaphore(self._backend.max_in_flight)
-            with _appending(self._out) if self._out else nullcontext(sys.stdout) as sink:
+            with appending(self._out) if self._out else nullcontext(sys.stdout) as sink:
                 async with asyncio.TaskGroup() as group:
                     for item in todo:
                         group.create_task(self._judge(item, places, sink))
@@ -288,30 +288,14 @@ def _not_judged(item: Item, error: Exception) -> dict[str, object]:
     return {"task": item.task.name, "candidate": item.name, "outcome": None, "reason": str(error)}
 
 
-@contextmanager
-def _appending(out: Path) -> Iterator[TextIO]:
-    """`out` open for further lines, the first of which begins a line also after a torn one."""
-    is_torn = out.exists() and out.read_bytes()[-1:] not in (b"", b"\n")
-    with out.open("a", encoding="utf-8") as sink:
-        if is_torn:
-            sink.write("\n")
-        yield sink
-
-
 def _known(out: Path, protocol: EvalProtocol, device: str, torch: str | None) -> set[str]:
     """Keys of the lines in `out` that were judged by `protocol` on `device` with `torch`.
 
     A torn line does not count, nor one that timed out where other limits are given now.
     """
-    if not out.exists():
-        return set()
     keys = set()
-    for text in out.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if not isinstance(line, dict) or not line.get("outcome"):
+    for line in objects(out):
+        if not line.get("outcome"):
             continue
         by = str(line.get("protocol"))
         same = by == protocol.id or (line["outcome"] != "timed_out" and by.startswith(f"{protocol.rules}/"))
@@ -375,8 +359,13 @@ def _request(item: Item, protocol: EvalProtocol) -> EvalRequest:
     )
 
 
-def headline(result: Result) -> str:
-    """The outcome in one line."""
+def headline(result: Result, verdict: Verdict = "strict") -> str:
+    """The outcome in one line, by the strict verdict, KernelBench's or both."""
+    if result.kernelbench and verdict != "strict":
+        from kbopt.reporting.evidence import kernelbench_text
+
+        said = f"by KernelBench's own protocol {kernelbench_text(result.kernelbench)}"
+        return said if verdict == "kernelbench" else f"{headline(result)}; {said}"
     outcome = result.outcome
     if isinstance(outcome, Measured):
         low, high = outcome.speedup_ci
@@ -386,12 +375,12 @@ def headline(result: Result) -> str:
 
 def _text(item: Item, result: Result, verdict: Verdict) -> str:
     lines = [f"{item.name} on {item.task.name}, {result.device}"]
-    if verdict == "kernelbench" and result.kernelbench:
-        fields = shared.untyped(result.kernelbench).items()
-        lines += [f"  {name}: {'not timed' if value == -1.0 else value}" for name, value in fields]
-    else:
+    if verdict != "kernelbench" or not result.kernelbench:
         lines.append(f"  {headline(result)}")
-    times = ", ".join(f"{name} {value:.2f} s" for name, value in shared.untyped(result.seconds).items())
+    if verdict != "strict" and result.kernelbench:
+        fields = codec.fields_of(result.kernelbench).items()
+        lines += [f"  {name}: {'not timed' if value == -1.0 else value}" for name, value in fields]
+    times = ", ".join(f"{name} {value:.2f} s" for name, value in codec.fields_of(result.seconds).items())
     return "\n".join([*lines, f"  {times}", "", result.feedback])
 
 

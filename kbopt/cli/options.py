@@ -20,7 +20,17 @@ from kbopt.core import codec
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.extras import require
 from kbopt.core.settings import Algorithm, Budget, ScoreFunction, SearchSettings
-from kbopt.core.types import Arithmetic, Baseline, Clock, EvalProtocol, Outputs, Precision, Task, TorchOps
+from kbopt.core.types import (
+    Arithmetic,
+    Baseline,
+    Clock,
+    EvalProtocol,
+    Outputs,
+    Precision,
+    Task,
+    TorchOps,
+    Verdict,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -160,14 +170,34 @@ budget_options = options(
     ),
 )
 
+precision_option = option(
+    "--precision",
+    group=DEVICE,
+    type=Name("precision", Precision),
+    default=PROTOCOL.precision,
+    help="Of inputs and weights.",
+)
+
+arithmetic_option = option(
+    "--arithmetic",
+    group=EXPERT,
+    type=Name("arithmetic", Arithmetic),
+    default=PROTOCOL.arithmetic,
+    help="What fp32 tasks compute in: PyTorch's default (fp32 products, TF32 in convolutions), ieee "
+    "(no TF32), "
+    "or tf32.",
+)
+
+eval_mode_option = option(
+    "--eval-mode", group=EXPERT, is_flag=True, help="Run both models after Module.eval(): no dropout."
+)
+
+device_option = option(
+    "--device", group=DEVICE, type=Device(), default=BACKEND.device, help="Local backend: which device."
+)
+
 protocol_options = options(
-    option(
-        "--precision",
-        group=DEVICE,
-        type=Name("precision", Precision),
-        default=PROTOCOL.precision,
-        help="Of inputs and weights.",
-    ),
+    precision_option,
     option(
         "--trials",
         group=EXPERT,
@@ -189,15 +219,7 @@ protocol_options = options(
         default=PROTOCOL.torch_ops,
         help="What becomes of candidates that compute with PyTorch's own operations.",
     ),
-    option(
-        "--arithmetic",
-        group=EXPERT,
-        type=Name("arithmetic", Arithmetic),
-        default=PROTOCOL.arithmetic,
-        help="What fp32 tasks compute in: PyTorch's default (fp32 products, TF32 in convolutions), ieee "
-        "(no TF32), "
-        "or tf32.",
-    ),
+    arithmetic_option,
     option("--allow-tf32", group=EXPERT, is_flag=True, help="The old name of --arithmetic tf32."),
     option(
         "--outputs",
@@ -221,9 +243,7 @@ protocol_options = options(
         default=PROTOCOL.clock,
         help="What ranks: the device's work alone, or the latency of one synchronised call.",
     ),
-    option(
-        "--eval-mode", group=EXPERT, is_flag=True, help="Run both models after Module.eval(): no dropout."
-    ),
+    eval_mode_option,
     option(
         "--timeout",
         group=EXPERT,
@@ -231,6 +251,15 @@ protocol_options = options(
         default=PROTOCOL.timeout_s,
         help="Seconds for check and timing of a candidate.",
     ),
+)
+
+search_verdict_option = option(
+    "--verdict",
+    group=EXPERT,
+    type=Name("verdict", Verdict),
+    default="strict",
+    help="Which one --verbose prints; strict ranks. KernelBench's is computed for the best kernel at the "
+    "end, with kernelbench or both for each.",
 )
 
 backend_options = options(
@@ -241,9 +270,7 @@ backend_options = options(
         default=BACKEND.name,
         help="Where kernels are judged: this machine, a GPU rented from Modal, or a simulated device.",
     ),
-    option(
-        "--device", group=DEVICE, type=Device(), default=BACKEND.device, help="Local backend: which device."
-    ),
+    device_option,
     option(
         "--no-sandbox",
         group=DEVICE,
@@ -466,13 +493,6 @@ def _taken(config: C, given: dict[str, Any]) -> C:
 def to_stderr(line: str) -> None:
     """Say something without touching stdout."""
     click.echo(line, err=True)
-
-
-def untyped(value: object) -> dict[str, Any]:
-    """The fields of a dataclass as JSON values, by name."""
-    fields = codec.encode(value)
-    del fields["type"]
-    return fields
 
 
 def print_json(document: object) -> None:

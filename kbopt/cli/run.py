@@ -19,6 +19,7 @@ from kbopt.core.errors import InfraError
 
 if TYPE_CHECKING:
     from kbopt.config import RunConfig
+    from kbopt.core.types import Verdict
 
 DEFAULT_TASK = "quick/gelu"
 
@@ -39,6 +40,7 @@ OUTPUT_OPTIONS = ("as_json", "verbose", "live", "use_wandb", "project_name", "wa
 @shared.proposer_options
 @shared.backend_options
 @shared.protocol_options
+@shared.search_verdict_option
 @option(
     "--explorers",
     "--num-threads",
@@ -54,13 +56,14 @@ def run(
     task_idx: int | None,
     kernelbench: Path | None,
     explorers: int,
+    verdict: Verdict,
     out: Path | None,
     run_name: str | None,
     **given: Any,
 ) -> None:
     """Search for a faster kernel for one task.
 
-    Without options: the task quick/gelu, kernels from kbopt's own seeds, this machine's device, one to two
+    Without options: the task quick/gelu, kernels from kbopt's own seeds, this machine's device, two to three
     minutes.
 
     \b
@@ -81,6 +84,7 @@ def run(
         backend=shared.backend_config(given),
         proposer=shared.proposer_config(given),
         explorers=explorers,
+        verdict=verdict,
     )
     if not config.name:
         from dataclasses import replace
@@ -157,7 +161,7 @@ def _drive_and_print(
 
                 def say(entry: Entry) -> None:
                     if isinstance(entry.event, Evaluated):
-                        view.note(f"{entry.event.candidate}: {headline(entry.event.result)}")
+                        view.note(f"{entry.event.candidate}: {headline(entry.event.result, config.verdict)}")
 
                 with JournalReader(folder / "journal.sqlite") as journal:
                     followers.append(JournalFollower(folder, say, after=journal.last))

@@ -15,8 +15,7 @@ import click
 
 from kbopt.cli.values import OutFile, RunFolder
 from kbopt.core.errors import UserError
-from kbopt.core.events import Dropped, Entry, Evaluated, Proposed
-from kbopt.core.types import Trial
+from kbopt.core.events import Dropped, Entry, Evaluated, FullForgone, Proposed
 
 if TYPE_CHECKING:
     from kbopt.reporting.listing import RunRow
@@ -122,8 +121,7 @@ def show(run: Path, candidate: str, transcript: bool) -> None:
         return
     print_candidate(
         Console(),
-        node.candidate,
-        node.results,
+        node.trial,
         parent_source=parent.candidate.source if parent else None,
         status=node.status,
     )
@@ -163,7 +161,9 @@ def _of(candidates: Collection[str | None], entries: Iterable[Entry]) -> Iterato
         match entry.event:
             case Proposed(candidate=proposed) if proposed.id in candidates:
                 yield entry
-            case Evaluated(candidate=name) | Dropped(candidate=name) if name in candidates:
+            case Evaluated(candidate=name) | FullForgone(candidate=name) | Dropped(candidate=name) if (
+                name in candidates
+            ):
                 yield entry
 
 
@@ -183,8 +183,7 @@ def export(run: Path, kernel: str, out: Path | None) -> None:
     _, opened, journal = open_run(run)
     with journal:
         node, _ = _find(run, opened, journal, kernel)
-    trial = Trial(candidate=node.candidate, results=node.results)
-    text = exported(opened, trial, folder=str(run), inputs=describe_inputs(opened.task.source))
+    text = exported(opened, node.trial, folder=str(run), inputs=describe_inputs(opened.task.source))
     if out is None:
         click.echo(text, nl=False)
         return

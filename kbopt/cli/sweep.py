@@ -20,6 +20,7 @@ from kbopt.core.errors import UserError
 
 if TYPE_CHECKING:
     from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus
+    from kbopt.core.types import Verdict
     from kbopt.finish import Finished
     from kbopt.sweep import SweepConfig
 
@@ -66,6 +67,7 @@ json_option = option("--json", "as_json", is_flag=True, help="One JSON document 
 @option(
     "--share-results", is_flag=True, help="Measure a source once for all algorithms and seeds, not for each."
 )
+@shared.search_verdict_option
 @option("--name", default="sweep", help="Its name; its folder is OUT/NAME.")
 @out_option
 @address_option
@@ -83,6 +85,7 @@ def sweep(
     explorers: int,
     parallel_searches: int,
     share_results: bool,
+    verdict: Verdict,
     name: str,
     out: Path,
     address: str | None,
@@ -117,6 +120,7 @@ def sweep(
         explorers=explorers,
         parallel_searches=parallel_searches,
         shares_results=share_results,
+        verdict=verdict,
     )
     if config.proposer.starts and len(config.tasks) > 1:
         raise UserError(f"--start goes with one task, and --tasks {task_names} names {len(config.tasks)}")

@@ -1,30 +1,83 @@
-"""`kbopt tasks`: what can be searched."""
+"""`kbopt tasks`: what can be searched, and which tasks of a KernelBench checkout can be scored."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from kbopt.cli import options as shared
+from kbopt.cli.grouped import Command
+from kbopt.cli.options import option
+from kbopt.cli.values import OutFile
+from kbopt.core.errors import UserError
+from kbopt.core.types import EvalProtocol
 
 
-@click.command(short_help="List the tasks that can be searched.")
+@click.command(cls=Command, short_help="List the tasks that can be searched, or admit a checkout's.")
 @shared.kernelbench_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
-def tasks(kernelbench: Path | None, as_json: bool) -> None:
+@option(
+    "--json", "as_json", is_flag=True, help="JSON on stdout and nothing else; with --admit a line a task."
+)
+@option("--admit", is_flag=True, help="Say of each task of the checkout whether it can be scored here.")
+@option("--levels", default="1,2,3", help="With --admit: which of KernelBench's levels.")
+@option(
+    "--out",
+    type=OutFile(),
+    help="With --admit: append the JSON lines to this file; what it holds already is not done again. "
+    "Default: no file.",
+)
+@shared.device_option
+@shared.precision_option
+@shared.arithmetic_option
+@shared.eval_mode_option
+@click.pass_context
+def tasks(
+    ctx: click.Context,
+    /,
+    kernelbench: Path | None,
+    as_json: bool,
+    admit: bool,
+    levels: str,
+    out: Path | None,
+    device: str,
+    **given: Any,
+) -> None:
     """List the tasks that ship with kbopt, and with --kernelbench or KBOPT_KERNELBENCH those of a checkout.
 
     Any .py file in KernelBench's format is a task too. Without a checkout level1/12 names problem 12 of
     KernelBench's level 1 in the Hugging Face dataset, which is not listed here. Tasks of a family other than
     sim/... have seed kernels; those without a family need --start FILE or a language model.
 
+    With --admit each task of the checkout is admitted on this machine's device and gets a line: scorable,
+    with the times and memory that this takes, or refused, and why. It exits with 3 where a machine failed.
+
     \b
     kbopt tasks
     kbopt tasks --kernelbench ~/KernelBench
+    kbopt tasks --kernelbench ~/KernelBench --admit --levels 1,2 --out admitted.jsonl
     """
+    if admit:
+        from kbopt.cli.admit import admit as admit_problems
+        from kbopt.cli.admit import problems_of
+
+        code = admit_problems(
+            problems_of(kernelbench, levels),
+            kernelbench,
+            device=device,
+            protocol=replace(EvalProtocol(), **given),
+            out=out,
+            as_json=as_json,
+        )
+        sys.exit(code)
+    for name in ("levels", "out", "device", *given):
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UserError(f"--{name.replace('_', '-')} goes with --admit")
     from kbopt.simulated import LANDSCAPES
     from kbopt.tasks import TaskInfo, list_tasks
 

@@ -221,13 +221,25 @@ class Coordinator:
     async def _measure(self, running: RunningSearch, ready: Ready) -> None:
         spec = running.spec
         request = EvalRequest(
-            task=spec.task, source=ready.candidate.source, protocol=spec.protocol, repeat=ready.repeat
+            task=spec.task,
+            source=ready.candidate.source,
+            protocol=spec.protocol,
+            repeat=ready.repeat,
+            kernelbench=ready.is_full or spec.kernelbench,
+            baselines=ready.is_full,
         )
         try:
             with self._ends_with_its_faults(running):
-                answer = await self._evaluate(spec.name, request, "" if spec.shares_results else spec.name)
-                status = await self._evaluator_status()
-                self._tell(running, ready, answer, status)
+                try:
+                    answer = await self._evaluate(
+                        spec.name, request, "" if spec.shares_results else spec.name
+                    )
+                except UserError as error:  # Such as baselines that do not fit into the host's memory.
+                    if not ready.is_full:
+                        raise
+                    running.search.forgo_full(ready.candidate.id, str(error))
+                else:
+                    self._tell(running, ready, answer, await self._evaluator_status())
         finally:
             running.evaluating -= 1
         with self._ends_with_its_faults(running):

@@ -20,7 +20,8 @@ from kbopt.core.types import Brief, EvalProtocol, Rent, Result, Task
 class SearchSpec:
     """One search of a sweep. `folder` holds its journal, which exists before the actors start.
 
-    With `shares_results` what another search has measured comes from the cache and costs no evaluation.
+    With `shares_results` what another search has measured comes from the cache and costs no evaluation. With
+    `kernelbench` KernelBench's own verdict is asked for each evaluation, not for the winner's full one alone.
     """
 
     name: str
@@ -29,6 +30,7 @@ class SearchSpec:
     settings: SearchSettings
     protocol: EvalProtocol
     shares_results: bool = False
+    kernelbench: bool = False
 
     @property
     def journal(self) -> Path:

@@ -65,6 +65,13 @@ def encode(value: Any) -> Any:
     raise CodecError(f"cannot encode {type(value).__name__}")
 
 
+def fields_of(value: object) -> dict[str, Any]:
+    """The fields of a dataclass as JSON values, by name."""
+    fields: dict[str, Any] = encode(value)
+    del fields["type"]
+    return fields
+
+
 def decode(kind: Any, raw: Any, path: str = "$") -> Any:
     """`raw` as a `kind`: a dataclass, a union of them, `tuple[...]`, `Mapping`, `Literal` or a scalar."""
     origin = typing.get_origin(kind)

@@ -66,12 +66,16 @@ class ProposalFailed:
 FINAL_REPEAT = 1000
 """From here on `repeat` counts the final measurements, which are made after the search's end."""
 
+FULL_REPEAT = 2000
+"""The `repeat` of the last evaluation: the winner's, with every baseline and KernelBench's verdict."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemeasureAsked:
     """`candidate` contends for the best and is measured again; `repeat` counts from 1.
 
-    After `Ended` it counts from `FINAL_REPEAT`: those measurements alone name the winner.
+    After `Ended` it counts from `FINAL_REPEAT`: those measurements alone name the winner, which is then asked
+    for once more with `FULL_REPEAT`. That one, too, `is_final`; it changes nobody's speedup.
     """
 
     candidate: str
@@ -80,6 +84,10 @@ class RemeasureAsked:
     @property
     def is_final(self) -> bool:
         return self.repeat >= FINAL_REPEAT
+
+    @property
+    def is_full(self) -> bool:
+        return self.repeat == FULL_REPEAT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +102,18 @@ class Evaluated:
     @property
     def is_final(self) -> bool:
         return self.repeat >= FINAL_REPEAT
+
+    @property
+    def is_full(self) -> bool:
+        return self.repeat == FULL_REPEAT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullForgone:
+    """The winner's full evaluation cannot be made, for `reason`: it wins without one."""
+
+    candidate: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +165,7 @@ Event = (
     | ProposalFailed
     | RemeasureAsked
     | Evaluated
+    | FullForgone
     | Summarized
     | BackendStarted
     | Rented

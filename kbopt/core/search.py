@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kbopt.core.bandit import Action, Bandit, has_tunables
 from kbopt.core.embedding import LocalEmbedder
 from kbopt.core.epsilon_net import EpsilonNet
 from kbopt.core.events import (
     FINAL_REPEAT,
+    FULL_REPEAT,
     Asked,
     Dropped,
     Ended,
     Evaluated,
     Event,
+    FullForgone,
     ProposalFailed,
     Proposed,
     RemeasureAsked,
@@ -64,10 +66,17 @@ class Stuck(Done):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A source to be evaluated now; `repeat` > 0 for one that was measured before."""
+    """A source to be evaluated now; `repeat` > 0 for one that was measured before.
+
+    `is_full` where every baseline and KernelBench's verdict are wanted.
+    """
 
     candidate: Candidate
     repeat: int
+
+    @property
+    def is_full(self) -> bool:
+        return self.repeat == FULL_REPEAT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +130,7 @@ class Search:
         self._summary_version: int | None = None
         self._ended: str | None = None
         self._finalists: list[str] = []
+        self._full_asked = False
         net = EpsilonNet(embedder or LocalEmbedder(), settings.epsilon) if settings.uses_epsilon_net else None
         strategy = Stepwise if settings.synchronous else FreeRun
         self._strategy: Strategy = strategy(settings, self._trials, net)
@@ -193,6 +203,11 @@ class Search:
             self._record(Evaluated(candidate=candidate_id, result=result, repeat=repeat, cached=cached))
             self._decide()
 
+    def forgo_full(self, candidate_id: str, reason: str) -> None:
+        """The winner's full evaluation cannot be made. Ignored unless it is awaited."""
+        if (candidate_id, FULL_REPEAT) in self._pending:
+            self._record(FullForgone(candidate=candidate_id, reason=reason))
+
     def pay_rent(self, rent: Rent) -> None:
         """Take what a rented device cost since the last time, also after the search's end."""
         self._record(Rented(rent=rent))
@@ -220,7 +235,9 @@ class Search:
         self._record(Summarized(text=text, memory_version=self._summary_version, usage=usage))
 
     def end(self, reason: str) -> None:
-        """Stop asking. Results in flight are still taken, then the best are measured once more."""
+        """Stop asking. Results in flight are still taken, then the best are measured once more, and the best
+        of these is evaluated in full.
+        """
         if self._ended is None:
             self._record(Ended(reason=reason))
             self._decide()
@@ -300,10 +317,16 @@ class Search:
                 self._tally.dropped += 1
             case RemeasureAsked():
                 self._make_ready(self._proposed[event.candidate], event.repeat)
-                if event.is_final:
+                if event.is_full:
+                    self._full_asked = True
+                elif event.is_final:
                     self._finalists.append(event.candidate)
             case Evaluated():
                 self._take_result(event)
+            case FullForgone():
+                self._settle(event.candidate, FULL_REPEAT)
+                trial = self._trials[event.candidate]
+                self._trials[event.candidate] = replace(trial, why_no_full=event.reason)
             case Summarized():
                 self._summaries.append(event)
                 self._summary_version = None
@@ -337,17 +360,23 @@ class Search:
                 self._record(final)
 
     def _finals_due(self) -> tuple[RemeasureAsked, ...]:
-        """The final measurements that are still to be asked for: of the best sources that work."""
+        """The final measurements that are still to be asked for: of the best sources that work. Once they are
+        told, the full evaluation of the winner.
+        """
         best: dict[str, str] = {}
         for trial in self.top(NUM_LEADING):
             if any(score(result.outcome) > 0.0 for result in trial.results):
                 best.setdefault(trial.candidate.source, trial.candidate.id)
         finalists = list(best.values())[:NUM_FINALISTS]
-        return tuple(
+        due = tuple(
             RemeasureAsked(candidate=key, repeat=FINAL_REPEAT)
             for key in finalists
             if key not in self._finalists
         )
+        winner = self.best if self._finalists and not self._full_asked else None
+        if due or winner is None:
+            return due
+        return (RemeasureAsked(candidate=winner.candidate.id, repeat=FULL_REPEAT),)
 
     def _admit(self) -> None:
         for candidate in self._strategy.admit():
@@ -357,12 +386,17 @@ class Search:
         ready = Ready(candidate=candidate, repeat=repeat)
         self._pending[candidate.id, repeat] = self._ready[candidate.id, repeat] = ready
 
+    def _settle(self, candidate: str, repeat: int) -> None:
+        del self._pending[candidate, repeat]
+        self._ready.pop((candidate, repeat), None)
+
     def _take_result(self, event: Evaluated) -> None:
-        key = (event.candidate, event.repeat)
-        del self._pending[key]
-        self._ready.pop(key, None)
+        self._settle(event.candidate, event.repeat)
         candidate = self._proposed[event.candidate]
         known = self._trials.get(event.candidate)
+        if known and event.is_full:
+            self._trials[event.candidate] = replace(known, full=event.result)
+            return
         results = (*known.results, event.result) if known else (event.result,)
         trial = Trial(candidate=candidate, results=results, num_finals=int(event.is_final))
         self._trials[event.candidate] = trial

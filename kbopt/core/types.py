@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Precision = Literal["fp32", "fp16", "bf16"]
 TorchOps = Literal["allow", "warn", "forbid"]
@@ -17,6 +17,7 @@ Arithmetic = Literal["default", "ieee", "tf32"]
 Outputs = Literal["fresh", "reusable"]
 Baseline = Literal["eager", "compile", "best"]
 Clock = Literal["device", "latency"]
+Verdict = Literal["strict", "kernelbench", "both"]
 Stage = Literal["queue", "compile", "check", "time"]
 
 
@@ -86,6 +87,13 @@ class EvalProtocol:
         ]
         parts = (self.precision, *unusual, f"{self.trials}x{self.timed}", f"torch-{self.torch_ops}")
         return "/".join(("strict-2", *parts))
+
+
+def ranked_by(protocol: str) -> tuple[Baseline, Clock]:
+    """What the protocol with this id ranks by."""
+    parts = protocol.split("/")
+    named = [baseline for baseline in get_args(Baseline) if f"over-{baseline}" in parts]
+    return (named[0] if named else "eager"), ("latency" if "latency" in parts else "device")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +301,43 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A task that can be scored on `device`, and what that takes.
+
+    `reference_ms` is the median of a few calls of the reference, `floor_ms` and `reference_ops_ms` are as in
+    a `Roofline`. `device_bytes` of a GPU's memory are taken while a candidate is judged, 0 on a CPU, and
+    `host_bytes` of the host's, more where the candidate runs a compiler. `seconds` is what admission took.
+    """
+
+    device: str
+    seconds: float
+    reference_ms: float
+    floor_ms: float
+    reference_ops_ms: float
+    device_bytes: int
+    host_bytes: int
+    inputs_bytes: int
+    outputs_bytes: int
+    tolerance: float
+    keeps_state: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A task that cannot be scored on `device`. `test` is the admission test that it failed, empty where it
+    did not get that far.
+    """
+
+    device: str
+    seconds: float
+    test: str
+    reason: str
+
+
+TaskReport = Admitted | Refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What one model was paid for. `usd` is None where the model's price is not known."""
 
@@ -344,12 +389,16 @@ class Trial:
     """A candidate with its measurements, oldest first. Never empty once the search has been told.
 
     The last `num_finals` of them were made after the search's end. Choosing the best of many by a measurement
-    makes that measurement too good, so those alone say how fast it is, where there are any.
+    makes that measurement too good, so those alone say how fast it is, where there are any. `full` is the
+    winner's evaluation with every baseline and KernelBench's verdict, by which it is not scored; where that
+    could not be made, `why_no_full` says why.
     """
 
     candidate: Candidate
     results: tuple[Result, ...]
     num_finals: int = 0
+    full: Result | None = None
+    why_no_full: str = ""
 
     @property
     def judged(self) -> tuple[Result, ...]:

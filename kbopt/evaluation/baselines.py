@@ -102,10 +102,24 @@ class Baselines:
         self._judge = judge
         self._measuring = KeyedLocks()
 
-    def of(self, request: EvalRequest) -> tuple[Speedup, ...]:
-        """Of each baseline by either clock: all where asked for, else those that the protocol ranks by."""
+    def of(self, request: EvalRequest, *, alone: bool = False) -> tuple[Speedup, ...]:
+        """Of each baseline by either clock: all where asked for, else those that the protocol ranks by.
+
+        Raises KilledForMemory; where the request runs `alone` only for a baseline that ranks.
+        """
         names = tuple(_SOURCES) if request.baselines else _RANKING.get(request.protocol.baseline, ())
-        return tuple(speedup for name in names for speedup in self._one(request, name))
+        return tuple(speedup for name in names for speedup in self._unless_lost(request, name, alone))
+
+    def _unless_lost(self, request: EvalRequest, name: str, alone: bool) -> tuple[Speedup, ...]:
+        """What machines lost is not kept: another time it may run."""
+        try:
+            return self._one(request, name)
+        except KilledForMemory as error:
+            if not alone or name in _RANKING.get(request.protocol.baseline, ()):
+                raise
+            return _does_not_run(name, str(error))
+        except InfraError as error:
+            return _does_not_run(name, str(error))
 
     def _one(self, request: EvalRequest, name: str) -> tuple[Speedup, ...]:
         if not self._device.is_cuda and name in _ON_CUDA_ONLY:
@@ -136,9 +150,7 @@ class Baselines:
             outcome = self._judge(
                 replace(request, source=source, protocol=protocol, kernelbench=False, baselines=False)
             )
-        except KilledForMemory:
-            raise  # The whole request is tried again, alone.
-        except (InfraError, UserError) as error:
+        except UserError as error:
             return _does_not_run(name, str(error))
         if not isinstance(outcome, Measured):
             return _does_not_run(name, f"{outcome_name(outcome)}: {outcome.reason}"[:500])

@@ -18,7 +18,7 @@ from typing import Any
 import kbopt
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalRequest, Result
+from kbopt.core.types import EvalRequest, Result, TaskReport
 from kbopt.evaluation.sandbox import LOG_NAME, scrubbed
 
 _LINE_LIMIT_BYTES = 64 * 2**20
@@ -47,8 +47,9 @@ class ServiceInfo:
 class ServiceClient:
     """One evaluation service as a child process.
 
-    `evaluate` may be called any number of times at once; answers come in the order in which they are
-    ready. When the service dies, every call under way raises InfraError, and `open` may be called again.
+    `evaluate` and `describe` may be called any number of times at once; answers come in the order in which
+    they are ready. When the service dies, every call under way raises InfraError, and `open` may be called
+    again.
     `memory_gib` of host memory is what it may use; None for what its container or machine has. What it prints
     goes to `log`, which is kept to a few MiB.
     """
@@ -67,7 +68,7 @@ class ServiceClient:
         self._state_dir = state_dir
         self._python = python
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Result]] = {}
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
@@ -107,18 +108,30 @@ class ServiceClient:
 
     async def evaluate(self, request: EvalRequest) -> Result:
         """The verdict. Raises UserError for a task that cannot be scored, InfraError."""
+        result: Result = await self._ask("evaluate", request, Result)
+        return result
+
+    async def describe(self, request: EvalRequest) -> TaskReport:
+        """Whether the request's task can be scored, and what that takes. Raises InfraError."""
+        report: TaskReport = await self._ask("describe", request, TaskReport)
+        return report
+
+    async def _ask(self, kind: str, request: EvalRequest, expected: Any) -> Any:
         process = self._process
         if process is None or process.stdin is None or process.returncode is not None:
             raise InfraError("the evaluation service is not running; open() starts it")
         number = next(self._numbers)
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
-        line = json.dumps({"id": number, "request": codec.encode(request)}, separators=(",", ":")) + "\n"
+        message = {"id": number, "kind": kind, "request": codec.encode(request)}
+        line = json.dumps(message, separators=(",", ":")) + "\n"
         try:
             process.stdin.write(line.encode())
             with contextlib.suppress(ConnectionError):
                 await process.stdin.drain()
-            return await future
+            return codec.decode(expected, await future)
+        except codec.CodecError as error:
+            raise InfraError(f"the evaluation service's answer cannot be read: {error}") from None
         finally:
             self._waiting.pop(number, None)
 
@@ -176,11 +189,8 @@ class ServiceClient:
         future = self._waiting.get(message["id"])
         if future is None or future.done():
             return
-        if "result" in message:
-            try:
-                future.set_result(codec.decode(Result, message["result"]))
-            except codec.CodecError as error:
-                future.set_exception(InfraError(f"the evaluation service's result cannot be read: {error}"))
+        if "answer" in message:
+            future.set_result(message["answer"])
         elif "user_error" in message:
             future.set_exception(UserError(message["user_error"]))
         else:

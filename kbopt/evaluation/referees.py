@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
@@ -197,6 +198,12 @@ class RefereeHandle:
         may = f"may use {gib(self._memory_bytes)} of host memory, {self._zygote.host.source}"
         remedy = f"; it {may}; {REMEDY}" if crash.how == "out of memory" else ""
         return UserError(f"the child of task {name}'s reference ended: {text}: {crash.reason}{remedy}")
+
+
+def failed_test(message: str) -> str:
+    """The admission test that an error's message names, empty where it names none."""
+    found = re.search(r"admission test '([^']*)' failed", message)
+    return found[1] if found else ""
 
 
 def _late(what: str, limit_s: float) -> UserError:

@@ -1,4 +1,4 @@
-"""The supervisor: takes requests as JSON lines, runs each through build, check and timing, answers.
+"""The supervisor: runs each request through build, check and timing, or says of a task what judging it takes.
 
 One request is one thread, written as plain sequential code; the device lease and the zygote are what they
 share. Nothing here executes or imports a candidate, a task or torch.
@@ -11,15 +11,16 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import (
+    Admitted,
     CompileFailed,
     Crashed,
     EvalProtocol,
@@ -27,8 +28,10 @@ from kbopt.core.types import (
     KernelBenchVerdict,
     Measured,
     Outcome,
+    Refused,
     Result,
     Task,
+    TaskReport,
     TimedOut,
 )
 from kbopt.evaluation import baselines, feedback, verdicts
@@ -50,10 +53,12 @@ from kbopt.evaluation.memory import (
 )
 from kbopt.evaluation.needs import Data, need_of
 from kbopt.evaluation.probe import PROBE_TASK, sandboxes_for_cuda
-from kbopt.evaluation.referees import NoMemory, RefereeHandle, Referees, key_of
+from kbopt.evaluation.referees import NoMemory, RefereeHandle, Referees, failed_test, key_of
 from kbopt.evaluation.sandbox import SCRATCH, Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.timeline import Judged, Timeline
 from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
+
+T = TypeVar("T")
 
 MAX_CONCURRENT = 64
 _KERNELBENCH_DRAWS_S = 600.0
@@ -138,17 +143,76 @@ class Service:
 
         Where the kernel killed a process of it because memory ran out, it is tried again, alone.
         """
-        try:
-            with self._reserve(request) as reservation:
-                return self._evaluate_in(request, reservation)
-        except KilledForMemory as error:
-            print(f"{error}; {request.task.name} is tried again alone", file=sys.stderr, flush=True)
-        with self._reserve(request, alone=True) as reservation:
+
+        def work(reservation: Reservation) -> Result:
             try:
                 return self._evaluate_in(request, reservation)
             except KilledForMemory as error:
+                if not reservation.alone:
+                    raise
                 outcome = self._killed_alone(error, reservation)
                 return self._result(request, Timeline(), outcome, log="")
+
+        return self._with_memory(request, work)
+
+    def describe(self, request: EvalRequest) -> TaskReport:
+        """Whether the request's task can be scored, and what that takes. Its source is not looked at.
+
+        Raises InfraError.
+        """
+        started = time.monotonic()
+
+        def work(reservation: Reservation) -> Admitted:
+            try:
+                return self._describe_in(request, reservation)
+            except KilledForMemory as error:
+                if reservation.alone:
+                    self._killed_alone(error, reservation)
+                raise
+
+        try:
+            return self._with_memory(request, work)
+        except UserError as error:
+            return Refused(
+                device=self.device.name,
+                seconds=time.monotonic() - started,
+                test=failed_test(str(error)),
+                reason=str(error),
+            )
+
+    def _describe_in(self, request: EvalRequest, reservation: Reservation) -> Admitted:
+        with self._lease:
+            started = time.monotonic()
+            referee = self._referees.of(request, lambda _: reservation.grow(self._need(request)))
+            seconds = time.monotonic() - started
+            seen = referee.describe()
+            self._referees.settle(referee)
+        need = self._need(request)
+        return Admitted(
+            device=self.device.name,
+            seconds=seconds,
+            reference_ms=seen["reference_ms"],
+            floor_ms=seen["floor_ms"],
+            reference_ops_ms=seen["reference_ops_ms"],
+            device_bytes=seen["device_bytes"],
+            host_bytes=need.own + need.judge,
+            inputs_bytes=seen["inputs_bytes"],
+            outputs_bytes=seen["outputs_bytes"],
+            tolerance=seen["tolerance"],
+            keeps_state=seen["keeps_state"],
+        )
+
+    def _with_memory(self, request: EvalRequest, work: Callable[[Reservation], T]) -> T:
+        """`work` with the host memory that the request needs; where the kernel killed a process of it because
+        memory ran out, once more, alone.
+        """
+        try:
+            with self._reserve(request) as reservation:
+                return work(reservation)
+        except KilledForMemory as error:
+            print(f"{error}; {request.task.name} is tried again alone", file=sys.stderr, flush=True)
+        with self._reserve(request, alone=True) as reservation:
+            return work(reservation)
 
     def _evaluate_in(self, request: EvalRequest, reservation: Reservation) -> Result:
         result = self._evaluate(request, reservation)
@@ -248,7 +312,7 @@ class Service:
                 notes = (NO_SANDBOX_NOTE, *outcome.audit.notes)
                 outcome = replace(outcome, audit=replace(outcome.audit, notes=notes))
             try:
-                others = self._baselines.of(request)
+                others = self._baselines.of(request, alone=reservation.alone)
             except KilledForMemory as error:
                 if reservation.alone:
                     raise InfraError(f"a baseline cannot be measured: {error}") from None

@@ -21,7 +21,10 @@ from kbopt.evaluation.service import MAX_CONCURRENT, Service
 def serve(
     device: str, state_dir: Path, requests: TextIO, replies: TextIO, memory_gib: float | None = None
 ) -> None:
-    """Answer requests until `requests` ends. One JSON line each way; answers come as they are ready."""
+    """Answer requests until `requests` ends. One JSON line each way; answers come as they are ready.
+
+    A request's `kind` is `evaluate`, or `describe` for what judging its task takes.
+    """
     lock = threading.Lock()
 
     def reply(message: dict[str, Any]) -> None:
@@ -39,10 +42,11 @@ def serve(
         return
     reply({"ready": service.about()})
 
-    def answer(number: int, raw: Any) -> None:
+    def answer(number: int, kind: str, raw: Any) -> None:
         try:
-            result = service.evaluate(codec.decode(EvalRequest, raw))
-            reply({"id": number, "result": codec.encode(result)})
+            request = codec.decode(EvalRequest, raw)
+            answered = service.describe(request) if kind == "describe" else service.evaluate(request)
+            reply({"id": number, "answer": codec.encode(answered)})
         except (UserError, codec.CodecError) as error:
             reply({"id": number, "user_error": str(error)})
         except InfraError as error:
@@ -55,7 +59,7 @@ def serve(
     with ThreadPoolExecutor(MAX_CONCURRENT) as pool:
         for line in requests:
             message = json.loads(line)
-            pool.submit(answer, message["id"], message["request"])
+            pool.submit(answer, message["id"], message["kind"], message["request"])
         pool.shutdown(wait=False, cancel_futures=True)
         try:
             service.close()

@@ -7,12 +7,21 @@ is: another clock's, an estimate, or another protocol's.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kbopt.core.scoring import Standing, standing
-from kbopt.core.types import KernelBenchVerdict, Measured, Result, Roofline, Speedup, Trial
-from kbopt.reporting.text import figure, first_line, plural
+from kbopt.core.types import (
+    KernelBenchVerdict,
+    Measured,
+    Result,
+    Roofline,
+    Speedup,
+    Trial,
+    outcome_name,
+    ranked_by,
+)
+from kbopt.reporting.text import RANKED_OVER, figure, first_line, plural
 
 _AGREEMENT = 0.1
 """How far apart two clocks of one call may be, as a share of it, to be marked as agreeing."""
@@ -33,17 +42,42 @@ class Belief:
 
 
 def evidence(trial: Trial) -> tuple[Belief, ...]:
-    """The reasons for the trial's speedup and against it; none for one that was never measured."""
+    """The reasons for the trial's speedup and against it; none for one that was never measured.
+
+    Other baselines and KernelBench's verdict are those of its full evaluation where there is one.
+    """
     found = standing(trial)
-    measured = [result for result in trial.results if isinstance(result.outcome, Measured)]
-    return tuple(_beliefs(found, measured[-1])) if found else ()
+    measured = [result for result in trial.judged if isinstance(result.outcome, Measured)]
+    return tuple(_beliefs(found, measured[-1], trial)) if found else ()
 
 
-def _beliefs(found: Standing, last: Result) -> Iterator[Belief]:
+def speedups_of(trial: Trial) -> tuple[Speedup, ...]:
+    """Over every baseline that was asked for: by the full evaluation, else by the last of the measurements by
+    which the trial is scored.
+    """
+    results = (*trial.judged, *([trial.full] if trial.full else []))
+    measured = [result.outcome for result in results if isinstance(result.outcome, Measured)]
+    return measured[-1].speedups if measured else ()
+
+
+def verdict_of(trial: Trial) -> KernelBenchVerdict | None:
+    """KernelBench's, the last one that was asked for."""
+    results = (*trial.judged, *([trial.full] if trial.full else []))
+    return next((result.kernelbench for result in reversed(results) if result.kernelbench), None)
+
+
+def strongest(speedups: Sequence[Speedup], protocol: str) -> Speedup | None:
+    """The smallest of these by the clock of the protocol with this id, but for what it ranks by."""
+    baseline, clock = ranked_by(protocol)
+    others = [s for s in speedups if s.clock == clock and s.baseline != baseline and not s.reason]
+    return min(others, key=lambda s: s.speedup, default=None)
+
+
+def _beliefs(found: Standing, last: Result, trial: Trial) -> Iterator[Belief]:
     outcome = last.outcome
     if not isinstance(outcome, Measured):
         raise TypeError("only a measured result is evidence")
-    yield _interval(found.speedup_ci)
+    yield _interval(found.speedup_ci, ranked_by(last.protocol)[0])
     times = plural(found.measurements, "measurement")
     text = (
         f"A call takes {_ms(found.kernel_ms)} instead of {_ms(found.reference_ms)}: the medians of single "
@@ -53,10 +87,18 @@ def _beliefs(found: Standing, last: Result) -> Iterator[Belief]:
     yield _clocks(outcome)
     if outcome.roofline:
         yield _floor(outcome.roofline, found.kernel_ms)
-    yield from map(_over, outcome.speedups)
+    yield from map(_over, speedups_of(trial))
     yield from _audit(outcome)
-    if last.kernelbench:
-        yield _kernelbench(last.kernelbench)
+    if verdict := verdict_of(trial):
+        yield _kernelbench(verdict)
+    if trial.full and not isinstance(trial.full.outcome, Measured):
+        how, reason = outcome_name(trial.full.outcome), first_line(trial.full.outcome.reason, 200)
+        text = f"When it was evaluated once more, beside every baseline, it was {how}: {reason.rstrip('.')}."
+        yield Belief(name="full evaluation", good=False, text=text)
+    elif trial.why_no_full:
+        reason = trial.why_no_full.rstrip(".")
+        text = f"It was not measured beside every baseline, nor by KernelBench's own protocol: {reason}."
+        yield Belief(name="full evaluation", good=None, text=text)
 
 
 def _over(speedup: Speedup) -> Belief:
@@ -73,13 +115,12 @@ def _over(speedup: Speedup) -> Belief:
     return Belief(name=name, good=low > 1, text=text)
 
 
-def _interval(ends: tuple[float, float]) -> Belief:
+def _interval(ends: tuple[float, float], baseline: str) -> Belief:
     low, high = ends
     meaning = "lies above 1"
     if low <= 1:
-        meaning = (
-            "holds 1: it may be no faster" if high >= 1 else "lies below 1: it is slower than eager PyTorch"
-        )
+        slower = f"lies below 1: it is slower than {RANKED_OVER[baseline]}"
+        meaning = "holds 1: it may be no faster" if high >= 1 else slower
     return Belief(
         name="interval",
         good=low > 1,
@@ -129,8 +170,10 @@ def _audit(outcome: Measured) -> Iterator[Belief]:
         yield Belief(name="note", good=False if note.startswith("No sandbox") else None, text=note)
 
 
-def _kernelbench(verdict: KernelBenchVerdict) -> Belief:
-    """Its own times are of other inputs, the same ones for each call; -1 means that it took none."""
+def kernelbench_text(verdict: KernelBenchVerdict) -> str:
+    """`correct, 0.45 ms instead of 3.2 ms, every call on the same inputs`: its times are of other inputs than
+    kbopt's, the same ones for each call; -1 means that it took none.
+    """
     said = "correct" if verdict.correctness else "not correct"
     if verdict.correctness and min(verdict.runtime, verdict.ref_runtime) >= 0:
         said += (
@@ -138,7 +181,11 @@ def _kernelbench(verdict: KernelBenchVerdict) -> Belief:
         )
     elif verdict.correctness:
         said += ", not timed"
-    text = f"By KernelBench's own protocol: {said}."
+    return said
+
+
+def _kernelbench(verdict: KernelBenchVerdict) -> Belief:
+    text = f"By KernelBench's own protocol: {kernelbench_text(verdict)}."
     if not verdict.correctness:
         reason = _kernelbench_reason(verdict)
         text += f" {reason.rstrip('.')}." if reason else ""

@@ -6,9 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from kbopt import __version__
 from kbopt.core.scoring import standing
-from kbopt.core.types import Measured, Trial, outcome_name
+from kbopt.core.types import Measured, Trial, outcome_name, ranked_by
 from kbopt.reporting.run import Run
-from kbopt.reporting.text import figure, first_line, printable
+from kbopt.reporting.text import RANKED_OVER, figure, first_line, printable
 
 _GUARD = '''
 
@@ -72,7 +72,8 @@ def _figures(trial: Trial) -> list[str]:
         return [f"speedup    none: {outcome_name(last.outcome)}", where]
     low, high = found.speedup_ci
     claimed = "" if found.state == "faster" else f"; {found.state}"
-    speedup = f"{figure(found.speedup)}x over eager PyTorch, 95 % interval {figure(low)} to {figure(high)}"
+    over = RANKED_OVER[ranked_by(last.protocol)[0]]
+    speedup = f"{figure(found.speedup)}x over {over}, 95 % interval {figure(low)} to {figure(high)}"
     times = f"{found.kernel_ms:.4g} ms instead of {found.reference_ms:.4g} ms"
     return [f"speedup    {speedup}; {times}{claimed}", where]
 

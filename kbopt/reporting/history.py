@@ -20,6 +20,7 @@ from kbopt.core.events import (
     Entry,
     Evaluated,
     Event,
+    FullForgone,
     InfraFailed,
     Opened,
     ProposalFailed,
@@ -37,7 +38,6 @@ from kbopt.core.types import (
     Rent,
     Result,
     Seconds,
-    Trial,
     Usage,
     outcome_name,
 )
@@ -160,8 +160,14 @@ class History:
                 node.dropped, node.changed = event, self.entries
             case RemeasureAsked(candidate=candidate_id):
                 self.nodes[candidate_id].awaits_repeat = True
+            case Evaluated(is_full=True):
+                self._take_full(event)
             case Evaluated():
                 self._evaluate(event)
+            case FullForgone():
+                node = self.nodes[event.candidate]
+                node.awaits_repeat = False
+                node.why_no_full, node.changed = first_line(event.reason, 500), self.entries
             case Summarized():
                 self._pay(event.usage)
                 self.recommendations.append(
@@ -206,15 +212,22 @@ class History:
             self._bar("explorer", stage, brief_id, brief.minutes, self.minutes)
         return brief
 
+    def _take_full(self, event: Evaluated) -> None:
+        node = self.nodes[event.candidate]
+        node.full = _bounded(event.result)
+        node.awaits_repeat = False
+        node.changed = self.entries
+        if not event.cached:
+            self._count(event, node.full)
+
     def _evaluate(self, event: Evaluated) -> None:
         node = self.nodes[event.candidate]
         result = _bounded(event.result)
         node.results = (*node.results, result)
         node.awaits_repeat = False
         node.num_finals += event.is_final
-        trial = Trial(candidate=node.candidate, results=node.results, num_finals=node.num_finals)
         if any(isinstance(one.outcome, Measured) for one in node.results):
-            node.speedup, node.ci = mean_score(trial), score_interval(trial)
+            node.speedup, node.ci = mean_score(node.trial), score_interval(node.trial)
         if node.staleness is None:
             node.staleness = self._told - node.candidate.memory_version
         self._told += 1

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kbopt.core.scoring import Standing
-from kbopt.core.types import Candidate, Measured, Result, Trial, outcome_name
+from kbopt.core.types import Measured, Result, Trial, outcome_name
 from kbopt.reporting.evidence import evidence
 from kbopt.reporting.terminal import OUTCOME_STYLES, STATE_STYLES
 from kbopt.reporting.text import first_line, plural, printable, speedup_text, standing_text, truncated
@@ -102,16 +102,16 @@ def _started(row: RunRow) -> str:
 
 def print_candidate(
     console: Console,
-    candidate: Candidate,
-    results: Sequence[Result],
+    trial: Trial,
     *,
     parent_source: str | None,
     status: str = "",
 ) -> None:
     """One candidate: its figures, source, diff to its parent, feedback and the end of the compiler's log.
 
-    `results` is empty for one that was not evaluated; `status` then says why.
+    It has no results where it was not evaluated; `status` then says why.
     """
+    candidate, results = trial.candidate, trial.results
     console.print(Rule(Text(f"candidate {printable(candidate.id)}"), align="left"))
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
@@ -124,7 +124,7 @@ def print_candidate(
         facts.add_row("outcome", _result_text(result))
     if not results:
         facts.add_row("outcome", Text(printable(status or "not evaluated yet")))
-    for belief in evidence(Trial(candidate=candidate, results=tuple(results))):
+    for belief in evidence(trial):
         facts.add_row(belief.name, Text(printable(belief.text)))
     console.print(facts)
     console.print(Rule("source", align="left", style="dim"))

@@ -15,7 +15,7 @@ from pygments.token import STANDARD_TYPES
 
 from kbopt.core import codec
 from kbopt.core.scoring import HeadlineState, headline_state
-from kbopt.core.types import Measured, Result, Trial
+from kbopt.core.types import Measured, Result
 from kbopt.reporting.evidence import evidence
 from kbopt.reporting.history import BARS_KEPT, History
 from kbopt.reporting.records import Bar, Node
@@ -185,9 +185,7 @@ def candidate_detail(
         "log": last.log if last else "",
         "transcript": truncated(transcript, ONE_TRANSCRIPT_CHARS) if transcript else None,
         "transcript_left_out": not with_transcript,
-        "evidence": codec.encode(evidence(Trial(candidate=candidate, results=node.results)))
-        if is_best
-        else [],
+        "evidence": codec.encode(evidence(node.trial)) if is_best else [],
         "results": [_result(result, with_samples=is_best) for result in node.results],
     }
 

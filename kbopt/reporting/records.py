@@ -17,8 +17,8 @@ class Node:
     `changed` is the number of the last entry that changed it, `evaluations` the search's count at its last
     result. `seed` is the seed kernel that its source grew from, `source_key` equal for equal sources.
     `results` holds every measurement, oldest first; the last `num_finals` came after the end: `judged` are
-    those that name its speedup, as in a `Trial`. `has_texts` is False once source, feedback and log were let
-    go to bound the memory.
+    those that name its speedup, and `full` is the winner's full evaluation, as in a `Trial`. `has_texts` is
+    False once source, feedback and log were let go to bound the memory.
     """
 
     candidate: Candidate
@@ -33,6 +33,8 @@ class Node:
     changed: int
     results: tuple[Result, ...] = ()
     num_finals: int = 0
+    full: Result | None = None
+    why_no_full: str = ""
     evaluations: int = 0
     staleness: int | None = None
     dropped: Dropped | None = None
@@ -42,8 +44,18 @@ class Node:
     ci: tuple[float, float] | None = None
 
     @property
+    def trial(self) -> Trial:
+        return Trial(
+            candidate=self.candidate,
+            results=self.results,
+            num_finals=self.num_finals,
+            full=self.full,
+            why_no_full=self.why_no_full,
+        )
+
+    @property
     def judged(self) -> tuple[Result, ...]:
-        return Trial(candidate=self.candidate, results=self.results, num_finals=self.num_finals).judged
+        return self.trial.judged
 
     @property
     def status(self) -> str:

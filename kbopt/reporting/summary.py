@@ -10,11 +10,12 @@ from dataclasses import dataclass, fields
 from kbopt.core.events import Dropped
 from kbopt.core.scoring import Standing, standing
 from kbopt.core.tally import amount
-from kbopt.core.types import OUTCOME_NAMES, Measured, Rent, Trial
+from kbopt.core.types import OUTCOME_NAMES, KernelBenchVerdict, Measured, Rent, Speedup, ranked_by
+from kbopt.reporting.evidence import speedups_of, strongest, verdict_of
 from kbopt.reporting.history import History, fold
 from kbopt.reporting.records import Message, Node, ProgressPoint, Recommendation
 from kbopt.reporting.run import Run
-from kbopt.reporting.text import plural
+from kbopt.reporting.text import RANKED_OVER, plural
 
 LISTED = 200
 """How many rejections, failures and errors a summary lists; the totals count them all."""
@@ -24,10 +25,18 @@ LISTED = 200
 class BestKernel(Standing):
     """The trial with the highest mean speedup over its measurements, the final ones where they were made, and
     where it was measured.
+
+    `ranked_over` names what its speedup is over. `speedups` are those over every baseline that was asked for,
+    `strongest` the smallest of them beside that one; `kernelbench` is KernelBench's own verdict. At the end
+    they come from the winner's full evaluation.
     """
 
     device: str
     protocol: str
+    ranked_over: str = RANKED_OVER["eager"]
+    speedups: tuple[Speedup, ...] = ()
+    strongest: Speedup | None = None
+    kernelbench: KernelBenchVerdict | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,12 +221,21 @@ def _setup(run: Run, devices: tuple[str, ...]) -> dict[str, str]:
 def _best(node: Node | None) -> BestKernel | None:
     if node is None:
         return None
-    found = standing(Trial(candidate=node.candidate, results=node.results, num_finals=node.num_finals))
+    found = standing(node.trial)
     if found is None:
         return None
     last = [result for result in node.judged if isinstance(result.outcome, Measured)][-1]
     figures = {field.name: getattr(found, field.name) for field in fields(found)}
-    return BestKernel(**figures, device=last.device, protocol=last.protocol)
+    speedups = speedups_of(node.trial)
+    return BestKernel(
+        **figures,
+        device=last.device,
+        protocol=last.protocol,
+        ranked_over=RANKED_OVER[ranked_by(last.protocol)[0]],
+        speedups=speedups,
+        strongest=strongest(speedups, last.protocol),
+        kernelbench=verdict_of(node.trial),
+    )
 
 
 def _models(history: History) -> tuple[ModelSpend, ...]:

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from kbopt.core.scoring import Standing
+from kbopt.core.types import Speedup
+
+BASELINES: Mapping[str, str] = {
+    "eager": "eager",
+    "compile": "torch.compile",
+    "max-autotune": "torch.compile max-autotune",
+    "cuda-graph": "a CUDA graph",
+}
+"""How text names what a speedup is over."""
+
+RANKED_OVER: Mapping[str, str] = {
+    "eager": "eager PyTorch",
+    "compile": "torch.compile",
+    "best": "the fastest baseline",
+}
+"""How text names what a protocol ranks by."""
 
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters: escape sequences could drive the terminal
@@ -73,6 +90,13 @@ def standing_text(best: Standing | None) -> str:
         return speedup_text(None)
     said = "" if best.state == "faster" else f", {best.state}"
     return f"{speedup_text(best.speedup, best.speedup_ci)}{said}"
+
+
+def over_text(speedup: Speedup) -> str:
+    """`1.40x over torch.compile [1.30, 1.50]`."""
+    low, high = speedup.interval
+    over = BASELINES.get(speedup.baseline, speedup.baseline)
+    return f"{figure(speedup.speedup)}x over {over} [{figure(low)}, {figure(high)}]"
 
 
 def plural(count: int, one: str) -> str:

@@ -43,6 +43,8 @@ def request_key(request: EvalRequest, device: str, scope: str = "") -> str:
     parts = [request.task.key, normalised(request.source), device, request.protocol.id, str(request.repeat)]
     if scope:
         parts.append(scope)
+    if request.kernelbench or request.baselines:  # The result holds more than one without.
+        parts.append(f"kernelbench={request.kernelbench}, baselines={request.baselines}")
     digest = hashlib.sha256()
     for part in parts:
         digest.update(f"{len(part)}:".encode() + part.encode("utf-8", "surrogatepass"))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kbopt.cli.eval import _appending, _items, _known, _read
+from kbopt.cli.eval import _items, _known, _read
+from kbopt.cli.json_lines import appending
 from kbopt.core.types import EvalProtocol, Task
 from kbopt.tasks import load_task
 from tests.cli.test_eval import GOOD, TASK
@@ -55,7 +56,7 @@ def test_a_torn_line_does_not_swallow_the_next(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     for before, after in (("", "new"), ("whole\n", "whole\nnew"), ("torn", "torn\nnew")):
         out.write_text(before)
-        with _appending(out) as sink:
+        with appending(out) as sink:
             sink.write("new")
         assert out.read_text() == after
 

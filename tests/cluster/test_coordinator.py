@@ -19,10 +19,13 @@ from kbopt.cluster.running import RunningSearch, active_s
 from kbopt.core.embedding import LocalEmbedder
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import (
+    FULL_REPEAT,
     Asked,
     BackendStarted,
     Ended,
     Entry,
+    Evaluated,
+    FullForgone,
     InfraFailed,
     Opened,
     ProposalFailed,
@@ -62,6 +65,48 @@ async def test_a_search_whose_proposals_all_fail_stops_and_is_not_over(tmp_path:
     await mended.close()
     assert status.failure is None
     assert status.progress.evaluations >= 20
+
+
+WORKING = Measured(
+    kernel_ms=(1.0,),
+    reference_ms=(2.0,),
+    speedup=2.0,
+    speedup_ci=(1.9, 2.1),
+    native_ms=1.0,
+    wall_ms=1.0,
+    audit=Audit(custom_kernel=True),
+)
+
+
+@pytest.mark.parametrize("each", [False, True])
+async def test_the_winner_alone_is_asked_for_with_every_baseline(tmp_path: Path, each: bool) -> None:
+    made = replace(spec(tmp_path), kernelbench=each)
+    lab = Lab(tmp_path, (made,), NumberedProposer())
+    lab.backend.outcome = WORKING
+    await lab.run()
+    (status,) = (await lab.coordinator.status()).searches
+    await lab.close()
+    assert status.ended is not None
+    assert status.best is not None
+    *others, last = lab.backend.requests
+    assert (last.repeat, last.baselines, last.kernelbench) == (FULL_REPEAT, True, True)
+    assert not any(request.baselines for request in others)
+    assert {request.kernelbench for request in others} == {each}
+    (full,) = (event for event in events(made) if isinstance(event, Evaluated) and event.is_full)
+    assert full.candidate == status.best.candidate
+
+
+async def test_a_winner_whose_baselines_do_not_fit_ends_the_search_all_the_same(tmp_path: Path) -> None:
+    made = spec(tmp_path)
+    lab = Lab(tmp_path, (made,), NumberedProposer())
+    lab.backend.outcome, lab.backend.has_no_room = WORKING, True
+    await lab.run()
+    (status,) = (await lab.coordinator.status()).searches
+    await lab.close()
+    assert (status.failure, status.ended is None) == (None, False)
+    assert events(made)[-1] == FullForgone(
+        candidate=status.best.candidate, reason="judging task t needs 90 GiB of host memory"
+    )
 
 
 class SlowEmbedder(LocalEmbedder):

@@ -37,11 +37,13 @@ class ScriptedBackend:
         self.service_s = service_s
         self.faults: list[Exception] = []
         self.batches: list[list[str]] = []
+        self.requests: list[EvalRequest] = []
         self.opened = 0
         self.cold_boots: tuple[str, ...] = ("b",)
         self.usd_per_batch = 0.0
         self.outcome: Outcome | None = None
         self.device_s = 0.25
+        self.has_no_room = False
         self.status_fault: Exception | None = None
 
     async def open(self) -> BackendStatus:
@@ -50,11 +52,14 @@ class ScriptedBackend:
 
     async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
         self.batches.append([request.source for request in requests])
+        self.requests += requests
         await asyncio.sleep(self.service_s)
         if self.faults:
             raise self.faults.pop(0)
         if any("unscorable" in request.task.source for request in requests):
             raise UserError("the task admits zeros")
+        if self.has_no_room and any(request.baselines for request in requests):
+            raise UserError("judging task t needs 90 GiB of host memory")
         results = [replace(result(request.source), device_s=self.device_s) for request in requests]
         return [replace(one, outcome=self.outcome) if self.outcome else one for one in results]
 

@@ -1,9 +1,17 @@
 """Speedups over other baselines, from those of both over eager."""
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
 import pytest
 
-from kbopt.core.types import Audit, EvalProtocol, Measured, Speedup
-from kbopt.evaluation.baselines import compared, ranked
+from kbopt.core.errors import InfraError
+from kbopt.core.types import Audit, EvalProtocol, EvalRequest, Measured, Outcome, Speedup, Task
+from kbopt.evaluation.baselines import Baselines, compared, ranked
+from kbopt.evaluation.compile.toolchain import detect
+from kbopt.evaluation.devices import Device
+from kbopt.evaluation.memory import KilledForMemory
 
 
 def over(
@@ -80,3 +88,38 @@ def test_the_protocol_says_which_speedup_ranks(baseline: str, clock: str, speedu
 def test_eager_ranks_where_the_baseline_asked_for_does_not_run() -> None:
     judged = kernel(over("eager", 6.0), over("compile", 0.0, reason="no compiler"))
     assert ranked(judged, EvalProtocol(baseline="compile")).speedup == 6.0
+
+
+def baselines_of(folder: Path, *answers: Outcome | Exception) -> Baselines:
+    """Whose device gives `answers`, one for each baseline that it is asked for."""
+    left: Iterator[Outcome | Exception] = iter(answers)
+
+    def judge(_: EvalRequest) -> Outcome:
+        answer = next(left)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    device = Device(torch="cpu", name="", hardware="", toolchain=detect(arch=""))
+    return Baselines(device, folder, judge)
+
+
+def asked(baseline: Literal["eager", "compile"] = "eager") -> EvalRequest:
+    task = Task(name="t", source="class Model: ...")
+    return EvalRequest(task=task, source="", protocol=EvalProtocol(baseline=baseline), baselines=True)
+
+
+def test_a_baseline_that_a_machine_lost_has_a_reason_and_is_measured_the_next_time(tmp_path: Path) -> None:
+    found = baselines_of(tmp_path, InfraError("the process ended"), kernel(over("eager", 2.0)))
+    assert found.of(asked())[0].reason == "the process ended"
+    assert found.of(asked())[0].speedup == 2.0
+    assert found.of(asked())[0].speedup == 2.0  # kept
+
+
+def test_a_baseline_killed_for_memory_while_alone_has_a_reason_unless_it_ranks(tmp_path: Path) -> None:
+    killed = KilledForMemory("torch.compile", of_judge=False)
+    with pytest.raises(KilledForMemory):
+        baselines_of(tmp_path, killed).of(asked())
+    assert "torch.compile was killed" in baselines_of(tmp_path, killed).of(asked(), alone=True)[0].reason
+    with pytest.raises(KilledForMemory):
+        baselines_of(tmp_path, killed).of(asked("compile"), alone=True)

@@ -119,7 +119,7 @@ async def test_a_device_that_is_not_there_is_the_users_to_change(tmp_path):
     ("answer", "reason"),
     [
         ("no json at all", "said what cannot be read"),
-        ('{"id": 1, "result": {"outcome": 1}}', "result cannot be read"),
+        ('{"id": 1, "answer": {"outcome": 1}}', "answer cannot be read"),
         ('{"id": 1}', "said what cannot be read"),
     ],
 )

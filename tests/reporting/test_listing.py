@@ -111,7 +111,9 @@ def test_a_candidate_is_shown_with_source_diff_and_feedback_and_no_escape_sequen
     candidate = candidates[evaluation.candidate]
     where = console(terminal=False)
     parent = candidates[candidate.parent]
-    print_candidate(where, candidate, [evaluation.result], parent_source=parent.source)
+    print_candidate(
+        where, Trial(candidate=candidate, results=(evaluation.result,)), parent_source=parent.source
+    )
     shown = text_of(where)
     assert "class ModelNew" in shown
     assert "--- parent" in shown
@@ -128,16 +130,17 @@ def test_a_measured_candidate_is_shown_with_what_makes_it_believable():
         e for e in events if isinstance(e, Evaluated) and isinstance(e.result.outcome, Measured)
     )
     where = console(terminal=False)
-    print_candidate(where, candidates[evaluation.candidate], [evaluation.result], parent_source=None)
+    trial = Trial(candidate=candidates[evaluation.candidate], results=(evaluation.result,))
+    print_candidate(where, trial, parent_source=None)
     shown = " ".join(text_of(where).split())
-    for belief in evidence(Trial(candidate=candidates[evaluation.candidate], results=(evaluation.result,))):
+    for belief in evidence(trial):
         assert f"{belief.name} {belief.text}" in shown
 
 
 def test_in_a_pipe_a_source_keeps_its_lines():
     candidate = next(e.event.candidate for e in entries(3) if isinstance(e.event, Proposed))
     where = console(terminal=False, width=40)
-    print_candidate(where, candidate, [], parent_source=None)
+    print_candidate(where, Trial(candidate=candidate, results=()), parent_source=None)
     assert candidate.source in text_of(where)
 
 

@@ -84,6 +84,9 @@ def test_the_figures_are_those_of_the_journal(report: str, run: Run, watched: Wa
     summary = summarize(run)
     cards = page.locator("#overview .card .value").all_inner_texts()
     assert cards[0] == f"{summary.best.speedup:.2f}×"
+    beside = summary.best.strongest
+    figures = page.locator("#overview .card .more").first.inner_text()
+    assert f" · {beside.speedup:.2f}× over torch.compile [{beside.interval[0]:.2f} to " in figures
     assert cards[1:3] == [str(summary.evaluations), str(summary.proposals)]
     assert cards[6] == f"${summary.usd:.2f}"
     cells = page.locator("#cost table").last.locator("tbody td").all_inner_texts()

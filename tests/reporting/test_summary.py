@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from kbopt.core import codec
-from kbopt.core.events import Entry, Evaluated, Event, Proposed
+from kbopt.core.events import (
+    FINAL_REPEAT,
+    FULL_REPEAT,
+    Entry,
+    Evaluated,
+    Event,
+    Proposed,
+    RemeasureAsked,
+)
 from kbopt.core.settings import Budget
-from kbopt.core.types import Measured, Task
+from kbopt.core.types import Audit, Clock, Crashed, Measured, Speedup, Task
+from kbopt.finish import Finished, run_document
 from kbopt.reporting.comparison import compare
+from kbopt.reporting.evidence import evidence
+from kbopt.reporting.history import fold
+from kbopt.reporting.report import report_data
+from kbopt.reporting.run import Run
 from kbopt.reporting.summary import RunSummary, summarize
 from kbopt.reporting.tunables import tunable_values
 from tests.reporting.conftest import MakeRun
@@ -174,3 +188,97 @@ def test_algorithms_are_compared_by_task_with_the_spread_over_seeds(make_run: Ma
     assert curve.num_tasks == 2
     means = [point.mean for point in curve.points]
     assert means == sorted(means, reverse=True)
+
+
+def finished(run: Run, full: Measured | Crashed, protocol: str = "strict-2/fp32/5x100/torch-warn") -> Run:
+    """`run`, whose best kernel was measured again at the end and then evaluated in full as `full`."""
+    best = fold(run.entries).best
+    name, result = best.candidate.id, replace(best.results[-1], protocol=protocol, kernelbench=None)
+    seen = replace(result.outcome, speedup=2.0, speedup_ci=(1.9, 2.1), speedups=())
+    verdict = replace(best.results[-1].kernelbench, runtime=0.5, ref_runtime=0.9)
+    events = (
+        RemeasureAsked(candidate=name, repeat=FINAL_REPEAT),
+        Evaluated(candidate=name, result=replace(result, outcome=seen), repeat=FINAL_REPEAT),
+        RemeasureAsked(candidate=name, repeat=FULL_REPEAT),
+        Evaluated(
+            candidate=name,
+            result=replace(result, outcome=full, kernelbench=verdict),
+            repeat=FULL_REPEAT,
+        ),
+    )
+    last = run.entries[-1]
+    more = [
+        Entry(number=last.number + n, time=last.time + n, event=event) for n, event in enumerate(events, 1)
+    ]
+    return replace(run, entries=(*run.entries, *more))
+
+
+def over(baseline: str, speedup: float, clock: Clock = "device", reason: str = "") -> Speedup:
+    interval = (speedup * 0.9, speedup * 1.1)
+    return Speedup(baseline=baseline, clock=clock, speedup=speedup, interval=interval, reason=reason)
+
+
+FULL = Measured(
+    kernel_ms=(1.0,),
+    reference_ms=(9.0,),
+    speedup=9.0,
+    speedup_ci=(8.0, 10.0),
+    native_ms=1.0,
+    wall_ms=1.0,
+    audit=Audit(custom_kernel=True),
+    speedups=(
+        over("eager", 9.0),
+        over("eager", 8.0, "latency"),
+        over("compile", 1.4),
+        over("compile", 0.9, "latency"),
+        over("max-autotune", 1.6),
+        over("cuda-graph", 0.0, reason="CUDA graphs are for GPUs"),
+    ),
+)
+
+
+def test_the_winners_full_evaluation_gives_the_strongest_baseline_and_leaves_its_speedup(make_run: MakeRun):
+    run = finished(make_run(60), FULL)
+    best = summarize(run).best
+    assert (best.speedup, best.speedup_ci, best.measurements) == (2.0, (1.9, 2.1), 1)
+    assert best.ranked_over == "eager PyTorch"
+    assert best.strongest == over("compile", 1.4)
+    assert best.speedups == FULL.speedups
+    assert best.kernelbench.runtime == 0.5
+    told = {belief.name: belief for belief in evidence(fold(run.entries).best.trial)}
+    assert told["interval"].text.startswith("The 95 % interval, 1.90 to 2.10")
+    assert told["over cuda-graph, device"].text.endswith(": CUDA graphs are for GPUs.")
+    assert "0.5 ms instead of 0.9 ms" in told["KernelBench"].text
+    page = report_data([run])["runs"][0]
+    assert page["summary"]["best"]["strongest"]["baseline"] == "compile"
+    assert page["details"][best.candidate]["evidence"] == codec.encode(tuple(told.values()))
+    document = run_document(
+        Finished(summary=summarize(run), source=Path("best.py"), journal=Path("j"), report=Path("r"))
+    )
+    assert document["best"]["strongest"]["interval"] == [1.4 * 0.9, 1.4 * 1.1]
+    assert document["best"]["kernelbench"]["correctness"] is True
+    assert document["best"]["speedups"][-1]["reason"] == "CUDA graphs are for GPUs"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "ranked_over", "strongest"),
+    [
+        ("strict-2/fp32/latency/5x100/torch-warn", "eager PyTorch", over("compile", 0.9, "latency")),
+        ("strict-2/fp32/over-compile/5x100/torch-warn", "torch.compile", over("max-autotune", 1.6)),
+        ("strict-2/fp32/over-best/5x100/torch-warn", "the fastest baseline", over("compile", 1.4)),
+    ],
+)
+def test_the_strongest_baseline_is_by_the_clock_that_ranks_and_beside_what_ranks(
+    make_run: MakeRun, protocol: str, ranked_over: str, strongest: Speedup
+):
+    best = summarize(finished(make_run(60), FULL, protocol)).best
+    assert (best.ranked_over, best.strongest) == (ranked_over, strongest)
+
+
+def test_a_winner_that_fails_its_full_evaluation_is_said_to(make_run: MakeRun):
+    run = finished(make_run(60), Crashed(reason="it ran out of luck", how="SIGSEGV"))
+    best = summarize(run).best
+    assert (best.speedup, best.strongest) == (2.0, None)
+    told = {belief.name: belief for belief in evidence(fold(run.entries).best.trial)}
+    assert told["full evaluation"].good is False
+    assert told["full evaluation"].text.endswith("it was crashed: it ran out of luck.")

@@ -171,9 +171,12 @@ def told(summary: RunSummary, **files: str) -> str:
 def test_the_outcome_names_the_figures_the_end_the_files_and_what_comes_next(summary: RunSummary):
     shown = told(summary, kernel="runs/a/best.py", journal="runs/a/journal.db")
     best = summary.best
-    assert f"{best.speedup:.2f}x the speed of eager PyTorch" in shown
-    assert f"95 % CI {best.speedup_ci[0]:.2f} to {best.speedup_ci[1]:.2f}" in shown
-    assert f"{best.kernel_ms:.3g} ms instead of 0.412 ms" in shown
+    own = f"{best.speedup:.2f}x over eager PyTorch [{best.speedup_ci[0]:.2f}, {best.speedup_ci[1]:.2f}]"
+    beside = best.strongest
+    over_compile = f"{beside.speedup:.2f}x over torch.compile [{beside.interval[0]:.2f}, "
+    assert f"{own}, {over_compile}" in " ".join(shown.split())
+    assert f"{best.kernel_ms:.3g} ms instead of 0.412 ms" in " ".join(shown.split())
+    assert "by its own protocol correct, 0.2 ms instead of 0.412 ms" in " ".join(shown.split())
     assert "the budget of evaluations is spent" in shown
     assert f"60: {summary.evaluations} evaluations, {summary.repeats} repeats among them" in shown
     assert f"{summary.cached} seen before, {summary.num_dropped} dropped as near-copies" in shown

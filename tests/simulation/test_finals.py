@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from kbopt.core.events import FINAL_REPEAT, Ended, Entry, Evaluated, Event, RemeasureAsked
+from kbopt.core.events import FINAL_REPEAT, FULL_REPEAT, Ended, Entry, Evaluated, Event, RemeasureAsked
 from kbopt.core.scoring import mean_score, score, score_interval
 from kbopt.core.search import Brief, Done, Search
 from kbopt.core.settings import Budget, SearchSettings
 from kbopt.core.types import Audit, Crashed, EvalProtocol, EvalRequest, Measured
+from kbopt.reporting.evidence import evidence
 from kbopt.reporting.history import fold
 from kbopt.simulated import Landscape, ListJournal, SimulatedProposer
 from kbopt.simulated.backend import judge
@@ -19,8 +20,8 @@ PROPOSER = SimulatedProposer()
 
 
 def finals(events: list[Event]) -> dict[str, float]:
-    """The score of each final measurement."""
-    told = [event for event in events if isinstance(event, Evaluated) and event.is_final]
+    """The score of each measurement that named the winner."""
+    told = [event for event in events if isinstance(event, Evaluated) and event.repeat == FINAL_REPEAT]
     return {event.candidate: score(event.result.outcome) for event in told}
 
 
@@ -123,11 +124,64 @@ def test_a_kernel_that_fails_its_final_measurement_is_no_winner() -> None:
         ("c000002", FINAL_REPEAT): told(1.5),
     }
     assert set(measure(search, outcomes)) == outcomes.keys()
+    assert measure(search, {("c000002", FULL_REPEAT): told(0.1)}) == [("c000002", FULL_REPEAT)]
     assert search.ended == "enough"
     assert search.best is not None
     assert (search.best.candidate.id, mean_score(search.best)) == ("c000002", 1.5)
     assert history_best(journal.events) == ("c000002", 1.5, score_interval(search.best))
     assert search.progress.best_speedup == 1.5
+
+
+def test_the_winner_is_evaluated_in_full_once_which_changes_no_figure_but_its_own() -> None:
+    world = World(SearchSettings(num_steps=4, budget=Budget(evaluations=20)), NOISY, seed=3).run()
+    events, best = world.journal.events, world.search.best
+    assert best is not None
+    assert best.full is not None
+    full = [event for event in events if isinstance(event, Evaluated) and event.is_full]
+    assert [event.candidate for event in full] == [best.candidate.id]
+    assert full == events[-1:]  # nothing but the winner waits for it
+    assert best.full == full[0].result
+    told_of = [event for event in events if isinstance(event, Evaluated) and not event.is_full]
+    assert len(best.results) == sum(event.candidate == best.candidate.id for event in told_of)
+    assert mean_score(best) == finals(events)[best.candidate.id]
+    assert world.search.progress.evaluations <= 20
+    node = fold([Entry(number=n, time=n, event=event) for n, event in enumerate(events, 1)]).best
+    assert node is not None
+    assert node.trial.full == best.full
+    assert node.trial.judged == best.judged
+
+
+def test_a_winner_whose_full_evaluation_cannot_be_made_wins_without_one() -> None:
+    world = World(SearchSettings(num_steps=4), NOISY, seed=3).run()
+    events = world.journal.events[:-1]
+    journal = ListJournal()
+    search = world.new_search(journal)
+    search.replay(events)
+    (ready,) = search.take_ready()
+    assert ready.is_full
+    search.forgo_full(ready.candidate.id, "it needs 90 GiB of host memory")
+    search.forgo_full(ready.candidate.id, "said twice")
+    assert search.ended == world.search.ended
+    again = world.new_search(ListJournal())
+    again.replay([*events, *journal.events])
+    assert again.take_ready() == ()
+    for told_so in (search.best, again.best):
+        assert told_so is not None
+        assert told_so.candidate.id == ready.candidate.id
+        assert told_so.why_no_full == "it needs 90 GiB of host memory"
+    whole = [Entry(number=n, time=n, event=e) for n, e in enumerate([*events, *journal.events], 1)]
+    assert "needs 90 GiB of host memory" in evidence(fold(whole).best.trial)[-1].text  # type: ignore[union-attr]
+
+
+def test_without_a_kernel_that_works_nothing_is_evaluated_in_full() -> None:
+    search = Search(task=NOISY.task, settings=SearchSettings(), journal=ListJournal())
+    first = search.ask()
+    assert isinstance(first, Brief)
+    search.propose(PROPOSER.answer(first))
+    search.end("enough")
+    assert measure(search, {(first.id, 0): Crashed(reason="no", how="SIGSEGV")}) == [(first.id, 0)]
+    assert search.take_ready() == ()
+    assert search.ended == "enough"
 
 
 def test_a_target_is_reached_only_by_a_kernel_measured_twice() -> None:

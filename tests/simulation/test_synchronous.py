@@ -72,8 +72,9 @@ def test_all_proposals_of_a_step_are_written_at_the_same_time():
     settings = SearchSettings(num_steps=2, num_candidates=4, num_proposals=5, synchronous=True)
     world = {"explorers": 20, "proposal_latency": Latency(mean_s=100.0), "evaluation_s": 1.0}
     report = simulate(settings, LANDSCAPES["sim/smooth"], **world)
-    # The first kernel and its copies, twenty proposals, four parents again, twenty proposals, three finals.
-    assert report.seconds == (100 + 4) + (100 + 20) + 4 + (100 + 20) - report.progress.cached + 3
+    # The first kernel and its copies, twenty proposals, four parents again, twenty proposals, three finals
+    # and the winner's full evaluation.
+    assert report.seconds == (100 + 4) + (100 + 20) + 4 + (100 + 20) - report.progress.cached + 3 + 1
 
 
 @pytest.mark.parametrize("limit", range(1, 32))

@@ -31,6 +31,8 @@ def test_comments_and_formatting_do_not_change_the_key() -> None:
         replace(REQUEST, task=Task(name="t", source="a = 2")),
         replace(REQUEST, protocol=EvalProtocol(precision="fp16")),
         replace(REQUEST, repeat=1),
+        replace(REQUEST, kernelbench=True),
+        replace(REQUEST, baselines=True),
     ],
 )
 def test_what_changes_the_measurement_changes_the_key(other: EvalRequest) -> None:

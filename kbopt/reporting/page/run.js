@@ -43,7 +43,7 @@ function overview(run) {
     el("h1", {}, s.task, " ", el("span", { class: "dim" }, s.algorithm)),
     el("p", { class: "dim" }, el("bdi", {}, run.name), ` · seed ${s.seed} · ${s.devices.join(", ") || "no device yet"} · ${new Date(s.started * 1000).toISOString().slice(0, 16).replace("T", " ")} UTC · `, el("bdi", {}, ...shown(stateOf(run)))),
     el("div", { class: "cards" },
-      card("best speedup over eager PyTorch", best ? [times(best.speedup), claim(best.state)] : "none correct", best ? `95 % CI ${interval(best.speedup_ci)} · ${ms(best.kernel_ms)} instead of ${ms(best.reference_ms)}` : "no kernel was correct", `hero ${STATE_CLASSES[best?.state] ?? ""}`),
+      card(`best speedup over ${best?.ranked_over ?? "eager PyTorch"}`, best ? [times(best.speedup), claim(best.state)] : "none correct", best ? headlineFigures(best) : "no kernel was correct", `hero ${STATE_CLASSES[best?.state] ?? ""}`),
       card("evaluations", count(s.evaluations), `${count(s.cached)} more from the cache`),
       card("proposals", count(s.proposals), `${count(s.num_dropped)} dropped as known`),
       card("correct", s.candidates ? percent(s.correct / s.candidates) : "–", `${count(s.correct)} of ${count(s.candidates)} candidates`),
@@ -52,13 +52,23 @@ function overview(run) {
       card("spent", usd(s.usd), [`${count(s.tokens)} tokens`, ...s.containers.map((rent) => `${rent.gpu} ${duration(rent.seconds)}`)].join(", "))));
 }
 
+// How sure the speedup is, what it is over the strongest baseline beside the one that ranks, and the times.
+function headlineFigures(best) {
+  const beside = best.strongest;
+  return [`95 % CI ${interval(best.speedup_ci)}`,
+    beside ? `${times(beside.speedup)} over ${BASELINES[beside.baseline] ?? beside.baseline} [${interval(beside.interval)}]` : "",
+    `${ms(best.kernel_ms)} instead of ${ms(best.reference_ms)}`].filter(Boolean).join(" · ");
+}
+
+const BASELINES = { eager: "eager", compile: "torch.compile", "max-autotune": "torch.compile max-autotune", "cuda-graph": "a CUDA graph" };
+
 function bestSection(run) {
   const holder = section("best", "Best kernel");
   const heading = holder.firstChild;
   let shownKey = null;
   const fill = async () => {
     const { best } = run.summary;
-    const key = best ? `${best.candidate} ${best.measurements}` : "";
+    const key = best ? `${best.candidate} ${best.measurements} ${best.speedups.length}` : "";
     if (key === shownKey) return;
     shownKey = key;
     if (!best) {
