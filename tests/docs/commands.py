@@ -143,7 +143,9 @@ def cheap(examples: Sequence[Example]) -> list[Example]:
             continue  # reported by the test of this very command
         given = context.params
         match context.command_path.removeprefix("kbopt "):
-            case "tasks" | "runs":
+            case "tasks":
+                wanted = given["kernelbench"] is None  # nobody has cloned the checkout
+            case "runs":
                 wanted = True
             case "run" if given["backend"] == given["proposer"] == "simulated" and given["out"]:
                 wanted = (given["max_evals"] or MOST_EVALUATIONS + 1) <= MOST_EVALUATIONS
