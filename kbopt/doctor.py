@@ -84,7 +84,8 @@ async def examine_backend(config: BackendConfig, task_name: str, say: Say) -> As
             )
             results += await backend.evaluate([request])
         cold_starts = (await backend.status()).cold_starts
-        step = evaluations_step(results)
+        place = "container" if config.name == "modal" else "process"
+        step = evaluations_step(results, place)
         yield step if step.ok else replace(step, detail=f"{step.detail}{_end_of_log(backend)}")
     except (UserError, InfraError) as error:
         log = traceback.format_exc()
@@ -130,15 +131,16 @@ def examine_machine() -> Iterator[Step]:
     )
 
 
-def evaluations_step(results: list[Result]) -> Step:
-    """The last step: every evaluation measured, all by the same boot."""
+def evaluations_step(results: list[Result], place: str) -> Step:
+    """The last step: every evaluation measured, all by the same boot of a `place`, a container or process."""
     boots = {result.boot for result in results}
     lines = []
     for result in results:
         outcome = result.outcome
         found = f"{min(outcome.kernel_ms):.3g} ms" if isinstance(outcome, Measured) else outcome.reason
         lines.append(f"{outcome_name(outcome)}, {found}")
-    same = "all in the same container" if len(boots) == 1 else f"in {len(boots)} containers"
+    many = "processes" if place == "process" else f"{place}s"
+    same = f"all in the same {place}" if len(boots) == 1 else f"in {len(boots)} {many}"
     bad = [outcome_name(result.outcome) for result in results if not isinstance(result.outcome, Measured)]
     remedy = ""
     if bad:
@@ -146,6 +148,8 @@ def evaluations_step(results: list[Result]) -> Step:
     elif len(boots) > 1:
         remedy = (
             "the container was lost in between, perhaps preempted: run the doctor again, see `modal app logs`"
+            if place == "container"
+            else "the evaluation service ended in between: run the doctor again"
         )
     return Step(
         name=f"{len(results)} evaluations",

@@ -28,8 +28,8 @@ Follow = Callable[[], None]
 """Called every `POLL_S` seconds and once at the end, for example to log what the journal gained."""
 
 
-class Interrupted(Exception):
-    """The user pressed Ctrl-C; everything measured is in the run's folder."""
+class Interrupted(KeyboardInterrupt):
+    """The user pressed Ctrl-C, or SIGTERM came; everything measured is in the run's folder."""
 
 
 def default_name(config: RunConfig) -> str:

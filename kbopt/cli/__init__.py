@@ -102,6 +102,7 @@ def main() -> None:
         error.show()
         sys.exit(USER_ERROR)
     except (click.Abort, KeyboardInterrupt):
+        click.echo("kbopt: stopped", err=True)
         exit_interrupted()
     except Exception as error:  # noqa: BLE001 - the border of the process
         message, code = explained(error)

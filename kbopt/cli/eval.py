@@ -26,6 +26,7 @@ from kbopt.cli.values import Name, OutFile, RunFolder
 from kbopt.config import BackendConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.sources import read_source
 from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, Verdict, outcome_name
 
 if TYPE_CHECKING:
@@ -317,8 +318,7 @@ def _items(source: Path, task: Task | None, kernelbench: Path | None) -> Iterato
             except UserError as error:
                 yield Item(name=str(file), task=task, source="", fault=str(error))
         return
-    # Only at "\n": a JSON string may hold the other characters at which `splitlines` would part.
-    for number, text in enumerate(_read(source).split("\n"), start=1):
+    for number, text in enumerate(_lines(source), start=1):
         if text.strip():
             yield _line_item(text, f"{source}:{number}", task, kernelbench)
 
@@ -344,13 +344,21 @@ def _line_item(text: str, where: str, task: Task | None, kernelbench: Path | Non
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_source(path)
     except IsADirectoryError:
         raise UserError(
             f"cannot read {path}: it is a folder; --kernels judges all of its .py files"
         ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}. Give a Python file.") from None
+
+
+def _lines(path: Path) -> list[str]:
+    """JSON lines end at line feeds alone: a string may hold what `splitlines` parts at as well."""
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}. Give a Python file in UTF-8.") from None
+        raise UserError(f"cannot read {path}: {error}. Give JSON lines in UTF-8, or a folder.") from None
 
 
 def _request(item: Item, protocol: EvalProtocol) -> EvalRequest:

@@ -115,9 +115,12 @@ def resume(run: Path, **output: Any) -> None:
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """What a broken machine's message ends with: where the results are, and how to go on."""
+    """How to go on, said where a machine broke, and where Ctrl-C or SIGTERM came, however early or late."""
     try:
         yield
+    except KeyboardInterrupt:
+        click.echo(f"stopped; go on with: kbopt resume {folder}", err=True)
+        exit_interrupted()
     except InfraError as error:
         how = f"What was measured is in {folder}; go on with: kbopt resume {folder}"
         raise InfraError(f"{error}\n{how}") from error
@@ -150,7 +153,6 @@ def _drive_and_print(
         options = WandbOptions(project=project_name, mode=wandb_mode)
         wandb_log = WandbFollower(folder, options, config.backend)
         followers.append(wandb_log)
-    interrupted = False
     try:
         with ExitStack() as stack:
             if live:
@@ -166,8 +168,6 @@ def _drive_and_print(
                 with JournalReader(folder / "journal.sqlite") as journal:
                     followers.append(JournalFollower(folder, say, after=journal.last))
             driver.drive(config, folder, view, followers)
-    except driver.Interrupted:
-        interrupted = True
     finally:
         result = finish(folder)
         if as_json:
@@ -176,6 +176,3 @@ def _drive_and_print(
             print_result(result, Console())
         if wandb_log and (failed := wandb_log.close(result)):
             click.echo(f"Weights & Biases: {failed}", err=True)
-    if interrupted:
-        click.echo(f"stopped; go on with: kbopt resume {folder}", err=True)
-        exit_interrupted()

@@ -154,7 +154,7 @@ def status(name: str, out: Path) -> None:
     over = sum(row.state != "open" for row in rows)
     click.echo(f"{over}/{len(rows)} searches over, {sum(row.evaluations for row in rows)} evaluations")
     if (folder / sweeps.STOP_FILE).exists():
-        click.echo(f"stopped; go on with: kbopt sweep resume {name}")
+        click.echo(f"stopped; {_how_to_resume(folder)}")
 
 
 @sweep.command(short_help="Stop a sweep, and keep what was measured.")
@@ -167,7 +167,7 @@ def stop(name: str, out: Path) -> None:
     folder = sweep_folder(name, out)
     sweeps.load(folder)
     (folder / sweeps.STOP_FILE).touch()
-    click.echo(f"stopping; go on with: kbopt sweep resume {name}")
+    click.echo(f"stopping; {_how_to_resume(folder)}")
 
 
 @sweep.command(short_help="Go on with a sweep.")
@@ -222,10 +222,9 @@ def run_sweep(
     With `use_wandb` each search is logged as a W&B run in `project_name`, grouped by the sweep's name.
     """
     from kbopt import sweep as sweeps
-    from kbopt.driver import Interrupted
     from kbopt.follow import SweepWandb, WandbOptions
 
-    progress, wandb_log = Progress(), None
+    progress, wandb_log = Progress(config), None
     if use_wandb:
         options = WandbOptions(project=project_name, mode=wandb_mode)
         wandb_log = SweepWandb(config.name, folder, options, config.backend)
@@ -241,13 +240,13 @@ def run_sweep(
         status = sweeps.drive(
             config, folder, address=address, nodes=nodes, on_status=on_status, say=shared.to_stderr
         )
-    except Interrupted:
-        again = "it goes on without this driver" if address else "run the command again to go on"
+    except KeyboardInterrupt:
+        again = "it goes on without this driver" if address else _how_to_resume(folder)
         click.echo(f"stopped; {again}. What was measured is in {folder}", err=True)
         exit_interrupted()
     seconds = time.monotonic() - started
     if status.stopped:
-        click.echo(f"stopped; go on with: kbopt sweep resume {config.name}", err=True)
+        click.echo(f"stopped; {_how_to_resume(folder)}", err=True)
     failures = [(search.name, search.failure) for search in status.searches if search.failure]
     for name, failure in failures:
         click.echo(f"{name}: {failure.message}", err=True)
@@ -260,10 +259,15 @@ def run_sweep(
     if wandb_log and wandb_log.failed:
         click.echo(f"Weights & Biases: {wandb_log.failed}", err=True)
     if any(failure.kind == "infra" for _, failure in failures):
+        click.echo(f"What was measured is in {folder}; {_how_to_resume(folder)}", err=True)
         sys.exit(INFRA_ERROR)
     if failures:
         raise UserError(f"{len(failures)} of {len(searches)} searches could not run")
     return document
+
+
+def _how_to_resume(folder: Path) -> str:
+    return f"go on with: kbopt sweep resume {folder}"
 
 
 def extent(config: SweepConfig) -> str:
@@ -283,13 +287,20 @@ def extent(config: SweepConfig) -> str:
 
 
 class Progress:
-    """A line on stderr every few seconds: searches done, evaluations, busy share, dollars, time left."""
+    """A line on stderr every few seconds: searches done, evaluations, busy share, dollars, time left.
 
-    def __init__(self) -> None:
+    The time left is told by the pace of this session, and by how much of each search's budget is spent.
+    """
+
+    def __init__(self, config: SweepConfig) -> None:
+        self._runs = {run.name: run for run in config.runs()}
         self._started = time.monotonic()
         self._said = -PROGRESS_S
+        self._done_at_first: float | None = None
 
     def __call__(self, status: CoordinatorStatus, evaluator: EvaluatorStatus) -> None:
+        from kbopt.reporting.text import duration
+
         elapsed_s = time.monotonic() - self._started
         if elapsed_s - self._said < PROGRESS_S and not status.finished:
             return
@@ -298,13 +309,30 @@ class Progress:
         evaluations = sum(search.progress.evaluations for search in status.searches)
         usd = sum(search.progress.usd for search in status.searches)
         busy = evaluator.device_s / evaluator.uptime_s if evaluator.uptime_s else 0.0
-        left_s = elapsed_s * (len(status.searches) - over) / over if over else None
-        eta = f", about {left_s / 60:.0f} min left" if left_s else ""
+        left_s = self._left_s(status, evaluator, elapsed_s)
+        eta = f", about {duration(left_s)} left" if left_s else ""
         click.echo(
             f"[{elapsed_s:.0f} s] {over}/{len(status.searches)} searches, {evaluations} evaluations, "
             f"evaluator busy {busy:.0%}, queue {evaluator.queue_length}, ${usd:.2f}{eta}",
             err=True,
         )
+
+    def _left_s(
+        self, status: CoordinatorStatus, evaluator: EvaluatorStatus, elapsed_s: float
+    ) -> float | None:
+        """Seconds to the end; None where nothing was done yet that tells the pace."""
+        from kbopt.driver import snapshot
+        from kbopt.reporting.terminal import done_fraction
+
+        done = 0.0
+        for search in status.searches:
+            is_over = search.ended is not None or search.failure is not None
+            spent = done_fraction(snapshot(self._runs[search.name], search, evaluator))
+            done += 1.0 if is_over else spent or 0.0
+        if self._done_at_first is None:
+            self._done_at_first = done
+        gained = done - self._done_at_first
+        return elapsed_s * (len(status.searches) - done) / gained if gained > 0 else None
 
 
 def print_table(searches: tuple[Finished, ...], *, shared: bool = False) -> None:

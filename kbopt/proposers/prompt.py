@@ -188,7 +188,7 @@ def _paths(folder: Path | None) -> dict[str, Path]:
 
 def _template(path: Path, name: str) -> string.Template:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {error}") from None
     allowed = PLACEHOLDERS[name]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import tokenize
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from kbopt.core.errors import UNPARSABLE, UserError
 from kbopt.core.ports import Proposer
+from kbopt.core.sources import read_source
 from kbopt.core.types import Brief, Candidate, NoProposal, Seed
 from kbopt.proposers.seeds import seed_name
 from kbopt.proposers.tunables import parse
@@ -71,12 +71,12 @@ def check_starts(starts: Sequence[Seed]) -> None:
 def _read(path: Path) -> Seed:
     hint = "Give a .py file that defines ModelNew."
     try:
-        with tokenize.open(path) as file:  # as Python reads it: a byte order mark, another encoding
-            source = file.read()
-        module = ast.parse(source)
-    except (OSError, UnicodeDecodeError) as error:
+        source = read_source(path)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"--start {path} cannot be read: {reason}. {hint}") from None
+    try:
+        module = ast.parse(source)
     except UNPARSABLE as error:
         raise UserError(f"--start {path} is no Python source: {error}. {hint}") from None
     if "ModelNew" not in _names(module):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kbopt.core.errors import UserError, unknown_name
+from kbopt.core.sources import read_source
 from kbopt.core.types import Task
 from kbopt.tasks import kernelbench as levels
 from kbopt.tasks.source import family_of, title_of, validate
@@ -132,8 +133,8 @@ def _info(name: str, source: str) -> TaskInfo:
 def _from_file(name: str) -> Task:
     path = Path(name)
     try:
-        source = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        source = read_source(path)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"cannot read the task {name}: {reason}. Give a task's name or a .py file.") from None
     validate(source, name)

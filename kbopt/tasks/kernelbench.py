@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kbopt.core.errors import UserError, unknown_name
+from kbopt.core.sources import read_source
 from kbopt.core.types import Task
 from kbopt.tasks.families import level1_family
 from kbopt.tasks.source import family_of, validate
@@ -98,8 +99,8 @@ def _from_checkout(problem: Problem, checkout: Path) -> str:
         )
     path = min(folder.glob(f"{problem.index}_*.py"))
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_source(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read the task {path}: {error}. Check the checkout.") from None
 
 

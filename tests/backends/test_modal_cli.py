@@ -102,8 +102,8 @@ def test_doctor_fails_where_the_container_was_replaced_between_the_evaluations()
     task = Task(name="sim/smooth", source="sim/smooth")
     requests = [EvalRequest(task=task, source=source, protocol=EvalProtocol()) for source in sources]
     one, other = (judge(request, boot=f"boot{number}") for number, request in enumerate(requests))
-    assert evaluations_step([one, one]).ok
-    step = evaluations_step([one, other])
+    assert evaluations_step([one, one], "container").ok
+    step = evaluations_step([one, other], "container")
     assert not step.ok
     assert "in 2 containers (boot0, boot1)" in step.detail
     assert "the container was lost in between" in step.remedy

@@ -128,6 +128,6 @@ def test_doctor_runs_three_evaluations_in_one_worker() -> None:
     assert names[:4] == ["load a task", "load a kernel", "open the backend", "3 evaluations"]
     assert document["cold_starts"] == 1
     evaluations = document["steps"][3]
-    assert "all in the same container" in evaluations["detail"]
+    assert "all in the same process" in evaluations["detail"]
     assert document["steps"][0]["ok"]
     assert document["steps"][2]["ok"]

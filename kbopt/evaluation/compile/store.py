@@ -105,19 +105,13 @@ class Store:
         return entry
 
     @contextlib.contextmanager
-    def using(self, key: str) -> Iterator[Entry | None]:
-        """`find`, with the promise that the entry is not evicted inside the block."""
-        with self._locked(key, fcntl.LOCK_SH):
-            yield self.find(key)
-
-    @contextlib.contextmanager
     def building(self, key: str) -> Iterator[Entry | None]:
         """Orders builders of one key: yields what another builder finished meanwhile, else None.
 
         Blocks while another process builds the same key, for as long as that process lives and no
         longer. Inside the block the caller builds and calls `publish`.
         """
-        with self._locked(key, fcntl.LOCK_EX):
+        with self._locked(key):
             yield self.find(key)
 
     def staging(self) -> Path:
@@ -180,7 +174,7 @@ class Store:
     def prune(self, *, keep: str = "") -> int:
         """Evicts the least recently used entries until the store fits; returns how many went.
 
-        An entry that somebody is `using` or `building` is skipped. Staging directories of builders
+        An entry that somebody is `building` is skipped. Staging directories of builders
         that are gone are removed as well.
         """
         self._bytes_since_prune, self._entries_since_prune = 0.0, 0
@@ -202,9 +196,9 @@ class Store:
         return self.root / "entries" / key
 
     @contextlib.contextmanager
-    def _locked(self, key: str, mode: int) -> Iterator[None]:
+    def _locked(self, key: str) -> Iterator[None]:
         with self._lock_file(key) as file:
-            fcntl.flock(file, mode)
+            fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _lock_file(self, key: str) -> BinaryIO:

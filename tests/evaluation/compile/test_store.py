@@ -16,7 +16,7 @@ import sys, time
 from pathlib import Path
 from kbopt.evaluation.compile.store import Store
 store = Store(Path(sys.argv[1]))
-with store.{method}(sys.argv[2]):
+with store.building(sys.argv[2]):
     staging = store.staging()
     (staging / "half").write_text("half a result")
     print("held", flush=True)
@@ -36,9 +36,9 @@ def publish(store: Store, key: str, files: dict[str, str], *, ok: bool = True, l
     return store.publish(key, built, ok=ok, log=log, seconds=1.5).directory
 
 
-def hold(store: Store, key: str, method: str) -> subprocess.Popen[str]:
+def hold(store: Store, key: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER.format(method=method), str(store.root), key],
+        [sys.executable, "-c", HOLDER, str(store.root), key],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -121,7 +121,7 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
 
 def test_a_killed_builder_leaves_no_lock_and_no_entry(tmp_path: Path) -> None:
     store, key = Store(tmp_path), key_of("a")
-    holder = hold(store, key, "building")
+    holder = hold(store, key)
     end(holder)
     started = time.monotonic()
     with store.building(key) as found:
@@ -166,10 +166,10 @@ def test_the_least_recently_used_entry_goes_first(tmp_path: Path) -> None:
     assert [small.find(key) is None for key in keys] == [False, True, False]
 
 
-def test_an_entry_in_use_by_another_process_is_not_evicted(tmp_path: Path) -> None:
+def test_an_entry_that_another_process_builds_is_not_evicted(tmp_path: Path) -> None:
     store, key = Store(tmp_path, limit_bytes=10**6), key_of("a")
     publish(store, key, {"file": "x" * 1000})
-    holder = hold(store, key, "using")
+    holder = hold(store, key)
     small = Store(tmp_path, limit_bytes=0)
     try:
         assert small.prune() == 0
