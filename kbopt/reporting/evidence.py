@@ -21,7 +21,7 @@ from kbopt.core.types import (
     outcome_name,
     ranked_by,
 )
-from kbopt.reporting.text import RANKED_OVER, figure, first_line, plural
+from kbopt.reporting.text import RANKED_OVER, figure, first_line, plural, speedup_text
 
 _AGREEMENT = 0.1
 """How far apart two clocks of one call may be, as a share of it, to be marked as agreeing."""
@@ -87,26 +87,39 @@ def _beliefs(found: Standing, last: Result, trial: Trial) -> Iterator[Belief]:
     yield _clocks(outcome)
     if outcome.roofline:
         yield _floor(outcome.roofline, found.kernel_ms)
-    yield from map(_over, speedups_of(trial))
     yield from _audit(outcome)
+    yield from _full(trial)
+    yield from dict.fromkeys(map(_over, speedups_of(trial)))  # by either clock a reason is the same
     if verdict := verdict_of(trial):
         yield _kernelbench(verdict)
-    if trial.full and not isinstance(trial.full.outcome, Measured):
-        how, reason = outcome_name(trial.full.outcome), first_line(trial.full.outcome.reason, 200)
-        text = f"When it was evaluated once more, beside every baseline, it was {how}: {reason.rstrip('.')}."
-        yield Belief(name="full evaluation", good=False, text=text)
+
+
+def _full(trial: Trial) -> Iterator[Belief]:
+    """What became of the winner's full evaluation, which is a measurement of its own."""
+    name, outcome = "full evaluation", trial.full.outcome if trial.full else None
+    if isinstance(outcome, Measured):
+        again = speedup_text(outcome.speedup, outcome.speedup_ci)
+        text = (
+            f"Evaluated once more, beside every baseline, it was {again}; what follows is of that evaluation."
+        )
+        yield Belief(name=name, good=None, text=text)
+    elif outcome:
+        how, reason = outcome_name(outcome), first_line(outcome.reason, 200).rstrip(".")
+        text = f"Evaluated once more, beside every baseline, it was {how}: {reason}."
+        yield Belief(name=name, good=False, text=text)
     elif trial.why_no_full:
         reason = trial.why_no_full.rstrip(".")
         text = f"It was not measured beside every baseline, nor by KernelBench's own protocol: {reason}."
-        yield Belief(name="full evaluation", good=None, text=text)
+        yield Belief(name=name, good=None, text=text)
 
 
 def _over(speedup: Speedup) -> Belief:
     """The last measurement's speedup over one baseline, by the same timer as the kernel's own time."""
+    if speedup.reason:
+        text = f"No {speedup.baseline} baseline: {speedup.reason.rstrip('.')}."
+        return Belief(name=f"over {speedup.baseline}", good=None, text=text)
     clock = "by the device's work" if speedup.clock == "device" else "by the latency of a synchronised call"
     name = f"over {speedup.baseline}, {speedup.clock}"
-    if speedup.reason:
-        return Belief(name=name, good=None, text=f"No {speedup.baseline} baseline {clock}: {speedup.reason}.")
     low, high = speedup.interval
     text = (
         f"{figure(speedup.speedup)}x [{figure(low)}, {figure(high)}] over {speedup.baseline} {clock}: "

@@ -31,6 +31,7 @@ MEASURED = Measured(
             interval=(2.9, 3.1),
         ),
         Speedup(baseline="cuda-graph", clock="device", reason="CUDA graphs are for GPUs"),
+        Speedup(baseline="cuda-graph", clock="latency", reason="CUDA graphs are for GPUs"),
     ),
 )
 VERDICT = KernelBenchVerdict(
@@ -69,8 +70,14 @@ def test_one_time_is_the_headline_and_every_other_says_what_it_is(node):
         found["over compile, device"].text
         == "3.00x [2.90, 3.10] over compile by the device's work: 0.42 ms instead of 1.26 ms."
     )
-    assert found["over cuda-graph, device"].text.endswith(": CUDA graphs are for GPUs.")
+    assert found["over cuda-graph"].text == "No cuda-graph baseline: CUDA graphs are for GPUs."
     assert "0.45 ms instead of 3.2 ms, every call on the same inputs" in found["KernelBench"].text
+
+
+def test_a_baseline_that_does_not_run_is_named_once(node):
+    result = replace(node.results[0], outcome=MEASURED, kernelbench=VERDICT)
+    names = [belief.name for belief in evidence(Trial(candidate=node.candidate, results=(result,)))]
+    assert names.count("over cuda-graph") == 1
 
 
 def test_two_figures_are_compared_only_where_the_second_clock_found_something(node):

@@ -247,7 +247,10 @@ def test_the_winners_full_evaluation_gives_the_strongest_baseline_and_leaves_its
     assert best.kernelbench.runtime == 0.5
     told = {belief.name: belief for belief in evidence(fold(run.entries).best.trial)}
     assert told["interval"].text.startswith("The 95 % interval, 1.90 to 2.10")
-    assert told["over cuda-graph, device"].text.endswith(": CUDA graphs are for GPUs.")
+    assert told["full evaluation"].text.startswith(
+        "Evaluated once more, beside every baseline, it was 9.00x [8"
+    )
+    assert told["over cuda-graph"].text.endswith(": CUDA graphs are for GPUs.")
     assert "0.5 ms instead of 0.9 ms" in told["KernelBench"].text
     page = report_data([run])["runs"][0]
     assert page["summary"]["best"]["strongest"]["baseline"] == "compile"
