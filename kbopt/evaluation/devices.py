@@ -69,7 +69,8 @@ def find_device(wanted: str, zygote: ZygoteHandle) -> Device:
         )
     if wanted not in ("auto", "cpu"):
         raise UserError(f"device {wanted!r} was asked for, and torch finds no CUDA device; use --device cpu")
-    name = f"{_cpu_name()}, {num_threads()} threads"
+    threads = num_threads()
+    name = f"{_cpu_name()}, {threads} thread{'s' * (threads > 1)}"
     return Device(torch="cpu", name=name, hardware="cpu", toolchain=toolchain)
 
 

@@ -40,6 +40,9 @@ _THOUGHT = re.compile(
     rf"^[ \t]*<{_TAG}>.*?</{_TAG}>|^[ \t]*\[THINK\].*?\[/THINK\]", re.DOTALL | re.MULTILINE | re.I
 )
 _THOUGHT_ENDS = re.compile(rf"</{_TAG}>|\[/THINK\]|<\|channel\|>final<\|message\|>", re.I)
+_INVISIBLE = {**dict.fromkeys(map(ord, "\ufeff\u200b\u2060")), **dict.fromkeys(map(ord, "\xa0\u202f"), " ")}
+"""Marks and spaces that models, or what carried their words, put into code, where a parser stops at them."""
+
 _THOUGHT_BEGINS = re.compile(rf"^[ \t]*(?:<{_TAG}>|\[THINK\])", re.MULTILINE | re.I)
 
 
@@ -62,10 +65,21 @@ def judge(text: str, finish: str, refusal: str, parent: str | None) -> NewSource
 def read_answer(text: str, parent: str | None, *, finish: str = "stop") -> NewSource | Malformed:
     """The source that `text` proposes; `parent` is what its edits apply to.
 
+    Characters that nobody sees are left out only where the answer cannot be used with them.
+    """
+    verdict = _read(text, parent, finish)
+    if isinstance(verdict, Malformed) and (plain := text.translate(_INVISIBLE)) != text:
+        return _read(plain, parent, finish)
+    return verdict
+
+
+def _read(text: str, parent: str | None, finish: str) -> NewSource | Malformed:
+    """The source of an answer as it is.
+
     Edits win where both forms occur and there is something to edit, because an answer with edits often
     quotes code as well. What the model thought aloud is no part of its answer.
     """
-    answer = _answer_itself(text.replace("\r\n", "\n"), finish)
+    answer = _answer_itself(text.replace("\r\n", "\n").replace("\r", "\n"), finish)
     if not answer.strip():
         return Malformed(reason="there is nothing in it besides the reasoning.")
     lines = answer.split("\n")
@@ -145,19 +159,21 @@ def _fault(source: str) -> str:
         return f"it does not parse: {error.msg} (line {error.lineno})."
     except (ValueError, RecursionError, MemoryError) as error:
         return f"it does not parse: {error or type(error).__name__}."
-    if not any(_defines_model(node) for node in ast.walk(tree)):
-        return _NO_MODEL
-    return ""
+    return "" if "ModelNew" in names_bound(tree) else _NO_MODEL
 
 
-def _defines_model(node: ast.AST) -> bool:
-    match node:
-        case ast.ClassDef(name="ModelNew"):
-            return True
-        case ast.Assign(targets=targets):
-            return any(isinstance(target, ast.Name) and target.id == "ModelNew" for target in targets)
-        case _:
-            return False
+def names_bound(module: ast.Module) -> set[str]:
+    """Names that the module binds anywhere, by whatever statement."""
+    names: set[str] = set()
+    for node in ast.walk(module):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                names.add(name)
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+            case ast.alias(name=name, asname=asname):
+                names.add(asname or name)
+    return names
 
 
 def _note(lines: list[str]) -> str:

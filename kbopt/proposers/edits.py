@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_SEARCH = re.compile(r"^\s*(?P<mark><{5,9}) ?SEARCH\s*(?:[:(#].*|[\w./-]+\.\w+)?$")
+_SEARCH = re.compile(r"^\s*(?P<mark><{5,9}) ?(?:SEARCH|ORIGINAL)\s*(?:[:(#].*|[\w./-]+\.\w+)?$", re.I)
 _DIVIDER = re.compile(r"^\s*(?P<mark>={5,9})\s*$")
-_REPLACE = re.compile(r"^\s*>{5,9} ?REPLACE\b.*$")
+_REPLACE = re.compile(r"^\s*>{5,9}(?: ?(?:REPLACE|UPDATED)\b.*|\s*)$", re.I)
 _FENCE = re.compile(r"^\s*(?:`{3,}|~{3,})[\w+-]*\s*$")
 
 
@@ -115,6 +115,8 @@ def _changed(source: str, edit: _Edit) -> str:
     empty lines. In the second case the new lines are indented as the place is.
     """
     lines = source.split("\n")
+    if not any(line.startswith("\t") for line in lines):
+        edit = _Edit(search=_untabbed(edit.search), replace=_untabbed(edit.replace))
     wanted = [line.rstrip() for line in edit.search]
     if not any(wanted):
         raise EditFault("has an empty SEARCH part: quote the lines that it replaces.")
@@ -126,6 +128,11 @@ def _changed(source: str, edit: _Edit) -> str:
     first, last = _loose_place(lines, wanted)
     new = _reindented(edit.replace, lines[first : last + 1], wanted)
     return "\n".join([*lines[:first], *new, *lines[last + 1 :]])
+
+
+def _untabbed(lines: Sequence[str]) -> tuple[str, ...]:
+    """`lines` with four spaces for each tab of their indentation."""
+    return tuple(_indentation(line).expandtabs(4) + line.lstrip() for line in lines)
 
 
 def _only(places: Sequence[int], wanted: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from kbopt.core.errors import UNPARSABLE, UserError
 from kbopt.core.ports import Proposer
 from kbopt.core.sources import read_source
 from kbopt.core.types import Brief, Candidate, NoProposal, Seed
+from kbopt.proposers.answers import names_bound
 from kbopt.proposers.seeds import seed_name
 from kbopt.proposers.tunables import parse
 
@@ -79,22 +80,8 @@ def _read(path: Path) -> Seed:
         module = ast.parse(source)
     except UNPARSABLE as error:
         raise UserError(f"--start {path} is no Python source: {error}. {hint}") from None
-    if "ModelNew" not in _names(module):
+    if "ModelNew" not in names_bound(module):
         raise UserError(
             f"--start {path} defines no ModelNew, the class that takes the place of the task's Model."
         )
     return Seed(name=seed_name(source), source=source)
-
-
-def _names(module: ast.Module) -> set[str]:
-    """Names that the module binds at its top level, by whatever statement."""
-    names: set[str] = set()
-    for node in ast.walk(module):
-        match node:
-            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
-                names.add(name)
-            case ast.Name(id=name, ctx=ast.Store()):
-                names.add(name)
-            case ast.alias(name=name, asname=asname):
-                names.add(asname or name)
-    return names

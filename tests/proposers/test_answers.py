@@ -134,8 +134,38 @@ def test_hundreds_of_fences_are_given_up_soon() -> None:
     assert "does not parse" in reason("```python\nclass ModelNew(:\n```\n" * 1000)
 
 
+def test_line_ends_of_old_macs_are_read() -> None:
+    assert source(rewrite().replace("\n", "\r")) == CHANGED
+
+
 def test_windows_line_ends_are_read() -> None:
     assert source(rewrite().replace("\n", "\r\n")) == CHANGED
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("import torch\n", "\ufeffimport torch\n"),
+        ("import torch\n", "\u200bimport torch\n"),
+        ("    def", "\xa0\xa0\xa0\xa0def"),
+        ("x.clamp", "\u2060x.clamp"),
+    ],
+)
+def test_what_cannot_be_seen_does_not_stop_a_kernel(before: str, after: str) -> None:
+    assert source(rewrite(CHANGED.replace(before, after, 1))) == CHANGED
+
+
+def test_a_kernel_keeps_what_cannot_be_seen_where_it_does_not_matter() -> None:
+    kernel = CHANGED + 'MARK = "a\xa0b"\n'
+    assert source(rewrite(kernel)) == kernel
+
+
+@pytest.mark.parametrize(
+    "definition", ["ModelNew: type = Model", "from kernels import ModelNew", "import kernels as ModelNew"]
+)
+def test_a_model_may_get_its_name_in_any_way(definition: str) -> None:
+    kernel = f"import torch\n\n{definition}\n"
+    assert source(rewrite(kernel)) == kernel
 
 
 def test_an_edit_replaces_the_lines_that_match() -> None:
@@ -159,6 +189,10 @@ def test_an_edit_matches_whatever_white_space_ends_its_lines() -> None:
         (f"\n    def forward(self, x):\n\n{OLD}\n", f"\n    def forward(self, x):\n{NEW}\n"),
         ("\t\treturn x.clamp(min=0)", "\t\treturn torch.relu(x)"),
         ("            return x.clamp(min=0)", "            return torch.relu(x)"),
+        (
+            "\tdef forward(self, x):\n\t\treturn x.clamp(min=0)",
+            "\tdef forward(self, x):\n\t\treturn torch.relu(x)",
+        ),
         (f"```python\n{OLD}\n```", f"```python\n{NEW}\n```"),
     ],
 )
@@ -174,6 +208,10 @@ def test_an_edit_that_is_nearly_literal_is_applied_where_it_fits_one_place(searc
         ("<<<<<<< SEARCH", "<<<<<<< SEARCH kernel.py"),
         ("<<<<<<< SEARCH", "  <<<<<<< SEARCH:"),
         ("=======", "========"),
+        (">>>>>>> REPLACE", ">>>>>>>"),
+        ("<<<<<<< SEARCH", "<<<<<<< search"),
+        ("<<<<<<< SEARCH", "<<<<<<< ORIGINAL"),
+        (">>>>>>> REPLACE", ">>>>>>> UPDATED"),
     ],
 )
 def test_the_marks_of_an_edit_may_vary(before: str, after: str) -> None:

@@ -83,7 +83,7 @@ def test_files_of_one_name_are_told_apart_and_a_seed_line_is_kept(tmp_path: Path
     ("content", "message"),
     [
         (None, "cannot be read: No such file"),
-        (b"\xff\xfe\x00", "is no Python source: invalid or missing encoding"),
+        (b"\xff\xfe\x00", "cannot be read: invalid or missing encoding"),
         (b"class ModelNew(\n", "is no Python source"),
         (b"a = 1\x00", "is no Python source"),
         (b"", "defines no ModelNew"),
