@@ -244,6 +244,8 @@ class LiteLLMService:
                     max_retries=0,
                     **options,
                 )
+            if response is None:  # LiteLLM's own reading of HTTP 422, after a request with fewer options
+                raise Unanswerable("the service takes the request for malformed (HTTP 422)")
             choice = response.choices[0]
             message = choice.message
         extra = getattr(message, "provider_specific_fields", None) or {}
@@ -365,7 +367,10 @@ _NO_CREDIT = re.compile(r"insufficient_quota|credit balance is too low", re.I)
 """What services say of an empty account under statuses that are weather otherwise."""
 
 
-_NO_ANSWER = re.compile(r"Invalid response object|line \d+ column \d+ \(char \d+\)")
+_NO_ANSWER = re.compile(
+    r"Invalid response object|Empty or invalid response|'choices' that is not a list"
+    r"|line \d+ column \d+ \(char \d+\)"
+)
 """What LiteLLM says of a body that is not JSON, or not of the protocol's form."""
 
 

@@ -12,6 +12,9 @@ from typing import Any
 from kbopt.core.text import encodable
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_REASONING = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
+"""Where services put what a model thought, and by a wrong parser of theirs the whole answer."""
+
 _DETAILS = ("prompt_tokens_details", "completion_tokens_details")
 
 
@@ -43,7 +46,7 @@ def text_of(content: object) -> str:
             return "".join(text_of(part) for part in parts)
         case {"type": "thinking" | "reasoning" | "redacted_thinking"}:
             return ""
-        case {"text": text}:
+        case {"text": text} | {"value": text}:
             return text_of(text)
         case _:
             return ""
@@ -69,8 +72,10 @@ def _message(choice: dict[str, Any]) -> dict[str, Any]:
     given = choice.get("message")
     message = dict(given) if isinstance(given, Mapping) else {"content": choice.get("text")}
     content = message.get("content")
+    thoughts = (text_of(message.pop(name, None)) for name in _REASONING)
     return {
         **message,
+        "reasoning_content": next(filter(None, list(thoughts)), None),
         "role": message.get("role") or "assistant",
         "content": None if content is None else text_of(content),
     }

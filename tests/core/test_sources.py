@@ -36,5 +36,5 @@ def test_a_source_means_what_it_means_to_python(data: bytes, text: str | None, t
 def test_bytes_that_are_no_text_are_an_error(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "given.py"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="codec|encoding"):
+    with pytest.raises(ValueError, match=r"codec|encoding"):
         read_source(path)

@@ -139,6 +139,25 @@ async def test_a_prompt_that_the_service_does_not_accept_ends_in_no_proposal(tmp
     assert "maximum context length" in transcript(tmp_path)["failures"][0]["reason"]
 
 
+async def test_a_request_that_a_service_takes_for_malformed_is_not_sent_for_ever(tmp_path: Path) -> None:
+    with script(Fail(status=422, message="body: field required")) as server:
+        answer = await proposer(server, tmp_path).propose(BRIEF)
+        assert len(server.requests) <= 2
+    assert isinstance(answer, NoProposal)
+    assert answer.blame == "answer"
+    assert "HTTP 422" in answer.reason
+
+
+@pytest.mark.parametrize(
+    "body", ["null", "[]", "<html>Welcome</html>", '{"choices": null}', '{"id": "x"}', ""]
+)
+async def test_what_is_no_answer_is_asked_for_a_few_times_only(tmp_path: Path, body: str) -> None:
+    with script(Garbage(body=body)) as server:
+        answer = await proposer(server, tmp_path).propose(BRIEF)
+        assert len(server.requests) == 5
+    assert isinstance(answer, NoProposal)
+
+
 @pytest.mark.parametrize(
     "behaviour",
     [
@@ -273,6 +292,10 @@ async def test_a_prompt_that_one_model_refuses_is_put_to_another(tmp_path: Path)
         {"content": {"type": "text", "text": rewrite()}},
         {"content": None, "reasoning_content": rewrite()},
         {"content": "", "reasoning": f"Hm.</think>{rewrite()}"},
+        {"content": None, "reasoning_details": [{"type": "reasoning.text", "text": rewrite()}]},
+        {"content": None, "reasoning_content": [{"type": "text", "text": rewrite()}]},
+        {"content": "", "thinking": rewrite()},
+        {"content": [{"type": "text", "text": {"value": rewrite(), "annotations": []}}]},
         {"content": "half a pair: \ud83d\n" + rewrite()},
     ],
 )
