@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import urllib.error
 import urllib.parse
@@ -25,6 +26,30 @@ class Endpoint:
     name: str
     url: str
     headers: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A service's URL in the parts that a request needs, since a path goes before the query.
+
+    `base` ends without a slash. `headers` hold the user and the password that stood before the host.
+    """
+
+    base: str
+    headers: Mapping[str, str] = field(repr=False)
+    query: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        parts = urllib.parse.urlsplit(url)
+        user, _, host = parts.netloc.rpartition("@")
+        encoded = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
+        base = parts._replace(netloc=host, path=parts.path.rstrip("/"), query="", fragment="")
+        return cls(
+            base=urllib.parse.urlunsplit(base),
+            headers={"Authorization": f"Basic {encoded}"} if user else {},
+            query=dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True)),
+        )
 
 
 class Unreachable(Exception):
@@ -52,7 +77,7 @@ def _names(listed: str, model: str) -> bool:
 
 def _get(endpoint: Endpoint, path: str) -> object | None:
     """The JSON at `path`; None where there is none, or none in time."""
-    request = urllib.request.Request(f"{endpoint.url.rstrip('/')}/{path}", headers=dict(endpoint.headers))
+    request = _request(endpoint, path)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             answer: object = json.loads(response.read())
@@ -68,6 +93,14 @@ def _get(endpoint: Endpoint, path: str) -> object | None:
         raise Unreachable(str(error.reason)) from None
     except (TimeoutError, HTTPException, ValueError):
         return None
+
+
+def _request(endpoint: Endpoint, path: str) -> urllib.request.Request:
+    address = Address.parse(endpoint.url)
+    query = f"?{urllib.parse.urlencode(address.query)}" if address.query else ""
+    return urllib.request.Request(
+        f"{address.base}/{path}{query}", headers={**endpoint.headers, **address.headers}
+    )
 
 
 def _ids(listed: object) -> list[str]:

@@ -19,7 +19,7 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from kbopt.core.redaction import redact
 from kbopt.core.text import encodable, one_line
 from kbopt.core.types import Blame, Brief, Candidate, NoProposal, Usage
 from kbopt.proposers.answers import NewSource, judge
+from kbopt.proposers.endpoint import Address
 from kbopt.proposers.models import (
     Garbled,
     Message,
@@ -229,20 +230,23 @@ class LiteLLMService:
     async def complete(self, model: str, messages: Sequence[Message]) -> Reply:
         litellm = await asyncio.to_thread(load_litellm)
         started = time.monotonic()
-        options = {} if self._temperature is None else {"temperature": self._temperature}
+        temperature = {} if self._temperature is None else {"temperature": self._temperature}
         with _typed_failures(litellm, self._timeout_s):
             # LiteLLM's own limit is per read: a server that trickles would keep it waiting.
-            async with asyncio.timeout(self._timeout_s):
+            async with (
+                asyncio.timeout(self._timeout_s),
+                _options(litellm, model, self._api_base) as options,
+            ):
                 response = await litellm.acompletion(
                     model=model,
                     messages=[
                         {name: encodable(text) for name, text in message.items()} for message in messages
                     ],
-                    api_base=self._api_base,
                     timeout=self._timeout_s + LITELLM_GRACE_S,
                     num_retries=0,
                     max_retries=0,
                     **options,
+                    **temperature,
                 )
             if response is None:  # LiteLLM's own reading of HTTP 422, after a request with fewer options
                 raise Unanswerable("the service takes the request for malformed (HTTP 422)")
@@ -262,6 +266,28 @@ class LiteLLMService:
                 seconds=round(time.monotonic() - started, 3),
             ),
         )
+
+
+@contextlib.asynccontextmanager
+async def _options(litellm: Any, model: str, api_base: str | None) -> AsyncIterator[dict[str, Any]]:
+    """LiteLLM's options for a request to `api_base`, None for the provider's own address.
+
+    LiteLLM appends a path to the whole address. One with a query or a user gets a client of its own.
+    """
+    address = Address.parse(api_base) if api_base else None
+    if address is None or not (address.query or address.headers):
+        yield {"api_base": address.base if address else None}
+        return
+    _, provider, key, _ = litellm.get_llm_provider(model, api_base=address.base)
+    client = importlib.import_module("openai").AsyncOpenAI(
+        base_url=address.base,
+        api_key=key or os.environ.get(f"{provider.upper()}_API_KEY", ""),
+        default_headers=address.headers,
+        default_query=address.query,
+        max_retries=0,
+    )
+    async with client:
+        yield {"api_base": address.base, "client": client}
 
 
 def _text(message: Any, finish: object) -> str:
@@ -284,16 +310,16 @@ def embed_texts(
     async def embedded() -> list[list[float]]:
         try:
             with _typed_failures(litellm, timeout_s):
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(timeout_s), _options(litellm, model, api_base) as options:
                     response = await litellm.aembedding(
                         model=model,
                         input=list(texts),
-                        api_base=api_base,
                         timeout=timeout_s,
                         # For OpenAI's protocol LiteLLM reads a `max_retries` of 0 as 2 here, unlike for
                         # chat: a request may be sent three times before it counts as failed.
                         num_retries=0,
                         max_retries=0,
+                        **options,
                     )
                 # Within: what has another form than the protocol's raises here.
                 rows = sorted(response.data, key=lambda row: row["index"])

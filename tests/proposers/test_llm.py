@@ -139,6 +139,24 @@ async def test_a_prompt_that_the_service_does_not_accept_ends_in_no_proposal(tmp
     assert "maximum context length" in transcript(tmp_path)["failures"][0]["reason"]
 
 
+@pytest.mark.parametrize(
+    ("given", "before", "after"),
+    [
+        ({"query": "api-version=1&k=%2F"}, "", "?api-version=1&k=%2F"),
+        ({"user": "me:p@ss"}, "me:p%40ss@", "/#end"),
+        ({"user": "me", "query": "k=1"}, "me@", "/?k=1"),
+    ],
+)
+async def test_an_address_may_hold_a_query_and_a_user(
+    tmp_path: Path, given: dict[str, str], before: str, after: str
+) -> None:
+    with script(Answer(text=rewrite()), **given) as server:
+        address = server.url.replace("//", f"//{before}") + after
+        answer = await proposer(server, tmp_path, api_base=address).propose(BRIEF)
+        assert [request.path for request in server.requests] == ["/v1/chat/completions"]
+    assert isinstance(answer, Candidate)
+
+
 async def test_a_request_that_a_service_takes_for_malformed_is_not_sent_for_ever(tmp_path: Path) -> None:
     with script(Fail(status=422, message="body: field required")) as server:
         answer = await proposer(server, tmp_path).propose(BRIEF)

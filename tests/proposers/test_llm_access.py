@@ -53,6 +53,14 @@ def test_a_server_is_looked_for_before_anything_starts() -> None:
         check_model_access(parse_models("openai/scripted"), "localhost:8000")
 
 
+def test_an_address_may_hold_a_query_and_a_user() -> None:
+    with script(query="api-version=1&k=%2F", user="me:p@ss") as server:
+        address = server.url.replace("//", "//me:p%40ss@")
+        check_model_access(parse_models("openai/scripted"), f"{address}/?api-version=1&k=%2F#end")
+        with pytest.raises(UserError, match="refuses the key"):
+            check_model_access(parse_models("openai/scripted"), address)
+
+
 def test_a_refused_key_is_found_before_anything_starts() -> None:
     with script(key="another") as server, pytest.raises(UserError, match="refuses the key"):
         check_model_access(parse_models("openai/scripted"), server.url)

@@ -36,6 +36,12 @@ def test_vectors_are_unit_rows_in_the_order_of_the_sources() -> None:
     assert near < far
 
 
+def test_an_address_may_hold_a_key_in_its_query() -> None:
+    with OpenAIServer(Script(behaviours=(Answer(),), models=("embedder",), query="k=1")) as server:
+        vectors = ModelEmbedder("openai/embedder", api_base=f"{server.url}?k=1").embed([PARENT])
+    assert vectors.shape == (1, EMBEDDING_DIM)
+
+
 def test_a_source_is_embedded_once() -> None:
     with serving() as server:
         known = embedder(server)

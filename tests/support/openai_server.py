@@ -92,7 +92,8 @@ class Script:
 
     In `random` order one that fits is drawn for each request, from `seed`. `models` are the names that
     `/v1/models` lists; `aliases` are served too, but not listed; other names get a 404. `usd_per_token`
-    adds a `cost` to the usage, as some routers do. `key` is the bearer token asked for; empty accepts any.
+    adds a `cost` to the usage, as some routers do. `key` is the bearer token asked for,
+    `user` the name and password, `query` what addresses end with after a question mark; empty accepts any.
     """
 
     behaviours: tuple[Behaviour, ...] = (Answer(text="hello"),)
@@ -102,6 +103,8 @@ class Script:
     aliases: tuple[str, ...] = ()
     usd_per_token: float | None = None
     key: str = ""
+    user: str = ""
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,9 +238,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self._chat(body)
 
     def _authorised(self) -> bool:
-        key = self.server.owner.script.key
+        script = self.server.owner.script
+        self.path, _, query = self.path.partition("?")
         given = self.headers.get("Authorization", "")
-        if key and given != f"Bearer {key}":
+        expected = f"Bearer {script.key}" if script.key else ""
+        if script.user:
+            expected = f"Basic {base64.b64encode(script.user.encode()).decode()}"
+        if (expected and given != expected) or (script.query and query != script.query):
             self._error(
                 401, f"Incorrect API key provided: {given.removeprefix('Bearer ')}", "invalid_api_key"
             )
