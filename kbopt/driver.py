@@ -28,10 +28,6 @@ Follow = Callable[[], None]
 """Called every `POLL_S` seconds and once at the end, for example to log what the journal gained."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """The user pressed Ctrl-C, or SIGTERM came; everything measured is in the run's folder."""
-
-
 def default_name(config: RunConfig) -> str:
     """A readable, unused name: `20261123-224800-quick-gelu-PS-s0`."""
     task = re.sub(
@@ -58,8 +54,8 @@ def load(folder: Path) -> RunConfig:
 def drive(config: RunConfig, folder: Path, view: ProgressView, followers: Sequence[Follow] = ()) -> None:
     """Run the search in `folder` to its end, from wherever its journal stands.
 
-    Raises `UserError` or `InfraError` for what stopped it early, `Interrupted` after Ctrl-C; what was
-    measured until then is in the folder.
+    Raises `UserError` or `InfraError` for what stopped it early, `KeyboardInterrupt` after Ctrl-C or SIGTERM;
+    what was measured until then is in the folder.
     """
     prepare_backend(config.backend, view.note)
     spec = search_spec(config, folder.resolve())
@@ -75,7 +71,7 @@ def drive(config: RunConfig, folder: Path, view: ProgressView, followers: Sequen
         except KeyboardInterrupt:
             with suppress(InfraError):  # a second Ctrl-C or a dead actor: the journal is whole anyway
                 session.stop("interrupted", end=False)
-            raise Interrupted(folder) from None
+            raise
         session.stop("done", end=False)
     if failure is not None:
         raise (UserError if failure.kind == "user" else InfraError)(failure.message)

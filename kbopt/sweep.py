@@ -27,7 +27,7 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.scoring import fast_p_by_threshold
 from kbopt.core.settings import Algorithm, SearchSettings
 from kbopt.core.types import EvalProtocol, Task, Verdict
-from kbopt.driver import Interrupted, stays_warm
+from kbopt.driver import stays_warm
 from kbopt.finish import Finished, finish, open_run, run_document, write_atomically
 from kbopt.reporting.comparison import best_speedup, compare, markdown
 from kbopt.reporting.report import write_report
@@ -143,8 +143,8 @@ def drive(
     """Run the sweep, or attach to it where it is under way, until every search has ended or failed.
 
     Without `address` the actors live in this process's own Ray; with it the sweep starts once the cluster has
-    `nodes` nodes. Raises `Interrupted` after Ctrl-C: on one
-    machine the sweep stops and can be gone on with, on a cluster it goes on without its driver.
+    `nodes` nodes. Raises `KeyboardInterrupt` after Ctrl-C or SIGTERM: on one machine the sweep stops and can
+    be gone on with, on a cluster it goes on without its driver.
     """
     specs = prepare(config, folder, on_cluster=address is not None)
     prepare_backend(config.backend, say)
@@ -177,7 +177,7 @@ def drive(
             if address is None:
                 with suppress(InfraError):  # a dead actor: the journals are whole anyway
                     session.stop("interrupted", end=False)
-            raise Interrupted(folder) from None
+            raise
         session.stop("done", end=False)
     return status
 

@@ -234,15 +234,15 @@ class Session:
 
         The coordinator goes. The evaluator of a cluster stays: another sweep may be using it.
         """
-        try:
+        if self._settings.address is None:
+            _result(self._coordinator.stop.remote(reason, end=end), timeout_s=30.0)
+            # Its name is not waited for: where SIGTERM went to Ray's processes too, nobody answers for long.
+            ray.kill(self._coordinator)
+            _result(self._evaluator.close.remote(), timeout_s=30.0)
+            return
+        with suppress(ActorGone):  # another driver was quicker
             _result(self._coordinator.stop.remote(reason, end=end), timeout_s=30.0)
             _end(self._coordinator, self._coordinator_name)
-        except ActorGone:
-            if self._settings.address is None:
-                raise
-            return  # another driver was quicker
-        if self._settings.address is None:
-            _result(self._evaluator.close.remote(), timeout_s=30.0)
 
 
 class _WithoutRetries(io.TextIOBase):

@@ -1,0 +1,110 @@
+"""SIGTERM, as batch systems, `docker stop` and `timeout` send it, and Ctrl-C at any moment of a command."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_run import SIMULATED, evaluations, kbopt, start, wait_for_evaluations
+from tests.support.processes import descendants, is_running
+
+STEPS = 40
+
+
+def to_the_command(pid: int) -> None:
+    os.kill(pid, signal.SIGTERM)
+
+
+def to_its_group(pid: int) -> None:
+    os.killpg(pid, signal.SIGTERM)
+
+
+def ended(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
+    """What the command said on standard error, once it and all that it started are gone.
+
+    Python drops an exception that its own handler of a fork meets: the signal is sent again, as users do.
+    """
+    family = descendants(process.pid)
+    try:
+        _, errors = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while any(map(is_running, family)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in family if is_running(pid)]
+    return errors
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no {path} within 60 s")
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [to_the_command, to_its_group])
+def test_sigterm_ends_a_run_as_ctrl_c_does_and_it_can_be_gone_on_with(
+    stop: Callable[[int], None], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    process = start("run", *SIMULATED, "--num-steps", STEPS, "--out", folder)
+    seen = wait_for_evaluations(folder, 5)
+    stop(process.pid)
+    errors = ended(process)
+    assert process.returncode == 143, errors
+    assert errors.splitlines()[-1] == f"stopped; go on with: kbopt resume {folder}"
+    assert "Traceback" not in errors
+    assert "SIGTERM" not in errors  # Ray's own report of it
+    again = kbopt("resume", folder, "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["proposals"] == 5 * STEPS
+    assert set(Counter(evaluations(folder)).values()) == {1}
+    assert evaluations(folder)[: len(seen)] == seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "later_s"), [(signal.SIGTERM, 0.0), (signal.SIGTERM, 1.5), (signal.SIGINT, 0.0)]
+)
+def test_a_run_that_is_stopped_before_it_began_says_how_to_go_on(
+    number: signal.Signals, later_s: float, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    process = start("run", *SIMULATED, "--num-steps", 400, "--out", folder)
+    wait_for(folder / "journal.sqlite")
+    time.sleep(later_s)
+    os.kill(process.pid, number)
+    errors = ended(process, number)
+    assert process.returncode == 128 + number, errors
+    assert errors.splitlines()[-1] == f"stopped; go on with: kbopt resume {folder}"
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [to_the_command, to_its_group])
+def test_sigterm_ends_a_sweep_as_ctrl_c_does_and_it_can_be_gone_on_with(
+    stop: Callable[[int], None], tmp_path: Path
+) -> None:
+    folder = tmp_path / "elsewhere" / "mine"
+    tasks = ("--tasks", "sim/smooth", "--seeds", 2, "--backend", "simulated", "--proposer", "simulated")
+    named = ("--name", "mine", "--out", folder.parent)
+    process = start("sweep", *tasks, "--max-evals", 120, *named)
+    wait_for_evaluations(folder / "sim-smooth-PS-s0", 3)
+    stop(process.pid)
+    errors = ended(process)
+    assert process.returncode == 143, errors
+    assert f"stopped; go on with: kbopt sweep resume {folder}. What was measured is in {folder}" in errors
+    assert "Traceback" not in errors
+    again = kbopt("sweep", "resume", folder, "--json")
+    assert again.returncode == 0, again.stderr
+    assert [search["evaluations"] for search in json.loads(again.stdout)["searches"]] == [120, 120]
