@@ -20,6 +20,7 @@ WHY_NOT = machines.missing()
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.slow,
+    pytest.mark.timeout(600),  # a machine that does other work as well starts Ray slowly
     pytest.mark.skipif(WHY_NOT is not None, reason=f"machines in namespaces: {WHY_NOT}"),
 ]
 

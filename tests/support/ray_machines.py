@@ -139,7 +139,7 @@ class RayMachines:
         """Processes of the actors of this kind, on all machines."""
         return [pid for m in self._network.machines.values() for pid in m.processes(ACTORS[kind])]
 
-    def goes_on(self, *names: str, by: int = 6, timeout_s: float = 60) -> None:
+    def goes_on(self, *names: str, by: int = 6, timeout_s: float = 180) -> None:
         """Wait until every sweep of `names` has `by` more evaluations than now."""
         before = {name: self.total(name) for name in names}
         for name in names:
@@ -157,7 +157,7 @@ def kill(pids: list[int]) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def wait_until(true: Callable[[], bool], what: str, *, timeout_s: float = 60) -> None:
+def wait_until(true: Callable[[], bool], what: str, *, timeout_s: float = 180) -> None:
     deadline = time.monotonic() + timeout_s
     while not true():
         if time.monotonic() > deadline:

@@ -104,9 +104,7 @@ def test_a_file_without_get_inputs_is_told_what_it_misses(tmp_path):
         load_task(str(path))
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"), [(None, "No such file"), (b"\xff\xfe\x00", "missing encoding")]
-)
+@pytest.mark.parametrize(("content", "reason"), [(None, "No such file"), (b"\xff\xfe\x00", "encoding")])
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path, content, reason):
     path = tmp_path / "absent.py"
     if content is not None:
