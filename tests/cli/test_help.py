@@ -86,9 +86,9 @@ def test_a_sweep_that_is_misspelt_names_its_subcommands() -> None:
     [
         (("run", "--device", "tpu"), "unknown device 'tpu'. Allowed: auto, cpu, cuda"),
         (("eval", "--kernel", "k.py", "--device", "cuda:x"), "unknown device 'cuda:x'"),
-        (("export", "first", "--out", "/nonexistent/x.py"), "/nonexistent is no folder"),
-        (("report", "first", "--out", "/nonexistent/x.html"), "/nonexistent is no folder"),
-        (("eval", "--kernels", "k", "--out", "/nonexistent/x.jsonl"), "/nonexistent is no folder"),
+        (("export", "first", "--out", "/dev/null/x.py"), "/dev/null is no folder"),
+        (("report", "first", "--out", "/dev/null/x.html"), "/dev/null is no folder"),
+        (("eval", "--kernels", "k", "--out", "/dev/null/x.jsonl"), "/dev/null is no folder"),
         (("export", "first", "--out", "/"), "/ is a folder"),
     ],
 )
