@@ -127,7 +127,7 @@ def test_without_its_driver_a_sweep_goes_on_and_the_same_command_attaches(
 def test_a_stopped_sweep_is_resumed(cluster: RayMachines, two_sweeps: dict) -> None:
     cluster.head.shell("kbopt sweep stop b")
     assert two_sweeps.pop("b").wait(timeout=30) == 0
-    assert "go on with: kbopt sweep resume b" in cluster.output("b").read_text()
+    assert "go on with: kbopt sweep resume sweeps/b" in cluster.output("b").read_text()
     stopped_at = cluster.total("b")
     cluster.goes_on("a")
     assert cluster.total("b") == stopped_at
