@@ -1,4 +1,4 @@
-"""The set-up check: four steps through a backend, and what else this machine offers.
+"""The set-up check: five steps through a backend, and what else this machine offers.
 
 Each step says what was found, or what failed and what to do about it.
 """
@@ -24,6 +24,7 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import Backend
 from kbopt.core.types import Brief, Candidate, EvalProtocol, EvalRequest, Measured, Result, outcome_name
 from kbopt.proposers.tunables import TunablesProposer
+from kbopt.reporting.text import speedup_text
 from kbopt.tasks import load_task
 
 NUM_EVALUATIONS = 3
@@ -54,7 +55,7 @@ class Examined:
 
 
 async def examine_backend(config: BackendConfig, task_name: str, say: Say) -> AsyncIterator[Step | Examined]:
-    """The four steps, in order; the first that fails is the last. Ends with `Examined`.
+    """The five steps, in order; the first that fails is the last. Ends with `Examined`.
 
     `say` hears what a device that is being started waits for.
     """
@@ -87,6 +88,8 @@ async def examine_backend(config: BackendConfig, task_name: str, say: Say) -> As
         place = "container" if config.name == "modal" else "process"
         step = evaluations_step(results, place)
         yield step if step.ok else replace(step, detail=f"{step.detail}{_end_of_log(backend)}")
+        request = EvalRequest(task=task, source=task.equal_code, protocol=EvalProtocol())
+        yield equal_code_step((await backend.evaluate([request]))[0])
     except (UserError, InfraError) as error:
         log = traceback.format_exc()
         said = _end_of_log(backend) if isinstance(error, InfraError) else ""
@@ -157,6 +160,25 @@ def evaluations_step(results: list[Result], place: str) -> Step:
         detail="; ".join([*lines, f"{same} ({', '.join(sorted(boots))})"]),
         remedy=remedy,
         log="\n".join(f"{result.seconds}\n{result.log}{result.feedback}" for result in results),
+    )
+
+
+def equal_code_step(result: Result) -> Step:
+    """Whether the judge calls equal code equal: the task's own model, judged as a candidate."""
+    name, outcome = "equal code", result.outcome
+    if not isinstance(outcome, Measured):
+        detail = f"{outcome_name(outcome)}, {outcome.reason}"
+        return Step(name=name, ok=False, detail=detail, remedy="report this", log=result.log)
+    low, high = outcome.speedup_ci
+    steady = low <= 1 <= high
+    return Step(
+        name=name,
+        ok=steady,
+        detail=f"the task's own model as a candidate: {speedup_text(outcome.speedup, outcome.speedup_ci)}",
+        remedy=""
+        if steady
+        else "1 should lie between: end other work on this machine, and run the doctor again",
+        optional=True,  # A 95 % interval leaves it out now and then.
     )
 
 

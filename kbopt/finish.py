@@ -149,6 +149,7 @@ def run_document(finished: Finished) -> dict[str, object]:
             "speedups": [codec.fields_of(speedup) for speedup in best.speedups],
             "strongest": codec.fields_of(best.strongest) if best.strongest else None,
             "kernelbench": codec.fields_of(best.kernelbench) if best.kernelbench else None,
+            "equal_code": codec.fields_of(best.equal_code) if best.equal_code else None,
             "source_path": str(finished.source),
         }
         if best

@@ -15,7 +15,7 @@ from kbopt.cli import options as shared
 from kbopt.cli.grouped import Command
 from kbopt.cli.options import option
 
-STEPS = ("load a task", "load a kernel", "open the backend", "3 evaluations")
+STEPS = ("load a task", "load a kernel", "open the backend", "3 evaluations", "equal code")
 
 
 @click.command(cls=Command, short_help="Check the set-up, and say what to do.")
@@ -56,7 +56,7 @@ def doctor(task: str | None, verbose: bool, as_json: bool, **given: Any) -> None
             cold_starts = found.cold_starts
             continue
         number += 1
-        label = STEPS[number - 1] if found.name == "stopped" else found.name
+        label = STEPS[min(number, len(STEPS)) - 1] if found.name == "stopped" else found.name
         report(examination.Step(**{**asdict(found), "name": label}), f"{number}. {label}")
     if config.name == "local":
         for step in examination.examine_machine():

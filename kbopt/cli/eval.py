@@ -186,9 +186,10 @@ def document(item: Item, result: Result) -> dict[str, object]:
         "reason": None if measured else outcome.reason,  # type: ignore[union-attr]
         "speedup": measured.speedup if measured else None,
         "speedup_ci": list(measured.speedup_ci) if measured else None,
-        "kernel_ms": _median(measured.kernel_ms) if measured else None,
-        "reference_ms": _median(measured.reference_ms) if measured else None,
+        "kernel_ms": measured.call_ms[0] if measured else None,
+        "reference_ms": measured.call_ms[1] if measured else None,
         "speedups": [codec.fields_of(speedup) for speedup in measured.speedups] if measured else [],
+        "equal_code": codec.fields_of(measured.equal_code) if measured and measured.equal_code else None,
         "device": result.device,
         "protocol": result.protocol,
         "seconds": codec.fields_of(result.seconds),
@@ -390,9 +391,3 @@ def _text(item: Item, result: Result, verdict: Verdict) -> str:
         lines += [f"  {name}: {'not timed' if value == -1.0 else value}" for name, value in fields]
     times = ", ".join(f"{name} {value:.2f} s" for name, value in codec.fields_of(result.seconds).items())
     return "\n".join([*lines, f"  {times}", "", result.feedback])
-
-
-def _median(samples: tuple[float, ...]) -> float:
-    import statistics
-
-    return statistics.median(samples)

@@ -48,8 +48,8 @@ HeadlineState = Literal["faster", "not faster", "no custom kernel"]
 class Standing:
     """What all measurements of a candidate say of it together, and what may be claimed.
 
-    `kernel_ms` and `reference_ms` are medians over the calls of all measurements. `state` is `faster` only
-    where the 95 % interval lies above 1 and the candidate brings a kernel of its own.
+    `kernel_ms` and `reference_ms` are medians over the measurements. `state` is `faster` only where the 95 %
+    interval lies above 1 and the candidate brings a kernel of its own.
     """
 
     candidate: str
@@ -73,8 +73,8 @@ def standing(trial: Trial) -> Standing | None:
         speedup=mean_score(trial),
         speedup_ci=interval,
         measurements=len(trial.judged),
-        kernel_ms=statistics.median([ms for outcome in measured for ms in outcome.kernel_ms]),
-        reference_ms=statistics.median([ms for outcome in measured for ms in outcome.reference_ms]),
+        kernel_ms=statistics.median(outcome.call_ms[0] for outcome in measured),
+        reference_ms=statistics.median(outcome.call_ms[1] for outcome in measured),
         custom_kernel=custom,
         state=headline_state(interval, custom_kernel=custom),
     )

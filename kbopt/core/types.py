@@ -7,6 +7,7 @@ read it back equal. Times in names carry their unit; wall-clock instants are Uni
 from __future__ import annotations
 
 import hashlib
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -37,6 +38,11 @@ class Task:
     def key(self) -> str:
         """Content hash of what is computed: the same for the same source under another name."""
         return hashlib.sha256(self.source.encode()).hexdigest()[:16]
+
+    @property
+    def equal_code(self) -> str:
+        """The task's own model as a candidate: an honest judge on a steady machine calls it 1.0x."""
+        return f"{self.source}\n\nModelNew = Model\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +175,8 @@ class Measured:
     `speedup` is the one that ranks, by the protocol's baseline and clock: median(reference_ms) /
     median(kernel_ms) by default; `speedup_ci` is its 95 % interval. `native_ms` and `wall_ms` are the
     candidate's median by the two clocks that had to agree. `speedups` are those over every baseline that was
-    asked for, by either clock.
+    asked for, by either clock. `equal_code` is what the task's own model was measured at over itself, where
+    the baselines were asked for: 1 outside of its interval says that this machine's figures are not steady.
     """
 
     kernel_ms: tuple[float, ...]
@@ -181,11 +188,22 @@ class Measured:
     audit: Audit
     roofline: Roofline | None = None
     speedups: tuple[Speedup, ...] = ()
+    equal_code: Speedup | None = None
 
     def over(self, baseline: str, clock: Clock = "device") -> Speedup | None:
         """The speedup over that baseline, None where it was not asked for."""
         found = (s for s in self.speedups if s.baseline == baseline and s.clock == clock)
         return next(found, None)
+
+    @property
+    def call_ms(self) -> tuple[float, float]:
+        """What one call of the kernel and one of the reference take: those whose quotient is the speedup over
+        eager.
+        """
+        over = self.over("eager")
+        if over is None:
+            return statistics.median(self.kernel_ms), statistics.median(self.reference_ms)
+        return over.kernel_ms, over.baseline_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

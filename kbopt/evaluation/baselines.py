@@ -87,13 +87,14 @@ _ON_CUDA_ONLY = {
 }
 _RANKING = {"compile": ("compile",), "best": tuple(_SOURCES)}
 
-Judge = Callable[[EvalRequest], Outcome]
+Judge = Callable[[EvalRequest, bool], Outcome]
+"""What a source is found to do, judged as a candidate; with `True` in several pairs of processes on a CPU."""
 
 
 class Baselines:
     """Speedups of baselines over eager by task, device, driver, torch and protocol, kept under `root`.
 
-    `judge` has a source judged as a candidate; it takes the device's lease itself.
+    `judge` takes the device's lease itself.
     """
 
     def __init__(self, device: Device, root: Path, judge: Judge) -> None:
@@ -101,6 +102,7 @@ class Baselines:
         self._root = root
         self._judge = judge
         self._measuring = KeyedLocks()
+        self._equal_code: dict[str, tuple[Speedup, ...]] = {}
 
     def of(self, request: EvalRequest, *, alone: bool = False) -> tuple[Speedup, ...]:
         """Of each baseline by either clock: all where asked for, else those that the protocol ranks by.
@@ -108,14 +110,36 @@ class Baselines:
         Raises KilledForMemory; where the request runs `alone` only for a baseline that ranks.
         """
         names = tuple(_SOURCES) if request.baselines else _RANKING.get(request.protocol.baseline, ())
-        return tuple(speedup for name in names for speedup in self._unless_lost(request, name, alone))
+        return tuple(speedup for name in names for speedup in self._baseline(request, name, alone))
 
-    def _unless_lost(self, request: EvalRequest, name: str, alone: bool) -> tuple[Speedup, ...]:
-        """What machines lost is not kept: another time it may run."""
+    def _baseline(self, request: EvalRequest, name: str, alone: bool) -> tuple[Speedup, ...]:
+        ranks = name in _RANKING.get(request.protocol.baseline, ())
+        return self._unless_lost(name, lambda: self._one(request, name), alone and not ranks)
+
+    def equal_code(self, request: EvalRequest, *, alone: bool = False) -> Speedup:
+        """The task's own model over itself, by the protocol's clock. Kept only while this service runs: it
+        says how steady the machine is today. Raises KilledForMemory unless the request runs `alone`.
+        """
+        found = self._unless_lost("equal code", lambda: self._equal_code_of(request), alone)
+        return next(speedup for speedup in found if speedup.clock == request.protocol.clock)
+
+    def _equal_code_of(self, request: EvalRequest) -> tuple[Speedup, ...]:
+        key = self._key(request, "")
+        with self._measuring.of(key):
+            if key not in self._equal_code:
+                self._equal_code[key] = self._judged("equal code", request, request.task.equal_code)
+            return self._equal_code[key]
+
+    def _unless_lost(
+        self, name: str, measure: Callable[[], tuple[Speedup, ...]], is_left_out: bool
+    ) -> tuple[Speedup, ...]:
+        """What machines lost is not kept: another time it may run. What was killed for memory is tried again
+        alone first.
+        """
         try:
-            return self._one(request, name)
+            return measure()
         except KilledForMemory as error:
-            if not alone or name in _RANKING.get(request.protocol.baseline, ()):
+            if not is_left_out:
                 raise
             return _does_not_run(name, str(error))
         except InfraError as error:
@@ -128,14 +152,14 @@ class Baselines:
         with self._measuring.of(file.name):
             with suppress(FileNotFoundError, ValueError):
                 return tuple(codec.decode(tuple[Speedup, ...], json.loads(file.read_text())))
-            found = self._measured(request, name)
+            found = self._judged(name, request, f"import torch\n{request.task.source}{_SOURCES[name]}")
             self._root.mkdir(parents=True, exist_ok=True)
             partial = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
             partial.write_text(codec.dumps(list(found)))
             partial.rename(file)
             return found
 
-    def _measured(self, request: EvalRequest, name: str) -> tuple[Speedup, ...]:
+    def _judged(self, name: str, request: EvalRequest, source: str) -> tuple[Speedup, ...]:
         protocol = replace(
             request.protocol,
             trials=_TRIALS,
@@ -145,11 +169,9 @@ class Baselines:
             clock="device",
             timeout_s=max(_COMPILE_S, request.protocol.timeout_s),
         )
-        source = f"import torch\n{request.task.source}{_SOURCES[name]}"
+        judged = replace(request, source=source, protocol=protocol, kernelbench=False, baselines=False)
         try:
-            outcome = self._judge(
-                replace(request, source=source, protocol=protocol, kernelbench=False, baselines=False)
-            )
+            outcome = self._judge(judged, name not in _SOURCES)
         except UserError as error:
             return _does_not_run(name, str(error))
         if not isinstance(outcome, Measured):
@@ -165,7 +187,7 @@ class Baselines:
         protocol = request.protocol
         parts: dict[str, Any] = {
             "task": request.task.source,
-            "wrapper": _SOURCES[name],
+            "wrapper": _SOURCES.get(name, ""),
             "protocol": EvalProtocol(
                 precision=protocol.precision, arithmetic=protocol.arithmetic, eval_mode=protocol.eval_mode
             ).id,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import median
-
 from kbopt.core.types import (
     CompileFailed,
     Crashed,
@@ -71,7 +69,7 @@ def _headline(outcome: Outcome) -> str:
 
 def _success(measured: Measured) -> str:
     low, high = measured.speedup_ci
-    kernel, reference = median(measured.kernel_ms), median(measured.reference_ms)
+    kernel, reference = measured.call_ms
     lines = [
         f"Correct. Kernel {kernel:.4g} ms, reference {reference:.4g} ms: "
         f"{measured.speedup:.3g}x (95 % interval {low:.3g} to {high:.3g})."
@@ -87,6 +85,8 @@ def _success(measured: Measured) -> str:
             f"needs less."
         )
     lines += [_over(speedup) for speedup in measured.speedups if speedup.baseline != "eager"]
+    if measured.equal_code is not None:
+        lines.append(_equal_code(measured.equal_code))
     lines += _clocks_apart(measured)
     lines.extend(measured.audit.notes)
     return "\n".join(lines)
@@ -99,6 +99,16 @@ def _over(speedup: Speedup) -> str:
     return (
         f"Over {speedup.baseline} ({speedup.clock}): {speedup.speedup:.3g}x [{low:.3g}, {high:.3g}], "
         f"{speedup.baseline_ms:.4g} ms."
+    )
+
+
+def _equal_code(found: Speedup) -> str:
+    if found.reason:
+        return f"Equal code was not measured: {found.reason}."
+    low, high = found.interval
+    return (
+        f"This machine calls equal code, the task's own model as a candidate, {found.speedup:.3g}x "
+        f"[{low:.3g}, {high:.3g}]."
     )
 
 

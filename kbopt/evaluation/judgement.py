@@ -35,6 +35,7 @@ from kbopt.evaluation.link import (
     SourceRejected,
 )
 from kbopt.evaluation.memory import is_out_of_memory
+from kbopt.evaluation.pairs import Pair
 from kbopt.evaluation.player import Exchange, LateOutput, Player
 from kbopt.evaluation.precision import Probe, Sensitive, arithmetic_of_kernel
 from kbopt.evaluation.reference import Draw, Output, PlayerDied, Reference, TaskError, TaskTooLarge
@@ -60,17 +61,19 @@ _NEARLY_RIGHT = 0.01
 
 @dataclass(slots=True, kw_only=True)
 class Verdict:
-    """`outcome` is None where the candidate's process died: the supervisor knows how."""
+    """Of `run` the `outcome`, of `time` a `pair` unless something went wrong. Neither is there where the
+    candidate's process died: the supervisor knows how.
+    """
 
     outcome: Outcome | None = None
+    pair: Pair | None = None
     frames: str = ""
     spans: list[tuple[Stage, float, float]] = field(default_factory=list)
     device_s: float = 0.0
-    busy_s: float = 0.0
 
 
 class Judgement:
-    """Drives one candidate through the strict protocol. `run` once.
+    """Drives one candidate through the strict protocol. `run` or `time`, once.
 
     `seat` starts to play the candidate's child; `reference_player` plays the reference. `arithmetic` lists
     what the candidate's machine code was seen to multiply in, other than fp32.
@@ -93,6 +96,7 @@ class Judgement:
         self._seat = seat
         self._rng = rng
         self._verdict = Verdict()
+        self._stage: Stage = "check"
         self._expected = self._own_answer(self.draw())
         self._own_errors = admission.sensitivity.tf32_errors or (0.0,) * len(self._expected.tensors)
         self._free_bytes = reference.free_bytes
@@ -106,6 +110,14 @@ class Judgement:
 
     def run(self, source: str, setup: str) -> Verdict:
         """The verdict; what the candidate does wrong is data, TaskError is the task's own fault."""
+        return self._seated(lambda: self._judge(source, setup))
+
+    def time(self, source: str, setup: str) -> Verdict:
+        """The times of a candidate that `run` found to be right, in this pair of processes."""
+        return self._seated(lambda: self._time_again(source, setup))
+
+    def _seated(self, judge: Callable[[], Outcome | None]) -> Verdict:
+        """The verdict by `judge`, with the candidate's child while it lasts."""
         verdict = self._verdict
         with self._span("check"):
             try:
@@ -113,36 +125,53 @@ class Judgement:
             except CandidateDied:
                 return verdict
         try:
-            verdict.outcome = self._judge(source, setup)
+            verdict.outcome = self._typed(judge)
         finally:
-            verdict.busy_s = self._player.link.busy_s
             self._player.close()
             self._player.link.close()
         return verdict
 
-    def _judge(self, source: str, setup: str) -> Outcome | None:
-        stage: Stage = "check"
+    def _judge(self, source: str, setup: str) -> Outcome:
+        with self._span("check"):
+            sessions = self._sessions()
+            self._player.build(source, setup)
+            self._check()
+            self._probe_precision()
+        with self._span("time"):
+            session = self._time(sessions)
+            latency = sessions.latency()
+        with self._span("check"):
+            self._probe_after_other_calls()
+            # Only now: a process in which a profiler ran launches kernels more slowly.
+            audit = self._audit()
+            audit = replace(audit, notes=(*audit.notes, *session.notes))
+            audit = self._with_profile(audit)
+            self._require_allowed_arithmetic()
+            return self._measured(audit, session, sessions.scatter_of(session), latency)
+
+    def _time_again(self, source: str, setup: str) -> None:
+        with self._span("time"):
+            sessions = self._sessions()
+            self._player.build(source, setup)
+            self._check_one(self.draw())
+            session = self._time(sessions)
+        self._verdict.pair = Pair(
+            kernel_ms=_rounded(session.kernel_ms),
+            reference_ms=_rounded(session.reference_ms),
+            native_ms=session.clocks.native_ms,
+            wall_ms=session.clocks.wall_ms,
+        )
+
+    def _sessions(self) -> Sessions:
+        """Calibrated before the candidate's code is loaded."""
+        sessions = Sessions(self, self._reference, self._protocol, self._player.overhead, self._rng)
+        sessions.calibrate()
+        return sessions
+
+    def _typed(self, judge: Callable[[], Outcome | None]) -> Outcome | None:
+        """What `judge` finds or raises as an outcome, None where the candidate's process died."""
         try:
-            with self._span("check"):
-                overhead = self._player.overhead
-                sessions = Sessions(self, self._reference, self._protocol, overhead, self._rng)
-                sessions.calibrate()
-                self._player.build(source, setup)
-                self._check()
-                self._probe_precision()
-            stage = "time"
-            with self._span("time"):
-                session = self._time(sessions)
-                latency = sessions.latency()
-            stage = "check"
-            with self._span("check"):
-                self._probe_after_other_calls()
-                # Only now: a process in which a profiler ran launches kernels more slowly.
-                audit = self._audit()
-                audit = replace(audit, notes=(*audit.notes, *session.notes))
-                audit = self._with_profile(audit)
-                self._require_allowed_arithmetic()
-                return self._measured(audit, session, sessions.scatter_of(session), latency)
+            return judge()
         except Refused as refusal:
             return refusal.outcome
         except SourceRejected as error:
@@ -155,7 +184,7 @@ class Judgement:
         except OutOfTime:
             limit_s = self._protocol.timeout_s
             reason = f"no answer within {limit_s:g} s of check and timing"
-            return TimedOut(reason=reason, stage=stage, limit_s=limit_s)
+            return TimedOut(reason=reason, stage=self._stage, limit_s=limit_s)
         except CandidateForged as error:
             return Rejected(reason=f"the child's messages were forged: {error}", family="forged_verdict")
         except LateOutput:
@@ -179,6 +208,7 @@ class Judgement:
 
     @contextmanager
     def _span(self, stage: Stage) -> Iterator[None]:
+        self._stage = stage
         started, clock = time.time(), time.perf_counter()
         try:
             yield
@@ -513,8 +543,8 @@ class Judgement:
         if num < timed:
             notes.append(f"{num} timed calls instead of {timed}: enough for half a percent, or slow.")
         return Measured(
-            kernel_ms=tuple(round(ms, 6) for ms in kernel_ms),
-            reference_ms=tuple(round(ms, 6) for ms in reference_ms),
+            kernel_ms=_rounded(kernel_ms),
+            reference_ms=_rounded(reference_ms),
             speedup=median(reference_ms) / kernel,
             speedup_ci=interval,
             native_ms=clocks.native_ms,
@@ -668,3 +698,8 @@ class Judgement:
                 require_unchanged(player.seen_inputs(exchange, index), draws[index].tensors)
         player.release()
         return outputs
+
+
+def _rounded(times_ms: Sequence[float]) -> tuple[float, ...]:
+    """To a nanosecond, which is what the clocks count in."""
+    return tuple(round(ms, 6) for ms in times_ms)

@@ -82,6 +82,7 @@ def main(channel: Channel) -> None:
         "admit": courtroom.admit,
         "describe": courtroom.describe,
         "judge": courtroom.judge,
+        "time": courtroom.time,
     }
     while True:
         job = channel.receive()
@@ -175,8 +176,7 @@ class _Courtroom:
         self._await_free(self._needed)
         with self._typed():
             self._admission = admit(self._reference)
-            self._player = self._play(self._fds, start["warden"], _REFERENCE_BUDGET_S)
-            self._player.build(f"{start['source']}\n\nModelNew = Model\n", "")
+            self._player = self._reference_player(self._fds, start["warden"])
         if self._device.type == "cuda":
             # Measured once, and while no candidate is there.
             roofline.device_peaks(str(self._device), roofline.arithmetic_of(self._reference))
@@ -262,9 +262,24 @@ class _Courtroom:
         }
 
     def judge(self, job: Message, fds: list[int]) -> Message:
-        protocol = codec.decode(EvalProtocol, job["protocol"])
         self._await_room()
-        judgement = Judgement(
+        judgement = self._judgement(job, fds)
+        return _to_message(judgement.run(job["source"], job["setup"]))
+
+    def time(self, job: Message, fds: list[int]) -> Message:
+        """Times of a candidate that was judged, in another child, beside another that plays the reference
+        from now on.
+        """
+        with self._typed():
+            self._player.close()
+            self._player.link.close()
+            self._player = self._reference_player(fds[2:], job["reference_warden"])
+        judgement = self._judgement(job, fds[:2])
+        return _to_message(judgement.time(job["source"], job["setup"]))
+
+    def _judgement(self, job: Message, fds: list[int]) -> Judgement:
+        protocol = codec.decode(EvalProtocol, job["protocol"])
+        return Judgement(
             self._reference,
             self._admission,
             protocol,
@@ -273,7 +288,6 @@ class _Courtroom:
             self._rng,
             job["arithmetic"],
         )
-        return _to_message(judgement.run(job["source"], job["setup"]))
 
     def _await_room(self) -> None:
         """Until the memory of a candidate that was killed is free, which takes the driver a moment.
@@ -301,6 +315,11 @@ class _Courtroom:
             torch.cuda.empty_cache()
         return self._room()
 
+    def _reference_player(self, fds: list[int], warden: int) -> Player:
+        player = self._play(fds, warden, _REFERENCE_BUDGET_S)
+        player.build(f"{self._start['source']}\n\nModelNew = Model\n", "")
+        return player
+
     def _play(self, fds: list[int], warden: int, budget_s: float) -> Player:
         data_fd, control_fd = fds
         spin_s = SPIN_S if self._device.type == "cuda" else 0.0
@@ -320,10 +339,10 @@ def _to_message(verdict: Verdict) -> Message:
     outcome: Any = codec.encode(verdict.outcome) if verdict.outcome is not None else None
     return {
         "outcome": outcome,
+        "pair": codec.encode(verdict.pair) if verdict.pair is not None else None,
         "frames": verdict.frames,
         "spans": verdict.spans,
         "device_s": verdict.device_s,
-        "busy_s": verdict.busy_s,
     }
 
 

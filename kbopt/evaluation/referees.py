@@ -134,19 +134,48 @@ class RefereeHandle:
         """The verdict; `arithmetic` is what the build's machine code was seen to multiply in, see
         `inspection`.
         """
+        return self._judged("judge", request, child, setup, arithmetic=list(arithmetic))
+
+    def time(self, request: EvalRequest, child: Child, setup: str, reference: Child) -> dict[str, Any]:
+        """The times of a candidate that was judged, in `child` beside `reference`, which plays the task's
+        reference from now on and is this handle's to close.
+        """
+        before, self._child = self._child, reference
+        try:
+            return self._judged(
+                "time",
+                request,
+                child,
+                setup,
+                reference.fds,
+                arithmetic=[],
+                reference_warden=reference.warden_pid,
+            )
+        finally:
+            before.close()
+
+    def _judged(
+        self,
+        operation: str,
+        request: EvalRequest,
+        child: Child,
+        setup: str,
+        fds: tuple[int, ...] = (),
+        **fields: Any,
+    ) -> dict[str, Any]:
         job = {
-            "arithmetic": list(arithmetic),
-            "op": "judge",
+            "op": operation,
             "source": request.source,
             "setup": setup,
             "protocol": codec.encode(request.protocol),
             "warden": child.warden_pid,
+            **fields,
         }
         limit_s = request.protocol.timeout_s * 2 + _GRACE_S
         late = UserError(
             f"the reference of task {request.task.name} was too slow to judge within {limit_s:g} s"
         )
-        return self._ask(job, child.fds, limit_s, late)
+        return self._ask(job, (*child.fds, *fds), limit_s, late)
 
     def close(self) -> None:
         self.alive = False

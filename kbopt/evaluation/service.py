@@ -34,7 +34,7 @@ from kbopt.core.types import (
     TaskReport,
     TimedOut,
 )
-from kbopt.evaluation import baselines, feedback, verdicts
+from kbopt.evaluation import baselines, feedback, pairs, verdicts
 from kbopt.evaluation.baselines import Baselines
 from kbopt.evaluation.building import Builder, Built, NotBuilt, num_builds_at_once
 from kbopt.evaluation.children import Child, ZygoteHandle, warm_up
@@ -52,6 +52,7 @@ from kbopt.evaluation.memory import (
     gib,
 )
 from kbopt.evaluation.needs import Data, need_of
+from kbopt.evaluation.pairs import Pair
 from kbopt.evaluation.probe import PROBE_TASK, sandboxes_for_cuda
 from kbopt.evaluation.referees import NoMemory, RefereeHandle, Referees, failed_test, key_of
 from kbopt.evaluation.sandbox import SCRATCH, Limits, SandboxConfig, scrubbed
@@ -249,7 +250,7 @@ class Service:
             raise UserError(f"{figures}; {REMEDY}") from None
         return Crashed(reason=figures, how="out of memory")
 
-    def _judge_baseline(self, request: EvalRequest) -> Outcome:
+    def _judge_baseline(self, request: EvalRequest, in_pairs: bool) -> Outcome:
         """A baseline's outcome: its source is the task's, with a model that runs the reference in another
         way.
         """
@@ -258,7 +259,8 @@ class Service:
             return built.outcome
         with closing(self._child(built)) as child:
             if not self.device.is_cuda:  # Whoever asks for it has the lease.
-                return self._measure(request, built, Timeline(), child).outcome
+                measure = self._measure if in_pairs else self._judge_one
+                return measure(request, built, Timeline(), child).outcome
             warm_up([child], self.device.torch, built.setup, triton=True)
             with self._lease:
                 return self._measure(request, built, Timeline(), child).outcome
@@ -313,6 +315,9 @@ class Service:
                 outcome = replace(outcome, audit=replace(outcome.audit, notes=notes))
             try:
                 others = self._baselines.of(request, alone=reservation.alone)
+                if request.baselines:
+                    equal_code = self._baselines.equal_code(request, alone=reservation.alone)
+                    outcome = replace(outcome, equal_code=equal_code)
             except KilledForMemory as error:
                 if reservation.alone:
                     raise InfraError(f"a baseline cannot be measured: {error}") from None
@@ -374,6 +379,43 @@ class Service:
         child: Child,
         reservation: Reservation | None = None,
     ) -> Judged:
+        """What `child` is found to do, on a CPU beside what further pairs of processes measure."""
+        if self.device.is_cuda:
+            return self._judge_one(request, built, timeline, child, reservation)
+        each = replace(request, protocol=pairs.protocol_of_each(request.protocol))
+        judged = self._judge_one(each, built, timeline, child, reservation)
+        first = judged.outcome
+        if not isinstance(first, Measured):
+            return judged
+        others: list[Pair] = []
+        while len(others) < pairs.NUM_PAIRS - 1:
+            found = self._another_pair(each, built, timeline)
+            if isinstance(found, Judged) and found.hides_work:
+                found = self._another_pair(each, built, timeline)
+            if isinstance(found, Judged):
+                return found
+            others.append(found)
+        return replace(judged, outcome=pairs.pooled(first, others))
+
+    def _another_pair(self, request: EvalRequest, built: Built, timeline: Timeline) -> Pair | Judged:
+        """What the kernel and the reference take in new processes, or what went wrong there."""
+        referee = self._referees.of(request)
+        with closing(self._child(built)) as child:
+            reference = Child(self._zygote, "measure", self._sandbox())
+            answer = referee.time(request, child, built.setup, reference)
+            if answer["pair"] is None:
+                return self._judged(child, answer, timeline)
+            self._note_spans(answer, timeline)
+            return codec.decode(Pair, answer["pair"])
+
+    def _judge_one(
+        self,
+        request: EvalRequest,
+        built: Built,
+        timeline: Timeline,
+        child: Child,
+        reservation: Reservation | None = None,
+    ) -> Judged:
         def learned(_: Data) -> None:
             if reservation is not None:
                 reservation.grow(self._need(request))
@@ -402,15 +444,21 @@ class Service:
             if self._referees.make_all_room(request):
                 raise InfraError(f"other tasks held the device's memory: {error}") from None
             raise
+        return self._judged(child, answer, timeline)
+
+    def _judged(self, child: Child, answer: dict[str, Any], timeline: Timeline) -> Judged:
         if answer["outcome"] is None:
             outcome: Outcome = child.crash()
         else:
             outcome = codec.decode(Outcome, answer["outcome"])
         child.close()
+        self._note_spans(answer, timeline)
+        return Judged(outcome=outcome, log=child.log, frames=answer["frames"])
+
+    def _note_spans(self, answer: dict[str, Any], timeline: Timeline) -> None:
         for stage, started, seconds in answer["spans"]:
             timeline.add(stage, started, seconds)
         timeline.device_s += answer["device_s"]
-        return Judged(outcome=outcome, log=child.log, frames=answer["frames"])
 
     def _kernelbench(
         self, request: EvalRequest, built: Built, outcome: Outcome, timeline: Timeline

@@ -55,9 +55,19 @@ def speedups_of(trial: Trial) -> tuple[Speedup, ...]:
     """Over every baseline that was asked for: by the full evaluation, else by the last of the measurements by
     which the trial is scored.
     """
-    results = (*trial.judged, *([trial.full] if trial.full else []))
-    measured = [result.outcome for result in results if isinstance(result.outcome, Measured)]
+    measured = _measured(trial)
     return measured[-1].speedups if measured else ()
+
+
+def equal_code_of(trial: Trial) -> Speedup | None:
+    """What the task's own model was measured at over itself, None where nobody asked."""
+    return next((found.equal_code for found in reversed(_measured(trial)) if found.equal_code), None)
+
+
+def _measured(trial: Trial) -> list[Measured]:
+    """By the order of what they say last: measurements of the search, then the full evaluation."""
+    results = (*trial.judged, *([trial.full] if trial.full else []))
+    return [result.outcome for result in results if isinstance(result.outcome, Measured)]
 
 
 def verdict_of(trial: Trial) -> KernelBenchVerdict | None:
@@ -90,6 +100,8 @@ def _beliefs(found: Standing, last: Result, trial: Trial) -> Iterator[Belief]:
     yield from _audit(outcome)
     yield from _full(trial)
     yield from dict.fromkeys(map(_over, speedups_of(trial)))  # by either clock a reason is the same
+    if equal_code := equal_code_of(trial):
+        yield _equal_code(equal_code)
     if verdict := verdict_of(trial):
         yield _kernelbench(verdict)
 
@@ -126,6 +138,23 @@ def _over(speedup: Speedup) -> Belief:
         f"{_ms(speedup.kernel_ms)} instead of {_ms(speedup.baseline_ms)}."
     )
     return Belief(name=name, good=low > 1, text=text)
+
+
+def _equal_code(found: Speedup) -> Belief:
+    if found.reason:
+        text = f"Equal code was not measured: {found.reason.rstrip('.')}."
+        return Belief(name="equal code", good=None, text=text)
+    low, high = found.interval
+    steady = low <= 1 <= high
+    text = f"This machine calls equal code, the task's own model as a candidate, {equal_code_text(found)}."
+    if not steady:
+        text += " That leaves out 1: other work ran beside it, or figures here differ by more than they say."
+    return Belief(name="equal code", good=steady, text=text)
+
+
+def equal_code_text(found: Speedup) -> str:
+    """`1.02x [0.93, 1.11]`, or why there is none."""
+    return found.reason or speedup_text(found.speedup, found.interval)
 
 
 def _interval(ends: tuple[float, float], baseline: str) -> Belief:

@@ -11,7 +11,7 @@ from kbopt.core.events import Dropped
 from kbopt.core.scoring import Standing, standing
 from kbopt.core.tally import amount
 from kbopt.core.types import OUTCOME_NAMES, KernelBenchVerdict, Measured, Rent, Speedup, ranked_by
-from kbopt.reporting.evidence import speedups_of, strongest, verdict_of
+from kbopt.reporting.evidence import equal_code_of, speedups_of, strongest, verdict_of
 from kbopt.reporting.history import History, fold
 from kbopt.reporting.records import Message, Node, ProgressPoint, Recommendation
 from kbopt.reporting.run import Run
@@ -27,8 +27,9 @@ class BestKernel(Standing):
     where it was measured.
 
     `ranked_over` names what its speedup is over. `speedups` are those over every baseline that was asked for,
-    `strongest` the smallest of them beside that one; `kernelbench` is KernelBench's own verdict. At the end
-    they come from the winner's full evaluation.
+    `strongest` the smallest of them beside that one; `kernelbench` is KernelBench's own verdict and
+    `equal_code` what the task's own model was measured at over itself. At the end they come from the winner's
+    full evaluation.
     """
 
     device: str
@@ -37,6 +38,7 @@ class BestKernel(Standing):
     speedups: tuple[Speedup, ...] = ()
     strongest: Speedup | None = None
     kernelbench: KernelBenchVerdict | None = None
+    equal_code: Speedup | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +237,7 @@ def _best(node: Node | None) -> BestKernel | None:
         speedups=speedups,
         strongest=strongest(speedups, last.protocol),
         kernelbench=verdict_of(node.trial),
+        equal_code=equal_code_of(node.trial),
     )
 
 

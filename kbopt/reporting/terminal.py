@@ -22,7 +22,7 @@ from rich.text import Text
 
 from kbopt.core.scoring import Standing
 from kbopt.core.tally import amount
-from kbopt.reporting.evidence import kernelbench_text
+from kbopt.reporting.evidence import equal_code_text, kernelbench_text
 from kbopt.reporting.summary import BestKernel, RunSummary
 from kbopt.reporting.text import (
     duration,
@@ -367,6 +367,9 @@ def print_outcome(console: Console, summary: RunSummary, files: Mapping[str, str
         if summary.best.kernelbench:
             said = f"by its own protocol {kernelbench_text(summary.best.kernelbench)}"
             table.add_row("KernelBench", Text(printable(said)))
+        if summary.best.equal_code:
+            said = f"{equal_code_text(summary.best.equal_code)}: the task's own model, judged as a candidate"
+            table.add_row("equal code", Text(printable(said)))
     table.add_row("ended", Text(printable(summary.ended or "stopped before its end")))
     table.add_row("outcomes", _outcome_text(summary.by_outcome))
     table.add_row("proposals", _proposals(summary))

@@ -22,7 +22,7 @@ from tests.support.processes import descendants, kill_family
 MODAL = ("--backend", "modal", "--gpu", "A10", "--warm-minutes", "3", "--task", "quick/gelu", "--json")
 RUN = ("run", *MODAL, "--num-steps", "1", "--timed", "10")
 
-STEPS = ["load a task", "load a kernel", "open the backend", "3 evaluations"]
+STEPS = ["load a task", "load a kernel", "open the backend", "3 evaluations", "equal code"]
 
 Start = Callable[..., "subprocess.Popen[str]"]
 

@@ -125,7 +125,7 @@ def test_doctor_runs_three_evaluations_in_one_worker() -> None:
     done = kbopt("doctor", "--device", "cpu", "--json")
     document = json.loads(done.stdout)
     names = [step["name"] for step in document["steps"]]
-    assert names[:4] == ["load a task", "load a kernel", "open the backend", "3 evaluations"]
+    assert names[:5] == ["load a task", "load a kernel", "open the backend", "3 evaluations", "equal code"]
     assert document["cold_starts"] == 1
     evaluations = document["steps"][3]
     assert "all in the same process" in evaluations["detail"]

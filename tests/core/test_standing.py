@@ -33,7 +33,8 @@ def test_all_measurements_count_and_not_the_last_one():
     trial = measured_trial()
     result, outcome = trial.results[0], trial.results[0].outcome
     outcomes = [
-        replace(outcome, speedup=s, speedup_ci=(s - 0.2, s + 0.2), kernel_ms=(1 / s,)) for s in (2.0, 2.6)
+        replace(outcome, speedup=s, speedup_ci=(s - 0.2, s + 0.2), kernel_ms=(1 / s,), speedups=())
+        for s in (2.0, 2.6)
     ]
     results = tuple(replace(result, outcome=one) for one in outcomes)
     found = standing(replace(trial, results=results))
