@@ -32,7 +32,7 @@ async def judge(names: list[str], repeats: int, folder: Path) -> list[tuple[str,
             task = load_task(f"quick/{name}")
             request = EvalRequest(
                 task=task,
-                source=f"{task.source}\n\nModelNew = Model\n",
+                source=task.equal_code,
                 protocol=EvalProtocol(),
                 repeat=repeat,
             )

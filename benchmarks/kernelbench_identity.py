@@ -98,7 +98,7 @@ async def run(arguments: argparse.Namespace) -> float:
             if time.monotonic() > until:
                 return
             begun = time.monotonic()
-            source = f"{task.source}\n\nModelNew = Model\n"
+            source = task.equal_code
             request = EvalRequest(
                 task=task, source=source, protocol=protocol, kernelbench=arguments.verdict == "both"
             )

@@ -80,6 +80,38 @@ def test_a_baseline_that_does_not_run_is_named_once(node):
     assert names.count("over cuda-graph") == 1
 
 
+EQUAL = Speedup(baseline="equal code", clock="device", speedup=1.02, interval=(0.95, 1.09))
+
+
+@pytest.mark.parametrize(
+    ("found", "good", "said"),
+    [
+        (
+            EQUAL,
+            True,
+            "This machine calls equal code, the task's own model as a candidate, 1.02x [0.95, 1.09].",
+        ),
+        (
+            replace(EQUAL, speedup=1.3, interval=(1.2, 1.4)),
+            False,
+            "1.30x [1.20, 1.40]. That leaves out 1: other",
+        ),
+        (
+            replace(EQUAL, reason="timed_out: no answer"),
+            None,
+            "Equal code was not measured: timed_out: no answer.",
+        ),
+    ],
+)
+def test_equal_code_says_what_the_machines_figures_are_worth(
+    node, found: Speedup, good: bool | None, said: str
+) -> None:
+    belief = told(node, replace(MEASURED, equal_code=found))["equal code"]
+    assert said in belief.text
+    assert belief.good is good
+    assert "equal code" not in told(node)
+
+
 def test_two_figures_are_compared_only_where_the_second_clock_found_something(node):
     nothing = told(node)["second clock"]
     assert nothing.good

@@ -234,6 +234,7 @@ FULL = Measured(
         over("max-autotune", 1.6),
         over("cuda-graph", 0.0, reason="CUDA graphs are for GPUs"),
     ),
+    equal_code=over("equal code", 1.01),
 )
 
 
@@ -260,6 +261,7 @@ def test_the_winners_full_evaluation_gives_the_strongest_baseline_and_leaves_its
     )
     assert document["best"]["strongest"]["interval"] == [1.4 * 0.9, 1.4 * 1.1]
     assert document["best"]["kernelbench"]["correctness"] is True
+    assert document["best"]["equal_code"]["speedup"] == 1.01
     assert document["best"]["speedups"][-1]["reason"] == "CUDA graphs are for GPUs"
 
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from kbopt.core.scoring import Standing
-from kbopt.core.types import Rent
+from kbopt.core.types import Rent, Speedup
 from kbopt.reporting.summary import RunSummary, summarize
 from kbopt.reporting.terminal import (
     ProgressSnapshot,
@@ -193,6 +193,14 @@ def test_a_kernel_of_which_nothing_may_be_claimed_is_marked(summary: RunSummary,
     line = next(line for line in text_of(where).splitlines() if "eager PyTorch" in line)
     assert state in line
     assert "\x1b[1;32m" not in line  # bold green is for a kernel that is faster
+
+
+def test_the_outcome_says_what_this_machine_calls_equal_code(summary: RunSummary):
+    assert "equal code" not in told(summary)
+    found = Speedup(baseline="equal code", clock="device", speedup=1.02, interval=(0.95, 1.09))
+    shown = told(replace(summary, best=replace(summary.best, equal_code=found)))
+    said = "equal code 1.02x [0.95, 1.09]: the task's own model, judged as a candidate"
+    assert said in " ".join(shown.split())
 
 
 def test_the_outcome_says_what_containers_cost_and_no_cost_is_rounded_to_nothing(summary: RunSummary):
