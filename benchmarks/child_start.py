@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from statistics import median
 
-from kbopt.evaluation.children import Child, ZygoteHandle
-from kbopt.evaluation.sandbox import Limits, SandboxConfig
-from kbopt.evaluation.wire import Channel
+from kbopt.evaluation.sandbox.children import Child, ZygoteHandle
+from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig
+from kbopt.evaluation.transport.channel import Channel
 
 ROUNDS = 30
 SPAWNED_EVERY = 6

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from kbopt.evaluation import cuda_api
+from kbopt.evaluation.transport import cuda_api
 
 SLOTS = 128
 SLOT_BYTES = 2**20

@@ -65,7 +65,7 @@ def main() -> None:
 
 
 async def compare_builds(files: list[Path], arguments: argparse.Namespace, work: Path) -> None:
-    from kbopt.evaluation.compile import bridge, inline, store, toolchain
+    from kbopt.leanbuild import bridge, inline, store, toolchain
 
     tools = toolchain.detect(arch=arguments.arch)
     print(
@@ -222,7 +222,7 @@ def verdict(left: Mapping[str, bytes], right: Mapping[str, bytes]) -> str:
 def compare_kernels(files: list[Path], work: Path) -> None:
     """Seconds of nvcc's device passes for each set of headers, and whether the machine code is equal."""
     from benchmarks.lean_headers_worker import extension_of
-    from kbopt.evaluation.compile import builder, toolchain
+    from kbopt.leanbuild import builder, toolchain
 
     tools = toolchain.detect(arch="9.0")
     os.environ["TORCH_CUDA_ARCH_LIST"] = "9.0"

@@ -30,7 +30,8 @@ def build(file: Path, setup: str, directory: Path, arch: str) -> dict[str, Any]:
     """Seconds inside `load_inline`; for other candidates the whole of import, constructor and forward."""
     from torch.utils import cpp_extension
 
-    from kbopt.evaluation.compile import gpu_code, inline
+    from kbopt.evaluation.build import gpu_code
+    from kbopt.leanbuild import inline
 
     if setup:
         inline.install(inline.Setup.decode(setup))
@@ -84,7 +85,7 @@ def check(file: Path, setup: str, task: Path) -> dict[str, Any]:
     """Whether the candidate agrees with the reference in float64, and how much was still compiled."""
     import torch
 
-    from kbopt.evaluation.compile import inline
+    from kbopt.leanbuild import inline
 
     inline.install(inline.Setup.decode(setup))
     caches = Path(os.environ["TRITON_CACHE_DIR"]).parent
@@ -145,7 +146,7 @@ def extension_of(file: Path) -> Any:
     """What `file` asks of `load_inline`, without building it."""
     from torch.utils import cpp_extension
 
-    from kbopt.evaluation.compile.inline import Loader
+    from kbopt.leanbuild.inline import Loader
 
     seen: list[Any] = []
     originals = cpp_extension.load_inline, cpp_extension.load

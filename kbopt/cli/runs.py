@@ -176,7 +176,7 @@ def export(run: Path, kernel: str, out: Path | None) -> None:
 
     The file says where the kernel comes from, and refuses to be trained through.
     """
-    from kbopt.evaluation.signature import describe_inputs
+    from kbopt.evaluation.kernelbench.signature import describe_inputs
     from kbopt.finish import open_run, write_atomically
     from kbopt.reporting.exported import exported
 

@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from kbopt.evaluation import serving
+from kbopt.evaluation.server import serving
 
 
 def main() -> None:

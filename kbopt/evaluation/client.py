@@ -19,7 +19,7 @@ import kbopt
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalRequest, Result, TaskReport
-from kbopt.evaluation.sandbox import LOG_NAME, scrubbed
+from kbopt.evaluation.sandbox.confinement import LOG_NAME, scrubbed
 
 _LINE_LIMIT_BYTES = 64 * 2**20
 _CLOSE_S = 5.0

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Task, outcome_name
-from kbopt.evaluation.referees import RefereeHandle
-from kbopt.evaluation.service import Service
+from kbopt.evaluation.server.judges import RefereeHandle
+from kbopt.evaluation.server.service import Service
 
 TASK = """
 import torch

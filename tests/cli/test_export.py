@@ -15,7 +15,7 @@ from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.events import Evaluated, Event, Proposed
 from kbopt.core.types import Audit, Measured, Task
-from kbopt.evaluation.signature import describe_inputs
+from kbopt.evaluation.kernelbench.signature import describe_inputs
 from kbopt.finish import open_run
 from kbopt.reporting.summary import summarize
 from kbopt.store.journal import SqliteJournal

@@ -4,8 +4,8 @@ import random
 
 import torch
 
-from kbopt.evaluation.arena import CpuArena, attach
-from kbopt.evaluation.layout import TensorSpec, view
+from kbopt.evaluation.transport.input_buffer import CpuArena, attach
+from kbopt.evaluation.transport.layout import TensorSpec, view
 
 
 def test_sets_of_mixed_tensors_arrive_where_they_were_chosen_to_lie():

@@ -8,10 +8,10 @@ import pytest
 
 from kbopt.core.errors import InfraError
 from kbopt.core.types import Audit, EvalProtocol, EvalRequest, Measured, Outcome, Speedup, Task
-from kbopt.evaluation.baselines import Baselines, compared, ranked
-from kbopt.evaluation.compile.toolchain import detect
-from kbopt.evaluation.devices import Device
-from kbopt.evaluation.memory import KilledForMemory
+from kbopt.evaluation.sandbox.memory import KilledForMemory
+from kbopt.evaluation.server.baselines import Baselines, compared, ranked
+from kbopt.evaluation.server.devices import Device
+from kbopt.leanbuild.toolchain import detect
 
 
 def over(

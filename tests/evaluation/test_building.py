@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from kbopt.core.types import CompileFailed, EvalProtocol, EvalRequest, Precision, Rejected, Task
-from kbopt.evaluation import building
-from kbopt.evaluation.building import Builder, Built
-from kbopt.evaluation.children import ZygoteHandle
-from kbopt.evaluation.compile import scan
-from kbopt.evaluation.compile.toolchain import Toolchain, detect
-from kbopt.evaluation.devices import Device
-from kbopt.evaluation.sandbox import Limits, SandboxConfig, scrubbed
+from kbopt.evaluation.build import building
+from kbopt.evaluation.build.building import Builder, Built
+from kbopt.evaluation.sandbox.children import ZygoteHandle
+from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
+from kbopt.evaluation.server.devices import Device
+from kbopt.leanbuild import scan
+from kbopt.leanbuild.toolchain import Toolchain, detect
 from tests.evaluation.conftest import ELEMENTWISE
 
 

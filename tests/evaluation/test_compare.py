@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from kbopt.evaluation import compare
-from kbopt.evaluation.compare import (
+from kbopt.evaluation.judge import compare
+from kbopt.evaluation.judge.compare import (
     describe_bias,
     find_mismatch,
     is_downgrade,

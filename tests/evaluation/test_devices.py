@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kbopt.evaluation.children import Child, ZygoteHandle
-from kbopt.evaluation.devices import gpu_files, other_gpus
-from kbopt.evaluation.sandbox import Limits, SandboxConfig, scrubbed
-from kbopt.evaluation.wire import Channel
+from kbopt.evaluation.sandbox.children import Child, ZygoteHandle
+from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
+from kbopt.evaluation.server.devices import gpu_files, other_gpus
+from kbopt.evaluation.transport.channel import Channel
 
 BUS = "0000:3b:00.0"
 

@@ -8,8 +8,16 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from kbopt.evaluation.layout import LayoutError, TensorSpec, dense, flatten, is_dense, unflatten, view
-from kbopt.evaluation.wire import Channel, ChannelClosed, WireError
+from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
+from kbopt.evaluation.transport.layout import (
+    LayoutError,
+    TensorSpec,
+    dense,
+    flatten,
+    is_dense,
+    unflatten,
+    view,
+)
 
 
 def test_a_nested_value_comes_back_around_other_tensors():

@@ -1,6 +1,6 @@
 import threading
 
-from kbopt.evaluation.lease import Lease
+from kbopt.evaluation.server.lease import Lease
 
 
 def test_who_asks_first_gets_it_first() -> None:

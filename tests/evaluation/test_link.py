@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from kbopt.evaluation.cuda import CudaArena
-from kbopt.evaluation.cuda_api import CudaError
-from kbopt.evaluation.link import CandidateDied, CandidateRaised, Link, OutOfTime
-from kbopt.evaluation.player import Exchange, Player
-from kbopt.evaluation.reference import Draw
-from kbopt.evaluation.replies import Answer, answers_of
-from kbopt.evaluation.untrusted import CandidateForged
-from kbopt.evaluation.wire import Channel
+from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised, Link, OutOfTime
+from kbopt.evaluation.judge.model_process import Exchange, Player
+from kbopt.evaluation.judge.reference import Draw
+from kbopt.evaluation.judge.replies import Answer, answers_of
+from kbopt.evaluation.transport.channel import Channel
+from kbopt.evaluation.transport.cuda_api import CudaError
+from kbopt.evaluation.transport.cuda_inputs import CudaArena
+from kbopt.evaluation.transport.untrusted import CandidateForged
 
 Child = Callable[[Channel, int], None]
 
@@ -259,8 +259,8 @@ def test_a_call_that_waits_for_the_device_is_let_through_the_gate():
 def test_patience_with_an_operation_is_short_once_it_was_late_twice_running(
     monkeypatch: pytest.MonkeyPatch, num_late: int, is_late: bool
 ):
-    monkeypatch.setattr("kbopt.evaluation.player._PATIENCE_S", 30.0)
-    monkeypatch.setattr("kbopt.evaluation.player._SHORT_PATIENCE_S", 0.01)
+    monkeypatch.setattr("kbopt.evaluation.judge.model_process._PATIENCE_S", 30.0)
+    monkeypatch.setattr("kbopt.evaluation.judge.model_process._SHORT_PATIENCE_S", 0.01)
 
     def slow(channel: Channel, number: int, arena: FakeArena) -> None:
         arena.is_open.wait(0.2)
@@ -325,7 +325,7 @@ def test_a_child_that_raises_or_dies_leaves_no_gate_shut(num_before: int):
 
 
 def test_a_child_whose_stream_never_passes_its_calls_is_given_up(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("kbopt.evaluation.player._DONE_S", 0.01)
+    monkeypatch.setattr("kbopt.evaluation.judge.model_process._DONE_S", 0.01)
     volley = Volley(on_time, done_ms=FOREVER_MS)
 
     with pytest.raises(CandidateForged, match="its stream does not"):

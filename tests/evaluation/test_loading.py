@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from kbopt.core.types import EvalProtocol, Measured
-from kbopt.evaluation import kernelbench
-from kbopt.evaluation.candidate import CandidateError, check_syntax, load_candidate
-from kbopt.evaluation.loading import load_module, load_task_module
-from kbopt.evaluation.reference import Reference, TaskError
+from kbopt.evaluation.judge.reference import Reference, TaskError
+from kbopt.evaluation.kernelbench import protocol
+from kbopt.evaluation.kernelbench.loading import load_module, load_task_module
+from kbopt.evaluation.worker.candidate import CandidateError, check_syntax, load_candidate
 from tests.evaluation.conftest import Bench
 
 ENDS = "\n\ndef get_inputs():\n    return [torch.randn(64, 256)]\n\n\ndef get_init_inputs():\n    return []\n"
@@ -115,7 +115,7 @@ def test_a_task_runs_as_python_runs_it(text: str):
     output = reference.run(reference.draw(1).arguments())
 
     assert output.tensors[0].shape == (64, 256)
-    assert kernelbench.load_task(text.format(name="Model") + ENDS).model is not None
+    assert protocol.load_task(text.format(name="Model") + ENDS).model is not None
 
 
 @pytest.mark.parametrize("text", KINDS.values(), ids=KINDS)

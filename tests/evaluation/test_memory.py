@@ -13,17 +13,12 @@ import pytest
 
 from kbopt.core.errors import UserError
 from kbopt.core.types import Crashed, EvalRequest, Measured, Task, outcome_name
-from kbopt.evaluation.children import Child
-from kbopt.evaluation.memory import (
-    GIB,
-    SERVICE_BYTES,
-    Budget,
-    Need,
-    find_host,
-)
-from kbopt.evaluation.needs import CPU_PROCESS_BYTES, GXX_BYTES, Data, need_of
-from kbopt.evaluation.referees import RefereeHandle
-from kbopt.evaluation.service import Service
+from kbopt.evaluation.sandbox.children import Child
+from kbopt.evaluation.sandbox.memory import GIB, SERVICE_BYTES, find_host
+from kbopt.evaluation.server.budget import Budget, Need
+from kbopt.evaluation.server.judges import RefereeHandle
+from kbopt.evaluation.server.needs import CPU_PROCESS_BYTES, GXX_BYTES, Data, need_of
+from kbopt.evaluation.server.service import Service
 from tests.evaluation.conftest import ELEMENTWISE, QUICK
 
 MEMINFO = "MemTotal:       16777216 kB\nMemFree:         1048576 kB\nMemAvailable:    8388608 kB\n"
@@ -355,7 +350,7 @@ def test_a_task_whose_inputs_do_not_fit_is_refused_before_its_reference_runs(ser
 
 
 def test_inputs_that_take_too_long_are_said_to(service: Service, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("kbopt.evaluation.referees._DRAW_S", 5.0)
+    monkeypatch.setattr("kbopt.evaluation.server.judges._DRAW_S", 5.0)
     slow = ELEMENTWISE.replace(
         "    return [torch.randn", "    import time; time.sleep(60)\n    return [torch.randn"
     )

@@ -1,6 +1,6 @@
 """What an exchange with a child comes to."""
 
-from kbopt.evaluation.player import Exchange
+from kbopt.evaluation.judge.model_process import Exchange
 
 
 def test_a_child_that_says_no_time_passed_is_taken_to_have_used_some():

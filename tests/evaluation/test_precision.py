@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from kbopt.core.types import EvalProtocol
-from kbopt.evaluation.compare import Error
-from kbopt.evaluation.precision import (
+from kbopt.evaluation.judge.compare import Error
+from kbopt.evaluation.judge.precision import (
     DENSE,
     Probe,
     Sensitive,
@@ -13,7 +13,7 @@ from kbopt.evaluation.precision import (
     find_sensitivity,
     round_mantissa,
 )
-from kbopt.evaluation.reference import Reference
+from kbopt.evaluation.judge.reference import Reference
 from tests.adversarial.case import load_task
 from tests.adversarial.cases import HIDDEN
 

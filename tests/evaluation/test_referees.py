@@ -11,11 +11,11 @@ import pytest
 
 from kbopt.core.errors import UserError
 from kbopt.core.types import EvalProtocol, EvalRequest, Task
-from kbopt.evaluation.children import ZygoteHandle
-from kbopt.evaluation.devices import find_device
-from kbopt.evaluation.lease import Lease
-from kbopt.evaluation.referees import RefereeHandle, Referees
-from kbopt.evaluation.sandbox import Limits, SandboxConfig, scrubbed
+from kbopt.evaluation.sandbox.children import ZygoteHandle
+from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
+from kbopt.evaluation.server.devices import find_device
+from kbopt.evaluation.server.judges import RefereeHandle, Referees
+from kbopt.evaluation.server.lease import Lease
 from tests.evaluation.conftest import ELEMENTWISE
 
 RANDOM = ELEMENTWISE.replace("torch.tanh(x) * 2 + x", "x + torch.rand_like(x)")

@@ -15,15 +15,22 @@ from hypothesis import strategies as st
 
 from kbopt.core import codec
 from kbopt.core.types import KernelBenchVerdict
-from kbopt.evaluation.answers import Refused, notes_on_form, require_form, require_separate
-from kbopt.evaluation.children import crash_from
-from kbopt.evaluation.layout import TensorSpec, bytes_at, copy_elements, is_separate
-from kbopt.evaluation.link import CandidateRaised, Link, SourceRejected
-from kbopt.evaluation.reference import Output
-from kbopt.evaluation.replies import Answer, Place, answers_of, base_of, kernels_of, seen_of, times_of
-from kbopt.evaluation.untrusted import CandidateForged, clean, finite, one_line, raised_of, rejected_of
-from kbopt.evaluation.verdicts import kernelbench_from
-from kbopt.evaluation.wire import Channel
+from kbopt.evaluation.judge.answers import Refused, notes_on_form, require_form, require_separate
+from kbopt.evaluation.judge.link import CandidateRaised, Link, SourceRejected
+from kbopt.evaluation.judge.reference import Output
+from kbopt.evaluation.judge.replies import Answer, Place, answers_of, base_of, kernels_of, seen_of, times_of
+from kbopt.evaluation.kernelbench.verdicts import kernelbench_from
+from kbopt.evaluation.sandbox.children import crash_from
+from kbopt.evaluation.transport.channel import Channel
+from kbopt.evaluation.transport.layout import TensorSpec, bytes_at, copy_elements, is_separate
+from kbopt.evaluation.transport.untrusted import (
+    CandidateForged,
+    clean,
+    finite,
+    one_line,
+    raised_of,
+    rejected_of,
+)
 
 SPEC = ["float32", [2, 2], [2, 1]]
 PLACE = [4096, SPEC, "cpu", "", 0]
@@ -243,7 +250,7 @@ def test_elements_lie_apart_or_share_memory(tensor: torch.Tensor, apart: bool):
 @pytest.mark.parametrize("most", [16, 64, 2**26])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int8, torch.complex64])
 def test_a_view_with_gaps_is_copied_a_part_at_a_time(most: int, dtype, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("kbopt.evaluation.layout._MOST_GAP_BYTES", most)
+    monkeypatch.setattr("kbopt.evaluation.transport.layout._MOST_GAP_BYTES", most)
     whole = torch.arange(8 * 6 * 40).to(dtype).reshape(8, 6, 40)
     memory = whole.view(torch.uint8).flatten()
     for part in (whole, whole[1:5, :3, 2:4], whole[:, :, 0], whole[:, 0, ::7].T, whole[7, 5, 39]):

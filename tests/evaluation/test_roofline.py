@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kbopt.core.types import EvalProtocol, Precision
-from kbopt.evaluation.reference import Reference
-from kbopt.evaluation.roofline import _TFLOPS, Arithmetic, arithmetic_of, device_peaks, work_of
+from kbopt.evaluation.judge.reference import Reference
+from kbopt.evaluation.judge.roofline import _TFLOPS, Arithmetic, arithmetic_of, device_peaks, work_of
 
 LAYER = """
 import torch

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kbopt.evaluation import sandbox
+from kbopt.evaluation.sandbox import confinement
 from tests.evaluation.conftest import ELEMENTWISE
 from tests.support import ordinary_user
 from tests.support.openai_server import Answer, OpenAIServer, Script
@@ -182,18 +182,18 @@ def test_folders_of_programs_are_shown_with_what_is_around_them_but_not_with_the
     own, shown = tmp_path / "own" / "bin", Path("/usr/bin")
     own.mkdir(parents=True)
     environ = {"PATH": f"{own}:{shown}:/bin:relative:/nowhere", "CUDA_HOME": "/usr/lib"}
-    found = sandbox.toolchain_paths(environ)
+    found = confinement.toolchain_paths(environ)
 
     assert own in found
     assert own.parent not in found
     assert Path("/") not in found
-    assert sandbox.toolchain_paths({"PATH": "/usr/local/bin"}) == [
+    assert confinement.toolchain_paths({"PATH": "/usr/local/bin"}) == [
         Path("/usr/local/bin" if os.geteuid() == 0 else "/usr/local")
     ]
 
 
 def test_of_a_checkout_only_the_package_is_shown():
-    found = sandbox.interpreter_paths()
+    found = confinement.interpreter_paths()
 
     assert ROOT / "kbopt" in found
     assert ROOT not in found

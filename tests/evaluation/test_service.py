@@ -9,9 +9,9 @@ import pytest
 
 from kbopt.core import codec
 from kbopt.core.types import EvalRequest, Measured, Outcome, Rejected, Task, WrongAnswer, outcome_name
-from kbopt.evaluation.children import Child
-from kbopt.evaluation.referees import RefereeHandle
-from kbopt.evaluation.service import Service
+from kbopt.evaluation.sandbox.children import Child
+from kbopt.evaluation.server.judges import RefereeHandle
+from kbopt.evaluation.server.service import Service
 from tests.evaluation.conftest import ELEMENTWISE, QUICK
 
 PLAIN = """

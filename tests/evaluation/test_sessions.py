@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from kbopt.core.types import EvalProtocol
-from kbopt.evaluation import roofline, sessions, timing
-from kbopt.evaluation.reference import Draw
-from kbopt.evaluation.sessions import Sessions
+from kbopt.evaluation.judge import roofline
+from kbopt.evaluation.judge.reference import Draw
+from kbopt.evaluation.timing import samples
+from kbopt.evaluation.timing.schedule import Sessions
 
-OVERHEAD = timing.Overhead(fixed_ms=0.2, per_call_ms=0.01)
+OVERHEAD = samples.Overhead(fixed_ms=0.2, per_call_ms=0.01)
 
 
 class FakeModels:
@@ -39,22 +40,22 @@ class FakeModels:
         self.num_draws += 1
         return Draw(skeleton=[], tensors=(torch.tensor(self.num_draws),))
 
-    def reference_block(self, draws: list[Draw]) -> timing.Block:
+    def reference_block(self, draws: list[Draw]) -> samples.Block:
         return self._block("reference", draws, self.reference_ms, self.reference_ms)
 
-    def reference_volley(self, draws: list[Draw]) -> timing.Block:
+    def reference_volley(self, draws: list[Draw]) -> samples.Block:
         return self._block("reference volley", draws, self.reference_ms, self.reference_ms)
 
-    def copies_volley(self, draws: list[Draw], *, marked: bool = False) -> timing.Block:
+    def copies_volley(self, draws: list[Draw], *, marked: bool = False) -> samples.Block:
         """With `marked` its own clock, which takes time itself."""
         if marked:
             return self._block("marked copies volley", draws, 0.008, 0.002)
         return self._block("copies volley", draws, 0.002, 0.0)
 
-    def candidate_block(self, draws: list[Draw], *, checked: int) -> timing.Block:
+    def candidate_block(self, draws: list[Draw], *, checked: int) -> samples.Block:
         return self._block("candidate", draws, self.kernel_ms, self.said_ms, checked)
 
-    def candidate_volley(self, draws: list[Draw], *, checked: int) -> timing.Block:
+    def candidate_volley(self, draws: list[Draw], *, checked: int) -> samples.Block:
         return self._block("candidate volley", draws, self.kernel_ms, self.said_ms, checked)
 
     def travelling_probe(self, number: int) -> None:
@@ -67,12 +68,12 @@ class FakeModels:
 
     def _block(
         self, kind: str, draws: list[Draw], call_ms: float, said_ms: float, checked: int = 0
-    ) -> timing.Block:
+    ) -> samples.Block:
         self.asked.append((kind, tuple(int(draw.tensors[0]) for draw in draws), checked))
         wall_ms = OVERHEAD.of(len(draws)) + len(draws) * call_ms + self.left_running_ms
         self.clock_s += wall_ms / 1000
         is_late = len(draws) >= self.late_from and kind == "candidate volley"
-        return timing.Block(
+        return samples.Block(
             native_ms=(said_ms,) * len(draws),
             wall_ms=wall_ms,
             cpu_ms=len(draws) * call_ms,
@@ -88,7 +89,9 @@ def new_sessions(monkeypatch: pytest.MonkeyPatch) -> NewSessions:
     monkeypatch.setattr(roofline, "cached_ms", lambda reference: 0.0)
 
     def new(models: FakeModels, device: str, slots: int = 32, **protocol: Any) -> Sessions:
-        monkeypatch.setattr(sessions, "time", SimpleNamespace(perf_counter=lambda: models.clock_s))
+        monkeypatch.setattr(
+            "kbopt.evaluation.timing.schedule.time", SimpleNamespace(perf_counter=lambda: models.clock_s)
+        )
         reference: Any = SimpleNamespace(device=torch.device(device))
         models.most_calls = slots
         rng = random.Random(5)
@@ -310,7 +313,7 @@ def test_work_left_running_on_a_gpu_hides_nothing(new_sessions: NewSessions):
     class Sly(FakeModels):
         def _block(
             self, kind: str, draws: list[Draw], call_ms: float, said_ms: float, checked: int = 0
-        ) -> timing.Block:
+        ) -> samples.Block:
             self.left_running_ms = 0.0 if kind.startswith("candidate") else self.turn_ms
             return super()._block(kind, draws, call_ms, said_ms, checked)
 
@@ -332,7 +335,7 @@ def test_copies_that_follow_each_other_take_longer_than_one_alone(new_sessions: 
     """Each writes back what the last one left in the cache; that is not around the candidate's calls."""
 
     class Cached(FakeModels):
-        def copies_volley(self, draws: list[Draw], *, marked: bool = False) -> timing.Block:
+        def copies_volley(self, draws: list[Draw], *, marked: bool = False) -> samples.Block:
             copy_ms = 0.16 - 0.03 / len(draws)
             return self._block("copies volley", draws, copy_ms, copy_ms if marked else 0.0)
 
@@ -346,13 +349,13 @@ def test_times_that_launching_makes_scatter_more(new_sessions: NewSessions):
     """Its 0.5 ms are 0.1 ms of work on the device once it is queued beforehand."""
 
     class Slow(FakeModels):
-        def candidate_volley(self, draws: list[Draw], *, checked: int) -> timing.Block:
+        def candidate_volley(self, draws: list[Draw], *, checked: int) -> samples.Block:
             return self._block("candidate volley", draws, 0.1, 0.1, checked)
 
     launching = new_sessions(Slow(0.5, 0.5), "cuda", timed=30)
     queued = new_sessions(FakeModels(0.5, 0.5), "cuda", timed=30)
     on_cpu = new_sessions(FakeModels(0.5, 0.5), "cpu", slots=6, timed=30)
 
-    assert launching.scatter_of(launching.run()) == timing.LAUNCH_SCATTER
-    assert queued.scatter_of(queued.run()) == timing.GPU_SCATTER
-    assert on_cpu.scatter_of(on_cpu.run()) == timing.CPU_SCATTER
+    assert launching.scatter_of(launching.run()) == samples.LAUNCH_SCATTER
+    assert queued.scatter_of(queued.run()) == samples.GPU_SCATTER
+    assert on_cpu.scatter_of(on_cpu.run()) == samples.CPU_SCATTER

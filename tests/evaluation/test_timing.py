@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbopt.evaluation.timing import (
+from kbopt.evaluation.timing.samples import (
     Block,
     Overhead,
     Scatter,

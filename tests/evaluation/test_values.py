@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbopt.evaluation import values
-from kbopt.evaluation.layout import flatten
-from kbopt.evaluation.reference import Draw
+from kbopt.evaluation.judge import values
+from kbopt.evaluation.judge.reference import Draw
+from kbopt.evaluation.transport.layout import flatten
 
 SEEDS = st.integers(0, 2**31)
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64])

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from kbopt.evaluation.timing import Block, Overhead, Session
-from kbopt.evaluation.volleys import Alone, Evidence, Volleys, read_gpu_session
+from kbopt.evaluation.timing.batches import Alone, Evidence, Volleys, read_gpu_session
+from kbopt.evaluation.timing.samples import Block, Overhead, Session
 
 AROUND_MS = {1: 0.4, 32: 0.5}
 COPIES = Overhead(fixed_ms=0.001, per_call_ms=0.002)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from kbopt.evaluation import linux, seccomp, warden
-from kbopt.evaluation.link import CandidateDied, Link
-from kbopt.evaluation.sandbox import Isolation, Limits, SandboxConfig
-from kbopt.evaluation.wire import Channel
+from kbopt.evaluation.judge.link import CandidateDied, Link
+from kbopt.evaluation.sandbox import init_process, linux, seccomp
+from kbopt.evaluation.sandbox.confinement import Isolation, Limits, SandboxConfig
+from kbopt.evaluation.transport.channel import Channel
 
 COUNTED = Isolation(calls=True, counted=True)
 
@@ -47,7 +47,7 @@ def sandbox(
     pid = os.fork()
     if pid == 0:
         try:
-            warden.run(
+            init_process.run(
                 config,
                 isolation,
                 lambda: body(says),

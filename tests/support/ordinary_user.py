@@ -23,13 +23,13 @@ def command(home: Path, *program: str, namespaces: bool = True) -> list[str]:
 
 def _become() -> None:
     """Show an interpreter that lies in a folder which only root can enter, and nothing else of it."""
-    from kbopt.evaluation import linux, sandbox
+    from kbopt.evaluation.sandbox import confinement, linux
 
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
-    keep = [*sandbox.interpreter_paths(), Path(__file__).resolve().parents[2]]
-    for closed in {found for path in keep if (found := sandbox.closed_ancestor(path))}:
-        sandbox.cover(closed, [path for path in keep if path.is_relative_to(closed)], 2**20)
+    keep = [*confinement.interpreter_paths(), Path(__file__).resolve().parents[2]]
+    for closed in {found for path in keep if (found := confinement.closed_ancestor(path))}:
+        confinement.cover(closed, [path for path in keep if path.is_relative_to(closed)], 2**20)
     os.setgroups([])
     os.setresgid(UID, UID, UID)
     os.setresuid(UID, UID, UID)
@@ -37,7 +37,7 @@ def _become() -> None:
 
 def _lose_namespaces() -> None:
     """Go on in a user namespace that may have no other ones below it, and without privileges in it."""
-    from kbopt.evaluation import linux
+    from kbopt.evaluation.sandbox import linux
 
     linux.become_user_namespace(os.geteuid())
     Path("/proc/sys/user/max_user_namespaces").write_text("0")

@@ -7,7 +7,7 @@ import threading
 
 import torch
 
-from kbopt.evaluation.wire import Channel
+from kbopt.evaluation.transport.channel import Channel
 
 channel = next(thing for thing in gc.get_objects() if isinstance(thing, Channel))
 null = os.open(os.devnull, os.O_RDONLY)

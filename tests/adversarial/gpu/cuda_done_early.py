@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from kbopt.evaluation import cuda
+from kbopt.evaluation.judge import cuda
 
 SCATTER_NS = 85_000
 real = json.dumps

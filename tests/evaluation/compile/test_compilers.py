@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from kbopt.evaluation.compile.compilers import run_side_by_side
+from kbopt.leanbuild.compilers import run_side_by_side
 
 
 def _python(code: str) -> list[str]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kbopt.evaluation.compile import bridge, builder, inline, toolchain
-from kbopt.evaluation.compile.store import Store
+from kbopt.leanbuild import bridge, builder, inline, toolchain
+from kbopt.leanbuild.store import Store
 
 pytestmark = [
     pytest.mark.slow,
@@ -44,7 +44,7 @@ int far(int a) { torch::zeros({2}).size(a); return a; }
 CALLS = """
 import json, sys
 import torch
-from kbopt.evaluation.compile import inline
+from kbopt.leanbuild import inline
 inline.install(inline.Setup.decode(sys.argv[1]))
 from torch.utils.cpp_extension import load_inline
 m = load_inline("ext", sys.argv[2], functions=["scale", "shape", "more", "boom", "far"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kbopt.evaluation.compile.machine_code import _SASS, _instructions, _kind
+from kbopt.evaluation.build.machine_code import _SASS, _instructions, _kind
 
 
 def ptx(tmp_path: Path, body: str) -> list[str]:

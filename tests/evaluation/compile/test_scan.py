@@ -1,4 +1,4 @@
-from kbopt.evaluation.compile import scan
+from kbopt.leanbuild import scan
 
 
 def test_standard_headers_follow_the_names_used() -> None:

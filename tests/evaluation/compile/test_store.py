@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from kbopt.core.errors import InfraError
-from kbopt.evaluation.compile.store import Store, TooMuchLeft, build_key, remove
+from kbopt.leanbuild.store import Store, TooMuchLeft, build_key, remove
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from kbopt.evaluation.compile.store import Store
+from kbopt.leanbuild.store import Store
 store = Store(Path(sys.argv[1]))
 with store.building(sys.argv[2]):
     staging = store.staging()
@@ -132,7 +132,7 @@ def test_a_killed_builder_leaves_no_lock_and_no_entry(tmp_path: Path) -> None:
 def test_builders_of_one_key_wait_for_each_other_and_share_the_result(tmp_path: Path) -> None:
     key = key_of("a")
     program = (
-        "import sys, time; from pathlib import Path; from kbopt.evaluation.compile.store import Store\n"
+        "import sys, time; from pathlib import Path; from kbopt.leanbuild.store import Store\n"
         "store = Store(Path(sys.argv[1])); key = sys.argv[2]\n"
         "with store.building(key) as found:\n"
         "    if found is None:\n"

@@ -1,0 +1,248 @@
+"""What a candidate compiles, built in a sandbox before the lease and kept by content.
+
+The same source runs twice: in a build child, where compilers may run, and in the children that measure
+it, which find the results. See `kbopt.leanbuild` for how.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kbopt.core.errors import InfraError
+from kbopt.core.types import CompileFailed, EvalRequest, Outcome, Rejected, TimedOut
+from kbopt.evaluation.sandbox.children import Child, ZygoteHandle
+from kbopt.evaluation.sandbox.confinement import SandboxConfig
+from kbopt.evaluation.sandbox.memory import KilledForMemory
+from kbopt.evaluation.server.devices import Device
+from kbopt.evaluation.server.needs import NVCC_BYTES
+from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
+from kbopt.evaluation.transport.untrusted import CandidateForged, raised_of, rejected_of
+from kbopt.leanbuild import inline
+from kbopt.leanbuild.bridge import ensure_bridge, headers_key
+from kbopt.leanbuild.inline import Setup
+from kbopt.leanbuild.store import Entry, Store, TooMuchLeft, build_key, remove
+
+_EXTENSIONS = "cpp_extension"
+_REPLY_LIMIT_BYTES = 2**20
+_LATER = ("def ", "lambda", " as ", "class ")
+_KILLED = re.compile(r"[Kk]illed|\([Kk]ill signal\)|signal 9")
+"""How g++ and nvcc tell that a compiler of theirs was ended by SIGKILL."""
+_COMPILED_AT_LAUNCH = ("triton", "_compile_kernel")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """Where the results lie, and what `inline.install` needs in order to find them ("" for nothing).
+
+    `readable` are folders that a child has to see besides.
+    """
+
+    folder: str
+    setup: str
+    readable: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotBuilt:
+    """Why there is no build, with what the compiler printed.
+
+    `lasting`: it would be the same again, because python or a compiler refuses the source as it is written.
+    Anything else may be mended from outside: a header or a package that is missing, a disk that is full.
+    """
+
+    outcome: Outcome
+    log: str
+    lasting: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Done:
+    """A child that came to the end of a source. Not `whole` where the source made do without something that
+    could not be compiled for want of something else.
+    """
+
+    log: str
+    whole: bool
+
+
+def _ended(reply: Message, log: str) -> _Done | NotBuilt:
+    try:
+        raised, rejected = raised_of(reply), rejected_of(reply)
+    except CandidateForged as error:
+        reason = f"the child's messages were forged: {error}"
+        return NotBuilt(outcome=Rejected(reason=reason, family="forged_verdict"), log=log)
+    lasting = reply.get("lasting") is True
+    if raised is not None:
+        reason = f"{raised}\n{raised.frames}" if raised.frames else str(raised)
+        return NotBuilt(outcome=CompileFailed(reason=reason), log=log, lasting=lasting)
+    if rejected is not None:
+        return NotBuilt(outcome=CompileFailed(reason=rejected), log=log, lasting=lasting)
+    return _Done(log=log, whole=reply.get("whole") is True)
+
+
+def names_loader_late(source: str) -> bool:
+    """Whether a line that may run after the import names what builds an extension, by whatever name."""
+    if _EXTENSIONS not in source:
+        return False
+    lines = [line for line in source.split("\n") if "load" in line]
+    return any(line[0] in " \t" or any(word in line for word in _LATER) for line in lines)
+
+
+def num_builds_at_once(device: Device) -> int:
+    """As many as keep the cores at work, and no more than the memory that is free carries.
+
+    In CUDA a build runs two compilers side by side. With more of them all would end later and together, and
+    the device would wait for the first one as long as for the last.
+    """
+    free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    compilers = 2 if device.is_cuda else 1
+    return max(1, min(len(os.sched_getaffinity(0)) // compilers, free_bytes // NVCC_BYTES))
+
+
+class Builder:
+    """Builds sources for one device; may be used from many threads.
+
+    Equal sources are built once, across threads, processes and runs: the store's locks see to it.
+    `sandbox` makes the configuration of a child that may write to a folder.
+    """
+
+    def __init__(
+        self, zygote: ZygoteHandle, root: Path, device: Device, sandbox: Callable[[Built], SandboxConfig]
+    ) -> None:
+        self._zygote = zygote
+        self._store = Store(root.resolve())
+        self._device = device
+        self._sandbox = sandbox
+        self._late: set[str] = set()
+
+    def prepare(self) -> None:
+        """In a thread, build what candidates in C++ and CUDA link to, unless the store has it."""
+
+        def work() -> None:
+            with suppress(InfraError, OSError):  # Whoever needs it will say so.
+                ensure_bridge(self._store, self._device.toolchain)
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def build(self, request: EvalRequest) -> Built | NotBuilt:
+        """From the store, or by running the source in a build child. Raises InfraError."""
+        key = self._key(request)
+        found: Entry | NotBuilt | None = self._store.find(key)
+        if found is None:
+            with self._store.building(key) as finished:
+                found = self._build(key, request) if finished is None else finished
+        if isinstance(found, NotBuilt):
+            return found
+        if not found.ok:
+            return NotBuilt(outcome=CompileFailed(reason=found.reason), log=found.log, lasting=True)
+        return self._built(request.source, found.directory, mode="use")
+
+    def builds_more(self, request: EvalRequest, outcome: Outcome) -> bool:
+        """Whether a candidate asked, when it was measured, for what its build had not come by. Then its model
+        is constructed and called when it is built again, which is worth a try once.
+        """
+        failed = isinstance(outcome, CompileFailed) and outcome.reason.startswith(
+            f"{inline.NotBuilt.__name__}:"
+        )
+        if not failed or self._is_called_ahead(request.source):
+            return False
+        self._late.add(request.source)
+        return True
+
+    def _key(self, request: EvalRequest) -> str:
+        flags = {"headers": headers_key()}
+        if self._is_called_ahead(request.source):
+            flags["precision"] = request.protocol.precision
+        if self._builds_late(request.source):
+            flags["task"] = request.task.key
+        return build_key(request.source, flags=flags, toolchain_key=self._device.toolchain.key)
+
+    def _build(self, key: str, request: EvalRequest) -> Entry | NotBuilt:
+        staging = self._store.staging()
+        try:
+            started = time.monotonic()
+            done = self._run_child(request, self._built(request.source, staging, mode="build"))
+            seconds = time.monotonic() - started
+            if isinstance(done, _Done):
+                # What the machine was to blame for is not kept: nobody finds it under that key.
+                kept = key if done.whole else secrets.token_hex(len(key) // 2)
+                return self._store.publish(kept, staging, ok=True, log=done.log, seconds=seconds)
+            if done.lasting and isinstance(done.outcome, CompileFailed):
+                reason = done.outcome.reason
+                self._store.publish(key, staging, ok=False, log=done.log, seconds=seconds, reason=reason)
+            return done
+        except TooMuchLeft as error:
+            return NotBuilt(outcome=CompileFailed(reason=str(error)), log="")
+        finally:
+            remove(staging)
+
+    def _run_child(self, request: EvalRequest, built: Built) -> _Done | NotBuilt:
+        config = self._sandbox(built)
+        if os.geteuid() == 0:
+            os.chown(built.folder, config.uid, config.uid)
+        limit_s = request.protocol.compile_timeout_s
+        with closing(Child(self._zygote, "build", config)) as child:
+            channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
+            try:
+                channel.send(self._job(request, built))
+                reply = channel.receive(limit_s)
+            except TimeoutError:
+                reason = f"importing the source, which builds it, took longer than {limit_s:g} s"
+                outcome = TimedOut(reason=reason, stage="compile", limit_s=limit_s)
+                return NotBuilt(outcome=outcome, log=child.log)
+            except (ChannelClosed, WireError):
+                return NotBuilt(outcome=child.crash(), log=child.log)
+            child.close()
+            ended = _ended(reply, child.log)
+            if (
+                isinstance(ended, NotBuilt)
+                and isinstance(ended.outcome, CompileFailed)
+                and child.has_seen_kills
+                and _KILLED.search(f"{ended.outcome.reason}\n{child.log}")
+            ):
+                raise KilledForMemory("a compiler", of_judge=False)
+            return ended
+
+    def _job(self, request: EvalRequest, built: Built) -> dict[str, Any]:
+        return {
+            "source": request.source,
+            "setup": built.setup,
+            "task_source": request.task.source if self._is_called_ahead(request.source) else "",
+            "device": self._device.torch,
+            "precision": request.protocol.precision,
+            "arch": self._device.toolchain.arch,
+        }
+
+    def _is_called_ahead(self, source: str) -> bool:
+        """Whether it may have kernels that are compiled at their launch, for the types they are given, or
+        extensions that are built for the first model or the first call.
+        """
+        at_launch = self._device.is_cuda and any(word in source for word in _COMPILED_AT_LAUNCH)
+        return at_launch or self._builds_late(source)
+
+    def _builds_late(self, source: str) -> bool:
+        return source in self._late or names_loader_late(source)
+
+    def _built(self, source: str, folder: Path, mode: Any) -> Built:
+        extends = _EXTENSIONS in source
+        if not extends and not self._device.is_cuda:
+            return Built(folder=str(folder), setup="", readable=())
+        # The bridge takes some 6 s to build, once: only where there is something to link to it.
+        bridge = ensure_bridge(self._store, self._device.toolchain) if extends else None
+        setup = Setup(
+            mode=mode,
+            directory=str(folder),
+            toolchain=self._device.toolchain,
+            bridge=str(bridge) if bridge else "",
+        )
+        readable = (str(bridge.parent),) if bridge else ()
+        return Built(folder=str(folder), setup=setup.encode(), readable=readable)

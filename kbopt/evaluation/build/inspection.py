@@ -1,0 +1,42 @@
+"""The supervisor's look at what candidates built, by `compile.machine_code` in a sandbox. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+
+from kbopt.evaluation.build.building import Built
+from kbopt.evaluation.build.machine_code import MAX_FOUND
+from kbopt.evaluation.sandbox.children import Child
+from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
+
+_LIMIT_S = 60.0
+_REPLY_LIMIT_BYTES = 64 * 2**10
+_MAX_TEXT = 120
+
+
+class Inspections:
+    """Lines such as `half: HMMA.16816.F32 in kernel.so`, by the build's folder. `child` starts a process in a
+    role.
+    """
+
+    def __init__(self, child: Callable[[Built, str], Child]) -> None:
+        self._child = child
+        self._known: dict[str, list[str]] = {}
+
+    def of(self, built: Built) -> list[str]:
+        """What the build's machine code multiplies in, other than fp32; nothing where that cannot be read."""
+        if built.folder not in self._known:
+            self._known[built.folder] = self._inspected(built)
+        return self._known[built.folder]
+
+    def _inspected(self, built: Built) -> list[str]:
+        with closing(self._child(built, "inspect")) as child:
+            channel = Channel(child.data, _REPLY_LIMIT_BYTES)
+            try:
+                channel.send({"folder": built.folder})
+                found = channel.receive(_LIMIT_S).get("arithmetic")
+            except (ChannelClosed, WireError, TimeoutError):
+                return []
+        lines = found if isinstance(found, list) else []
+        return [line[:_MAX_TEXT] for line in lines[:MAX_FOUND] if isinstance(line, str)]

@@ -1,0 +1,85 @@
+"""Which matrix instructions the machine code of a build holds: evidence of half precision and TF32 that
+outputs may not show.
+
+Runs in a sandboxed child, because a build is the candidate's. PTX is read as text; cubins and libraries
+through `cuobjdump`, which CUDA and Triton both bring.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from kbopt.evaluation.transport.channel import Channel
+
+MAX_FOUND = 10
+_DISASSEMBLY_S = 30.0
+_HEAD_BYTES = 4096
+_MAX_TEXT_BYTES = 256 * 2**20
+_SASS = re.compile(
+    rb"\b(?:HMMA|HGMMA|QMMA|QGMMA|OMMA)\.[\w.]+|\bF2FP?\.(?:B?F16|E4M3|E5M2)[\w.]*|\b[HB]MUL2[\w.]*"
+)
+_PTX = re.compile(
+    rb"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)[\w.:]+|\bcvt\.rn[\w.]*\.(?:bf16|f16)(?:x2)?\.f32"
+)
+
+
+def inspect(channel: Channel) -> None:
+    """Answer with `half: ...` and `tf32: ...` lines, one for each kind of instruction that the folder's files
+    hold.
+    """
+    folder = Path(channel.receive()["folder"])
+    found: dict[str, None] = {}
+    for file, instruction in _instructions(folder):
+        found[f"{_kind(instruction)}: {instruction} in {file.name}"] = None
+        if len(found) >= MAX_FOUND:
+            break
+    channel.send({"arithmetic": list(found)})
+
+
+def _instructions(folder: Path) -> Iterator[tuple[Path, str]]:
+    tool = _disassembler()
+    for file in sorted(folder.rglob("*")):
+        if file.is_symlink() or not file.is_file():
+            continue
+        with file.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+            if b".target sm_" in head:
+                text, pattern = head + stream.read(_MAX_TEXT_BYTES), _PTX
+            elif head.startswith(b"\x7fELF") and tool is not None:
+                text, pattern = _disassembled(tool, file), _SASS
+            else:
+                continue
+        for instruction in dict.fromkeys(match.decode() for match in pattern.findall(text)):
+            yield file, instruction
+
+
+def _disassembled(tool: str, file: Path) -> bytes:
+    try:
+        done = subprocess.run(
+            [tool, "-sass", str(file)], capture_output=True, timeout=_DISASSEMBLY_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return b""
+    return done.stdout[:_MAX_TEXT_BYTES]
+
+
+def _disassembler() -> str | None:
+    if found := shutil.which("cuobjdump"):
+        return found
+    spec = importlib.util.find_spec("triton")
+    if spec is None or spec.origin is None:
+        return None
+    bundled = Path(spec.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    return str(bundled) if bundled.exists() else None
+
+
+def _kind(instruction: str) -> str:
+    """TF32 is named in the instructions that use it; all others that are looked for take half precision or
+    less.
+    """
+    return "tf32" if "TF32" in instruction.upper() else "half"

@@ -1,0 +1,341 @@
+"""The process that has imported torch, stays single-threaded, never touches CUDA, and forks the others.
+
+Started by the supervisor as `python -m kbopt.evaluation.fork_server FD`. It answers one request at a time:
+`spawn` (a referee, or a sandboxed child in a role), `kill`, and `ended`: the exit code, negative for a
+signal, of a process that ended by itself. Thread pools do not survive a fork, so
+nothing here may start one: each child builds its own at its first parallel operation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import importlib
+import importlib.util
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kbopt.evaluation.build import machine_code
+from kbopt.evaluation.judge import judge_process
+from kbopt.evaluation.sandbox import confinement, init_process, linux
+from kbopt.evaluation.sandbox.confinement import Isolation, Limits, SandboxConfig
+from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message
+from kbopt.evaluation.worker import worker_process
+
+_REAP_INTERVAL_S = 0.5
+_FOR_EXTENSIONS = ("torch.utils.cpp_extension",)
+_FOR_CUDA = (
+    *_FOR_EXTENSIONS,
+    "torch._subclasses.fake_tensor",
+    "torch._dynamo",  # Which the first operation on such a tensor imports: 0.8 s.
+    "triton.language",
+    "triton.experimental.gluon.nvidia.hopper",  # Which Triton imports at the first launch.
+)
+_TRUSTED: dict[str, Callable[[Channel], None]] = {
+    "referee": judge_process.main,
+    "survey": judge_process.survey,
+}
+_ROLES: dict[str, Callable[[Channel], None]] = {
+    "build": worker_process.build,
+    "measure": worker_process.measure,
+    "kernelbench": worker_process.kernelbench,
+    "inspect": machine_code.inspect,
+}
+
+
+class Zygote:
+    """Forks on request. `isolation` is what the kernel granted a probe child."""
+
+    def __init__(self, channel: Channel, isolation: Isolation) -> None:
+        self._channel = channel
+        self._isolation = isolation
+        self._live: set[int] = set()
+        self._killed: set[int] = set()
+        self._ended: dict[int, int] = {}
+
+    def serve(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._channel.fileno()], [], [], _REAP_INTERVAL_S)
+            self._reap()
+            if ready:
+                request = self._channel.receive()
+                self._channel.send(self._answer(request, self._channel.take_fds()))
+
+    def _answer(self, request: Message, fds: list[int]) -> Message:
+        if "kill" in request:
+            if request["kill"] in self._live:
+                self._killed.add(request["kill"])
+                os.kill(request["kill"], signal.SIGKILL)
+            return {}
+        if "ended" in request:
+            return {"code": self._ended.get(request["ended"])}
+        if "environ" in request:
+            os.environ.update(request["environ"])
+            return {}
+        try:
+            trusted = _TRUSTED.get(request["spawn"])
+            pid = self._fork_trusted(trusted, fds) if trusted else self._fork_sandbox(request, fds)
+        except OSError as error:
+            return {"error": f"cannot start a process: {error}"}
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._live.add(pid)
+        self._ended.pop(pid, None)
+        return {"pid": pid}
+
+    def _fork_trusted(self, role: Callable[[Channel], None], fds: list[int]) -> int:
+        pid = os.fork()
+        if pid == 0:
+            linux.die_with_parent()
+            linux.hide_memory()
+            confinement.prefer_for_oom_kill(confinement.OOM_TRUSTED)
+            confinement.close_other_fds(fds)
+            _run_and_exit(lambda: role(Channel(socket.socket(fileno=fds[0]))))
+        return pid
+
+    def _fork_sandbox(self, request: Message, fds: list[int]) -> int:
+        config = SandboxConfig.from_json(request["sandbox"])
+        role = _ROLES[request["spawn"]]
+        isolation = self._isolation.without(config.without)
+        data_fd, control_fd, status_fd, output_fd = fds
+        pid = _fork_warden(isolation, config.uid)
+        if pid == 0:
+            confinement.close_other_fds(fds)
+            _run_and_exit(
+                lambda: init_process.run(
+                    config,
+                    isolation,
+                    lambda: role(Channel(socket.socket(fileno=data_fd))),
+                    is_build=request["spawn"] == "build",
+                    data_fd=data_fd,
+                    control_fd=control_fd,
+                    status_fd=status_fd,
+                    output_fd=output_fd,
+                )
+            )
+        return pid
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0] != 0:
+                pid, status = ended
+                self._live.discard(pid)
+                if pid in self._killed:
+                    self._killed.discard(pid)
+                else:
+                    self._ended[pid] = os.waitstatus_to_exitcode(status)
+
+
+def _fork_warden(isolation: Isolation, uid: int) -> int:
+    """Fork the first process of a sandbox; its pid, and 0 in itself. Raises OSError."""
+    if isolation.user_namespace:
+        return _fork_into_user_namespace(isolation, uid)
+    if not isolation.processes:
+        return os.fork()
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    try:
+        linux.unshare(linux.CLONE_NEWPID)
+        pid = os.fork()
+        if pid:
+            linux.setns(own, linux.CLONE_NEWPID)
+    finally:
+        os.close(own)
+    return pid
+
+
+def _fork_into_user_namespace(isolation: Isolation, uid: int) -> int:
+    """The same within a user namespace, which whoever enters it cannot leave: so by a process in between.
+
+    What that one forks becomes the zygote's child by its end, and goes on only then: by the same end the
+    kernel would kill it if it had asked to die with its parent.
+    """
+    pid_read, pid_write = os.pipe()
+    go_read, go_write = os.pipe()
+    between = os.fork()
+    if between == 0:
+        with contextlib.suppress(OSError):
+            linux.become_user_namespace(uid)
+            linux.unshare(linux.CLONE_NEWPID if isolation.processes else 0)
+            first = os.fork()
+            if first == 0:
+                os.close(pid_write)
+                os.close(go_write)
+                if os.read(go_read, 1):
+                    return 0
+            else:
+                os.write(pid_write, first.to_bytes(4, "little"))
+        os._exit(0)
+    os.close(pid_write)
+    os.close(go_read)
+    with os.fdopen(pid_read, "rb") as pipe, os.fdopen(go_write, "wb", buffering=0) as go:
+        number = pipe.read()
+        os.waitpid(between, 0)
+        if not number:
+            raise OSError(errno.EPERM, "no user namespace could be set up")
+        go.write(b"G")
+    return int.from_bytes(number, "little")
+
+
+def _run_and_exit(body: Callable[[], None]) -> None:
+    code = 71
+    try:
+        body()
+        code = 0
+    except ChannelClosed:
+        code = 0
+    except Exception:  # noqa: BLE001 - a forked process must never return into the zygote's loop
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def probe_isolation(scratch: str) -> Isolation:
+    """The strongest isolation that a probe child survives, lazy imports after the change of user included."""
+    spaces = {"processes": True, "mounts": True, "network": True}
+    wishes: list[dict[str, bool]] = [{**spaces, "user": True}] if os.geteuid() == 0 else []
+    wishes += [
+        {**spaces, "user": True, "user_namespace": True},
+        spaces,
+        {"processes": True, "network": True},
+        {"network": True},
+        {},
+    ]
+    for wish in wishes:
+        for calls in ({"calls": True, "counted": True}, {"calls": True}, {}):
+            isolation = Isolation(**wish, **calls)
+            if _survives(isolation, scratch):
+                return isolation
+    return Isolation()
+
+
+def _survives(isolation: Isolation, scratch: str) -> bool:
+    config = SandboxConfig(
+        limits=Limits(memory_bytes=2**40),
+        environ={},
+        scratch_fallback=f"{scratch}/probe-{os.getpid()}",
+        serial=0,
+    )
+    status_read, status_write = os.pipe()
+    control, control_theirs = socket.socketpair()
+    data, data_theirs = socket.socketpair()
+    null_fd = os.open(os.devnull, os.O_WRONLY)
+    try:
+        pid = _fork_warden(isolation, config.uid)
+    except OSError:
+        return False
+    if pid == 0:
+        os.dup2(null_fd, 2)
+        _run_and_exit(
+            lambda: init_process.run(
+                config,
+                isolation,
+                _import_lazily,
+                is_build=False,
+                data_fd=data_theirs.fileno(),
+                control_fd=control_theirs.fileno(),
+                status_fd=status_write,
+                output_fd=null_fd,
+            )
+        )
+    os.close(status_write)
+    with os.fdopen(status_read) as status:
+        report = status.readline()
+    os.waitpid(pid, 0)
+    os.close(null_fd)
+    for end in (control, control_theirs, data, data_theirs):
+        end.close()
+    with contextlib.suppress(OSError):
+        Path(config.scratch_fallback).rmdir()
+    return '"exit": 0' in report
+
+
+def _import_lazily() -> None:
+    import xmlrpc.client  # noqa: F401 - any module that torch has not imported
+
+    import torch.utils.cpp_extension  # noqa: F401
+
+    if (pid := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os._exit(0)
+
+
+def main() -> None:
+    """Arguments: the descriptor of the supervisor's socket, a folder for scratch files, `cpu` or `cuda`."""
+    linux.die_with_parent()
+    linux.hide_memory()
+    linux.adopt_orphans()
+    confinement.homes()
+    fd, scratch = int(sys.argv[1]), sys.argv[2]
+    torch.set_num_threads(1)
+    _warm_up()
+    _import_ahead(_FOR_EXTENSIONS if sys.argv[3] == "cpu" else _FOR_CUDA)
+    channel = Channel(socket.socket(fileno=fd))
+    isolation = probe_isolation(scratch)
+    gc.collect()
+    gc.freeze()
+    channel.send({"ready": str(isolation), "is_whole": isolation.is_whole})
+    with contextlib.suppress(ChannelClosed):
+        Zygote(channel, isolation).serve()
+
+
+def _import_ahead(names: Sequence[str]) -> None:
+    """Import here what children would each spend seconds on, as far as it leaves the process fit to fork."""
+    # Has torch ask NVML whether there is a GPU, as cpp_extension does at its import; the runtime, asked
+    # the same, starts threads and cannot be used in children any more.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    for name in names:
+        if importlib.util.find_spec(name.partition(".")[0]) is not None and _leaves_fit_to_fork(name):
+            importlib.import_module(name)
+    if "triton.compiler" in sys.modules:
+        _remember_triton_key()
+
+
+def _remember_triton_key() -> None:
+    """Have Triton hash its own 300 MB once, here: each process that launches a kernel would, for a second."""
+    for name in ("triton.runtime.cache", "triton.compiler.compiler"):
+        key = getattr(sys.modules.get(name), "triton_key", None)
+        if key is not None:
+            key()
+
+
+def _leaves_fit_to_fork(name: str) -> bool:
+    """Whether a child that imports `name` stays single-threaded, with CUDA usable in its own children."""
+    pid = os.fork()
+    if pid == 0:
+        _run_and_exit(lambda: _import_and_fork(name))
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status) == 0
+
+
+def _import_and_fork(name: str) -> None:
+    importlib.import_module(name)
+    single = len(list(Path("/proc/self/task").iterdir())) == 1
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if single and not torch.cuda._is_in_bad_fork() else 1)
+    _, status = os.waitpid(pid, 0)
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+def _warm_up() -> None:
+    """Pay one-time costs once: libraries that torch loads at its first product or convolution."""
+    square = torch.ones(8, 8)
+    torch.nn.functional.gelu(square @ square)
+    np.median(np.ones(3))
+
+
+if __name__ == "__main__":
+    main()

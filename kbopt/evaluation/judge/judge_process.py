@@ -1,0 +1,367 @@
+"""The trusted process of one task: holds the reference, the secret and the clock, and judges candidates.
+
+Forked from the zygote once per task and device, kept for many candidates. It talks to the supervisor over
+one channel, and to the candidate at hand over another, believing nothing that comes from there.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+import torch
+
+from kbopt.core import codec
+from kbopt.core.types import EvalProtocol
+from kbopt.evaluation.judge import roofline
+from kbopt.evaluation.judge.admission import Admission, admit
+from kbopt.evaluation.judge.judgement import Judgement, Verdict
+from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised, Link
+from kbopt.evaluation.judge.model_process import Player
+from kbopt.evaluation.judge.reference import PlayerDied, Reference, TaskError, TaskTooLarge
+from kbopt.evaluation.sandbox import linux
+from kbopt.evaluation.sandbox.memory import REMEDY, gib, is_out_of_memory
+from kbopt.evaluation.transport import cuda_api
+from kbopt.evaluation.transport.channel import SPIN_S, Channel, Message
+from kbopt.evaluation.transport.cuda_api import CudaError
+from kbopt.evaluation.transport.untrusted import CandidateForged
+from kbopt.leanbuild import toolchain
+
+_REFERENCE_BUDGET_S = 1e9
+_ROOM_S = 2.0
+_ROOM_LOOK_S = 0.01
+_NUM_REFERENCE_CALLS = 8
+"""Whose median is a task's time in the table of admitted tasks."""
+_CONTEXTS_BYTES = 2 * 2**30
+_INPUTS_AT_ONCE = 5
+"""Sets of inputs that admission holds: drawn, copied, in float64 (two), and in the child that plays the
+reference.
+"""
+_OUTPUTS_AT_ONCE = 6
+"""Outputs: the answer, its repetition or a trivial one, in float64 (two), in the child, and what comparing
+takes.
+"""
+_PASSES_AT_ONCE = 3
+"""What a pass holds besides: at the task's precision in one process, and in float64 (two)."""
+_REHEARSAL = """
+import torch
+
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.gelu(x @ x)
+
+
+def get_inputs():
+    return [torch.rand(16, 16)]
+
+
+def get_init_inputs():
+    return []
+"""
+
+
+def main(channel: Channel) -> None:
+    """Answer one message after the other until hung up: first `start`, in the end `judge`.
+
+    With `start` come the two descriptors of a child that plays the reference.
+    """
+    start = channel.receive()
+    courtroom = _Courtroom(start, channel.take_fds())
+    channel.send({"started": True})
+    operations: dict[str, Callable[[Message, list[int]], Message]] = {
+        "construct": courtroom.construct,
+        "weigh": courtroom.weigh,
+        "size": courtroom.size,
+        "admit": courtroom.admit,
+        "describe": courtroom.describe,
+        "judge": courtroom.judge,
+        "time": courtroom.time,
+    }
+    while True:
+        job = channel.receive()
+        try:
+            answer = courtroom.answer(operations[job["op"]], job, channel.take_fds())
+        except TaskError as error:
+            flags = {"no_memory": isinstance(error, TaskTooLarge), "died": isinstance(error, PlayerDied)}
+            channel.send({"task_error": str(error), **flags})
+            return
+        channel.send({**answer, "free_share": courtroom.free_share()})
+
+
+class _Courtroom:
+    """A task, with the child that plays its reference. Until `construct` the device is hardly used; then come
+    `weigh` and `admit`.
+    """
+
+    def __init__(self, start: Message, fds: list[int]) -> None:
+        self._start = start
+        self._fds = fds
+        self._device = torch.device(start["device"])
+        self._rng = random.SystemRandom()
+        self._protocol = codec.decode(EvalProtocol, start["protocol"])
+        self._reference: Reference
+        self._admission: Admission
+        self._player: Player
+        self._inputs_bytes = 0
+        self._needed = 0.0
+        self._had = 0.0
+        torch.set_num_threads(start["threads"])
+        if self._device.type == "cuda":
+            self._rehearse()
+        else:
+            _limit_memory(start["memory_bytes"])
+
+    def _rehearse(self) -> None:
+        """Load what the device's libraries load at their first use."""
+        with suppress(TaskError, RuntimeError):  # Such as a device that is full at the moment.
+            admit(Reference(_REHEARSAL, self._protocol, self._device, 0))
+            torch.cuda.synchronize(self._device)
+
+    def answer(
+        self, operation: Callable[[Message, list[int]], Message], job: Message, fds: list[int]
+    ) -> Message:
+        """Raises TaskTooLarge also for what nobody else takes for a want of memory."""
+        try:
+            return operation(job, fds)
+        except (RuntimeError, MemoryError) as error:
+            text = f"{type(error).__name__}: {error}"
+            if not is_out_of_memory(text):
+                raise
+            raise self._too_large(text) from None
+
+    def construct(self, _: Message, __: list[int]) -> Message:
+        """Load the task and make its model. Raises TaskError."""
+        start = self._start
+        with self._typed():
+            seed = int.from_bytes(os.urandom(6), "big")
+            self._reference = Reference(start["source"], self._protocol, self._device, seed)
+        return {}
+
+    def weigh(self, _: Message, __: list[int]) -> Message:
+        """Draw inputs once, to say how large the task is. Raises TaskError."""
+        with self._typed():
+            self._inputs_bytes = self._reference.draw(self._rng.getrandbits(62)).size_bytes
+        return self._sizes()
+
+    def size(self, _: Message, __: list[int]) -> Message:
+        """On a GPU, run the reference once: the share of the device's memory that admission takes."""
+        if self._device.type != "cuda":
+            return {"share": 0.0}
+        with self._typed():
+            draw = self._reference.draw(self._rng.getrandbits(62))
+            output = self._reference.run(draw.arguments())
+        weights_bytes = sum(t.numel() * t.element_size() for t in self._reference.parameters().values())
+        passing_bytes = torch.cuda.max_memory_allocated(self._device)
+        needed_bytes = (
+            _INPUTS_AT_ONCE * draw.size_bytes
+            + _OUTPUTS_AT_ONCE * output.size_bytes
+            + _PASSES_AT_ONCE * max(0, passing_bytes - draw.size_bytes - output.size_bytes)
+            + 2 * weights_bytes
+            + _CONTEXTS_BYTES
+        )
+        _, total_bytes = torch.cuda.mem_get_info(self._device)
+        self._needed = needed_bytes / total_bytes
+        return {"share": self._needed}
+
+    def admit(self, _: Message, __: list[int]) -> Message:
+        """Run the reference, judge the task by what it gives, and have its child ready. Raises TaskError."""
+        start = self._start
+        self._await_free(self._needed)
+        with self._typed():
+            self._admission = admit(self._reference)
+            self._player = self._reference_player(self._fds, start["warden"])
+        if self._device.type == "cuda":
+            # Measured once, and while no candidate is there.
+            roofline.device_peaks(str(self._device), roofline.arithmetic_of(self._reference))
+        self._needed = self._needed_share()
+        return {"needed_share": self._needed, **self._sizes()}
+
+    def _sizes(self) -> Message:
+        """Bytes of the task's data, and the most that this process has held, shared inputs included."""
+        reference = self._reference
+        parameters = sum(t.numel() * t.element_size() for t in reference.parameters().values())
+        return {
+            "inputs_bytes": self._inputs_bytes,
+            "outputs_bytes": reference.output_bytes,
+            "parameters_bytes": parameters,
+            "peak_bytes": linux.peak_bytes(),
+        }
+
+    @contextmanager
+    def _typed(self) -> Iterator[None]:
+        """What goes wrong inside with the reference, or with the child that plays it, is the task's fault or
+        the memory's. Raises TaskError.
+        """
+        try:
+            yield
+        except CandidateDied:
+            raise PlayerDied("the process that plays the reference died") from None
+        except (CandidateRaised, CandidateForged) as error:
+            if isinstance(error, CandidateRaised) and is_out_of_memory(f"{error.kind} {error}"):
+                reason = f"the child that plays the reference has no memory left: {error}"
+                raise TaskTooLarge(reason) from None
+            raise TaskError(str(error)) from None
+        except torch.OutOfMemoryError as error:
+            raise self._too_large(str(error)) from None
+        except CudaError as error:
+            if "memory" not in str(error):
+                raise
+            raise self._too_large(str(error)) from None
+
+    def _too_large(self, text: str) -> TaskTooLarge:
+        where, limit = "the device's memory", ""
+        if self._device.type == "cpu":
+            where = "the host's memory"
+            limit = f" (the reference's process may use {gib(self._start['memory_bytes'])})"
+        return TaskTooLarge(
+            f"admission test 'the reference runs' failed: it does not fit into {where} with a float64 answer "
+            f"to compare with{limit}: {text}; {REMEDY}"
+        )
+
+    def _needed_share(self) -> float:
+        """Of the device's memory, what judging a candidate takes beyond what is held now, generously."""
+        if self._device.type != "cuda":
+            return 0.0
+        _, total_bytes = torch.cuda.mem_get_info(self._device)
+        return self._device_bytes() / total_bytes
+
+    def _device_bytes(self) -> int:
+        """Of the device's memory, what judging a candidate takes; 0 on a CPU."""
+        if self._device.type != "cuda":
+            return 0
+        passing_bytes = torch.cuda.max_memory_allocated(self._device)
+        arena, output_bytes = self._player.arena, self._reference.output_bytes
+        children_bytes = 2 * arena.size_bytes + arena.slots * output_bytes
+        return int(passing_bytes + children_bytes + _CONTEXTS_BYTES)
+
+    def describe(self, _: Message, __: list[int]) -> Message:
+        """What the table of admitted tasks says of this one. Milliseconds, bytes."""
+        reference, player = self._reference, self._player
+        draw = reference.draw(self._rng.getrandbits(62))
+        work = roofline.work_of(reference, draw)
+        times_ms: list[float] = []
+        for _number in range(_NUM_REFERENCE_CALLS):
+            times_ms += player.exchange("run", [draw]).block.native_ms
+            player.release()
+        return {
+            "reference_ms": median(times_ms),
+            "floor_ms": work.floor_ms,
+            "reference_ops_ms": work.operations_ms,
+            "inputs_bytes": draw.size_bytes,
+            "outputs_bytes": reference.output_bytes,
+            "device_bytes": self._device_bytes(),
+            "tolerance": self._admission.tolerance,
+            "keeps_state": reference.keeps_state,
+        }
+
+    def judge(self, job: Message, fds: list[int]) -> Message:
+        self._await_room()
+        judgement = self._judgement(job, fds)
+        return _to_message(judgement.run(job["source"], job["setup"]))
+
+    def time(self, job: Message, fds: list[int]) -> Message:
+        """Times of a candidate that was judged, in another child, beside another that plays the reference
+        from now on.
+        """
+        with self._typed():
+            self._player.close()
+            self._player.link.close()
+            self._player = self._reference_player(fds[2:], job["reference_warden"])
+        judgement = self._judgement(job, fds[:2])
+        return _to_message(judgement.time(job["source"], job["setup"]))
+
+    def _judgement(self, job: Message, fds: list[int]) -> Judgement:
+        protocol = codec.decode(EvalProtocol, job["protocol"])
+        return Judgement(
+            self._reference,
+            self._admission,
+            protocol,
+            self._player,
+            lambda: self._play(fds, job["warden"], protocol.timeout_s),
+            self._rng,
+            job["arithmetic"],
+        )
+
+    def _await_room(self) -> None:
+        """Until the memory of a candidate that was killed is free, which takes the driver a moment.
+
+        As much as this one needs, or as was free for the one before.
+        """
+        self._await_free(min(self._needed, self._had))
+        self._had = self._room()
+
+    def _await_free(self, share: float) -> None:
+        until = time.monotonic() + _ROOM_S
+        while self._room() < share and time.monotonic() < until:
+            time.sleep(_ROOM_LOOK_S)
+
+    def _room(self) -> float:
+        """The free share of the device's memory; 1 on a CPU."""
+        if self._device.type != "cuda":
+            return 1.0
+        free_bytes, total_bytes = torch.cuda.mem_get_info(self._device)
+        return free_bytes / total_bytes
+
+    def free_share(self) -> float:
+        """Of the device's memory, after giving back what torch keeps for this task's next candidate."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return self._room()
+
+    def _reference_player(self, fds: list[int], warden: int) -> Player:
+        player = self._play(fds, warden, _REFERENCE_BUDGET_S)
+        player.build(f"{self._start['source']}\n\nModelNew = Model\n", "")
+        return player
+
+    def _play(self, fds: list[int], warden: int, budget_s: float) -> Player:
+        data_fd, control_fd = fds
+        spin_s = SPIN_S if self._device.type == "cuda" else 0.0
+        link = Link.over(socket.socket(fileno=data_fd), control_fd, budget_s, spin_s)
+        return Player(link, warden, self._reference, self._start["threads"], self._rng)
+
+
+def _limit_memory(memory_bytes: int) -> None:
+    """Have allocations fail beyond that, on a CPU: a task without bounds ends as a task that does not fit."""
+    bound = linux.address_space_bytes() + memory_bytes
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+
+
+def _to_message(verdict: Verdict) -> Message:
+    outcome: Any = codec.encode(verdict.outcome) if verdict.outcome is not None else None
+    return {
+        "outcome": outcome,
+        "pair": codec.encode(verdict.pair) if verdict.pair is not None else None,
+        "frames": verdict.frames,
+        "spans": verdict.spans,
+        "device_s": verdict.device_s,
+    }
+
+
+def survey(channel: Channel) -> None:
+    """Say which CUDA devices torch finds, unless only the CPU is asked for, and which compilers there are.
+
+    Of the wanted one its PCI address, and its name for CUDA_VISIBLE_DEVICES where it is a whole GPU.
+    """
+    wanted = channel.receive()["device"]
+    count = torch.cuda.device_count() if wanted != "cpu" and torch.cuda.is_available() else 0
+    index = int(wanted.partition(":")[2] or 0)
+    arch = bus = uuid = ""
+    if index < count:
+        arch = "{}.{}".format(*torch.cuda.get_device_capability(index))
+        if not os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
+            bus = cuda_api.pci_address(cuda_api.runtime(), index)
+            uuid = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
+    names = [torch.cuda.get_device_name(number) for number in range(count)]
+    compilers = asdict(toolchain.detect(arch=arch))
+    channel.send({"cuda": names, "bus": bus, "uuid": uuid, "toolchain": compilers})

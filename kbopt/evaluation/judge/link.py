@@ -1,0 +1,159 @@
+"""The referee's line to one candidate: requests and answers, pausing, and a budget of seconds.
+
+Time counts against the budget only while the candidate is awaited, so a slow reference costs it nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kbopt.evaluation.sandbox import init_process
+from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
+from kbopt.evaluation.transport.untrusted import CandidateForged, Raised, raised_of, rejected_of
+
+_REPLY_LIMIT_BYTES = 4 * 2**20
+
+
+class CandidateRaised(Exception):
+    """The candidate raised; `kind` is the exception's name, `frames` the candidate's own lines."""
+
+    def __init__(self, raised: Raised) -> None:
+        super().__init__(str(raised))
+        self.kind = raised.kind
+        self.frames = raised.frames
+
+
+class CandidateDied(Exception):
+    """Its process ended, or what it sent is no answer to what was asked."""
+
+
+class SourceRejected(Exception):
+    """The source defines no model."""
+
+
+class OutOfTime(Exception):
+    """The budget is used up."""
+
+
+class Link:
+    """`budget_s` is what is left for the candidate; `busy_s` what it has used."""
+
+    def __init__(self, channel: Channel, control_fd: int, budget_s: float) -> None:
+        self._channel = channel
+        self._control_fd = control_fd
+        self.budget_s = budget_s
+        self.busy_s = 0.0
+        self._abandoned: set[int] = set()
+
+    @classmethod
+    def over(cls, sock: Any, control_fd: int, budget_s: float, spin_s: float = 0.0) -> Link:
+        # Descriptors that a candidate sends would use up those with which its processes are looked at.
+        channel = Channel(sock, _REPLY_LIMIT_BYTES, max_fds=0)
+        channel.spin_s = spin_s
+        return cls(channel, control_fd, budget_s)
+
+    def ask(self, operation: str, fds: tuple[int, ...] = (), **fields: object) -> Message:
+        """Send a request and wait for its answer. Raises the exceptions above."""
+        return self.receive(self.send(operation, fds, **fields))
+
+    def send(self, operation: str, fds: tuple[int, ...] = (), **fields: object) -> int:
+        """Send a request; the number that its answers bear."""
+        number = secrets.randbits(62)
+        with self._awaited():
+            self._channel.send({"op": operation, "id": number, **fields}, fds)
+        return number
+
+    @contextmanager
+    def asking(self, operation: str, **fields: object) -> Iterator[int]:
+        """Send a request; the number that its answers bear. Those that an exception leaves unread are dropped
+        when they come, so that the child can be asked again.
+        """
+        number = self.send(operation, (), **fields)
+        try:
+            yield number
+        except BaseException:
+            self._abandoned.add(number)
+            raise
+
+    def answers_within(self, patience_s: float) -> bool:
+        """Whether there is something to `receive` before that time is over."""
+        with self._awaited():
+            return self._channel.is_readable_within(min(patience_s, self._left_s))
+
+    def receive(self, number: int) -> Message:
+        """The next answer, which has to be one to the request of that number."""
+        reply = self._next()
+        while reply.get("id") != number and self._is_abandoned(reply.get("id")):
+            reply = self._next()
+        if reply.get("id") != number:
+            raise CandidateForged("an answer to another request than the one that was made")
+        raised = raised_of(reply)
+        if raised is not None:
+            raise CandidateRaised(raised)
+        rejected = rejected_of(reply)
+        if rejected is not None:
+            raise SourceRejected(rejected)
+        return reply
+
+    def _next(self) -> Message:
+        with self._awaited():
+            return self._channel.receive(self._left_s)
+
+    def _is_abandoned(self, number: object) -> bool:
+        return isinstance(number, int) and number in self._abandoned
+
+    @contextmanager
+    def _awaited(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        except TimeoutError:
+            raise OutOfTime from None
+        except ChannelClosed:
+            raise CandidateDied from None
+        except WireError as error:
+            raise CandidateForged(str(error)) from None
+        finally:
+            self.busy_s += time.perf_counter() - started
+
+    @property
+    def _left_s(self) -> float:
+        return max(0.01, self.budget_s - self.busy_s)
+
+    def pause(self) -> None:
+        """Stop every process of the candidate until `resume`."""
+        self._command(init_process.STOP)
+
+    def hold(self) -> tuple[int, bool]:
+        """The same, and wait until they stand.
+
+        How many of those that were ever started are gone, and whether all the others stand still.
+        """
+        return self._command(init_process.HOLD)
+
+    def stands(self) -> bool:
+        """Whether all of them have stood still since `hold`."""
+        return self._command(init_process.LOOK)[1]
+
+    def resume(self) -> None:
+        self._command(init_process.CONTINUE)
+
+    def _command(self, command: bytes) -> tuple[int, bool]:
+        try:
+            os.write(self._control_fd, command)
+            answer = os.read(self._control_fd, init_process.REPLY.size)
+        except OSError:
+            raise CandidateDied from None
+        if len(answer) != init_process.REPLY.size or answer[:1] != command:
+            raise CandidateDied
+        _, num_gone, holds = init_process.REPLY.unpack(answer)
+        return num_gone, holds
+
+    def close(self) -> None:
+        self._channel.close()
+        os.close(self._control_fd)

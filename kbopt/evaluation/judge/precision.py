@@ -1,0 +1,398 @@
+"""Where the precision of a task's inner products shows in its output, and how much of it a candidate may
+lose.
+
+A long sum, a normalisation, a saturated activation or a large additive term can hide the rounding of the
+products before it. So the judge looks for *sensitive probes*: inputs, or other values of the parameters, on
+which the reference errs visibly more once the operands of its products are rounded to a lower precision.
+Found once a task, they are tried on every candidate.
+
+The rule for fp32 tasks, which docs/evaluation.md states for users:
+
+- On a sensitive probe the candidate's error against float64 stays below the probe's limit. Where the task is
+  computed in fp32 the limit is that of `compare.is_downgrade`, 128 times the reference's own error. Where it
+  may use TF32, as PyTorch's convolutions on a GPU may by default, the limit is three times the error that
+  rounding to TF32 makes: truncation makes twice that error, bf16 eight times.
+- Half precision that is seen at work, and TF32 where the reference has none, are refused unless a sensitive
+  probe shows fp32 accuracy all the same, as that of splits (3xTF32, bf16x9).
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from kbopt.evaluation.judge import compare, values
+from kbopt.evaluation.judge.compare import Error
+from kbopt.evaluation.judge.reference import Draw, Output, Reference, TaskError
+from kbopt.evaluation.numerics import CONVOLUTIONS, PRODUCTS
+
+Rounding = Literal["tf32", "half"]
+_MANTISSA_BITS: dict[Rounding, int] = {"tf32": 10, "half": 7}
+"""Bits after the leading one. fp16 has those of TF32; `half` stands for bf16, which has fewer."""
+_FP32_MANTISSA_BITS = 23
+_MARGIN = 1.5
+"""By how much the rounded reference has to exceed a probe's limit for the probe to be called sensitive."""
+_TF32_FACTOR = 3.0
+"""How many times the error of a TF32 reference a candidate may make: see above."""
+_FP32_AGAIN = 0.125
+"""Of the error of a TF32 reference: a candidate that makes less computes more precisely than TF32."""
+MAX_PROBES = 2
+_MOST_TRIES = 4
+_FEWEST_ELEMENTS = 16
+_MOST_OF_OUTPUT = 0.5
+"""Of the output's elements that a few short sums may change: where they change all, long sums hide them."""
+SHARES = (0.25, 0.004)
+"""Of the elements of a sparse probe that are kept."""
+_SCALES = (2.0**-6, 2.0**-12, 2.0**6, 2.0**14)
+_SUMS = frozenset(("addmm", "baddbmm", "addmv", "addbmm", "addr", "_addmm_activation"))
+_COHERENT = 1.0 + 2.0**-8 + 2.0**-12 + 2.0**-19
+"""A value that TF32 and bf16 round the same way everywhere, so that no mean averages their errors out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """How to change a draw and the parameters: `share` of the inputs' elements kept, `scale` of the rest, one
+    value for all where `coherent`. Of the parameters, those that no product takes are zero where
+    `zero_additive`, the others scaled by `weight_scale`.
+    """
+
+    name: str
+    share: float = 1.0
+    scale: float = 1.0
+    coherent: bool = False
+    zero_additive: bool = False
+    weight_scale: float = 1.0
+
+    @property
+    def changes_parameters(self) -> bool:
+        return self.zero_additive or self.weight_scale != 1.0
+
+    def inputs(self, draw: Draw) -> Draw:
+        if self.share == 1.0 and self.scale == 1.0 and not self.coherent:
+            return draw
+        return Draw(skeleton=draw.skeleton, tensors=tuple(self._changed(t) for t in draw.tensors))
+
+    def parameters(self, reference: Reference, operands: frozenset[str]) -> dict[str, torch.Tensor]:
+        """The reference's parameters as the probe has them; `operands` are the names that products take."""
+        return {
+            name: self._parameter(name, t, name in operands) for name, t in reference.parameters().items()
+        }
+
+    def _parameter(self, name: str, tensor: torch.Tensor, is_operand: bool) -> torch.Tensor:
+        if not tensor.is_floating_point() or _is_statistic(name):
+            return tensor
+        if is_operand:
+            return tensor * self.weight_scale
+        # A norm's weight multiplies: zero would leave nothing to see.
+        return torch.zeros_like(tensor) if self.zero_additive and not name.endswith("weight") else tensor
+
+    def _changed(self, tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_floating_point() or tensor.numel() <= 1:
+            return tensor
+        if self.coherent:
+            return torch.where(tensor == 0, tensor, torch.full_like(tensor, _COHERENT))
+        if self.share < 1.0 and tensor.numel() > 64:
+            tensor = compare.sparse_probe(tensor, self.share)
+        return tensor * self.scale
+
+
+DENSE = Probe(name="its own inputs")
+_ON_INPUTS = (
+    DENSE,
+    *(Probe(name=f"inputs of which {share:.1%} are not zero", share=share) for share in SHARES),
+    Probe(name="inputs of one value", coherent=True),
+    *(Probe(name=f"inputs times {scale:g}", scale=scale) for scale in _SCALES),
+)
+_ON_PARAMETERS = (
+    Probe(name="additive parameters of zero", zero_additive=True),
+    *(
+        Probe(name=f"additive parameters of zero, inputs times {scale:g}", zero_additive=True, scale=scale)
+        for scale in _SCALES
+    ),
+    Probe(name="additive parameters of zero, inputs of one value", zero_additive=True, coherent=True),
+    Probe(name="weights times 64", weight_scale=64.0),
+    Probe(name="weights divided by 64", weight_scale=1 / 64),
+    Probe(name="additive parameters of zero, weights times 64", zero_additive=True, weight_scale=64.0),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensitive:
+    """A probe on which a lower precision shows. `tf32_rms` is the error of TF32 on it where the task may use
+    that, else 0: which convolutions cuDNN computes in TF32 is its own choice, so that the reference's error
+    is no yardstick there.
+    """
+
+    probe: Probe
+    tf32_rms: float = 0.0
+
+    def refuses(self, candidate: Error, own: Error) -> bool:
+        """Whether a candidate errs as only a lower precision does."""
+        if self.tf32_rms:
+            return candidate.rms > _TF32_FACTOR * max(own.rms, self.tf32_rms)
+        return compare.is_downgrade(candidate, own, "fp32")
+
+    def shows_fp32(self, candidate: Error, own: Error) -> bool:
+        """Whether a candidate errs as little as fp32 arithmetic does."""
+        if self.tf32_rms:
+            return candidate.rms < _FP32_AGAIN * self.tf32_rms
+        return not compare.is_downgrade(candidate, own, "fp32")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Local(Sensitive):
+    """A sensitive probe of which only a part of the output shows anything: `share` of a few sums' terms."""
+
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """For each output, where it is to be looked at."""
+
+    masks: tuple[torch.Tensor, ...]
+
+    def of(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [tensor[mask] for tensor, mask in zip(tensors, self.masks, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensitivity:
+    """What a task shows of the precision of its products. `operands` names the parameters that they take;
+    `may_use_tf32` where PyTorch may compute the reference in TF32, as its convolutions by default;
+    `tf32_errors` are then how far each output lies from float64 at the most, for operands rounded to TF32,
+    and `local` is the probe of a part of the output that shows precision, where there is one.
+    """
+
+    probes: tuple[Sensitive, ...] = ()
+    may_use_tf32: bool = False
+    operands: frozenset[str] = frozenset()
+    tf32_errors: tuple[float, ...] = ()
+    local: Local | None = None
+
+
+def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
+    """Search for probes, at most two; one that changes inputs alone comes first, since every candidate can
+    take it.
+    """
+    if reference.precision != "fp32" or not reference.has_exact:
+        return Sensitivity()
+    draw = reference.draw(seed)
+    products = _products_of(reference, draw)
+    setting, convolves = reference.protocol.arithmetic, bool(products.names & CONVOLUTIONS)
+    may_use_tf32 = reference.device.type == "cuda" and (
+        setting == "tf32" or (setting == "default" and convolves)
+    )
+    operands = products.operands_of(reference)
+    tf32_errors: tuple[float, ...] = ()
+    if may_use_tf32:
+        exact = reference.run_exact(draw)
+        tf32_errors = compare.largest_errors(_rounded(reference, draw, "tf32").tensors, exact.tensors)
+        del exact
+    found = [s for p in _ON_INPUTS[:1] if (s := _tried(reference, p, draw, may_use_tf32)) is not None]
+    if not found:
+        of_inputs = (_tried(reference, probe, draw, may_use_tf32) for probe in _ON_INPUTS[1:])
+        found += [s for s in of_inputs if s is not None][:1]
+        found += _with_other_parameters(reference, draw, operands, may_use_tf32)[: MAX_PROBES - len(found)]
+    return Sensitivity(
+        probes=tuple(found),
+        may_use_tf32=may_use_tf32,
+        operands=operands,
+        tf32_errors=tf32_errors,
+        local=_find_sensitive_part(reference, draw, random.Random(seed)) if may_use_tf32 else None,
+    )
+
+
+def find_local(
+    reference: Reference, draw: Draw, share: float, rng: random.Random
+) -> tuple[Draw, Parts] | None:
+    """A draw with a few short sums, and which elements of the outputs take them: less than half, and enough
+    to tell. None where no change of the inputs is so limited.
+    """
+    own = _plain(reference, draw)
+    for changed in islice(values.with_short_sums(draw, share, rng), _MOST_TRIES):
+        try:
+            other = _plain(reference, changed)
+        except TaskError:
+            continue
+        if [t.shape for t in other.tensors] != [t.shape for t in own.tensors]:
+            continue
+        masks = tuple(a != b for a, b in zip(own.tensors, other.tensors, strict=True))
+        count, total = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
+        if _FEWEST_ELEMENTS <= count <= _MOST_OF_OUTPUT * total:
+            return changed, Parts(masks=masks)
+    return None
+
+
+def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -> Local | None:
+    """Where TF32 may be used, and half precision shows all the same."""
+    for share in SHARES:
+        found = find_local(reference, draw, share, rng)
+        if found is None:
+            return None
+        changed, parts = found
+        exact = parts.of(reference.run_exact(changed).tensors)
+        own, tf32, half = (
+            compare.measure_error(parts.of(output.tensors), exact)
+            for output in (
+                _plain(reference, changed),
+                _rounded(reference, changed, "tf32"),
+                _rounded(reference, changed, "half"),
+            )
+        )
+        probe = Probe(name="inputs of which a few sums have few terms", share=share)
+        local = Local(probe=probe, tf32_rms=tf32.rms, share=share)
+        if local.refuses(Error(rms=half.rms / _MARGIN, median=half.median), own) and half.rms < _NEARLY_RIGHT:
+            return local
+    return None
+
+
+def _with_other_parameters(
+    reference: Reference, draw: Draw, operands: frozenset[str], may_use_tf32: bool
+) -> list[Sensitive]:
+    """The first probe of those that change parameters, which are afterwards as they were."""
+    kept = {name: tensor.clone() for name, tensor in reference.parameters().items()}
+    if not kept:
+        return []
+    try:
+        for probe in _ON_PARAMETERS:
+            set_parameters(reference, probe.parameters(reference, operands))
+            sensitive = _tried(reference, probe, draw, may_use_tf32)
+            set_parameters(reference, kept)
+            if sensitive is not None:
+                return [sensitive]
+    finally:
+        set_parameters(reference, kept)
+    return []
+
+
+def set_parameters(reference: Reference, parameters: Mapping[str, torch.Tensor]) -> None:
+    """Give the reference and its float64 twin these values."""
+    for model in (reference.model, reference.exact):
+        own = model.state_dict()
+        with torch.no_grad():
+            for name, tensor in parameters.items():
+                own[name].copy_(tensor)
+
+
+def _tried(reference: Reference, probe: Probe, draw: Draw, may_use_tf32: bool) -> Sensitive | None:
+    changed = probe.inputs(draw)
+    try:
+        exact, own = reference.run_exact(changed), _plain(reference, changed)
+        if not all(map(compare.is_finite, own.tensors)):
+            return None
+        own_error = compare.measure_error(own.tensors, exact.tensors)
+        del own
+        tf32 = compare.measure_error(_rounded(reference, changed, "tf32").tensors, exact.tensors)
+        lower = tf32
+        if may_use_tf32:
+            lower = compare.measure_error(_rounded(reference, changed, "half").tensors, exact.tensors)
+    except TaskError:
+        return None  # A range of values that the reference does not take.
+    sensitive = Sensitive(probe=probe, tf32_rms=tf32.rms if may_use_tf32 else 0.0)
+    shows = sensitive.refuses(Error(rms=lower.rms / _MARGIN, median=lower.median / _MARGIN), own_error)
+    return sensitive if shows and lower.rms < _NEARLY_RIGHT else None
+
+
+_NEARLY_RIGHT = 0.3
+"""A probe on which rounding changes the answer altogether would tell an honest kernel nothing."""
+
+
+def _plain(reference: Reference, draw: Draw) -> Output:
+    return reference.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
+
+
+def _rounded(reference: Reference, draw: Draw, kind: Rounding) -> Output:
+    """The reference's answer with the operands of its products rounded; of its inputs, where it has no
+    products.
+    """
+    bits = _MANTISSA_BITS[kind]
+    with _Products(bits) as mode:
+        output = _plain(reference, draw)
+    if mode.names:
+        return output
+    tensors = tuple(round_mantissa(t, bits) if t.dtype == torch.float32 else t.clone() for t in draw.tensors)
+    return reference.run(draw.arguments(tensors))
+
+
+def _products_of(reference: Reference, draw: Draw) -> _Products:
+    with _Products(None) as mode:
+        _plain(reference, draw)
+    return mode
+
+
+class _Products(TorchDispatchMode):  # type: ignore[misc]
+    """Rounds the operands of products to `bits` of mantissa, unless that is None, and notes where they
+    lie.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: wrapping the method so would import all of torch._dynamo, which takes two seconds."""
+        return False
+
+    def __init__(self, bits: int | None) -> None:
+        super().__init__()
+        self._bits = bits
+        self.names: set[str] = set()
+        self._storages: set[int] = set()
+
+    def operands_of(self, reference: Reference) -> frozenset[str]:
+        """The names of the parameters that products took."""
+        return frozenset(
+            name
+            for name, tensor in reference.parameters().items()
+            if tensor.untyped_storage().data_ptr() in self._storages
+        )
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.partition("::")[2]
+        if name in PRODUCTS:
+            self.names.add(name)
+            # The first argument of a sum is added, and no operand of the product.
+            args = (args[0], *self._taken(args[1:])) if name in _SUMS else self._taken(args)
+        return func(*args, **(kwargs or {}))
+
+    def _taken(self, values: Any) -> Any:
+        for tensor in _tensors(values):
+            self._storages.add(tensor.untyped_storage().data_ptr())
+        if self._bits is None:
+            return values
+        return tree_map_only(torch.Tensor, lambda t: round_mantissa(t, self._bits), values)
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
+
+
+def arithmetic_of_kernel(name: str) -> list[str]:
+    """What the name of a GPU kernel says of its matrix instructions, as `half:` or `tf32:` and the name."""
+    lower = name.lower()
+    if re.search(r"tf32|tensorop_s1688", lower):
+        return [f"tf32: kernel {name}"]
+    if re.search(r"bf16|fp16|_f16|h16816|h884|hgemm|half|e4m3|e5m2|nvjet_[ht]", lower):
+        return [f"half: kernel {name}"]
+    return []
+
+
+def round_mantissa(tensor: torch.Tensor, bits: int | None) -> torch.Tensor:
+    """`tensor` with `bits` after the leading one, to nearest, ties to even; what is no fp32 as it is."""
+    if bits is None or tensor.dtype != torch.float32:
+        return tensor
+    drop = _FP32_MANTISSA_BITS - bits
+    whole = tensor.contiguous().view(torch.int32)
+    odd = (whole >> drop) & 1
+    return ((whole + (odd + ((1 << (drop - 1)) - 1))) & -(1 << drop)).view(torch.float32).view(tensor.shape)
+
+
+def _is_statistic(name: str) -> bool:
+    """Of a normalisation: a running variance of zero would divide by zero."""
+    return name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")

@@ -1,0 +1,220 @@
+"""The trusted side of a task: the reference model, its inputs, its outputs and their float64 truth.
+
+`Reference` lives in the judge's process alone and never sees a candidate.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kbopt.core.types import EvalProtocol
+from kbopt.evaluation import numerics
+from kbopt.evaluation.judge.compare import moved
+from kbopt.evaluation.kernelbench.loading import load_task_module
+from kbopt.evaluation.numerics import DTYPES, placed, seed_everything
+from kbopt.evaluation.sandbox.memory import is_out_of_memory
+from kbopt.evaluation.transport.layout import LayoutError, Skeleton, flatten, unflatten
+
+_NUM_NEARBY = 16
+"""An element near a tie that is moved either way stays as it is in all of them once in tens of thousands."""
+
+
+class TaskError(Exception):
+    """The task itself cannot be scored; the message names the admission test that failed."""
+
+
+class TaskTooLarge(TaskError):
+    """The device's memory, as far as others have left it, does not hold what judging the task takes."""
+
+
+class PlayerDied(TaskError):
+    """The child that plays the reference ended; the supervisor knows how."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """One set of forward's arguments: `skeleton` around `tensors`, already in the task's precision."""
+
+    skeleton: Skeleton
+    tensors: tuple[torch.Tensor, ...]
+
+    def arguments(self, tensors: tuple[torch.Tensor, ...] | None = None) -> list[Any]:
+        return list(unflatten(self.skeleton, self.tensors if tensors is None else tensors))
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self.tensors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What a forward returned."""
+
+    skeleton: Skeleton
+    tensors: tuple[torch.Tensor, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self.tensors)
+
+
+class Reference:
+    """`Model` of a task on a device, with weights from `weight_seed`.
+
+    `exact` is the same model in float64, used while `has_exact`. `output_sizes` are the bytes of each tensor
+    of the latest answer. `keeps_state` is set where a call changes what the next one answers: then each call
+    runs on a fresh copy of the model. Raises TaskError.
+    """
+
+    def __init__(self, source: str, protocol: EvalProtocol, device: torch.device, weight_seed: int) -> None:
+        if device.type == "cuda":
+            torch.cuda.init()
+        numerics.apply(protocol.arithmetic)
+        self.source = source
+        self.protocol = protocol
+        self.precision = protocol.precision
+        self.device = device
+        self.weight_seed = weight_seed
+        self.module = _load(source)
+        seed_everything(weight_seed)
+        arguments = _guard("get_init_inputs() raised", self.module.get_init_inputs)
+        self.init_skeleton, init_tensors = _flatten_for_task(list(arguments), "get_init_inputs()")
+        self.init_tensors = tuple(self._place(t) for t in init_tensors)
+        self.has_exact = True
+        self.keeps_state = False
+        self.output_sizes: tuple[int, ...] = ()
+        self.reset()
+
+    def reset(self) -> None:
+        """Construct the model anew, as it is before its first call."""
+        seed_everything(self.weight_seed)
+        init_values = unflatten(self.init_skeleton, self.init_tensors)
+        model = _guard("Model(*get_init_inputs()) raised", lambda: self.module.Model(*init_values))
+        if not isinstance(model, torch.nn.Module):
+            raise TaskError(f"Model is a {type(model).__name__}; it has to be a torch.nn.Module")
+        self.model = model.to(device=self.device, dtype=DTYPES[self.precision])
+        if self.protocol.eval_mode:
+            self.model.eval()
+        self.exact = copy.deepcopy(self.model).double()
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Its state dict by name: parameters and the buffers that are part of it."""
+        return {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
+
+    @property
+    def output_bytes(self) -> int:
+        return sum(self.output_sizes)
+
+    def draw(self, seed: int) -> Draw:
+        """Inputs from `get_inputs()` under `seed`, drawn on the device, cast to the task's precision."""
+        seed_everything(seed)
+        with torch.device(self.device):
+            arguments = _guard("get_inputs() raised", self.module.get_inputs)
+        skeleton, tensors = _flatten_for_task(list(arguments), "get_inputs()")
+        return Draw(skeleton=skeleton, tensors=tuple(self._place(t) for t in tensors))
+
+    def run(self, arguments: list[Any]) -> Output:
+        """The reference's own answer, at the task's precision."""
+        model = copy.deepcopy(self.model) if self.keeps_state else self.model
+        with torch.no_grad():
+            value = _guard("the reference's forward raised", lambda: model(*arguments))
+        skeleton, tensors = _flatten_for_task(value, "the reference's forward")
+        if not tensors:
+            raise TaskError("admission test 'returns a tensor' failed: the reference returns no tensor")
+        for number, where in enumerate(tensor.device.type for tensor in tensors):
+            if where != self.device.type:
+                raise TaskError(
+                    f"admission test 'returns a tensor' failed: output {number} lies on {where}, while the "
+                    f"inputs lie on {self.device.type}; return it where they are"
+                )
+        output = Output(skeleton=skeleton, tensors=tuple(t.detach() for t in tensors))
+        self.output_sizes = tuple(t.numel() * t.element_size() for t in output.tensors)
+        return output
+
+    def run_exact(self, draw: Draw) -> Output:
+        """The answer in float64; the task's own precision where the model refuses float64."""
+        if self.has_exact:
+            tensors = tuple(_widened(t) for t in draw.tensors)
+            model = copy.deepcopy(self.exact) if self.keeps_state else self.exact
+            try:
+                with torch.no_grad():
+                    value = model(*draw.arguments(tensors))
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                if is_out_of_memory(str(error)):
+                    raise torch.OutOfMemoryError(str(error)) from None
+                # Models that fix a dtype inside (`.float()`, a buffer) cannot mix it with float64.
+                self.has_exact = False
+            else:
+                skeleton, outputs = _flatten_for_task(value, "the reference's forward in float64")
+                return Output(skeleton=skeleton, tensors=tuple(t.detach() for t in outputs))
+        return self.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
+
+    def nearby(self, draw: Draw) -> Iterator[tuple[torch.Tensor, ...]]:
+        """The float64 answers to inputs that are moved by as much as rounding moves them."""
+        for number in range(_NUM_NEARBY):
+            tensors = moved(draw.tensors, self.precision, together=number % 2 == 1)
+            if not self.has_exact:
+                tensors = [t.to(like.dtype) for t, like in zip(tensors, draw.tensors, strict=True)]
+            yield self.run_exact(Draw(skeleton=draw.skeleton, tensors=tuple(tensors))).tensors
+
+    @property
+    def free_bytes(self) -> int:
+        """What of the device's memory other processes leave to this one; 0 on a CPU."""
+        if self.device.type != "cuda":
+            return 0
+        free_bytes, _ = torch.cuda.mem_get_info(self.device)
+        return free_bytes + torch.cuda.memory_reserved(self.device)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was asked to."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _place(self, tensor: torch.Tensor) -> torch.Tensor:
+        return placed(tensor, self.precision, self.device)
+
+
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in double precision, where it holds floats."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128, copy=True)
+    return tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()
+
+
+def _load(source: str) -> Any:
+    try:
+        module = load_task_module(source)
+    except Exception as error:  # noqa: BLE001 - whatever the task's source raises is the task's fault
+        raise TaskError(f"the task's source cannot be loaded: {type(error).__name__}: {error}") from None
+    for name in ("Model", "get_inputs", "get_init_inputs"):
+        if not hasattr(module, name):
+            raise TaskError(f"the task's source does not define {name}")
+    return module
+
+
+def _guard(what: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the task's source raises is the task's fault
+        text = f"{type(error).__name__}: {error}"[:1000]
+        if is_out_of_memory(text):
+            raise torch.OutOfMemoryError(f"{what} {text}") from None
+        raise TaskError(f"admission test 'the reference runs' failed: {what} {text}") from None
+
+
+def _flatten_for_task(value: Any, what: str) -> tuple[Skeleton, list[torch.Tensor]]:
+    try:
+        return flatten(value)
+    except LayoutError as error:
+        raise TaskError(
+            f"{what} gives a {error}; tensors, numbers, strings, and lists, tuples and dicts of them work"
+        ) from None

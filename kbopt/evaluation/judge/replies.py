@@ -1,0 +1,159 @@
+"""A runner's replies as values: the only way from a child's message to what the judge works with.
+
+Whatever JSON a child sends, these functions return what the runner would have said or raise CandidateForged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kbopt.evaluation.transport.channel import Message
+from kbopt.evaluation.transport.layout import LayoutError, Skeleton, TensorSpec
+from kbopt.evaluation.transport.untrusted import (
+    MAX_NAME,
+    CandidateForged,
+    finite,
+    integer_of,
+    list_of,
+    one_line,
+    text_of,
+)
+
+_MOST_ADDRESS = 2**63
+_MOST_BYTES = 2**47
+"""What a process can address."""
+_MOST_NS = 2**62
+_MOST_TENSORS = 10_000
+_MOST_NAMES = 50
+_MOST_KERNELS = 20
+_HANDLE_CHARACTERS = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a tensor lies, as the child says: its address; on a GPU also the segment and where in it."""
+
+    address: int
+    spec: TensorSpec
+    device: str
+    segment: str = ""
+    offset: int = 0
+
+    @property
+    def span(self) -> range:
+        """Of addresses, from its first element to its last."""
+        return range(self.address, self.address + self.spec.size_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one call returned: tensors in a skeleton, or something `unusable` that is named."""
+
+    skeleton: Skeleton = None
+    places: tuple[Place, ...] = ()
+    unusable: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What an audited call did, see `audit.audited`."""
+
+    torch_ops: tuple[str, ...]
+    custom_kernel: bool
+    arithmetic: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelTime:
+    """One kernel of a call on a GPU: how often it ran, and how long in all."""
+
+    name: str
+    calls: int
+    us: float
+
+
+def base_of(reply: Message) -> int:
+    """Where the inputs' memory lies in the child."""
+    return integer_of(reply.get("base"), "an address", below=_MOST_ADDRESS)
+
+
+def times_of(reply: Message, num_calls: int) -> list[int]:
+    """Nanoseconds of each call."""
+    times = list_of(reply.get("ns"), "times", most=num_calls)
+    if len(times) != num_calls:
+        raise CandidateForged("times of another number of calls")
+    return [integer_of(ns, "a time", below=_MOST_NS) for ns in times]
+
+
+def answers_of(reply: Message, num_calls: int) -> list[Answer]:
+    """What each call returned."""
+    answers = list_of(reply.get("outputs"), "outputs", most=num_calls)
+    if len(answers) != num_calls:
+        raise CandidateForged("outputs of another number of calls")
+    return [_answer(raw) for raw in answers]
+
+
+def _answer(raw: Any) -> Answer:
+    if type(raw) is not dict:
+        raise CandidateForged("an output that is none")
+    if "unusable" in raw:
+        return Answer(unusable=one_line(text_of(raw["unusable"], "an output's type", MAX_NAME)) or "nothing")
+    tensors = list_of(raw.get("tensors"), "tensors", most=_MOST_TENSORS)
+    return Answer(skeleton=raw.get("skeleton"), places=tuple(_place(tensor) for tensor in tensors))
+
+
+def _place(raw: Any) -> Place:
+    fields = list_of(raw, "places", most=5)
+    if len(fields) != 5:
+        raise CandidateForged("an output at no place")
+    address, raw_spec, device, segment, offset = fields
+    try:
+        spec = TensorSpec.from_json(raw_spec)
+    except LayoutError as error:
+        raise CandidateForged(str(error)) from None
+    place = Place(
+        address=integer_of(address, "an address", below=_MOST_ADDRESS),
+        spec=spec,
+        device=one_line(text_of(device, "a device", MAX_NAME)),
+        segment=text_of(segment, "a segment", _HANDLE_CHARACTERS),
+        offset=integer_of(offset, "an offset", below=_MOST_ADDRESS),
+    )
+    if spec.num_bytes > _MOST_BYTES or spec.size_bytes > _MOST_BYTES or place.span.stop > _MOST_ADDRESS:
+        raise CandidateForged(f"an output of {spec.size_bytes} bytes, more than a process has")
+    if spec.num_bytes and address % spec.alignment_bytes:
+        raise CandidateForged(f"{spec.dtype} at address {address:#x}, between two places for it")
+    return place
+
+
+def seen_of(reply: Message) -> Seen:
+    """An audit."""
+    raw = reply.get("audit")
+    if type(raw) is not dict or type(raw.get("custom_kernel")) is not bool:
+        raise CandidateForged("an audit that is none")
+    names = list_of(raw.get("torch_ops"), "names of operations", most=_MOST_NAMES)
+    return Seen(
+        torch_ops=tuple(one_line(text_of(name, "an operation's name", MAX_NAME)) for name in names),
+        custom_kernel=raw["custom_kernel"],
+        arithmetic=tuple(
+            one_line(text_of(line, "an arithmetic", MAX_NAME))
+            for line in list_of(raw.get("arithmetic"), "arithmetics", most=_MOST_NAMES)
+        ),
+    )
+
+
+def kernels_of(reply: Message) -> list[KernelTime]:
+    """A profile, as the child ordered it."""
+    return [_kernel(row) for row in list_of(reply.get("kernels"), "kernels", most=_MOST_KERNELS)]
+
+
+def _kernel(raw: Any) -> KernelTime:
+    fields = list_of(raw, "a kernel's figures", most=3)
+    us = finite(fields[2]) if len(fields) == 3 else None
+    if us is None or us < 0.0:
+        raise CandidateForged("a kernel's time that is none")
+    return KernelTime(
+        name=one_line(text_of(fields[0], "a kernel's name", MAX_NAME)),
+        calls=integer_of(fields[1], "a number of calls", below=_MOST_NS),
+        us=us,
+    )

@@ -1,0 +1,126 @@
+"""Inputs that a candidate cannot tell from a task's own, and that show what it takes for granted.
+
+They travel among the timed calls. Their values stay within the range of the task's own, zeros stay zero, and
+a symmetric matrix stays symmetric, so that a contract of the task's holds for them too. What is discrete
+(masks, labels) or sums to one (probabilities) is left alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import torch
+
+from kbopt.evaluation.judge.reference import Draw
+
+_SAMPLE = 4096
+"""Elements that are looked at to see what kind of values a tensor holds."""
+_FEWEST_VALUES = 16
+"""Distinct values in the sample: with fewer they are masks or labels."""
+_SLICES_SHARE = 64
+"""Of a dimension's slices one in so many is changed, so that no statistic of the whole input shows it."""
+_SMALL = 2.0**-12
+"""What most elements of a slice are multiplied with so that long sums have few terms: those that remain are
+rounded at fp32's own precision beside them. Small, and not zero, as an input of the task's might be.
+"""
+_SHARES_ROUND = 2.0**-6
+"""By which a sum of shares may differ from one: rounding each to bf16 moves it by less."""
+_FEWEST_TERMS = 8
+"""That a slice keeps on average."""
+_LEAST_SCALE = 0.25
+"""With a quarter of its spread left, and its mean moved by two deviations at the most, a sum of squares
+cancels no more than a few bits."""
+
+
+def shifted(draw: Draw, rng: random.Random, *, moves: bool) -> Draw:
+    """Other distributions: each slice of some dimension, or a few of them, is scaled down to a quarter at
+    the least, and moved by as much as its spread then allows.
+
+    Where it `moves` not, and where a tensor has zeros, scales are powers of two alone: no two elements become
+    equal.
+    """
+    return _replaced(draw, [_shifted(t, rng, moves=moves) if _is_free(t) else t for t in draw.tensors])
+
+
+def with_short_sums(draw: Draw, share: float, rng: random.Random) -> Iterator[Draw]:
+    """In a few slices of one tensor all but `share` of the elements are made small, a handful at least. For
+    each tensor and dimension that has slices, in random order.
+    """
+    places = [
+        (number, dim)
+        for number, tensor in enumerate(draw.tensors)
+        if _is_free(tensor) and not _is_symmetric(tensor)
+        for dim in range(tensor.dim())
+        if tensor.shape[dim] > 1 and tensor.dim() > 1
+    ]
+    for number, dim in rng.sample(places, len(places)):
+        tensors = list(draw.tensors)
+        changed = tensors[number].clone()
+        chosen = _some_slices(changed, dim, rng)
+        part = changed.index_select(dim, chosen)
+        least = _FEWEST_TERMS * len(chosen) / part.numel()
+        kept = torch.rand(part.shape, device=part.device) < max(share, least)
+        changed.index_copy_(dim, chosen, torch.where(kept, part, part * _SMALL))
+        tensors[number] = changed
+        yield _replaced(draw, tensors)
+
+
+def _replaced(draw: Draw, tensors: list[torch.Tensor]) -> Draw:
+    return Draw(skeleton=draw.skeleton, tensors=tuple(tensors))
+
+
+def _is_free(tensor: torch.Tensor) -> bool:
+    """Whether other values of the range may stand in it."""
+    if not tensor.is_floating_point() or tensor.dtype.itemsize == 1 or tensor.numel() <= _FEWEST_VALUES:
+        return False
+    step = max(1, tensor.numel() // _SAMPLE)
+    sample = tensor.flatten()[::step].float()
+    if not bool(torch.isfinite(sample).all()) or len(torch.unique(sample)) < _FEWEST_VALUES:
+        return False
+    return not _are_shares(tensor)
+
+
+def _are_shares(tensor: torch.Tensor) -> bool:
+    """Whether its rows, or columns, are probabilities that sum to one."""
+    if not tensor.dim() or bool((tensor < 0).any()):
+        return False
+    for dim in range(tensor.dim()):
+        across = 0 if dim else tensor.dim() - 1
+        few = tensor if across == dim else tensor.narrow(across, 0, min(_FEWEST_VALUES, tensor.shape[across]))
+        if bool(((few.sum(dim, dtype=torch.float32) - 1).abs() < _SHARES_ROUND).all()):
+            return True
+    return False
+
+
+def _is_symmetric(tensor: torch.Tensor) -> bool:
+    square = tensor.dim() >= 2 and tensor.shape[-1] == tensor.shape[-2]
+    return square and torch.equal(tensor[..., 0], tensor[..., 0, :]) and torch.equal(tensor, tensor.mT)
+
+
+def _some_slices(tensor: torch.Tensor, dim: int, rng: random.Random) -> torch.Tensor:
+    size = tensor.shape[dim]
+    chosen = rng.sample(range(size), max(1, size // _SLICES_SHARE))
+    return torch.tensor(chosen, device=tensor.device)
+
+
+def _shifted(tensor: torch.Tensor, rng: random.Random, *, moves: bool) -> torch.Tensor:
+    dim = rng.randrange(tensor.dim())
+    size = 1 if _is_symmetric(tensor) else tensor.shape[dim]
+    shape = [size if at == dim else 1 for at in range(tensor.dim())]
+    generator = torch.Generator(tensor.device)
+    generator.manual_seed(rng.getrandbits(62))
+    drawn = torch.rand((2, size), generator=generator, device=tensor.device)
+    moves = moves and not bool((tensor == 0).any())
+    scale = _LEAST_SCALE + (1 - _LEAST_SCALE) * drawn[0] if moves else 2.0 ** -torch.floor(1 + 2 * drawn[0])
+    if size > 1 and rng.random() < 0.5:
+        untouched = torch.ones(size, dtype=torch.bool, device=tensor.device)
+        untouched[_some_slices(tensor, dim, rng)] = False
+        scale[untouched] = 1.0
+    scale = scale.reshape(shape)
+    wide = tensor.float() if tensor.dtype != torch.float64 else tensor
+    if not moves:
+        return (wide * scale).to(tensor.dtype)
+    deviation, mean = torch.std_mean(wide)
+    towards = (mean + 2 * deviation * (2 * drawn[1].reshape(shape) - 1)).clamp(wide.min(), wide.max())
+    return (scale * wide + (1 - scale) * towards).to(tensor.dtype)

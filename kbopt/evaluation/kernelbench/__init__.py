@@ -1,0 +1,1 @@
+"""KernelBench's task format and its own protocol."""

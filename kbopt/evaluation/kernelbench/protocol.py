@@ -1,0 +1,295 @@
+"""KernelBench's own protocol, field for field, for comparison with published numbers.
+
+It trusts what `strict` does not: seeds are public, the candidate runs in the reference's process and
+globals, and times itself. Its answer is reported beside the strict one and never ranks.
+
+Source of the protocol: KernelBench's `eval_kernel_against_ref` and its timing module.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kbopt.core import codec
+from kbopt.core.types import EvalProtocol
+from kbopt.evaluation import numerics
+from kbopt.evaluation.kernelbench.loading import load_task_module, parsed
+from kbopt.evaluation.numerics import DTYPES
+
+_SEED = 42
+_WARM_UPS = 3
+_DISCARDED = 1
+_FEWEST_TIMED = 20
+_ENOUGH_MS = 300.0
+_SETTLED = 0.01
+_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
+_FLUSH_BYTES = 256 * 2**20
+_LARGE_BYTES = 256 * 2**20
+_TASK_FAILS = (
+    "the reference fails by KernelBench's protocol, which casts every input to the task's precision: "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task's source, executed: its globals, and its functions as they were bound then."""
+
+    context: dict[str, Any]
+    model: Callable[..., Any]
+    get_init_inputs: Callable[[], Sequence[Any]]
+    get_inputs: Callable[[], Sequence[Any]]
+
+
+def load_task(source: str) -> Task:
+    """KernelBench binds the functions before the candidate runs in the same globals."""
+    context = vars(load_task_module(source))
+    return Task(context, context["Model"], context["get_init_inputs"], context["get_inputs"])
+
+
+def input_seeds(trials: int) -> list[int]:
+    """The seed of each trial, and last that of the timing."""
+    torch.manual_seed(_SEED)
+    return [*(int(torch.randint(0, 2**32 - 1, (1,)).item()) for _ in range(trials)), _SEED]
+
+
+Turn = Callable[[], AbstractContextManager[None]]
+
+
+def judge(request: dict[str, Any], device_turn: Turn) -> dict[str, Any]:
+    """KernelBench's fields for the candidate, with the reference's own times, as plain JSON.
+
+    `device_turn` holds the device for whoever computes on it: inputs are drawn on the CPU between its turns.
+    The reference is timed before the candidate's code is loaded, in the same process and by the same rules,
+    so that the two times can be compared.
+    """
+    protocol = codec.decode(EvalProtocol, request["protocol"])
+    device, precision = torch.device(request["device"]), protocol.precision
+    numerics.apply(protocol.arithmetic)
+    torch.set_num_threads(request["threads"])
+    metadata: dict[str, Any] = {"hardware": device_name(device), "device": str(device)}
+    task = load_task(request["task_source"])
+    seeds = input_seeds(protocol.trials)
+    try:
+        drawn = _drawn(task, seeds[-1])
+        model, init_inputs = _constructed(task, precision, device)
+        with device_turn():
+            reference = _place(model, precision, device)
+            inputs = _cast_all(drawn, precision, device)
+            ref_stats = statistics(_times(reference, inputs, protocol.timed, device))
+            _give_back(inputs, device)
+        del drawn
+    except Exception as error:  # noqa: BLE001 - it casts integer inputs to float, which many tasks refuse
+        metadata["runtime_error"] = _TASK_FAILS + str(error)[:2000]
+        metadata["runtime_error_name"] = _qualified(error)
+        return _fields(compiled=True, correctness=False, metadata=metadata)
+    try:
+        _execute_as_file(request["source"], task.context)
+        new_class = task.context["ModelNew"]
+    except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a compilation error
+        metadata["compilation_error_name"] = _qualified(error)
+        metadata["compilation_error"] = str(error)[:2000]
+        return _fields(compiled=False, correctness=False, metadata=metadata)
+    try:
+        with device_turn(), torch.no_grad():
+            torch.manual_seed(_SEED)
+            candidate = _place(new_class(*init_inputs), precision, device)
+            _synchronize(device)
+        trials = _Trials(task, seeds, precision, device, device_turn)
+        correct = trials.check(reference, candidate, metadata)
+        stats: dict[str, float] = {}
+        if correct:
+            drawn = _drawn(task, seeds[-1])
+            with device_turn():
+                inputs = _cast_all(drawn, precision, device)
+                stats = statistics(_times(candidate, inputs, protocol.timed, device))
+                _give_back(inputs, device)
+    except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a runtime error
+        metadata["runtime_error"] = str(error)[:2000]
+        metadata["runtime_error_name"] = _qualified(error)
+        return _fields(compiled=True, correctness=False, metadata=metadata)
+    return _fields(compiled=True, correctness=correct, metadata=metadata, stats=stats, ref_stats=ref_stats)
+
+
+def _drawn(task: Task, seed: int) -> list[Any]:
+    torch.manual_seed(seed)
+    return list(task.get_inputs())
+
+
+def _cast_all(values: Sequence[Any], precision: str, device: torch.device) -> list[Any]:
+    return [_cast(value, precision, device) for value in values]
+
+
+def device_name(device: torch.device) -> str:
+    """KernelBench's `hardware`: the card's name, `cpu` for the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def statistics(times_ms: list[float]) -> dict[str, float]:
+    """Mean, std, min, max with three significant digits, and their number."""
+    mean = sum(times_ms) / len(times_ms)
+    std = math.sqrt(sum((t - mean) ** 2 for t in times_ms) / len(times_ms))
+    figures = {"mean": mean, "std": std, "min": min(times_ms), "max": max(times_ms)}
+    return {**{name: float(f"{value:.3g}") for name, value in figures.items()}, "num_trials": len(times_ms)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Trials:
+    """KernelBench's checks of correctness."""
+
+    task: Task
+    seeds: Sequence[int]
+    precision: str
+    device: torch.device
+    device_turn: Turn
+
+    def check(self, reference: Any, candidate: Any, metadata: dict[str, Any]) -> bool:
+        tolerance = _TOLERANCE[self.precision]
+        passed, trials = 0, len(self.seeds) - 1
+        arguments: list[Any] = []
+        for seed in self.seeds[:-1]:
+            # KernelBench lets go of a trial's inputs first: the next ones may come to lie where they were.
+            arguments.clear()
+            drawn = _drawn(self.task, seed)
+            with self.device_turn(), torch.no_grad():
+                arguments = _cast_all(drawn, self.precision, self.device)
+                torch.manual_seed(seed)
+                _synchronize(self.device)
+                expected = reference(*arguments)
+                _synchronize(self.device)
+                got = candidate(*arguments)
+                _synchronize(self.device)
+                if expected.shape != got.shape:
+                    metadata["correctness_issue"] = (
+                        f"Output shape mismatch: Expected {expected.shape}, got {got.shape}"
+                    )
+                    return False
+                if torch.allclose(expected, got, atol=tolerance, rtol=tolerance):
+                    passed += 1
+                else:
+                    difference = (expected - got).abs()
+                    metadata.setdefault("max_difference", []).append(f"{difference.max().item():.6f}")
+                    metadata.setdefault("avg_difference", []).append(f"{difference.mean().item():.6f}")
+                    metadata["correctness_issue"] = "Output mismatch"
+                del expected, got
+                _give_back(arguments, self.device)
+        metadata["correctness_trials"] = f"({passed} / {trials})"
+        return passed == trials
+
+
+def _times(model: Any, inputs: Sequence[Any], timed: int, device: torch.device) -> list[float]:
+    measure: Callable[..., float] = _event_ms if device.type == "cuda" else _host_ms
+    flush = (
+        torch.empty(_FLUSH_BYTES // 8, dtype=torch.int64, device=device) if device.type == "cuda" else None
+    )
+    with torch.no_grad():
+        for _ in range(_WARM_UPS):
+            model(*inputs)
+            _synchronize(device)
+        for _ in range(_DISCARDED):
+            measure(model, inputs, flush, device)
+        times: list[float] = []
+        while len(times) < timed and not is_settled(times):
+            times.append(measure(model, inputs, flush, device))
+    return times
+
+
+def is_settled(times_ms: list[float]) -> bool:
+    """Whether a slow kernel has been timed for long enough: the mean's standard error is a percent.
+
+    KernelBench itself makes all of its calls. Where they take more than 0.3 s, they hold the device
+    from others and hardly change the mean.
+    """
+    if len(times_ms) < _FEWEST_TIMED or sum(times_ms) < _ENOUGH_MS:
+        return False
+    mean = sum(times_ms) / len(times_ms)
+    variance = sum((ms - mean) ** 2 for ms in times_ms) / (len(times_ms) - 1)
+    return math.sqrt(variance / len(times_ms)) <= _SETTLED * mean
+
+
+def _event_ms(model: Any, inputs: Sequence[Any], flush: torch.Tensor, device: torch.device) -> float:
+    torch.cuda.synchronize(device)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    flush.fill_(42)
+    start.record()
+    model(*inputs)
+    end.record()
+    torch.cuda.synchronize(device)
+    return float(start.elapsed_time(end))
+
+
+def _host_ms(model: Any, inputs: Sequence[Any], _flush: None, _device: torch.device) -> float:
+    started = time.perf_counter()
+    model(*inputs)
+    return 1000 * (time.perf_counter() - started)
+
+
+def _constructed(task: Task, precision: str, device: torch.device) -> tuple[Any, list[Any]]:
+    """The reference, still on the CPU, and what it was constructed from."""
+    torch.manual_seed(_SEED)
+    init_inputs = _cast_all(task.get_init_inputs(), precision, device)
+    torch.manual_seed(_SEED)
+    with torch.no_grad():
+        return task.model(*init_inputs), init_inputs
+
+
+def _give_back(inputs: list[Any], device: torch.device) -> None:
+    """Large inputs, at the end of a turn: others need the device's memory until the next one."""
+    size_bytes = sum(x.numel() * x.element_size() for x in inputs if isinstance(x, torch.Tensor))
+    if device.type == "cuda" and size_bytes > _LARGE_BYTES:
+        inputs.clear()
+        torch.cuda.empty_cache()
+
+
+def _execute_as_file(source: str, context: dict[str, Any]) -> None:
+    path = Path.cwd() / "candidate.py"
+    code = parsed(source, str(path))
+    path.write_text(source)
+    context["__file__"] = str(path)
+    exec(code, context)
+
+
+def _place(model: Any, precision: str, device: torch.device) -> Any:
+    return model.to(device=device, dtype=DTYPES[precision])  # type: ignore[index]
+
+
+def _cast(value: Any, precision: str, device: torch.device) -> Any:
+    """Every tensor, integers included: KernelBench casts all of them."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device=device, dtype=DTYPES[precision])  # type: ignore[index]
+    return value
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _qualified(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _fields(
+    *,
+    compiled: bool,
+    correctness: bool,
+    metadata: dict[str, Any],
+    stats: dict[str, float] | None = None,
+    ref_stats: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    return {
+        "ref_runtime_stats": ref_stats or {},
+        "compiled": compiled,
+        "correctness": correctness,
+        "metadata": metadata,
+        "runtime": stats["mean"] if stats else -1.0,
+        "runtime_stats": stats or {},
+    }

@@ -1,0 +1,119 @@
+"""KernelBench's protocol as the supervisor sees it, without torch: the conversation with the child, and
+outcomes as KernelBench spells them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from kbopt.core.types import CompileFailed, Crashed, KernelBenchVerdict, Outcome, TimedOut
+from kbopt.evaluation.transport.channel import Channel, Message
+from kbopt.evaluation.transport.untrusted import MAX_TEXT, clean, finite, one_line
+
+EXCESSIVE_SPEEDUP = 10.0
+REPLY_LIMIT_BYTES = 2**20
+_MOST_FIELDS = 20
+
+
+class Late(Exception):
+    """A child that did not answer in time."""
+
+
+def converse(
+    channel: Channel,
+    request: Mapping[str, Any],
+    lease: AbstractContextManager[Any],
+    *,
+    held_s: float,
+    waited_s: float,
+) -> tuple[Mapping[str, Any], float]:
+    """Have a child judge by KernelBench's protocol. Its fields, and the seconds for which it had the device.
+
+    It holds `lease` while it asks to, for `held_s` in all; what it does in between, such as drawing inputs,
+    may take `waited_s`. Raises Late, ChannelClosed and WireError.
+    """
+    busy_s, waits_until = 0.0, time.monotonic() + waited_s
+    channel.send(dict(request))
+    while True:
+        message = _await(channel, waits_until - time.monotonic())
+        if "device" not in message:
+            fields = message.get("fields")
+            return (fields if isinstance(fields, dict) else {}), busy_s
+        asked = time.monotonic()
+        with lease:
+            started = time.monotonic()
+            channel.send({})
+            _await(channel, held_s - busy_s)
+            ended = time.monotonic()
+        busy_s += ended - started
+        waits_until += ended - asked
+
+
+def _await(channel: Channel, limit_s: float) -> Message:
+    try:
+        return channel.receive(max(0.0, limit_s))
+    except TimeoutError:
+        raise Late from None
+
+
+def kernelbench_from(raw: Mapping[str, Any]) -> KernelBenchVerdict:
+    """The verdict by a child's fields, whatever it sent."""
+    correct, runtime = raw.get("correctness") is True, finite(raw.get("runtime")) or 0.0
+    stats, reference = (_figures(raw.get(key)) for key in ("runtime_stats", "ref_runtime_stats"))
+    mean = finite(reference.get("mean")) or 0.0
+    metadata = _plain(raw.get("metadata"))
+    measured = correct and runtime > 0 and mean > 0
+    if measured and mean > EXCESSIVE_SPEEDUP * runtime:
+        metadata["excessive_speedup"] = True
+    return KernelBenchVerdict(
+        compiled=raw.get("compiled") is True,
+        correctness=correct,
+        metadata=metadata,
+        runtime=runtime if measured else -1.0,
+        runtime_stats=stats if measured else {},
+        ref_runtime=mean if measured else -1.0,
+        ref_runtime_stats=reference if measured else {},
+    )
+
+
+def kernelbench_failure(outcome: Outcome, hardware: str, device: str) -> KernelBenchVerdict:
+    """What KernelBench would say of a candidate that never ran to its end."""
+    compiled = not isinstance(outcome, CompileFailed) and not (
+        isinstance(outcome, TimedOut) and outcome.stage == "compile"
+    )
+    key = "runtime_error" if compiled else "compilation_error"
+    name = outcome.how if isinstance(outcome, Crashed) else type(outcome).__name__
+    reason = getattr(outcome, "reason", "")
+    return KernelBenchVerdict(
+        compiled=compiled,
+        correctness=False,
+        metadata={"hardware": hardware, "device": device, key: reason[:MAX_TEXT], f"{key}_name": name},
+        runtime=-1.0,
+        runtime_stats={},
+        ref_runtime=-1.0,
+        ref_runtime_stats={},
+    )
+
+
+def _figures(raw: Any) -> dict[str, object]:
+    if not isinstance(raw, dict):
+        return {}
+    return {
+        one_line(key): value for key, value in list(raw.items())[:_MOST_FIELDS] if finite(value) is not None
+    }
+
+
+def _plain(raw: Any) -> dict[str, object]:
+    """Strings and lists of strings."""
+    if not isinstance(raw, dict):
+        return {}
+    plain: dict[str, object] = {}
+    for key, value in list(raw.items())[:_MOST_FIELDS]:
+        if isinstance(value, str):
+            plain[one_line(key)] = clean(value)
+        elif isinstance(value, list):
+            plain[one_line(key)] = [one_line(item) for item in value[:_MOST_FIELDS] if isinstance(item, str)]
+    return plain

@@ -1,0 +1,83 @@
+"""Precision and arithmetic, alike in every process that runs a reference, a candidate or a baseline."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+
+from kbopt.core.types import Arithmetic, Precision
+from kbopt.evaluation.transport.layout import dense
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
+CONVOLUTIONS = frozenset(
+    (
+        *(
+            "convolution",
+            "_convolution",
+            "cudnn_convolution",
+            "mkldnn_convolution",
+            "convolution_overrideable",
+        ),
+        *("cudnn_convolution_transpose", "cudnn_convolution_relu", "cudnn_convolution_add_relu"),
+        *("_cudnn_rnn", "mkldnn_rnn_layer", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"),
+    )
+)
+"""ATen's operations that cuDNN runs, in TF32 by PyTorch's default."""
+PRODUCTS = CONVOLUTIONS | frozenset(
+    (
+        *(
+            "mm",
+            "addmm",
+            "bmm",
+            "baddbmm",
+            "mv",
+            "addmv",
+            "addr",
+            "dot",
+            "vdot",
+            "addbmm",
+            "_addmm_activation",
+        ),
+        *("linear", "_mkldnn_linear", "mkldnn_linear_pointwise", "_scaled_mm", "_int_mm", "_trilinear"),
+        *("_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_for_cpu"),
+        *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
+        *("_scaled_dot_product_attention_math", "lstm", "gru", "rnn_tanh", "rnn_relu"),
+    )
+)
+"""ATen's operations that multiply and add: those whose operands a lower precision would round."""
+
+
+def apply(arithmetic: Arithmetic) -> None:
+    """Switch TF32 on or off for products and convolutions on CUDA, before anybody's code is loaded.
+
+    Under `default` nothing is touched: a figure beside PyTorch's would otherwise not be the one that users see.
+    """
+    if arithmetic != "default":
+        torch.backends.cuda.matmul.allow_tf32 = arithmetic == "tf32"
+        torch.backends.cudnn.allow_tf32 = arithmetic == "tf32"
+
+
+def placed(tensor: torch.Tensor, precision: Precision, device: torch.device) -> torch.Tensor:
+    """Dense, on the device, and of the task's precision where it holds floats."""
+    tensor = dense(tensor.detach())
+    dtype = DTYPES[precision] if tensor.is_floating_point() else tensor.dtype
+    return tensor.to(device=device, dtype=dtype)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator that a task's source may draw from.
+
+    Not by torch.manual_seed, which formats the stack for each kind of device that is not there: 1.3 ms.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)

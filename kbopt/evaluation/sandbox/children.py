@@ -1,0 +1,252 @@
+"""The supervisor's handles on the zygote and on what it forked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kbopt.core.errors import InfraError
+from kbopt.core.types import Crashed
+from kbopt.evaluation.sandbox.confinement import LOG_NAME, SandboxConfig
+from kbopt.evaluation.sandbox.memory import Host, KilledForMemory, find_host
+from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
+from kbopt.evaluation.transport.untrusted import clean
+
+_ZYGOTE_START_S = 120.0
+_ZYGOTE_ANSWER_S = 30.0
+_END_S = 5.0
+_WARM_UP_S = 30.0
+_REAPED_S = 3.0
+_REAPED_LOOK_S = 0.1
+_LOG_HEAD_BYTES = 4_000
+_LOG_TAIL_BYTES = 12_000
+
+
+class ZygoteHandle:
+    """A running zygote. Thread-safe: requests are answered one at a time.
+
+    `log` is the file that has what it and its trusted processes print; `host` counts whom the kernel kills.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        environ: Mapping[str, str],
+        *,
+        prepare_cuda: bool,
+        host: Host | None = None,
+    ) -> None:
+        self.log = state_dir / LOG_NAME
+        self.host = host or find_host()
+        self._channel, theirs = Channel.pair()
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-m", "kbopt.evaluation.fork_server"),
+                *(str(theirs.fileno()), str(state_dir), "cuda" if prepare_cuda else "cpu"),
+            ],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            env=dict(environ),
+        )
+        theirs.close()
+        try:
+            ready = self._channel.receive(_ZYGOTE_START_S)
+        except (ChannelClosed, TimeoutError):
+            self.close()
+            raise InfraError(f"the evaluation's zygote did not start; {self.log} has its output") from None
+        self.isolation = str(ready["ready"])
+        self.isolates = bool(ready["is_whole"])
+
+    def request(self, message: Message, fds: list[int]) -> Message:
+        with self._lock:
+            try:
+                self._channel.send(message, fds)
+                reply = self._channel.receive(_ZYGOTE_ANSWER_S)
+            except (ChannelClosed, TimeoutError):
+                raise InfraError(f"the evaluation's zygote is gone; {self.log} has its output") from None
+        if "error" in reply:
+            raise InfraError(str(reply["error"]))
+        return reply
+
+    def spawn_trusted(self, role: str) -> tuple[Channel, int]:
+        """A trusted process, and its pid."""
+        channel, theirs = Channel.pair()
+        with theirs:
+            pid = self.request({"spawn": role}, [theirs.fileno()])["pid"]
+        return channel, pid
+
+    def set_environment(self, variables: Mapping[str, str]) -> None:
+        """For trusted processes from here on; sandboxes have an environment of their own."""
+        self.request({"environ": dict(variables)}, [])
+
+    def kill(self, pid: int) -> None:
+        with contextlib.suppress(InfraError):
+            self.request({"kill": pid}, [])
+
+    def was_killed(self, pid: int) -> bool:
+        """Whether a process that is ending was ended by SIGKILL, and not by `kill`."""
+        until = time.monotonic() + _REAPED_S
+        while time.monotonic() < until:
+            code = self.request({"ended": pid}, [])["code"]
+            if code is not None:
+                return bool(code == -signal.SIGKILL)
+            time.sleep(_REAPED_LOOK_S)
+        return False
+
+    def close(self) -> None:
+        self._channel.close()
+        self._process.terminate()
+        self._process.wait()
+
+
+class Child:
+    """A sandboxed process in a role. Its end of the data socket and its control go to whoever drives it.
+
+    `close` ends everything inside the sandbox. `report` is the warden's line about the end.
+    """
+
+    def __init__(self, zygote: ZygoteHandle, role: str, config: SandboxConfig) -> None:
+        self._zygote = zygote
+        self._kills = zygote.host.num_kills()
+        self.data, data_theirs = socket.socketpair()
+        self.control, control_theirs = socket.socketpair()
+        self._status_fd, status_theirs = os.pipe()
+        output_fd, output_theirs = os.pipe()
+        theirs = [data_theirs.fileno(), control_theirs.fileno(), status_theirs, output_theirs]
+        try:
+            message = {"spawn": role, "sandbox": asdict(config)}
+            self.warden_pid: int = zygote.request(message, theirs)["pid"]
+        finally:
+            data_theirs.close()
+            control_theirs.close()
+            os.close(status_theirs)
+            os.close(output_theirs)
+        self._log = _Log(output_fd)
+
+    @property
+    def log(self) -> str:
+        return self._log.text
+
+    @property
+    def fds(self) -> tuple[int, int]:
+        """What a referee needs in order to drive the child: the data socket and the warden's control."""
+        return self.data.fileno(), self.control.fileno()
+
+    def close(self) -> None:
+        """Kill what is left and release everything; harmless when repeated."""
+        if self._status_fd < 0:
+            return
+        self.data.close()
+        self.control.close()
+        self._zygote.kill(self.warden_pid)
+        os.close(self._status_fd)
+        self._status_fd = -1
+        self._log.join()
+
+    def end(self) -> dict[str, Any]:
+        """How the child ended. To be called once its end was noticed; waits a moment for the report."""
+        timer = threading.Timer(_END_S, self._zygote.kill, [self.warden_pid])
+        timer.start()
+        with os.fdopen(os.dup(self._status_fd)) as pipe:
+            line = pipe.readline()
+        timer.cancel()
+        report: dict[str, Any] = json.loads(line) if line else {"how": "killed"}
+        return report
+
+    def crash(self) -> Crashed:
+        """The outcome for a child that ended before it answered. Raises KilledForMemory where that is not its
+        own doing.
+        """
+        report = self.end()
+        killed = report.get("signal") == signal.SIGKILL or report.get("how") in ("killed", "gone")
+        if killed and self.has_seen_kills:
+            raise KilledForMemory("a candidate's process", of_judge=False)
+        return crash_from(report)
+
+    @property
+    def has_seen_kills(self) -> bool:
+        """Whether the kernel has ended any process for want of memory since this one was started."""
+        return self._zygote.host.num_kills() > self._kills
+
+
+def warm_up(children: Sequence[Child], device: str, setup: str = "", *, triton: bool = False) -> None:
+    """Create their CUDA contexts, find their builds, load Triton's driver for whoever launches by it.
+
+    A child that dies of it is found dead later.
+    """
+    for child in children:
+        with contextlib.suppress(ChannelClosed, TimeoutError, WireError):
+            Channel(child.data).send({"op": "warm", "device": device, "setup": setup, "triton": triton})
+    for child in children:
+        with contextlib.suppress(ChannelClosed, TimeoutError, WireError):
+            Channel(child.data, max_fds=0).receive(_WARM_UP_S)
+
+
+class _Log:
+    """Reads a pipe to its end in a thread and keeps the first and the last bytes of it."""
+
+    def __init__(self, fd: int) -> None:
+        self._head = b""
+        self._tail = b""
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._drain, args=(fd,), daemon=True)
+        self._thread.start()
+
+    @property
+    def text(self) -> str:
+        middle = f"\n[{self._dropped} bytes left out]\n".encode() if self._dropped else b""
+        text = (self._head + middle + self._tail).decode(errors="replace")
+        return clean(text, len(text))
+
+    def join(self) -> None:
+        self._thread.join(_END_S)
+
+    def _drain(self, fd: int) -> None:
+        while data := os.read(fd, 2**20):
+            room = _LOG_HEAD_BYTES - len(self._head)
+            if room > 0:
+                self._head += data[:room]
+                data = data[room:]
+            self._tail += data
+            excess = max(0, len(self._tail) - _LOG_TAIL_BYTES)
+            self._dropped += excess
+            self._tail = self._tail[excess:]
+        os.close(fd)
+
+
+def _signal_name(number: int) -> str:
+    """`SIGKILL` for 9. Those in real time have no names of their own."""
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
+
+
+def crash_from(report: Mapping[str, Any]) -> Crashed:
+    """The outcome for a process that ended before it answered."""
+    if "memory_bytes" in report:
+        used = report["memory_bytes"] / 2**30
+        return Crashed(
+            reason=f"its processes used {used:.1f} GiB of memory, more than allowed", how="out of memory"
+        )
+    if "signal" in report:
+        name = _signal_name(report["signal"])
+        return Crashed(reason=f"its process was ended by {name}", how=name)
+    if "exit" in report:
+        return Crashed(
+            reason=f"its process ended by itself with exit code {report['exit']} before it answered",
+            how=f"exit {report['exit']}",
+        )
+    return Crashed(reason="its process ended before it answered", how=str(report.get("how", "unknown")))

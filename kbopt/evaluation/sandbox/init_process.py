@@ -1,0 +1,296 @@
+"""The first process of a sandbox: starts the untrusted child, pauses, resumes, bounds and ends it.
+
+In a process namespace of its own the warden is process 1: `kill(-1)` reaches every other process there at
+one stroke, none can be started outside, and none survives it. Without namespaces it adopts orphans and
+walks the tree of descendants instead.
+
+It obeys single bytes on its control socket (`STOP`, `HOLD`, `LOOK`, `CONTINUE`), answers each by a `REPLY`,
+and writes one JSON line about the child's end to its status pipe.
+
+Where a pause counts, it is held and not believed: every thread in the sandbox was seen standing, and no
+process used its processor meanwhile; by a later look, none has since. SIGSTOP alone would not do, because a
+process can be woken by what was on its way when it came: another one's signal, or the end of its parent. To
+go on takes no looking, because that is timed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from kbopt.evaluation.sandbox import confinement, linux, seccomp
+from kbopt.evaluation.sandbox.confinement import Isolation, SandboxConfig
+from kbopt.evaluation.sandbox.seccomp import ProcessCounter, Starts
+from kbopt.evaluation.transport.channel import ChannelClosed
+
+STOP = b"S"
+HOLD = b"H"
+LOOK = b"L"
+CONTINUE = b"C"
+REPLY = struct.Struct("<cI?")
+"""The command; how many processes were started and are gone, modulo 2**32; whether the pause holds."""
+ARENA_BYTES = 512 * 2**20
+"""Room for inputs, which count as the child's memory once it has mapped them."""
+_WATCH_INTERVAL_S = 0.1
+_STANDING_S = 5.0
+"""Until everything stands, which takes as long as each thread waits for a core."""
+_AWAKE = {"R", "S"}
+_ENDED = {"Z", "X"}
+_LOOK_S = 0.0002
+_BROKEN = 70
+
+
+def run(
+    config: SandboxConfig,
+    isolation: Isolation,
+    body: Callable[[], None],
+    *,
+    is_build: bool,
+    data_fd: int,
+    control_fd: int,
+    status_fd: int,
+    output_fd: int,
+) -> NoReturn:
+    """Set the sandbox up, run `body` in it, and watch until everything inside has ended.
+
+    In a build, where nothing is timed, processes are not counted.
+    """
+    linux.die_with_parent()
+    os.setsid()
+    reader = None if isolation.processes else os.getppid()
+    keep = [
+        *confinement.interpreter_paths(),
+        *map(Path, config.readable),
+        *(confinement.toolchain_paths(config.environ) if isolation.user_namespace else ()),
+    ]
+    scratch = _prepare(config, isolation, keep)
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        for fd in (control_fd, status_fd, ours.fileno()):
+            os.close(fd)
+
+        def confine() -> None:
+            linux.allow_reader(reader)
+            if isolation.calls:
+                _refuse_calls(isolation, theirs, is_build=is_build)
+
+        _run_child(config, isolation, scratch, body, confine, data_fd=data_fd, output_fd=output_fd)
+    for fd in (data_fd, output_fd, theirs.fileno()):
+        os.close(fd)
+    if not isolation.processes:
+        linux.adopt_orphans()
+    with ours:
+        _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+    report = _Watch(child, control_fd, config.limits.memory_bytes, isolation, fds).until_the_end()
+    _signal_all(isolation, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        os.write(status_fd, json.dumps(report).encode() + b"\n")
+    os._exit(0)
+
+
+def _refuse_calls(isolation: Isolation, to_warden: socket.socket, *, is_build: bool) -> None:
+    starts: Starts = "free" if is_build else "counted" if isolation.counted else "unshared"
+    listener = seccomp.refuse_calls(starts)
+    if listener is not None:
+        socket.send_fds(to_warden, [b"L"], [listener])
+
+
+def _prepare(config: SandboxConfig, isolation: Isolation, keep: list[Path]) -> Path:
+    flags = linux.CLONE_NEWIPC if isolation.mounts else 0
+    flags |= linux.CLONE_NEWNS if isolation.mounts else 0
+    flags |= linux.CLONE_NEWNET if isolation.network else 0
+    if flags:
+        linux.unshare(flags)
+    if not isolation.mounts:
+        scratch = Path(config.scratch_fallback)
+        scratch.mkdir(parents=True, mode=0o700)
+        if isolation.user:
+            os.chown(scratch, config.uid, config.uid)
+        return scratch
+    build_fd = os.open(config.build, os.O_PATH | os.O_DIRECTORY) if config.build else None
+    confinement.mount_privately(config, keep, isolation)
+    scratch = confinement.SCRATCH / "kbopt"
+    scratch.mkdir(mode=0o700)
+    if isolation.user:
+        os.chown(scratch, config.uid, config.uid)
+    if build_fd is not None:
+        confinement.place_build(config, build_fd, isolation)
+        os.close(build_fd)
+    if isolation.processes:
+        confinement.mount_proc()
+    return scratch
+
+
+def _run_child(
+    config: SandboxConfig,
+    isolation: Isolation,
+    scratch: Path,
+    body: Callable[[], None],
+    confine: Callable[[], None],
+    *,
+    data_fd: int,
+    output_fd: int,
+) -> NoReturn:
+    null_fd = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null_fd, 0), (output_fd, 1), (output_fd, 2)):
+        os.dup2(source, target)
+    os.setsid()
+    confinement.prefer_for_oom_kill()
+    confinement.apply_limits(config.limits)
+    os.umask(0o077)
+    if isolation.user:
+        confinement.become_nobody(config.uid, isolation)
+    if isolation.user_namespace or os.geteuid() == 0:
+        linux.drop_bounding_capabilities()
+        linux.drop_capabilities()
+    linux.forbid_new_privileges()
+    linux.show_memory_to_itself()
+    linux.die_with_parent()
+    confine()
+    confinement.close_other_fds([data_fd])
+    home = {"HOME": str(scratch), "TMPDIR": str(scratch), "USER": "nobody"}
+    confinement.replace_environment({**config.environ, **home})
+    os.chdir(scratch)
+    try:
+        body()
+    except ChannelClosed:
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - the log is the only place where this can still be said
+        traceback.print_exc()
+    finally:
+        os._exit(_BROKEN)
+
+
+class _Watch:
+    """Waits for the child's end, and meanwhile pauses, resumes and bounds what is in the sandbox."""
+
+    def __init__(
+        self, child: int, control_fd: int, memory_bytes: int, isolation: Isolation, counter_fds: list[int]
+    ) -> None:
+        self._child = child
+        self._control_fd = control_fd
+        self._memory_bytes = memory_bytes
+        self._isolation = isolation
+        self._counter = ProcessCounter(counter_fds[0]) if counter_fds else None
+        self._standing: dict[int, int] | None = None
+
+    def until_the_end(self) -> dict[str, object]:
+        os.set_blocking(self._control_fd, False)
+        watch_at = time.monotonic()
+        sources: list[int] = [self._control_fd]
+        if self._counter is not None:
+            sources.append(self._counter.fileno())
+        while True:
+            ended = _reap(self._child)
+            if ended is not None:
+                return ended
+            ready, _, _ = select.select(sources, [], [], _WATCH_INTERVAL_S)
+            if self._counter is not None and self._counter.fileno() in ready:
+                self._counter.answer()
+            if self._control_fd in ready:
+                command = os.read(self._control_fd, 1)
+                if not command:
+                    return {"how": "ended by the supervisor"}
+                os.write(self._control_fd, self._obey(command))
+            if time.monotonic() >= watch_at:
+                watch_at = time.monotonic() + _WATCH_INTERVAL_S
+                used_bytes = sum(_own_bytes(pid) for pid in _others(self._isolation))
+                if used_bytes > self._memory_bytes + ARENA_BYTES:
+                    return {"memory_bytes": used_bytes}
+
+    def _obey(self, command: bytes) -> bytes:
+        if command in (STOP, CONTINUE):
+            _signal_all(self._isolation, signal.SIGSTOP if command == STOP else signal.SIGCONT)
+            return REPLY.pack(command, 0, False)
+        if command == HOLD:
+            self._standing = self._stand()
+        pids = _others(self._isolation)
+        holds = self._standing is not None and self._standing == _standing(pids)
+        started = self._counter.started if self._counter is not None else len(pids) - 1
+        return REPLY.pack(command, (started - (len(pids) - 1)) % 2**32, holds)
+
+    def _stand(self) -> dict[int, int] | None:
+        """Stop everything; the processor time of each process, once there was a moment without any of it."""
+        until = time.monotonic() + _STANDING_S
+        while time.monotonic() < until:
+            _signal_all(self._isolation, signal.SIGSTOP)
+            pids = _others(self._isolation)
+            clocks = _clocks(pids)
+            standing = _standing(pids)
+            if standing is not None and clocks == _clocks(_others(self._isolation)):
+                return standing
+            time.sleep(_LOOK_S)
+        return None
+
+
+def _standing(pids: list[int]) -> dict[int, int] | None:
+    """The processor time of each that has not ended; None where a thread of one could go on by itself."""
+    states = {pid: linux.states(pid) for pid in pids}
+    if any(letters & _AWAKE for letters in states.values()):
+        return None
+    return _clocks([pid for pid, letters in states.items() if letters - _ENDED])
+
+
+def _clocks(pids: list[int]) -> dict[int, int]:
+    """The processor time of each of them in nanoseconds, but for those that have ended."""
+    clocks: dict[int, int] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            clocks[pid] = linux.process_cpu_ns(pid)
+    return clocks
+
+
+def _reap(child: int) -> dict[str, object] | None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return {"how": "gone"}
+        if pid == 0:
+            return None
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            return {"signal": -code} if code < 0 else {"exit": code}
+
+
+def _others(isolation: Isolation) -> list[int]:
+    if isolation.processes and isolation.mounts:
+        return [
+            int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and path.name != "1"
+        ]
+    return linux.descendants(os.getpid())
+
+
+def _signal_all(isolation: Isolation, number: int) -> None:
+    if isolation.processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, number)
+        return
+    # Until a round finds nobody new: a tree that forks while it is walked is caught in the next round.
+    seen: set[int] = set()
+    while new := set(linux.descendants(os.getpid())) - seen:
+        for pid in new:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+        seen |= new
+
+
+def _own_bytes(pid: int) -> int:
+    """Resident memory that is no file's: private, and shared by mappings without a file."""
+    total_kib = 0
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(("RssAnon:", "RssShmem:")):
+                total_kib += int(line.split()[1])
+    return total_kib * 1024

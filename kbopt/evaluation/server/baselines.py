@@ -1,0 +1,244 @@
+"""Other ways to run a task's reference, judged as candidates are, so that one timer gives every figure.
+
+Each baseline is the task's own source with a `ModelNew` that wraps its `Model`, and is timed beside eager
+PyTorch like a candidate. Its speedup over eager is measured once a task and kept; a kernel's speedup over it
+is the quotient of the two. What was measured in two sessions is compared through the eager times of both, so
+that a device that became slower in between changes neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.types import (
+    Clock,
+    EvalProtocol,
+    EvalRequest,
+    Measured,
+    Outcome,
+    Speedup,
+    outcome_name,
+)
+from kbopt.evaluation.sandbox.memory import KilledForMemory
+from kbopt.evaluation.server.devices import Device
+from kbopt.evaluation.server.keyed_locks import KeyedLocks
+
+_COMPILE_S = 600.0
+"""Seconds for a baseline's check and timing, `torch.compile` included: max-autotune tries dozens of
+kernels."""
+_TRIALS = 1
+_CLOCKS: tuple[Clock, ...] = ("device", "latency")
+_COMPILED = """
+
+class ModelNew(Model):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._compiled = torch.compile(super().forward{mode})
+
+    def forward(self, *args):
+        return self._compiled(*args)
+"""
+_GRAPH = """
+
+class ModelNew(Model):
+    _graph = None
+
+    def forward(self, *args):
+        if self._graph is None:
+            self._capture(args)
+        for place, value in zip(self._args, args):
+            if isinstance(value, torch.Tensor):
+                place.copy_(value)
+        self._graph.replay()
+        return self._result
+
+    def _capture(self, args):
+        self._args = [value.clone() if isinstance(value, torch.Tensor) else value for value in args]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                super().forward(*self._args)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._result = super().forward(*self._args)
+        self._graph = graph
+"""
+_SOURCES = {
+    "compile": _COMPILED.format(mode=""),
+    "max-autotune": _COMPILED.format(mode=', mode="max-autotune"'),
+    "cuda-graph": _GRAPH,
+}
+_ON_CUDA_ONLY = {
+    "max-autotune": "on a CPU torch.compile has no more to choose from: see compile",
+    "cuda-graph": "CUDA graphs are for GPUs",
+}
+_RANKING = {"compile": ("compile",), "best": tuple(_SOURCES)}
+
+Judge = Callable[[EvalRequest, bool], Outcome]
+"""What a source is found to do, judged as a candidate; with `True` in several pairs of processes on a CPU."""
+
+
+class Baselines:
+    """Speedups of baselines over eager by task, device, driver, torch and protocol, kept under `root`.
+
+    `judge` takes the device's lease itself.
+    """
+
+    def __init__(self, device: Device, root: Path, judge: Judge) -> None:
+        self._device = device
+        self._root = root
+        self._judge = judge
+        self._measuring = KeyedLocks()
+        self._equal_code: dict[str, tuple[Speedup, ...]] = {}
+
+    def of(self, request: EvalRequest, *, alone: bool = False) -> tuple[Speedup, ...]:
+        """Of each baseline by either clock: all where asked for, else those that the protocol ranks by.
+
+        Raises KilledForMemory; where the request runs `alone` only for a baseline that ranks.
+        """
+        names = tuple(_SOURCES) if request.baselines else _RANKING.get(request.protocol.baseline, ())
+        return tuple(speedup for name in names for speedup in self._baseline(request, name, alone))
+
+    def _baseline(self, request: EvalRequest, name: str, alone: bool) -> tuple[Speedup, ...]:
+        ranks = name in _RANKING.get(request.protocol.baseline, ())
+        return self._unless_lost(name, lambda: self._one(request, name), alone and not ranks)
+
+    def equal_code(self, request: EvalRequest, *, alone: bool = False) -> Speedup:
+        """The task's own model over itself, by the protocol's clock. Kept only while this service runs: it
+        says how steady the machine is today. Raises KilledForMemory unless the request runs `alone`.
+        """
+        found = self._unless_lost("equal code", lambda: self._equal_code_of(request), alone)
+        return next(speedup for speedup in found if speedup.clock == request.protocol.clock)
+
+    def _equal_code_of(self, request: EvalRequest) -> tuple[Speedup, ...]:
+        key = self._key(request, "")
+        with self._measuring.of(key):
+            if key not in self._equal_code:
+                self._equal_code[key] = self._judged("equal code", request, request.task.equal_code)
+            return self._equal_code[key]
+
+    def _unless_lost(
+        self, name: str, measure: Callable[[], tuple[Speedup, ...]], is_left_out: bool
+    ) -> tuple[Speedup, ...]:
+        """What machines lost is not kept: another time it may run. What was killed for memory is tried again
+        alone first.
+        """
+        try:
+            return measure()
+        except KilledForMemory as error:
+            if not is_left_out:
+                raise
+            return _does_not_run(name, str(error))
+        except InfraError as error:
+            return _does_not_run(name, str(error))
+
+    def _one(self, request: EvalRequest, name: str) -> tuple[Speedup, ...]:
+        if not self._device.is_cuda and name in _ON_CUDA_ONLY:
+            return _does_not_run(name, _ON_CUDA_ONLY[name])
+        file = self._root / f"{self._key(request, name)}.json"
+        with self._measuring.of(file.name):
+            with suppress(FileNotFoundError, ValueError):
+                return tuple(codec.decode(tuple[Speedup, ...], json.loads(file.read_text())))
+            found = self._judged(name, request, f"import torch\n{request.task.source}{_SOURCES[name]}")
+            self._root.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+            partial.write_text(codec.dumps(list(found)))
+            partial.rename(file)
+            return found
+
+    def _judged(self, name: str, request: EvalRequest, source: str) -> tuple[Speedup, ...]:
+        protocol = replace(
+            request.protocol,
+            trials=_TRIALS,
+            torch_ops="allow",
+            outputs="reusable",
+            baseline="eager",
+            clock="device",
+            timeout_s=max(_COMPILE_S, request.protocol.timeout_s),
+        )
+        judged = replace(request, source=source, protocol=protocol, kernelbench=False, baselines=False)
+        try:
+            outcome = self._judge(judged, name not in _SOURCES)
+        except UserError as error:
+            return _does_not_run(name, str(error))
+        if not isinstance(outcome, Measured):
+            return _does_not_run(name, f"{outcome_name(outcome)}: {outcome.reason}"[:500])
+        return tuple(
+            replace(over_eager, baseline=name)
+            for clock in _CLOCKS
+            if (over_eager := outcome.over("eager", clock)) is not None
+        )
+
+    def _key(self, request: EvalRequest, name: str) -> str:
+        driver = Path("/proc/driver/nvidia/version")
+        protocol = request.protocol
+        parts: dict[str, Any] = {
+            "task": request.task.source,
+            "wrapper": _SOURCES.get(name, ""),
+            "protocol": EvalProtocol(
+                precision=protocol.precision, arithmetic=protocol.arithmetic, eval_mode=protocol.eval_mode
+            ).id,
+            "device": self._device.hardware,
+            "driver": driver.read_text() if driver.exists() else "",
+            "toolchain": self._device.toolchain.key,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def compared(kernel: Measured, baselines: Sequence[Speedup]) -> Measured:
+    """`kernel` with its speedups over `baselines`, whose own are over eager."""
+    found = [
+        other if other.reason else _quotient(over_eager, other)
+        for other in baselines
+        if (over_eager := kernel.over("eager", other.clock)) is not None
+    ]
+    return replace(kernel, speedups=(*kernel.speedups, *found))
+
+
+def ranked(kernel: Measured, protocol: EvalProtocol) -> Measured:
+    """`kernel` with the speedup that the protocol ranks by; a baseline that does not run is said to be left
+    out.
+    """
+    ways = [s for s in kernel.speedups if s.clock == protocol.clock and not s.reason]
+    if protocol.baseline == "compile":
+        ways = [s for s in ways if s.baseline == "compile"] or [s for s in ways if s.baseline == "eager"]
+    elif protocol.baseline == "eager":
+        ways = [s for s in ways if s.baseline == "eager"]
+    if not ways:
+        return kernel
+    chosen = min(ways, key=lambda s: s.speedup)
+    return replace(kernel, speedup=chosen.speedup, speedup_ci=chosen.interval)
+
+
+def _does_not_run(name: str, reason: str) -> tuple[Speedup, ...]:
+    return tuple(Speedup(baseline=name, clock=clock, reason=reason) for clock in _CLOCKS)
+
+
+def _quotient(kernel: Speedup, baseline: Speedup) -> Speedup:
+    """Of two speedups over eager. Their logarithms' errors are independent: they add by squares."""
+    ratio = kernel.speedup / baseline.speedup
+    low, high = (
+        math.hypot(*(abs(math.log(s.interval[end] / s.speedup)) for s, end in sides))
+        for sides in (((kernel, 0), (baseline, 1)), ((kernel, 1), (baseline, 0)))
+    )
+    return Speedup(
+        baseline=baseline.baseline,
+        clock=kernel.clock,
+        baseline_ms=kernel.baseline_ms / baseline.speedup,
+        kernel_ms=kernel.kernel_ms,
+        speedup=ratio,
+        interval=(ratio * math.exp(-low), ratio * math.exp(high)),
+    )

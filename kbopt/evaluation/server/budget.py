@@ -1,0 +1,164 @@
+"""Host memory as a budget: who may start, and who waits. It counts, and starts or ends no process."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kbopt.core.errors import InfraError, UserError
+from kbopt.evaluation.sandbox.memory import REMEDY, SERVICE_BYTES, Host, gib
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Bytes: `judge` stays held when the request is over, `own` does not."""
+
+    own: int
+    judge: int
+
+
+class Budget:
+    """Grants requests what they need of `host`'s memory, in the order in which they ask.
+
+    A request has one reservation, made before anything of it starts, so none waits for another that waits for
+    it. `close_idle` ends the judge that was used least recently of those whose key is not among the given
+    ones, and says whether there was one; it may be called from any request's thread. At most `most` run.
+    """
+
+    def __init__(self, host: Host, most: int, close_idle: Callable[[Collection[Hashable]], bool]) -> None:
+        self.host = host
+        self._most = most
+        self._close_idle = close_idle
+        self._changed = threading.Condition()
+        self._waiting: deque[Reservation] = deque()
+        self._active: list[Reservation] = []
+        self._judges: dict[Hashable, int] = {}
+        self._others_bytes = max(SERVICE_BYTES, host.used_bytes())
+
+    @property
+    def available_bytes(self) -> int:
+        """For requests, were there nothing else on the host."""
+        return self.host.usable_bytes - SERVICE_BYTES
+
+    @contextmanager
+    def reserve(
+        self, key: Hashable, what: str, need: Callable[[], Need], *, alone: bool = False
+    ) -> Iterator[Reservation]:
+        """While within, `need` is there; where `alone`, nobody else has a reservation and no judge is kept.
+
+        `need` is asked when it is this request's turn. Raises UserError where it is more than there can ever
+        be, InfraError where other processes of the machine hold it.
+        """
+        mine = Reservation(self, key, what, alone)
+        with self._changed:
+            self._waiting.append(mine)
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting[0] is mine and self._may_start(mine))
+            mine.need = need()
+            while not self._granted(mine):
+                self._make_room_or_wait(mine)
+        finally:
+            with self._changed:
+                self._waiting.remove(mine)
+                self._changed.notify_all()
+        try:
+            yield mine
+        finally:
+            with self._changed:
+                self._active.remove(mine)
+                self._changed.notify_all()
+
+    def forget(self, key: Hashable) -> None:
+        """The judge of `key` has ended."""
+        with self._changed:
+            self._judges.pop(key, None)
+            self._changed.notify_all()
+
+    def grow(self, mine: Reservation, need: Need) -> None:
+        """`mine`, which is in use, turns out to need as much: idle judges make room. Raises as `reserve`."""
+        mine.need = Need(own=max(mine.need.own, need.own), judge=need.judge)
+        with self._changed:
+            self._judges[mine.key] = need.judge
+        while self._missing_bytes() > 0:
+            if self._close_idle(self._keys_in_use()):
+                continue
+            with self._changed:
+                if len(self._active) > 1:
+                    return  # Only on a GPU, where data of tasks are not on the host.
+            self._refuse(mine)
+
+    def _may_start(self, mine: Reservation) -> bool:
+        if any(active.alone for active in self._active):
+            return False
+        return not self._active if mine.alone else len(self._active) < self._most
+
+    def _granted(self, mine: Reservation) -> bool:
+        with self._changed:
+            if not self._active:
+                self._others_bytes = max(SERVICE_BYTES, self.host.used_bytes() - sum(self._judges.values()))
+            if mine.alone and self._judges:
+                return False
+            extra = mine.need.own + mine.need.judge - self._judges.get(mine.key, 0)
+            if self._missing_unlocked(extra) > 0:
+                return False
+            self._judges[mine.key] = max(mine.need.judge, self._judges.get(mine.key, 0))
+            self._active.append(mine)
+            return True
+
+    def _make_room_or_wait(self, mine: Reservation) -> None:
+        keep = self._keys_in_use() | (set() if mine.alone else {mine.key})
+        if self._close_idle(keep):
+            return
+        with self._changed:
+            if mine.alone:
+                self._judges.clear()  # Judges that died by themselves.
+            if self._active:
+                self._changed.wait(1.0)
+                return
+            # Nothing is in use, and no judge is kept but perhaps its own.
+            self._judges = {key: held for key, held in self._judges.items() if key == mine.key}
+            extra = mine.need.own + mine.need.judge - self._judges.get(mine.key, 0)
+            if self._missing_unlocked(extra) <= 0:
+                return
+        self._refuse(mine)
+
+    def _keys_in_use(self) -> set[Hashable]:
+        with self._changed:
+            return {active.key for active in self._active}
+
+    def _missing_bytes(self) -> int:
+        with self._changed:
+            return self._missing_unlocked(0)
+
+    def _missing_unlocked(self, extra: int) -> int:
+        held = sum(self._judges.values()) + sum(active.need.own for active in self._active)
+        return self._others_bytes + held + extra - self.host.usable_bytes
+
+    def _refuse(self, mine: Reservation) -> None:
+        needed = mine.need.own + mine.need.judge
+        figures = (
+            f"judging {mine.what} needs {gib(needed)} of host memory, and it may use "
+            f"{gib(self.available_bytes)} of {gib(self.host.limit_bytes)}, {self.host.source}"
+        )
+        if needed > self.available_bytes:
+            raise UserError(f"{figures}; {REMEDY}")
+        others = gib(self._others_bytes - SERVICE_BYTES)
+        raise InfraError(f"{figures}; other processes use {others} of it: end them, or try again later")
+
+
+class Reservation:
+    """What one request may use. `alone`: no other has one at the same time."""
+
+    def __init__(self, budget: Budget, key: Hashable, what: str, alone: bool) -> None:
+        self._budget = budget
+        self.key = key
+        self.what = what
+        self.alone = alone
+        self.need = Need(own=0, judge=0)
+
+    def grow(self, need: Need) -> None:
+        self._budget.grow(self, need)

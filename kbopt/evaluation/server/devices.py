@@ -1,0 +1,106 @@
+"""Which device the service judges on, with which compilers, and which GPUs it has to hide: found out by a
+process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from kbopt.core.errors import InfraError, UserError
+from kbopt.evaluation.sandbox.children import ZygoteHandle
+from kbopt.evaluation.transport.channel import ChannelClosed
+from kbopt.leanbuild.toolchain import Toolchain
+
+_SURVEY_S = 120.0
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """`torch` is how torch names it (`cpu`, `cuda:0`), `name` how results do.
+
+    Of the machine's `num_gpus`, `others` are the device files of those that can be hidden: none where its own
+    cannot be told. Where there are any, `uuid` names this one to CUDA, and `torch` does so for processes that
+    see no other.
+    """
+
+    torch: str
+    name: str
+    hardware: str
+    toolchain: Toolchain
+    uuid: str = ""
+    num_gpus: int = 0
+    others: tuple[str, ...] = ()
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.torch.startswith("cuda")
+
+
+def find_device(wanted: str, zygote: ZygoteHandle) -> Device:
+    """The device called `auto`, `cpu`, `cuda` or `cuda:N`. Raises UserError where there is none."""
+    channel, _ = zygote.spawn_trusted("survey")
+    with closing(channel):
+        channel.send({"device": wanted})
+        try:
+            seen = channel.receive(_SURVEY_S)
+        except (ChannelClosed, TimeoutError):
+            raise InfraError(f"the process that looks for devices ended; {zygote.log} says why") from None
+    toolchain = Toolchain(**seen["toolchain"])
+    names = seen["cuda"]
+    if names:
+        index = int(wanted.partition(":")[2] or 0)
+        if index >= len(names):
+            raise UserError(f"there is no device {wanted}; this machine has {len(names)} CUDA devices")
+        name, uuid = names[index], seen["uuid"]
+        others = other_gpus(seen["bus"]) if uuid else ()
+        return Device(
+            torch="cuda:0" if others else f"cuda:{index}",
+            name=name,
+            hardware=name,
+            toolchain=toolchain,
+            uuid=uuid,
+            num_gpus=len(gpu_files()),
+            others=others,
+        )
+    if wanted not in ("auto", "cpu"):
+        raise UserError(f"device {wanted!r} was asked for, and torch finds no CUDA device; use --device cpu")
+    threads = num_threads()
+    name = f"{_cpu_name()}, {threads} thread{'s' * (threads > 1)}"
+    return Device(torch="cpu", name=name, hardware="cpu", toolchain=toolchain)
+
+
+def gpu_files(files: Path = Path("/dev")) -> list[Path]:
+    """One for each GPU that this machine, or container, has."""
+    return sorted(path for path in files.glob("nvidia*") if path.name.removeprefix("nvidia").isdecimal())
+
+
+def other_gpus(bus: str, driver: Path = _DRIVER, files: Path = Path("/dev")) -> tuple[str, ...]:
+    """The device files of GPUs but the one at PCI address `bus`; none where its own cannot be told."""
+    try:
+        minor = re.search(r"Device Minor:\s*(\d+)", (driver / bus / "information").read_text())
+    except OSError:
+        return ()
+    found = gpu_files(files)
+    own = files / f"nvidia{minor.group(1)}" if minor else None
+    return tuple(str(path) for path in found if path != own) if own in found else ()
+
+
+def num_threads() -> int:
+    """Threads of either model: one core stays free for all that is not being timed.
+
+    With a thread on every core, a parallel region waits for whichever thread the rest of the system has
+    displaced: on 2 busy cores that made a 1 ms call take 50 ms.
+    """
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "CPU"

@@ -1,0 +1,447 @@
+"""The supervisor's handles on the tasks' referees, and on the children that play the references for them."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.types import EvalRequest
+from kbopt.evaluation.sandbox.children import Child, ZygoteHandle, warm_up
+from kbopt.evaluation.sandbox.confinement import SandboxConfig
+from kbopt.evaluation.sandbox.memory import REMEDY, SERVICE_BYTES, KilledForMemory, gib
+from kbopt.evaluation.server.devices import Device, num_threads
+from kbopt.evaluation.server.keyed_locks import KeyedLocks
+from kbopt.evaluation.server.lease import Lease
+from kbopt.evaluation.server.needs import Data
+from kbopt.evaluation.transport.channel import ChannelClosed
+
+_START_S = 120.0
+_ADMISSION_S = 300.0
+_DRAW_S = 120.0
+_GRACE_S = 300.0
+_MOST = 16
+"""Referees that are kept, where the memory budget allows for them."""
+_STARTS_AT_ONCE = 4
+_FREE_FOR_ANOTHER = 0.45
+"""Share of a GPU's memory to be had before a task is admitted, which says how much it needs. The referee and
+the child that plays the reference hold inputs and outputs there; the least used ones go until it is."""
+
+
+Key = tuple[str, str, str, bool]
+
+
+class NoMemory(UserError):
+    """The task does not fit into what other tasks have left of the device's memory."""
+
+
+class RefereeHandle:
+    """The supervisor's handle on one referee. It starts beside whoever holds the device; the rest needs the
+    lease.
+
+    `request` is the one it was started for. `data` says how large the task's are, once it drew inputs.
+    `free_share` of the device's memory was not taken by anybody
+    after the latest answer, `taken_share` is what admitting the task took, `needed_share` what judging a
+    candidate takes beyond that. Raises InfraError, and UserError for a task that cannot be scored.
+    """
+
+    def __init__(
+        self, zygote: ZygoteHandle, request: EvalRequest, device: Device, sandbox: SandboxConfig
+    ) -> None:
+        self.request = request
+        self.data: Data | None = None
+        self._kills = zygote.host.num_kills()
+        self._memory_bytes = sandbox.limits.memory_bytes
+        self._zygote = zygote
+        self._device = device
+        self._child = Child(zygote, "measure", sandbox)
+        self._channel, self._pid = zygote.spawn_trusted("referee")
+        self._lock = threading.Lock()
+        self.alive = True
+        self.admitted = False
+        self.free_share = 1.0
+        self.taken_share = self.needed_share = 0.0
+        start = {
+            "op": "start",
+            "source": request.task.source,
+            "protocol": codec.encode(request.protocol),
+            "device": device.torch,
+            "threads": num_threads(),
+            "memory_bytes": zygote.host.usable_bytes - SERVICE_BYTES,
+            "warden": self._child.warden_pid,
+        }
+        late = InfraError(f"the process that holds the reference did not start within {_START_S:g} s")
+        self._ask(start, self._child.fds, _START_S, late)
+        if device.is_cuda:
+            warm_up([self._child], device.torch)
+
+    def admit(
+        self,
+        free_share: float = 1.0,
+        learned: Callable[[Data], None] = lambda _: None,
+        make_room: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """Find out whether the task can be scored, once. `learned` hears how large its data are, and raises
+        where that is too much: before the reference runs, and afterwards. `make_room` hears the share of the
+        device's memory that admission takes.
+        """
+        if self.admitted:
+            return
+        name = self.request.task.name
+        failed = f"admission test 'the reference runs' failed: of task {name} "
+        self._ask({"op": "construct"}, (), _DRAW_S, _late(f"{failed}Model(*get_init_inputs())", _DRAW_S))
+        self.data = self._data_of(
+            self._ask({"op": "weigh"}, (), _DRAW_S, _late(f"{failed}get_inputs()", _DRAW_S))
+        )
+        learned(self.data)
+        late = UserError(
+            f"admission test 'the reference runs' failed: task {name} was not admitted "
+            f"within {_ADMISSION_S:g} s; make its inputs smaller"
+        )
+        make_room(self._ask({"op": "size"}, (), _ADMISSION_S, late)["share"])
+        answer = self._ask({"op": "admit"}, (), _ADMISSION_S, late)
+        self.needed_share = answer["needed_share"]
+        self.data = self._data_of(answer)
+        self.taken_share = max(0.0, free_share - self.free_share)
+        self.admitted = True
+        learned(self.data)
+
+    def _data_of(self, answer: dict[str, Any]) -> Data:
+        return Data(
+            inputs_bytes=answer["inputs_bytes"],
+            # Until the reference has run they are taken to be as large as its inputs.
+            outputs_bytes=answer["outputs_bytes"] or answer["inputs_bytes"],
+            parameters_bytes=answer["parameters_bytes"],
+            peak_bytes=answer["peak_bytes"],
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What the table of admitted tasks says of this one, see `referee`."""
+        late = UserError(
+            f"the reference of task {self.request.task.name} was not timed within {_GRACE_S:g} s"
+        )
+        return self._ask({"op": "describe"}, (), _GRACE_S, late)
+
+    def judge(
+        self, request: EvalRequest, child: Child, setup: str, arithmetic: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """The verdict; `arithmetic` is what the build's machine code was seen to multiply in, see
+        `inspection`.
+        """
+        return self._judged("judge", request, child, setup, arithmetic=list(arithmetic))
+
+    def time(self, request: EvalRequest, child: Child, setup: str, reference: Child) -> dict[str, Any]:
+        """The times of a candidate that was judged, in `child` beside `reference`, which plays the task's
+        reference from now on and is this handle's to close.
+        """
+        before, self._child = self._child, reference
+        try:
+            return self._judged(
+                "time",
+                request,
+                child,
+                setup,
+                reference.fds,
+                arithmetic=[],
+                reference_warden=reference.warden_pid,
+            )
+        finally:
+            before.close()
+
+    def _judged(
+        self,
+        operation: str,
+        request: EvalRequest,
+        child: Child,
+        setup: str,
+        fds: tuple[int, ...] = (),
+        **fields: Any,
+    ) -> dict[str, Any]:
+        job = {
+            "op": operation,
+            "source": request.source,
+            "setup": setup,
+            "protocol": codec.encode(request.protocol),
+            "warden": child.warden_pid,
+            **fields,
+        }
+        limit_s = request.protocol.timeout_s * 2 + _GRACE_S
+        late = UserError(
+            f"the reference of task {request.task.name} was too slow to judge within {limit_s:g} s"
+        )
+        return self._ask(job, (*child.fds, *fds), limit_s, late)
+
+    def close(self) -> None:
+        self.alive = False
+        self.taken_share = 0.0
+        self._channel.close()
+        self._child.close()
+        self._zygote.kill(self._pid)
+
+    def _ask(
+        self, job: dict[str, Any], fds: tuple[int, ...], limit_s: float, late: UserError | InfraError
+    ) -> dict[str, Any]:
+        try:
+            with self._lock:
+                self._channel.send(job, fds)
+                answer = self._channel.receive(limit_s)
+        except TimeoutError:
+            self.close()
+            raise late from None
+        except ChannelClosed:
+            killed = self._was_killed_for_memory()
+            self.close()
+            if killed:
+                raise KilledForMemory(f"the judge of task {self.request.task.name}", of_judge=True) from None
+            raise InfraError(
+                f"the process that holds the reference ended; {self._zygote.log} says why"
+            ) from None
+        if "task_error" in answer:
+            error = self._task_error(answer)
+            self.close()
+            raise error
+        self.free_share = answer.get("free_share", self.free_share)
+        return answer
+
+    def _was_killed_for_memory(self) -> bool:
+        return self._zygote.host.num_kills() > self._kills and self._zygote.was_killed(self._pid)
+
+    def _task_error(self, answer: dict[str, Any]) -> UserError | InfraError:
+        """What a judge says of its task; where the child that plays the reference ended, how it did."""
+        text = str(answer["task_error"])
+        if answer["no_memory"]:
+            return NoMemory(text)
+        if not answer["died"]:
+            return UserError(text)
+        name = self.request.task.name
+        try:
+            crash = self._child.crash()
+        except KilledForMemory:
+            return KilledForMemory(f"the process that plays the reference of task {name}", of_judge=True)
+        may = f"may use {gib(self._memory_bytes)} of host memory, {self._zygote.host.source}"
+        remedy = f"; it {may}; {REMEDY}" if crash.how == "out of memory" else ""
+        return UserError(f"the child of task {name}'s reference ended: {text}: {crash.reason}{remedy}")
+
+
+def failed_test(message: str) -> str:
+    """The admission test that an error's message names, empty where it names none."""
+    found = re.search(r"admission test '([^']*)' failed", message)
+    return found[1] if found else ""
+
+
+def _late(what: str, limit_s: float) -> UserError:
+    return UserError(f"{what} took longer than {limit_s:g} s; make the task's inputs smaller")
+
+
+class Referees:
+    """One referee for each task and precision, started while candidates are built, the least used end first.
+
+    `of` under the lease; `prepare` takes it when it needs it. Whoever will need a referee says so before, by
+    `awaited`. `ended` hears the key of each that was closed. At most `most` are kept.
+    """
+
+    def __init__(
+        self,
+        zygote: ZygoteHandle,
+        device: Device,
+        sandbox: Callable[[], SandboxConfig],
+        lease: Lease,
+        ended: Callable[[Key], None] = lambda _: None,
+        most: int = _MOST,
+    ) -> None:
+        self._zygote = zygote
+        self._device = device
+        self._sandbox = sandbox
+        self._lease = lease
+        self._handles: OrderedDict[Key, RefereeHandle] = OrderedDict()
+        self._awaited: Counter[Key] = Counter()
+        self._displaced: dict[Key, tuple[Key, EvalRequest]] = {}
+        self._lock = threading.Lock()
+        self._starting = KeyedLocks()
+        self._slots = threading.BoundedSemaphore(_STARTS_AT_ONCE)
+        self._most = most
+        self._ended = ended
+        self._data: dict[Key, Data] = {}
+        self._free = 1.0
+
+    @contextmanager
+    def awaited(self, request: EvalRequest) -> Iterator[None]:
+        """While somebody waits for its referee, others make room before it. If it has to, it starts again as
+        soon as whoever needed the room is done.
+        """
+        key = key_of(request)
+        with self._lock:
+            self._awaited[key] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._awaited[key] -= 1
+                mine = [other for other, (by, _) in self._displaced.items() if by == key]
+                displaced = [self._displaced.pop(other)[1] for other in mine]
+                missed = [other for other in displaced if self._awaited[key_of(other)]]
+            for other_request in missed:
+                self.prepare(other_request)
+
+    def prepare(self, request: EvalRequest) -> Future[None]:
+        """In a thread, start the referee of the request's task, and admit the task where the device has room.
+
+        Done when that is; with the exception that a task which cannot be scored raises.
+        """
+        done: Future[None] = Future()
+        known = self._handles.get(key_of(request))
+        if known is not None and known.alive and known.admitted:
+            done.set_result(None)
+            return done
+
+        def work() -> None:
+            try:
+                self._admit_beforehand(request)
+            except (NoMemory, InfraError):
+                done.set_result(None)  # Later others may have made room; with the lease it is tried again.
+            except BaseException as error:  # noqa: BLE001 - it is raised where the future is asked
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        threading.Thread(target=work, daemon=True).start()
+        return done
+
+    def start(self, request: EvalRequest) -> RefereeHandle:
+        """The referee of the request's task; it may not be admitted yet."""
+        key = key_of(request)
+        with self._starting.of(key):
+            with self._lock:
+                handle = self._handles.get(key)
+            if handle is None or not handle.alive:
+                handle = RefereeHandle(self._zygote, request, self._device, self._sandbox())
+                with self._lock:
+                    self._handles[key] = handle
+        return handle
+
+    def data_of(self, request: EvalRequest) -> Data | None:
+        """How large the data of the request's task are, where one of its referees has found out."""
+        return self._data.get(key_of(request))
+
+    def close_idle(self, keep: Collection[Hashable]) -> bool:
+        """End the referee that was used least recently of those whose key is not in `keep`. Whether there was
+        one.
+        """
+        with self._lock:
+            chosen = next((key for key in self._handles if key not in keep), None)
+        if chosen is None:
+            return False
+        with self._starting.of(chosen):
+            with self._lock:
+                handle = self._handles.pop(chosen, None)
+            if handle is not None:
+                self._free += handle.taken_share
+                handle.close()
+        self._ended(chosen)
+        return True
+
+    def of(self, request: EvalRequest, learned: Callable[[Data], None] = lambda _: None) -> RefereeHandle:
+        """The referee of the request's task, which was admitted. `learned` hears how large its data are,
+        see `RefereeHandle.admit`.
+        """
+        handle = self.start(request)
+        if not handle.admitted:
+
+            def make_room(share: float) -> None:
+                self.settle(handle)
+                self._make_room(request, share)
+
+            try:
+                self._admit(handle, learned, make_room)
+            except NoMemory:
+                self._make_room(request, 1.0)
+                handle = self.start(request)
+                self._admit(handle, learned)
+            self.settle(handle)
+        self._make_room(request, handle.needed_share)
+        with self._lock:
+            self._handles.move_to_end(key_of(request))
+        return handle
+
+    def settle(self, handle: RefereeHandle) -> None:
+        """Note how much of the device's memory was free when `handle` answered last."""
+        self._free = handle.free_share
+
+    def close(self) -> None:
+        for handle in list(self._handles.values()):
+            handle.close()
+
+    def make_all_room(self, request: EvalRequest) -> bool:
+        """End the referees of all other tasks. Whether there were any. Under the lease."""
+        had_others = self._num_others(request) > 0
+        self._make_room(request, 1.0)
+        return had_others
+
+    def _admit_beforehand(self, request: EvalRequest) -> None:
+        if self._num_others(request) >= self._most:
+            return
+        with self._slots:
+            handle = self.start(request)
+        if handle.admitted:
+            return
+        # Only where the device has nothing else to do: to wait for it here would gain nothing.
+        if not self._lease.acquire_now():
+            return
+        try:
+            if handle.alive and not handle.admitted and self._has_room(request, _FREE_FOR_ANOTHER):
+                self._admit(handle)
+                self.settle(handle)
+        finally:
+            self._lease.release()
+
+    def _admit(
+        self,
+        handle: RefereeHandle,
+        learned: Callable[[Data], None] = lambda _: None,
+        make_room: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        key = key_of(handle.request)
+
+        def note(data: Data) -> None:
+            self._data[key] = data
+            learned(data)
+
+        handle.admit(self._free, note, make_room)
+
+    def _has_room(self, request: EvalRequest, free_share: float) -> bool:
+        return self._num_others(request) < self._most and self._free >= free_share
+
+    def _num_others(self, request: EvalRequest) -> int:
+        with self._lock:
+            return sum(handle.alive for key, handle in self._handles.items() if key != key_of(request))
+
+    def _make_room(self, request: EvalRequest, free_share: float) -> None:
+        """End the referees of other tasks: those that nobody waits for by the time of their last use, then
+        those that were used or started last.
+        """
+        while not self._has_room(request, free_share):
+            with self._lock:
+                others = [key for key in self._handles if key != key_of(request)]
+                if not others:
+                    return
+                chosen = next((key for key in others if not self._awaited[key]), others[-1])
+            with self._starting.of(chosen):  # Nobody is to find it dying at its start.
+                with self._lock:
+                    handle = self._handles.pop(chosen)
+                    if self._awaited[chosen]:
+                        self._displaced[chosen] = key_of(request), handle.request
+                self._free += handle.taken_share
+                handle.close()
+            self._ended(chosen)
+
+
+def key_of(request: EvalRequest) -> Key:
+    """What requests have in common that one referee judges."""
+    protocol = request.protocol
+    return request.task.key, protocol.precision, protocol.arithmetic, protocol.eval_mode

@@ -1,0 +1,76 @@
+"""Requests as JSON lines to the service, and its answers, until the line ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TextIO
+
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.types import EvalRequest
+from kbopt.evaluation.sandbox import linux
+from kbopt.evaluation.sandbox.memory import find_host
+from kbopt.evaluation.server.service import MAX_CONCURRENT, Service
+
+
+def serve(
+    device: str, state_dir: Path, requests: TextIO, replies: TextIO, memory_gib: float | None = None
+) -> None:
+    """Answer requests until `requests` ends. One JSON line each way; answers come as they are ready.
+
+    A request's `kind` is `evaluate`, or `describe` for what judging its task takes.
+    """
+    lock = threading.Lock()
+
+    def reply(message: dict[str, Any]) -> None:
+        with lock:
+            replies.write(json.dumps(message, separators=(",", ":")) + "\n")
+            replies.flush()
+
+    try:
+        service = Service(device, state_dir, find_host(memory_gib))
+    except UserError as error:
+        reply({"user_error": str(error)})
+        return
+    except InfraError as error:
+        reply({"infra_error": str(error)})
+        return
+    reply({"ready": service.about()})
+
+    def answer(number: int, kind: str, raw: Any) -> None:
+        try:
+            request = codec.decode(EvalRequest, raw)
+            answered = service.describe(request) if kind == "describe" else service.evaluate(request)
+            reply({"id": number, "answer": codec.encode(answered)})
+        except (UserError, codec.CodecError) as error:
+            reply({"id": number, "user_error": str(error)})
+        except InfraError as error:
+            reply({"id": number, "infra_error": str(error)})
+        except BaseException as error:
+            # A defect of the service must reach the caller, who would otherwise wait forever.
+            reply({"id": number, "infra_error": f"{type(error).__name__}: {error}"})
+            raise
+
+    with ThreadPoolExecutor(MAX_CONCURRENT) as pool:
+        for line in requests:
+            message = json.loads(line)
+            pool.submit(answer, message["id"], message["kind"], message["request"])
+        pool.shutdown(wait=False, cancel_futures=True)
+        try:
+            service.close()
+        finally:
+            os._exit(0)
+
+
+def main(device: str, state_dir: Path, memory_gib: float | None = None) -> None:
+    """Serve standard input and output, and end with the process that started this one."""
+    linux.die_with_parent()
+    linux.hide_memory()
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # Whatever prints by mistake must not corrupt the protocol.
+    serve(device, state_dir, sys.stdin, replies, memory_gib)

@@ -1,0 +1,50 @@
+"""When the stages of one evaluation ran, and what a referee found in one child."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from kbopt.core.types import Crashed, Outcome, Rejected, Seconds, Span, Stage
+from kbopt.evaluation.sandbox.memory import is_out_of_memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What a referee found in one child."""
+
+    outcome: Outcome
+    log: str
+    frames: str
+
+    @property
+    def lacked_memory(self) -> bool:
+        """Whether it raised for want of memory, which other tasks may have held."""
+        return isinstance(self.outcome, Crashed) and is_out_of_memory(self.outcome.reason)
+
+    @property
+    def hides_work(self) -> bool:
+        return isinstance(self.outcome, Rejected) and self.outcome.family == "timing_mismatch"
+
+
+class Timeline:
+    """Collects the spans of one evaluation; what lies between them was spent waiting."""
+
+    def __init__(self) -> None:
+        self._started = time.time()
+        self._spans: list[Span] = []
+        self.device_s = 0.0
+
+    def add(self, stage: Stage, started: float, seconds: float) -> None:
+        self._spans.append(Span(stage=stage, start=started, seconds=seconds))
+
+    def spans(self) -> tuple[Span, ...]:
+        queue = Span(stage="queue", start=self._started, seconds=self.seconds().queue)
+        return (queue, *self._spans)
+
+    def seconds(self) -> Seconds:
+        spent = {"compile": 0.0, "check": 0.0, "time": 0.0}
+        for span in self._spans:
+            spent[span.stage] += span.seconds
+        total = max((span.start + span.seconds for span in self._spans), default=time.time()) - self._started
+        return replace(Seconds(**spent), queue=max(0.0, total - sum(spent.values())))

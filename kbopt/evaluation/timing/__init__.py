@@ -1,0 +1,1 @@
+"""What is timed, in which order, and what the times say. The statistics are pure."""

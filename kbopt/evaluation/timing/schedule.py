@@ -1,0 +1,272 @@
+"""Sessions of timing: which blocks of calls are asked for, in which order, and when they are enough.
+
+What the blocks say is read in `timing`; what is right or wrong about a candidate's answers in `judgement`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Protocol
+
+import torch
+
+from kbopt.core.types import EvalProtocol
+from kbopt.evaluation.judge import roofline
+from kbopt.evaluation.judge.reference import Draw, Reference
+from kbopt.evaluation.timing import batches, samples
+
+_NUM_LONG_BLOCKS = 4
+_CHECKED_SHARE = {"cpu": 0.25, "cuda": 0.5}
+"""Of single calls. On a GPU, where a timing may end after twenty, more of them."""
+_LONG_CHECKED_SHARE = 0.5
+_MOST_TIMING_SHARE = 0.5
+_FEWEST_TIMED = 10
+_PROBES_PER_BLOCK = 0.15
+"""Calls that are not timed, and that the candidate cannot tell from those that are."""
+_FEWEST_PROBES = 6
+_NUM_WARM_UPS = 3
+_ENOUGH_S = {"cpu": 1.0, "cuda": 0.3}
+"""From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
+_VOLLEY_MS = 2.0
+"""Of work in a volley: a thousand of the shortest kernels, as many as a stream holds without blocking."""
+_NUM_ONES = 5
+_NUM_SLOW_ONES = 3
+"""Volleys of one call, of kernels above a millisecond."""
+_SHORTEST_VOLLEY = 4
+"""That is tried where longer ones are late: of kernels and events a stream holds a thousand."""
+_NUM_LONGER = 5
+"""Of which the median counts: in the first one the children's allocators may still grow."""
+_NUM_CHECKED = 4
+"""Of the calls of a longer volley."""
+_SLOW_MS = 1.0
+_SHORT_MS = 0.25
+"""Kernels up to here are called in longer volleys too: two percent of it are let pass around one call."""
+_FEWEST_ALONE = 3
+_MOST_ALONE = 8
+_ENOUGH_ALONE_S = 0.05
+_FEWEST_LATENCIES = 7
+_MOST_LATENCIES = 30
+_ENOUGH_LATENCIES_S = 0.15
+_NUM_CALIBRATIONS = 3
+"""Of which the least counts: others who start on the device only ever add."""
+
+
+class Models(Protocol):
+    """Whoever has the reference and the candidate answer a block of calls, of `most_calls` at the most, and
+    judges the answers.
+    """
+
+    @property
+    def most_calls(self) -> int: ...
+
+    def draw(self) -> Draw: ...
+
+    def reference_block(self, draws: list[Draw]) -> samples.Block: ...
+
+    def reference_volley(self, draws: list[Draw]) -> samples.Block: ...
+
+    def copies_volley(self, draws: list[Draw], *, marked: bool = False) -> samples.Block: ...
+
+    def candidate_block(self, draws: list[Draw], *, checked: int) -> samples.Block: ...
+
+    def candidate_volley(self, draws: list[Draw], *, checked: int) -> samples.Block: ...
+
+    def latencies(self) -> tuple[samples.Block, samples.Block]: ...
+
+    def travelling_probe(self, number: int) -> None: ...
+
+
+class Sessions:
+    """The sessions of one candidate. On a GPU `calibrate` comes before its code is loaded; `warm_up` before
+    the first `run`. `overhead` is what requests to its child cost besides the calls, on a CPU.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        reference: Reference,
+        protocol: EvalProtocol,
+        overhead: samples.Overhead | None,
+        rng: random.Random,
+    ) -> None:
+        self._models = models
+        self._reference = reference
+        self._protocol = protocol
+        self._overhead = overhead
+        self._rng = rng
+        self._on_cpu = reference.device.type == "cpu"
+        self._slowest_ms = 0.0
+        self._alone: batches.Alone | None = None
+        self._num_probes = rng.randrange(2)
+
+    def scatter_of(self, session: samples.Session) -> samples.Scatter:
+        """By how much such times differ between processes."""
+        if self._on_cpu:
+            return samples.CPU_SCATTER
+        return samples.LAUNCH_SCATTER if session.is_launch_bound else samples.GPU_SCATTER
+
+    def calibrate(self) -> None:
+        """See what the reference takes, and what there is around volleys, before the candidate's code is
+        there. A GPU cannot be paused: later, what the candidate left running could lengthen both.
+        """
+        if self._on_cpu:
+            return
+        draws = [self._models.draw() for _ in range(self._models.most_calls)]
+        started = time.perf_counter()
+        singles: list[samples.Block] = []
+        while len(singles) <= _FEWEST_ALONE or (
+            len(singles) <= _MOST_ALONE and time.perf_counter() - started < _ENOUGH_ALONE_S
+        ):
+            singles.append(self._models.reference_block(draws[:1]))
+        copies, around = self._around_volleys(draws)
+        self._alone = batches.Alone(
+            reference_ms=samples.median_ms(singles[1:]),  # The first one after a while is slower.
+            copies=copies,
+            around=around,
+        )
+
+    def _around_volleys(self, draws: list[Draw]) -> tuple[samples.Overhead, samples.Overhead]:
+        """What volleys of copies take by their child's clock, and what is around them without that clock.
+
+        Of each length by itself: what a copy leaves in the cache for the next one to write back is 17 us of
+        268 MB, and the first one finds nothing there.
+        """
+
+        def least_ms(length: int) -> tuple[float, float]:
+            marked, plain = (
+                [self._models.copies_volley(draws[:length], marked=marked) for _ in range(_NUM_CALIBRATIONS)]
+                for marked in (True, False)
+            )
+            copies_ms = min(sum(block.native_ms) for block in marked)
+            return copies_ms, min(block.wall_ms for block in plain) - copies_ms
+
+        most = len(draws)
+        (copy_ms, around_one_ms), (copies_ms, around_most_ms) = least_ms(1), least_ms(most)
+        through = samples.Overhead.through
+        return through(1, copy_ms, most, copies_ms), through(1, around_one_ms, most, around_most_ms)
+
+    def warm_up(self) -> None:
+        for _ in range(_NUM_WARM_UPS):
+            draws = [self._models.draw()]
+            blocks = (
+                self._models.reference_block(draws),
+                self._models.candidate_block(draws, checked=0),
+            )
+            self._slowest_ms = sum(block.wall_ms for block in blocks)
+
+    def run(self) -> samples.Session:
+        """Time both models, as many calls as the protocol and their slowness allow."""
+        reference: list[samples.Block] = []
+        singles: list[samples.Block] = []
+        longer: list[tuple[samples.Block, samples.Block]] = []
+        started = time.perf_counter()
+        for length in self._plan():
+            if self._rng.random() < _PROBES_PER_BLOCK:
+                self._probe()
+            theirs, ours = self._both_blocks(length)
+            if length == 1:
+                reference.append(theirs)
+                singles.append(ours)
+            else:
+                longer.append((theirs, ours))
+            is_long = time.perf_counter() - started > _ENOUGH_S[self._reference.device.type]
+            has_longer = len(longer) > 1 or self._longest == 1
+            if is_long and has_longer and samples.is_settled(reference, singles):
+                break
+        while self._num_probes < _FEWEST_PROBES:  # Nobody knows that the times are taken.
+            self._probe()
+        if self._overhead is not None:
+            single_threaded = torch.get_num_threads() == 1
+            return samples.read_session(
+                reference, singles, longer, self._overhead, single_threaded=single_threaded
+            )
+        if self._alone is None:
+            raise RuntimeError("sessions on a GPU are calibrated before the candidate's code is there")
+        if self._models.most_calls > 1:
+            # Not for its time: outputs of one block must not lie in the same memory.
+            self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
+        evidence = self._fire(self._alone, samples.median_ms(reference), samples.median_ms(singles))
+        return batches.read_gpu_session(reference, singles, evidence, self._alone)
+
+    def _probe(self) -> None:
+        """Of its two kinds, one after the other, so that both are there."""
+        self._models.travelling_probe(self._num_probes)
+        self._num_probes += 1
+
+    def latency(self) -> samples.Latency | None:
+        """What one synchronised call of either model takes, by pairs of them; None on a CPU, where it is
+        their time.
+        """
+        if self._on_cpu:
+            return None
+        pairs: list[tuple[samples.Block, samples.Block]] = []
+        started = time.perf_counter()
+        while len(pairs) < _FEWEST_LATENCIES or (
+            len(pairs) < _MOST_LATENCIES and time.perf_counter() - started < _ENOUGH_LATENCIES_S
+        ):
+            pairs.append(self._models.latencies())
+        return samples.read_latency(pairs)
+
+    @property
+    def _longest(self) -> int:
+        """Of the blocks between single calls. On a GPU there are volleys instead, in the end."""
+        return self._models.most_calls if self._on_cpu else 1
+
+    def _plan(self) -> list[int]:
+        """Lengths of blocks: `timed` single calls, and a few longer blocks somewhere between them."""
+        affordable = _MOST_TIMING_SHARE * self._protocol.timeout_s * 1000 / max(self._slowest_ms, 1e-3)
+        timed = min(self._protocol.timed, max(_FEWEST_TIMED, int(affordable)))
+        plan = [1] * timed
+        if self._longest > 1:
+            num_long = min(_NUM_LONG_BLOCKS, max(1, timed // 10))
+            plan += [self._rng.randint(2, self._longest) for _ in range(num_long)]
+        self._rng.shuffle(plan)
+        return plan
+
+    def _both_blocks(self, length: int) -> tuple[samples.Block, samples.Block]:
+        """The reference's block and the candidate's, on the same inputs, in either order: what a call costs
+        depends on what the allocator and the caches saw before it.
+        """
+        draws = [self._models.draw() for _ in range(length)]
+        single_share = _CHECKED_SHARE[self._reference.device.type]
+        is_checked = self._rng.random() < (single_share if length == 1 else _LONG_CHECKED_SHARE)
+        reference_first = self._rng.random() < 0.5
+        if reference_first:
+            theirs = self._models.reference_block(draws)
+        ours = self._models.candidate_block(draws, checked=int(is_checked))
+        if not reference_first:
+            theirs = self._models.reference_block(draws)
+        return theirs, ours
+
+    def _fire(self, alone: batches.Alone, reference_ms: float, kernel_ms: float) -> batches.Evidence:
+        """Volleys of models whose single calls take that long by their own clocks."""
+        number = _NUM_ONES if kernel_ms <= _SLOW_MS else _NUM_SLOW_ONES
+        ones = self._volleys(alone, 1, number, with_reference=False)
+        call_ms = max(kernel_ms, ones.shortest_ms)
+        length = min(self._models.most_calls, round(_VOLLEY_MS / call_ms))
+        if ones.are_late or call_ms > _SHORT_MS or length == 1:
+            return batches.Evidence(ones=ones)
+        with_reference = reference_ms <= _SLOW_MS
+        longer = self._volleys(alone, length, _NUM_LONGER, with_reference=with_reference)
+        if longer.are_late and length > _SHORTEST_VOLLEY:
+            longer = self._volleys(alone, _SHORTEST_VOLLEY, _NUM_LONGER, with_reference=with_reference)
+        return batches.Evidence(ones=ones, longer=longer, cached_ms=roofline.cached_ms(self._reference))
+
+    def _volleys(
+        self, alone: batches.Alone, length: int, number: int, *, with_reference: bool
+    ) -> batches.Volleys:
+        copies, reference, kernel = [], [], []
+        for _ in range(number):
+            draws = [self._models.draw() for _ in range(length)]
+            copies.append(self._models.copies_volley(draws))
+            if with_reference:
+                reference.append(self._models.reference_volley(draws))
+            kernel.append(self._models.candidate_volley(draws, checked=_NUM_CHECKED))
+        return batches.Volleys(
+            known_around_ms=alone.around.of(length),
+            known_copies_ms=alone.copies.of(length),
+            copies=tuple(copies),
+            reference=tuple(reference),
+            kernel=tuple(kernel),
+        )

@@ -1,0 +1,1 @@
+"""What processes exchange: messages, the layout of tensors, shared memory, CUDA IPC."""

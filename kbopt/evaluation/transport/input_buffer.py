@@ -1,0 +1,134 @@
+"""Memory in which the referee hands inputs to a child without copying them twice.
+
+Mapped by both. The referee fills it while the child is paused, at another place each time, and looks at
+it again afterwards: an input that was written to shows.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+
+from kbopt.evaluation.sandbox.init_process import ARENA_BYTES
+from kbopt.evaluation.transport.layout import ALIGNMENT_BYTES, TensorSpec, aligned, view
+
+_JITTER_STEPS = 64
+
+
+class Arena(ABC):
+    """Room for `slots` sets of tensors of these specs, fewer where each set's `output_bytes` are many.
+
+    `fds` and `ticket` are what the other process needs in order to map it, see `attach`.
+    """
+
+    fds: tuple[int, ...] = ()
+    ticket: str = ""
+    buffer: torch.Tensor
+
+    def __init__(
+        self,
+        specs: Sequence[TensorSpec],
+        max_slots: int,
+        minimum_bytes: int,
+        output_bytes: int,
+        device: torch.device,
+    ) -> None:
+        self.specs = tuple(specs)
+        self.device = device
+        jitter_bytes = _JITTER_STEPS * ALIGNMENT_BYTES
+        self._slot_bytes = sum(aligned(spec.size_bytes) + jitter_bytes for spec in specs) + ALIGNMENT_BYTES
+        self._output_bytes = output_bytes
+        self.slots = max(1, min(max_slots, self._max_bytes() // max(self._slot_bytes, output_bytes)))
+        self._allocate(max(self._slot_bytes * self.slots, minimum_bytes))
+
+    @property
+    def size_bytes(self) -> int:
+        return self.buffer.numel()
+
+    def choose(self, slot: int, rng: random.Random) -> list[int]:
+        """Offsets in bytes for a set of tensors in `slot`, each at a random place of its own."""
+        offsets: list[int] = []
+        at = slot * self._slot_bytes
+        for spec in self.specs:
+            at += ALIGNMENT_BYTES * rng.randrange(_JITTER_STEPS)
+            offsets.append(at)
+            at += aligned(spec.size_bytes)
+        return offsets
+
+    def fill(self, places: Sequence[Sequence[int]], sets: Sequence[Sequence[torch.Tensor]]) -> None:
+        """Copy sets of tensors to the offsets that were chosen for each, all of them at once."""
+        seen, given = self._pairs(places, sets)
+        if seen:
+            torch._foreach_copy_(seen, given)
+
+    def _pairs(
+        self, places: Sequence[Sequence[int]], sets: Sequence[Sequence[torch.Tensor]]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        seen: list[torch.Tensor] = []
+        given: list[torch.Tensor] = []
+        for offsets, tensors in zip(places, sets, strict=True):
+            views = self.views(offsets)
+            if len(views) != len(tensors):
+                raise ValueError(f"{len(tensors)} tensors for {len(views)} places")
+            seen += views
+            given += tensors
+        return seen, given
+
+    def place(self, tensors: Sequence[torch.Tensor]) -> list[int]:
+        """Copy tensors of any kind one after the other from the start; their offsets in bytes."""
+        offsets: list[int] = []
+        at = 0
+        for tensor in tensors:
+            view(self.buffer, TensorSpec.of(tensor), at).copy_(tensor)
+            offsets.append(at)
+            at += aligned(TensorSpec.of(tensor).size_bytes)
+        self.finish_filling()
+        return offsets
+
+    def views(self, offsets: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        """The tensors at `offsets`, sharing the arena's memory."""
+        return tuple(view(self.buffer, spec, at) for spec, at in zip(self.specs, offsets, strict=True))
+
+    def finish_filling(self) -> None:  # noqa: B027 - nothing to do for memory that is coherent
+        """Return once what was copied in is there."""
+
+    def flush_cache(self) -> None:  # noqa: B027 - a CPU's holds what the task's own inputs would leave in it
+        """Have no cache of the device hold what was copied in."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def _allocate(self, size_bytes: int) -> None: ...
+
+    def _max_bytes(self) -> int:
+        return ARENA_BYTES
+
+
+class CpuArena(Arena):
+    """A memory file."""
+
+    def _allocate(self, size_bytes: int) -> None:
+        fd = os.memfd_create("kbopt-inputs")
+        os.ftruncate(fd, size_bytes)
+        self.fds = (fd,)
+        memory = mmap.mmap(fd, size_bytes, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        self.buffer = torch.frombuffer(memory, dtype=torch.uint8)
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = ()
+
+
+def attach(fds: Sequence[int]) -> torch.Tensor:
+    """The buffer of a CpuArena, in the process that was sent its descriptor."""
+    (fd,) = fds
+    memory = mmap.mmap(fd, 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+    os.close(fd)
+    return torch.frombuffer(memory, dtype=torch.uint8)

@@ -1,0 +1,176 @@
+"""What a candidate asks of PyTorch in one call, and whether something else than PyTorch computed.
+
+A report for the reader, made inside the candidate's process: it informs `--torch-ops`, it is no proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+# The profiler's own interface, because `torch.profiler.profile` imports torch._dynamo: seconds.
+from torch._C._autograd import DeviceType, _disable_profiler, _enable_profiler, _prepare_profiler
+from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from kbopt.evaluation.numerics import CONVOLUTIONS, PRODUCTS
+
+_FACTORIES = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted")
+_FILLS = ("zeros", "zeros_like", "new_zeros", "ones", "full", "full_like", "zero_", "fill_", "scalar_tensor")
+_MOVES = (
+    *("clone", "copy_", "_to_copy", "contiguous", "detach", "alias", "lift_fresh", "resize_", "set_"),
+    *("view", "_unsafe_view", "reshape", "_reshape_alias", "as_strided", "transpose", "t", "permute"),
+    *("expand", "unsqueeze", "squeeze", "select", "slice", "split", "chunk", "unbind", "narrow", "unfold"),
+    *("_local_scalar_dense", "item", "is_pinned", "_pin_memory", "record_stream", "numpy_T", "diagonal"),
+    *("to", "resolve_conj", "resolve_neg", "flatten", "detach_", "result_type", "mT", "swapaxes", "movedim"),
+)
+_NOT_COMPUTING = frozenset((*_FACTORIES, *_FILLS, *_MOVES))
+_HALF_TYPES = frozenset((torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8))
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[misc]
+    """Records computing operations, and the storages that PyTorch allocated or wrote."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: wrapping the method so would import all of torch._dynamo, which takes two seconds."""
+        return False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.computing: dict[str, None] = {}
+        self.arithmetic: dict[str, None] = {}
+        self.custom_operators: dict[str, None] = {}
+        self.uninitialised: set[int] = set()
+        self.contents: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.foreign_writes = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        namespace, _, name = func._schema.name.partition("::")
+        if name in PRODUCTS:
+            self._note_arithmetic(name, _tensors((args, kwargs)))
+        if any(_storage(t) in self.uninitialised for t in _tensors((args, kwargs))) and name not in _MOVES:
+            self._check_reads(func, args)
+        result = func(*args, **(kwargs or {}))
+        if namespace not in ("aten", "prims", "prim"):
+            self.custom_operators[func._schema.name] = None
+            self.uninitialised -= {_storage(t) for t in _tensors(result)}
+        elif name in _FACTORIES:
+            self.uninitialised |= {_storage(t) for t in _tensors(result)}
+        else:
+            if name not in _NOT_COMPUTING:
+                self.computing[name] = None
+            self._note_writes(func, args, result, name)
+        return result
+
+    def _note_arithmetic(self, name: str, operands: list[torch.Tensor]) -> None:
+        """`half:` or `tf32:` and the operation, for products that do not compute in fp32."""
+        if low := next((t.dtype for t in operands if t.dtype in _HALF_TYPES), None):
+            self.arithmetic[f"half: {name} on {str(low).removeprefix('torch.')}"] = None
+        elif any(t.is_cuda and t.dtype == torch.float32 for t in operands):
+            backend = torch.backends.cudnn if name in CONVOLUTIONS else torch.backends.cuda.matmul
+            if backend.allow_tf32:
+                self.arithmetic[f"tf32: {name}"] = None
+
+    def _check_reads(self, func: Any, args: Any) -> None:
+        """Memory that PyTorch never wrote is read by PyTorch: somebody else wrote it."""
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            if not written and any(_storage(t) in self.uninitialised for t in _tensors(value)):
+                self.foreign_writes = True
+
+    def _note_writes(self, func: Any, args: Any, result: Any, name: str) -> None:
+        written = [t for t in _tensors(result) if _storage(t) not in self.uninitialised]
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                written.extend(_tensors(value))
+        for tensor in written:
+            self.uninitialised.discard(_storage(tensor))
+            if name in (
+                "clone",
+                "zeros",
+                "zeros_like",
+                "new_zeros",
+                "full",
+                "zero_",
+                "fill_",
+                "copy_",
+                "_to_copy",
+            ):
+                self.contents[_storage(tensor)] = (tensor, tensor.clone())
+            elif name not in _MOVES:
+                self.contents.pop(_storage(tensor), None)
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def audited(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    """The call's result, and `{"torch_ops", "operators", "custom_kernel", "arithmetic"}` as plain JSON."""
+    watch = _Watch()
+    with _every_thread() as elsewhere, watch:
+        result = call()
+    foreign = watch.foreign_writes or any(_storage(t) in watch.uninitialised for t in _tensors(result))
+    # Memory that PyTorch filled or copied, and that holds something else now, was written by a kernel.
+    foreign = foreign or any(not torch.equal(now, then) for now, then in watch.contents.values())
+    # What only the profiler saw ran in another thread, or with dispatch modes off.
+    unwatched = [] if watch.computing else [name for name in elsewhere if name not in _NOT_COMPUTING]
+    return result, {
+        "torch_ops": [*watch.computing, *unwatched][:50],
+        "operators": list(watch.custom_operators)[:50],
+        "arithmetic": list(watch.arithmetic)[:20],
+        "custom_kernel": (foreign and not unwatched) or bool(watch.custom_operators),
+    }
+
+
+@contextmanager
+def _every_thread() -> Iterator[dict[str, None]]:
+    """Names of ATen operations that any thread runs, filled in at the end."""
+    names: dict[str, None] = {}
+    with _profiled({torch.profiler.ProfilerActivity.CPU}) as events:
+        yield names
+    for event in events:
+        namespace, _, name = event.name().partition("::")
+        if namespace == "aten":
+            names[name] = None
+
+
+@contextmanager
+def _profiled(activities: set[Any]) -> Iterator[list[Any]]:
+    """Kineto's events of what runs inside, on any thread, filled in at the end."""
+    config = ProfilerConfig(
+        *(ProfilerState.KINETO, False, False, False, False, False),
+        _ExperimentalConfig(profile_all_threads=True),
+    )
+    events: list[Any] = []
+    _prepare_profiler(config, activities)
+    _enable_profiler(config, activities)
+    try:
+        yield events
+    finally:
+        events.extend(_disable_profiler().events())
+
+
+def kernel_times(call: Callable[[], Any]) -> list[list[Any]]:
+    """`[name, calls, microseconds]` of each kernel and copy that one call runs on a GPU, slowest first."""
+    call()
+    torch.cuda.synchronize()
+    with _profiled({torch.profiler.ProfilerActivity.CUDA}) as events:
+        call()
+        torch.cuda.synchronize()
+    found: dict[str, list[Any]] = {}
+    for event in events:
+        if event.device_type() == DeviceType.CUDA:
+            row = found.setdefault(event.name(), [event.name(), 0, 0.0])
+            row[1] += 1
+            row[2] += event.duration_ns() / 1000
+    return sorted(found.values(), key=lambda row: -row[2])

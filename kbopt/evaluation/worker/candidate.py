@@ -1,0 +1,60 @@
+"""Loading a candidate's source, and speaking of its failures in terms of its own lines."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+from kbopt.evaluation.kernelbench.loading import load_module, parsed
+
+FILE_NAME = "candidate.py"
+_MAX_FRAMES = 8
+_MAX_TEXT = 2000
+
+
+class CandidateError(Exception):
+    """The source defines no model: a syntax error, or no `ModelNew`. The message is for the proposer."""
+
+    def __init__(self, text: str, *, is_syntax: bool = False) -> None:
+        super().__init__(text)
+        self.is_syntax = is_syntax
+
+
+def check_syntax(source: str) -> None:
+    """Raise CandidateError for a source that does not parse; runs nothing of it."""
+    try:
+        parsed(source, FILE_NAME)
+    except SyntaxError as error:
+        line = f"\n    {error.text.strip()}" if error.text else ""
+        text = f"SyntaxError at line {error.lineno}: {error.msg}{line}"
+        raise CandidateError(text, is_syntax=True) from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise CandidateError(f"the source cannot be parsed: {type(error).__name__}: {error}") from None
+
+
+def load_candidate(source: str) -> Any:
+    """The imported module of `source`, which lies as a file in the working directory."""
+    check_syntax(source)
+    module = load_module("candidate", source, Path.cwd())
+    if not callable(getattr(module, "ModelNew", None)):
+        raise CandidateError(
+            "the source defines no ModelNew; it has to define `class ModelNew(torch.nn.Module)`"
+        )
+    return module
+
+
+def describe_exception(error: BaseException) -> dict[str, str]:
+    """The exception's type and text, with the frames that lie in the candidate's own file, bounded."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).name == FILE_NAME and frame.filename != __file__
+    ]
+    lines = [f"  line {frame.lineno}, in {frame.name}: {frame.line}" for frame in frames[-_MAX_FRAMES:]]
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - the sandbox's edge: an exception may refuse to be printed
+        text = "an exception that cannot be printed"
+    return {"type": name[:100], "text": text[:_MAX_TEXT], "frames": "\n".join(lines)[:_MAX_TEXT]}

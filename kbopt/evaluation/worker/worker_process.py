@@ -1,0 +1,353 @@
+"""What runs inside the sandbox: loads the candidate and calls it when the referee says so.
+
+Nothing that leaves this process is believed. It knows no expected answer, no seed of the inputs, not
+which calls are checked, which are timed, nor how many follow: every call is the same request. What the
+referee needs it takes itself (its own clock, the outputs' memory); what is said here has to fit.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map_only
+
+from kbopt.core import codec
+from kbopt.core.types import EvalProtocol, Precision
+from kbopt.evaluation import numerics
+from kbopt.evaluation.build import gpu_code
+from kbopt.evaluation.kernelbench.loading import load_module
+from kbopt.evaluation.numerics import DTYPES, placed, seed_everything
+from kbopt.evaluation.sandbox import linux
+from kbopt.evaluation.timing.cpu_timer import host_timed
+from kbopt.evaluation.timing.cuda_timer import CudaTimer
+from kbopt.evaluation.transport.channel import SPIN_S, Channel, Message
+from kbopt.evaluation.transport.input_buffer import attach
+from kbopt.evaluation.transport.layout import LayoutError, TensorSpec, flatten, unflatten, view
+from kbopt.evaluation.worker.audit import audited, kernel_times
+from kbopt.evaluation.worker.candidate import CandidateError, describe_exception, load_candidate
+from kbopt.evaluation.worker.weights import take_over
+from kbopt.leanbuild import inline
+
+_MOST_KERNELS = 20
+_BUILD_NICENESS = 10
+_ABSENT = torch.device("cuda:0")
+"""By its index: torch would ask the driver which one is meant otherwise."""
+
+
+class _Session:
+    """One model: its inputs' memory, and the outputs of the latest block."""
+
+    def __init__(self, request: Message, channel: Channel, *, warm: bool) -> None:
+        self._warm = warm
+        self._say = channel.send
+        torch.set_num_threads(request["threads"])
+        linux.keep_freed_memory()
+        self._device = torch.device(request["device"])
+        self._cuda = CudaTimer(request["arena"], self._device) if self._device.type == "cuda" else None
+        self._arena = attach(channel.take_fds()) if self._cuda is None else self._cuda.buffer
+        self._skeleton = request["skeleton"]
+        self._specs = [TensorSpec.from_json(raw) for raw in request["specs"]]
+        self._model: Any = _copy_first
+        self._module: Any = None
+        self._protocol = EvalProtocol()
+        self._keeps_state = False
+        self._timed: Callable[[Sequence[Callable[[], Any]]], tuple[list[Any], list[int]]] = (
+            host_timed if self._cuda is None else self._cuda.timed
+        )
+        self._outputs: list[Any] = []
+
+    @property
+    def on_cuda(self) -> bool:
+        return self._cuda is not None
+
+    @property
+    def base(self) -> int:
+        return self._arena.data_ptr()
+
+    def load(self, request: Message) -> Message:
+        """Load the source, which may run as long as it likes."""
+        protocol = codec.decode(EvalProtocol, request["protocol"])
+        numerics.apply(protocol.arithmetic)
+        if not self._warm:
+            _find_builds(request["setup"])
+        self._protocol = protocol
+        self._module = load_candidate(request["source"])
+        return {"loaded": True}
+
+    def construct(self, request: Message) -> Message:
+        """Make `ModelNew` under the seed of the reference's weights, and copy these in where they fit."""
+        specs = [TensorSpec.from_json(raw) for raw in request["specs"]]
+        tensors = [
+            view(self._arena, spec, offset).clone()
+            for spec, offset in zip(specs, request["offsets"], strict=True)
+        ]
+        num_init = request["num_init"]
+        values = unflatten(request["init_skeleton"], tensors[:num_init])
+        seed_everything(request["weight_seed"])
+        model = self._module.ModelNew(*values)
+        taken, misfits = False, ""
+        if isinstance(model, torch.nn.Module):
+            model = model.to(device=self._device, dtype=DTYPES[self._protocol.precision])
+            if self._protocol.eval_mode:
+                model.eval()
+            taken, misfits = take_over(model, dict(zip(request["names"], tensors[num_init:], strict=True)))
+        self._model = model
+        self._keeps_state = request["keeps_state"]
+        return {"taken": taken, "misfits": misfits}
+
+    def run(self, request: Message) -> Message:
+        """Call the model once per entry of `offsets`; say how long each took and where its outputs lie."""
+        return self._run(request, self._model)
+
+    def rehearse(self, request: Message) -> Message:
+        """The same with a copy in the model's place, and outputs of as many bytes as it has."""
+        return self._run(request, partial(_copy_for, self._device, request["output_bytes"]))
+
+    def _run(self, request: Message, model: Any) -> Message:
+        batch = [self._arguments(offsets) for offsets in request["offsets"]]
+        models = [copy.deepcopy(model) if self._keeps_state else model for _ in batch]
+        calls = [partial(one, *arguments) for one, arguments in zip(models, batch, strict=True)]
+        if self._cuda is not None and "gate" in request:
+            return self._run_gated(self._cuda, request, calls)
+        timed = self._timed
+        with torch.no_grad():
+            outputs, nanoseconds = timed(calls)
+        self._outputs += outputs
+        return {"ns": nanoseconds, "outputs": [self._describe(output) for output in outputs]}
+
+    def _run_gated(self, device: CudaTimer, request: Message, calls: Sequence[Callable[[], Any]]) -> Message:
+        """The same in two messages: all calls wait for the gate to open; their times, if `marked`."""
+
+        def queued(outputs: list[Any]) -> None:
+            self._outputs += outputs
+            described = [self._describe(output) for output in outputs]
+            self._say({"id": request["id"], "outputs": described})
+
+        with torch.no_grad():
+            return {"ns": device.volley(request["gate"], calls, queued, marked=request["marked"])}
+
+    def latency(self, request: Message) -> Message:
+        """Call the model once, and say how long its caller waits until the device is done."""
+        arguments = self._arguments(request["offsets"][0])
+        model = copy.deepcopy(self._model) if self._keeps_state else self._model
+        if self._cuda is None:
+            return self._run(request, self._model)
+        with torch.no_grad():
+            outputs, nanoseconds = self._cuda.waited_for(partial(model, *arguments))
+        self._outputs += outputs
+        return {"ns": nanoseconds, "outputs": [self._describe(output) for output in outputs]}
+
+    def audit(self, request: Message) -> Message:
+        """One call under a dispatch mode; what PyTorch did, and whether anything else wrote memory."""
+        arguments = self._arguments(request["offsets"][0])
+        model = copy.deepcopy(self._model) if self._keeps_state else self._model
+        with torch.no_grad():
+            output, seen = audited(lambda: model(*arguments))
+        self._outputs.append(output)
+        if self._cuda is not None:
+            torch.cuda.synchronize(self._device)
+        return {"ns": [0], "outputs": [self._describe(output)], "audit": seen}
+
+    def profile(self, request: Message) -> Message:
+        """The kernels of one call on a GPU, see `audit.kernel_times`."""
+        arguments = self._arguments(request["offsets"][0])
+        with torch.no_grad():
+            kernels = kernel_times(lambda: self._model(*arguments))
+        return {"kernels": kernels[:_MOST_KERNELS]}
+
+    def free(self, request: Message) -> Message:
+        self._outputs.clear()
+        if self._cuda is not None:
+            self._cuda.forget()
+        return {"freed": True}
+
+    def _describe(self, output: Any) -> Message:
+        try:
+            skeleton, tensors = flatten(output)
+        except LayoutError as error:
+            return {"unusable": str(error)}
+        places = []
+        for tensor in tensors:
+            address = tensor.data_ptr()
+            on_device = self._cuda is not None and tensor.is_cuda
+            segment, offset = self._cuda.locate(address) if self._cuda and on_device else ("", 0)
+            places.append([address, TensorSpec.of(tensor).to_json(), tensor.device.type, segment, offset])
+        return {"skeleton": skeleton, "tensors": places}
+
+    def _arguments(self, offsets: list[int]) -> Any:
+        tensors = [view(self._arena, spec, at) for spec, at in zip(self._specs, offsets, strict=True)]
+        return unflatten(self._skeleton, tensors)
+
+
+def _copy_first(*arguments: Any) -> Any:
+    """Stands in for the candidate while the referee learns what requests cost besides the call itself."""
+    _, tensors = flatten(list(arguments))
+    return tensors[0].clone() if tensors else None
+
+
+def _copy_for(device: torch.device, output_bytes: Sequence[int], *arguments: Any) -> list[Any]:
+    """Copies the first tensor, and returns memory of `output_bytes` for the outputs of a model."""
+    _copy_first(*arguments)
+    return [torch.empty(size, dtype=torch.uint8, device=device) for size in output_bytes]
+
+
+def measure(channel: Channel) -> None:
+    """Serve the referee until it hangs up."""
+    request, warm = _warmed_up(channel)
+    session = _Session(request, channel, warm=warm)
+    if session.on_cuda:
+        channel.spin_s = SPIN_S
+    channel.send({"id": request["id"], "base": session.base})
+    operations: dict[str, Callable[[Message], Message]] = {
+        "load": session.load,
+        "construct": session.construct,
+        "run": session.run,
+        "rehearse": session.rehearse,
+        "latency": session.latency,
+        "audit": session.audit,
+        "profile": session.profile,
+        "free": session.free,
+    }
+    while True:
+        request = channel.receive()
+        try:
+            reply = operations[request["op"]](request)
+        except CandidateError as error:
+            reply = {"rejected_source": str(error)}
+        except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything
+            reply = {"raised": describe_exception(error)}
+        channel.send({"id": request["id"], **reply})
+
+
+def _warmed_up(channel: Channel) -> tuple[Message, bool]:
+    """The first message of a judge, and whether all was made ready before, outside of the device's lease."""
+    request = channel.receive()
+    if request["op"] != "warm":
+        return request, False
+    _find_builds(request["setup"])
+    square = torch.ones(8, 8, device=request["device"])
+    torch.allclose(square @ square, square)  # Has the libraries load what they load at their first use.
+    if request["triton"]:
+        _load_triton()
+    channel.send({"warm": True})
+    return channel.receive(), True
+
+
+def _load_triton() -> None:
+    """Have Triton do what it does at any first launch: load its driver, ask ptxas for its version."""
+    with suppress(Exception):  # What is amiss with it, the candidate will meet.
+        from triton.compiler.compiler import make_backend
+        from triton.runtime import driver
+
+        make_backend(driver.active.get_current_target()).hash()
+
+
+def build(channel: Channel) -> None:
+    """Import the candidate once, so that whatever it compiles is on disk afterwards.
+
+    With `task_source` its model is constructed and called too, as far as that is needed for what is compiled
+    only then; on a GPU on tensors without memory. What that run meets is no verdict.
+    """
+    request = channel.receive()
+    os.nice(_BUILD_NICENESS)  # Its compilers too: whoever holds the device is waited for.
+    try:
+        _find_builds(request["setup"])
+        module = load_candidate(request["source"])
+        if request["task_source"]:
+            _build_late(module, request)
+        reply: Message = {"built": True, "whole": inline.is_whole()}
+    except CandidateError as error:
+        reply = {"rejected_source": str(error), "lasting": error.is_syntax}
+    except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything
+        reply = {"raised": describe_exception(error), "lasting": inline.is_lasting(error)}
+    channel.send(reply)
+
+
+def _build_late(module: Any, request: Message) -> None:
+    on_cuda = request["device"] != "cpu"
+    try:
+        with gpu_code.ahead_of_device(request["arch"]) if on_cuda else nullcontext():
+            _call_once(
+                module,
+                request["task_source"],
+                request["precision"],
+                _ABSENT if on_cuda else torch.device("cpu"),
+                request["setup"],
+            )
+    except Exception as error:
+        if str(error).startswith(inline.BUILD_FAILED):
+            raise
+
+
+def _find_builds(setup: str) -> None:
+    """Point compilers to where this candidate's builds lie, and load_inline to those that are there."""
+    if setup:
+        inline.install(inline.Setup.decode(setup))
+
+
+def _call_once(
+    module: Any,
+    task_source: str,
+    precision: Precision,
+    device: torch.device = _ABSENT,
+    setup: str = "",
+) -> None:
+    """Construct and call the model as it will be measured: on a GPU that does not have to be there, inside
+    `gpu_code.ahead_of_device`; on a CPU only if all is not there once the model is.
+    """
+    task = load_module("task", task_source, Path.cwd())
+    folder = Path(inline.Setup.decode(setup).directory) if setup else Path.cwd()
+    num_before = inline.num_builds(folder)
+    model = module.ModelNew(*_moved(task.get_init_inputs(), precision, device))
+    if device.type == "cpu" and inline.num_builds(folder) > num_before:
+        return
+    if isinstance(model, torch.nn.Module):
+        _move(model, precision, device)
+    with torch.no_grad():
+        model(*_moved(task.get_inputs(), precision, device))
+
+
+def _moved(values: Any, precision: Precision, device: torch.device) -> Any:
+    return tree_map_only(torch.Tensor, partial(placed, precision=precision, device=device), values)
+
+
+def _move(model: torch.nn.Module, precision: Precision, device: torch.device) -> None:
+    """`Module.to` swaps parameters in place, which those without memory refuse."""
+    for part in model.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            moved = torch.nn.Parameter(placed(parameter, precision, device), requires_grad=False)
+            setattr(part, name, moved)
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            setattr(part, name, placed(buffer, precision, device))
+
+
+def kernelbench(channel: Channel) -> None:
+    """KernelBench's own protocol, reference and candidate in one process as it has them.
+
+    Inputs are drawn on the CPU, seconds for a large task. So the device is asked for where it is needed, and
+    given back.
+    """
+    from kbopt.evaluation.kernelbench.protocol import judge
+
+    request, warm = _warmed_up(channel)
+    if not warm:
+        _find_builds(request["setup"])
+    linux.keep_freed_memory()  # Else the model that is timed first pays for pages that the second one finds.
+
+    @contextmanager
+    def device_turn() -> Iterator[None]:
+        channel.send({"device": "wanted"})
+        channel.receive()
+        try:
+            yield
+        finally:
+            channel.send({"device": "free"})
+
+    channel.send({"fields": judge(request, device_turn)})
