@@ -1,6 +1,7 @@
 """Time from the request to start a child to the first line of the candidate, forked against spawned.
 
-Both in one run, in turns: a sandboxed child from the zygote, and a new Python process that imports torch.
+Both in one run, in turns: a sandboxed child from the fork server, and a new Python process that imports
+torch.
 
     python -m benchmarks.child_start
 """
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from kbopt.evaluation.sandbox.children import Child, ZygoteHandle
+from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig
 from kbopt.evaluation.transport.channel import Channel
 
@@ -24,7 +25,7 @@ SPAWNED_EVERY = 6
 CANDIDATE = "import time; raise RuntimeError(time.clock_gettime(time.CLOCK_MONOTONIC))"
 
 
-def forked_ms(zygote: ZygoteHandle, folder: Path, serial: int) -> float:
+def forked_ms(fork_server: ForkServerHandle, folder: Path, serial: int) -> float:
     started = time.clock_gettime(time.CLOCK_MONOTONIC)
     config = SandboxConfig(
         limits=Limits(memory_bytes=4 * 2**30),
@@ -32,7 +33,7 @@ def forked_ms(zygote: ZygoteHandle, folder: Path, serial: int) -> float:
         scratch_fallback=str(folder / f"scratch-{serial}"),
         serial=serial,
     )
-    child = Child(zygote, "build", config)
+    child = Child(fork_server, "build", config)
     try:
         channel = Channel(child.data)
         channel.send({"source": CANDIDATE, "setup": "", "task_source": ""})
@@ -52,14 +53,14 @@ def spawned_ms() -> float:
 def main() -> None:
     environ = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        zygote = ZygoteHandle(Path(folder), environ, prepare_cuda=False)
-        print(zygote.isolation)
+        fork_server = ForkServerHandle(Path(folder), environ, prepare_cuda=False)
+        print(fork_server.isolation)
         forked, spawned = [], []
         for number in range(ROUNDS):
-            forked.append(forked_ms(zygote, Path(folder), number))
+            forked.append(forked_ms(fork_server, Path(folder), number))
             if number % SPAWNED_EVERY == 0:
                 spawned.append(spawned_ms())
-        zygote.close()
+        fork_server.close()
     print(f"forked:  median {median(forked):.0f} ms, worst of {len(forked)} {max(forked):.0f} ms")
     print(f"spawned: median {median(spawned):.0f} ms, best of {len(spawned)} {min(spawned):.0f} ms")
     print(f"ratio of medians: {median(spawned) / median(forked):.0f}")

@@ -30,8 +30,7 @@ def build(file: Path, setup: str, directory: Path, arch: str) -> dict[str, Any]:
     """Seconds inside `load_inline`; for other candidates the whole of import, constructor and forward."""
     from torch.utils import cpp_extension
 
-    from kbopt.evaluation.build import gpu_code
-    from kbopt.leanbuild import inline
+    from kbopt.leanbuild import gpu_code, inline
 
     if setup:
         inline.install(inline.Setup.decode(setup))

@@ -19,7 +19,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-os.environ |= {"RAY_AUTH_MODE": "disabled", "MALLOC_ARENA_MAX": "1"}  # As kbopt and its cluster file have it.
+os.environ |= {
+    "RAY_AUTH_MODE": "disabled",
+    "MALLOC_INPUT_BUFFER_MAX": "1",
+}  # As kbopt and its cluster file have it.
 
 import ray
 from ray.cluster_utils import Cluster

@@ -12,10 +12,11 @@ TESTS = Path(__file__).parent
 QUIET = ("adversarial", "library", "contracts", "cli/test_eval.py")
 
 LONGEST = (
-    "evaluation/compile/test_machine_code.py",
+    "cluster/test_machines.py",
+    "leanbuild/test_machine_code.py",
     "cli/test_run.py",
     "docs/test_commands.py",
-    "evaluation/compile/test_inline.py",
+    "leanbuild/test_inline.py",
     "proposers/test_seeds.py",
     "backends/test_modal_backend.py",
     "reporting/test_page_in_browser.py",

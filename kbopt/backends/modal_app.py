@@ -28,7 +28,7 @@ MAX_BATCH_S = 3600
 
 STATE_DIR = Path(tempfile.gettempdir()) / "kbopt"
 PACKAGE = Path(__file__).resolve().parents[1]
-SHIPPED = ("core", "evaluation")
+SHIPPED = ("core", "evaluation", "leanbuild")
 SHIPPED_FILES = (
     *("__init__.py", "backends/__init__.py"),
     *("backends/modal_app.py", "backends/modal_container.py", "backends/modal_wire.py"),

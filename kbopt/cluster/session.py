@@ -268,7 +268,7 @@ def start_ray(address: str | None) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled" if address is None else "token")
     # Ray's threads allocate in heaps of their own what another thread frees: with one heap a coordinator does
     # not grow. Workers inherit it from here; on a cluster the nodes set it (ray_cluster.yaml).
-    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
+    os.environ.setdefault("MALLOC_INPUT_BUFFER_MAX", "1")
     options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:

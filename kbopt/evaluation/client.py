@@ -85,7 +85,7 @@ class ServiceClient:
         environ = {
             **scrubbed(os.environ),
             "PYTHONPATH": str(package_root),
-            # A second thread in the zygote would not survive its forks.
+            # A second thread in the fork server would not survive its forks.
             "OPENBLAS_NUM_THREADS": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }

@@ -1,7 +1,7 @@
 """The process that has imported torch, stays single-threaded, never touches CUDA, and forks the others.
 
 Started by the supervisor as `python -m kbopt.evaluation.fork_server FD`. It answers one request at a time:
-`spawn` (a referee, or a sandboxed child in a role), `kill`, and `ended`: the exit code, negative for a
+`spawn` (a judge, or a sandboxed child in a role), `kill`, and `ended`: the exit code, negative for a
 signal, of a process that ended by itself. Thread pools do not survive a fork, so
 nothing here may start one: each child builds its own at its first parallel operation.
 """
@@ -41,7 +41,7 @@ _FOR_CUDA = (
     "triton.experimental.gluon.nvidia.hopper",  # Which Triton imports at the first launch.
 )
 _TRUSTED: dict[str, Callable[[Channel], None]] = {
-    "referee": judge_process.main,
+    "judge": judge_process.main,
     "survey": judge_process.survey,
 }
 _ROLES: dict[str, Callable[[Channel], None]] = {
@@ -52,7 +52,7 @@ _ROLES: dict[str, Callable[[Channel], None]] = {
 }
 
 
-class Zygote:
+class ForkServer:
     """Forks on request. `isolation` is what the kernel granted a probe child."""
 
     def __init__(self, channel: Channel, isolation: Isolation) -> None:
@@ -108,7 +108,7 @@ class Zygote:
         role = _ROLES[request["spawn"]]
         isolation = self._isolation.without(config.without)
         data_fd, control_fd, status_fd, output_fd = fds
-        pid = _fork_warden(isolation, config.uid)
+        pid = _fork_init(isolation, config.uid)
         if pid == 0:
             confinement.close_other_fds(fds)
             _run_and_exit(
@@ -136,7 +136,7 @@ class Zygote:
                     self._ended[pid] = os.waitstatus_to_exitcode(status)
 
 
-def _fork_warden(isolation: Isolation, uid: int) -> int:
+def _fork_init(isolation: Isolation, uid: int) -> int:
     """Fork the first process of a sandbox; its pid, and 0 in itself. Raises OSError."""
     if isolation.user_namespace:
         return _fork_into_user_namespace(isolation, uid)
@@ -156,7 +156,7 @@ def _fork_warden(isolation: Isolation, uid: int) -> int:
 def _fork_into_user_namespace(isolation: Isolation, uid: int) -> int:
     """The same within a user namespace, which whoever enters it cannot leave: so by a process in between.
 
-    What that one forks becomes the zygote's child by its end, and goes on only then: by the same end the
+    What that one forks becomes the fork server's child by its end, and goes on only then: by the same end the
     kernel would kill it if it had asked to die with its parent.
     """
     pid_read, pid_write = os.pipe()
@@ -193,7 +193,7 @@ def _run_and_exit(body: Callable[[], None]) -> None:
         code = 0
     except ChannelClosed:
         code = 0
-    except Exception:  # noqa: BLE001 - a forked process must never return into the zygote's loop
+    except Exception:  # noqa: BLE001 - a forked process must never return into the fork server's loop
         sys.excepthook(*sys.exc_info())
     finally:
         with contextlib.suppress(OSError, ValueError):
@@ -232,7 +232,7 @@ def _survives(isolation: Isolation, scratch: str) -> bool:
     data, data_theirs = socket.socketpair()
     null_fd = os.open(os.devnull, os.O_WRONLY)
     try:
-        pid = _fork_warden(isolation, config.uid)
+        pid = _fork_init(isolation, config.uid)
     except OSError:
         return False
     if pid == 0:
@@ -288,7 +288,7 @@ def main() -> None:
     gc.freeze()
     channel.send({"ready": str(isolation), "is_whole": isolation.is_whole})
     with contextlib.suppress(ChannelClosed):
-        Zygote(channel, isolation).serve()
+        ForkServer(channel, isolation).serve()
 
 
 def _import_ahead(names: Sequence[str]) -> None:

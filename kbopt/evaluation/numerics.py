@@ -57,7 +57,7 @@ PRODUCTS = CONVOLUTIONS | frozenset(
 def apply(arithmetic: Arithmetic) -> None:
     """Switch TF32 on or off for products and convolutions on CUDA, before anybody's code is loaded.
 
-    Under `default` nothing is touched: a figure beside PyTorch's would otherwise not be the one that users see.
+    Under `default` nothing is touched: otherwise no figure would be the one that users see.
     """
     if arithmetic != "default":
         torch.backends.cuda.matmul.allow_tf32 = arithmetic == "tf32"

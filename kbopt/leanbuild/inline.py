@@ -25,10 +25,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kbopt.evaluation.build import gpu_code
-from kbopt.evaluation.build.gpu_code import Mode
-from kbopt.leanbuild import builder, scan
+from kbopt.leanbuild import builder, gpu_code, scan
 from kbopt.leanbuild.builder import Extension, Unit
+from kbopt.leanbuild.gpu_code import Mode
 from kbopt.leanbuild.toolchain import Toolchain
 
 BUILD_FAILED = "Error building extension"

@@ -171,15 +171,15 @@ def _interval(ends: tuple[float, float], baseline: str) -> Belief:
 
 
 def _clocks(outcome: Measured) -> Belief:
-    """The candidate's process reads one clock; the referee, which it cannot reach, others.
+    """The candidate's process reads one clock; the judge, which it cannot reach, others.
 
     What those found beyond the first is in every sample of `kernel_ms`.
     """
     native_ms = outcome.native_ms
     more_ms = statistics.median(outcome.kernel_ms) - native_ms
-    seen = "the referee's clocks found nothing more"
+    seen = "the judge's clocks found nothing more"
     if more_ms > _ROUNDING * native_ms:
-        seen = f"the referee's clocks found {more_ms:.3g} ms more, which the time above includes"
+        seen = f"the judge's clocks found {more_ms:.3g} ms more, which the time above includes"
     return Belief(
         name="second clock",
         good=more_ms < _AGREEMENT * native_ms,

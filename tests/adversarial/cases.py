@@ -475,7 +475,7 @@ GPU_CHEATS = (
             "cuda_timer_within_scatter",
             "cuda_timer_single_calls",
             "cuda_done_early",
-            "cuda_whole_volley",
+            "cuda_whole_batch",
         )
         for task in ("elementwise", "small")
     ),

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Task, outcome_name
-from kbopt.evaluation.server.judges import RefereeHandle
+from kbopt.evaluation.server.judges import JudgeHandle
 from kbopt.evaluation.server.service import Service
 
 TASK = """
@@ -77,7 +77,7 @@ def fuzz(device: str, numbers: Iterable[int], until: float, folder: Path) -> Fuz
     return fuzzed
 
 
-def _judged(service: Service, request: EvalRequest, who: str, fuzzed: Fuzzed) -> RefereeHandle:
+def _judged(service: Service, request: EvalRequest, who: str, fuzzed: Fuzzed) -> JudgeHandle:
     """The judge there is afterwards. An honest candidate has to be measured."""
     is_honest = request.source == request.task.equal_code
     try:
@@ -92,7 +92,7 @@ def _judged(service: Service, request: EvalRequest, who: str, fuzzed: Fuzzed) ->
             fuzzed.problems.append(f"{who}: {outcome}")
         if isinstance(outcome, Measured) and outcome.speedup > 5:
             fuzzed.problems.append(f"{who}: {outcome.speedup:.3g}x")
-    return service._referees.start(request)
+    return service._judges.start(request)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pytest
 from kbopt.core.types import CompileFailed, EvalProtocol, EvalRequest, Precision, Rejected, Task
 from kbopt.evaluation.build import building
 from kbopt.evaluation.build.building import Builder, Built
-from kbopt.evaluation.sandbox.children import ZygoteHandle
+from kbopt.evaluation.sandbox.children import ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import Device
 from kbopt.leanbuild import scan
@@ -63,7 +63,7 @@ class ModelNew(torch.nn.Module):
 def test_what_is_compiled_for_the_types_it_is_given_is_built_for_each_precision(tmp_path: Path):
     """The GPU need not be there."""
     device = Device(torch="cuda:0", name="", hardware="", toolchain=detect(arch="9.0"))
-    with closing(ZygoteHandle(tmp_path, os.environ, prepare_cuda=False)) as zygote:
+    with closing(ForkServerHandle(tmp_path, os.environ, prepare_cuda=False)) as fork_server:
 
         def sandbox(built: Built) -> SandboxConfig:
             return SandboxConfig(
@@ -75,7 +75,7 @@ def test_what_is_compiled_for_the_types_it_is_given_is_built_for_each_precision(
                 build_writable=True,
             )
 
-        builder = Builder(zygote, tmp_path / "builds", device, sandbox)
+        builder = Builder(fork_server, tmp_path / "builds", device, sandbox)
 
         def folder(source: str, precision: Precision) -> str:
             request = EvalRequest(

@@ -93,7 +93,7 @@ def test_a_task_that_does_not_fit_is_refused_by_the_figures(cramped: Bench) -> N
     assert isinstance(described(cramped, ELEMENTWISE), Admitted)
 
 
-def test_one_that_was_described_is_judged_by_the_same_referee_afterwards(bench: Bench) -> None:
+def test_one_that_was_described_is_judged_by_the_same_judge_afterwards(bench: Bench) -> None:
     described(bench, ELEMENTWISE)
     kernel = (
         "import torch\nclass ModelNew(torch.nn.Module):\n    forward = lambda self, x: torch.zeros_like(x)"

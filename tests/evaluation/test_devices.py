@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kbopt.evaluation.sandbox.children import Child, ZygoteHandle
+from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import gpu_files, other_gpus
 from kbopt.evaluation.transport.channel import Channel
@@ -78,7 +78,7 @@ raise ValueError(json.dumps(seen))
 
 
 def test_a_hidden_file_cannot_be_opened_in_a_sandbox_and_can_outside(tmp_path: Path):
-    with closing(ZygoteHandle(tmp_path, os.environ, prepare_cuda=False)) as zygote:
+    with closing(ForkServerHandle(tmp_path, os.environ, prepare_cuda=False)) as fork_server:
         config = SandboxConfig(
             limits=Limits(memory_bytes=2**32),
             environ=scrubbed(os.environ),
@@ -86,12 +86,12 @@ def test_a_hidden_file_cannot_be_opened_in_a_sandbox_and_can_outside(tmp_path: P
             serial=1,
             hidden=("/dev/full",),
         )
-        with closing(Child(zygote, "build", config)) as child:
+        with closing(Child(fork_server, "build", config)) as child:
             channel = Channel(child.data)
             channel.send({"source": LOOKS, "setup": "", "task_source": ""})
             raised = channel.receive(60)["raised"]
 
-    has_mounts = "mounts" in zygote.isolation
+    has_mounts = "mounts" in fork_server.isolation
     seen = json.loads(raised["text"])
     assert seen["/dev/zero"] == "open"
     assert seen["/dev/full"] == ("PermissionError" if has_mounts else "open")
@@ -100,9 +100,9 @@ def test_a_hidden_file_cannot_be_opened_in_a_sandbox_and_can_outside(tmp_path: P
 
 
 def test_trusted_processes_get_what_is_set_in_their_environment(tmp_path: Path):
-    with closing(ZygoteHandle(tmp_path, os.environ, prepare_cuda=False)) as zygote:
-        zygote.set_environment({"CXX": "a-compiler-that-is-not-there"})
-        channel, _ = zygote.spawn_trusted("survey")
+    with closing(ForkServerHandle(tmp_path, os.environ, prepare_cuda=False)) as fork_server:
+        fork_server.set_environment({"CXX": "a-compiler-that-is-not-there"})
+        channel, _ = fork_server.spawn_trusted("survey")
         with closing(channel):
             channel.send({"device": "cpu"})
             answer = channel.receive(60)

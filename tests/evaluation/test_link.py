@@ -1,4 +1,4 @@
-"""What the referee makes of a child's messages, over a real socket."""
+"""What the judge makes of a child's messages, over a real socket."""
 
 import os
 import socket
@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised, Link, OutOfTime
-from kbopt.evaluation.judge.model_process import Exchange, Player
 from kbopt.evaluation.judge.reference import Draw
 from kbopt.evaluation.judge.replies import Answer, answers_of
+from kbopt.evaluation.judge.worker import Exchange, Worker
 from kbopt.evaluation.transport.channel import Channel
 from kbopt.evaluation.transport.cuda_api import CudaError
-from kbopt.evaluation.transport.cuda_inputs import CudaArena
+from kbopt.evaluation.transport.cuda_inputs import CudaInputBuffer
 from kbopt.evaluation.transport.untrusted import CandidateForged
 
 Child = Callable[[Channel, int], None]
@@ -120,7 +120,7 @@ class FakeEvent:
         return later.ms - self.ms
 
 
-class FakeArena(CudaArena):
+class FakeInputBuffer(CudaInputBuffer):
     """Logs what is done with it; a child sees `is_open`."""
 
     def __init__(self, log: list[str]) -> None:
@@ -151,7 +151,7 @@ class FakeReader:
         self.log = log
         self.done_ms = done_ms
 
-    def prepare_glance(self) -> None:
+    def prepare_spot_check(self) -> None:
         self.log.append("prepare")
 
     def aim(self, calls: Sequence[Sequence[Any]]) -> Callable[[], Any]:
@@ -161,26 +161,28 @@ class FakeReader:
 
         def look() -> Any:
             self.log.append("look")
-            return SimpleNamespace(glances=[["seen"]] * len(calls), done=FakeEvent(self.done_ms, self.log))
+            return SimpleNamespace(
+                spot_checks=[["seen"]] * len(calls), done=FakeEvent(self.done_ms, self.log)
+            )
 
         return look
 
 
-class Volley:
-    """A player of `child` on a device that is made up; what it came to, and in which order."""
+class Batch:
+    """A worker of `child` on a device that is made up; what it came to, and in which order."""
 
-    def __init__(self, child: Callable[[Channel, int, FakeArena], None], done_ms: float = 3.5) -> None:
+    def __init__(self, child: Callable[[Channel, int, FakeInputBuffer], None], done_ms: float = 3.5) -> None:
         self.log: list[str] = []
         self.done_ms = done_ms
         self.child = child
 
     def run(self, num_late: int = 0, last: list[Any] | None = None) -> Exchange:
-        """After `num_late` volleys that were late, the last of which had its outputs at `last`."""
-        arena = FakeArena(self.log)
-        with linked(lambda channel, number: self.child(channel, number, arena), budget_s=5.0) as link:
-            player = Player.__new__(Player)
-            player.link = link
-            player.arena = arena
+        """After `num_late` batches that were late, the last of which had its outputs at `last`."""
+        input_buffer = FakeInputBuffer(self.log)
+        with linked(lambda channel, number: self.child(channel, number, input_buffer), budget_s=5.0) as link:
+            worker = Worker.__new__(Worker)
+            worker.link = link
+            worker.input_buffer = input_buffer
             fields: dict[str, Any] = {
                 "_running": True,
                 "_rng": None,
@@ -191,57 +193,57 @@ class Volley:
                 "_pause": lambda: self.log.append("pause"),
             }
             for name, value in fields.items():
-                setattr(player, name, value)
-            self.player = player
-            return player.volley("run", [Draw(skeleton=[], tensors=(torch.zeros(2),))] * 2)
+                setattr(worker, name, value)
+            self.worker = worker
+            return worker.batch("run", [Draw(skeleton=[], tensors=(torch.zeros(2),))] * 2)
 
 
-def on_time(channel: Channel, number: int, arena: FakeArena) -> None:
+def on_time(channel: Channel, number: int, input_buffer: FakeInputBuffer) -> None:
     channel.send({"id": number, "outputs": [OUTPUT, OUTPUT]})
-    arena.is_open.wait(5)
+    input_buffer.is_open.wait(5)
     channel.send({"id": number, "ns": [3, 4]})
 
 
-def test_a_volley_is_aimed_at_before_the_gate_opens_and_looked_at_when_it_is_done():
-    volley = Volley(on_time)
+def test_a_batch_is_aimed_at_before_the_gate_opens_and_looked_at_when_it_is_done():
+    batch = Batch(on_time)
 
-    exchange = volley.run()
+    exchange = batch.run()
 
-    assert volley.log == ["prepare", "aim at [1, 1]", "open", "await", "look", "pause"]
+    assert batch.log == ["prepare", "aim at [1, 1]", "open", "await", "look", "pause"]
     assert exchange.wall_ns == 2_500_000
     assert (exchange.native_ns, exchange.is_late) == ([3, 4], False)
-    assert exchange.glances == [["seen"], ["seen"]]
+    assert exchange.spot_checks == [["seen"], ["seen"]]
 
 
-def late(channel: Channel, number: int, arena: FakeArena) -> None:
-    arena.is_open.wait(5)
-    on_time(channel, number, arena)
+def late(channel: Channel, number: int, input_buffer: FakeInputBuffer) -> None:
+    input_buffer.is_open.wait(5)
+    on_time(channel, number, input_buffer)
 
 
-def test_a_late_volley_is_aimed_at_where_the_last_one_had_its_outputs():
-    volley = Volley(late)
+def test_a_late_batch_is_aimed_at_where_the_last_one_had_its_outputs():
+    batch = Batch(late)
 
-    assert volley.run(last=read(OUTPUT, OUTPUT)).wall_ns == 2_500_000
-    assert volley.player._late_outputs == {("run", 2): read(OUTPUT, OUTPUT)}
-    assert volley.log == ["prepare", "aim at [1, 1]", "open", "await", "look", "pause"]
+    assert batch.run(last=read(OUTPUT, OUTPUT)).wall_ns == 2_500_000
+    assert batch.worker._late_outputs == {("run", 2): read(OUTPUT, OUTPUT)}
+    assert batch.log == ["prepare", "aim at [1, 1]", "open", "await", "look", "pause"]
 
 
-def test_a_late_volley_is_aimed_at_anew_where_the_last_ones_memory_is_gone():
+def test_a_late_batch_is_aimed_at_anew_where_the_last_ones_memory_is_gone():
     gone = {"skeleton": [0], "tensors": [[64, ["float32", [2], [1]], "cuda", GONE, 0]]}
-    volley = Volley(late)
+    batch = Batch(late)
 
-    volley.run(last=read(gone, gone))
+    batch.run(last=read(gone, gone))
 
-    assert volley.log == ["prepare", "open", "aim at [1, 1]", "await", "look", "pause"]
+    assert batch.log == ["prepare", "open", "aim at [1, 1]", "await", "look", "pause"]
 
 
-def test_a_late_volley_whose_outputs_lie_elsewhere_is_looked_at_there():
+def test_a_late_batch_whose_outputs_lie_elsewhere_is_looked_at_there():
     elsewhere = {"skeleton": [0, 1], "tensors": OUTPUT["tensors"] * 2}
-    volley = Volley(late)
+    batch = Batch(late)
 
-    exchange = volley.run(last=read(OUTPUT, elsewhere))
+    exchange = batch.run(last=read(OUTPUT, elsewhere))
 
-    assert volley.log == [
+    assert batch.log == [
         *("prepare", "aim at [1, 0]", "open", "await", "look"),
         *("aim at [1, 1]", "look", "synchronize", "pause"),
     ]
@@ -249,24 +251,24 @@ def test_a_late_volley_whose_outputs_lie_elsewhere_is_looked_at_there():
 
 
 def test_a_call_that_waits_for_the_device_is_let_through_the_gate():
-    volley = Volley(late)
+    batch = Batch(late)
 
-    assert volley.run().is_late
-    assert volley.log == ["prepare", "open", "aim at [1, 1]", "await", "look", "pause"]
+    assert batch.run().is_late
+    assert batch.log == ["prepare", "open", "aim at [1, 1]", "await", "look", "pause"]
 
 
 @pytest.mark.parametrize(("num_late", "is_late"), [(1, False), (2, True)])
 def test_patience_with_an_operation_is_short_once_it_was_late_twice_running(
     monkeypatch: pytest.MonkeyPatch, num_late: int, is_late: bool
 ):
-    monkeypatch.setattr("kbopt.evaluation.judge.model_process._PATIENCE_S", 30.0)
-    monkeypatch.setattr("kbopt.evaluation.judge.model_process._SHORT_PATIENCE_S", 0.01)
+    monkeypatch.setattr("kbopt.evaluation.judge.worker._PATIENCE_S", 30.0)
+    monkeypatch.setattr("kbopt.evaluation.judge.worker._SHORT_PATIENCE_S", 0.01)
 
-    def slow(channel: Channel, number: int, arena: FakeArena) -> None:
-        arena.is_open.wait(0.2)
-        on_time(channel, number, arena)
+    def slow(channel: Channel, number: int, input_buffer: FakeInputBuffer) -> None:
+        input_buffer.is_open.wait(0.2)
+        on_time(channel, number, input_buffer)
 
-    assert Volley(slow).run(num_late).is_late == is_late
+    assert Batch(slow).run(num_late).is_late == is_late
 
 
 @pytest.mark.parametrize(
@@ -279,55 +281,55 @@ def test_patience_with_an_operation_is_short_once_it_was_late_twice_running(
         ([{"outputs": [{"unusable": "x", "tensors": [[0]]}, 5]}], ["open"]),
     ],
 )
-def test_volleys_that_are_forged_open_the_gate_all_the_same(messages: list[dict[str, Any]], log: list[str]):
-    def forged(channel: Channel, number: int, arena: FakeArena) -> None:
+def test_batches_that_are_forged_open_the_gate_all_the_same(messages: list[dict[str, Any]], log: list[str]):
+    def forged(channel: Channel, number: int, input_buffer: FakeInputBuffer) -> None:
         for message in messages:
             channel.send({"id": number, **message})
-        arena.is_open.wait(5)
+        input_buffer.is_open.wait(5)
 
-    volley = Volley(forged)
+    batch = Batch(forged)
 
     with pytest.raises(CandidateForged):
-        volley.run()
-    assert volley.log == ["prepare", *log]
+        batch.run()
+    assert batch.log == ["prepare", *log]
 
 
 def test_outputs_that_are_none_or_too_many_are_not_looked_at():
-    def odd(channel: Channel, number: int, arena: FakeArena) -> None:
+    def odd(channel: Channel, number: int, input_buffer: FakeInputBuffer) -> None:
         many = {"skeleton": [0, 1], "tensors": OUTPUT["tensors"] * 2}
         channel.send({"id": number, "outputs": [{"unusable": "x", "tensors": [[0]]}, many]})
-        arena.is_open.wait(5)
+        input_buffer.is_open.wait(5)
         channel.send({"id": number, "ns": [3, 4]})
 
-    volley = Volley(odd)
+    batch = Batch(odd)
 
-    volley.run()
-    assert "aim at [0, 0]" in volley.log
+    batch.run()
+    assert "aim at [0, 0]" in batch.log
 
 
 @pytest.mark.parametrize("num_before", [0, 1])
 def test_a_child_that_raises_or_dies_leaves_no_gate_shut(num_before: int):
-    def raises(channel: Channel, number: int, arena: FakeArena) -> None:
+    def raises(channel: Channel, number: int, input_buffer: FakeInputBuffer) -> None:
         if num_before:
             channel.send({"id": number, "outputs": [OUTPUT, OUTPUT]})
         channel.send({"id": number, "raised": {"type": "RuntimeError", "text": "out of memory"}})
-        arena.is_open.wait(5)
+        input_buffer.is_open.wait(5)
 
-    def dies(channel: Channel, number: int, arena: FakeArena) -> None:
+    def dies(channel: Channel, number: int, input_buffer: FakeInputBuffer) -> None:
         if num_before:
             channel.send({"id": number, "outputs": [OUTPUT, OUTPUT]})
 
     for child, error in ((raises, CandidateRaised), (dies, CandidateDied)):
-        volley = Volley(child)
+        batch = Batch(child)
         with pytest.raises(error):
-            volley.run()
-        assert "open" in volley.log
+            batch.run()
+        assert "open" in batch.log
 
 
 def test_a_child_whose_stream_never_passes_its_calls_is_given_up(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("kbopt.evaluation.judge.model_process._DONE_S", 0.01)
-    volley = Volley(on_time, done_ms=FOREVER_MS)
+    monkeypatch.setattr("kbopt.evaluation.judge.worker._DONE_S", 0.01)
+    batch = Batch(on_time, done_ms=FOREVER_MS)
 
     with pytest.raises(CandidateForged, match="its stream does not"):
-        volley.run()
-    assert volley.log[-1] == "give up"
+        batch.run()
+    assert batch.log[-1] == "give up"

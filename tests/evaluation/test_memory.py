@@ -16,7 +16,7 @@ from kbopt.core.types import Crashed, EvalRequest, Measured, Task, outcome_name
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.sandbox.memory import GIB, SERVICE_BYTES, find_host
 from kbopt.evaluation.server.budget import Budget, Need
-from kbopt.evaluation.server.judges import RefereeHandle
+from kbopt.evaluation.server.judges import JudgeHandle
 from kbopt.evaluation.server.needs import CPU_PROCESS_BYTES, GXX_BYTES, Data, need_of
 from kbopt.evaluation.server.service import Service
 from tests.evaluation.conftest import ELEMENTWISE, QUICK
@@ -246,31 +246,31 @@ def test_many_tasks_at_once_stay_within_the_budget(service: Service):
 
     assert [outcome_name(result.outcome) for result in results] == ["measured"] * 8
     held = sum(service._budget._judges.values())
-    alive = [handle for handle in service._referees._handles.values() if handle.alive]
+    alive = [handle for handle in service._judges._handles.values() if handle.alive]
     assert 1 <= len(alive) == len(service._budget._judges) < 8
     assert held < service._budget.available_bytes
 
 
 def killing(monkeypatch: pytest.MonkeyPatch, kernel: Path, victim: Callable[[Any, Child], int], times: int):
     """As the kernel does it when memory runs out while a candidate is judged."""
-    judge, left = RefereeHandle.judge, list(range(times))
+    judge, left = JudgeHandle.judge, list(range(times))
 
-    def judged(handle: RefereeHandle, request: EvalRequest, child: Child, *rest: Any) -> dict[str, Any]:
+    def judged(handle: JudgeHandle, request: EvalRequest, child: Child, *rest: Any) -> dict[str, Any]:
         if left:
             kernel.write_text(VMSTAT.format(times - len(left) + 1))
             left.pop()
             os.kill(victim(handle, child), signal.SIGKILL)
         return judge(handle, request, child, *rest)
 
-    monkeypatch.setattr(RefereeHandle, "judge", judged)
+    monkeypatch.setattr(JudgeHandle, "judge", judged)
 
 
-def judge_of(handle: RefereeHandle, child: Child) -> int:
+def judge_of(handle: JudgeHandle, child: Child) -> int:
     return handle._pid
 
 
-def candidate_of(handle: RefereeHandle, child: Child) -> int:
-    return child.warden_pid
+def candidate_of(handle: JudgeHandle, child: Child) -> int:
+    return child.init_pid
 
 
 @pytest.mark.parametrize("victim", [judge_of, candidate_of])

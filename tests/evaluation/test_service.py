@@ -1,4 +1,4 @@
-"""The service in this process, whose referee is made to find by chance what it seldom finds."""
+"""The service in this process, whose judge is made to find by chance what it seldom finds."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,7 +10,7 @@ import pytest
 from kbopt.core import codec
 from kbopt.core.types import EvalRequest, Measured, Outcome, Rejected, Task, WrongAnswer, outcome_name
 from kbopt.evaluation.sandbox.children import Child
-from kbopt.evaluation.server.judges import RefereeHandle
+from kbopt.evaluation.server.judges import JudgeHandle
 from kbopt.evaluation.server.service import Service
 from tests.evaluation.conftest import ELEMENTWISE, QUICK
 
@@ -31,22 +31,22 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 class Chance:
-    """Lets referees judge, and has them say `outcomes` instead, as many as there are."""
+    """Lets judges judge, and has them say `outcomes` instead, as many as there are."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *outcomes: Outcome) -> None:
-        self.wardens: list[int] = []
+        self.inits: list[int] = []
         self.device_s: list[float] = []
-        judge, left = RefereeHandle.judge, list(outcomes)
+        judge, left = JudgeHandle.judge, list(outcomes)
 
         def say(
-            handle: RefereeHandle, request: EvalRequest, child: Child, setup: str, arithmetic: list[str]
+            handle: JudgeHandle, request: EvalRequest, child: Child, setup: str, arithmetic: list[str]
         ) -> dict[str, Any]:
-            self.wardens.append(child.warden_pid)
+            self.inits.append(child.init_pid)
             answer = judge(handle, request, child, setup, arithmetic)
             self.device_s.append(answer["device_s"])
             return {**answer, "outcome": codec.encode(left.pop(0))} if left else answer
 
-        monkeypatch.setattr(RefereeHandle, "judge", say)
+        monkeypatch.setattr(JudgeHandle, "judge", say)
 
 
 def request(source: str, repeat: int) -> EvalRequest:
@@ -62,7 +62,7 @@ def test_a_plain_source_whose_clocks_disagree_by_chance_is_measured_in_another_p
     result = service.evaluate(request(PLAIN, 0))
 
     assert isinstance(result.outcome, Measured), outcome_name(result.outcome)
-    assert len(set(chance.wardens)) == 2
+    assert len(set(chance.inits)) == 2
     assert result.device_s >= sum(chance.device_s)
 
 
@@ -70,7 +70,7 @@ def test_one_whose_clocks_disagree_in_both_is_refused(service: Service, monkeypa
     chance = Chance(monkeypatch, HIDES, HIDES)
 
     assert service.evaluate(request(PLAIN, 1)).outcome == HIDES
-    assert len(chance.wardens) == 2
+    assert len(chance.inits) == 2
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_what_is_no_chance_is_judged_once(
     chance = Chance(monkeypatch, outcome)
 
     assert service.evaluate(request(PLAIN, 2)).outcome == outcome
-    assert len(chance.wardens) == 1
+    assert len(chance.inits) == 1
 
 
 def test_without_mounts_nothing_is_hidden_and_the_status_says_so(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(service._zygote, "isolation", "isolated network")
+    monkeypatch.setattr(service._fork_server, "isolation", "isolated network")
     monkeypatch.setattr(service, "device", replace(service.device, num_gpus=2, others=("/dev/full",)))
 
     assert service._find_working_sandbox() == ((), ())

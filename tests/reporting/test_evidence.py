@@ -115,12 +115,10 @@ def test_equal_code_says_what_the_machines_figures_are_worth(
 def test_two_figures_are_compared_only_where_the_second_clock_found_something(node):
     nothing = told(node)["second clock"]
     assert nothing.good
-    assert nothing.text.endswith("said 0.42 ms; the referee's clocks found nothing more.")
+    assert nothing.text.endswith("said 0.42 ms; the judge's clocks found nothing more.")
     hidden = told(node, replace(MEASURED, native_ms=0.35))["second clock"]
     assert not hidden.good
-    assert (
-        "said 0.35 ms; the referee's clocks found 0.07 ms more, which the time above includes" in hidden.text
-    )
+    assert "said 0.35 ms; the judge's clocks found 0.07 ms more, which the time above includes" in hidden.text
 
 
 @pytest.mark.parametrize(("floor_ms", "share"), [(0.5, 1.19), (8.3, 19.83), (0.21, 0.5)])

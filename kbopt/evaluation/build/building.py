@@ -19,7 +19,7 @@ from typing import Any
 
 from kbopt.core.errors import InfraError
 from kbopt.core.types import CompileFailed, EvalRequest, Outcome, Rejected, TimedOut
-from kbopt.evaluation.sandbox.children import Child, ZygoteHandle
+from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
 from kbopt.evaluation.sandbox.memory import KilledForMemory
 from kbopt.evaluation.server.devices import Device
@@ -116,9 +116,13 @@ class Builder:
     """
 
     def __init__(
-        self, zygote: ZygoteHandle, root: Path, device: Device, sandbox: Callable[[Built], SandboxConfig]
+        self,
+        fork_server: ForkServerHandle,
+        root: Path,
+        device: Device,
+        sandbox: Callable[[Built], SandboxConfig],
     ) -> None:
-        self._zygote = zygote
+        self._fork_server = fork_server
         self._store = Store(root.resolve())
         self._device = device
         self._sandbox = sandbox
@@ -190,7 +194,7 @@ class Builder:
         if os.geteuid() == 0:
             os.chown(built.folder, config.uid, config.uid)
         limit_s = request.protocol.compile_timeout_s
-        with closing(Child(self._zygote, "build", config)) as child:
+        with closing(Child(self._fork_server, "build", config)) as child:
             channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
             try:
                 channel.send(self._job(request, built))

@@ -19,14 +19,14 @@ from kbopt.evaluation.transport.cuda_api import (
 from kbopt.evaluation.transport.cuda_inputs import INPUTS
 from kbopt.evaluation.transport.layout import TensorSpec, bytes_at, view
 
-_NUM_GLANCES = 1024
+_NUM_SPOT_CHECKS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
+class SpotChecks:
     """Bytes of each call's outputs, and the event at which they have been read. Wait for that first."""
 
-    glances: list[list[torch.Tensor]]
+    spot_checks: list[list[torch.Tensor]]
     done: torch.cuda.Event
 
 
@@ -43,7 +43,7 @@ class CudaReader:
         self._driver = driver()
         self._inputs = inputs
         self._segments: dict[str, torch.Tensor] = {}
-        self.prepare_glance()
+        self.prepare_spot_check()
 
     def copy(self, place: Place) -> torch.Tensor:
         """A copy of the output that the child has at `place`. Raises CudaError."""
@@ -54,13 +54,13 @@ class CudaReader:
         torch.cuda.synchronize(self._device)
         return copied
 
-    def prepare_glance(self) -> None:
+    def prepare_spot_check(self) -> None:
         """Choose where `aim` aims next, outside of anybody's clock."""
-        self._shares = torch.rand(_NUM_GLANCES, dtype=torch.float64, device=self._device)
+        self._shares = torch.rand(_NUM_SPOT_CHECKS, dtype=torch.float64, device=self._device)
         self._places: dict[TensorSpec, torch.Tensor] = {}
         torch.cuda.synchronize(self._device)
 
-    def aim(self, calls: Sequence[Sequence[Place]]) -> Callable[[], Sight]:
+    def aim(self, calls: Sequence[Sequence[Place]]) -> Callable[[], SpotChecks]:
         """What looks, when it is called, at bytes of every output of each call that lies on the device, at
         places that nobody knew before. Raises CudaError.
 
@@ -87,25 +87,25 @@ class CudaReader:
         nothing = torch.empty(0, dtype=torch.uint8, device=self._device)
         torch.cuda.synchronize(self._device)
 
-        def look() -> Sight:
+        def look() -> SpotChecks:
             for at, index in indices.items():
                 torch.index_select(segments[at], 0, index, out=seen[at])
             done = torch.cuda.Event(enable_timing=True)
             done.record()
-            glances = [[nothing] * len(outputs) for outputs in calls]
+            spot_checks = [[nothing] * len(outputs) for outputs in calls]
             for at, several in wanted.items():
                 parts = seen[at].split([len(index) for _, _, index in several])
                 for (call, number, _), part in zip(several, parts, strict=True):
-                    glances[call][number] = part
-            return Sight(glances=glances, done=done)
+                    spot_checks[call][number] = part
+            return SpotChecks(spot_checks=spot_checks, done=done)
 
         return look
 
-    def saw(self, place: Place, glance: torch.Tensor) -> bool:
+    def saw(self, place: Place, spot_check: torch.Tensor) -> bool:
         """Whether the output still is what `aim`'s look found."""
-        if not len(glance):
+        if not len(spot_check):
             return True
-        return torch.equal(self._memory(place)[self._places_in(place.spec)], glance)
+        return torch.equal(self._memory(place)[self._places_in(place.spec)], spot_check)
 
     def _places_in(self, spec: TensorSpec) -> torch.Tensor:
         if spec not in self._places:

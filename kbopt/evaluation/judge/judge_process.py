@@ -1,7 +1,7 @@
 """The trusted process of one task: holds the reference, the secret and the clock, and judges candidates.
 
-Forked from the zygote once per task and device, kept for many candidates. It talks to the supervisor over
-one channel, and to the candidate at hand over another, believing nothing that comes from there.
+Forked once per task and device, kept for many candidates. It talks to the supervisor over one channel, and to
+the worker at hand over another, believing nothing that comes from there.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from kbopt.evaluation.judge import roofline
 from kbopt.evaluation.judge.admission import Admission, admit
 from kbopt.evaluation.judge.judgement import Judgement, Verdict
 from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised, Link
-from kbopt.evaluation.judge.model_process import Player
-from kbopt.evaluation.judge.reference import PlayerDied, Reference, TaskError, TaskTooLarge
+from kbopt.evaluation.judge.reference import Reference, ReferenceWorkerDied, TaskError, TaskTooLarge
+from kbopt.evaluation.judge.worker import Worker
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.sandbox.memory import REMEDY, gib, is_out_of_memory
 from kbopt.evaluation.transport import cuda_api
@@ -75,29 +75,32 @@ def main(channel: Channel) -> None:
     With `start` come the two descriptors of a child that plays the reference.
     """
     start = channel.receive()
-    courtroom = _Courtroom(start, channel.take_fds())
+    process = _JudgeProcess(start, channel.take_fds())
     channel.send({"started": True})
     operations: dict[str, Callable[[Message, list[int]], Message]] = {
-        "construct": courtroom.construct,
-        "weigh": courtroom.weigh,
-        "size": courtroom.size,
-        "admit": courtroom.admit,
-        "describe": courtroom.describe,
-        "judge": courtroom.judge,
-        "time": courtroom.time,
+        "construct": process.construct,
+        "weigh": process.weigh,
+        "size": process.size,
+        "admit": process.admit,
+        "describe": process.describe,
+        "judge": process.judge,
+        "time": process.time,
     }
     while True:
         job = channel.receive()
         try:
-            answer = courtroom.answer(operations[job["op"]], job, channel.take_fds())
+            answer = process.answer(operations[job["op"]], job, channel.take_fds())
         except TaskError as error:
-            flags = {"no_memory": isinstance(error, TaskTooLarge), "died": isinstance(error, PlayerDied)}
+            flags = {
+                "no_memory": isinstance(error, TaskTooLarge),
+                "died": isinstance(error, ReferenceWorkerDied),
+            }
             channel.send({"task_error": str(error), **flags})
             return
-        channel.send({**answer, "free_share": courtroom.free_share()})
+        channel.send({**answer, "free_share": process.free_share()})
 
 
-class _Courtroom:
+class _JudgeProcess:
     """A task, with the child that plays its reference. Until `construct` the device is hardly used; then come
     `weigh` and `admit`.
     """
@@ -110,7 +113,7 @@ class _Courtroom:
         self._protocol = codec.decode(EvalProtocol, start["protocol"])
         self._reference: Reference
         self._admission: Admission
-        self._player: Player
+        self._worker: Worker
         self._inputs_bytes = 0
         self._needed = 0.0
         self._had = 0.0
@@ -178,7 +181,7 @@ class _Courtroom:
         self._await_free(self._needed)
         with self._typed():
             self._admission = admit(self._reference)
-            self._player = self._reference_player(self._fds, start["warden"])
+            self._worker = self._reference_worker(self._fds, start["init"])
         if self._device.type == "cuda":
             # Measured once, and while no candidate is there.
             roofline.device_peaks(str(self._device), roofline.arithmetic_of(self._reference))
@@ -204,7 +207,7 @@ class _Courtroom:
         try:
             yield
         except CandidateDied:
-            raise PlayerDied("the process that plays the reference died") from None
+            raise ReferenceWorkerDied("the process that plays the reference died") from None
         except (CandidateRaised, CandidateForged) as error:
             if isinstance(error, CandidateRaised) and is_out_of_memory(f"{error.kind} {error}"):
                 reason = f"the child that plays the reference has no memory left: {error}"
@@ -239,19 +242,19 @@ class _Courtroom:
         if self._device.type != "cuda":
             return 0
         passing_bytes = torch.cuda.max_memory_allocated(self._device)
-        arena, output_bytes = self._player.arena, self._reference.output_bytes
-        children_bytes = 2 * arena.size_bytes + arena.slots * output_bytes
+        input_buffer, output_bytes = self._worker.input_buffer, self._reference.output_bytes
+        children_bytes = 2 * input_buffer.size_bytes + input_buffer.slots * output_bytes
         return int(passing_bytes + children_bytes + _CONTEXTS_BYTES)
 
     def describe(self, _: Message, __: list[int]) -> Message:
         """What the table of admitted tasks says of this one. Milliseconds, bytes."""
-        reference, player = self._reference, self._player
+        reference, worker = self._reference, self._worker
         draw = reference.draw(self._rng.getrandbits(62))
         work = roofline.work_of(reference, draw)
         times_ms: list[float] = []
         for _number in range(_NUM_REFERENCE_CALLS):
-            times_ms += player.exchange("run", [draw]).block.native_ms
-            player.release()
+            times_ms += worker.exchange("run", [draw]).block.native_ms
+            worker.release()
         return {
             "reference_ms": median(times_ms),
             "floor_ms": work.floor_ms,
@@ -273,9 +276,9 @@ class _Courtroom:
         from now on.
         """
         with self._typed():
-            self._player.close()
-            self._player.link.close()
-            self._player = self._reference_player(fds[2:], job["reference_warden"])
+            self._worker.close()
+            self._worker.link.close()
+            self._worker = self._reference_worker(fds[2:], job["reference_init"])
         judgement = self._judgement(job, fds[:2])
         return _to_message(judgement.time(job["source"], job["setup"]))
 
@@ -285,8 +288,8 @@ class _Courtroom:
             self._reference,
             self._admission,
             protocol,
-            self._player,
-            lambda: self._play(fds, job["warden"], protocol.timeout_s),
+            self._worker,
+            lambda: self._play(fds, job["init"], protocol.timeout_s),
             self._rng,
             job["arithmetic"],
         )
@@ -317,16 +320,16 @@ class _Courtroom:
             torch.cuda.empty_cache()
         return self._room()
 
-    def _reference_player(self, fds: list[int], warden: int) -> Player:
-        player = self._play(fds, warden, _REFERENCE_BUDGET_S)
-        player.build(f"{self._start['source']}\n\nModelNew = Model\n", "")
-        return player
+    def _reference_worker(self, fds: list[int], init: int) -> Worker:
+        worker = self._play(fds, init, _REFERENCE_BUDGET_S)
+        worker.build(f"{self._start['source']}\n\nModelNew = Model\n", "")
+        return worker
 
-    def _play(self, fds: list[int], warden: int, budget_s: float) -> Player:
+    def _play(self, fds: list[int], init: int, budget_s: float) -> Worker:
         data_fd, control_fd = fds
         spin_s = SPIN_S if self._device.type == "cuda" else 0.0
         link = Link.over(socket.socket(fileno=data_fd), control_fd, budget_s, spin_s)
-        return Player(link, warden, self._reference, self._start["threads"], self._rng)
+        return Worker(link, init, self._reference, self._start["threads"], self._rng)
 
 
 def _limit_memory(memory_bytes: int) -> None:

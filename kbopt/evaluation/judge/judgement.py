@@ -40,9 +40,16 @@ from kbopt.evaluation.judge.link import (
     OutOfTime,
     SourceRejected,
 )
-from kbopt.evaluation.judge.model_process import Exchange, LateOutput, Player
 from kbopt.evaluation.judge.precision import Probe, Sensitive, arithmetic_of_kernel
-from kbopt.evaluation.judge.reference import Draw, Output, PlayerDied, Reference, TaskError, TaskTooLarge
+from kbopt.evaluation.judge.reference import (
+    Draw,
+    Output,
+    Reference,
+    ReferenceWorkerDied,
+    TaskError,
+    TaskTooLarge,
+)
+from kbopt.evaluation.judge.worker import Exchange, LateOutput, Worker
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
 from kbopt.evaluation.timing import samples
 from kbopt.evaluation.timing.pairs import Pair
@@ -82,7 +89,7 @@ class Verdict:
 class Judgement:
     """Drives one candidate through the strict protocol. `run` or `time`, once.
 
-    `seat` starts to play the candidate's child; `reference_player` plays the reference. `arithmetic` lists
+    `seat` starts to play the candidate's child; `reference_worker` plays the reference. `arithmetic` lists
     what the candidate's machine code was seen to multiply in, other than fp32.
     """
 
@@ -91,15 +98,15 @@ class Judgement:
         reference: Reference,
         admission: Admission,
         protocol: EvalProtocol,
-        reference_player: Player,
-        seat: Callable[[], Player],
+        reference_worker: Worker,
+        seat: Callable[[], Worker],
         rng: random.Random,
         arithmetic: Sequence[str] = (),
     ) -> None:
         self._reference = reference
         self._admission = admission
         self._protocol = protocol
-        self._reference_player = reference_player
+        self._reference_worker = reference_worker
         self._seat = seat
         self._rng = rng
         self._verdict = Verdict()
@@ -113,7 +120,7 @@ class Judgement:
         probes = admission.sensitivity.probes
         self._dense = next((s for s in probes if s.probe == precision.DENSE), None)
         self._on_cpu = reference.device.type == "cpu"
-        self._player: Player
+        self._worker: Worker
 
     def run(self, source: str, setup: str) -> Verdict:
         """The verdict; what the candidate does wrong is data, TaskError is the task's own fault."""
@@ -128,20 +135,20 @@ class Judgement:
         verdict = self._verdict
         with self._span("check"):
             try:
-                self._player = self._seat()
+                self._worker = self._seat()
             except CandidateDied:
                 return verdict
         try:
             verdict.outcome = self._typed(judge)
         finally:
-            self._player.close()
-            self._player.link.close()
+            self._worker.close()
+            self._worker.link.close()
         return verdict
 
     def _judge(self, source: str, setup: str) -> Outcome:
         with self._span("check"):
             sessions = self._sessions()
-            self._player.build(source, setup)
+            self._worker.build(source, setup)
             self._check()
             self._probe_precision()
         with self._span("time"):
@@ -159,7 +166,7 @@ class Judgement:
     def _time_again(self, source: str, setup: str) -> None:
         with self._span("time"):
             sessions = self._sessions()
-            self._player.build(source, setup)
+            self._worker.build(source, setup)
             self._check_one(self.draw())
             session = self._time(sessions)
         self._verdict.pair = Pair(
@@ -171,7 +178,8 @@ class Judgement:
 
     def _sessions(self) -> Sessions:
         """Calibrated before the candidate's code is loaded."""
-        sessions = Sessions(self, self._reference, self._protocol, self._player.overhead, self._rng)
+        device, overhead = self._reference.device.type, self._worker.overhead
+        sessions = Sessions(self, device, self._protocol, overhead, self._rng)
         sessions.calibrate()
         return sessions
 
@@ -224,6 +232,9 @@ class Judgement:
 
     def draw(self) -> Draw:
         return self._reference.draw(self._rng.getrandbits(62))
+
+    def cached_ms(self) -> float:
+        return roofline.cached_ms(self._reference)
 
     def _check(self) -> None:
         for _ in range(self._protocol.trials):
@@ -281,7 +292,7 @@ class Judgement:
 
     @property
     def _misfit_note(self) -> str:
-        misfits = self._player.misfits
+        misfits = self._worker.misfits
         if not misfits:
             return ""
         return (
@@ -350,20 +361,20 @@ class Judgement:
         """On a model of its own, which takes the probe's parameters. Says nothing of one that does not, or is
         then wrong: what it made of them in its constructor may be those of the task.
         """
-        if not self._player.takes_weights:
+        if not self._worker.takes_weights:
             return None
-        reference, player = self._reference, self._player
+        reference, worker = self._reference, self._worker
         kept = {name: tensor.clone() for name, tensor in reference.parameters().items()}
         operands = self._admission.sensitivity.operands
         try:
             precision.set_parameters(reference, sensitive.probe.parameters(reference, operands))
-            player.construct(reference.parameters())
+            worker.construct(reference.parameters())
             for _ in range(calls_before):
                 self._call("run", [self.draw()], [])
             found = self._probe(sensitive.probe, sensitive)
         finally:
             precision.set_parameters(reference, kept)
-        player.construct(kept)
+        worker.construct(kept)
         return found
 
     def _probe(self, probe: Probe, sensitive: Sensitive | None) -> Refused | None:
@@ -489,7 +500,7 @@ class Judgement:
             disagreed += 0.5 if session.is_busy else 1.0
         raise Refused(
             Rejected(
-                reason=f"by its own clock a call takes {session.clocks.native_ms:.4g} ms, by the referee's "
+                reason=f"by its own clock a call takes {session.clocks.native_ms:.4g} ms, by the judge's "
                 f"{session.clocks.wall_ms:.4g} ms: work is done where the timer does not look",
                 family="timing_mismatch",
             )
@@ -499,7 +510,7 @@ class Judgement:
         """On a GPU, the kernels that a call spends its time in."""
         if self._on_cpu:
             return audit
-        kernels = self._player.profile(self.draw())[:_MOST_KERNELS]
+        kernels = self._worker.profile(self.draw())[:_MOST_KERNELS]
         if not kernels:
             return audit
         total_us = sum(kernel.us for kernel in kernels) or 1.0
@@ -595,35 +606,37 @@ class Judgement:
 
     @property
     def most_calls(self) -> int:
-        """How many inputs both players have room for; one at a time where an output may be the memory of the
+        """How many inputs both workers have room for; one at a time where an output may be the memory of the
         last.
         """
         if self._protocol.outputs == "reusable":
             return 1
-        return min(self._player.arena.slots, self._reference_player.arena.slots)
+        return min(self._worker.input_buffer.slots, self._reference_worker.input_buffer.slots)
 
     def reference_block(self, draws: list[Draw]) -> samples.Block:
         """Calls of the reference, played by a child just as the candidate is."""
-        return self._play_reference(lambda player: player.exchange("run", draws))
+        return self._play_reference(lambda worker: worker.exchange("run", draws))
 
-    def reference_volley(self, draws: list[Draw]) -> samples.Block:
-        return self._play_reference(lambda player: player.volley("run", draws))
+    def reference_batch(self, draws: list[Draw]) -> samples.Block:
+        return self._play_reference(lambda worker: worker.batch("run", draws))
 
-    def copies_volley(self, draws: list[Draw], *, marked: bool = False) -> samples.Block:
+    def copies_batch(self, draws: list[Draw], *, marked: bool = False) -> samples.Block:
         """Of a copy in the reference's place, in the reference's child."""
         sizes = self._reference.output_sizes
         return self._play_reference(
-            lambda player: player.volley("rehearse", draws, marked=marked, output_bytes=sizes)
+            lambda worker: worker.batch("rehearse", draws, marked=marked, output_bytes=sizes)
         )
 
-    def _play_reference(self, play: Callable[[Player], Exchange]) -> samples.Block:
-        player = self._reference_player
+    def _play_reference(self, play: Callable[[Worker], Exchange]) -> samples.Block:
+        worker = self._reference_worker
         try:
-            exchange = play(player)
-            player.release()
+            exchange = play(worker)
+            worker.release()
         except (CandidateDied, CandidateRaised, CandidateForged) as error:
             if isinstance(error, CandidateDied):
-                raise PlayerDied("the process that plays the reference ended while it was timed") from None
+                raise ReferenceWorkerDied(
+                    "the process that plays the reference ended while it was timed"
+                ) from None
             if isinstance(error, CandidateRaised) and is_out_of_memory(f"{error.kind} {error}"):
                 raise torch.OutOfMemoryError(str(error)) from None
             raise TaskError(f"the reference failed while it was timed: {error}") from None
@@ -632,7 +645,7 @@ class Judgement:
 
     def candidate_block(self, draws: list[Draw], *, checked: int) -> samples.Block:
         """Calls of the candidate, of which as many as `checked` have to be right, nobody knows which."""
-        return self._play_candidate(self._player.exchange, draws, checked)
+        return self._play_candidate(self._worker.exchange, draws, checked)
 
     def latencies(self) -> tuple[samples.Block, samples.Block]:
         """One call of either model as its caller sees it, on the same inputs, in either order."""
@@ -640,18 +653,18 @@ class Judgement:
 
         def ours() -> samples.Block:
             checked = int(self._rng.random() < _CHECKED_LATENCIES)
-            return self._play_candidate(self._player.exchange, draws, checked, "latency")
+            return self._play_candidate(self._worker.exchange, draws, checked, "latency")
 
         def theirs() -> samples.Block:
-            return self._play_reference(lambda player: player.exchange("latency", draws))
+            return self._play_reference(lambda worker: worker.exchange("latency", draws))
 
         if self._rng.random() < 0.5:
             return theirs(), ours()
         block = ours()
         return theirs(), block
 
-    def candidate_volley(self, draws: list[Draw], *, checked: int) -> samples.Block:
-        return self._play_candidate(self._player.volley, draws, checked)
+    def candidate_batch(self, draws: list[Draw], *, checked: int) -> samples.Block:
+        return self._play_candidate(self._worker.batch, draws, checked)
 
     def _play_candidate(
         self,
@@ -681,29 +694,31 @@ class Judgement:
         self, operation: str, draws: list[Draw], chosen: list[int]
     ) -> tuple[Exchange, list[list[torch.Tensor]]]:
         """Have the candidate answer `draws` in one block; its answers to the `chosen` ones."""
-        exchange = self._player.exchange(operation, draws)
+        exchange = self._worker.exchange(operation, draws)
         return exchange, self._outputs_of(exchange, draws, chosen)
 
     def _outputs_of(
         self, exchange: Exchange, draws: list[Draw], chosen: list[int]
     ) -> list[list[torch.Tensor]]:
         """The answers to the `chosen` draws, in good form; the candidate drops all of them."""
-        player = self._player
+        worker = self._worker
         self._verdict.device_s += exchange.wall_ns / 1e9
         self._cores.append(exchange.cores)
         admission = self._admission
         inputs = (
-            None if admission.aliases_inputs else range(player.base, player.base + player.arena.size_bytes)
+            None
+            if admission.aliases_inputs
+            else range(worker.base, worker.base + worker.input_buffer.size_bytes)
         )
         require_separate(exchange.outputs, inputs)
         for output in exchange.outputs:
             require_form(output, self._expected)
         outputs = []
         for index in chosen:
-            outputs.append(player.read(exchange, index))
+            outputs.append(worker.read(exchange, index))
             if not admission.mutates_inputs:
-                require_unchanged(player.seen_inputs(exchange, index), draws[index].tensors)
-        player.release()
+                require_unchanged(worker.seen_inputs(exchange, index), draws[index].tensors)
+        worker.release()
         return outputs
 
 

@@ -1,4 +1,4 @@
-"""The referee's line to one candidate: requests and answers, pausing, and a budget of seconds.
+"""The judge's line to one candidate: requests and answers, pausing, and a budget of seconds.
 
 Time counts against the budget only while the candidate is awaited, so a slow reference costs it nothing.
 """

@@ -32,7 +32,7 @@ class TaskTooLarge(TaskError):
     """The device's memory, as far as others have left it, does not hold what judging the task takes."""
 
 
-class PlayerDied(TaskError):
+class ReferenceWorkerDied(TaskError):
     """The child that plays the reference ended; the supervisor knows how."""
 
 

@@ -1,4 +1,4 @@
-"""The supervisor's handles on the zygote and on what it forked."""
+"""The supervisor's handles on the fork server and on what it forked."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from kbopt.evaluation.sandbox.memory import Host, KilledForMemory, find_host
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
 from kbopt.evaluation.transport.untrusted import clean
 
-_ZYGOTE_START_S = 120.0
-_ZYGOTE_ANSWER_S = 30.0
+_FORK_SERVER_START_S = 120.0
+_FORK_SERVER_ANSWER_S = 30.0
 _END_S = 5.0
 _WARM_UP_S = 30.0
 _REAPED_S = 3.0
@@ -33,8 +33,8 @@ _LOG_HEAD_BYTES = 4_000
 _LOG_TAIL_BYTES = 12_000
 
 
-class ZygoteHandle:
-    """A running zygote. Thread-safe: requests are answered one at a time.
+class ForkServerHandle:
+    """A running fork server. Thread-safe: requests are answered one at a time.
 
     `log` is the file that has what it and its trusted processes print; `host` counts whom the kernel kills.
     """
@@ -63,10 +63,12 @@ class ZygoteHandle:
         )
         theirs.close()
         try:
-            ready = self._channel.receive(_ZYGOTE_START_S)
+            ready = self._channel.receive(_FORK_SERVER_START_S)
         except (ChannelClosed, TimeoutError):
             self.close()
-            raise InfraError(f"the evaluation's zygote did not start; {self.log} has its output") from None
+            raise InfraError(
+                f"the evaluation's fork server did not start; {self.log} has its output"
+            ) from None
         self.isolation = str(ready["ready"])
         self.isolates = bool(ready["is_whole"])
 
@@ -74,9 +76,9 @@ class ZygoteHandle:
         with self._lock:
             try:
                 self._channel.send(message, fds)
-                reply = self._channel.receive(_ZYGOTE_ANSWER_S)
+                reply = self._channel.receive(_FORK_SERVER_ANSWER_S)
             except (ChannelClosed, TimeoutError):
-                raise InfraError(f"the evaluation's zygote is gone; {self.log} has its output") from None
+                raise InfraError(f"the evaluation's fork server is gone; {self.log} has its output") from None
         if "error" in reply:
             raise InfraError(str(reply["error"]))
         return reply
@@ -115,12 +117,12 @@ class ZygoteHandle:
 class Child:
     """A sandboxed process in a role. Its end of the data socket and its control go to whoever drives it.
 
-    `close` ends everything inside the sandbox. `report` is the warden's line about the end.
+    `close` ends everything inside the sandbox. `report` is the init process's line about the end.
     """
 
-    def __init__(self, zygote: ZygoteHandle, role: str, config: SandboxConfig) -> None:
-        self._zygote = zygote
-        self._kills = zygote.host.num_kills()
+    def __init__(self, fork_server: ForkServerHandle, role: str, config: SandboxConfig) -> None:
+        self._fork_server = fork_server
+        self._kills = fork_server.host.num_kills()
         self.data, data_theirs = socket.socketpair()
         self.control, control_theirs = socket.socketpair()
         self._status_fd, status_theirs = os.pipe()
@@ -128,7 +130,7 @@ class Child:
         theirs = [data_theirs.fileno(), control_theirs.fileno(), status_theirs, output_theirs]
         try:
             message = {"spawn": role, "sandbox": asdict(config)}
-            self.warden_pid: int = zygote.request(message, theirs)["pid"]
+            self.init_pid: int = fork_server.request(message, theirs)["pid"]
         finally:
             data_theirs.close()
             control_theirs.close()
@@ -142,7 +144,7 @@ class Child:
 
     @property
     def fds(self) -> tuple[int, int]:
-        """What a referee needs in order to drive the child: the data socket and the warden's control."""
+        """What a judge needs in order to drive the child: the data socket and the init process's control."""
         return self.data.fileno(), self.control.fileno()
 
     def close(self) -> None:
@@ -151,14 +153,14 @@ class Child:
             return
         self.data.close()
         self.control.close()
-        self._zygote.kill(self.warden_pid)
+        self._fork_server.kill(self.init_pid)
         os.close(self._status_fd)
         self._status_fd = -1
         self._log.join()
 
     def end(self) -> dict[str, Any]:
         """How the child ended. To be called once its end was noticed; waits a moment for the report."""
-        timer = threading.Timer(_END_S, self._zygote.kill, [self.warden_pid])
+        timer = threading.Timer(_END_S, self._fork_server.kill, [self.init_pid])
         timer.start()
         with os.fdopen(os.dup(self._status_fd)) as pipe:
             line = pipe.readline()
@@ -179,7 +181,7 @@ class Child:
     @property
     def has_seen_kills(self) -> bool:
         """Whether the kernel has ended any process for want of memory since this one was started."""
-        return self._zygote.host.num_kills() > self._kills
+        return self._fork_server.host.num_kills() > self._kills
 
 
 def warm_up(children: Sequence[Child], device: str, setup: str = "", *, triton: bool = False) -> None:

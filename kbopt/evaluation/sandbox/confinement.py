@@ -1,6 +1,6 @@
 """What a child that runs untrusted code is allowed: where it may read, write, and how much.
 
-The zygote probes once which of these the kernel grants (`Isolation`), and every child gets all of them:
+The fork server probes once which of these the kernel grants (`Isolation`), and every child gets all of them:
 namespaces for processes, mounts, network and System V objects, a user of its own, a filter of system calls,
 resource limits, an empty environment but for a short list. A service that is not root's has no other user to
 give: its sandboxes are user namespaces, and show none of the folders in which a user keeps things. Where
@@ -35,7 +35,7 @@ SCRATCH = Path("/tmp")
 LOG_NAME = "service.log"
 """In the service's state folder: what it and its trusted processes print on standard error."""
 OOM_TRUSTED = 500
-"""A judge goes after the candidates, and before the zygote, which everything else dies with."""
+"""A judge goes after the candidates, and before the fork server, which everything else dies with."""
 _COVERED = ("/tmp", "/var/tmp", "/dev/shm")
 _SYSTEM = ("bin", "dev", "etc", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "opt", "proc", "sbin")
 _SHOWN = (*_SYSTEM, "sys", "usr")

@@ -1,7 +1,7 @@
 """The first process of a sandbox: starts the untrusted child, pauses, resumes, bounds and ends it.
 
-In a process namespace of its own the warden is process 1: `kill(-1)` reaches every other process there at
-one stroke, none can be started outside, and none survives it. Without namespaces it adopts orphans and
+In a process namespace of its own the init process is process 1: `kill(-1)` reaches every other process there
+at one stroke, none can be started outside, and none survives it. Without namespaces it adopts orphans and
 walks the tree of descendants instead.
 
 It obeys single bytes on its control socket (`STOP`, `HOLD`, `LOOK`, `CONTINUE`), answers each by a `REPLY`,
@@ -39,7 +39,7 @@ LOOK = b"L"
 CONTINUE = b"C"
 REPLY = struct.Struct("<cI?")
 """The command; how many processes were started and are gone, modulo 2**32; whether the pause holds."""
-ARENA_BYTES = 512 * 2**20
+INPUT_BUFFER_BYTES = 512 * 2**20
 """Room for inputs, which count as the child's memory once it has mapped them."""
 _WATCH_INTERVAL_S = 0.1
 _STANDING_S = 5.0
@@ -99,11 +99,11 @@ def run(
     os._exit(0)
 
 
-def _refuse_calls(isolation: Isolation, to_warden: socket.socket, *, is_build: bool) -> None:
+def _refuse_calls(isolation: Isolation, to_init: socket.socket, *, is_build: bool) -> None:
     starts: Starts = "free" if is_build else "counted" if isolation.counted else "unshared"
     listener = seccomp.refuse_calls(starts)
     if listener is not None:
-        socket.send_fds(to_warden, [b"L"], [listener])
+        socket.send_fds(to_init, [b"L"], [listener])
 
 
 def _prepare(config: SandboxConfig, isolation: Isolation, keep: list[Path]) -> Path:
@@ -206,7 +206,7 @@ class _Watch:
             if time.monotonic() >= watch_at:
                 watch_at = time.monotonic() + _WATCH_INTERVAL_S
                 used_bytes = sum(_own_bytes(pid) for pid in _others(self._isolation))
-                if used_bytes > self._memory_bytes + ARENA_BYTES:
+                if used_bytes > self._memory_bytes + INPUT_BUFFER_BYTES:
                     return {"memory_bytes": used_bytes}
 
     def _obey(self, command: bytes) -> bytes:

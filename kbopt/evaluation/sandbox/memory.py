@@ -11,8 +11,8 @@ GIB = 2**30
 MARGIN = 0.05
 """Share of the limit that stays free: the kernel's own tables, page cache that is in use, estimates."""
 SERVICE_BYTES = int(0.4 * GIB)
-"""The supervisor (24 MiB of its own) and the zygote with an imported torch (190 MiB), whose memory its forks
-share. Measured as PSS, torch for the CPU; more than that, for whatever the libraries map later."""
+"""The supervisor (24 MiB of its own) and the fork server with an imported torch (190 MiB), whose memory its
+forks share. Measured as PSS, torch for the CPU; more than that, for whatever the libraries map later."""
 REMEDY = "make the task's inputs smaller, use a machine with more memory, or raise --memory-gib"
 _NO_MEMORY = (
     "can't allocate memory",

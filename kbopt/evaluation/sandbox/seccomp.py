@@ -1,11 +1,11 @@
-"""The system calls that a sandbox refuses, and those by which its warden counts processes (seccomp).
+"""The system calls that a sandbox refuses, and those by which its init process counts processes (seccomp).
 
 A filter holds for a process and all that it starts, and cannot be taken off. It looks at numbers only,
 never behind pointers: `clone3`, whose flags lie behind one, does not exist, and libc falls back on `clone`.
 
 Threads are free, since the kernel adds their processor time to their process's. A process that ends before
-it was looked at takes its time with it, so each start of one is told to the warden, whoever starts it. That
-holds for `vfork` and `posix_spawn` too: the parent's thread waits, and its other threads do not. Only a
+it was looked at takes its time with it, so each start of one is told to the init process, whoever starts it.
+That holds for `vfork` and `posix_spawn` too: the parent's thread waits, and its other threads do not. Only a
 process that shares memory and lets nobody wait has no honest use; it is refused.
 """
 
@@ -22,7 +22,8 @@ from contextlib import suppress
 from typing import Literal
 
 Starts = Literal["counted", "unshared", "free"]
-"""Whether processes may start: each told to the warden; only those that share no memory, untold; any."""
+"""Whether processes may start: each told to the init process; only those that share no memory, untold; any.
+"""
 
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32 = 0x40000000

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kbopt.core.errors import InfraError, UserError
-from kbopt.evaluation.sandbox.children import ZygoteHandle
+from kbopt.evaluation.sandbox.children import ForkServerHandle
 from kbopt.evaluation.transport.channel import ChannelClosed
 from kbopt.leanbuild.toolchain import Toolchain
 
@@ -41,15 +41,17 @@ class Device:
         return self.torch.startswith("cuda")
 
 
-def find_device(wanted: str, zygote: ZygoteHandle) -> Device:
+def find_device(wanted: str, fork_server: ForkServerHandle) -> Device:
     """The device called `auto`, `cpu`, `cuda` or `cuda:N`. Raises UserError where there is none."""
-    channel, _ = zygote.spawn_trusted("survey")
+    channel, _ = fork_server.spawn_trusted("survey")
     with closing(channel):
         channel.send({"device": wanted})
         try:
             seen = channel.receive(_SURVEY_S)
         except (ChannelClosed, TimeoutError):
-            raise InfraError(f"the process that looks for devices ended; {zygote.log} says why") from None
+            raise InfraError(
+                f"the process that looks for devices ended; {fork_server.log} says why"
+            ) from None
     toolchain = Toolchain(**seen["toolchain"])
     names = seen["cuda"]
     if names:

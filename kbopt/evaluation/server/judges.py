@@ -1,4 +1,4 @@
-"""The supervisor's handles on the tasks' referees, and on the children that play the references for them."""
+"""The supervisor's handles on the tasks' judges, and on the children that play the references for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalRequest
-from kbopt.evaluation.sandbox.children import Child, ZygoteHandle, warm_up
+from kbopt.evaluation.sandbox.children import Child, ForkServerHandle, warm_up
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
 from kbopt.evaluation.sandbox.memory import REMEDY, SERVICE_BYTES, KilledForMemory, gib
 from kbopt.evaluation.server.devices import Device, num_threads
@@ -27,10 +27,10 @@ _ADMISSION_S = 300.0
 _DRAW_S = 120.0
 _GRACE_S = 300.0
 _MOST = 16
-"""Referees that are kept, where the memory budget allows for them."""
+"""Judges that are kept, where the memory budget allows for them."""
 _STARTS_AT_ONCE = 4
 _FREE_FOR_ANOTHER = 0.45
-"""Share of a GPU's memory to be had before a task is admitted, which says how much it needs. The referee and
+"""Share of a GPU's memory to be had before a task is admitted, which says how much it needs. The judge and
 the child that plays the reference hold inputs and outputs there; the least used ones go until it is."""
 
 
@@ -41,8 +41,8 @@ class NoMemory(UserError):
     """The task does not fit into what other tasks have left of the device's memory."""
 
 
-class RefereeHandle:
-    """The supervisor's handle on one referee. It starts beside whoever holds the device; the rest needs the
+class JudgeHandle:
+    """The supervisor's handle on one judge. It starts beside whoever holds the device; the rest needs the
     lease.
 
     `request` is the one it was started for. `data` says how large the task's are, once it drew inputs.
@@ -52,16 +52,16 @@ class RefereeHandle:
     """
 
     def __init__(
-        self, zygote: ZygoteHandle, request: EvalRequest, device: Device, sandbox: SandboxConfig
+        self, fork_server: ForkServerHandle, request: EvalRequest, device: Device, sandbox: SandboxConfig
     ) -> None:
         self.request = request
         self.data: Data | None = None
-        self._kills = zygote.host.num_kills()
+        self._kills = fork_server.host.num_kills()
         self._memory_bytes = sandbox.limits.memory_bytes
-        self._zygote = zygote
+        self._fork_server = fork_server
         self._device = device
-        self._child = Child(zygote, "measure", sandbox)
-        self._channel, self._pid = zygote.spawn_trusted("referee")
+        self._child = Child(fork_server, "measure", sandbox)
+        self._channel, self._pid = fork_server.spawn_trusted("judge")
         self._lock = threading.Lock()
         self.alive = True
         self.admitted = False
@@ -73,8 +73,8 @@ class RefereeHandle:
             "protocol": codec.encode(request.protocol),
             "device": device.torch,
             "threads": num_threads(),
-            "memory_bytes": zygote.host.usable_bytes - SERVICE_BYTES,
-            "warden": self._child.warden_pid,
+            "memory_bytes": fork_server.host.usable_bytes - SERVICE_BYTES,
+            "init": self._child.init_pid,
         }
         late = InfraError(f"the process that holds the reference did not start within {_START_S:g} s")
         self._ask(start, self._child.fds, _START_S, late)
@@ -122,7 +122,7 @@ class RefereeHandle:
         )
 
     def describe(self) -> dict[str, Any]:
-        """What the table of admitted tasks says of this one, see `referee`."""
+        """What the table of admitted tasks says of this one, see `judge`."""
         late = UserError(
             f"the reference of task {self.request.task.name} was not timed within {_GRACE_S:g} s"
         )
@@ -149,7 +149,7 @@ class RefereeHandle:
                 setup,
                 reference.fds,
                 arithmetic=[],
-                reference_warden=reference.warden_pid,
+                reference_init=reference.init_pid,
             )
         finally:
             before.close()
@@ -168,7 +168,7 @@ class RefereeHandle:
             "source": request.source,
             "setup": setup,
             "protocol": codec.encode(request.protocol),
-            "warden": child.warden_pid,
+            "init": child.init_pid,
             **fields,
         }
         limit_s = request.protocol.timeout_s * 2 + _GRACE_S
@@ -182,7 +182,7 @@ class RefereeHandle:
         self.taken_share = 0.0
         self._channel.close()
         self._child.close()
-        self._zygote.kill(self._pid)
+        self._fork_server.kill(self._pid)
 
     def _ask(
         self, job: dict[str, Any], fds: tuple[int, ...], limit_s: float, late: UserError | InfraError
@@ -200,7 +200,7 @@ class RefereeHandle:
             if killed:
                 raise KilledForMemory(f"the judge of task {self.request.task.name}", of_judge=True) from None
             raise InfraError(
-                f"the process that holds the reference ended; {self._zygote.log} says why"
+                f"the process that holds the reference ended; {self._fork_server.log} says why"
             ) from None
         if "task_error" in answer:
             error = self._task_error(answer)
@@ -210,7 +210,7 @@ class RefereeHandle:
         return answer
 
     def _was_killed_for_memory(self) -> bool:
-        return self._zygote.host.num_kills() > self._kills and self._zygote.was_killed(self._pid)
+        return self._fork_server.host.num_kills() > self._kills and self._fork_server.was_killed(self._pid)
 
     def _task_error(self, answer: dict[str, Any]) -> UserError | InfraError:
         """What a judge says of its task; where the child that plays the reference ended, how it did."""
@@ -224,7 +224,7 @@ class RefereeHandle:
             crash = self._child.crash()
         except KilledForMemory:
             return KilledForMemory(f"the process that plays the reference of task {name}", of_judge=True)
-        may = f"may use {gib(self._memory_bytes)} of host memory, {self._zygote.host.source}"
+        may = f"may use {gib(self._memory_bytes)} of host memory, {self._fork_server.host.source}"
         remedy = f"; it {may}; {REMEDY}" if crash.how == "out of memory" else ""
         return UserError(f"the child of task {name}'s reference ended: {text}: {crash.reason}{remedy}")
 
@@ -239,27 +239,27 @@ def _late(what: str, limit_s: float) -> UserError:
     return UserError(f"{what} took longer than {limit_s:g} s; make the task's inputs smaller")
 
 
-class Referees:
-    """One referee for each task and precision, started while candidates are built, the least used end first.
+class Judges:
+    """One judge for each task and precision, started while candidates are built, the least used end first.
 
-    `of` under the lease; `prepare` takes it when it needs it. Whoever will need a referee says so before, by
+    `of` under the lease; `prepare` takes it when it needs it. Whoever will need a judge says so before, by
     `awaited`. `ended` hears the key of each that was closed. At most `most` are kept.
     """
 
     def __init__(
         self,
-        zygote: ZygoteHandle,
+        fork_server: ForkServerHandle,
         device: Device,
         sandbox: Callable[[], SandboxConfig],
         lease: Lease,
         ended: Callable[[Key], None] = lambda _: None,
         most: int = _MOST,
     ) -> None:
-        self._zygote = zygote
+        self._fork_server = fork_server
         self._device = device
         self._sandbox = sandbox
         self._lease = lease
-        self._handles: OrderedDict[Key, RefereeHandle] = OrderedDict()
+        self._handles: OrderedDict[Key, JudgeHandle] = OrderedDict()
         self._awaited: Counter[Key] = Counter()
         self._displaced: dict[Key, tuple[Key, EvalRequest]] = {}
         self._lock = threading.Lock()
@@ -272,7 +272,7 @@ class Referees:
 
     @contextmanager
     def awaited(self, request: EvalRequest) -> Iterator[None]:
-        """While somebody waits for its referee, others make room before it. If it has to, it starts again as
+        """While somebody waits for its judge, others make room before it. If it has to, it starts again as
         soon as whoever needed the room is done.
         """
         key = key_of(request)
@@ -290,7 +290,7 @@ class Referees:
                 self.prepare(other_request)
 
     def prepare(self, request: EvalRequest) -> Future[None]:
-        """In a thread, start the referee of the request's task, and admit the task where the device has room.
+        """In a thread, start the judge of the request's task, and admit the task where the device has room.
 
         Done when that is; with the exception that a task which cannot be scored raises.
         """
@@ -313,24 +313,24 @@ class Referees:
         threading.Thread(target=work, daemon=True).start()
         return done
 
-    def start(self, request: EvalRequest) -> RefereeHandle:
-        """The referee of the request's task; it may not be admitted yet."""
+    def start(self, request: EvalRequest) -> JudgeHandle:
+        """The judge of the request's task; it may not be admitted yet."""
         key = key_of(request)
         with self._starting.of(key):
             with self._lock:
                 handle = self._handles.get(key)
             if handle is None or not handle.alive:
-                handle = RefereeHandle(self._zygote, request, self._device, self._sandbox())
+                handle = JudgeHandle(self._fork_server, request, self._device, self._sandbox())
                 with self._lock:
                     self._handles[key] = handle
         return handle
 
     def data_of(self, request: EvalRequest) -> Data | None:
-        """How large the data of the request's task are, where one of its referees has found out."""
+        """How large the data of the request's task are, where one of its judges has found out."""
         return self._data.get(key_of(request))
 
     def close_idle(self, keep: Collection[Hashable]) -> bool:
-        """End the referee that was used least recently of those whose key is not in `keep`. Whether there was
+        """End the judge that was used least recently of those whose key is not in `keep`. Whether there was
         one.
         """
         with self._lock:
@@ -346,9 +346,9 @@ class Referees:
         self._ended(chosen)
         return True
 
-    def of(self, request: EvalRequest, learned: Callable[[Data], None] = lambda _: None) -> RefereeHandle:
-        """The referee of the request's task, which was admitted. `learned` hears how large its data are,
-        see `RefereeHandle.admit`.
+    def of(self, request: EvalRequest, learned: Callable[[Data], None] = lambda _: None) -> JudgeHandle:
+        """The judge of the request's task, which was admitted. `learned` hears how large its data are,
+        see `JudgeHandle.admit`.
         """
         handle = self.start(request)
         if not handle.admitted:
@@ -369,7 +369,7 @@ class Referees:
             self._handles.move_to_end(key_of(request))
         return handle
 
-    def settle(self, handle: RefereeHandle) -> None:
+    def settle(self, handle: JudgeHandle) -> None:
         """Note how much of the device's memory was free when `handle` answered last."""
         self._free = handle.free_share
 
@@ -378,7 +378,7 @@ class Referees:
             handle.close()
 
     def make_all_room(self, request: EvalRequest) -> bool:
-        """End the referees of all other tasks. Whether there were any. Under the lease."""
+        """End the judges of all other tasks. Whether there were any. Under the lease."""
         had_others = self._num_others(request) > 0
         self._make_room(request, 1.0)
         return had_others
@@ -402,7 +402,7 @@ class Referees:
 
     def _admit(
         self,
-        handle: RefereeHandle,
+        handle: JudgeHandle,
         learned: Callable[[Data], None] = lambda _: None,
         make_room: Callable[[float], None] = lambda _: None,
     ) -> None:
@@ -422,7 +422,7 @@ class Referees:
             return sum(handle.alive for key, handle in self._handles.items() if key != key_of(request))
 
     def _make_room(self, request: EvalRequest, free_share: float) -> None:
-        """End the referees of other tasks: those that nobody waits for by the time of their last use, then
+        """End the judges of other tasks: those that nobody waits for by the time of their last use, then
         those that were used or started last.
         """
         while not self._has_room(request, free_share):
@@ -442,6 +442,6 @@ class Referees:
 
 
 def key_of(request: EvalRequest) -> Key:
-    """What requests have in common that one referee judges."""
+    """What requests have in common that one judge judges."""
     protocol = request.protocol
     return request.task.key, protocol.precision, protocol.arithmetic, protocol.eval_mode

@@ -9,7 +9,7 @@ from kbopt.evaluation.server.budget import Need
 
 CPU_PROCESS_BYTES = int(0.15 * GIB)
 """What a fork has for itself without any tensors: 25 MiB at first, more once its libraries have warmed up.
-Its resident 0.2 to 0.3 GiB are for the most part the zygote's."""
+Its resident 0.2 to 0.3 GiB are for the most part the fork server's."""
 CUDA_PROCESS_BYTES = int(1.2 * GIB)
 """A process with a CUDA context, whose libraries are paged in once for each. Measured on an H200."""
 NVCC_BYTES = 3 * GIB
@@ -20,7 +20,7 @@ PLAIN_BUILD_BYTES = GIB // 2
 """A source that only has to be imported."""
 UNKNOWN_DATA_BYTES = GIB // 8
 """What a task's data are taken to need until its judge has drawn them."""
-_ARENA_BYTES = GIB // 2
+_INPUT_BUFFER_BYTES = GIB // 2
 """Shared inputs are as many sets as fit into this, and one at the least."""
 _MOST_SETS = 6
 _COMPILES = ("load_inline", "cpp_extension", "torch.compile", "nvcc")
@@ -39,9 +39,9 @@ class Data:
     peak_bytes: int = 0
 
     @property
-    def arena_bytes(self) -> int:
+    def input_buffer_bytes(self) -> int:
         """Inputs that a judge shares with a child."""
-        sets = max(1, min(_MOST_SETS, _ARENA_BYTES // max(1, self.inputs_bytes, self.outputs_bytes)))
+        sets = max(1, min(_MOST_SETS, _INPUT_BUFFER_BYTES // max(1, self.inputs_bytes, self.outputs_bytes)))
         return max(sets * self.inputs_bytes, self.parameters_bytes)
 
     @property
@@ -49,7 +49,7 @@ class Data:
         """By an idle judge and the child that plays its reference: inputs that both see, three copies of the
         parameters (its own, in float64 twice as large) and the child's.
         """
-        return self.arena_bytes + 4 * self.parameters_bytes
+        return self.input_buffer_bytes + 4 * self.parameters_bytes
 
     @property
     def judging_bytes(self) -> int:
@@ -72,7 +72,7 @@ class Data:
     @property
     def own_bytes(self) -> int:
         """By judge and candidate beyond what the judge holds when idle. They compute in turns."""
-        idle_child = self.arena_bytes + 2 * self.parameters_bytes
+        idle_child = self.input_buffer_bytes + 2 * self.parameters_bytes
         return idle_child + max(self.judging_bytes, self.beside_child_bytes + self.child_bytes)
 
     @property

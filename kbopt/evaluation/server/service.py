@@ -1,7 +1,7 @@
 """The supervisor: runs each request through build, check and timing, or says of a task what judging it takes.
 
-One request is one thread, written as plain sequential code; the device lease and the zygote are what they
-share. Nothing here executes or imports a candidate, a task or torch.
+One request is one thread, written as plain sequential code; the device lease and the fork server are what
+they share. Nothing here executes or imports a candidate, a task or torch.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from kbopt.core.types import (
 from kbopt.evaluation.build.building import Builder, Built, NotBuilt, num_builds_at_once
 from kbopt.evaluation.build.inspection import Inspections
 from kbopt.evaluation.kernelbench import verdicts
-from kbopt.evaluation.sandbox.children import Child, ZygoteHandle, warm_up
+from kbopt.evaluation.sandbox.children import Child, ForkServerHandle, warm_up
 from kbopt.evaluation.sandbox.confinement import SCRATCH, Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.sandbox.memory import REMEDY, Host, KilledForMemory, find_host, gib
 from kbopt.evaluation.server import baselines, feedback
 from kbopt.evaluation.server.baselines import Baselines
 from kbopt.evaluation.server.budget import Budget, Need, Reservation
 from kbopt.evaluation.server.devices import find_device, num_threads
-from kbopt.evaluation.server.judges import NoMemory, RefereeHandle, Referees, failed_test, key_of
+from kbopt.evaluation.server.judges import JudgeHandle, Judges, NoMemory, failed_test, key_of
 from kbopt.evaluation.server.lease import Lease
 from kbopt.evaluation.server.needs import Data, need_of
 from kbopt.evaluation.server.probe import PROBE_TASK, sandboxes_for_cuda
@@ -77,12 +77,12 @@ class Service:
         self._state_dir = state_dir
         self._environ = scrubbed(os.environ)
         host = host or find_host()
-        self._zygote = ZygoteHandle(state_dir, os.environ, prepare_cuda=device != "cpu", host=host)
-        self.device = find_device(device, self._zygote)
+        self._fork_server = ForkServerHandle(state_dir, os.environ, prepare_cuda=device != "cpu", host=host)
+        self.device = find_device(device, self._fork_server)
         if self.device.others:
             only_this = {"CUDA_VISIBLE_DEVICES": self.device.uuid}
             self._environ |= only_this
-            self._zygote.set_environment(only_this)
+            self._fork_server.set_environment(only_this)
         # On a CPU requests go one after the other, all of each under the lease.
         most = MAX_CONCURRENT if self.device.is_cuda else 1
         self._budget = Budget(host, most, self._close_idle)
@@ -92,7 +92,7 @@ class Service:
         self._serial_lock = threading.Lock()
         self._serial = 0
         self._builder = Builder(
-            self._zygote,
+            self._fork_server,
             state_dir / "builds",
             self.device,
             lambda built: self._sandbox(built, build_writable=True),
@@ -105,7 +105,7 @@ class Service:
             self._hidden, self._without = self._find_working_sandbox()
         self._baselines = Baselines(self.device, state_dir / "baselines", self._judge_baseline)
         self._inspections = Inspections(self._child)
-        self._referees = Referees(self._zygote, self.device, self._sandbox, self._lease, self._budget.forget)
+        self._judges = Judges(self._fork_server, self.device, self._sandbox, self._lease, self._budget.forget)
         self._kernelbench_slots = threading.BoundedSemaphore(_KERNELBENCH_AT_ONCE)
         self._waiting_slots = threading.BoundedSemaphore(1 + _NUM_WAITING)
         self._build_slots = threading.BoundedSemaphore(num_builds_at_once(self.device))
@@ -122,11 +122,11 @@ class Service:
 
     @property
     def _is_isolated(self) -> bool:
-        return self._zygote.isolates and not self._without
+        return self._fork_server.isolates and not self._without
 
     @property
     def _isolation(self) -> str:
-        parts = [self._zygote.isolation]
+        parts = [self._fork_server.isolation]
         if self._without:
             parts.append(f"but for CUDA without {', '.join(self._without)}")
         if self.device.num_gpus > 1:
@@ -178,10 +178,10 @@ class Service:
     def _describe_in(self, request: EvalRequest, reservation: Reservation) -> Admitted:
         with self._lease:
             started = time.monotonic()
-            referee = self._referees.of(request, lambda _: reservation.grow(self._need(request)))
+            judge = self._judges.of(request, lambda _: reservation.grow(self._need(request)))
             seconds = time.monotonic() - started
-            seen = referee.describe()
-            self._referees.settle(referee)
+            seen = judge.describe()
+            self._judges.settle(judge)
         need = self._need(request)
         return Admitted(
             device=self.device.name,
@@ -216,7 +216,7 @@ class Service:
         return result
 
     def _close_idle(self, keep: Collection[Hashable]) -> bool:
-        return self._referees.close_idle(keep)
+        return self._judges.close_idle(keep)
 
     def _reserve(self, request: EvalRequest, *, alone: bool = False) -> AbstractContextManager[Reservation]:
         what = f"task {request.task.name}"
@@ -226,7 +226,7 @@ class Service:
         compiles = request.baselines or request.protocol.baseline != "eager"
         return need_of(
             request.source,
-            self._referees.data_of(request),
+            self._judges.data_of(request),
             on_cuda=self.device.is_cuda,
             compiles=compiles,
             kernelbench=request.kernelbench,
@@ -262,19 +262,19 @@ class Service:
     def _evaluate(self, request: EvalRequest, reservation: Reservation) -> Result:
         timeline = Timeline()
         if self.device.is_cuda:
-            with self._referees.awaited(request):
-                referee_is_ready = self._referees.prepare(request)
+            with self._judges.awaited(request):
+                judge_is_ready = self._judges.prepare(request)
                 with self._build_slots:
                     built = self._build(request, timeline)
                 if isinstance(built, Built):
-                    referee_is_ready.result()
+                    judge_is_ready.result()
                     # A few candidates wait with processes of their own, whose CUDA contexts are ready.
                     with self._waiting_slots, closing(self._child(built)) as child:
                         warm_up([child], self.device.torch, built.setup, triton="triton" in request.source)
                         if request.protocol.precision == "fp32":
                             self._inspections.of(built)
                         with suppress(InfraError):  # With the lease it is tried again.
-                            self._referees.start(request)
+                            self._judges.start(request)
                         with self._lease:
                             judged = self._measure(request, built, timeline, child, reservation)
                     return self._completed(request, built, judged, timeline, reservation)
@@ -331,8 +331,8 @@ class Service:
         return self._result(request, timeline, outcome, verdict, log=judged.log, frames=judged.frames)
 
     def close(self) -> None:
-        self._referees.close()
-        self._zygote.close()
+        self._judges.close()
+        self._fork_server.close()
 
     def _find_working_sandbox(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Which GPUs a sandbox can hide, and what it has to leave out, for GPU memory to be shared with it.
@@ -342,11 +342,11 @@ class Service:
         task = Task(name="probe", source=PROBE_TASK)
         request = EvalRequest(task=task, source="", protocol=EvalProtocol())
         seen: list[str] = []
-        others = self.device.others if "mounts" in self._zygote.isolation else ()
+        others = self.device.others if "mounts" in self._fork_server.isolation else ()
         for hidden, without in sandboxes_for_cuda(others):
             self._hidden, self._without = hidden, without
             try:
-                with closing(RefereeHandle(self._zygote, request, self.device, self._sandbox())) as probe:
+                with closing(JudgeHandle(self._fork_server, request, self.device, self._sandbox())) as probe:
                     probe.admit()
             except (InfraError, UserError) as error:
                 hiding = "hiding other GPUs, " if hidden else ""
@@ -363,7 +363,7 @@ class Service:
             timeline.add("compile", started, time.time() - started)
 
     def _child(self, built: Built, role: str = "measure") -> Child:
-        return Child(self._zygote, role, self._sandbox(built))
+        return Child(self._fork_server, role, self._sandbox(built))
 
     def _measure(
         self,
@@ -393,10 +393,10 @@ class Service:
 
     def _another_pair(self, request: EvalRequest, built: Built, timeline: Timeline) -> Pair | Judged:
         """What the kernel and the reference take in new processes, or what went wrong there."""
-        referee = self._referees.of(request)
+        judge = self._judges.of(request)
         with closing(self._child(built)) as child:
-            reference = Child(self._zygote, "measure", self._sandbox())
-            answer = referee.time(request, child, built.setup, reference)
+            reference = Child(self._fork_server, "measure", self._sandbox())
+            answer = judge.time(request, child, built.setup, reference)
             if answer["pair"] is None:
                 return self._judged(child, answer, timeline)
             self._note_spans(answer, timeline)
@@ -414,28 +414,28 @@ class Service:
             if reservation is not None:
                 reservation.grow(self._need(request))
 
-        referee = self._referees.of(request, learned)
-        judged = self._judge(request, built, referee, child, timeline)
-        if self.device.is_cuda and judged.lacked_memory and self._referees.make_all_room(request):
+        judge = self._judges.of(request, learned)
+        judged = self._judge(request, built, judge, child, timeline)
+        if self.device.is_cuda and judged.lacked_memory and self._judges.make_all_room(request):
             with closing(self._child(built)) as another:
                 warm_up([another], self.device.torch, built.setup, triton="triton" in request.source)
-                judged = self._judge(request, built, referee, another, timeline)
+                judged = self._judge(request, built, judge, another, timeline)
         if not self.device.is_cuda and judged.hides_work:
             # How long calls take is decided once in each process.
             with closing(self._child(built)) as another:
-                judged = self._judge(request, built, referee, another, timeline)
-        self._referees.settle(referee)
+                judged = self._judge(request, built, judge, another, timeline)
+        self._judges.settle(judge)
         return judged
 
     def _judge(
-        self, request: EvalRequest, built: Built, referee: RefereeHandle, child: Child, timeline: Timeline
+        self, request: EvalRequest, built: Built, judge: JudgeHandle, child: Child, timeline: Timeline
     ) -> Judged:
         try:
             is_watched = self.device.is_cuda and request.protocol.precision == "fp32"
             seen = self._inspections.of(built) if is_watched else []
-            answer = referee.judge(request, child, built.setup, seen)
+            answer = judge.judge(request, child, built.setup, seen)
         except NoMemory as error:
-            if self._referees.make_all_room(request):
+            if self._judges.make_all_room(request):
                 raise InfraError(f"other tasks held the device's memory: {error}") from None
             raise
         return self._judged(child, answer, timeline)

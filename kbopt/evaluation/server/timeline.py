@@ -1,4 +1,4 @@
-"""When the stages of one evaluation ran, and what a referee found in one child."""
+"""When the stages of one evaluation ran, and what a judge found in one child."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kbopt.evaluation.sandbox.memory import is_out_of_memory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """What a referee found in one child."""
+    """What a judge found in one child."""
 
     outcome: Outcome
     log: str

@@ -1,7 +1,7 @@
-"""What volleys on a GPU prove of single calls. Pure functions.
+"""What batches on a GPU prove of single calls. Pure functions.
 
-A volley is a block whose calls wait at a gate in the child's stream until their inputs are there, and whose
-time is that between two events of the referee's, see `Player.volley`. So neither host is in it.
+A batch is a block whose calls wait at a gate in the child's stream until their inputs are there, and whose
+time is that between two events of the judge's, see `Worker.batch`. So neither host is in it.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from statistics import median, quantiles
 
 from kbopt.evaluation.timing.samples import GPU_SCATTER, Block, Clocks, Overhead, Session
 
-_VOLLEY_AGREEMENT = 1.3
-"""How much more of the reference's time single calls of an honest kernel may save than volleys show."""
+_BATCH_AGREEMENT = 1.3
+"""How much more of the reference's time single calls of an honest kernel may save than batches show."""
 _SINGLE_AGREEMENT = 1.02
-"""How much longer a volley of one call may be than a single call by the child's clock."""
+"""How much longer a batch of one call may be than a single call by the child's clock."""
 _MOST_LONGER = 1.5
-"""Than alone, a call of the reference's in a volley. More comes of work that somebody left on the device."""
+"""Than alone, a call of the reference's in a batch. More comes of work that somebody left on the device."""
 _SLOWED = 1.1
 """By how much the reference may be slower beside a candidate than alone, as on a device that got warm."""
 _IMPOSSIBLE_MS = 0.01
 _HOST_MS = 0.3
 """By how much the host's clock around single calls may differ between two processes that do the same."""
 _AROUND_MS = 0.002
-"""Standard deviation of what is around a volley, of one source in several processes:
-benchmarks/results/2026-11-25-volleys-of-one.md."""
+"""Standard deviation of what is around a batch, of one source in several processes:
+benchmarks/results/2026-11-25-batches-of-one.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alone:
     """What was found on a GPU before the candidate's code was there: single calls of the reference's and
-    volleys of `copies` by their child's clock, and what is `around` these by the referee's.
+    batches of `copies` by their child's clock, and what is `around` these by the judge's.
     """
 
     reference_ms: float
@@ -45,7 +45,7 @@ class Alone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Volleys:
+class Batches:
     """Blocks of one length whose calls are all queued before their inputs are there: of a copy and, where it
     was asked, of the reference, both in trusted children; and of the candidate.
 
@@ -80,17 +80,17 @@ class Volleys:
 
     @property
     def shortest_ms(self) -> float:
-        """A call of the candidate's by the referee's clock alone, in the shortest of its volleys."""
+        """A call of the candidate's by the judge's clock alone, in the shortest of its batches."""
         return (min(block.wall_ms for block in self.kernel) - self.around_ms) / self.length
 
     @property
     def median_ms(self) -> float:
-        """The same in the median volley: for volleys of which not all answers were checked."""
+        """The same in the median batch: for batches of which not all answers were checked."""
         return self._median_ms(self.kernel)
 
     @property
     def reference_ms(self) -> float:
-        """A call of the reference's in the median volley; 0 where it was not asked."""
+        """A call of the reference's in the median batch; 0 where it was not asked."""
         return self._median_ms(self.reference) if self.reference else 0.0
 
     def _median_ms(self, blocks: Sequence[Block]) -> float:
@@ -99,13 +99,13 @@ class Volleys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """A session's volleys: of single calls, all of which were checked; of short kernels of many calls, too,
+    """A session's batches: of single calls, all of which were checked; of short kernels of many calls, too,
     in which what scatters is divided among them. `cached_ms` is what a call saves that leaves the cache full
-    of its output: in the longer volleys the next call pays for it.
+    of its output: in the longer batches the next call pays for it.
     """
 
-    ones: Volleys
-    longer: Volleys | None = None
+    ones: Batches
+    longer: Batches | None = None
     cached_ms: float = 0.0
 
     @property
@@ -126,27 +126,27 @@ class Evidence:
         return call_ms if self.waits else call_ms / _SINGLE_AGREEMENT - 2 * _AROUND_MS
 
     def least_longer_ms(self, reference_ms: float) -> float:
-        """The same by longer volleys, next to a single call of the reference's of `reference_ms`.
+        """The same by longer batches, next to a single call of the reference's of `reference_ms`.
 
         Calls that follow each other closely may cost more than single ones, by what depends on their kernels.
         But the ratio of two models hardly changes, and slow ones, which are not asked, take what they take.
         """
-        volleys = self.longer
-        if volleys is None:
+        batches = self.longer
+        if batches is None:
             return 0.0
-        ours_ms = volleys.median_ms - self.cached_ms - 2 * _AROUND_MS / volleys.length
-        theirs_ms = max(reference_ms, min(_MOST_LONGER * reference_ms, volleys.reference_ms))
-        return reference_ms * ours_ms / (_VOLLEY_AGREEMENT * theirs_ms)
+        ours_ms = batches.median_ms - self.cached_ms - 2 * _AROUND_MS / batches.length
+        theirs_ms = max(reference_ms, min(_MOST_LONGER * reference_ms, batches.reference_ms))
+        return reference_ms * ours_ms / (_BATCH_AGREEMENT * theirs_ms)
 
 
 def read_gpu_session(
     reference: Sequence[Block], singles: Sequence[Block], evidence: Evidence, alone: Alone
 ) -> Session:
-    """What single calls on a GPU say by their own clocks, as far as volleys allow it.
+    """What single calls on a GPU say by their own clocks, as far as batches allow it.
 
-    What volleys show beyond the child's clock is charged, and no reason to refuse a candidate that waits for
+    What batches show beyond the child's clock is charged, and no reason to refuse a candidate that waits for
     the device in its calls: that is in it. So is, and charged only, what the host's clock shows far beyond
-    it: the launching of kernels, which no volley holds. `alone` bounds what both models' times may have been
+    it: the launching of kernels, which no batch holds. `alone` bounds what both models' times may have been
     made of by work that the candidate left on the device.
     """
     kernel_ms, theirs_ms = ([block.native_ms[0] for block in blocks] for blocks in (singles, reference))

@@ -23,7 +23,7 @@ from kbopt.evaluation.transport.cuda_api import (
 from kbopt.evaluation.transport.cuda_inputs import (
     DONE_BYTES,
     INPUTS,
-    LONGEST_VOLLEY,
+    LONGEST_BATCH,
     WAIT_UNTIL_REACHED,
     attach,
 )
@@ -35,7 +35,7 @@ _NUM_JOINS = 11
 
 
 class CudaTimer:
-    """What the child needs: the arena opened, outputs located, calls timed by events."""
+    """What the child needs: the input buffer opened, outputs located, calls timed by events."""
 
     def __init__(self, ticket: str, device: torch.device) -> None:
         torch.cuda.set_device(device)
@@ -48,7 +48,7 @@ class CudaTimer:
         self._exported: dict[tuple[int, int], str] = {}
         self._context = ctypes.c_void_p()
         check(self._driver.cuCtxGetCurrent(ctypes.byref(self._context)), "cuCtxGetCurrent")
-        self._marks = [_Marks() for _ in range(LONGEST_VOLLEY)]  # Before anybody can replace what makes them.
+        self._marks = [_Marks() for _ in range(LONGEST_BATCH)]  # Before anybody can replace what makes them.
         self._synchronize: Callable[[], None] = torch.cuda.synchronize
         self._hold = partial(torch.cuda._sleep, int(_HOLD_MS * clock_khz(self._library, device)))
         self._join_ms = median(self._time_join() for _ in range(_NUM_JOINS))
@@ -96,7 +96,7 @@ class CudaTimer:
         self._synchronize()
         return [result], [clock() - started]
 
-    def volley(
+    def batch(
         self,
         gate: int,
         calls: Sequence[Callable[[], Any]],

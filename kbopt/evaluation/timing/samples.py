@@ -1,6 +1,6 @@
 """Statistics of interleaved timings: which clock is believed, intervals, drift. Pure functions.
 
-Times are milliseconds of single calls. `native` is the clock inside the child, `wall` the referee's own
+Times are milliseconds of single calls. `native` is the clock inside the child, `wall` the judge's own
 clock around a block of calls, less what an empty block cost before candidate code was loaded.
 """
 
@@ -49,7 +49,7 @@ CPU_SCATTER = Scatter(call_ms=0.03, call_share=0.055)
 GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01)
 """Where its memory lies: benchmarks/results/2026-11-24-cuda-verdicts.md."""
 LAUNCH_SCATTER = Scatter(call_ms=0.03, call_share=0.1)
-"""On a GPU that waits for kernels to be launched: benchmarks/results/2026-11-25-volleys-of-one.md."""
+"""On a GPU that waits for kernels to be launched: benchmarks/results/2026-11-25-batches-of-one.md."""
 LATENCY_SCATTER = Scatter(call_ms=0.002, call_share=0.03)
 """Of one synchronised call: which cores and which memory a process meets."""
 _LATENCY_SLACK_MS = 0.05
@@ -73,11 +73,11 @@ _SLOWED_NOTE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """`native_ms` of each of the block's calls, and the referee's `wall_ms` for all of them together.
+    """`native_ms` of each of the block's calls, and the judge's `wall_ms` for all of them together.
 
-    `displaced_ms` of the wall time went to other processes of the machine; see `Player._displaced`.
+    `displaced_ms` of the wall time went to other processes of the machine; see `Worker._displaced`.
     `cpu_ms` is the processor time of all of the sandbox, until it was paused. `is_late` where the calls of a
-    volley were not all queued when their inputs came, since they wait for the device themselves.
+    batch were not all queued when their inputs came, since they wait for the device themselves.
     """
 
     native_ms: tuple[float, ...]
@@ -88,7 +88,7 @@ class Block:
 
     @property
     def around_ms(self) -> float:
-        """What the referee's clock saw beyond the child's, waiting for a core included.
+        """What the judge's clock saw beyond the child's, waiting for a core included.
 
         A wait inside a call is in both clocks. Taking `displaced_ms` off would therefore make the overhead
         of long calls on a busy machine negative, and would forgive a child whose clock stands still.
@@ -136,9 +136,9 @@ class Overhead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clocks:
-    """`native_ms` is the median single call by the child's clock. The other two are what the referee's
+    """`native_ms` is the median single call by the child's clock. The other two are what the judge's
     clock found beyond the child's at the least, per call, in blocks of one call and in longer ones. On a GPU
-    the blocks are volleys.
+    the blocks are batches.
     """
 
     native_ms: float
@@ -147,7 +147,7 @@ class Clocks:
 
     @property
     def wall_ms(self) -> float:
-        """A call by the referee's clock: the figure that the child cannot influence."""
+        """A call by the judge's clock: the figure that the child cannot influence."""
         return self.native_ms + max(0.0, self.hidden_single_ms, self.hidden_longer_ms)
 
     def agree(self, slack_ms: float) -> bool:
@@ -267,7 +267,7 @@ def undisturbed_ms(singles: Sequence[Block], overhead: Overhead) -> list[float]:
     """Single calls by the child's clock, those that other processes lengthened without that.
 
     What displaced a block may have done so before or after the call. So only times that are unusual
-    next to the quiet blocks' are corrected, by the referee's clock, and to no less than what is usual.
+    next to the quiet blocks' are corrected, by the judge's clock, and to no less than what is usual.
     A child can read how long it waited and lie there alone: what is unusually short is corrected too.
     """
     quiet = [block.native_ms[0] for block in singles if block.is_quiet]

@@ -1,19 +1,18 @@
 """Sessions of timing: which blocks of calls are asked for, in which order, and when they are enough.
 
-What the blocks say is read in `timing`; what is right or wrong about a candidate's answers in `judgement`.
+What the blocks say is read in `samples` and `batches`; what is right or wrong about a candidate's answers in
+`judge.judgement`.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from kbopt.core.types import EvalProtocol
-from kbopt.evaluation.judge import roofline
-from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.timing import batches, samples
 
 _NUM_LONG_BLOCKS = 4
@@ -28,20 +27,20 @@ _FEWEST_PROBES = 6
 _NUM_WARM_UPS = 3
 _ENOUGH_S = {"cpu": 1.0, "cuda": 0.3}
 """From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
-_VOLLEY_MS = 2.0
-"""Of work in a volley: a thousand of the shortest kernels, as many as a stream holds without blocking."""
+_BATCH_MS = 2.0
+"""Of work in a batch: a thousand of the shortest kernels, as many as a stream holds without blocking."""
 _NUM_ONES = 5
 _NUM_SLOW_ONES = 3
-"""Volleys of one call, of kernels above a millisecond."""
-_SHORTEST_VOLLEY = 4
+"""Batches of one call, of kernels above a millisecond."""
+_SHORTEST_BATCH = 4
 """That is tried where longer ones are late: of kernels and events a stream holds a thousand."""
 _NUM_LONGER = 5
 """Of which the median counts: in the first one the children's allocators may still grow."""
 _NUM_CHECKED = 4
-"""Of the calls of a longer volley."""
+"""Of the calls of a longer batch."""
 _SLOW_MS = 1.0
 _SHORT_MS = 0.25
-"""Kernels up to here are called in longer volleys too: two percent of it are let pass around one call."""
+"""Kernels up to here are called in longer batches too: two percent of it are let pass around one call."""
 _FEWEST_ALONE = 3
 _MOST_ALONE = 8
 _ENOUGH_ALONE_S = 0.05
@@ -50,6 +49,10 @@ _MOST_LATENCIES = 30
 _ENOUGH_LATENCIES_S = 0.15
 _NUM_CALIBRATIONS = 3
 """Of which the least counts: others who start on the device only ever add."""
+
+
+Draw = Any
+"""One set of inputs, as `Models` draws them."""
 
 
 class Models(Protocol):
@@ -62,15 +65,18 @@ class Models(Protocol):
 
     def draw(self) -> Draw: ...
 
+    def cached_ms(self) -> float:
+        """What a call takes at the least whose inputs lie in the device's cache. On a GPU."""
+
     def reference_block(self, draws: list[Draw]) -> samples.Block: ...
 
-    def reference_volley(self, draws: list[Draw]) -> samples.Block: ...
+    def reference_batch(self, draws: list[Draw]) -> samples.Block: ...
 
-    def copies_volley(self, draws: list[Draw], *, marked: bool = False) -> samples.Block: ...
+    def copies_batch(self, draws: list[Draw], *, marked: bool = False) -> samples.Block: ...
 
     def candidate_block(self, draws: list[Draw], *, checked: int) -> samples.Block: ...
 
-    def candidate_volley(self, draws: list[Draw], *, checked: int) -> samples.Block: ...
+    def candidate_batch(self, draws: list[Draw], *, checked: int) -> samples.Block: ...
 
     def latencies(self) -> tuple[samples.Block, samples.Block]: ...
 
@@ -79,23 +85,24 @@ class Models(Protocol):
 
 class Sessions:
     """The sessions of one candidate. On a GPU `calibrate` comes before its code is loaded; `warm_up` before
-    the first `run`. `overhead` is what requests to its child cost besides the calls, on a CPU.
+    the first `run`. `device` is `cpu` or `cuda`. `overhead` is what requests to its worker cost besides the
+    calls, on a CPU.
     """
 
     def __init__(
         self,
         models: Models,
-        reference: Reference,
+        device: str,
         protocol: EvalProtocol,
         overhead: samples.Overhead | None,
         rng: random.Random,
     ) -> None:
         self._models = models
-        self._reference = reference
+        self._device = device
         self._protocol = protocol
         self._overhead = overhead
         self._rng = rng
-        self._on_cpu = reference.device.type == "cpu"
+        self._on_cpu = device == "cpu"
         self._slowest_ms = 0.0
         self._alone: batches.Alone | None = None
         self._num_probes = rng.randrange(2)
@@ -107,7 +114,7 @@ class Sessions:
         return samples.LAUNCH_SCATTER if session.is_launch_bound else samples.GPU_SCATTER
 
     def calibrate(self) -> None:
-        """See what the reference takes, and what there is around volleys, before the candidate's code is
+        """See what the reference takes, and what there is around batches, before the candidate's code is
         there. A GPU cannot be paused: later, what the candidate left running could lengthen both.
         """
         if self._on_cpu:
@@ -119,15 +126,15 @@ class Sessions:
             len(singles) <= _MOST_ALONE and time.perf_counter() - started < _ENOUGH_ALONE_S
         ):
             singles.append(self._models.reference_block(draws[:1]))
-        copies, around = self._around_volleys(draws)
+        copies, around = self._around_batches(draws)
         self._alone = batches.Alone(
             reference_ms=samples.median_ms(singles[1:]),  # The first one after a while is slower.
             copies=copies,
             around=around,
         )
 
-    def _around_volleys(self, draws: list[Draw]) -> tuple[samples.Overhead, samples.Overhead]:
-        """What volleys of copies take by their child's clock, and what is around them without that clock.
+    def _around_batches(self, draws: list[Draw]) -> tuple[samples.Overhead, samples.Overhead]:
+        """What batches of copies take by their child's clock, and what is around them without that clock.
 
         Of each length by itself: what a copy leaves in the cache for the next one to write back is 17 us of
         268 MB, and the first one finds nothing there.
@@ -135,7 +142,7 @@ class Sessions:
 
         def least_ms(length: int) -> tuple[float, float]:
             marked, plain = (
-                [self._models.copies_volley(draws[:length], marked=marked) for _ in range(_NUM_CALIBRATIONS)]
+                [self._models.copies_batch(draws[:length], marked=marked) for _ in range(_NUM_CALIBRATIONS)]
                 for marked in (True, False)
             )
             copies_ms = min(sum(block.native_ms) for block in marked)
@@ -170,7 +177,7 @@ class Sessions:
                 singles.append(ours)
             else:
                 longer.append((theirs, ours))
-            is_long = time.perf_counter() - started > _ENOUGH_S[self._reference.device.type]
+            is_long = time.perf_counter() - started > _ENOUGH_S[self._device]
             has_longer = len(longer) > 1 or self._longest == 1
             if is_long and has_longer and samples.is_settled(reference, singles):
                 break
@@ -210,7 +217,7 @@ class Sessions:
 
     @property
     def _longest(self) -> int:
-        """Of the blocks between single calls. On a GPU there are volleys instead, in the end."""
+        """Of the blocks between single calls. On a GPU there are batches instead, in the end."""
         return self._models.most_calls if self._on_cpu else 1
 
     def _plan(self) -> list[int]:
@@ -229,7 +236,7 @@ class Sessions:
         depends on what the allocator and the caches saw before it.
         """
         draws = [self._models.draw() for _ in range(length)]
-        single_share = _CHECKED_SHARE[self._reference.device.type]
+        single_share = _CHECKED_SHARE[self._device]
         is_checked = self._rng.random() < (single_share if length == 1 else _LONG_CHECKED_SHARE)
         reference_first = self._rng.random() < 0.5
         if reference_first:
@@ -240,30 +247,30 @@ class Sessions:
         return theirs, ours
 
     def _fire(self, alone: batches.Alone, reference_ms: float, kernel_ms: float) -> batches.Evidence:
-        """Volleys of models whose single calls take that long by their own clocks."""
+        """Batches of models whose single calls take that long by their own clocks."""
         number = _NUM_ONES if kernel_ms <= _SLOW_MS else _NUM_SLOW_ONES
-        ones = self._volleys(alone, 1, number, with_reference=False)
+        ones = self._batches(alone, 1, number, with_reference=False)
         call_ms = max(kernel_ms, ones.shortest_ms)
-        length = min(self._models.most_calls, round(_VOLLEY_MS / call_ms))
+        length = min(self._models.most_calls, round(_BATCH_MS / call_ms))
         if ones.are_late or call_ms > _SHORT_MS or length == 1:
             return batches.Evidence(ones=ones)
         with_reference = reference_ms <= _SLOW_MS
-        longer = self._volleys(alone, length, _NUM_LONGER, with_reference=with_reference)
-        if longer.are_late and length > _SHORTEST_VOLLEY:
-            longer = self._volleys(alone, _SHORTEST_VOLLEY, _NUM_LONGER, with_reference=with_reference)
-        return batches.Evidence(ones=ones, longer=longer, cached_ms=roofline.cached_ms(self._reference))
+        longer = self._batches(alone, length, _NUM_LONGER, with_reference=with_reference)
+        if longer.are_late and length > _SHORTEST_BATCH:
+            longer = self._batches(alone, _SHORTEST_BATCH, _NUM_LONGER, with_reference=with_reference)
+        return batches.Evidence(ones=ones, longer=longer, cached_ms=self._models.cached_ms())
 
-    def _volleys(
+    def _batches(
         self, alone: batches.Alone, length: int, number: int, *, with_reference: bool
-    ) -> batches.Volleys:
+    ) -> batches.Batches:
         copies, reference, kernel = [], [], []
         for _ in range(number):
             draws = [self._models.draw() for _ in range(length)]
-            copies.append(self._models.copies_volley(draws))
+            copies.append(self._models.copies_batch(draws))
             if with_reference:
-                reference.append(self._models.reference_volley(draws))
-            kernel.append(self._models.candidate_volley(draws, checked=_NUM_CHECKED))
-        return batches.Volleys(
+                reference.append(self._models.reference_batch(draws))
+            kernel.append(self._models.candidate_batch(draws, checked=_NUM_CHECKED))
+        return batches.Batches(
             known_around_ms=alone.around.of(length),
             known_copies_ms=alone.copies.of(length),
             copies=tuple(copies),

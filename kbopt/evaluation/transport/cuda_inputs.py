@@ -19,9 +19,9 @@ from kbopt.evaluation.transport.cuda_api import (
     runtime,
     tensor_at,
 )
-from kbopt.evaluation.transport.input_buffer import Arena
+from kbopt.evaluation.transport.input_buffer import InputBuffer
 
-LONGEST_VOLLEY = 32
+LONGEST_BATCH = 32
 """Calls of a block on a GPU, at the most."""
 _FLUSH_BYTES = 256 * 2**20
 _FLUSHES_BEFORE_GATE = 4
@@ -33,15 +33,15 @@ WAIT_UNTIL_REACHED = 0
 """CU_STREAM_WAIT_VALUE_GEQ."""
 INPUTS = "inputs"
 """In place of a handle: the output lies in memory that the child was given and cannot export again."""
-_MOST_ARENA_BYTES = 4 * 2**30
-_ENOUGH_ARENA_BYTES = 2**30
+_MOST_INPUT_BUFFER_BYTES = 4 * 2**30
+_ENOUGH_INPUT_BUFFER_BYTES = 2**30
 _FEWEST_SLOTS = 4
-"""The outputs of a block are kept beside its inputs, by the candidate and by the reference's player, and a
-referee for each task. So the arena has as many slots as go into a gigabyte, or a few in more."""
+"""The outputs of a block are kept beside its inputs, by the candidate and by the reference's worker, and a
+judge for each task. So the input buffer has as many slots as go into a gigabyte, or a few in more."""
 
 
-class CudaArena(Arena):
-    """GPU memory of the referee, exported to the child."""
+class CudaInputBuffer(InputBuffer):
+    """GPU memory of the judge, exported to the child."""
 
     def _allocate(self, size_bytes: int) -> None:
         self._library = runtime()
@@ -125,11 +125,13 @@ class CudaArena(Arena):
 
     def _max_bytes(self) -> int:
         free_bytes, _ = torch.cuda.mem_get_info(self.device)
-        enough_bytes = max(_ENOUGH_ARENA_BYTES, _FEWEST_SLOTS * max(self._slot_bytes, self._output_bytes))
-        return min(free_bytes // 8, _MOST_ARENA_BYTES, enough_bytes)
+        enough_bytes = max(
+            _ENOUGH_INPUT_BUFFER_BYTES, _FEWEST_SLOTS * max(self._slot_bytes, self._output_bytes)
+        )
+        return min(free_bytes // 8, _MOST_INPUT_BUFFER_BYTES, enough_bytes)
 
 
 def attach(ticket: str, device: torch.device) -> torch.Tensor:
-    """The buffer of a CudaArena, in the process that was sent its ticket."""
+    """The buffer of a CudaInputBuffer, in the process that was sent its ticket."""
     handle, _, size = ticket.partition(":")
     return tensor_at(open_handle(runtime(), handle), int(size), device)

@@ -1,6 +1,6 @@
-"""Memory in which the referee hands inputs to a child without copying them twice.
+"""Memory in which the judge hands inputs to a child without copying them twice.
 
-Mapped by both. The referee fills it while the child is paused, at another place each time, and looks at
+Mapped by both. The judge fills it while the child is paused, at another place each time, and looks at
 it again afterwards: an input that was written to shows.
 """
 
@@ -14,13 +14,13 @@ from collections.abc import Sequence
 
 import torch
 
-from kbopt.evaluation.sandbox.init_process import ARENA_BYTES
+from kbopt.evaluation.sandbox.init_process import INPUT_BUFFER_BYTES
 from kbopt.evaluation.transport.layout import ALIGNMENT_BYTES, TensorSpec, aligned, view
 
 _JITTER_STEPS = 64
 
 
-class Arena(ABC):
+class InputBuffer(ABC):
     """Room for `slots` sets of tensors of these specs, fewer where each set's `output_bytes` are many.
 
     `fds` and `ticket` are what the other process needs in order to map it, see `attach`.
@@ -91,7 +91,7 @@ class Arena(ABC):
         return offsets
 
     def views(self, offsets: Sequence[int]) -> tuple[torch.Tensor, ...]:
-        """The tensors at `offsets`, sharing the arena's memory."""
+        """The tensors at `offsets`, sharing the input buffer's memory."""
         return tuple(view(self.buffer, spec, at) for spec, at in zip(self.specs, offsets, strict=True))
 
     def finish_filling(self) -> None:  # noqa: B027 - nothing to do for memory that is coherent
@@ -107,10 +107,10 @@ class Arena(ABC):
     def _allocate(self, size_bytes: int) -> None: ...
 
     def _max_bytes(self) -> int:
-        return ARENA_BYTES
+        return INPUT_BUFFER_BYTES
 
 
-class CpuArena(Arena):
+class CpuInputBuffer(InputBuffer):
     """A memory file."""
 
     def _allocate(self, size_bytes: int) -> None:
@@ -127,7 +127,7 @@ class CpuArena(Arena):
 
 
 def attach(fds: Sequence[int]) -> torch.Tensor:
-    """The buffer of a CpuArena, in the process that was sent its descriptor."""
+    """The buffer of a CpuInputBuffer, in the process that was sent its descriptor."""
     (fd,) = fds
     memory = mmap.mmap(fd, 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     os.close(fd)

@@ -1,8 +1,8 @@
-"""What runs inside the sandbox: loads the candidate and calls it when the referee says so.
+"""What runs inside the sandbox: loads the candidate and calls it when the judge says so.
 
 Nothing that leaves this process is believed. It knows no expected answer, no seed of the inputs, not
 which calls are checked, which are timed, nor how many follow: every call is the same request. What the
-referee needs it takes itself (its own clock, the outputs' memory); what is said here has to fit.
+judge needs it takes itself (its own clock, the outputs' memory); what is said here has to fit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from torch.utils._pytree import tree_map_only
 from kbopt.core import codec
 from kbopt.core.types import EvalProtocol, Precision
 from kbopt.evaluation import numerics
-from kbopt.evaluation.build import gpu_code
 from kbopt.evaluation.kernelbench.loading import load_module
 from kbopt.evaluation.numerics import DTYPES, placed, seed_everything
 from kbopt.evaluation.sandbox import linux
@@ -33,7 +32,7 @@ from kbopt.evaluation.transport.layout import LayoutError, TensorSpec, flatten, 
 from kbopt.evaluation.worker.audit import audited, kernel_times
 from kbopt.evaluation.worker.candidate import CandidateError, describe_exception, load_candidate
 from kbopt.evaluation.worker.weights import take_over
-from kbopt.leanbuild import inline
+from kbopt.leanbuild import gpu_code, inline
 
 _MOST_KERNELS = 20
 _BUILD_NICENESS = 10
@@ -50,8 +49,8 @@ class _Session:
         torch.set_num_threads(request["threads"])
         linux.keep_freed_memory()
         self._device = torch.device(request["device"])
-        self._cuda = CudaTimer(request["arena"], self._device) if self._device.type == "cuda" else None
-        self._arena = attach(channel.take_fds()) if self._cuda is None else self._cuda.buffer
+        self._cuda = CudaTimer(request["input_buffer"], self._device) if self._device.type == "cuda" else None
+        self._input_buffer = attach(channel.take_fds()) if self._cuda is None else self._cuda.buffer
         self._skeleton = request["skeleton"]
         self._specs = [TensorSpec.from_json(raw) for raw in request["specs"]]
         self._model: Any = _copy_first
@@ -69,7 +68,7 @@ class _Session:
 
     @property
     def base(self) -> int:
-        return self._arena.data_ptr()
+        return self._input_buffer.data_ptr()
 
     def load(self, request: Message) -> Message:
         """Load the source, which may run as long as it likes."""
@@ -85,7 +84,7 @@ class _Session:
         """Make `ModelNew` under the seed of the reference's weights, and copy these in where they fit."""
         specs = [TensorSpec.from_json(raw) for raw in request["specs"]]
         tensors = [
-            view(self._arena, spec, offset).clone()
+            view(self._input_buffer, spec, offset).clone()
             for spec, offset in zip(specs, request["offsets"], strict=True)
         ]
         num_init = request["num_init"]
@@ -131,7 +130,7 @@ class _Session:
             self._say({"id": request["id"], "outputs": described})
 
         with torch.no_grad():
-            return {"ns": device.volley(request["gate"], calls, queued, marked=request["marked"])}
+            return {"ns": device.batch(request["gate"], calls, queued, marked=request["marked"])}
 
     def latency(self, request: Message) -> Message:
         """Call the model once, and say how long its caller waits until the device is done."""
@@ -182,12 +181,12 @@ class _Session:
         return {"skeleton": skeleton, "tensors": places}
 
     def _arguments(self, offsets: list[int]) -> Any:
-        tensors = [view(self._arena, spec, at) for spec, at in zip(self._specs, offsets, strict=True)]
+        tensors = [view(self._input_buffer, spec, at) for spec, at in zip(self._specs, offsets, strict=True)]
         return unflatten(self._skeleton, tensors)
 
 
 def _copy_first(*arguments: Any) -> Any:
-    """Stands in for the candidate while the referee learns what requests cost besides the call itself."""
+    """Stands in for the candidate while the judge learns what requests cost besides the call itself."""
     _, tensors = flatten(list(arguments))
     return tensors[0].clone() if tensors else None
 
@@ -199,7 +198,7 @@ def _copy_for(device: torch.device, output_bytes: Sequence[int], *arguments: Any
 
 
 def measure(channel: Channel) -> None:
-    """Serve the referee until it hangs up."""
+    """Serve the judge until it hangs up."""
     request, warm = _warmed_up(channel)
     session = _Session(request, channel, warm=warm)
     if session.on_cuda:

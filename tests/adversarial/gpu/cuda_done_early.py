@@ -1,4 +1,4 @@
-"""Says that a volley is done as soon as its work has begun, and shortens the times of single calls."""
+"""Says that a batch is done as soon as its work has begun, and shortens the times of single calls."""
 
 import json
 
@@ -10,7 +10,7 @@ SCATTER_NS = 85_000
 real = json.dumps
 
 
-def volley(self, gate, calls, queued, *, marked):
+def batch(self, gate, calls, queued, *, marked):
     stream = torch.cuda.current_stream().cuda_stream
     address = self.buffer.data_ptr() + self.buffer.numel()
     self._driver.cuStreamWaitValue32_v2(stream, address, gate, 0)
@@ -26,7 +26,7 @@ def dumps(value, *args, **kwargs):
     return real(value, *args, **kwargs)
 
 
-cuda.ChildSide.volley = volley
+cuda.ChildSide.batch = batch
 json.dumps = dumps
 
 

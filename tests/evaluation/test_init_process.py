@@ -21,7 +21,7 @@ COUNTED = Isolation(calls=True, counted=True)
 
 
 class Sandbox:
-    """The warden's pid, its line to the test, and what the test's code in it has to say."""
+    """The init process's pid, its line to the test, and what the test's code in it has to say."""
 
     def __init__(self, pid: int, link: Link, said: socket.socket) -> None:
         self.pid = pid
@@ -217,7 +217,7 @@ def test_another_machines_filter_is_not_guessed(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_reader_is_allowed_where_yama_asks_for_it_and_needs_no_capability(tmp_path: Path):
-    """Without namespaces, as where Yama matters: a sibling without capabilities, as a user's referee is."""
+    """Without namespaces, as where Yama matters: a sibling without capabilities, as a user's judge is."""
 
     def body(says: socket.socket) -> None:
         secret = ctypes.create_string_buffer(b"an output", 16)
@@ -250,7 +250,7 @@ def test_the_worker_names_the_process_that_starts_its_reader(tmp_path: Path, mon
         assert asked.read_text() == str(os.getpid())
 
 
-def test_a_warden_that_is_gone_is_no_pause(tmp_path: Path):
+def test_a_init_that_is_gone_is_no_pause(tmp_path: Path):
     with sandbox(lambda says: bool(says.send(b"ready")) and os._exit(3), tmp_path) as box:
         box.hear()
         assert eventually(lambda: not linux.descendants(box.pid))

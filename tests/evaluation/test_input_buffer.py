@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from kbopt.evaluation.transport.input_buffer import CpuArena, attach
+from kbopt.evaluation.transport.input_buffer import CpuInputBuffer, attach
 from kbopt.evaluation.transport.layout import TensorSpec, view
 
 
@@ -13,24 +13,24 @@ def test_sets_of_mixed_tensors_arrive_where_they_were_chosen_to_lie():
         (torch.randn(3, 5), torch.randint(0, 9, (7,)), torch.empty(0), torch.rand(4) > 0.5) for _ in range(6)
     ]
     specs = [TensorSpec.of(tensor) for tensor in sets[0]]
-    arena = CpuArena(specs, 6, 0, 0, torch.device("cpu"))
+    input_buffer = CpuInputBuffer(specs, 6, 0, 0, torch.device("cpu"))
     rng = random.Random(0)
 
-    places = [arena.choose(slot, rng) for slot in range(6)]
-    arena.fill(places, sets)
-    seen = attach(arena.fds)
-    arena.fds = ()  # `attach` has closed them, as it does in the process that they are sent to.
+    places = [input_buffer.choose(slot, rng) for slot in range(6)]
+    input_buffer.fill(places, sets)
+    seen = attach(input_buffer.fds)
+    input_buffer.fds = ()  # `attach` has closed them, as it does in the process that they are sent to.
 
     for offsets, tensors in zip(places, sets, strict=True):
         for spec, offset, tensor in zip(specs, offsets, tensors, strict=True):
             assert torch.equal(view(seen, spec, offset), tensor)
-    assert places[0] != arena.choose(0, rng)
-    arena.close()
+    assert places[0] != input_buffer.choose(0, rng)
+    input_buffer.close()
 
 
 def test_nothing_to_fill_is_nothing():
-    arena = CpuArena([], 2, 0, 0, torch.device("cpu"))
+    input_buffer = CpuInputBuffer([], 2, 0, 0, torch.device("cpu"))
 
-    arena.fill([arena.choose(0, random.Random(0))], [()])
+    input_buffer.fill([input_buffer.choose(0, random.Random(0))], [()])
 
-    arena.close()
+    input_buffer.close()

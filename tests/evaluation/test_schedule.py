@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from kbopt.core.types import EvalProtocol
-from kbopt.evaluation.judge import roofline
 from kbopt.evaluation.judge.reference import Draw
 from kbopt.evaluation.timing import samples
 from kbopt.evaluation.timing.schedule import Sessions
@@ -28,7 +27,7 @@ class FakeModels:
         self.reference_ms = reference_ms
         self.kernel_ms = kernel_ms
         self.said_ms = kernel_ms if said_ms is None else said_ms
-        self.late_from = math.inf  # Calls in a volley of the candidate's.
+        self.late_from = math.inf  # Calls in a batch of the candidate's.
         self.left_running_ms = 0.0
         self.most_calls = 0
         self.num_draws = 0
@@ -40,23 +39,26 @@ class FakeModels:
         self.num_draws += 1
         return Draw(skeleton=[], tensors=(torch.tensor(self.num_draws),))
 
+    def cached_ms(self) -> float:
+        return 0.0
+
     def reference_block(self, draws: list[Draw]) -> samples.Block:
         return self._block("reference", draws, self.reference_ms, self.reference_ms)
 
-    def reference_volley(self, draws: list[Draw]) -> samples.Block:
-        return self._block("reference volley", draws, self.reference_ms, self.reference_ms)
+    def reference_batch(self, draws: list[Draw]) -> samples.Block:
+        return self._block("reference batch", draws, self.reference_ms, self.reference_ms)
 
-    def copies_volley(self, draws: list[Draw], *, marked: bool = False) -> samples.Block:
+    def copies_batch(self, draws: list[Draw], *, marked: bool = False) -> samples.Block:
         """With `marked` its own clock, which takes time itself."""
         if marked:
-            return self._block("marked copies volley", draws, 0.008, 0.002)
-        return self._block("copies volley", draws, 0.002, 0.0)
+            return self._block("marked copies batch", draws, 0.008, 0.002)
+        return self._block("copies batch", draws, 0.002, 0.0)
 
     def candidate_block(self, draws: list[Draw], *, checked: int) -> samples.Block:
         return self._block("candidate", draws, self.kernel_ms, self.said_ms, checked)
 
-    def candidate_volley(self, draws: list[Draw], *, checked: int) -> samples.Block:
-        return self._block("candidate volley", draws, self.kernel_ms, self.said_ms, checked)
+    def candidate_batch(self, draws: list[Draw], *, checked: int) -> samples.Block:
+        return self._block("candidate batch", draws, self.kernel_ms, self.said_ms, checked)
 
     def travelling_probe(self, number: int) -> None:
         """Notes its number, and behind how many blocks it comes."""
@@ -72,7 +74,7 @@ class FakeModels:
         self.asked.append((kind, tuple(int(draw.tensors[0]) for draw in draws), checked))
         wall_ms = OVERHEAD.of(len(draws)) + len(draws) * call_ms + self.left_running_ms
         self.clock_s += wall_ms / 1000
-        is_late = len(draws) >= self.late_from and kind == "candidate volley"
+        is_late = len(draws) >= self.late_from and kind == "candidate batch"
         return samples.Block(
             native_ms=(said_ms,) * len(draws),
             wall_ms=wall_ms,
@@ -86,17 +88,14 @@ NewSessions = Callable[..., Sessions]
 
 @pytest.fixture
 def new_sessions(monkeypatch: pytest.MonkeyPatch) -> NewSessions:
-    monkeypatch.setattr(roofline, "cached_ms", lambda reference: 0.0)
-
     def new(models: FakeModels, device: str, slots: int = 32, **protocol: Any) -> Sessions:
         monkeypatch.setattr(
             "kbopt.evaluation.timing.schedule.time", SimpleNamespace(perf_counter=lambda: models.clock_s)
         )
-        reference: Any = SimpleNamespace(device=torch.device(device))
         models.most_calls = slots
         rng = random.Random(5)
         overhead = OVERHEAD if device == "cpu" else None
-        made = Sessions(models, reference, EvalProtocol(**protocol), overhead, rng)
+        made = Sessions(models, device, EvalProtocol(**protocol), overhead, rng)
         made.calibrate()
         made.warm_up()
         models.asked.clear()
@@ -148,7 +147,7 @@ def test_no_draw_is_ever_asked_twice(new_sessions: NewSessions):
 
     new_sessions(models, "cuda", timed=30).run()
 
-    for kind in ("candidate", "candidate volley"):
+    for kind in ("candidate", "candidate batch"):
         draws = [draw for block in models.of(kind) for draw in block]
         assert len(draws) == len(set(draws)) > 0
 
@@ -176,7 +175,7 @@ def test_calls_are_as_many_as_half_of_the_time_limit_holds(new_sessions: NewSess
 @pytest.mark.parametrize(
     ("kernel_ms", "slots", "length"), [(0.005, 32, 32), (0.1, 32, 20), (0.2, 32, 10), (0.005, 3, 3)]
 )
-def test_short_kernels_on_a_gpu_are_called_in_longer_volleys_too(
+def test_short_kernels_on_a_gpu_are_called_in_longer_batches_too(
     new_sessions: NewSessions, kernel_ms: float, slots: int, length: int
 ):
     models = FakeModels(0.9, kernel_ms)
@@ -184,54 +183,54 @@ def test_short_kernels_on_a_gpu_are_called_in_longer_volleys_too(
     session = new_sessions(models, "cuda", slots=slots, timed=30).run()
 
     lengths = [1] * 5 + [length] * 5
-    assert [len(draws) for draws in models.of("copies volley")] == lengths
-    assert models.of("copies volley") == models.of("candidate volley")
-    assert models.of("copies volley")[5:] == models.of("reference volley")
+    assert [len(draws) for draws in models.of("copies batch")] == lengths
+    assert models.of("copies batch") == models.of("candidate batch")
+    assert models.of("copies batch")[5:] == models.of("reference batch")
     assert sorted(len(draws) for draws in models.of("candidate")) == [1] * 30 + [2]
     assert session.clocks_agree
     assert session.kernel_ms == pytest.approx([kernel_ms] * 30)
 
 
 @pytest.mark.parametrize(("kernel_ms", "number"), [(0.3, 5), (1.5, 3)])
-def test_of_longer_kernels_a_few_volleys_of_one_call_are_enough(
+def test_of_longer_kernels_a_few_batches_of_one_call_are_enough(
     new_sessions: NewSessions, kernel_ms: float, number: int
 ):
     models = FakeModels(0.3, kernel_ms)
 
     session = new_sessions(models, "cuda", timed=30).run()
 
-    assert [len(draws) for draws in models.of("candidate volley")] == [1] * number
-    assert models.of("reference volley") == []
+    assert [len(draws) for draws in models.of("candidate batch")] == [1] * number
+    assert models.of("reference batch") == []
     assert session.kernel_ms == pytest.approx([kernel_ms] * 30)
 
 
-def test_a_slow_kernel_that_claims_to_be_short_makes_no_longer_volleys(new_sessions: NewSessions):
+def test_a_slow_kernel_that_claims_to_be_short_makes_no_longer_batches(new_sessions: NewSessions):
     """32 calls of it, six times in three sessions, would hold the device for minutes."""
     models = FakeModels(0.05, 100.0, said_ms=0.005)
 
     session = new_sessions(models, "cuda", timed=30).run()
 
-    assert [len(draws) for draws in models.of("candidate volley")] == [1] * 5
+    assert [len(draws) for draws in models.of("candidate batch")] == [1] * 5
     assert not session.clocks_agree
 
 
-def test_every_volley_of_one_call_is_checked(new_sessions: NewSessions):
+def test_every_batch_of_one_call_is_checked(new_sessions: NewSessions):
     """The shortest of them counts."""
     models = FakeModels(0.05, 0.05)
 
     new_sessions(models, "cuda", timed=30).run()
 
-    checked = [checked for kind, _, checked in models.asked if kind == "candidate volley"]
+    checked = [checked for kind, _, checked in models.asked if kind == "candidate batch"]
     assert min(checked) >= 1
 
 
-def test_a_slow_reference_makes_no_longer_volleys(new_sessions: NewSessions):
+def test_a_slow_reference_makes_no_longer_batches(new_sessions: NewSessions):
     models = FakeModels(1.5, 0.2)
 
     new_sessions(models, "cuda", timed=30).run()
 
-    assert models.of("reference volley") == []
-    assert len(models.of("candidate volley")) == 5 + 5
+    assert models.of("reference batch") == []
+    assert len(models.of("candidate batch")) == 5 + 5
 
 
 def test_what_a_candidate_says_of_its_calls_is_believed_down_to_what_scatters(new_sessions: NewSessions):
@@ -256,27 +255,27 @@ def test_one_disturbed_session_does_not_refuse_the_next(new_sessions: NewSession
     assert three.run().clocks_agree
 
 
-def test_a_call_that_waits_for_the_device_makes_no_longer_volleys(new_sessions: NewSessions):
+def test_a_call_that_waits_for_the_device_makes_no_longer_batches(new_sessions: NewSessions):
     models = FakeModels(0.014, 0.074, said_ms=0.014)
     models.late_from = 1
 
     session = new_sessions(models, "cuda", timed=30).run()
 
     assert session.waits
-    assert [len(draws) for draws in models.of("candidate volley")] == [1] * 5
-    assert models.of("reference volley") == []
+    assert [len(draws) for draws in models.of("candidate batch")] == [1] * 5
+    assert models.of("reference batch") == []
     assert session.clocks_agree
     assert session.kernel_ms == pytest.approx([0.074] * 30)
     assert session.reference_ms == pytest.approx([0.014] * 30)
 
 
-def test_longer_volleys_whose_kernels_fill_the_stream_are_made_shorter(new_sessions: NewSessions):
+def test_longer_batches_whose_kernels_fill_the_stream_are_made_shorter(new_sessions: NewSessions):
     models = FakeModels(0.06, 0.06)
     models.late_from = 5
 
     session = new_sessions(models, "cuda", timed=30).run()
 
-    assert [len(draws) for draws in models.of("candidate volley")] == [1] * 5 + [32] * 5 + [4] * 5
+    assert [len(draws) for draws in models.of("candidate batch")] == [1] * 5 + [32] * 5 + [4] * 5
     assert not session.waits
     assert session.kernel_ms == pytest.approx([0.06] * 30)
 
@@ -284,17 +283,17 @@ def test_longer_volleys_whose_kernels_fill_the_stream_are_made_shorter(new_sessi
 def test_a_gpu_is_looked_at_before_a_candidate_is_there_and_a_cpu_is_not(new_sessions: NewSessions):
     models = FakeModels(0.5, 0.2)
     new_sessions(models, "cuda", slots=8).calibrate()
-    assert len(set(models.of("marked copies volley")[-1])) == 8
+    assert len(set(models.of("marked copies batch")[-1])) == 8
     slow = FakeModels(40.0, 0.2)
     new_sessions(slow, "cuda", slots=1).calibrate()
     on_cpu = FakeModels(0.5, 0.2)
     new_sessions(on_cpu, "cpu", slots=6).calibrate()
 
-    assert [len(draws) for draws in models.of("marked copies volley")] == [1] * 3 + [8] * 3
-    assert [len(draws) for draws in models.of("copies volley")] == [1] * 3 + [8] * 3
+    assert [len(draws) for draws in models.of("marked copies batch")] == [1] * 3 + [8] * 3
+    assert [len(draws) for draws in models.of("copies batch")] == [1] * 3 + [8] * 3
     assert [len(draws) for draws in models.of("reference")] == [1] * 9
     assert [len(draws) for draws in slow.of("reference")] == [1] * 4
-    assert [len(draws) for draws in slow.of("copies volley")] == [1] * 6
+    assert [len(draws) for draws in slow.of("copies batch")] == [1] * 6
     assert on_cpu.asked == []
 
 
@@ -335,9 +334,9 @@ def test_copies_that_follow_each_other_take_longer_than_one_alone(new_sessions: 
     """Each writes back what the last one left in the cache; that is not around the candidate's calls."""
 
     class Cached(FakeModels):
-        def copies_volley(self, draws: list[Draw], *, marked: bool = False) -> samples.Block:
+        def copies_batch(self, draws: list[Draw], *, marked: bool = False) -> samples.Block:
             copy_ms = 0.16 - 0.03 / len(draws)
-            return self._block("copies volley", draws, copy_ms, copy_ms if marked else 0.0)
+            return self._block("copies batch", draws, copy_ms, copy_ms if marked else 0.0)
 
     session = new_sessions(Cached(0.5, 0.4), "cuda", slots=4, timed=30).run()
 
@@ -349,8 +348,8 @@ def test_times_that_launching_makes_scatter_more(new_sessions: NewSessions):
     """Its 0.5 ms are 0.1 ms of work on the device once it is queued beforehand."""
 
     class Slow(FakeModels):
-        def candidate_volley(self, draws: list[Draw], *, checked: int) -> samples.Block:
-            return self._block("candidate volley", draws, 0.1, 0.1, checked)
+        def candidate_batch(self, draws: list[Draw], *, checked: int) -> samples.Block:
+            return self._block("candidate batch", draws, 0.1, 0.1, checked)
 
     launching = new_sessions(Slow(0.5, 0.5), "cuda", timed=30)
     queued = new_sessions(FakeModels(0.5, 0.5), "cuda", timed=30)

@@ -1,6 +1,6 @@
-"""One model in a sandboxed child, as the referee plays it: inputs in, outputs out, both clocks.
+"""One model in a sandboxed child, as the judge plays it: inputs in, outputs out, both clocks.
 
-The candidate and the reference each get a player, so that whatever the machinery costs or favours, it
+The candidate and the reference each get a worker, so that whatever the machinery costs or favours, it
 does to both.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from kbopt.core import codec
-from kbopt.evaluation.judge.cuda_reader import CudaReader, Sight
+from kbopt.evaluation.judge.cuda_reader import CudaReader, SpotChecks
 from kbopt.evaluation.judge.link import CandidateDied, Link
 from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.judge.replies import (
@@ -37,15 +37,15 @@ from kbopt.evaluation.judge.replies import (
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.timing import samples
 from kbopt.evaluation.transport.cuda_api import CudaError
-from kbopt.evaluation.transport.cuda_inputs import LONGEST_VOLLEY, CudaArena
-from kbopt.evaluation.transport.input_buffer import Arena, CpuArena
+from kbopt.evaluation.transport.cuda_inputs import LONGEST_BATCH, CudaInputBuffer
+from kbopt.evaluation.transport.input_buffer import CpuInputBuffer, InputBuffer
 from kbopt.evaluation.transport.layout import TensorSpec, aligned, copy_elements, dense
 from kbopt.evaluation.transport.untrusted import MAX_TEXT, CandidateForged, one_line, text_of
 
 _LONGEST_BLOCK = 6
 _PATIENCE_S = 0.1
 _SHORT_PATIENCE_S = 0.02
-"""Until a volley's calls are queued, which takes 2 to 15 ms, or will not be before their inputs are there.
+"""Until a batch's calls are queued, which takes 2 to 15 ms, or will not be before their inputs are there.
 The shorter one where that was so twice running."""
 _DONE_S = 1.0
 """Until the device has done what a child waited for before it answered: turns of other processes."""
@@ -58,10 +58,10 @@ class LateOutput(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """An answer, how long it took by the referee's clock, and where each call's inputs lay.
+    """An answer, how long it took by the judge's clock, and where each call's inputs lay.
 
     `displaced_ns` of `wall_ns` the machine gave to other processes. `cores` is the processor time used per
-    wall time. `is_late` says that a volley was not queued when its inputs came. `glances` are what a GPU
+    wall time. `is_late` says that a batch was not queued when its inputs came. `spot_checks` are what a GPU
     reader saw of each call's outputs when the clock stopped.
     """
 
@@ -73,7 +73,7 @@ class Exchange:
     cores: float = 0.0
     is_late: bool = False
     seen: Seen | None = None
-    glances: Sequence[list[torch.Tensor]] = ()
+    spot_checks: Sequence[list[torch.Tensor]] = ()
 
     @property
     def block(self) -> samples.Block:
@@ -86,14 +86,12 @@ class Exchange:
         )
 
 
-class Player:
+class Worker:
     """Drives one child. After `exchange` it is paused, with its outputs in its memory, until `release`."""
 
-    def __init__(
-        self, link: Link, warden: int, reference: Reference, threads: int, rng: random.Random
-    ) -> None:
+    def __init__(self, link: Link, init: int, reference: Reference, threads: int, rng: random.Random) -> None:
         self.link = link
-        self._warden = warden
+        self._init = init
         self._running = True
         self.misfits = ""
         self.takes_weights = False
@@ -107,21 +105,23 @@ class Player:
         given = (*reference.init_tensors, *reference.parameters().values())
         init_bytes = sum(aligned(TensorSpec.of(dense(t)).size_bytes) for t in given)
         on_cuda = reference.device.type == "cuda"
-        kind = CudaArena if on_cuda else CpuArena
-        slots = LONGEST_VOLLEY if on_cuda else _LONGEST_BLOCK
-        self.arena: Arena = kind(specs, slots, init_bytes, reference.output_bytes, reference.device)
+        kind = CudaInputBuffer if on_cuda else CpuInputBuffer
+        slots = LONGEST_BATCH if on_cuda else _LONGEST_BLOCK
+        self.input_buffer: InputBuffer = kind(
+            specs, slots, init_bytes, reference.output_bytes, reference.device
+        )
         reply = link.ask(
             "open",
-            self.arena.fds,
+            self.input_buffer.fds,
             threads=threads,
             device=str(reference.device),
-            arena=self.arena.ticket,
+            input_buffer=self.input_buffer.ticket,
             skeleton=draw.skeleton,
             specs=[spec.to_json() for spec in specs],
         )
         self.base = base_of(reply)
-        self._pid = 0 if on_cuda else _only_child(warden)
-        self._reader = CudaReader(self.arena.buffer, self.base) if on_cuda else None
+        self._pid = 0 if on_cuda else _only_child(init)
+        self._reader = CudaReader(self.input_buffer.buffer, self.base) if on_cuda else None
         self.overhead = None if on_cuda else self._calibrate(draw)
         self._require_sight(draw)
 
@@ -151,7 +151,7 @@ class Player:
             num_init=len(reference.init_tensors),
             names=list(parameters),
             specs=specs,
-            offsets=self.arena.place([dense(t) for t in tensors]),
+            offsets=self.input_buffer.place([dense(t) for t in tensors]),
         )
         self.misfits = one_line(text_of(reply.get("misfits"), "a remark", MAX_TEXT), MAX_TEXT)
         self.takes_weights = reply.get("taken") is True
@@ -202,15 +202,15 @@ class Player:
         fields: dict[str, Any],
     ) -> Exchange:
         """What runs on a GPU cannot be paused. So outputs are looked at when it says that it is done, and
-        compared with what is there later. How long that took says little: volleys show it.
+        compared with what is there later. How long that took says little: batches show it.
         """
         self._resume()
-        reader.prepare_glance()
+        reader.prepare_spot_check()
         started = time.perf_counter_ns()
         offsets = self._fill(draws)
         # Processes take turns on the device in any order: what is not there yet might be read by the child.
-        self.arena.finish_filling()
-        self.arena.flush_cache()
+        self.input_buffer.finish_filling()
+        self.input_buffer.flush_cache()
         reply = self.link.ask(operation, offsets=offsets, **fields)
         outputs = answers_of(reply, len(draws))
         sight = self._aim(reader, outputs)()
@@ -223,10 +223,10 @@ class Player:
             wall_ns=wall_ns,
             offsets=offsets,
             seen=seen_of(reply) if operation == "audit" else None,
-            glances=sight.glances,
+            spot_checks=sight.spot_checks,
         )
 
-    def _aim(self, reader: CudaReader, outputs: list[Answer]) -> Callable[[], Sight]:
+    def _aim(self, reader: CudaReader, outputs: list[Answer]) -> Callable[[], SpotChecks]:
         """At no more outputs than the reference has: with more of them an answer is wrong anyway."""
         most = max(1, len(self._reference.output_sizes))
         try:
@@ -234,31 +234,31 @@ class Player:
         except (CudaError, ValueError) as error:
             raise CandidateForged(f"an output that cannot be read: {error}") from None
 
-    def volley(
+    def batch(
         self, operation: str, draws: Sequence[Draw], *, marked: bool = False, **fields: Any
     ) -> Exchange:
         """Have it answer `draws` on a GPU with all of its work queued before the inputs are there.
 
         The calls wait at a gate in the child's stream. So neither queueing them nor turning to another
-        process is in the referee's time, and it scatters by far less than around an `exchange`. A call that
+        process is in the judge's time, and it scatters by far less than around an `exchange`. A call that
         itself waits for the device is let through after a while, and all of that is in its time. So is
-        finding its outputs, unless they lie where those of the last such volley did.
+        finding its outputs, unless they lie where those of the last such batch did.
         """
-        arena, reader = self.arena, self._reader
-        if not isinstance(arena, CudaArena) or reader is None:
-            raise ValueError("volleys are for GPUs")
+        input_buffer, reader = self.input_buffer, self._reader
+        if not isinstance(input_buffer, CudaInputBuffer) or reader is None:
+            raise ValueError("batches are for GPUs")
         self._resume()
-        reader.prepare_glance()
+        reader.prepare_spot_check()
         offsets = self._choose(len(draws))
-        gate = arena.next_gate()
+        gate = input_buffer.next_gate()
         with self.link.asking(operation, gate=gate, offsets=offsets, marked=marked, **fields) as number:
-            exchange = self._fire(arena, reader, number, operation, draws, offsets)
+            exchange = self._fire(input_buffer, reader, number, operation, draws, offsets)
         self._pause()
         return exchange
 
     def _fire(
         self,
-        arena: CudaArena,
+        input_buffer: CudaInputBuffer,
         reader: CudaReader,
         number: int,
         operation: str,
@@ -266,7 +266,7 @@ class Player:
         offsets: list[list[int]],
     ) -> Exchange:
         outputs: list[Answer] | None = None
-        look: Callable[[], Sight] | None = None
+        look: Callable[[], SpotChecks] | None = None
         is_known = self._num_late[operation] > 1
         is_late = not self.link.answers_within(_SHORT_PATIENCE_S if is_known else _PATIENCE_S)
         guess = self._late_outputs.pop((operation, len(draws)), None) if is_late else None
@@ -278,12 +278,12 @@ class Player:
                 with suppress(CandidateForged):  # Memory that it has let go of since.
                     look = self._aim(reader, guess)
         finally:
-            begun = arena.open_gate(offsets, [draw.tensors for draw in draws])
+            begun = input_buffer.open_gate(offsets, [draw.tensors for draw in draws])
         try:
             if look is None:
                 outputs = guess = self._outputs_of(number, len(draws))
                 look = self._aim(reader, outputs)
-            arena.await_done()
+            input_buffer.await_done()
             sight = look()
             if outputs is None:
                 outputs = self._outputs_of(number, len(draws))
@@ -293,7 +293,7 @@ class Player:
                 sight = self._aim(reader, outputs)()
                 sight.done.synchronize()
         except BaseException:
-            arena.give_up()
+            input_buffer.give_up()
             raise
         self._num_late[operation] = self._num_late[operation] + 1 if is_late else 0
         if is_late:
@@ -304,7 +304,7 @@ class Player:
             native_ns=times,
             wall_ns=int(begun.elapsed_time(sight.done) * 1e6),
             offsets=offsets,
-            glances=sight.glances,
+            spot_checks=sight.spot_checks,
         )
 
     def _outputs_of(self, number: int, num_calls: int) -> list[Answer]:
@@ -312,11 +312,11 @@ class Player:
 
     def _fill(self, draws: Sequence[Draw]) -> list[list[int]]:
         offsets = self._choose(len(draws))
-        self.arena.fill(offsets, [draw.tensors for draw in draws])
+        self.input_buffer.fill(offsets, [draw.tensors for draw in draws])
         return offsets
 
     def _choose(self, num_calls: int) -> list[list[int]]:
-        return [self.arena.choose(slot, self._rng) for slot in range(num_calls)]
+        return [self.input_buffer.choose(slot, self._rng) for slot in range(num_calls)]
 
     def _displaced(self, waited_ns: int, wall_ns: int, cpu_ns: int) -> int:
         """How much of the wall time other processes of the machine took.
@@ -332,7 +332,7 @@ class Player:
         """What the child says of the kernels that it runs on `draw`. For the reader, like an audit."""
         self._resume()
         offsets = self._fill([draw])
-        self.arena.finish_filling()
+        self.input_buffer.finish_filling()
         reply = self.link.ask("profile", offsets=offsets)
         self._pause()
         return kernels_of(reply)
@@ -342,14 +342,14 @@ class Player:
         places = exchange.outputs[call].places
         copies = [self._copy_out(place) for place in places]
         if self._reader is not None:
-            for place, glance in zip(places, exchange.glances[call], strict=True):
-                if not self._reader.saw(place, glance):
+            for place, spot_check in zip(places, exchange.spot_checks[call], strict=True):
+                if not self._reader.saw(place, spot_check):
                     raise LateOutput
         return copies
 
     def seen_inputs(self, exchange: Exchange, call: int) -> tuple[torch.Tensor, ...]:
         """The inputs of one call as they are now, where the child could write to them."""
-        return self.arena.views(exchange.offsets[call])
+        return self.input_buffer.views(exchange.offsets[call])
 
     def release(self) -> None:
         """Have it drop its outputs, and keep it paused: somebody else is timed next."""
@@ -380,12 +380,12 @@ class Player:
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
-        self.arena.close()
+        self.input_buffer.close()
 
     def _calibrate(self, draw: Draw) -> samples.Overhead:
         """What requests cost on a CPU besides the calls, before candidate code is there."""
         costs: dict[int, float] = {}
-        longest = self.arena.slots
+        longest = self.input_buffer.slots
         for length in (1, longest):
             costs_ms = []
             for _ in range(_NUM_CALIBRATIONS):
@@ -418,10 +418,10 @@ class Player:
 
     def _helpers(self) -> list[int]:
         """Processes of the sandbox besides the child: its descendants, orphaned ones included."""
-        return [pid for pid in linux.descendants(self._warden) if pid != self._pid]
+        return [pid for pid in linux.descendants(self._init) if pid != self._pid]
 
     def _usage(self) -> tuple[int, int]:
-        """Nanoseconds of processor time of all of the sandbox; of waiting for a core, child and referee."""
+        """Nanoseconds of processor time of all of the sandbox; of waiting for a core, child and judge."""
         try:
             cpu_ns = linux.process_cpu_ns(self._pid)
         except OSError:
@@ -440,9 +440,9 @@ def _require_passed(event: torch.cuda.Event) -> None:
             raise CandidateForged("it says that its calls are done, and its stream does not")
 
 
-def _only_child(warden: int) -> int:
-    """The warden's child, which is the only one before candidate code is loaded."""
-    children = Path(f"/proc/{warden}/task/{warden}/children").read_text().split()
+def _only_child(init: int) -> int:
+    """The init process's child, which is the only one before candidate code is loaded."""
+    children = Path(f"/proc/{init}/task/{init}/children").read_text().split()
     if not children:
         raise CandidateDied
     return int(children[0])

@@ -1,4 +1,4 @@
-"""Referees that start before the device is needed, in real processes on the CPU."""
+"""Judges that start before the device is needed, in real processes on the CPU."""
 
 import os
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ import pytest
 
 from kbopt.core.errors import UserError
 from kbopt.core.types import EvalProtocol, EvalRequest, Task
-from kbopt.evaluation.sandbox.children import ZygoteHandle
+from kbopt.evaluation.sandbox.children import ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import find_device
-from kbopt.evaluation.server.judges import RefereeHandle, Referees
+from kbopt.evaluation.server.judges import JudgeHandle, Judges
 from kbopt.evaluation.server.lease import Lease
 from tests.evaluation.conftest import ELEMENTWISE
 
@@ -23,13 +23,13 @@ RANDOM = ELEMENTWISE.replace("torch.tanh(x) * 2 + x", "x + torch.rand_like(x)")
 
 @dataclass
 class Court:
-    referees: Referees
+    judges: Judges
     lease: Lease
 
 
 @pytest.fixture
 def court(tmp_path: Path) -> Iterator[Court]:
-    zygote = ZygoteHandle(tmp_path, os.environ, prepare_cuda=False)
+    fork_server = ForkServerHandle(tmp_path, os.environ, prepare_cuda=False)
     serials = iter(range(100))
 
     def sandbox() -> SandboxConfig:
@@ -42,10 +42,10 @@ def court(tmp_path: Path) -> Iterator[Court]:
         )
 
     lease = Lease()
-    referees = Referees(zygote, find_device("cpu", zygote), sandbox, lease, most=4)
-    yield Court(referees, lease)
-    referees.close()
-    zygote.close()
+    judges = Judges(fork_server, find_device("cpu", fork_server), sandbox, lease, most=4)
+    yield Court(judges, lease)
+    judges.close()
+    fork_server.close()
 
 
 def request(source: str = ELEMENTWISE, *, task: str = "t", trials: int = 2) -> EvalRequest:
@@ -55,36 +55,36 @@ def request(source: str = ELEMENTWISE, *, task: str = "t", trials: int = 2) -> E
 
 def test_it_starts_while_somebody_else_holds_the_device_and_is_admitted_when_it_is_needed(court: Court):
     with court.lease:
-        court.referees.prepare(request()).result(30)
-        started = court.referees.start(request())
+        court.judges.prepare(request()).result(30)
+        started = court.judges.start(request())
         assert not started.admitted
 
-        assert court.referees.of(request()) is started
+        assert court.judges.of(request()) is started
 
     assert started.admitted
 
 
 def test_a_task_that_cannot_be_scored_is_told_to_whoever_waits_for_it(court: Court):
-    ready = court.referees.prepare(request(RANDOM))
+    ready = court.judges.prepare(request(RANDOM))
 
     with pytest.raises(UserError, match="admission test 'deterministic' failed"):
         ready.result(30)
     with court.lease, pytest.raises(UserError, match="deterministic"):
-        court.referees.of(request(RANDOM))
+        court.judges.of(request(RANDOM))
 
 
 def test_of_several_tasks_those_go_first_that_nobody_waits_for(court: Court):
     """Four are kept here."""
     with ExitStack() as waiting:
         for task in ("a", "b", "c"):
-            waiting.enter_context(court.referees.awaited(request(task=task)))
+            waiting.enter_context(court.judges.awaited(request(task=task)))
         kept = prepared(court, "a", "b", "idle", "c")
 
-        court.referees.prepare(request(task="fifth")).result(30)
+        court.judges.prepare(request(task="fifth")).result(30)
         assert all(handle.alive for handle in kept.values())
 
         with court.lease:
-            fifth = court.referees.of(request(task="fifth"))
+            fifth = court.judges.of(request(task="fifth"))
 
     assert fifth.admitted
     assert [task for task, handle in kept.items() if not handle.alive] == ["idle"]
@@ -94,33 +94,33 @@ def test_who_had_to_make_room_though_somebody_waits_for_it_starts_again_afterwar
     court: Court, monkeypatch: pytest.MonkeyPatch
 ):
     again: list[tuple[str, Future[None]]] = []
-    prepare = court.referees.prepare
+    prepare = court.judges.prepare
 
     def recorded(request: EvalRequest) -> Future[None]:
         ready = prepare(request)
         again.append((request.task.name, ready))
         return ready
 
-    with court.referees.awaited(request(task="waits")):
+    with court.judges.awaited(request(task="waits")):
         kept = prepared(court, "waits", "idle")
         kept["idle"].free_share = 0.5  # As if the device's memory were half full.
-        court.referees.settle(kept["idle"])
-        with court.referees.awaited(request(task="large")):
-            monkeypatch.setattr(court.referees, "prepare", recorded)
+        court.judges.settle(kept["idle"])
+        with court.judges.awaited(request(task="large")):
+            monkeypatch.setattr(court.judges, "prepare", recorded)
             with court.lease:
-                court.referees.make_all_room(request(task="large"))
+                court.judges.make_all_room(request(task="large"))
             assert not any(handle.alive for handle in kept.values())
-            with court.referees.awaited(request(task="third")):
+            with court.judges.awaited(request(task="third")):
                 pass  # Whoever ends meanwhile does not take the room that was made.
             assert again == []
 
         ((task, ready),) = again
         ready.result(30)
         assert task == "waits"
-        assert court.referees.start(request(task="waits")).admitted
+        assert court.judges.start(request(task="waits")).admitted
 
 
-def prepared(court: Court, *tasks: str) -> dict[str, RefereeHandle]:
+def prepared(court: Court, *tasks: str) -> dict[str, JudgeHandle]:
     for task in tasks:
-        court.referees.prepare(request(task=task)).result(30)
-    return {task: court.referees.start(request(task=task)) for task in tasks}
+        court.judges.prepare(request(task=task)).result(30)
+    return {task: court.judges.start(request(task=task)) for task in tasks}

@@ -12,8 +12,8 @@ from torch._subclasses import fake_tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from kbopt.core.types import Precision
-from kbopt.evaluation.build import gpu_code
 from kbopt.evaluation.worker import worker_process
+from kbopt.leanbuild import gpu_code
 
 CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH")
 

@@ -1,6 +1,6 @@
 """What an exchange with a child comes to."""
 
-from kbopt.evaluation.judge.model_process import Exchange
+from kbopt.evaluation.judge.worker import Exchange
 
 
 def test_a_child_that_says_no_time_passed_is_taken_to_have_used_some():
@@ -11,7 +11,7 @@ def test_a_child_that_says_no_time_passed_is_taken_to_have_used_some():
         displaced_ns=0,
         cores=0.5,
         offsets=[],
-        glances=[],
+        spot_checks=[],
     )
 
     assert said.block.native_ms == (1e-6, 1.5e-3)

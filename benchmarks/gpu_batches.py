@@ -1,11 +1,11 @@
 """Calls of one process on a GPU by another's clock: is their end said by a message, or by the device?
 
-A child's stream waits at a gate and calls a source; the referee opens the gate, looks at an output, and reads
+A child's stream waits at a gate and calls a source; the judge opens the gate, looks at an output, and reads
 the time between two events of its own stream. Interleaved, in one run: `message`, where the child writes to a
-pipe once its stream is idle; `device`, where its stream writes a number that the referee's stream waits for;
+pipe once its stream is idle; `device`, where its stream writes a number that the judge's stream waits for;
 and `early`, which writes that number before its calls. Needs a GPU and torch.
 
-    python -m benchmarks.gpu_volleys [--repeats 12] [--busy 16]
+    python -m benchmarks.gpu_batches [--repeats 12] [--busy 16]
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ARMS = ("message", "device", "early")
 
 
 def child(pipe: Connection) -> None:
-    """Play volleys until the pipe closes."""
+    """Play batches until the pipe closes."""
     device = torch.device("cuda")
     torch.cuda.init()
     driver, runtime = cuda_api.driver(), cuda_api.runtime()
@@ -75,7 +75,7 @@ def child(pipe: Connection) -> None:
         del outputs
 
 
-class Referee:
+class Judge:
     """Opens the gate and looks."""
 
     def __init__(self) -> None:
@@ -102,8 +102,8 @@ class Referee:
         self._child.start()
         self._pipe.send(cuda_api.export(self._runtime, int(address.value or 0)))
 
-    def volley(self, arm: str, source: str, length: int) -> tuple[float, bool]:
-        """Milliseconds between the referee's events; whether it saw what was there in the end."""
+    def batch(self, arm: str, source: str, length: int) -> tuple[float, bool]:
+        """Milliseconds between the judge's events; whether it saw what was there in the end."""
         self._number += 1
         self._pipe.send((arm, source, length, self._number))
         handle, offset = self._pipe.recv()
@@ -144,20 +144,18 @@ def spread(samples: list[float]) -> float:
     return high - low
 
 
-def measure(referee: Referee, repeats: int, label: str) -> list[dict[str, Any]]:
+def measure(judge: Judge, repeats: int, label: str) -> list[dict[str, Any]]:
     todo = [(arm, source, length) for arm in ARMS for source, length in PLAN] * repeats
     random.Random(0).shuffle(todo)
     found: dict[tuple[str, str, int], list[tuple[float, bool]]] = {}
     for key in [*dict.fromkeys(todo), *todo]:
-        found.setdefault(key, []).append(referee.volley(*key))
+        found.setdefault(key, []).append(judge.batch(*key))
     rows = []
     for source, length in PLAN:
         times = {arm: [ms for ms, _ in found[arm, source, length][1:]] for arm in ARMS}
         medians = {arm: statistics.median(samples) for arm, samples in times.items()}
         spreads = {arm: spread(samples) for arm, samples in times.items()}
-        rows.append(
-            {"label": label, "volley": f"{length} x {source}", "medians": medians, "spreads": spreads}
-        )
+        rows.append({"label": label, "batch": f"{length} x {source}", "medians": medians, "spreads": spreads})
         figures = ", ".join(
             f"{arm} {medians[arm]:.3f} ms (quartiles {spreads[arm]:.4f} apart)" for arm in ARMS
         )
@@ -179,18 +177,18 @@ def burn() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=12, help="volleys of each kind (default 12)")
+    parser.add_argument("--repeats", type=int, default=12, help="batches of each kind (default 12)")
     parser.add_argument("--busy", type=int, default=16, help="processes that burn a core (default 16)")
     parser.add_argument("--json", metavar="FILE", help="write the rows there")
     arguments = parser.parse_args()
-    referee = Referee()
-    rows = measure(referee, arguments.repeats, "quiet")
+    judge = Judge()
+    rows = measure(judge, arguments.repeats, "quiet")
     burners = [
         multiprocessing.get_context("spawn").Process(target=burn, daemon=True) for _ in range(arguments.busy)
     ]
     for process in burners:
         process.start()
-    rows += measure(referee, arguments.repeats, f"{arguments.busy} busy cores")
+    rows += measure(judge, arguments.repeats, f"{arguments.busy} busy cores")
     for process in burners:
         process.kill()
     if arguments.json:

@@ -1,4 +1,4 @@
-"""Finds the other calls of a volley on the stack, computes all of them in its first one, and shortens its times."""
+"""Finds the other calls of a batch on the stack, computes all of them in its first one, and shortens its times."""
 
 import json
 import sys
