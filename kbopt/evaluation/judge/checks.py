@@ -1,0 +1,255 @@
+"""Whether a candidate's answers are right, and of the precision that the task's own are."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+
+from kbopt.core.types import Rejected, WrongAnswer
+from kbopt.evaluation.judge import compare, precision, values
+from kbopt.evaluation.judge.admission import Admission
+from kbopt.evaluation.judge.answers import Refused
+from kbopt.evaluation.judge.calls import Calls
+from kbopt.evaluation.judge.precision import Probe, Sensitive
+from kbopt.evaluation.judge.reference import Draw, Output, Reference
+from kbopt.evaluation.judge.worker import Exchange
+
+_CALLS_BEFORE = (3, 12)
+_NEARLY_RIGHT = 0.01
+"""Relative errors up to here are those of a lower precision; beyond, the answer is simply wrong."""
+
+
+class Checks:
+    """Of one judgement. Every check raises Refused. `arithmetic` lists what the candidate's machine code was
+    seen to multiply in, other than fp32.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        reference: Reference,
+        admission: Admission,
+        rng: random.Random,
+        arithmetic: Sequence[str],
+    ) -> None:
+        self._calls = calls
+        self._reference = reference
+        self._admission = admission
+        self._rng = rng
+        self._own_errors = admission.sensitivity.tf32_errors or (0.0,) * len(calls.expected.tensors)
+        self.arithmetic = list(arithmetic)
+        self._shows_fp32 = False
+        probes = admission.sensitivity.probes
+        self._dense = next((s for s in probes if s.probe == precision.DENSE), None)
+
+    def check(self, trials: int) -> None:
+        for _ in range(trials):
+            self.check_one(self._calls.draw())
+
+    def check_one(self, draw: Draw, operation: str = "run") -> Exchange:
+        """One call, compared with float64."""
+        exact = self._calls.exact_answer(draw)
+        own = self._calls.own_answer(draw)
+        errors = compare.largest_errors(own.tensors, exact.tensors)
+        self._own_errors = tuple(map(max, self._own_errors, errors))
+        exchange, outputs = self._calls.call(operation, [draw], [0])
+        candidate = compare.measure_error(outputs[0], exact.tensors)
+        downgrade = self._find_downgrade(
+            candidate, compare.measure_error(own.tensors, exact.tensors), self._dense
+        )
+        if downgrade is not None:
+            if compare.describe_bias(outputs[0], exact.tensors):
+                self.require_right(outputs[0], exact, own, draw)
+            self.probe_precision()  # Where most inputs are zero, a guess is no longer nearly right.
+            raise downgrade
+        self.require_right(outputs[0], exact, own, draw)
+        return exchange
+
+    def require_right(self, got: list[torch.Tensor], exact: Output, own: Output, draw: Draw) -> None:
+        mismatch = compare.find_mismatch(
+            got,
+            exact.tensors,
+            own.tensors,
+            self._admission.tolerance,
+            self._own_errors,
+            lambda: self._reference.nearby(draw),
+        )
+        if mismatch is not None:
+            bias = compare.describe_bias(got, exact.tensors)
+            reason = f"{bias}: {mismatch}" if bias else str(mismatch)
+            raise Refused(WrongAnswer(reason=f"{reason}{self._calls.misfit_note}"))
+
+    def _find_downgrade(
+        self, candidate: compare.Error, reference: compare.Error, sensitive: Sensitive | None = None
+    ) -> Refused | None:
+        """What to raise where an answer errs as only one of a lower precision does, unless it is a guess;
+        `sensitive` where that shows best.
+        """
+        name = self._reference.precision
+        if not self._reference.has_exact or candidate.rms > max(_NEARLY_RIGHT, 16 * reference.rms):
+            return None
+        if sensitive is None:
+            # Where TF32 may be used, its error is what only the sensitive probes measure.
+            is_lower = not self._admission.sensitivity.may_use_tf32 and compare.is_downgrade(
+                candidate, reference, name
+            )
+        else:
+            is_lower = sensitive.refuses(candidate, reference)
+            self._shows_fp32 = self._shows_fp32 or sensitive.shows_fp32(candidate, reference)
+        if not is_lower:
+            return None
+        where = f" on {sensitive.probe.name}" if sensitive else ""
+        own = "TF32" if sensitive and sensitive.tf32_rms else name
+        usual = max(reference.rms, sensitive.tf32_rms if sensitive else 0.0)
+        return Refused(
+            Rejected(
+                reason=f"its relative error against float64{where} is {candidate.rms:.2g} where {own} makes "
+                f"{usual:.2g}: it computes at a lower precision than the task's",
+                family="precision_downgrade",
+            )
+        )
+
+    def probe_precision(self) -> None:
+        """Inputs and parameters on which a long sum, or what follows the products, hides no rounding."""
+        if not self._reference.has_exact:
+            return
+        downgrade: Refused | None = None
+        for share in precision.SHARES:
+            found = self._probe(Probe(name="inputs of which most elements are zero", share=share), None)
+            downgrade = downgrade or found
+        for sensitive in self._admission.sensitivity.probes:
+            if sensitive.probe.changes_parameters:
+                downgrade = downgrade or self._probe_with_parameters(sensitive)
+            elif sensitive.probe != precision.DENSE:
+                downgrade = downgrade or self._probe(sensitive.probe, sensitive)
+        if downgrade is not None:
+            raise downgrade
+
+    def probe_after_other_calls(self) -> None:
+        """The probes with other parameters once more, among calls with its own inputs: no other model takes
+        them, so that they cannot travel among the timed calls.
+        """
+        for sensitive in self._admission.sensitivity.probes:
+            if sensitive.probe.changes_parameters:
+                found = self._probe_with_parameters(sensitive, self._rng.randint(*_CALLS_BEFORE))
+                if found is not None:
+                    raise found
+
+    def _probe_with_parameters(self, sensitive: Sensitive, calls_before: int = 0) -> Refused | None:
+        """On a model of its own, which takes the probe's parameters. Says nothing of one that does not, or is
+        then wrong: what it made of them in its constructor may be those of the task.
+        """
+        if not self._calls.worker.takes_weights:
+            return None
+        reference, worker = self._reference, self._calls.worker
+        kept = {name: tensor.clone() for name, tensor in reference.parameters().items()}
+        operands = self._admission.sensitivity.operands
+        try:
+            precision.set_parameters(reference, sensitive.probe.parameters(reference, operands))
+            worker.construct(reference.parameters())
+            for _ in range(calls_before):
+                self._calls.call("run", [self._calls.draw()], [])
+            found = self._probe(sensitive.probe, sensitive)
+        finally:
+            precision.set_parameters(reference, kept)
+        worker.construct(kept)
+        return found
+
+    def _probe(self, probe: Probe, sensitive: Sensitive | None) -> Refused | None:
+        """What to raise for the precision of one answer; raises Refused for one that is wrong."""
+        draw = probe.inputs(self._calls.draw())
+        exact = self._calls.exact_answer(draw)
+        own = self._calls.own_answer(draw)
+        if not all(map(compare.is_finite, own.tensors)):
+            return None
+        _, outputs = self._calls.call("run", [draw], [0])
+        candidate = compare.measure_error(outputs[0], exact.tensors)
+        reference = compare.measure_error(own.tensors, exact.tensors)
+        if probe.changes_parameters or candidate.rms <= max(_NEARLY_RIGHT, 16 * reference.rms):
+            return self._find_downgrade(candidate, reference, sensitive)
+        mismatch = compare.find_mismatch(outputs[0], exact.tensors, own.tensors, self._admission.tolerance)
+        found = mismatch or f"its relative error is {candidate.rms:.2g}"
+        raise Refused(WrongAnswer(reason=f"with {probe.name}: {found}"))
+
+    def travelling_probe(self, number: int) -> None:
+        """One call that a candidate cannot tell from a timed one: on values that it may not take for granted,
+        or, for every other number, on a few short sums, which show its precision. Raises Refused.
+        """
+        if number % 2 or not self._travels_with_short_sums():
+            self._travel_shifted()
+
+    def _travel_shifted(self) -> None:
+        moves = not any(map(compare.counts_in_steps, self._calls.expected.tensors))
+        draw = values.shifted(self._calls.draw(), self._rng, moves=moves)
+        own = self._calls.own_answer_or_none(draw)
+        if own is None or not all(map(compare.is_finite, own.tensors)):
+            return  # Values that the task's contract excludes.
+        exact = self._calls.exact_answer(draw)
+        _, outputs = self._calls.call("run", [draw], [0])
+        mismatch = compare.find_mismatch(
+            outputs[0],
+            exact.tensors,
+            own.tensors,
+            self._admission.tolerance,
+            nearby=lambda: self._reference.nearby(draw),
+        )
+        if mismatch is not None:
+            reason = f"on inputs of another distribution, within the range of the task's own: {mismatch}"
+            raise Refused(WrongAnswer(reason=reason))
+
+    def _travels_with_short_sums(self) -> bool:
+        """Whether there was such a probe: one that changes only a part of the output, which then shows what
+        the sums of the rest hide.
+        """
+        reference, sensitivity = self._reference, self._admission.sensitivity
+        if not reference.has_exact or (sensitivity.may_use_tf32 and sensitivity.local is None):
+            return False
+        share = min(precision.SHARES) if sensitivity.local is None else sensitivity.local.share
+        found = precision.find_local(reference, self._calls.draw(), share, self._rng)
+        if found is None:
+            return False
+        draw, parts = found
+        exact = self._calls.exact_answer(draw)
+        own = self._calls.own_answer(draw)
+        if not all(map(compare.is_finite, own.tensors)):
+            return False
+        _, (outputs,) = self._calls.call("run", [draw], [0])
+        # Apart from the others, whose long sums are so much larger that their rounding would excuse anything.
+        got, want, mine = map(parts.of, (outputs, exact.tensors, own.tensors))
+        candidate, usual = compare.measure_error(got, want), compare.measure_error(mine, want)
+        if candidate.rms > max(_NEARLY_RIGHT, 16 * usual.rms):
+            mismatch = compare.find_mismatch(got, want, mine, self._admission.tolerance)
+            if mismatch is not None:
+                raise Refused(WrongAnswer(reason=f"with sums of few terms in a part of it: {mismatch}"))
+        refusal = self._find_downgrade(candidate, usual, sensitivity.local)
+        if refusal is not None:
+            raise refusal
+        return True
+
+    def require_precise(self, got: list[torch.Tensor], own: Output, draw: Draw) -> None:
+        """As in the checks, of a call that was timed."""
+        exact = self._calls.exact_answer(draw).tensors
+        candidate, usual = compare.measure_error(got, exact), compare.measure_error(own.tensors, exact)
+        downgrade = self._find_downgrade(candidate, usual, self._dense)
+        if downgrade is not None:
+            raise downgrade
+
+    def require_allowed_arithmetic(self) -> None:
+        """Half precision, or TF32 where the reference has none, that was seen at work and that no probe
+        vouches for.
+        """
+        if self._reference.precision != "fp32" or self._shows_fp32:
+            return
+        allowed = ("tf32",) if self._admission.sensitivity.may_use_tf32 else ()
+        seen = [line for line in self.arithmetic if not line.startswith(allowed or ("none",))]
+        if not seen:
+            return
+        raise Refused(
+            Rejected(
+                reason=f"it computes in a lower precision than the task's ({'; '.join(seen[:3])}), which the "
+                "task's output does not show, and no inputs show that it keeps the accuracy of fp32",
+                family="precision_downgrade",
+            )
+        )
