@@ -4,15 +4,9 @@ import pytest
 import torch
 
 from kbopt.core.types import EvalProtocol
-from kbopt.evaluation.judge.compare import Error
-from kbopt.evaluation.judge.precision import (
-    DENSE,
-    Probe,
-    Sensitive,
-    arithmetic_of_kernel,
-    find_sensitivity,
-    round_mantissa,
-)
+from kbopt.evaluation.judge.errors import Error
+from kbopt.evaluation.judge.precision import DENSE, Probe, Sensitive, find_sensitivity
+from kbopt.evaluation.judge.products import arithmetic_of_kernel, round_mantissa
 from kbopt.evaluation.judge.reference import Reference
 from tests.adversarial.case import load_task
 from tests.adversarial.cases import HIDDEN

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from kbopt.evaluation.judge import values
-from kbopt.evaluation.judge.compare import TOLERANCE, Mismatch, find_mismatch, is_finite
 from kbopt.evaluation.judge.precision import SHARES, Probe, Sensitivity, find_sensitivity
 from kbopt.evaluation.judge.reference import Draw, Output, Reference, TaskError
+from kbopt.evaluation.judge.tolerance import TOLERANCE, Mismatch, find_mismatch, is_finite
 
 _NARROWEST = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 1e-2}
 """Below this an honest kernel's rounding would be taken for an error."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from kbopt.core.types import Rejected, WrongAnswer
-from kbopt.evaluation.judge import compare, precision, values
+from kbopt.evaluation.judge import errors, precision, tolerance, values
 from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused
 from kbopt.evaluation.judge.calls import Calls
@@ -52,15 +52,15 @@ class Checks:
         """One call, compared with float64."""
         exact = self._calls.exact_answer(draw)
         own = self._calls.own_answer(draw)
-        errors = compare.largest_errors(own.tensors, exact.tensors)
-        self._own_errors = tuple(map(max, self._own_errors, errors))
+        own_errors = tolerance.largest_errors(own.tensors, exact.tensors)
+        self._own_errors = tuple(map(max, self._own_errors, own_errors))
         exchange, outputs = self._calls.call(operation, [draw], [0])
-        candidate = compare.measure_error(outputs[0], exact.tensors)
+        candidate = errors.measure_error(outputs[0], exact.tensors)
         downgrade = self._find_downgrade(
-            candidate, compare.measure_error(own.tensors, exact.tensors), self._dense
+            candidate, errors.measure_error(own.tensors, exact.tensors), self._dense
         )
         if downgrade is not None:
-            if compare.describe_bias(outputs[0], exact.tensors):
+            if errors.describe_bias(outputs[0], exact.tensors):
                 self.require_right(outputs[0], exact, own, draw)
             self.probe_precision()  # Where most inputs are zero, a guess is no longer nearly right.
             raise downgrade
@@ -68,7 +68,7 @@ class Checks:
         return exchange
 
     def require_right(self, got: list[torch.Tensor], exact: Output, own: Output, draw: Draw) -> None:
-        mismatch = compare.find_mismatch(
+        mismatch = tolerance.find_mismatch(
             got,
             exact.tensors,
             own.tensors,
@@ -77,12 +77,12 @@ class Checks:
             lambda: self._reference.nearby(draw),
         )
         if mismatch is not None:
-            bias = compare.describe_bias(got, exact.tensors)
+            bias = errors.describe_bias(got, exact.tensors)
             reason = f"{bias}: {mismatch}" if bias else str(mismatch)
             raise Refused(WrongAnswer(reason=f"{reason}{self._calls.misfit_note}"))
 
     def _find_downgrade(
-        self, candidate: compare.Error, reference: compare.Error, sensitive: Sensitive | None = None
+        self, candidate: errors.Error, reference: errors.Error, sensitive: Sensitive | None = None
     ) -> Refused | None:
         """What to raise where an answer errs as only one of a lower precision does, unless it is a guess;
         `sensitive` where that shows best.
@@ -92,7 +92,7 @@ class Checks:
             return None
         if sensitive is None:
             # Where TF32 may be used, its error is what only the sensitive probes measure.
-            is_lower = not self._admission.sensitivity.may_use_tf32 and compare.is_downgrade(
+            is_lower = not self._admission.sensitivity.may_use_tf32 and errors.is_downgrade(
                 candidate, reference, name
             )
         else:
@@ -162,14 +162,14 @@ class Checks:
         draw = probe.inputs(self._calls.draw())
         exact = self._calls.exact_answer(draw)
         own = self._calls.own_answer(draw)
-        if not all(map(compare.is_finite, own.tensors)):
+        if not all(map(tolerance.is_finite, own.tensors)):
             return None
         _, outputs = self._calls.call("run", [draw], [0])
-        candidate = compare.measure_error(outputs[0], exact.tensors)
-        reference = compare.measure_error(own.tensors, exact.tensors)
+        candidate = errors.measure_error(outputs[0], exact.tensors)
+        reference = errors.measure_error(own.tensors, exact.tensors)
         if probe.changes_parameters or candidate.rms <= max(_NEARLY_RIGHT, 16 * reference.rms):
             return self._find_downgrade(candidate, reference, sensitive)
-        mismatch = compare.find_mismatch(outputs[0], exact.tensors, own.tensors, self._admission.tolerance)
+        mismatch = tolerance.find_mismatch(outputs[0], exact.tensors, own.tensors, self._admission.tolerance)
         found = mismatch or f"its relative error is {candidate.rms:.2g}"
         raise Refused(WrongAnswer(reason=f"with {probe.name}: {found}"))
 
@@ -181,14 +181,14 @@ class Checks:
             self._travel_shifted()
 
     def _travel_shifted(self) -> None:
-        moves = not any(map(compare.counts_in_steps, self._calls.expected.tensors))
+        moves = not any(map(tolerance.counts_in_steps, self._calls.expected.tensors))
         draw = values.shifted(self._calls.draw(), self._rng, moves=moves)
         own = self._calls.own_answer_or_none(draw)
-        if own is None or not all(map(compare.is_finite, own.tensors)):
+        if own is None or not all(map(tolerance.is_finite, own.tensors)):
             return  # Values that the task's contract excludes.
         exact = self._calls.exact_answer(draw)
         _, outputs = self._calls.call("run", [draw], [0])
-        mismatch = compare.find_mismatch(
+        mismatch = tolerance.find_mismatch(
             outputs[0],
             exact.tensors,
             own.tensors,
@@ -213,14 +213,14 @@ class Checks:
         draw, parts = found
         exact = self._calls.exact_answer(draw)
         own = self._calls.own_answer(draw)
-        if not all(map(compare.is_finite, own.tensors)):
+        if not all(map(tolerance.is_finite, own.tensors)):
             return False
         _, (outputs,) = self._calls.call("run", [draw], [0])
         # Apart from the others, whose long sums are so much larger that their rounding would excuse anything.
         got, want, mine = map(parts.of, (outputs, exact.tensors, own.tensors))
-        candidate, usual = compare.measure_error(got, want), compare.measure_error(mine, want)
+        candidate, usual = errors.measure_error(got, want), errors.measure_error(mine, want)
         if candidate.rms > max(_NEARLY_RIGHT, 16 * usual.rms):
-            mismatch = compare.find_mismatch(got, want, mine, self._admission.tolerance)
+            mismatch = tolerance.find_mismatch(got, want, mine, self._admission.tolerance)
             if mismatch is not None:
                 raise Refused(WrongAnswer(reason=f"with sums of few terms in a part of it: {mismatch}"))
         refusal = self._find_downgrade(candidate, usual, sensitivity.local)
@@ -231,7 +231,7 @@ class Checks:
     def require_precise(self, got: list[torch.Tensor], own: Output, draw: Draw) -> None:
         """As in the checks, of a call that was timed."""
         exact = self._calls.exact_answer(draw).tensors
-        candidate, usual = compare.measure_error(got, exact), compare.measure_error(own.tensors, exact)
+        candidate, usual = errors.measure_error(got, exact), errors.measure_error(own.tensors, exact)
         downgrade = self._find_downgrade(candidate, usual, self._dense)
         if downgrade is not None:
             raise downgrade

@@ -38,7 +38,7 @@ from kbopt.evaluation.judge.link import (
     OutOfTime,
     SourceRejected,
 )
-from kbopt.evaluation.judge.precision import arithmetic_of_kernel
+from kbopt.evaluation.judge.products import arithmetic_of_kernel
 from kbopt.evaluation.judge.reference import (
     Reference,
     TaskTooLarge,

@@ -9,7 +9,7 @@ Found once a task, they are tried on every candidate.
 The rule for fp32 tasks, which docs/evaluation.md states for users:
 
 - On a sensitive probe the candidate's error against float64 stays below the probe's limit. Where the task is
-  computed in fp32 the limit is that of `compare.is_downgrade`, 128 times the reference's own error. Where it
+  computed in fp32 the limit is that of `errors.is_downgrade`, 128 times the reference's own error. Where it
   may use TF32, as PyTorch's convolutions on a GPU may by default, the limit is three times the error that
   rounding to TF32 makes: truncation makes twice that error, bf16 eight times.
 - Half precision that is seen at work, and TF32 where the reference has none, are refused unless a sensitive
@@ -19,25 +19,18 @@ The rule for fp32 tasks, which docs/evaluation.md states for users:
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
-from kbopt.evaluation.judge import compare, values
-from kbopt.evaluation.judge.compare import Error
-from kbopt.evaluation.judge.reference import Draw, Output, Reference, TaskError
-from kbopt.evaluation.numerics import CONVOLUTIONS, PRODUCTS
+from kbopt.evaluation.judge import errors, tolerance, values
+from kbopt.evaluation.judge.errors import Error
+from kbopt.evaluation.judge.products import plain, products_of, rounded
+from kbopt.evaluation.judge.reference import Draw, Reference, TaskError
+from kbopt.evaluation.numerics import CONVOLUTIONS
 
-Rounding = Literal["tf32", "half"]
-_MANTISSA_BITS: dict[Rounding, int] = {"tf32": 10, "half": 7}
-"""Bits after the leading one. fp16 has those of TF32; `half` stands for bf16, which has fewer."""
-_FP32_MANTISSA_BITS = 23
 _MARGIN = 1.5
 """By how much the rounded reference has to exceed a probe's limit for the probe to be called sensitive."""
 _TF32_FACTOR = 3.0
@@ -52,7 +45,6 @@ _MOST_OF_OUTPUT = 0.5
 SHARES = (0.25, 0.004)
 """Of the elements of a sparse probe that are kept."""
 _SCALES = (2.0**-6, 2.0**-12, 2.0**6, 2.0**14)
-_SUMS = frozenset(("addmm", "baddbmm", "addmv", "addbmm", "addr", "_addmm_activation"))
 _COHERENT = 1.0 + 2.0**-8 + 2.0**-12 + 2.0**-19
 """A value that TF32 and bf16 round the same way everywhere, so that no mean averages their errors out."""
 
@@ -100,7 +92,7 @@ class Probe:
         if self.coherent:
             return torch.where(tensor == 0, tensor, torch.full_like(tensor, _COHERENT))
         if self.share < 1.0 and tensor.numel() > 64:
-            tensor = compare.sparse_probe(tensor, self.share)
+            tensor = errors.sparse_probe(tensor, self.share)
         return tensor * self.scale
 
 
@@ -138,13 +130,13 @@ class Sensitive:
         """Whether a candidate errs as only a lower precision does."""
         if self.tf32_rms:
             return candidate.rms > _TF32_FACTOR * max(own.rms, self.tf32_rms)
-        return compare.is_downgrade(candidate, own, "fp32")
+        return errors.is_downgrade(candidate, own, "fp32")
 
     def shows_fp32(self, candidate: Error, own: Error) -> bool:
         """Whether a candidate errs as little as fp32 arithmetic does."""
         if self.tf32_rms:
             return candidate.rms < _FP32_AGAIN * self.tf32_rms
-        return not compare.is_downgrade(candidate, own, "fp32")
+        return not errors.is_downgrade(candidate, own, "fp32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +178,7 @@ def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
     if reference.precision != "fp32" or not reference.has_exact:
         return Sensitivity()
     draw = reference.draw(seed)
-    products = _products_of(reference, draw)
+    products = products_of(reference, draw)
     setting, convolves = reference.protocol.arithmetic, bool(products.names & CONVOLUTIONS)
     may_use_tf32 = reference.device.type == "cuda" and (
         setting == "tf32" or (setting == "default" and convolves)
@@ -195,7 +187,7 @@ def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
     tf32_errors: tuple[float, ...] = ()
     if may_use_tf32:
         exact = reference.run_exact(draw)
-        tf32_errors = compare.largest_errors(_rounded(reference, draw, "tf32").tensors, exact.tensors)
+        tf32_errors = tolerance.largest_errors(rounded(reference, draw, "tf32").tensors, exact.tensors)
         del exact
     found = [s for p in _ON_INPUTS[:1] if (s := _tried(reference, p, draw, may_use_tf32)) is not None]
     if not found:
@@ -217,10 +209,10 @@ def find_local(
     """A draw with a few short sums, and which elements of the outputs take them: less than half, and enough
     to tell. None where no change of the inputs is so limited.
     """
-    own = _plain(reference, draw)
+    own = plain(reference, draw)
     for changed in islice(values.with_short_sums(draw, share, rng), _MOST_TRIES):
         try:
-            other = _plain(reference, changed)
+            other = plain(reference, changed)
         except TaskError:
             continue
         if [t.shape for t in other.tensors] != [t.shape for t in own.tensors]:
@@ -241,11 +233,11 @@ def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -
         changed, parts = found
         exact = parts.of(reference.run_exact(changed).tensors)
         own, tf32, half = (
-            compare.measure_error(parts.of(output.tensors), exact)
+            errors.measure_error(parts.of(output.tensors), exact)
             for output in (
-                _plain(reference, changed),
-                _rounded(reference, changed, "tf32"),
-                _rounded(reference, changed, "half"),
+                plain(reference, changed),
+                rounded(reference, changed, "tf32"),
+                rounded(reference, changed, "half"),
             )
         )
         probe = Probe(name="inputs of which a few sums have few terms", share=share)
@@ -286,15 +278,15 @@ def set_parameters(reference: Reference, parameters: Mapping[str, torch.Tensor])
 def _tried(reference: Reference, probe: Probe, draw: Draw, may_use_tf32: bool) -> Sensitive | None:
     changed = probe.inputs(draw)
     try:
-        exact, own = reference.run_exact(changed), _plain(reference, changed)
-        if not all(map(compare.is_finite, own.tensors)):
+        exact, own = reference.run_exact(changed), plain(reference, changed)
+        if not all(map(tolerance.is_finite, own.tensors)):
             return None
-        own_error = compare.measure_error(own.tensors, exact.tensors)
+        own_error = errors.measure_error(own.tensors, exact.tensors)
         del own
-        tf32 = compare.measure_error(_rounded(reference, changed, "tf32").tensors, exact.tensors)
+        tf32 = errors.measure_error(rounded(reference, changed, "tf32").tensors, exact.tensors)
         lower = tf32
         if may_use_tf32:
-            lower = compare.measure_error(_rounded(reference, changed, "half").tensors, exact.tensors)
+            lower = errors.measure_error(rounded(reference, changed, "half").tensors, exact.tensors)
     except TaskError:
         return None  # A range of values that the reference does not take.
     sensitive = Sensitive(probe=probe, tf32_rms=tf32.rms if may_use_tf32 else 0.0)
@@ -304,93 +296,6 @@ def _tried(reference: Reference, probe: Probe, draw: Draw, may_use_tf32: bool) -
 
 _NEARLY_RIGHT = 0.3
 """A probe on which rounding changes the answer altogether would tell an honest kernel nothing."""
-
-
-def _plain(reference: Reference, draw: Draw) -> Output:
-    return reference.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
-
-
-def _rounded(reference: Reference, draw: Draw, kind: Rounding) -> Output:
-    """The reference's answer with the operands of its products rounded; of its inputs, where it has no
-    products.
-    """
-    bits = _MANTISSA_BITS[kind]
-    with _Products(bits) as mode:
-        output = _plain(reference, draw)
-    if mode.names:
-        return output
-    tensors = tuple(round_mantissa(t, bits) if t.dtype == torch.float32 else t.clone() for t in draw.tensors)
-    return reference.run(draw.arguments(tensors))
-
-
-def _products_of(reference: Reference, draw: Draw) -> _Products:
-    with _Products(None) as mode:
-        _plain(reference, draw)
-    return mode
-
-
-class _Products(TorchDispatchMode):  # type: ignore[misc]
-    """Rounds the operands of products to `bits` of mantissa, unless that is None, and notes where they
-    lie.
-    """
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No: wrapping the method so would import all of torch._dynamo, which takes two seconds."""
-        return False
-
-    def __init__(self, bits: int | None) -> None:
-        super().__init__()
-        self._bits = bits
-        self.names: set[str] = set()
-        self._storages: set[int] = set()
-
-    def operands_of(self, reference: Reference) -> frozenset[str]:
-        """The names of the parameters that products took."""
-        return frozenset(
-            name
-            for name, tensor in reference.parameters().items()
-            if tensor.untyped_storage().data_ptr() in self._storages
-        )
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.partition("::")[2]
-        if name in PRODUCTS:
-            self.names.add(name)
-            # The first argument of a sum is added, and no operand of the product.
-            args = (args[0], *self._taken(args[1:])) if name in _SUMS else self._taken(args)
-        return func(*args, **(kwargs or {}))
-
-    def _taken(self, values: Any) -> Any:
-        for tensor in _tensors(values):
-            self._storages.add(tensor.untyped_storage().data_ptr())
-        if self._bits is None:
-            return values
-        return tree_map_only(torch.Tensor, lambda t: round_mantissa(t, self._bits), values)
-
-
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
-
-
-def arithmetic_of_kernel(name: str) -> list[str]:
-    """What the name of a GPU kernel says of its matrix instructions, as `half:` or `tf32:` and the name."""
-    lower = name.lower()
-    if re.search(r"tf32|tensorop_s1688", lower):
-        return [f"tf32: kernel {name}"]
-    if re.search(r"bf16|fp16|_f16|h16816|h884|hgemm|half|e4m3|e5m2|nvjet_[ht]", lower):
-        return [f"half: kernel {name}"]
-    return []
-
-
-def round_mantissa(tensor: torch.Tensor, bits: int | None) -> torch.Tensor:
-    """`tensor` with `bits` after the leading one, to nearest, ties to even; what is no fp32 as it is."""
-    if bits is None or tensor.dtype != torch.float32:
-        return tensor
-    drop = _FP32_MANTISSA_BITS - bits
-    whole = tensor.contiguous().view(torch.int32)
-    odd = (whole >> drop) & 1
-    return ((whole + (odd + ((1 << (drop - 1)) - 1))) & -(1 << drop)).view(torch.float32).view(tensor.shape)
 
 
 def _is_statistic(name: str) -> bool:

@@ -14,7 +14,7 @@ import torch
 
 from kbopt.core.types import EvalProtocol
 from kbopt.evaluation import numerics
-from kbopt.evaluation.judge.compare import moved
+from kbopt.evaluation.judge.errors import moved
 from kbopt.evaluation.kernelbench.loading import load_task_module
 from kbopt.evaluation.numerics import DTYPES, placed, seed_everything
 from kbopt.evaluation.sandbox.memory import is_out_of_memory

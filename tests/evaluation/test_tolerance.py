@@ -3,16 +3,8 @@
 import pytest
 import torch
 
-from kbopt.evaluation.judge import compare
-from kbopt.evaluation.judge.compare import (
-    describe_bias,
-    find_mismatch,
-    is_downgrade,
-    largest_errors,
-    measure_error,
-    moved,
-    sparse_probe,
-)
+from kbopt.evaluation.judge.errors import describe_bias, is_downgrade, measure_error, moved, sparse_probe
+from kbopt.evaluation.judge.tolerance import find_mismatch, largest_errors
 
 
 def product(k: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,7 +123,7 @@ def test_an_honest_order_of_summation_is_right_beside_the_references_own_roundin
 
 @pytest.mark.parametrize("piece", [1, 7, 2**20])
 def test_large_outputs_are_compared_piece_by_piece(piece: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(compare, "_PIECE_ELEMENTS", {"cpu": piece})
+    monkeypatch.setattr("kbopt.evaluation.judge.tolerance._PIECE_ELEMENTS", {"cpu": piece})
     torch.manual_seed(0)
     want = torch.randn(37, 5, dtype=torch.float64)
     own = want.float()

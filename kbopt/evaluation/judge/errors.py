@@ -1,0 +1,139 @@
+"""How far an answer errs, and whether that is a lower precision or one common factor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from kbopt.core.types import Precision
+from kbopt.evaluation.judge.tolerance import counts_in_steps, pieces, wide
+
+_PRECISION_FACTOR: dict[Precision, float] = {"fp32": 128.0, "fp16": 16.0, "bf16": 8.0}
+"""How many times the reference's own error an honest kernel may make. Rounding an fp32 input to TF32 or
+fp16 costs 2^13 units of fp32, to bf16 2^16; another order of summation or a fast exponential tens."""
+_PRECISION_FLOOR = 32.0
+"""In units of roundoff: the error of a reference that happens to be exact is taken to be this over the
+factor above, so that a last-bit difference is no downgrade."""
+_MEDIAN_SAMPLE = 2**16
+_CONSTANT_SHARE = 0.05
+_EXACT_SHARE = 1e-3
+_COARSEST_STEP = 2.0**-7
+"""When the elements' relative errors are one factor: they scatter by less than a twentieth of it, or by a
+thousandth where it is no more than truncating two numbers to bf16 takes off, which scatters as sums do."""
+_UNIT_ROUNDOFF: dict[Precision, float] = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """Relative error against float64: `rms` over the output's root mean square, `median` by element."""
+
+    rms: float
+    median: float
+
+
+def measure_error(got: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> Error:
+    """The worst output's error. What counts in steps and elements that are not finite are left out."""
+    errors = [
+        _relative_error(one, truth)
+        for one, truth in zip(got, exact, strict=True)
+        if not counts_in_steps(one) and one.numel()
+    ]
+    return Error(
+        rms=max((error.rms for error in errors), default=0.0),
+        median=max((error.median for error in errors), default=0.0),
+    )
+
+
+def _relative_error(got: torch.Tensor, exact: torch.Tensor) -> Error:
+    error_sum, square_sum = 0.0, 0.0
+    step = max(1, got.numel() // _MEDIAN_SAMPLE)
+    differences, sizes = [], []
+    for _, (one, truth) in pieces(got, exact):
+        want = wide(truth)
+        difference, size = (wide(one) - want).abs(), want.abs()
+        if not bool(torch.isfinite(difference.sum() + size.sum())):
+            usable = torch.isfinite(want) & torch.isfinite(one)
+            difference, size = difference[usable], size[usable]
+        error_sum += float(difference.square().sum())
+        square_sum += float(size.square().sum())
+        differences.append(difference.flatten()[::step].clone())
+        sizes.append(size.flatten()[::step].clone())
+    if square_sum == 0.0:
+        return Error(rms=0.0, median=0.0)
+    difference, size = torch.cat(differences), torch.cat(sizes)
+    # Elements near zero are left out: cancellation makes their relative error meaningless.
+    large = size > 1e-3 * math.sqrt(square_sum / got.numel())
+    middle = float((difference[large] / size[large]).median()) if bool(large.any()) else 0.0
+    return Error(rms=math.sqrt(error_sum / square_sum), median=middle)
+
+
+def is_downgrade(candidate: Error, reference: Error, precision: Precision) -> bool:
+    """Whether `candidate` errs as only arithmetic of a lower precision does."""
+    factor = _PRECISION_FACTOR[precision]
+    floor = _PRECISION_FLOOR * _UNIT_ROUNDOFF[precision]
+    return candidate.rms > max(factor * reference.rms, floor) or candidate.median > max(
+        factor * reference.median, floor
+    )
+
+
+def describe_bias(got: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> str:
+    """`all elements are 1.0 % too small`, where one factor is what is wrong with an output; else empty."""
+    for number, (one, truth) in enumerate(zip(got, exact, strict=True)):
+        if not counts_in_steps(one) and one.numel():
+            bias = _common_factor(one, truth) - 1.0
+            if bias:
+                what = "all elements" if len(got) == 1 else f"all elements of output {number}"
+                size = f"{100 * abs(bias):.1f}" if abs(bias) >= 1e-3 else f"{100 * abs(bias):.2g}"
+                return f"{what} are {size} % too {'small' if bias < 0 else 'large'}"
+    return ""
+
+
+def _common_factor(got: torch.Tensor, exact: torch.Tensor) -> float:
+    """By which the elements differ from the exact ones, 1 where there is no one factor, or it is none."""
+    step = max(1, got.numel() // _MEDIAN_SAMPLE)
+    one, truth = (wide(tensor.flatten()[::step]) for tensor in (got, exact))
+    usable = torch.isfinite(one) & torch.isfinite(truth)
+    size = torch.where(usable, truth.abs(), 0.0)
+    large = size > 1e-3 * size.square().mean().sqrt()
+    if not bool(large.any()):
+        return 1.0
+    ratios = one[large] / truth[large]
+    ratios = ratios.real if ratios.is_complex() else ratios
+    middle = float(ratios.median())
+    bias, scatter = abs(middle - 1.0), float((ratios - middle).abs().median())
+    most = _CONSTANT_SHARE if bias > _COARSEST_STEP else _EXACT_SHARE
+    return middle if middle > 0.0 and scatter <= most * bias else 1.0
+
+
+def moved(tensors: Sequence[torch.Tensor], precision: Precision, *, together: bool) -> list[torch.Tensor]:
+    """In float64, each element moved at random by up to what an honest kernel may err by in all.
+
+    `together` all in one direction, so that sums move as well.
+    """
+    most = _PRECISION_FACTOR[precision] * _UNIT_ROUNDOFF[precision]
+    return [_moved(wide(t), most, together) if not counts_in_steps(t) else t for t in tensors]
+
+
+def _moved(wide: torch.Tensor, most: float, together: bool) -> torch.Tensor:
+    shares = torch.rand(wide.shape, dtype=torch.float64, device=wide.device)
+    direction = float(torch.randint(0, 2, ())) * 2 - 1
+    return wide * (1.0 + most * (direction * shares if together else 2 * shares - 1))
+
+
+def sparse_probe(tensor: torch.Tensor, keep_share: float) -> torch.Tensor:
+    """`tensor` with most elements zero, so that long sums have few terms.
+
+    A long sum hides the rounding of its terms behind that of the summation: with half a million terms
+    an honest serial fp32 sum errs more than a TF32 product. With a handful of terms that are not zero,
+    adding the others is exact and the precision of the products stands out. Structure is kept: zeros
+    stay zero, and a symmetric matrix stays symmetric.
+    """
+    mask = torch.rand(tensor.shape, device=tensor.device) < keep_share
+    square = tensor.dim() >= 2 and tensor.shape[-1] == tensor.shape[-2]
+    if square and torch.equal(tensor, tensor.mT):
+        upper = torch.triu(mask)
+        mask = upper | upper.mT
+    return torch.where(mask, tensor, 0)
