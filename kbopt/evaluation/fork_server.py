@@ -24,12 +24,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kbopt.evaluation import survey
 from kbopt.evaluation.build import machine_code
 from kbopt.evaluation.judge import judge_process
 from kbopt.evaluation.sandbox import confinement, init_process, linux
 from kbopt.evaluation.sandbox.confinement import Isolation, Limits, SandboxConfig
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message
-from kbopt.evaluation.worker import worker_process
+from kbopt.evaluation.worker import build_process, worker_process
 
 _REAP_INTERVAL_S = 0.5
 _FOR_EXTENSIONS = ("torch.utils.cpp_extension",)
@@ -42,10 +43,10 @@ _FOR_CUDA = (
 )
 _TRUSTED: dict[str, Callable[[Channel], None]] = {
     "judge": judge_process.main,
-    "survey": judge_process.survey,
+    "survey": survey.survey,
 }
 _ROLES: dict[str, Callable[[Channel], None]] = {
-    "build": worker_process.build,
+    "build": build_process.build,
     "measure": worker_process.measure,
     "kernelbench": worker_process.kernelbench,
     "inspect": machine_code.inspect,

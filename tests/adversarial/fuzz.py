@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Task, outcome_name
-from kbopt.evaluation.server.judges import JudgeHandle
+from kbopt.evaluation.server.judge_handle import JudgeHandle
 from kbopt.evaluation.server.service import Service
 
 TASK = """

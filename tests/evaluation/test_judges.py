@@ -14,7 +14,8 @@ from kbopt.core.types import EvalProtocol, EvalRequest, Task
 from kbopt.evaluation.sandbox.children import ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import find_device
-from kbopt.evaluation.server.judges import JudgeHandle, Judges
+from kbopt.evaluation.server.judge_handle import JudgeHandle
+from kbopt.evaluation.server.judges import Judges
 from kbopt.evaluation.server.lease import Lease
 from tests.evaluation.conftest import ELEMENTWISE
 

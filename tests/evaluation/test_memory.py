@@ -16,7 +16,7 @@ from kbopt.core.types import Crashed, EvalRequest, Measured, Task, outcome_name
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.sandbox.memory import GIB, SERVICE_BYTES, find_host
 from kbopt.evaluation.server.budget import Budget, Need
-from kbopt.evaluation.server.judges import JudgeHandle
+from kbopt.evaluation.server.judge_handle import JudgeHandle
 from kbopt.evaluation.server.needs import CPU_PROCESS_BYTES, GXX_BYTES, Data, need_of
 from kbopt.evaluation.server.service import Service
 from tests.evaluation.conftest import ELEMENTWISE, QUICK

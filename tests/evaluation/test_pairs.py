@@ -8,8 +8,8 @@ import pytest
 
 from kbopt.core.types import Audit, EvalProtocol, Measured, Roofline
 from kbopt.evaluation.timing import pairs
+from kbopt.evaluation.timing.intervals import CPU_SCATTER
 from kbopt.evaluation.timing.pairs import Pair
-from kbopt.evaluation.timing.samples import CPU_SCATTER
 
 
 def pair(kernel_ms: float, reference_ms: float, hidden_ms: float = 0.0) -> Pair:

@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kbopt.evaluation.timing.intervals import Scatter, drift, ratio_interval
 from kbopt.evaluation.timing.samples import (
     Block,
     Overhead,
-    Scatter,
-    drift,
     is_settled,
-    ratio_interval,
     read_clocks,
     read_session,
     undisturbed_ms,

@@ -11,7 +11,7 @@ import torch
 
 from kbopt.core.types import EvalProtocol
 from kbopt.evaluation.judge.reference import Draw
-from kbopt.evaluation.timing import samples
+from kbopt.evaluation.timing import intervals, samples
 from kbopt.evaluation.timing.schedule import Sessions
 
 OVERHEAD = samples.Overhead(fixed_ms=0.2, per_call_ms=0.01)
@@ -355,6 +355,6 @@ def test_times_that_launching_makes_scatter_more(new_sessions: NewSessions):
     queued = new_sessions(FakeModels(0.5, 0.5), "cuda", timed=30)
     on_cpu = new_sessions(FakeModels(0.5, 0.5), "cpu", slots=6, timed=30)
 
-    assert launching.scatter_of(launching.run()) == samples.LAUNCH_SCATTER
-    assert queued.scatter_of(queued.run()) == samples.GPU_SCATTER
-    assert on_cpu.scatter_of(on_cpu.run()) == samples.CPU_SCATTER
+    assert launching.scatter_of(launching.run()) == intervals.LAUNCH_SCATTER
+    assert queued.scatter_of(queued.run()) == intervals.GPU_SCATTER
+    assert on_cpu.scatter_of(on_cpu.run()) == intervals.CPU_SCATTER

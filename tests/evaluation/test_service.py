@@ -10,7 +10,7 @@ import pytest
 from kbopt.core import codec
 from kbopt.core.types import EvalRequest, Measured, Outcome, Rejected, Task, WrongAnswer, outcome_name
 from kbopt.evaluation.sandbox.children import Child
-from kbopt.evaluation.server.judges import JudgeHandle
+from kbopt.evaluation.server.judge_handle import JudgeHandle
 from kbopt.evaluation.server.service import Service
 from tests.evaluation.conftest import ELEMENTWISE, QUICK
 

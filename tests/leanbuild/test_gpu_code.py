@@ -12,7 +12,7 @@ from torch._subclasses import fake_tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from kbopt.core.types import Precision
-from kbopt.evaluation.worker import worker_process
+from kbopt.evaluation.worker import build_process
 from kbopt.leanbuild import gpu_code
 
 CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH")
@@ -108,7 +108,7 @@ def test_a_model_with_weights_is_called_as_it_will_be_measured(
     exec(SEES, module.__dict__)
 
     with gpu_code.ahead_of_device("9.0"):
-        worker_process._call_once(module, TASK, precision)
+        build_process._call_once(module, TASK, precision)
 
     # The input; two weights each of two layers, and one; of the buffers the number of batches is an integer.
     assert seen.count(("cuda:0", dtype)) == 1 + 4 + 1 + 3

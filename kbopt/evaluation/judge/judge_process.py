@@ -13,7 +13,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from statistics import median
 from typing import Any
 
@@ -29,11 +28,9 @@ from kbopt.evaluation.judge.reference import Reference, ReferenceWorkerDied, Tas
 from kbopt.evaluation.judge.worker import Worker
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.sandbox.memory import REMEDY, gib, is_out_of_memory
-from kbopt.evaluation.transport import cuda_api
 from kbopt.evaluation.transport.channel import SPIN_S, Channel, Message
 from kbopt.evaluation.transport.cuda_api import CudaError
 from kbopt.evaluation.transport.untrusted import CandidateForged
-from kbopt.leanbuild import toolchain
 
 _REFERENCE_BUDGET_S = 1e9
 _ROOM_S = 2.0
@@ -349,22 +346,3 @@ def _to_message(verdict: Verdict) -> Message:
         "spans": verdict.spans,
         "device_s": verdict.device_s,
     }
-
-
-def survey(channel: Channel) -> None:
-    """Say which CUDA devices torch finds, unless only the CPU is asked for, and which compilers there are.
-
-    Of the wanted one its PCI address, and its name for CUDA_VISIBLE_DEVICES where it is a whole GPU.
-    """
-    wanted = channel.receive()["device"]
-    count = torch.cuda.device_count() if wanted != "cpu" and torch.cuda.is_available() else 0
-    index = int(wanted.partition(":")[2] or 0)
-    arch = bus = uuid = ""
-    if index < count:
-        arch = "{}.{}".format(*torch.cuda.get_device_capability(index))
-        if not os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
-            bus = cuda_api.pci_address(cuda_api.runtime(), index)
-            uuid = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
-    names = [torch.cuda.get_device_name(number) for number in range(count)]
-    compilers = asdict(toolchain.detect(arch=arch))
-    channel.send({"cuda": names, "bus": bus, "uuid": uuid, "toolchain": compilers})

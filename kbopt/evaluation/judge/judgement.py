@@ -45,7 +45,7 @@ from kbopt.evaluation.judge.reference import (
 )
 from kbopt.evaluation.judge.timed import TimedModels
 from kbopt.evaluation.judge.worker import LateOutput, Worker
-from kbopt.evaluation.timing import samples
+from kbopt.evaluation.timing import intervals, samples
 from kbopt.evaluation.timing.pairs import Pair
 from kbopt.evaluation.timing.schedule import Sessions
 from kbopt.evaluation.transport.untrusted import CandidateForged
@@ -277,7 +277,7 @@ class Judgement:
         self,
         audit: Audit,
         session: samples.Session,
-        scatter: samples.Scatter,
+        scatter: intervals.Scatter,
         latency: samples.Latency | None,
     ) -> Measured:
         kernel_ms, reference_ms, clocks = session.kernel_ms, session.reference_ms, session.clocks
@@ -293,10 +293,10 @@ class Judgement:
                 )
             )
         notes = list(audit.notes)
-        moved = samples.drift(reference_ms)
+        moved = intervals.drift(reference_ms)
         if not 0.8 < moved < 1.25:
             notes.append(f"The reference's time drifted by a factor of {moved:.2f} while measuring.")
-        interval = samples.ratio_interval(reference_ms, kernel_ms, self._rng, scatter)
+        interval = intervals.ratio_interval(reference_ms, kernel_ms, self._rng, scatter)
         num, timed = len(kernel_ms), self._protocol.timed
         if num < timed:
             notes.append(f"{num} timed calls instead of {timed}: enough for half a percent, or slow.")
@@ -338,8 +338,8 @@ class Judgement:
             baseline_ms=median(latency.reference_ms),
             kernel_ms=median(latency.kernel_ms),
             speedup=median(latency.reference_ms) / median(latency.kernel_ms),
-            interval=samples.ratio_interval(
-                latency.reference_ms, latency.kernel_ms, self._rng, samples.LATENCY_SCATTER
+            interval=intervals.ratio_interval(
+                latency.reference_ms, latency.kernel_ms, self._rng, intervals.LATENCY_SCATTER
             ),
         )
         return by_device, by_caller

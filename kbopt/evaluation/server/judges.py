@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
 
-from kbopt.core import codec
-from kbopt.core.errors import InfraError, UserError
+from kbopt.core.errors import InfraError
 from kbopt.core.types import EvalRequest
-from kbopt.evaluation.sandbox.children import Child, ForkServerHandle, warm_up
+from kbopt.evaluation.sandbox.children import ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
-from kbopt.evaluation.sandbox.memory import REMEDY, SERVICE_BYTES, KilledForMemory, gib
-from kbopt.evaluation.server.devices import Device, num_threads
+from kbopt.evaluation.server.devices import Device
+from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory
 from kbopt.evaluation.server.keyed_locks import KeyedLocks
 from kbopt.evaluation.server.lease import Lease
 from kbopt.evaluation.server.needs import Data
-from kbopt.evaluation.transport.channel import ChannelClosed
 
-_START_S = 120.0
-_ADMISSION_S = 300.0
-_DRAW_S = 120.0
-_GRACE_S = 300.0
 _MOST = 16
 """Judges that are kept, where the memory budget allows for them."""
 _STARTS_AT_ONCE = 4
@@ -35,208 +27,6 @@ the child that plays the reference hold inputs and outputs there; the least used
 
 
 Key = tuple[str, str, str, bool]
-
-
-class NoMemory(UserError):
-    """The task does not fit into what other tasks have left of the device's memory."""
-
-
-class JudgeHandle:
-    """The supervisor's handle on one judge. It starts beside whoever holds the device; the rest needs the
-    lease.
-
-    `request` is the one it was started for. `data` says how large the task's are, once it drew inputs.
-    `free_share` of the device's memory was not taken by anybody
-    after the latest answer, `taken_share` is what admitting the task took, `needed_share` what judging a
-    candidate takes beyond that. Raises InfraError, and UserError for a task that cannot be scored.
-    """
-
-    def __init__(
-        self, fork_server: ForkServerHandle, request: EvalRequest, device: Device, sandbox: SandboxConfig
-    ) -> None:
-        self.request = request
-        self.data: Data | None = None
-        self._kills = fork_server.host.num_kills()
-        self._memory_bytes = sandbox.limits.memory_bytes
-        self._fork_server = fork_server
-        self._device = device
-        self._child = Child(fork_server, "measure", sandbox)
-        self._channel, self._pid = fork_server.spawn_trusted("judge")
-        self._lock = threading.Lock()
-        self.alive = True
-        self.admitted = False
-        self.free_share = 1.0
-        self.taken_share = self.needed_share = 0.0
-        start = {
-            "op": "start",
-            "source": request.task.source,
-            "protocol": codec.encode(request.protocol),
-            "device": device.torch,
-            "threads": num_threads(),
-            "memory_bytes": fork_server.host.usable_bytes - SERVICE_BYTES,
-            "init": self._child.init_pid,
-        }
-        late = InfraError(f"the process that holds the reference did not start within {_START_S:g} s")
-        self._ask(start, self._child.fds, _START_S, late)
-        if device.is_cuda:
-            warm_up([self._child], device.torch)
-
-    def admit(
-        self,
-        free_share: float = 1.0,
-        learned: Callable[[Data], None] = lambda _: None,
-        make_room: Callable[[float], None] = lambda _: None,
-    ) -> None:
-        """Find out whether the task can be scored, once. `learned` hears how large its data are, and raises
-        where that is too much: before the reference runs, and afterwards. `make_room` hears the share of the
-        device's memory that admission takes.
-        """
-        if self.admitted:
-            return
-        name = self.request.task.name
-        failed = f"admission test 'the reference runs' failed: of task {name} "
-        self._ask({"op": "construct"}, (), _DRAW_S, _late(f"{failed}Model(*get_init_inputs())", _DRAW_S))
-        self.data = self._data_of(
-            self._ask({"op": "weigh"}, (), _DRAW_S, _late(f"{failed}get_inputs()", _DRAW_S))
-        )
-        learned(self.data)
-        late = UserError(
-            f"admission test 'the reference runs' failed: task {name} was not admitted "
-            f"within {_ADMISSION_S:g} s; make its inputs smaller"
-        )
-        make_room(self._ask({"op": "size"}, (), _ADMISSION_S, late)["share"])
-        answer = self._ask({"op": "admit"}, (), _ADMISSION_S, late)
-        self.needed_share = answer["needed_share"]
-        self.data = self._data_of(answer)
-        self.taken_share = max(0.0, free_share - self.free_share)
-        self.admitted = True
-        learned(self.data)
-
-    def _data_of(self, answer: dict[str, Any]) -> Data:
-        return Data(
-            inputs_bytes=answer["inputs_bytes"],
-            # Until the reference has run they are taken to be as large as its inputs.
-            outputs_bytes=answer["outputs_bytes"] or answer["inputs_bytes"],
-            parameters_bytes=answer["parameters_bytes"],
-            peak_bytes=answer["peak_bytes"],
-        )
-
-    def describe(self) -> dict[str, Any]:
-        """What the table of admitted tasks says of this one, see `judge`."""
-        late = UserError(
-            f"the reference of task {self.request.task.name} was not timed within {_GRACE_S:g} s"
-        )
-        return self._ask({"op": "describe"}, (), _GRACE_S, late)
-
-    def judge(
-        self, request: EvalRequest, child: Child, setup: str, arithmetic: Sequence[str] = ()
-    ) -> dict[str, Any]:
-        """The verdict; `arithmetic` is what the build's machine code was seen to multiply in, see
-        `inspection`.
-        """
-        return self._judged("judge", request, child, setup, arithmetic=list(arithmetic))
-
-    def time(self, request: EvalRequest, child: Child, setup: str, reference: Child) -> dict[str, Any]:
-        """The times of a candidate that was judged, in `child` beside `reference`, which plays the task's
-        reference from now on and is this handle's to close.
-        """
-        before, self._child = self._child, reference
-        try:
-            return self._judged(
-                "time",
-                request,
-                child,
-                setup,
-                reference.fds,
-                arithmetic=[],
-                reference_init=reference.init_pid,
-            )
-        finally:
-            before.close()
-
-    def _judged(
-        self,
-        operation: str,
-        request: EvalRequest,
-        child: Child,
-        setup: str,
-        fds: tuple[int, ...] = (),
-        **fields: Any,
-    ) -> dict[str, Any]:
-        job = {
-            "op": operation,
-            "source": request.source,
-            "setup": setup,
-            "protocol": codec.encode(request.protocol),
-            "init": child.init_pid,
-            **fields,
-        }
-        limit_s = request.protocol.timeout_s * 2 + _GRACE_S
-        late = UserError(
-            f"the reference of task {request.task.name} was too slow to judge within {limit_s:g} s"
-        )
-        return self._ask(job, (*child.fds, *fds), limit_s, late)
-
-    def close(self) -> None:
-        self.alive = False
-        self.taken_share = 0.0
-        self._channel.close()
-        self._child.close()
-        self._fork_server.kill(self._pid)
-
-    def _ask(
-        self, job: dict[str, Any], fds: tuple[int, ...], limit_s: float, late: UserError | InfraError
-    ) -> dict[str, Any]:
-        try:
-            with self._lock:
-                self._channel.send(job, fds)
-                answer = self._channel.receive(limit_s)
-        except TimeoutError:
-            self.close()
-            raise late from None
-        except ChannelClosed:
-            killed = self._was_killed_for_memory()
-            self.close()
-            if killed:
-                raise KilledForMemory(f"the judge of task {self.request.task.name}", of_judge=True) from None
-            raise InfraError(
-                f"the process that holds the reference ended; {self._fork_server.log} says why"
-            ) from None
-        if "task_error" in answer:
-            error = self._task_error(answer)
-            self.close()
-            raise error
-        self.free_share = answer.get("free_share", self.free_share)
-        return answer
-
-    def _was_killed_for_memory(self) -> bool:
-        return self._fork_server.host.num_kills() > self._kills and self._fork_server.was_killed(self._pid)
-
-    def _task_error(self, answer: dict[str, Any]) -> UserError | InfraError:
-        """What a judge says of its task; where the child that plays the reference ended, how it did."""
-        text = str(answer["task_error"])
-        if answer["no_memory"]:
-            return NoMemory(text)
-        if not answer["died"]:
-            return UserError(text)
-        name = self.request.task.name
-        try:
-            crash = self._child.crash()
-        except KilledForMemory:
-            return KilledForMemory(f"the process that plays the reference of task {name}", of_judge=True)
-        may = f"may use {gib(self._memory_bytes)} of host memory, {self._fork_server.host.source}"
-        remedy = f"; it {may}; {REMEDY}" if crash.how == "out of memory" else ""
-        return UserError(f"the child of task {name}'s reference ended: {text}: {crash.reason}{remedy}")
-
-
-def failed_test(message: str) -> str:
-    """The admission test that an error's message names, empty where it names none."""
-    found = re.search(r"admission test '([^']*)' failed", message)
-    return found[1] if found else ""
-
-
-def _late(what: str, limit_s: float) -> UserError:
-    return UserError(f"{what} took longer than {limit_s:g} s; make the task's inputs smaller")
 
 
 class Judges:

@@ -44,7 +44,8 @@ from kbopt.evaluation.server import baselines, feedback
 from kbopt.evaluation.server.baselines import Baselines
 from kbopt.evaluation.server.budget import Budget, Need, Reservation
 from kbopt.evaluation.server.devices import find_device, num_threads
-from kbopt.evaluation.server.judges import JudgeHandle, Judges, NoMemory, failed_test, key_of
+from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory, failed_test
+from kbopt.evaluation.server.judges import Judges, key_of
 from kbopt.evaluation.server.lease import Lease
 from kbopt.evaluation.server.needs import Data, need_of
 from kbopt.evaluation.server.probe import PROBE_TASK, sandboxes_for_cuda

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median, quantiles
 
-from kbopt.evaluation.timing.samples import GPU_SCATTER, Block, Clocks, Overhead, Session
+from kbopt.evaluation.timing.intervals import GPU_SCATTER
+from kbopt.evaluation.timing.samples import Block, Clocks, Overhead, Session
 
 _BATCH_AGREEMENT = 1.3
 """How much more of the reference's time single calls of an honest kernel may save than batches show."""
@@ -25,7 +26,7 @@ _HOST_MS = 0.3
 """By how much the host's clock around single calls may differ between two processes that do the same."""
 _AROUND_MS = 0.002
 """Standard deviation of what is around a batch, of one source in several processes:
-benchmarks/results/2026-11-25-batches-of-one.md."""
+benchmarks/results/2026-11-25-volleys-of-one.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median, variance
 
 from kbopt.core.types import EvalProtocol, Measured, Speedup
-from kbopt.evaluation.timing.samples import CPU_SCATTER, WIDEST, median_variance
+from kbopt.evaluation.timing.intervals import CPU_SCATTER, WIDEST, median_variance
 
 NUM_PAIRS = 3
 _FEWEST_TIMED = 7

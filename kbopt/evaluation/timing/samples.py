@@ -1,4 +1,4 @@
-"""Statistics of interleaved timings: which clock is believed, intervals, drift. Pure functions.
+"""What interleaved timings say: which clock is believed, and what it did not see. Pure functions.
 
 Times are milliseconds of single calls. `native` is the clock inside the child, `wall` the judge's own
 clock around a block of calls, less what an empty block cost before candidate code was loaded.
@@ -6,13 +6,13 @@ clock around a block of calls, less what an empty block cost before candidate co
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
 import numpy as np
+
+from kbopt.evaluation.timing.intervals import median_variance
 
 _BOOTSTRAP_ROUNDS = 1000
 _CLOCK_SLACK_MS = 0.005
@@ -22,36 +22,10 @@ _UNUSUAL = 1.25
 _LEAST_SHARE = 0.25
 _SETTLED = 0.005
 _FEWEST_SETTLED = 20
-WIDEST = math.log(1000.0)
-"""An interval so much wider each way says that calls so short cannot be compared, in numbers that exist."""
 _AGREEMENT = 1.3
 """How much longer the wall clock may find a call than the native one. Hidden work shows as 2 and more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scatter:
-    """By how much one source's times differ between processes, which no repetition in one of them shows.
-
-    Standard deviations of the median call: `call_ms` and `call_share` of it, together.
-    """
-
-    call_ms: float = 0.0
-    call_share: float = 0.0
-
-    def log_ratio(self, *medians_ms: float) -> float:
-        """Standard deviation of the logarithm of a quotient of medians, by the delta method."""
-        return math.hypot(*(math.hypot(self.call_ms / ms, self.call_share) for ms in medians_ms))
-
-
-NO_SCATTER = Scatter()
-CPU_SCATTER = Scatter(call_ms=0.03, call_share=0.055)
-"""Which pages of memory a process has is decided once: benchmarks/results/2026-11-29-cpu-identity.md."""
-GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01)
-"""Where its memory lies: benchmarks/results/2026-11-24-cuda-verdicts.md."""
-LAUNCH_SCATTER = Scatter(call_ms=0.03, call_share=0.1)
-"""On a GPU that waits for kernels to be launched: benchmarks/results/2026-11-25-batches-of-one.md."""
-LATENCY_SCATTER = Scatter(call_ms=0.002, call_share=0.03)
-"""Of one synchronised call: which cores and which memory a process meets."""
 _LATENCY_SLACK_MS = 0.05
 """By how much messages around a call may differ between two processes that do the same."""
 _LAUNCH_SHARE = 0.8
@@ -255,14 +229,6 @@ def is_settled(reference: Sequence[Block], singles: Sequence[Block]) -> bool:
     return sum(map(median_variance, times)) <= _SETTLED**2
 
 
-def median_variance(times_ms: Sequence[float]) -> float:
-    """Variance of the logarithm of the median: its standard error is 1.25 times that of a mean, here from the
-    quartiles, which lie 1.35 standard deviations apart, so that outliers do not count.
-    """
-    low, middle, high = quantiles(times_ms, n=4)
-    return (1.25 * (high - low) / 1.35 / middle) ** 2 / len(times_ms)
-
-
 def undisturbed_ms(singles: Sequence[Block], overhead: Overhead) -> list[float]:
     """Single calls by the child's clock, those that other processes lengthened without that.
 
@@ -371,30 +337,3 @@ def _hidden_longer_ms(longer: Sequence[tuple[Block, Block]], overhead: Overhead)
         (ours.outside_ms - max(theirs.outside_ms, overhead.of(len(ours.native_ms)))) / len(ours.native_ms)
         for theirs, ours in longer
     )
-
-
-def ratio_interval(
-    reference_ms: Sequence[float],
-    kernel_ms: Sequence[float],
-    rng: random.Random,
-    scatter: Scatter = NO_SCATTER,
-) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of median(reference_ms) / median(kernel_ms), wider by `scatter`."""
-    generator = np.random.default_rng(rng.getrandbits(64))
-    above, below = (
-        np.median(generator.choice(np.asarray(samples), (_BOOTSTRAP_ROUNDS, len(samples))), axis=1)
-        for samples in (reference_ms, kernel_ms)
-    )
-    low, high = np.quantile(above / below, (0.025, 0.975))
-    reference, kernel = median(reference_ms), median(kernel_ms)
-    between = min(WIDEST, 1.96 * scatter.log_ratio(reference, kernel))
-    middle = reference / kernel
-    down = math.hypot(math.log(middle / low), between)
-    up = math.hypot(math.log(high / middle), between)
-    return middle * math.exp(-down), middle * math.exp(up)
-
-
-def drift(samples_ms: Sequence[float]) -> float:
-    """Median of the later half over that of the earlier half; 1.0 is a steady clock."""
-    half = len(samples_ms) // 2
-    return median(samples_ms[half:]) / median(samples_ms[:half]) if half else 1.0

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from kbopt.core.types import EvalProtocol
-from kbopt.evaluation.timing import batches, samples
+from kbopt.evaluation.timing import batches, intervals, samples
 
 _NUM_LONG_BLOCKS = 4
 _CHECKED_SHARE = {"cpu": 0.25, "cuda": 0.5}
@@ -107,11 +107,11 @@ class Sessions:
         self._alone: batches.Alone | None = None
         self._num_probes = rng.randrange(2)
 
-    def scatter_of(self, session: samples.Session) -> samples.Scatter:
+    def scatter_of(self, session: samples.Session) -> intervals.Scatter:
         """By how much such times differ between processes."""
         if self._on_cpu:
-            return samples.CPU_SCATTER
-        return samples.LAUNCH_SCATTER if session.is_launch_bound else samples.GPU_SCATTER
+            return intervals.CPU_SCATTER
+        return intervals.LAUNCH_SCATTER if session.is_launch_bound else intervals.GPU_SCATTER
 
     def calibrate(self) -> None:
         """See what the reference takes, and what there is around batches, before the candidate's code is

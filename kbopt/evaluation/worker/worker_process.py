@@ -8,21 +8,17 @@ judge needs it takes itself (its own clock, the outputs' memory); what is said h
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map_only
 
 from kbopt.core import codec
-from kbopt.core.types import EvalProtocol, Precision
+from kbopt.core.types import EvalProtocol
 from kbopt.evaluation import numerics
-from kbopt.evaluation.kernelbench.loading import load_module
-from kbopt.evaluation.numerics import DTYPES, placed, seed_everything
+from kbopt.evaluation.numerics import DTYPES, seed_everything
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.timing.cpu_timer import host_timed
 from kbopt.evaluation.timing.cuda_timer import CudaTimer
@@ -30,14 +26,11 @@ from kbopt.evaluation.transport.channel import SPIN_S, Channel, Message
 from kbopt.evaluation.transport.input_buffer import attach
 from kbopt.evaluation.transport.layout import LayoutError, TensorSpec, flatten, unflatten, view
 from kbopt.evaluation.worker.audit import audited, kernel_times
+from kbopt.evaluation.worker.build_process import find_builds
 from kbopt.evaluation.worker.candidate import CandidateError, describe_exception, load_candidate
 from kbopt.evaluation.worker.weights import take_over
-from kbopt.leanbuild import gpu_code, inline
 
 _MOST_KERNELS = 20
-_BUILD_NICENESS = 10
-_ABSENT = torch.device("cuda:0")
-"""By its index: torch would ask the driver which one is meant otherwise."""
 
 
 class _Session:
@@ -75,7 +68,7 @@ class _Session:
         protocol = codec.decode(EvalProtocol, request["protocol"])
         numerics.apply(protocol.arithmetic)
         if not self._warm:
-            _find_builds(request["setup"])
+            find_builds(request["setup"])
         self._protocol = protocol
         self._module = load_candidate(request["source"])
         return {"loaded": True}
@@ -230,7 +223,7 @@ def _warmed_up(channel: Channel) -> tuple[Message, bool]:
     request = channel.receive()
     if request["op"] != "warm":
         return request, False
-    _find_builds(request["setup"])
+    find_builds(request["setup"])
     square = torch.ones(8, 8, device=request["device"])
     torch.allclose(square @ square, square)  # Has the libraries load what they load at their first use.
     if request["triton"]:
@@ -248,85 +241,6 @@ def _load_triton() -> None:
         make_backend(driver.active.get_current_target()).hash()
 
 
-def build(channel: Channel) -> None:
-    """Import the candidate once, so that whatever it compiles is on disk afterwards.
-
-    With `task_source` its model is constructed and called too, as far as that is needed for what is compiled
-    only then; on a GPU on tensors without memory. What that run meets is no verdict.
-    """
-    request = channel.receive()
-    os.nice(_BUILD_NICENESS)  # Its compilers too: whoever holds the device is waited for.
-    try:
-        _find_builds(request["setup"])
-        module = load_candidate(request["source"])
-        if request["task_source"]:
-            _build_late(module, request)
-        reply: Message = {"built": True, "whole": inline.is_whole()}
-    except CandidateError as error:
-        reply = {"rejected_source": str(error), "lasting": error.is_syntax}
-    except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything
-        reply = {"raised": describe_exception(error), "lasting": inline.is_lasting(error)}
-    channel.send(reply)
-
-
-def _build_late(module: Any, request: Message) -> None:
-    on_cuda = request["device"] != "cpu"
-    try:
-        with gpu_code.ahead_of_device(request["arch"]) if on_cuda else nullcontext():
-            _call_once(
-                module,
-                request["task_source"],
-                request["precision"],
-                _ABSENT if on_cuda else torch.device("cpu"),
-                request["setup"],
-            )
-    except Exception as error:
-        if str(error).startswith(inline.BUILD_FAILED):
-            raise
-
-
-def _find_builds(setup: str) -> None:
-    """Point compilers to where this candidate's builds lie, and load_inline to those that are there."""
-    if setup:
-        inline.install(inline.Setup.decode(setup))
-
-
-def _call_once(
-    module: Any,
-    task_source: str,
-    precision: Precision,
-    device: torch.device = _ABSENT,
-    setup: str = "",
-) -> None:
-    """Construct and call the model as it will be measured: on a GPU that does not have to be there, inside
-    `gpu_code.ahead_of_device`; on a CPU only if all is not there once the model is.
-    """
-    task = load_module("task", task_source, Path.cwd())
-    folder = Path(inline.Setup.decode(setup).directory) if setup else Path.cwd()
-    num_before = inline.num_builds(folder)
-    model = module.ModelNew(*_moved(task.get_init_inputs(), precision, device))
-    if device.type == "cpu" and inline.num_builds(folder) > num_before:
-        return
-    if isinstance(model, torch.nn.Module):
-        _move(model, precision, device)
-    with torch.no_grad():
-        model(*_moved(task.get_inputs(), precision, device))
-
-
-def _moved(values: Any, precision: Precision, device: torch.device) -> Any:
-    return tree_map_only(torch.Tensor, partial(placed, precision=precision, device=device), values)
-
-
-def _move(model: torch.nn.Module, precision: Precision, device: torch.device) -> None:
-    """`Module.to` swaps parameters in place, which those without memory refuse."""
-    for part in model.modules():
-        for name, parameter in list(part.named_parameters(recurse=False)):
-            moved = torch.nn.Parameter(placed(parameter, precision, device), requires_grad=False)
-            setattr(part, name, moved)
-        for name, buffer in list(part.named_buffers(recurse=False)):
-            setattr(part, name, placed(buffer, precision, device))
-
-
 def kernelbench(channel: Channel) -> None:
     """KernelBench's own protocol, reference and candidate in one process as it has them.
 
@@ -337,7 +251,7 @@ def kernelbench(channel: Channel) -> None:
 
     request, warm = _warmed_up(channel)
     if not warm:
-        _find_builds(request["setup"])
+        find_builds(request["setup"])
     linux.keep_freed_memory()  # Else the model that is timed first pays for pages that the second one finds.
 
     @contextmanager
