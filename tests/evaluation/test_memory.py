@@ -350,7 +350,7 @@ def test_a_task_whose_inputs_do_not_fit_is_refused_before_its_reference_runs(ser
 
 
 def test_inputs_that_take_too_long_are_said_to(service: Service, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("kbopt.evaluation.server.judges._DRAW_S", 5.0)
+    monkeypatch.setattr("kbopt.evaluation.server.judge_handle._DRAW_S", 5.0)
     slow = ELEMENTWISE.replace(
         "    return [torch.randn", "    import time; time.sleep(60)\n    return [torch.randn"
     )

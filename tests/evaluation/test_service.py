@@ -89,9 +89,12 @@ def test_without_mounts_nothing_is_hidden_and_the_status_says_so(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(service._fork_server, "isolation", "isolated network")
-    monkeypatch.setattr(service, "device", replace(service.device, num_gpus=2, others=("/dev/full",)))
+    sandboxes = service._sandboxes
+    monkeypatch.setattr(sandboxes, "_device", replace(service.device, num_gpus=2, others=("/dev/full",)))
 
-    assert service._find_working_sandbox() == ((), ())
+    sandboxes.find_working()
+
+    assert (sandboxes.config().hidden, sandboxes.config().without) == ((), ())
     assert service.about()["isolation"] == "isolated network, other GPUs of the machine in sight"
 
 
@@ -114,11 +117,12 @@ def test_other_gpus_are_hidden_where_a_sandbox_bears_it_and_the_status_says_so(
 ):
     if "mounts" not in service.about()["isolation"]:
         hidden, says = (), says and says.replace("hidden", "in sight")
-    monkeypatch.setattr(service, "device", replace(service.device, num_gpus=num_gpus, others=others))
+    sandboxes = service._sandboxes
+    monkeypatch.setattr(sandboxes, "_device", replace(service.device, num_gpus=num_gpus, others=others))
+    monkeypatch.setattr(sandboxes, "_hidden", ())
 
-    found = service._find_working_sandbox()
+    sandboxes.find_working()
 
-    monkeypatch.setattr(service, "_hidden", found[0])
-    assert found == (hidden, ())
+    assert (sandboxes.config().hidden, sandboxes.config().without) == (hidden, ())
     isolation = service.about()["isolation"]
     assert isolation.endswith(says) if says else "GPU" not in isolation

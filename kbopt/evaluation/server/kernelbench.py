@@ -1,0 +1,71 @@
+"""KernelBench's own verdict of a candidate, from a worker that runs its protocol."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing, nullcontext
+
+from kbopt.core import codec
+from kbopt.core.types import (
+    CompileFailed,
+    Crashed,
+    EvalRequest,
+    KernelBenchVerdict,
+    Outcome,
+    TimedOut,
+)
+from kbopt.evaluation.build.building import Built
+from kbopt.evaluation.kernelbench import verdicts
+from kbopt.evaluation.sandbox.children import warm_up
+from kbopt.evaluation.server.devices import Device, num_threads
+from kbopt.evaluation.server.lease import Lease
+from kbopt.evaluation.server.sandboxes import Sandboxes
+from kbopt.evaluation.server.timeline import Timeline
+from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
+
+_DRAWS_S = 600.0
+"""For what KernelBench's protocol does beside the device: it draws seven sets of inputs on the CPU."""
+_AT_ONCE = 4
+"""Processes that draw inputs of several GiB on the CPU, each with a CUDA context."""
+
+
+class KernelBench:
+    """Without the lease, which it takes where its worker asks for the device."""
+
+    def __init__(self, device: Device, lease: Lease, sandboxes: Sandboxes) -> None:
+        self._device = device
+        self._lease = lease
+        self._sandboxes = sandboxes
+        self._slots = threading.BoundedSemaphore(_AT_ONCE)
+
+    def judge(
+        self, request: EvalRequest, built: Built, outcome: Outcome, timeline: Timeline
+    ) -> KernelBenchVerdict:
+        device, protocol = self._device, request.protocol
+        if isinstance(outcome, CompileFailed | Crashed | TimedOut):
+            return verdicts.kernelbench_failure(outcome, device.hardware, device.torch)
+        job = {
+            "op": "judge",
+            "task_source": request.task.source,
+            "source": request.source,
+            "setup": built.setup,
+            "device": device.torch,
+            "threads": num_threads(),
+            "protocol": codec.encode(protocol),
+        }
+        lease = self._lease if device.is_cuda else nullcontext()
+        with self._slots, closing(self._sandboxes.child(built, "kernelbench")) as child:
+            if device.is_cuda:
+                warm_up([child], device.torch, built.setup, triton="triton" in request.source)
+            channel = Channel(child.data, verdicts.REPLY_LIMIT_BYTES)
+            try:
+                fields, device_s = verdicts.converse(
+                    channel, job, lease, held_s=protocol.timeout_s, waited_s=_DRAWS_S
+                )
+            except verdicts.Late:
+                late = TimedOut(reason="timed out", stage="time", limit_s=protocol.timeout_s)
+                return verdicts.kernelbench_failure(late, device.hardware, device.torch)
+            except (ChannelClosed, WireError):
+                return verdicts.kernelbench_failure(child.crash(), device.hardware, device.torch)
+        timeline.device_s += device_s
+        return verdicts.kernelbench_from(fields)

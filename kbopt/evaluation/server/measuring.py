@@ -1,0 +1,131 @@
+"""Has candidates measured by the judge of their task, on a CPU in several pairs of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from kbopt.core import codec
+from kbopt.core.errors import InfraError
+from kbopt.core.types import EvalRequest, Measured, Outcome
+from kbopt.evaluation.build.building import Built
+from kbopt.evaluation.build.inspection import Inspections
+from kbopt.evaluation.sandbox.children import Child, warm_up
+from kbopt.evaluation.server.budget import Need, Reservation
+from kbopt.evaluation.server.devices import Device
+from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory
+from kbopt.evaluation.server.judges import Judges
+from kbopt.evaluation.server.needs import Data
+from kbopt.evaluation.server.sandboxes import Sandboxes
+from kbopt.evaluation.server.timeline import Judged, Timeline
+from kbopt.evaluation.timing import pairs
+from kbopt.evaluation.timing.pairs import Pair
+
+
+class Measuring:
+    """Under the device lease. `need` says how much host memory a request takes, as far as is known."""
+
+    def __init__(
+        self,
+        device: Device,
+        judges: Judges,
+        sandboxes: Sandboxes,
+        inspections: Inspections,
+        need: Callable[[EvalRequest], Need],
+    ) -> None:
+        self._device = device
+        self._judges = judges
+        self._sandboxes = sandboxes
+        self._inspections = inspections
+        self._need = need
+
+    def measure(
+        self,
+        request: EvalRequest,
+        built: Built,
+        timeline: Timeline,
+        child: Child,
+        reservation: Reservation | None = None,
+    ) -> Judged:
+        """What `child` is found to do, on a CPU beside what further pairs of processes measure."""
+        if self._device.is_cuda:
+            return self.judge_once(request, built, timeline, child, reservation)
+        each = replace(request, protocol=pairs.protocol_of_each(request.protocol))
+        judged = self.judge_once(each, built, timeline, child, reservation)
+        first = judged.outcome
+        if not isinstance(first, Measured):
+            return judged
+        others: list[Pair] = []
+        while len(others) < pairs.NUM_PAIRS - 1:
+            found = self._another_pair(each, built, timeline)
+            if isinstance(found, Judged) and found.hides_work:
+                found = self._another_pair(each, built, timeline)
+            if isinstance(found, Judged):
+                return found
+            others.append(found)
+        return replace(judged, outcome=pairs.pooled(first, others))
+
+    def _another_pair(self, request: EvalRequest, built: Built, timeline: Timeline) -> Pair | Judged:
+        """What the kernel and the reference take in new processes, or what went wrong there."""
+        judge = self._judges.of(request)
+        with closing(self._sandboxes.child(built)) as child:
+            reference = self._sandboxes.child()
+            answer = judge.time(request, child, built.setup, reference)
+            if answer["pair"] is None:
+                return self._judged(child, answer, timeline)
+            self._note_spans(answer, timeline)
+            return codec.decode(Pair, answer["pair"])
+
+    def judge_once(
+        self,
+        request: EvalRequest,
+        built: Built,
+        timeline: Timeline,
+        child: Child,
+        reservation: Reservation | None = None,
+    ) -> Judged:
+        def learned(_: Data) -> None:
+            if reservation is not None:
+                reservation.grow(self._need(request))
+
+        judge = self._judges.of(request, learned)
+        judged = self._judge(request, built, judge, child, timeline)
+        if self._device.is_cuda and judged.lacked_memory and self._judges.make_all_room(request):
+            with closing(self._sandboxes.child(built)) as another:
+                warm_up([another], self._device.torch, built.setup, triton="triton" in request.source)
+                judged = self._judge(request, built, judge, another, timeline)
+        if not self._device.is_cuda and judged.hides_work:
+            # How long calls take is decided once in each process.
+            with closing(self._sandboxes.child(built)) as another:
+                judged = self._judge(request, built, judge, another, timeline)
+        self._judges.settle(judge)
+        return judged
+
+    def _judge(
+        self, request: EvalRequest, built: Built, judge: JudgeHandle, child: Child, timeline: Timeline
+    ) -> Judged:
+        try:
+            is_watched = self._device.is_cuda and request.protocol.precision == "fp32"
+            seen = self._inspections.of(built) if is_watched else []
+            answer = judge.judge(request, child, built.setup, seen)
+        except NoMemory as error:
+            if self._judges.make_all_room(request):
+                raise InfraError(f"other tasks held the device's memory: {error}") from None
+            raise
+        return self._judged(child, answer, timeline)
+
+    def _judged(self, child: Child, answer: dict[str, Any], timeline: Timeline) -> Judged:
+        if answer["outcome"] is None:
+            outcome: Outcome = child.crash()
+        else:
+            outcome = codec.decode(Outcome, answer["outcome"])
+        child.close()
+        self._note_spans(answer, timeline)
+        return Judged(outcome=outcome, log=child.log, frames=answer["frames"])
+
+    def _note_spans(self, answer: dict[str, Any], timeline: Timeline) -> None:
+        for stage, started, seconds in answer["spans"]:
+            timeline.add(stage, started, seconds)
+        timeline.device_s += answer["device_s"]

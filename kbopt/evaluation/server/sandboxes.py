@@ -1,0 +1,107 @@
+"""The sandboxes of this machine: what isolates them, and the configuration of each one that is started."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.types import EvalProtocol, EvalRequest, Task
+from kbopt.evaluation.build.building import Built
+from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
+from kbopt.evaluation.sandbox.confinement import SCRATCH, Limits, SandboxConfig
+from kbopt.evaluation.server.devices import Device, num_threads
+from kbopt.evaluation.server.judge_handle import JudgeHandle
+from kbopt.evaluation.server.probe import PROBE_TASK, sandboxes_for_cuda
+
+_CPU_MEMORY_BYTES = 4 * 2**30
+
+
+class Sandboxes:
+    """Of one service. `available_bytes` says how much of the host's memory requests may use in all."""
+
+    def __init__(
+        self,
+        fork_server: ForkServerHandle,
+        device: Device,
+        state_dir: Path,
+        environ: Mapping[str, str],
+        boot: str,
+        available_bytes: Callable[[], int],
+    ) -> None:
+        self._fork_server = fork_server
+        self._device = device
+        self._state_dir = state_dir
+        self._environ = environ
+        self._boot = boot
+        self._available_bytes = available_bytes
+        self._serial_lock = threading.Lock()
+        self._serial = 0
+        self._without: tuple[str, ...] = ()
+        self._hidden: tuple[str, ...] = ()
+
+    @property
+    def is_isolated(self) -> bool:
+        return self._fork_server.isolates and not self._without
+
+    @property
+    def isolation(self) -> str:
+        parts = [self._fork_server.isolation]
+        if self._without:
+            parts.append(f"but for CUDA without {', '.join(self._without)}")
+        if self._device.num_gpus > 1:
+            parts.append(f"other GPUs of the machine {'hidden' if self._hidden else 'in sight'}")
+        return ", ".join(parts)
+
+    def find_working(self) -> None:
+        """Find out which GPUs a sandbox can hide, and what it has to leave out, for GPU memory to be shared
+        with it. Raises InfraError where nothing works.
+
+        Drivers differ in whether they hand memory to another user, or across process namespaces.
+        """
+        task = Task(name="probe", source=PROBE_TASK)
+        request = EvalRequest(task=task, source="", protocol=EvalProtocol())
+        seen: list[str] = []
+        others = self._device.others if "mounts" in self._fork_server.isolation else ()
+        for hidden, without in sandboxes_for_cuda(others):
+            self._hidden, self._without = hidden, without
+            try:
+                with closing(JudgeHandle(self._fork_server, request, self._device, self.config())) as probe:
+                    probe.admit()
+            except (InfraError, UserError) as error:
+                hiding = "hiding other GPUs, " if hidden else ""
+                seen.append(f"{hiding}without {', '.join(without) or 'nothing'}: {error}")
+            else:
+                return
+        raise InfraError(f"no sandbox in which GPU memory can be shared: {'; '.join(seen)}")
+
+    def child(self, built: Built | None = None, role: str = "measure") -> Child:
+        return Child(self._fork_server, role, self.config(built))
+
+    def config(self, built: Built | None = None, *, build_writable: bool = False) -> SandboxConfig:
+        with self._serial_lock:
+            self._serial += 1
+            serial = self._serial
+        available_bytes = self._available_bytes()
+        memory_bytes = available_bytes // 2
+        if not self._device.is_cuda:
+            memory_bytes = min(available_bytes * 3 // 4, max(_CPU_MEMORY_BYTES, available_bytes // 8))
+        return SandboxConfig(
+            limits=Limits(memory_bytes=memory_bytes, address_space=not self._device.is_cuda),
+            environ={
+                **self._environ,
+                "TORCH_EXTENSIONS_DIR": built.folder if built else str(SCRATCH),
+                "OMP_NUM_THREADS": str(num_threads()),
+                "KINETO_LOG_LEVEL": "99",
+            },
+            scratch_fallback=str(self._state_dir / "scratch" / f"{self._boot}-{serial}"),
+            serial=os.getpid() + serial,
+            build=built.folder if built else "",
+            build_writable=build_writable,
+            readable=built.readable if built else (),
+            hidden=self._hidden,
+            without=self._without,
+        )
