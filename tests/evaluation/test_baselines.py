@@ -94,7 +94,8 @@ def baselines_of(folder: Path, *answers: Outcome | Exception) -> Baselines:
     """Whose device gives `answers`, one for each baseline that it is asked for."""
     left: Iterator[Outcome | Exception] = iter(answers)
 
-    def judge(_: EvalRequest) -> Outcome:
+    def judge(_: EvalRequest, in_pairs: bool) -> Outcome:
+        assert not in_pairs
         answer = next(left)
         if isinstance(answer, Exception):
             raise answer
@@ -104,9 +105,12 @@ def baselines_of(folder: Path, *answers: Outcome | Exception) -> Baselines:
     return Baselines(device, folder, judge)
 
 
-def asked(baseline: Literal["eager", "compile"] = "eager") -> EvalRequest:
+def asked(
+    baseline: Literal["eager", "compile"] = "eager", clock: Literal["device", "latency"] = "device"
+) -> EvalRequest:
     task = Task(name="t", source="class Model: ...")
-    return EvalRequest(task=task, source="", protocol=EvalProtocol(baseline=baseline), baselines=True)
+    protocol = EvalProtocol(baseline=baseline, clock=clock)
+    return EvalRequest(task=task, source="", protocol=protocol, baselines=True)
 
 
 def test_a_baseline_that_a_machine_lost_has_a_reason_and_is_measured_the_next_time(tmp_path: Path) -> None:
@@ -123,3 +127,22 @@ def test_a_baseline_killed_for_memory_while_alone_has_a_reason_unless_it_ranks(t
     assert "torch.compile was killed" in baselines_of(tmp_path, killed).of(asked(), alone=True)[0].reason
     with pytest.raises(KilledForMemory):
         baselines_of(tmp_path, killed).of(asked("compile"), alone=True)
+
+
+def test_equal_code_is_measured_once_a_service_in_pairs_and_by_the_clock_that_ranks(tmp_path: Path) -> None:
+    asked_for: list[tuple[str, bool]] = []
+
+    def judge(request: EvalRequest, in_pairs: bool) -> Outcome:
+        asked_for.append((request.source, in_pairs))
+        return kernel(over("eager", 1.0), over("eager", 1.1, clock="latency"))
+
+    device = Device(torch="cpu", name="", hardware="", toolchain=detect(arch=""))
+    baselines = Baselines(device, tmp_path, judge)
+    found = [baselines.equal_code(request) for request in (asked(), asked(clock="latency"), asked())]
+    assert [(one.baseline, one.clock) for one in found] == [
+        ("equal code", "device"),
+        ("equal code", "latency"),
+        ("equal code", "device"),
+    ]
+    assert asked_for == [(asked().task.equal_code, True)]
+    assert not list(tmp_path.iterdir())

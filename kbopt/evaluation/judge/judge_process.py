@@ -11,24 +11,25 @@ import random
 import resource
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from statistics import median
-from typing import Any
 
 import torch
 
 from kbopt.core import codec
 from kbopt.core.types import EvalProtocol
+from kbopt.evaluation import messages
 from kbopt.evaluation.judge import roofline
 from kbopt.evaluation.judge.admission import Admission, admit
-from kbopt.evaluation.judge.judgement import Judgement, Verdict
+from kbopt.evaluation.judge.judgement import Judgement
 from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised, Link
 from kbopt.evaluation.judge.reference import Reference, ReferenceWorkerDied, TaskError, TaskTooLarge
 from kbopt.evaluation.judge.worker import Worker
+from kbopt.evaluation.messages import Answer, FromJudge, ToJudge
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.sandbox.memory import REMEDY, gib, is_out_of_memory
-from kbopt.evaluation.transport.channel import SPIN_S, Channel, Message
+from kbopt.evaluation.transport.channel import SPIN_S, Channel
 from kbopt.evaluation.transport.cuda_api import CudaError
 from kbopt.evaluation.transport.untrusted import CandidateForged
 
@@ -67,34 +68,30 @@ def get_init_inputs():
 
 
 def main(channel: Channel) -> None:
-    """Answer one message after the other until hung up: first `start`, in the end `judge`.
-
-    With `start` come the two descriptors of a child that plays the reference.
-    """
-    start = channel.receive()
+    """Answer one message after the other until hung up, `Start` first."""
+    start = _received(channel)
+    if not isinstance(start, messages.Start):
+        raise TypeError(f"a judge starts with Start, not {type(start).__name__}")
     process = _JudgeProcess(start, channel.take_fds())
-    channel.send({"started": True})
-    operations: dict[str, Callable[[Message, list[int]], Message]] = {
-        "construct": process.construct,
-        "weigh": process.weigh,
-        "size": process.size,
-        "admit": process.admit,
-        "describe": process.describe,
-        "judge": process.judge,
-        "time": process.time,
-    }
+    channel.send(codec.encode(Answer(content=messages.Done())))
     while True:
-        job = channel.receive()
+        job = _received(channel)
         try:
-            answer = process.answer(operations[job["op"]], job, channel.take_fds())
+            content = process.answer(job, channel.take_fds())
         except TaskError as error:
-            flags = {
-                "no_memory": isinstance(error, TaskTooLarge),
-                "died": isinstance(error, ReferenceWorkerDied),
-            }
-            channel.send({"task_error": str(error), **flags})
+            fault = messages.TaskFault(
+                reason=str(error),
+                no_memory=isinstance(error, TaskTooLarge),
+                died=isinstance(error, ReferenceWorkerDied),
+            )
+            channel.send(codec.encode(Answer(content=fault)))
             return
-        channel.send({**answer, "free_share": process.free_share()})
+        channel.send(codec.encode(Answer(content=content, free_share=process.free_share())))
+
+
+def _received(channel: Channel) -> ToJudge:
+    message: ToJudge = codec.decode(ToJudge, channel.receive())
+    return message
 
 
 class _JudgeProcess:
@@ -102,23 +99,23 @@ class _JudgeProcess:
     `weigh` and `admit`.
     """
 
-    def __init__(self, start: Message, fds: list[int]) -> None:
+    def __init__(self, start: messages.Start, fds: list[int]) -> None:
         self._start = start
         self._fds = fds
-        self._device = torch.device(start["device"])
+        self._device = torch.device(start.device)
         self._rng = random.SystemRandom()
-        self._protocol = codec.decode(EvalProtocol, start["protocol"])
+        self._protocol = start.protocol
         self._reference: Reference
         self._admission: Admission
         self._worker: Worker
         self._inputs_bytes = 0
         self._needed = 0.0
         self._had = 0.0
-        torch.set_num_threads(start["threads"])
+        torch.set_num_threads(start.threads)
         if self._device.type == "cuda":
             self._rehearse()
         else:
-            _limit_memory(start["memory_bytes"])
+            _limit_memory(start.memory_bytes)
 
     def _rehearse(self) -> None:
         """Load what the device's libraries load at their first use."""
@@ -126,36 +123,53 @@ class _JudgeProcess:
             admit(Reference(_REHEARSAL, self._protocol, self._device, 0))
             torch.cuda.synchronize(self._device)
 
-    def answer(
-        self, operation: Callable[[Message, list[int]], Message], job: Message, fds: list[int]
-    ) -> Message:
-        """Raises TaskTooLarge also for what nobody else takes for a want of memory."""
+    def answer(self, job: ToJudge, fds: list[int]) -> FromJudge:
+        """Raises TaskError; TaskTooLarge also for what nobody else takes for a want of memory."""
         try:
-            return operation(job, fds)
+            return self._answer(job, fds)
         except (RuntimeError, MemoryError) as error:
             text = f"{type(error).__name__}: {error}"
             if not is_out_of_memory(text):
                 raise
             raise self._too_large(text) from None
 
-    def construct(self, _: Message, __: list[int]) -> Message:
+    def _answer(self, job: ToJudge, fds: list[int]) -> FromJudge:
+        match job:
+            case messages.Construct():
+                return self._construct()
+            case messages.Weigh():
+                return self._weigh()
+            case messages.Size():
+                return self._size()
+            case messages.Admit():
+                return self._admit()
+            case messages.Describe():
+                return self._describe()
+            case messages.Judge():
+                return self._judge(job, fds)
+            case messages.TimeAgain():
+                return self._time_again(job, fds)
+            case messages.Start():
+                raise ValueError("a judge starts once")
+
+    def _construct(self) -> messages.Done:
         """Load the task and make its model. Raises TaskError."""
         start = self._start
         with self._typed():
             seed = int.from_bytes(os.urandom(6), "big")
-            self._reference = Reference(start["source"], self._protocol, self._device, seed)
-        return {}
+            self._reference = Reference(start.source, self._protocol, self._device, seed)
+        return messages.Done()
 
-    def weigh(self, _: Message, __: list[int]) -> Message:
+    def _weigh(self) -> messages.Sizes:
         """Draw inputs once, to say how large the task is. Raises TaskError."""
         with self._typed():
             self._inputs_bytes = self._reference.draw(self._rng.getrandbits(62)).size_bytes
         return self._sizes()
 
-    def size(self, _: Message, __: list[int]) -> Message:
+    def _size(self) -> messages.DeviceShare:
         """On a GPU, run the reference once: the share of the device's memory that admission takes."""
         if self._device.type != "cuda":
-            return {"share": 0.0}
+            return messages.DeviceShare(share=0.0)
         with self._typed():
             draw = self._reference.draw(self._rng.getrandbits(62))
             output = self._reference.run(draw.arguments())
@@ -170,31 +184,31 @@ class _JudgeProcess:
         )
         _, total_bytes = torch.cuda.mem_get_info(self._device)
         self._needed = needed_bytes / total_bytes
-        return {"share": self._needed}
+        return messages.DeviceShare(share=self._needed)
 
-    def admit(self, _: Message, __: list[int]) -> Message:
+    def _admit(self) -> messages.Ready:
         """Run the reference, judge the task by what it gives, and have its child ready. Raises TaskError."""
         start = self._start
         self._await_free(self._needed)
         with self._typed():
             self._admission = admit(self._reference)
-            self._worker = self._reference_worker(self._fds, start["init"])
+            self._worker = self._reference_worker(self._fds, start.init)
         if self._device.type == "cuda":
             # Measured once, and while no candidate is there.
             roofline.device_peaks(str(self._device), roofline.arithmetic_of(self._reference))
         self._needed = self._needed_share()
-        return {"needed_share": self._needed, **self._sizes()}
+        return messages.Ready(needed_share=self._needed, sizes=self._sizes())
 
-    def _sizes(self) -> Message:
+    def _sizes(self) -> messages.Sizes:
         """Bytes of the task's data, and the most that this process has held, shared inputs included."""
         reference = self._reference
         parameters = sum(t.numel() * t.element_size() for t in reference.parameters().values())
-        return {
-            "inputs_bytes": self._inputs_bytes,
-            "outputs_bytes": reference.output_bytes,
-            "parameters_bytes": parameters,
-            "peak_bytes": linux.peak_bytes(),
-        }
+        return messages.Sizes(
+            inputs_bytes=self._inputs_bytes,
+            outputs_bytes=reference.output_bytes,
+            parameters_bytes=parameters,
+            peak_bytes=linux.peak_bytes(),
+        )
 
     @contextmanager
     def _typed(self) -> Iterator[None]:
@@ -221,7 +235,7 @@ class _JudgeProcess:
         where, limit = "the device's memory", ""
         if self._device.type == "cpu":
             where = "the host's memory"
-            limit = f" (the reference's process may use {gib(self._start['memory_bytes'])})"
+            limit = f" (the reference's process may use {gib(self._start.memory_bytes)})"
         return TaskTooLarge(
             f"admission test 'the reference runs' failed: it does not fit into {where} with a float64 answer "
             f"to compare with{limit}: {text}; {REMEDY}"
@@ -243,7 +257,7 @@ class _JudgeProcess:
         children_bytes = 2 * input_buffer.size_bytes + input_buffer.slots * output_bytes
         return int(passing_bytes + children_bytes + _CONTEXTS_BYTES)
 
-    def describe(self, _: Message, __: list[int]) -> Message:
+    def _describe(self) -> messages.Description:
         """What the table of admitted tasks says of this one. Milliseconds, bytes."""
         reference, worker = self._reference, self._worker
         draw = reference.draw(self._rng.getrandbits(62))
@@ -252,43 +266,40 @@ class _JudgeProcess:
         for _number in range(_NUM_REFERENCE_CALLS):
             times_ms += worker.exchange("run", [draw]).block.native_ms
             worker.release()
-        return {
-            "reference_ms": median(times_ms),
-            "floor_ms": work.floor_ms,
-            "reference_ops_ms": work.operations_ms,
-            "inputs_bytes": draw.size_bytes,
-            "outputs_bytes": reference.output_bytes,
-            "device_bytes": self._device_bytes(),
-            "tolerance": self._admission.tolerance,
-            "keeps_state": reference.keeps_state,
-        }
+        return messages.Description(
+            reference_ms=median(times_ms),
+            floor_ms=work.floor_ms,
+            reference_ops_ms=work.operations_ms,
+            inputs_bytes=draw.size_bytes,
+            outputs_bytes=reference.output_bytes,
+            device_bytes=self._device_bytes(),
+            tolerance=self._admission.tolerance,
+            keeps_state=reference.keeps_state,
+        )
 
-    def judge(self, job: Message, fds: list[int]) -> Message:
+    def _judge(self, job: messages.Judge, fds: list[int]) -> messages.Verdict:
         self._await_room()
-        judgement = self._judgement(job, fds)
-        return _to_message(judgement.run(job["source"], job["setup"]))
+        judgement = self._judgement(job.protocol, fds, job.init, job.arithmetic)
+        return judgement.run(job.source, job.setup)
 
-    def time(self, job: Message, fds: list[int]) -> Message:
-        """Times of a candidate that was judged, in another child, beside another that plays the reference
-        from now on.
-        """
+    def _time_again(self, job: messages.TimeAgain, fds: list[int]) -> messages.Verdict:
         with self._typed():
             self._worker.close()
             self._worker.link.close()
-            self._worker = self._reference_worker(fds[2:], job["reference_init"])
-        judgement = self._judgement(job, fds[:2])
-        return _to_message(judgement.time(job["source"], job["setup"]))
+            self._worker = self._reference_worker(fds[2:], job.reference_init)
+        return self._judgement(job.protocol, fds[:2], job.init).time(job.source, job.setup)
 
-    def _judgement(self, job: Message, fds: list[int]) -> Judgement:
-        protocol = codec.decode(EvalProtocol, job["protocol"])
+    def _judgement(
+        self, protocol: EvalProtocol, fds: list[int], init: int, arithmetic: Sequence[str] = ()
+    ) -> Judgement:
         return Judgement(
             self._reference,
             self._admission,
             protocol,
             self._worker,
-            lambda: self._play(fds, job["init"], protocol.timeout_s),
+            lambda: self._play(fds, init, protocol.timeout_s),
             self._rng,
-            job["arithmetic"],
+            arithmetic,
         )
 
     def _await_room(self) -> None:
@@ -319,14 +330,14 @@ class _JudgeProcess:
 
     def _reference_worker(self, fds: list[int], init: int) -> Worker:
         worker = self._play(fds, init, _REFERENCE_BUDGET_S)
-        worker.build(f"{self._start['source']}\n\nModelNew = Model\n", "")
+        worker.build(f"{self._start.source}\n\nModelNew = Model\n", "")
         return worker
 
     def _play(self, fds: list[int], init: int, budget_s: float) -> Worker:
         data_fd, control_fd = fds
         spin_s = SPIN_S if self._device.type == "cuda" else 0.0
         link = Link.over(socket.socket(fileno=data_fd), control_fd, budget_s, spin_s)
-        return Worker(link, init, self._reference, self._start["threads"], self._rng)
+        return Worker(link, init, self._reference, self._start.threads, self._rng)
 
 
 def _limit_memory(memory_bytes: int) -> None:
@@ -335,14 +346,3 @@ def _limit_memory(memory_bytes: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
-
-
-def _to_message(verdict: Verdict) -> Message:
-    outcome: Any = codec.encode(verdict.outcome) if verdict.outcome is not None else None
-    return {
-        "outcome": outcome,
-        "pair": codec.encode(verdict.pair) if verdict.pair is not None else None,
-        "frames": verdict.frames,
-        "spans": verdict.spans,
-        "device_s": verdict.device_s,
-    }

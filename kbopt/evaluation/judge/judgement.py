@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from statistics import median
 
 import torch
@@ -20,6 +20,7 @@ from kbopt.core.types import (
     Outcome,
     Rejected,
     Roofline,
+    Span,
     Speedup,
     Stage,
     TimedOut,
@@ -45,6 +46,7 @@ from kbopt.evaluation.judge.reference import (
 )
 from kbopt.evaluation.judge.timed import TimedModels
 from kbopt.evaluation.judge.worker import LateOutput, Worker
+from kbopt.evaluation.messages import Verdict
 from kbopt.evaluation.timing import intervals, samples
 from kbopt.evaluation.timing.pairs import Pair
 from kbopt.evaluation.timing.schedule import Sessions
@@ -59,19 +61,6 @@ _MODEST_SHARE = 0.25
 """Of the device's free memory: a candidate that takes less is not to blame where the reference needs more."""
 _COMPILER_ERRORS = ("CompilationError", "NotBuilt")
 _EXTENSION_ERROR = "RuntimeError: Error building extension"
-
-
-@dataclass(slots=True, kw_only=True)
-class Verdict:
-    """Of `run` the `outcome`, of `time` a `pair` unless something went wrong. Neither is there where the
-    candidate's process died: the supervisor knows how.
-    """
-
-    outcome: Outcome | None = None
-    pair: Pair | None = None
-    frames: str = ""
-    spans: list[tuple[Stage, float, float]] = field(default_factory=list)
-    device_s: float = 0.0
 
 
 class Judgement:
@@ -97,7 +86,9 @@ class Judgement:
         self._rng = rng
         self._calls = Calls(reference, admission, protocol, reference_worker, rng)
         self._checks = Checks(self._calls, reference, admission, rng, arithmetic)
-        self._verdict = Verdict()
+        self._spans: list[Span] = []
+        self._frames = ""
+        self._pair: Pair | None = None
         self._stage: Stage = "check"
         self._free_bytes = reference.free_bytes
         self._on_cpu = reference.device.type == "cpu"
@@ -112,19 +103,26 @@ class Judgement:
 
     def _with_worker(self, judge: Callable[[], Outcome | None]) -> Verdict:
         """The verdict by `judge`, for which the candidate's worker is there."""
-        verdict = self._verdict
         with self._span("check"):
             try:
                 self._calls.worker = self._start_worker()
             except CandidateDied:
-                return verdict
+                return self._verdict(None)
         try:
-            verdict.outcome = self._typed(judge)
+            outcome = self._typed(judge)
         finally:
-            verdict.device_s = self._calls.device_s
             self._calls.worker.close()
             self._calls.worker.link.close()
-        return verdict
+        return self._verdict(outcome)
+
+    def _verdict(self, outcome: Outcome | None) -> Verdict:
+        return Verdict(
+            outcome=outcome,
+            pair=self._pair,
+            frames=self._frames,
+            spans=tuple(self._spans),
+            device_s=self._calls.device_s,
+        )
 
     def _judge(self, source: str, setup: str) -> Outcome:
         with self._span("check"):
@@ -150,7 +148,7 @@ class Judgement:
             self._calls.worker.build(source, setup)
             self._checks.check_one(self._calls.draw())
             session = self._time(sessions)
-        self._verdict.pair = Pair(
+        self._pair = Pair(
             kernel_ms=_rounded(session.kernel_ms),
             reference_ms=_rounded(session.reference_ms),
             native_ms=session.clocks.native_ms,
@@ -174,7 +172,7 @@ class Judgement:
         except SourceRejected as error:
             return CompileFailed(reason=str(error))
         except CandidateRaised as error:
-            self._verdict.frames = error.frames
+            self._frames = error.frames
             if error.kind in _COMPILER_ERRORS or str(error).startswith(_EXTENSION_ERROR):
                 return CompileFailed(reason=str(error))
             return Crashed(reason=str(error), how=error.kind)
@@ -210,7 +208,8 @@ class Judgement:
         try:
             yield
         finally:
-            self._verdict.spans.append((stage, started, time.perf_counter() - clock))
+            seconds = time.perf_counter() - clock
+            self._spans.append(Span(stage=stage, start=started, seconds=seconds))
 
     def _audit(self) -> Audit:
         exchange = self._checks.check_one(self._calls.draw(), "audit")

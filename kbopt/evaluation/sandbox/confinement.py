@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import kbopt
 from kbopt.evaluation.sandbox import linux
 
 ALLOWED_VARIABLES = (
@@ -130,7 +131,7 @@ def interpreter_paths() -> list[Path]:
 
     Of the folder that holds kbopt, which may be a user's checkout, only kbopt itself.
     """
-    package = Path(__file__).resolve().parents[1]
+    package = Path(kbopt.__file__).resolve().parent
     folders = {Path(path) for path in (sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path) if path}
     known = {package}
     for folder in folders:

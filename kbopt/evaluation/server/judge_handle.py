@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalRequest
+from kbopt.evaluation import messages
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle, warm_up
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
 from kbopt.evaluation.sandbox.memory import REMEDY, SERVICE_BYTES, KilledForMemory, gib
 from kbopt.evaluation.server.devices import Device, num_threads
 from kbopt.evaluation.server.needs import Data
 from kbopt.evaluation.transport.channel import ChannelClosed
+
+T = TypeVar("T", bound=messages.FromJudge)
 
 _START_S = 120.0
 _ADMISSION_S = 300.0
@@ -53,17 +56,16 @@ class JudgeHandle:
         self.admitted = False
         self.free_share = 1.0
         self.taken_share = self.needed_share = 0.0
-        start = {
-            "op": "start",
-            "source": request.task.source,
-            "protocol": codec.encode(request.protocol),
-            "device": device.torch,
-            "threads": num_threads(),
-            "memory_bytes": fork_server.host.usable_bytes - SERVICE_BYTES,
-            "init": self._child.init_pid,
-        }
+        start = messages.Start(
+            source=request.task.source,
+            protocol=request.protocol,
+            device=device.torch,
+            threads=num_threads(),
+            memory_bytes=fork_server.host.usable_bytes - SERVICE_BYTES,
+            init=self._child.init_pid,
+        )
         late = InfraError(f"the process that holds the reference did not start within {_START_S:g} s")
-        self._ask(start, self._child.fds, _START_S, late)
+        self._ask(start, messages.Done, _START_S, late, self._child.fds)
         if device.is_cuda:
             warm_up([self._child], device.torch)
 
@@ -81,87 +83,67 @@ class JudgeHandle:
             return
         name = self.request.task.name
         failed = f"admission test 'the reference runs' failed: of task {name} "
-        self._ask({"op": "construct"}, (), _DRAW_S, _late(f"{failed}Model(*get_init_inputs())", _DRAW_S))
-        self.data = self._data_of(
-            self._ask({"op": "weigh"}, (), _DRAW_S, _late(f"{failed}get_inputs()", _DRAW_S))
-        )
+        late = _late(f"{failed}Model(*get_init_inputs())", _DRAW_S)
+        self._ask(messages.Construct(), messages.Done, _DRAW_S, late)
+        late = _late(f"{failed}get_inputs()", _DRAW_S)
+        self.data = _data_of(self._ask(messages.Weigh(), messages.Sizes, _DRAW_S, late))
         learned(self.data)
         late = UserError(
             f"admission test 'the reference runs' failed: task {name} was not admitted "
             f"within {_ADMISSION_S:g} s; make its inputs smaller"
         )
-        make_room(self._ask({"op": "size"}, (), _ADMISSION_S, late)["share"])
-        answer = self._ask({"op": "admit"}, (), _ADMISSION_S, late)
-        self.needed_share = answer["needed_share"]
-        self.data = self._data_of(answer)
+        make_room(self._ask(messages.Size(), messages.DeviceShare, _ADMISSION_S, late).share)
+        ready = self._ask(messages.Admit(), messages.Ready, _ADMISSION_S, late)
+        self.needed_share = ready.needed_share
+        self.data = _data_of(ready.sizes)
         self.taken_share = max(0.0, free_share - self.free_share)
         self.admitted = True
         learned(self.data)
 
-    def _data_of(self, answer: dict[str, Any]) -> Data:
-        return Data(
-            inputs_bytes=answer["inputs_bytes"],
-            # Until the reference has run they are taken to be as large as its inputs.
-            outputs_bytes=answer["outputs_bytes"] or answer["inputs_bytes"],
-            parameters_bytes=answer["parameters_bytes"],
-            peak_bytes=answer["peak_bytes"],
-        )
-
-    def describe(self) -> dict[str, Any]:
-        """What the table of admitted tasks says of this one, see `judge`."""
+    def describe(self) -> messages.Description:
         late = UserError(
             f"the reference of task {self.request.task.name} was not timed within {_GRACE_S:g} s"
         )
-        return self._ask({"op": "describe"}, (), _GRACE_S, late)
+        return self._ask(messages.Describe(), messages.Description, _GRACE_S, late)
 
     def judge(
         self, request: EvalRequest, child: Child, setup: str, arithmetic: Sequence[str] = ()
-    ) -> dict[str, Any]:
+    ) -> messages.Verdict:
         """The verdict; `arithmetic` is what the build's machine code was seen to multiply in, see
         `inspection`.
         """
-        return self._judged("judge", request, child, setup, arithmetic=list(arithmetic))
+        job = messages.Judge(
+            source=request.source,
+            setup=setup,
+            protocol=request.protocol,
+            init=child.init_pid,
+            arithmetic=tuple(arithmetic),
+        )
+        return self._judged(job, child.fds)
 
-    def time(self, request: EvalRequest, child: Child, setup: str, reference: Child) -> dict[str, Any]:
-        """The times of a candidate that was judged, in `child` beside `reference`, which plays the task's
+    def time(self, request: EvalRequest, child: Child, setup: str, reference: Child) -> messages.Verdict:
+        """The times of a candidate that was judged, in `child` beside `reference`, which runs the task's
         reference from now on and is this handle's to close.
         """
         before, self._child = self._child, reference
+        job = messages.TimeAgain(
+            source=request.source,
+            setup=setup,
+            protocol=request.protocol,
+            init=child.init_pid,
+            reference_init=reference.init_pid,
+        )
         try:
-            return self._judged(
-                "time",
-                request,
-                child,
-                setup,
-                reference.fds,
-                arithmetic=[],
-                reference_init=reference.init_pid,
-            )
+            return self._judged(job, (*child.fds, *reference.fds))
         finally:
             before.close()
 
-    def _judged(
-        self,
-        operation: str,
-        request: EvalRequest,
-        child: Child,
-        setup: str,
-        fds: tuple[int, ...] = (),
-        **fields: Any,
-    ) -> dict[str, Any]:
-        job = {
-            "op": operation,
-            "source": request.source,
-            "setup": setup,
-            "protocol": codec.encode(request.protocol),
-            "init": child.init_pid,
-            **fields,
-        }
-        limit_s = request.protocol.timeout_s * 2 + _GRACE_S
+    def _judged(self, job: messages.Judge | messages.TimeAgain, fds: tuple[int, ...]) -> messages.Verdict:
+        limit_s = job.protocol.timeout_s * 2 + _GRACE_S
         late = UserError(
-            f"the reference of task {request.task.name} was too slow to judge within {limit_s:g} s"
+            f"the reference of task {self.request.task.name} was too slow to judge within {limit_s:g} s"
         )
-        return self._ask(job, (*child.fds, *fds), limit_s, late)
+        return self._ask(job, messages.Verdict, limit_s, late, fds)
 
     def close(self) -> None:
         self.alive = False
@@ -171,12 +153,17 @@ class JudgeHandle:
         self._fork_server.kill(self._pid)
 
     def _ask(
-        self, job: dict[str, Any], fds: tuple[int, ...], limit_s: float, late: UserError | InfraError
-    ) -> dict[str, Any]:
+        self,
+        job: messages.ToJudge,
+        expected: type[T],
+        limit_s: float,
+        late: UserError | InfraError,
+        fds: tuple[int, ...] = (),
+    ) -> T:
         try:
             with self._lock:
-                self._channel.send(job, fds)
-                answer = self._channel.receive(limit_s)
+                self._channel.send(codec.encode(job), fds)
+                answer: messages.Answer = codec.decode(messages.Answer, self._channel.receive(limit_s))
         except TimeoutError:
             self.close()
             raise late from None
@@ -188,22 +175,24 @@ class JudgeHandle:
             raise InfraError(
                 f"the process that holds the reference ended; {self._fork_server.log} says why"
             ) from None
-        if "task_error" in answer:
-            error = self._task_error(answer)
+        if isinstance(answer.content, messages.TaskFault):
+            error = self._task_error(answer.content)
             self.close()
             raise error
-        self.free_share = answer.get("free_share", self.free_share)
-        return answer
+        self.free_share = answer.free_share
+        if not isinstance(answer.content, expected):
+            raise TypeError(f"{type(answer.content).__name__} is no answer to {type(job).__name__}")
+        return answer.content
 
     def _was_killed_for_memory(self) -> bool:
         return self._fork_server.host.num_kills() > self._kills and self._fork_server.was_killed(self._pid)
 
-    def _task_error(self, answer: dict[str, Any]) -> UserError | InfraError:
+    def _task_error(self, fault: messages.TaskFault) -> UserError | InfraError:
         """What a judge says of its task; where the child that plays the reference ended, how it did."""
-        text = str(answer["task_error"])
-        if answer["no_memory"]:
+        text = fault.reason
+        if fault.no_memory:
             return NoMemory(text)
-        if not answer["died"]:
+        if not fault.died:
             return UserError(text)
         name = self.request.task.name
         try:
@@ -223,3 +212,13 @@ def failed_test(message: str) -> str:
 
 def _late(what: str, limit_s: float) -> UserError:
     return UserError(f"{what} took longer than {limit_s:g} s; make the task's inputs smaller")
+
+
+def _data_of(sizes: messages.Sizes) -> Data:
+    return Data(
+        inputs_bytes=sizes.inputs_bytes,
+        # Until the reference has run they are taken to be as large as its inputs.
+        outputs_bytes=sizes.outputs_bytes or sizes.inputs_bytes,
+        parameters_bytes=sizes.parameters_bytes,
+        peak_bytes=sizes.peak_bytes,
+    )

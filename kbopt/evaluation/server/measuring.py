@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
 
-from kbopt.core import codec
 from kbopt.core.errors import InfraError
-from kbopt.core.types import EvalRequest, Measured, Outcome
+from kbopt.core.types import EvalRequest, Measured
+from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.build.inspection import Inspections
 from kbopt.evaluation.sandbox.children import Child, warm_up
@@ -73,10 +72,10 @@ class Measuring:
         with closing(self._sandboxes.child(built)) as child:
             reference = self._sandboxes.child()
             answer = judge.time(request, child, built.setup, reference)
-            if answer["pair"] is None:
+            if answer.pair is None:
                 return self._judged(child, answer, timeline)
             self._note_spans(answer, timeline)
-            return codec.decode(Pair, answer["pair"])
+            return answer.pair
 
     def judge_once(
         self,
@@ -116,16 +115,12 @@ class Measuring:
             raise
         return self._judged(child, answer, timeline)
 
-    def _judged(self, child: Child, answer: dict[str, Any], timeline: Timeline) -> Judged:
-        if answer["outcome"] is None:
-            outcome: Outcome = child.crash()
-        else:
-            outcome = codec.decode(Outcome, answer["outcome"])
+    def _judged(self, child: Child, answer: messages.Verdict, timeline: Timeline) -> Judged:
+        outcome = answer.outcome or child.crash()
         child.close()
         self._note_spans(answer, timeline)
-        return Judged(outcome=outcome, log=child.log, frames=answer["frames"])
+        return Judged(outcome=outcome, log=child.log, frames=answer.frames)
 
-    def _note_spans(self, answer: dict[str, Any], timeline: Timeline) -> None:
-        for stage, started, seconds in answer["spans"]:
-            timeline.add(stage, started, seconds)
-        timeline.device_s += answer["device_s"]
+    def _note_spans(self, answer: messages.Verdict, timeline: Timeline) -> None:
+        timeline.extend(answer.spans)
+        timeline.device_s += answer.device_s

@@ -168,15 +168,15 @@ class Service:
         return Admitted(
             device=self.device.name,
             seconds=seconds,
-            reference_ms=seen["reference_ms"],
-            floor_ms=seen["floor_ms"],
-            reference_ops_ms=seen["reference_ops_ms"],
-            device_bytes=seen["device_bytes"],
+            reference_ms=seen.reference_ms,
+            floor_ms=seen.floor_ms,
+            reference_ops_ms=seen.reference_ops_ms,
+            device_bytes=seen.device_bytes,
             host_bytes=need.own + need.judge,
-            inputs_bytes=seen["inputs_bytes"],
-            outputs_bytes=seen["outputs_bytes"],
-            tolerance=seen["tolerance"],
-            keeps_state=seen["keeps_state"],
+            inputs_bytes=seen.inputs_bytes,
+            outputs_bytes=seen.outputs_bytes,
+            tolerance=seen.tolerance,
+            keeps_state=seen.keeps_state,
         )
 
     def _with_memory(self, request: EvalRequest, work: Callable[[Reservation], T]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kbopt.core.types import Crashed, Outcome, Rejected, Seconds, Span, Stage
@@ -37,6 +38,9 @@ class Timeline:
 
     def add(self, stage: Stage, started: float, seconds: float) -> None:
         self._spans.append(Span(stage=stage, start=started, seconds=seconds))
+
+    def extend(self, spans: Sequence[Span]) -> None:
+        self._spans += spans
 
     def spans(self) -> tuple[Span, ...]:
         queue = Span(stage="queue", start=self._started, seconds=self.seconds().queue)
