@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from kbopt.core import codec
 from kbopt.core.types import EvalRequest, Measured, Outcome, Rejected, Task, WrongAnswer, outcome_name
+from kbopt.evaluation.messages import Verdict
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.server.judge_handle import JudgeHandle
 from kbopt.evaluation.server.service import Service
@@ -40,11 +39,11 @@ class Chance:
 
         def say(
             handle: JudgeHandle, request: EvalRequest, child: Child, setup: str, arithmetic: list[str]
-        ) -> dict[str, Any]:
+        ) -> Verdict:
             self.inits.append(child.init_pid)
             answer = judge(handle, request, child, setup, arithmetic)
-            self.device_s.append(answer["device_s"])
-            return {**answer, "outcome": codec.encode(left.pop(0))} if left else answer
+            self.device_s.append(answer.device_s)
+            return replace(answer, outcome=left.pop(0)) if left else answer
 
         monkeypatch.setattr(JudgeHandle, "judge", say)
 
