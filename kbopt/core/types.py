@@ -20,6 +20,20 @@ Baseline = Literal["eager", "compile", "best"]
 Clock = Literal["device", "latency"]
 Verdict = Literal["strict", "kernelbench", "both"]
 Stage = Literal["queue", "compile", "check", "time"]
+Family = Literal[
+    "aliased_input",
+    "extra_threads",
+    "forged_verdict",
+    "implausible",
+    "input_mutation",
+    "output_layout",
+    "output_type",
+    "precision_downgrade",
+    "reused_output",
+    "timing_mismatch",
+    "torch_ops",
+]
+"""Why a candidate is rejected; docs/evaluation.md says what each is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,10 +253,10 @@ class TimedOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """Its answers or its times cannot be believed; `family` names the cheat or the reason."""
+    """Its answers or its times cannot be believed."""
 
     reason: str
-    family: str
+    family: Family
 
 
 Outcome = Measured | WrongAnswer | CompileFailed | Crashed | TimedOut | Rejected

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kbopt.core.types import (
     CompileFailed,
     Crashed,
+    Family,
     KernelBenchVerdict,
     Measured,
     Outcome,
@@ -18,7 +19,7 @@ MAX_CHARS = 4000
 _APART = 0.1
 """Two speedups of one kernel that differ by more get a line that says why."""
 
-_REMEDIES = {
+_REMEDIES: dict[Family, str] = {
     "precision_downgrade": "Compute and accumulate at the task's precision. Splits that keep its accuracy, "
     "such as 3xTF32 "
     "and bf16x9, are accepted where the output shows it.",
@@ -64,7 +65,7 @@ def _headline(outcome: Outcome) -> str:
         case TimedOut(reason=reason, stage=stage, limit_s=limit_s):
             return f"Stopped in stage {stage} after {limit_s:g} s. {reason}."
         case Rejected(reason=reason, family=family):
-            return f"Rejected as {family}: {reason}. {_REMEDIES.get(family, '')}".rstrip()
+            return f"Rejected as {family}: {reason}. {_REMEDIES[family]}"
 
 
 def _success(measured: Measured) -> str:
