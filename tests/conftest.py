@@ -1,4 +1,6 @@
-"""The order of the tests, and which need the machine to themselves: those that time real kernels."""
+"""The order of the tests, and which need the machine to themselves: those that time real kernels, and the one
+that starts whole Ray clusters in namespaces.
+"""
 
 from pathlib import Path
 
@@ -9,10 +11,9 @@ settings.register_profile("kbopt", deadline=None)  # how long an example takes i
 settings.load_profile("kbopt")
 
 TESTS = Path(__file__).parent
-QUIET = ("adversarial", "library", "contracts", "cli/test_eval.py")
+QUIET = ("adversarial", "library", "contracts", "cli/test_eval.py", "cluster/test_machines.py")
 
 LONGEST = (
-    "cluster/test_machines.py",
     "leanbuild/test_machine_code.py",
     "cli/test_run.py",
     "docs/test_commands.py",
