@@ -50,7 +50,7 @@ def test_the_container_gets_the_evaluator_and_nothing_else_of_kbopt(plane):
     ensure_deployed()
     files = [name for name in plane.mounted_files() if name.startswith("/root/kbopt/")]
     folders = {name.removeprefix("/root/kbopt/").partition("/")[0] for name in files}
-    assert folders == {"__init__.py", "backends", "core", "evaluation"}
+    assert folders == {"__init__.py", "backends", "core", "evaluation", "leanbuild"}
     backends = {name.rpartition("/")[2] for name in files if "/backends/" in name}
     assert backends == {"__init__.py", "modal_app.py", "modal_container.py", "modal_wire.py"}
 

@@ -38,7 +38,8 @@ def test_other_values_lie_within_the_range_and_keep_form_and_sign(seed, dtype, s
     assert float(changed.max()) <= max(0.0, float(tensor.max()))
     if not moves:
         assert torch.equal(changed.sign(), tensor.sign())
-        assert set((changed[tensor != 0] / tensor[tensor != 0]).unique().tolist()) <= {1.0, 0.5, 0.25}
+        normal = tensor.abs() >= 4 * torch.finfo(dtype).tiny  # Smaller numbers are rounded when they are scaled.
+        assert set((changed[normal] / tensor[normal]).unique().tolist()) <= {1.0, 0.5, 0.25}
 
 
 def structured() -> dict[str, torch.Tensor]:

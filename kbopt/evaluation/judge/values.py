@@ -122,5 +122,6 @@ def _shifted(tensor: torch.Tensor, rng: random.Random, *, moves: bool) -> torch.
     if not moves:
         return (wide * scale).to(tensor.dtype)
     deviation, mean = torch.std_mean(wide)
-    towards = (mean + 2 * deviation * (2 * drawn[1].reshape(shape) - 1)).clamp(wide.min(), wide.max())
-    return (scale * wide + (1 - scale) * towards).to(tensor.dtype)
+    least, most = wide.min(), wide.max()
+    towards = (mean + 2 * deviation * (2 * drawn[1].reshape(shape) - 1)).clamp(least, most)
+    return (scale * wide + (1 - scale) * towards).clamp(least, most).to(tensor.dtype)
