@@ -55,6 +55,7 @@ def test_a_right_kernel_is_measured_with_every_field_filled(bench: Bench):
     assert outcome.speedup_ci[0] <= outcome.speedup <= outcome.speedup_ci[1]
     assert outcome.audit.custom_kernel
     assert outcome.audit.torch_ops == ()
+    assert "3 pairs of processes, each with a kernel and a reference of its own, read " in result.feedback
     assert outcome.roofline.size_bytes == 2 * 4 * 256 * 512
     assert result.kernelbench.compiled
     assert result.kernelbench.correctness
