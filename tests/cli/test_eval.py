@@ -37,6 +37,7 @@ FIELDS = {
     "speedup",
     "speedup_ci",
     "speedups",
+    "equal_code",
     "kernel_ms",
     "reference_ms",
     "device",
