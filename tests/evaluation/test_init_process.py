@@ -113,6 +113,32 @@ def test_everything_stands_while_it_is_paused(tmp_path: Path):
         )
 
 
+def test_a_process_that_waits_for_its_disk_is_waited_for(tmp_path: Path):
+    """It would go on in the pause, when the disk answers, and be taken for one that was woken."""
+    file = tmp_path / "pages"
+    file.write_bytes(os.urandom(2**25))
+    os.sync()
+
+    def body(says: socket.socket) -> None:
+        fd = os.open(file, os.O_RDONLY)
+        says.send(b"ready")
+        while True:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            for offset in range(0, 2**25, 2**20):
+                os.pread(fd, 4096, offset)
+
+    with sandbox(body, tmp_path) as box:
+        assert box.hear() == b"ready"
+        broken = 0
+        for _ in range(100):
+            assert box.link.hold()[1]
+            time.sleep(0.002)
+            broken += not box.link.stands()
+            box.link.resume()
+            time.sleep(0.001)
+        assert broken == 0
+
+
 def test_a_process_that_was_woken_in_a_pause_is_noticed_at_its_end(tmp_path: Path):
     def body(says: socket.socket) -> None:
         says.send(b"ready")

@@ -38,7 +38,7 @@ def test_other_values_lie_within_the_range_and_keep_form_and_sign(seed, dtype, s
     assert float(changed.max()) <= max(0.0, float(tensor.max()))
     if not moves:
         assert torch.equal(changed.sign(), tensor.sign())
-        normal = tensor.abs() >= 4 * torch.finfo(dtype).tiny  # Smaller numbers are rounded when they are scaled.
+        normal = tensor.abs() >= 4 * torch.finfo(dtype).tiny  # Smaller ones are rounded when they are scaled.
         assert set((changed[normal] / tensor[normal]).unique().tolist()) <= {1.0, 0.5, 0.25}
 
 

@@ -24,7 +24,7 @@ import socket
 import struct
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import NoReturn
 
@@ -45,6 +45,10 @@ _WATCH_INTERVAL_S = 0.1
 _STANDING_S = 5.0
 """Until everything stands, which takes as long as each thread waits for a core."""
 _AWAKE = {"R", "S"}
+_WAITING = {"D"}
+"""For a page of a file, after which a thread goes on until it meets the signal; or for `vfork`'s child."""
+_WAITING_S = 0.5
+"""Until who still waits is taken to stand: a page takes milliseconds, and that child is stopped."""
 _ENDED = {"Z", "X"}
 _LOOK_S = 0.0002
 _BROKEN = 70
@@ -222,22 +226,24 @@ class _Watch:
 
     def _stand(self) -> dict[int, int] | None:
         """Stop everything; the processor time of each process, once there was a moment without any of it."""
-        until = time.monotonic() + _STANDING_S
-        while time.monotonic() < until:
+        started = time.monotonic()
+        while (waited_s := time.monotonic() - started) < _STANDING_S:
             _signal_all(self._isolation, signal.SIGSTOP)
             pids = _others(self._isolation)
             clocks = _clocks(pids)
-            standing = _standing(pids)
+            standing = _standing(pids, _AWAKE | _WAITING if waited_s < _WAITING_S else _AWAKE)
             if standing is not None and clocks == _clocks(_others(self._isolation)):
                 return standing
             time.sleep(_LOOK_S)
         return None
 
 
-def _standing(pids: list[int]) -> dict[int, int] | None:
-    """The processor time of each that has not ended; None where a thread of one could go on by itself."""
+def _standing(pids: list[int], awake: Set[str] = _AWAKE) -> dict[int, int] | None:
+    """The processor time of each that has not ended; None where a thread of one is in an `awake` state, from
+    which it could go on by itself.
+    """
     states = {pid: linux.states(pid) for pid in pids}
-    if any(letters & _AWAKE for letters in states.values()):
+    if any(letters & awake for letters in states.values()):
         return None
     return _clocks([pid for pid, letters in states.items() if letters - _ENDED])
 
