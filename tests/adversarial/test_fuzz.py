@@ -15,4 +15,4 @@ def test_broken_messages_end_no_judge(tmp_path: Path) -> None:
     found = fuzz("cpu", range(30), math.inf, tmp_path)
     assert not found.problems
     assert sum(found.outcomes.values()) == 32
-    assert len(found.outcomes) > 2
+    assert found.outcomes["rejected"] > 10

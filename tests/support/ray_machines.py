@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
-from kbopt.core.events import Evaluated
+from kbopt.core.events import Evaluated, Proposed
 from kbopt.store.journal import JournalReader
 from tests.support.machines import ROOT, Machine, Network
 
@@ -131,9 +131,27 @@ class RayMachines:
     def total(self, name: str) -> int:
         return sum(counted.total() for counted in self.evaluated(name).values())
 
-    def begun(self) -> Counter[str]:
-        """How often the device began each measurement."""
-        return Counter((self.head.home / "log").read_text().split())
+    def begun(self) -> int:
+        """How many measurements the device began, for whichever search."""
+        return len((self.head.home / "log").read_text().split())
+
+    def measured(self, *names: str) -> set[tuple[str, str, int]]:
+        """Name of the search, source and repeat of all that the sweeps' searches know the result of.
+
+        Searches share nothing unasked: a source that two of them came by is measured for each.
+        """
+        found = set()
+        for name in names:
+            for path in sorted((self.head.home / "sweeps" / name).glob("*/journal.sqlite")):
+                with JournalReader(path) as journal:
+                    events = [entry.event for entry in journal.entries()]
+                sources = {e.candidate.id: e.candidate.source for e in events if isinstance(e, Proposed)}
+                found |= {
+                    (path.parent.name, sources[e.candidate], e.repeat)
+                    for e in events
+                    if isinstance(e, Evaluated)
+                }
+        return found
 
     def actors(self, kind: str) -> list[int]:
         """Processes of the actors of this kind, on all machines."""
