@@ -276,7 +276,7 @@ def test_the_worker_names_the_process_that_starts_its_reader(tmp_path: Path, mon
         assert asked.read_text() == str(os.getpid())
 
 
-def test_a_init_that_is_gone_is_no_pause(tmp_path: Path):
+def test_an_init_process_that_is_gone_is_no_pause(tmp_path: Path):
     with sandbox(lambda says: bool(says.send(b"ready")) and os._exit(3), tmp_path) as box:
         box.hear()
         assert eventually(lambda: not linux.descendants(box.pid))

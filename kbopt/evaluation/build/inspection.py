@@ -1,4 +1,4 @@
-"""The supervisor's look at what candidates built, by `compile.machine_code` in a sandbox. No torch here."""
+"""The supervisor's look at what candidates built, by `build.machine_code` in a sandbox. No torch here."""
 
 from __future__ import annotations
 
