@@ -161,10 +161,10 @@ def test_steady_calls_are_settled_and_scattered_or_few_ones_are_not():
     steady = [block(1.0 + 0.001 * (number % 5)) for number in range(20)]
     scattered = [block(1.0 + 0.1 * (number % 5)) for number in range(20)]
 
-    assert is_settled(steady, steady)
-    assert not is_settled(steady, steady[:19])
-    assert not is_settled(steady, scattered)
-    assert is_settled(steady * 60, scattered * 60)
+    assert is_settled(steady, steady, 0.005)
+    assert not is_settled(steady, steady[:19], 0.005)
+    assert not is_settled(steady, scattered, 0.005)
+    assert is_settled(steady * 60, scattered * 60, 0.005)
 
 
 @pytest.mark.parametrize("ms", [1e-6, 1e-5, 1e-3])

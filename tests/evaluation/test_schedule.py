@@ -152,16 +152,14 @@ def test_no_draw_is_ever_asked_twice(new_sessions: NewSessions):
         assert len(draws) == len(set(draws)) > 0
 
 
-@pytest.mark.parametrize(("device", "enough_s"), [("cpu", 1.0), ("cuda", 0.3)])
-def test_a_slow_kernel_is_timed_until_the_ratio_is_settled(
-    new_sessions: NewSessions, device: str, enough_s: float
-):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_slow_kernel_is_timed_until_the_ratio_is_settled(new_sessions: NewSessions, device: str):
     models = FakeModels(20.0, 30.0)
 
     session = new_sessions(models, device, timed=100).run()
 
     assert 20 <= len(session.kernel_ms) < 100
-    assert len(session.kernel_ms) * 0.05 >= enough_s
+    assert len(session.kernel_ms) * 0.05 >= 0.3
 
 
 def test_calls_are_as_many_as_half_of_the_time_limit_holds(new_sessions: NewSessions):

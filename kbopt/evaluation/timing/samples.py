@@ -20,7 +20,6 @@ _QUIET = 0.05
 _FEWEST_QUIET = 5
 _UNUSUAL = 1.25
 _LEAST_SHARE = 0.25
-_SETTLED = 0.005
 _FEWEST_SETTLED = 20
 _AGREEMENT = 1.3
 """How much longer the wall clock may find a call than the native one. Hidden work shows as 2 and more."""
@@ -221,12 +220,12 @@ def median_ms(singles: Sequence[Block]) -> float:
     return median(block.native_ms[0] for block in singles)
 
 
-def is_settled(reference: Sequence[Block], singles: Sequence[Block]) -> bool:
-    """Whether more single calls would hardly change the ratio: its standard error is below half a percent."""
+def is_settled(reference: Sequence[Block], singles: Sequence[Block], share: float) -> bool:
+    """Whether more single calls would hardly change the ratio: its standard error is below `share` of it."""
     if min(len(reference), len(singles)) < _FEWEST_SETTLED:
         return False
     times = ([block.native_ms[0] for block in blocks] for blocks in (reference, singles))
-    return sum(map(median_variance, times)) <= _SETTLED**2
+    return sum(map(median_variance, times)) <= share**2
 
 
 def undisturbed_ms(singles: Sequence[Block], overhead: Overhead) -> list[float]:

@@ -25,8 +25,10 @@ _PROBES_PER_BLOCK = 0.15
 """Calls that are not timed, and that the candidate cannot tell from those that are."""
 _FEWEST_PROBES = 6
 _NUM_WARM_UPS = 3
-_ENOUGH_S = {"cpu": 1.0, "cuda": 0.3}
+_ENOUGH_S = 0.3
 """From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
+_SETTLED = {"cpu": 0.015, "cuda": 0.005}
+"""The standard error of the ratio at which it is: on a CPU a quarter of what differs between processes."""
 _BATCH_MS = 2.0
 """Of work in a batch: a thousand of the shortest kernels, as many as a stream holds without blocking."""
 _NUM_ONES = 5
@@ -177,9 +179,9 @@ class Sessions:
                 singles.append(ours)
             else:
                 longer.append((theirs, ours))
-            is_long = time.perf_counter() - started > _ENOUGH_S[self._device]
+            is_long = time.perf_counter() - started > _ENOUGH_S
             has_longer = len(longer) > 1 or self._longest == 1
-            if is_long and has_longer and samples.is_settled(reference, singles):
+            if is_long and has_longer and samples.is_settled(reference, singles, _SETTLED[self._device]):
                 break
         while self._num_probes < _FEWEST_PROBES:  # Nobody knows that the times are taken.
             self._probe()
