@@ -1,15 +1,18 @@
-"""What the server and a judge say to each other. Each message is defined here alone; `core.codec` reads it.
+"""What the processes of the evaluator say to each other: each message is defined here alone, and `core.codec`
+reads it.
 
-Both sides are trusted. What comes from a worker is read by `judge.replies`, which believes nothing of it.
-Memory is in bytes, shares are of the device's memory.
+Not here is what a worker answers, which its reader does not believe (`judge.replies`, `transport.untrusted`),
+and what a judge asks of it a hundred times a second (`judge.worker`). Memory is in bytes, shares are of the
+device's memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kbopt.core.types import EvalProtocol, Outcome, Span
+from kbopt.core.types import EvalProtocol, Outcome, Precision, Span
 from kbopt.evaluation.timing.pairs import Pair
+from kbopt.leanbuild.toolchain import Toolchain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,3 +159,66 @@ class Answer:
 
     content: FromJudge
     free_share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warm:
+    """To a worker that will be judged: create its CUDA context, find its builds, and load Triton's driver for
+    whoever launches by it.
+    """
+
+    device: str
+    setup: str
+    triton: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """To a worker that builds: import `source`. With a `task_source` its model is constructed and called too.
+    `arch` is the device's, for kernels that are compiled where no device is.
+    """
+
+    source: str
+    setup: str
+    task_source: str
+    device: str
+    precision: Precision
+    arch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelBench:
+    """To a worker that runs KernelBench's own protocol."""
+
+    task_source: str
+    source: str
+    setup: str
+    device: str
+    threads: int
+    protocol: EvalProtocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspect:
+    """To a worker that reads the machine code of a build."""
+
+    folder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """To the process that looks for devices. Answered by `Surveyed`."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surveyed:
+    """The names of the CUDA devices that torch finds, unless only the CPU was asked for. Of the wanted one
+    its PCI address, and its name for CUDA_VISIBLE_DEVICES where it is a whole GPU.
+    """
+
+    cuda: tuple[str, ...]
+    bus: str
+    uuid: str
+    toolchain: Toolchain

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 
 import torch
 
+from kbopt.core import codec
+from kbopt.evaluation.messages import Survey, Surveyed
 from kbopt.evaluation.transport import cuda_api
 from kbopt.evaluation.transport.channel import Channel
 from kbopt.leanbuild import toolchain
 
 
 def survey(channel: Channel) -> None:
-    """Say which CUDA devices torch finds, unless only the CPU is asked for, and which compilers there are.
-
-    Of the wanted one its PCI address, and its name for CUDA_VISIBLE_DEVICES where it is a whole GPU.
-    """
-    wanted = channel.receive()["device"]
+    """Answer `Survey` with what there is."""
+    job: Survey = codec.decode(Survey, channel.receive())
+    wanted = job.device
     count = torch.cuda.device_count() if wanted != "cpu" and torch.cuda.is_available() else 0
     index = int(wanted.partition(":")[2] or 0)
     arch = bus = uuid = ""
@@ -26,6 +25,10 @@ def survey(channel: Channel) -> None:
         if not os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
             bus = cuda_api.pci_address(cuda_api.runtime(), index)
             uuid = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
-    names = [torch.cuda.get_device_name(number) for number in range(count)]
-    compilers = asdict(toolchain.detect(arch=arch))
-    channel.send({"cuda": names, "bus": bus, "uuid": uuid, "toolchain": compilers})
+    seen = Surveyed(
+        cuda=tuple(torch.cuda.get_device_name(number) for number in range(count)),
+        bus=bus,
+        uuid=uuid,
+        toolchain=toolchain.detect(arch=arch),
+    )
+    channel.send(codec.encode(seen))

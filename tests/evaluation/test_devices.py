@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kbopt.core import codec
+from kbopt.evaluation.messages import Build, Survey, Surveyed
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import gpu_files, other_gpus
@@ -88,7 +90,8 @@ def test_a_hidden_file_cannot_be_opened_in_a_sandbox_and_can_outside(tmp_path: P
         )
         with closing(Child(fork_server, "build", config)) as child:
             channel = Channel(child.data)
-            channel.send({"source": LOOKS, "setup": "", "task_source": ""})
+            job = Build(source=LOOKS, setup="", task_source="", device="cpu", precision="fp32", arch="")
+            channel.send(codec.encode(job))
             raised = channel.receive(60)["raised"]
 
     has_mounts = "mounts" in fork_server.isolation
@@ -104,8 +107,8 @@ def test_trusted_processes_get_what_is_set_in_their_environment(tmp_path: Path):
         fork_server.set_environment({"CXX": "a-compiler-that-is-not-there"})
         channel, _ = fork_server.spawn_trusted("survey")
         with closing(channel):
-            channel.send({"device": "cpu"})
-            answer = channel.receive(60)
+            channel.send(codec.encode(Survey(device="cpu")))
+            answer = codec.decode(Surveyed, channel.receive(60))
 
-    assert answer["toolchain"]["cxx"] == ""
-    assert (answer["cuda"], answer["bus"], answer["uuid"]) == ([], "", "")
+    assert answer.toolchain.cxx == ""
+    assert (answer.cuda, answer.bus, answer.uuid) == ((), "", "")

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.types import CompileFailed, EvalRequest, Outcome, Rejected, TimedOut
+from kbopt.evaluation.messages import Build
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
 from kbopt.evaluation.sandbox.memory import KilledForMemory
@@ -197,7 +199,7 @@ class Builder:
         with closing(Child(self._fork_server, "build", config)) as child:
             channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
             try:
-                channel.send(self._job(request, built))
+                channel.send(codec.encode(self._job(request, built)))
                 reply = channel.receive(limit_s)
             except TimeoutError:
                 reason = f"importing the source, which builds it, took longer than {limit_s:g} s"
@@ -216,15 +218,15 @@ class Builder:
                 raise KilledForMemory("a compiler", of_judge=False)
             return ended
 
-    def _job(self, request: EvalRequest, built: Built) -> dict[str, Any]:
-        return {
-            "source": request.source,
-            "setup": built.setup,
-            "task_source": request.task.source if self._is_called_ahead(request.source) else "",
-            "device": self._device.torch,
-            "precision": request.protocol.precision,
-            "arch": self._device.toolchain.arch,
-        }
+    def _job(self, request: EvalRequest, built: Built) -> Build:
+        return Build(
+            source=request.source,
+            setup=built.setup,
+            task_source=request.task.source if self._is_called_ahead(request.source) else "",
+            device=self._device.torch,
+            precision=request.protocol.precision,
+            arch=self._device.toolchain.arch,
+        )
 
     def _is_called_ahead(self, source: str) -> bool:
         """Whether it may have kernels that are compiled at their launch, for the types they are given, or

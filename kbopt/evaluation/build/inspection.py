@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 
+from kbopt.core import codec
 from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.build.machine_code import MAX_FOUND
+from kbopt.evaluation.messages import Inspect
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
 
@@ -34,7 +36,7 @@ class Inspections:
         with closing(self._child(built, "inspect")) as child:
             channel = Channel(child.data, _REPLY_LIMIT_BYTES)
             try:
-                channel.send({"folder": built.folder})
+                channel.send(codec.encode(Inspect(folder=built.folder)))
                 found = channel.receive(_LIMIT_S).get("arithmetic")
             except (ChannelClosed, WireError, TimeoutError):
                 return []

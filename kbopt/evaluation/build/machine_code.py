@@ -14,6 +14,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from kbopt.core import codec
+from kbopt.evaluation.messages import Inspect
 from kbopt.evaluation.transport.channel import Channel
 
 MAX_FOUND = 10
@@ -32,7 +34,8 @@ def inspect(channel: Channel) -> None:
     """Answer with `half: ...` and `tf32: ...` lines, one for each kind of instruction that the folder's files
     hold.
     """
-    folder = Path(channel.receive()["folder"])
+    job: Inspect = codec.decode(Inspect, channel.receive())
+    folder = Path(job.folder)
     found: dict[str, None] = {}
     for file, instruction in _instructions(folder):
         found[f"{_kind(instruction)}: {instruction} in {file.name}"] = None

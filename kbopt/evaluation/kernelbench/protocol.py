@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 
-from kbopt.core import codec
-from kbopt.core.types import EvalProtocol
 from kbopt.evaluation import numerics
 from kbopt.evaluation.kernelbench.loading import load_task_module, parsed
+from kbopt.evaluation.messages import KernelBench
 from kbopt.evaluation.numerics import DTYPES
 
 _SEED = 42
@@ -63,19 +62,18 @@ def input_seeds(trials: int) -> list[int]:
 Turn = Callable[[], AbstractContextManager[None]]
 
 
-def judge(request: dict[str, Any], device_turn: Turn) -> dict[str, Any]:
+def judge(job: KernelBench, device_turn: Turn) -> dict[str, Any]:
     """KernelBench's fields for the candidate, with the reference's own times, as plain JSON.
 
     `device_turn` holds the device for whoever computes on it: inputs are drawn on the CPU between its turns.
     The reference is timed before the candidate's code is loaded, in the same process and by the same rules,
     so that the two times can be compared.
     """
-    protocol = codec.decode(EvalProtocol, request["protocol"])
-    device, precision = torch.device(request["device"]), protocol.precision
+    protocol, device, precision = job.protocol, torch.device(job.device), job.protocol.precision
     numerics.apply(protocol.arithmetic)
-    torch.set_num_threads(request["threads"])
+    torch.set_num_threads(job.threads)
     metadata: dict[str, Any] = {"hardware": device_name(device), "device": str(device)}
-    task = load_task(request["task_source"])
+    task = load_task(job.task_source)
     seeds = input_seeds(protocol.trials)
     try:
         drawn = _drawn(task, seeds[-1])
@@ -91,7 +89,7 @@ def judge(request: dict[str, Any], device_turn: Turn) -> dict[str, Any]:
         metadata["runtime_error_name"] = _qualified(error)
         return _fields(compiled=True, correctness=False, metadata=metadata)
     try:
-        _execute_as_file(request["source"], task.context)
+        _execute_as_file(job.source, task.context)
         new_class = task.context["ModelNew"]
     except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a compilation error
         metadata["compilation_error_name"] = _qualified(error)

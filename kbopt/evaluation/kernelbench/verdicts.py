@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from kbopt.core import codec
 from kbopt.core.types import CompileFailed, Crashed, KernelBenchVerdict, Outcome, TimedOut
+from kbopt.evaluation.messages import KernelBench
 from kbopt.evaluation.transport.channel import Channel, Message
 from kbopt.evaluation.transport.untrusted import MAX_TEXT, clean, finite, one_line
 
@@ -24,7 +26,7 @@ class Late(Exception):
 
 def converse(
     channel: Channel,
-    request: Mapping[str, Any],
+    job: KernelBench,
     lease: AbstractContextManager[Any],
     *,
     held_s: float,
@@ -36,7 +38,7 @@ def converse(
     may take `waited_s`. Raises Late, ChannelClosed and WireError.
     """
     busy_s, waits_until = 0.0, time.monotonic() + waited_s
-    channel.send(dict(request))
+    channel.send(codec.encode(job))
     while True:
         message = _await(channel, waits_until - time.monotonic())
         if "device" not in message:

@@ -16,8 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.types import Crashed
+from kbopt.evaluation.messages import Warm
 from kbopt.evaluation.sandbox.confinement import LOG_NAME, SandboxConfig
 from kbopt.evaluation.sandbox.memory import Host, KilledForMemory, find_host
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
@@ -191,7 +193,7 @@ def warm_up(children: Sequence[Child], device: str, setup: str = "", *, triton: 
     """
     for child in children:
         with contextlib.suppress(ChannelClosed, TimeoutError, WireError):
-            Channel(child.data).send({"op": "warm", "device": device, "setup": setup, "triton": triton})
+            Channel(child.data).send(codec.encode(Warm(device=device, setup=setup, triton=triton)))
     for child in children:
         with contextlib.suppress(ChannelClosed, TimeoutError, WireError):
             Channel(child.data, max_fds=0).receive(_WARM_UP_S)

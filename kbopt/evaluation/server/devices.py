@@ -10,7 +10,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.evaluation.messages import Survey, Surveyed
 from kbopt.evaluation.sandbox.children import ForkServerHandle
 from kbopt.evaluation.transport.channel import ChannelClosed
 from kbopt.leanbuild.toolchain import Toolchain
@@ -45,21 +47,20 @@ def find_device(wanted: str, fork_server: ForkServerHandle) -> Device:
     """The device called `auto`, `cpu`, `cuda` or `cuda:N`. Raises UserError where there is none."""
     channel, _ = fork_server.spawn_trusted("survey")
     with closing(channel):
-        channel.send({"device": wanted})
+        channel.send(codec.encode(Survey(device=wanted)))
         try:
-            seen = channel.receive(_SURVEY_S)
+            seen: Surveyed = codec.decode(Surveyed, channel.receive(_SURVEY_S))
         except (ChannelClosed, TimeoutError):
             raise InfraError(
                 f"the process that looks for devices ended; {fork_server.log} says why"
             ) from None
-    toolchain = Toolchain(**seen["toolchain"])
-    names = seen["cuda"]
+    toolchain, names = seen.toolchain, seen.cuda
     if names:
         index = int(wanted.partition(":")[2] or 0)
         if index >= len(names):
             raise UserError(f"there is no device {wanted}; this machine has {len(names)} CUDA devices")
-        name, uuid = names[index], seen["uuid"]
-        others = other_gpus(seen["bus"]) if uuid else ()
+        name, uuid = names[index], seen.uuid
+        others = other_gpus(seen.bus) if uuid else ()
         return Device(
             torch="cuda:0" if others else f"cuda:{index}",
             name=name,

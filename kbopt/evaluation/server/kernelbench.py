@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from contextlib import closing, nullcontext
 
-from kbopt.core import codec
 from kbopt.core.types import (
     CompileFailed,
     Crashed,
@@ -14,6 +13,7 @@ from kbopt.core.types import (
     Outcome,
     TimedOut,
 )
+from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.kernelbench import verdicts
 from kbopt.evaluation.sandbox.children import warm_up
@@ -44,15 +44,14 @@ class KernelBench:
         device, protocol = self._device, request.protocol
         if isinstance(outcome, CompileFailed | Crashed | TimedOut):
             return verdicts.kernelbench_failure(outcome, device.hardware, device.torch)
-        job = {
-            "op": "judge",
-            "task_source": request.task.source,
-            "source": request.source,
-            "setup": built.setup,
-            "device": device.torch,
-            "threads": num_threads(),
-            "protocol": codec.encode(protocol),
-        }
+        job = messages.KernelBench(
+            task_source=request.task.source,
+            source=request.source,
+            setup=built.setup,
+            device=device.torch,
+            threads=num_threads(),
+            protocol=protocol,
+        )
         lease = self._lease if device.is_cuda else nullcontext()
         with self._slots, closing(self._sandboxes.child(built, "kernelbench")) as child:
             if device.is_cuda:

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
+from kbopt.core import codec
 from kbopt.core.types import Precision
 from kbopt.evaluation.kernelbench.loading import load_module
+from kbopt.evaluation.messages import Build
 from kbopt.evaluation.numerics import placed
 from kbopt.evaluation.transport.channel import Channel, Message
 from kbopt.evaluation.worker.candidate import CandidateError, describe_exception, load_candidate
@@ -29,12 +31,12 @@ def build(channel: Channel) -> None:
     With `task_source` its model is constructed and called too, as far as that is needed for what is compiled
     only then; on a GPU on tensors without memory. What that run meets is no verdict.
     """
-    request = channel.receive()
+    request: Build = codec.decode(Build, channel.receive())
     os.nice(_BUILD_NICENESS)  # Its compilers too: whoever holds the device is waited for.
     try:
-        find_builds(request["setup"])
-        module = load_candidate(request["source"])
-        if request["task_source"]:
+        find_builds(request.setup)
+        module = load_candidate(request.source)
+        if request.task_source:
             _build_late(module, request)
         reply: Message = {"built": True, "whole": inline.is_whole()}
     except CandidateError as error:
@@ -44,16 +46,16 @@ def build(channel: Channel) -> None:
     channel.send(reply)
 
 
-def _build_late(module: Any, request: Message) -> None:
-    on_cuda = request["device"] != "cpu"
+def _build_late(module: Any, request: Build) -> None:
+    on_cuda = request.device != "cpu"
     try:
-        with gpu_code.ahead_of_device(request["arch"]) if on_cuda else nullcontext():
+        with gpu_code.ahead_of_device(request.arch) if on_cuda else nullcontext():
             _call_once(
                 module,
-                request["task_source"],
-                request["precision"],
+                request.task_source,
+                request.precision,
                 _ABSENT if on_cuda else torch.device("cpu"),
-                request["setup"],
+                request.setup,
             )
     except Exception as error:
         if str(error).startswith(inline.BUILD_FAILED):

@@ -18,6 +18,7 @@ import torch
 from kbopt.core import codec
 from kbopt.core.types import EvalProtocol
 from kbopt.evaluation import numerics
+from kbopt.evaluation.messages import KernelBench, Warm
 from kbopt.evaluation.numerics import DTYPES, seed_everything
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.timing.cpu_timer import host_timed
@@ -221,12 +222,13 @@ def measure(channel: Channel) -> None:
 def _warmed_up(channel: Channel) -> tuple[Message, bool]:
     """The first message of a judge, and whether all was made ready before, outside of the device's lease."""
     request = channel.receive()
-    if request["op"] != "warm":
+    if request.get("type") != Warm.__name__:
         return request, False
-    find_builds(request["setup"])
-    square = torch.ones(8, 8, device=request["device"])
+    warm: Warm = codec.decode(Warm, request)
+    find_builds(warm.setup)
+    square = torch.ones(8, 8, device=warm.device)
     torch.allclose(square @ square, square)  # Has the libraries load what they load at their first use.
-    if request["triton"]:
+    if warm.triton:
         _load_triton()
     channel.send({"warm": True})
     return channel.receive(), True
@@ -250,8 +252,9 @@ def kernelbench(channel: Channel) -> None:
     from kbopt.evaluation.kernelbench.protocol import judge
 
     request, warm = _warmed_up(channel)
+    job: KernelBench = codec.decode(KernelBench, request)
     if not warm:
-        find_builds(request["setup"])
+        find_builds(job.setup)
     linux.keep_freed_memory()  # Else the model that is timed first pays for pages that the second one finds.
 
     @contextmanager
@@ -263,4 +266,4 @@ def kernelbench(channel: Channel) -> None:
         finally:
             channel.send({"device": "free"})
 
-    channel.send({"fields": judge(request, device_turn)})
+    channel.send({"fields": judge(job, device_turn)})
