@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -18,8 +18,12 @@ from kbopt.cli.values import OutFile
 from kbopt.core.errors import UserError
 from kbopt.core.types import EvalProtocol
 
+if TYPE_CHECKING:
+    from kbopt.tasks import TaskInfo
+
 
 @click.command(cls=Command, short_help="List the tasks that can be searched, or admit a checkout's.")
+@click.argument("path", required=False)
 @shared.kernelbench_option
 @option(
     "--json", "as_json", is_flag=True, help="JSON on stdout and nothing else; with --admit a line a task."
@@ -40,6 +44,7 @@ from kbopt.core.types import EvalProtocol
 def tasks(
     ctx: click.Context,
     /,
+    path: str | None,
     kernelbench: Path | None,
     as_json: bool,
     admit: bool,
@@ -49,6 +54,9 @@ def tasks(
     **given: Any,
 ) -> None:
     """List the tasks that ship with kbopt, and with --kernelbench or KBOPT_KERNELBENCH those of a checkout.
+
+    With PATH, a folder of SOL-ExecBench, FlashInfer-Bench, KernelBench-Hard or GPU MODE, list the tasks that
+    are there instead, one for each workload.
 
     Any .py file in KernelBench's format is a task too. Without a checkout level1/12 names problem 12 of
     KernelBench's level 1 in the Hugging Face dataset, which is not listed here. Tasks of a family other than
@@ -60,9 +68,14 @@ def tasks(
     \b
     kbopt tasks
     kbopt tasks --kernelbench ~/KernelBench
+    kbopt tasks problems/rmsnorm
     kbopt tasks --kernelbench ~/KernelBench --admit --levels 1,2 --out admitted.jsonl
     """
     if admit:
+        if path is not None:
+            raise UserError(
+                f"--admit goes through a checkout: leave out {path}, or give `kbopt tasks {path}` alone"
+            )
         from kbopt.cli.admit import admit as admit_problems
         from kbopt.cli.admit import problems_of
 
@@ -78,10 +91,28 @@ def tasks(
     for name in ("levels", "out", "device", *given):
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise UserError(f"--{name.replace('_', '-')} goes with --admit")
+    from kbopt.tasks import list_formats
+
+    rows = _all(kernelbench) if path is None else list_formats(path)
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows]))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    table = Table(Column("task", overflow="fold"), "family", "what it computes", box=None)
+    for row in rows:
+        table.add_row(*map(escape, (row.name, row.family, row.title)))
+    Console().print(table)
+
+
+def _all(kernelbench: Path | None) -> tuple[TaskInfo, ...]:
+    """What ships with kbopt, the checkout's problems, and the simulated landscapes."""
     from kbopt.simulated import LANDSCAPES
     from kbopt.tasks import TaskInfo, list_tasks
 
-    simulated = [
+    simulated = (
         TaskInfo(
             name=name,
             family=landscape.task.family,
@@ -89,15 +120,5 @@ def tasks(
             where_from="kbopt",
         )
         for name, landscape in LANDSCAPES.items()
-    ]
-    rows = [*list_tasks(kernelbench=kernelbench), *simulated]
-    if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows]))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("task", "family", "what it computes", box=None)
-    for row in rows:
-        table.add_row(row.name, row.family, row.title)
-    Console().print(table)
+    )
+    return (*list_tasks(kernelbench=kernelbench), *simulated)

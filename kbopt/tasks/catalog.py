@@ -12,7 +12,9 @@ from pathlib import Path
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.sources import read_source
 from kbopt.core.types import Task
+from kbopt.tasks import formats
 from kbopt.tasks import kernelbench as levels
+from kbopt.tasks.formats.templates import precision_of
 from kbopt.tasks.source import family_of, title_of, validate
 
 _SOURCES = Path(__file__).parent / "sources"
@@ -39,20 +41,32 @@ def list_tasks(*, kernelbench: Path | None = None) -> tuple[TaskInfo, ...]:
     return (*shipped, *(_level_info(problem, kernelbench) for problem in levels.problems(kernelbench)))
 
 
+def list_formats(path: str) -> tuple[TaskInfo, ...]:
+    """The tasks at `path`, a file or folder in one of the field's formats: one for each workload.
+
+    A workload that cannot be resolved says so in place of its title. Raises `UserError` for another path.
+    """
+    return tuple(
+        _workload_info(problem, workload) for problem in formats.read(path) for workload in problem.workloads
+    )
+
+
 def load_task(name: str, *, kernelbench: Path | None = None) -> Task:
-    """The task called `name`: built in, `level1/12`, or the path of a `.py` file.
+    """The task called `name`: built in, `level1/12`, the path of a `.py` file, or `PATH#WORKLOAD`.
 
     `kernelbench` is a checkout of KernelBench; without it the environment's `KBOPT_KERNELBENCH`, then
     the Hugging Face dataset, is asked for the levels. Raises `UserError` for a name that stands for
     nothing, with the nearest names, and for a source that is not in KernelBench's format.
     """
-    if name.endswith(".py"):
+    if name.endswith(".py") and not formats.is_path(name):
         return _from_file(name)
     level = levels.Problem.parse(name)
     if level:
         return levels.load(level, kernelbench)
     path = _built_in().get(name)
     if path is None:
+        if formats.is_path(name):
+            return formats.load(name)
         _refuse_group(name)
         raise unknown_name("task", name, (*_built_in(), "level1/1", "PATH.py"))
     source = path.read_text()
@@ -63,7 +77,8 @@ def expand(patterns: Sequence[str]) -> tuple[str, ...]:
     """The names that `patterns` stand for, in their order, each once.
 
     A group (`quick`), a glob (`quick/*`), a range with both ends (`matmul/0..3`, `level1/1..18`), a task's
-    name or the path of a `.py` file. Raises `UserError` for a pattern that stands for nothing.
+    name, the path of a `.py` file, or `PATH#*` for all workloads of a task in another format. Raises
+    `UserError` for a pattern that stands for nothing.
     """
     names = (name for pattern in patterns for name in _expand_one(pattern))
     return tuple(dict.fromkeys(names))
@@ -81,6 +96,8 @@ def _expand_one(pattern: str) -> tuple[str, ...]:
         return names
     names = tuple(name for name in _built_in() if fnmatch.fnmatchcase(name, pattern))
     names = names or tuple(name for name in _built_in() if name.startswith(f"{pattern}/"))
+    if not names and formats.is_path(pattern):
+        return formats.matching(pattern)
     if not names:
         groups = {f"{name.split('/')[0]}/*" for name in _built_in()}
         raise unknown_name("task", pattern, (*groups, *_built_in()))
@@ -103,9 +120,7 @@ def _built_in() -> dict[str, Path]:
 
 
 def _refuse_group(name: str) -> None:
-    """Raises `UserError` where `name` stands for several tasks: a group, a pattern or a folder."""
-    if Path(name).is_dir():
-        raise UserError(f"the task {name} is a folder. Give one of its .py files.")
+    """Raises `UserError` where `name` stands for several tasks: a group or a pattern."""
     group = name.rstrip("/*")
     members = [member for member in _built_in() if member.startswith(f"{group}/")]
     if members:
@@ -123,6 +138,16 @@ def _level_info(problem: levels.Problem, checkout: Path | None) -> TaskInfo:
         return TaskInfo(name=problem.name, family="", title=str(error), where_from="KernelBench")
     title = title_of(task.source)
     return TaskInfo(name=problem.name, family=task.family, title=title, where_from="KernelBench")
+
+
+def _workload_info(problem: formats.FormatTask, workload: formats.Workload) -> TaskInfo:
+    name = problem.name(workload)
+    try:
+        task = problem.task(workload)
+    except UserError as error:
+        return TaskInfo(name=name, family="", title=str(error), where_from=problem.format)
+    told = filter(None, (problem.title.rstrip("."), workload.text, precision_of(task.source)))
+    return TaskInfo(name=name, family=task.family, title="; ".join(told), where_from=problem.format)
 
 
 def _info(name: str, source: str) -> TaskInfo:

@@ -1,0 +1,110 @@
+"""The field's formats of tasks: what lies at a path, and the tasks that it holds."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable
+from pathlib import Path
+
+from kbopt.core.errors import UserError, unknown_name
+from kbopt.core.types import Task
+from kbopt.tasks.formats import definition, gpumode, hard
+from kbopt.tasks.formats.model import FormatTask, Workload, fault
+
+__all__ = ["FormatTask", "Workload", "is_path", "load", "matching", "read"]
+
+_Reader = Callable[[Path, str], tuple[FormatTask, ...]]
+_FILES: dict[str, tuple[str, _Reader]] = {
+    "definition.json": ("SOL-ExecBench", definition.read_folder),
+    "definitions": ("FlashInfer-Bench", definition.read_traces),
+    "shapes.py": ("KernelBench-Hard", hard.read),
+    "task.yml": ("GPU MODE", gpumode.read),
+    "task.yaml": ("GPU MODE", gpumode.read),
+}
+"""The file or folder that tells a format, with its name."""
+
+
+def is_path(name: str) -> bool:
+    """Whether `name` is for this package: `PATH` or `PATH#WORKLOAD`, of a folder or a format's own file."""
+    path = Path(_parted(name)[0])
+    if path.name == "shapes.py":
+        return path.with_name("reference.py").is_file()
+    return path.is_dir() or path.suffix in (".json", ".yml", ".yaml")
+
+
+def read(name: str) -> tuple[FormatTask, ...]:
+    """What lies at the path: one reference, or the several of a FlashInfer-Bench data set.
+
+    Raises `UserError` where it is no format, or more than one, and where a file is not as its format asks.
+    """
+    path = Path(name)
+    if path.is_dir():
+        found = [file for file in _FILES if (path / file).exists()]
+        told = ", ".join(f"{file} ({_FILES[file][0]})" for file in found or _FILES)
+        if not found:
+            raise UserError(
+                f"the task {name} is a folder. Give one of its .py files, or a folder "
+                f"that has one of: {told}."
+            )
+        if len(found) > 1:
+            raise UserError(
+                f"the task {name} is a folder of {len(found)} formats: {told}. Give the file "
+                f"of the one that is meant, such as {path / found[0]}."
+            )
+        return _FILES[found[0]][1](path, name)
+    if not path.exists():
+        raise fault(f"the task {name}", "there is no such file", "Give a task's name, a file or a folder")
+    if path.name in _FILES:
+        return _FILES[path.name][1](path.parent, name)
+    if path.suffix == ".json":
+        return definition.read_file(path, name)
+    raise fault(path, "the file of no format", f"A format has one of: {', '.join(_FILES)}")
+
+
+def load(name: str) -> Task:
+    """The task `PATH#WORKLOAD`, or the first one of PATH. A name may be cut where it stays unique.
+
+    Raises `UserError` where there is no such workload, or where it cannot be resolved.
+    """
+    path, wanted = _parted(name)
+    problems = read(path)
+    if len(problems) > 1:
+        raise UserError(
+            f"the task {path} is a folder of {len(problems)} definitions. Name one of them, such as "
+            f"{problems[0].path}; `kbopt tasks {path}` lists all."
+        )
+    return problems[0].task(_chosen(problems[0], wanted))
+
+
+def matching(name: str) -> tuple[str, ...]:
+    """The names of the tasks that `PATH#PATTERN` stands for; a name without a pattern is itself."""
+    path, wanted = _parted(name)
+    if not set(wanted) & set("*?["):
+        return (name,)
+    found = [
+        problem.name(workload)
+        for problem in read(path)
+        for workload in problem.workloads
+        if fnmatch.fnmatchcase(workload.name, wanted)
+    ]
+    if not found:
+        raise fault(f"the task {name}", "no workload has such a name", f"`kbopt tasks {path}` lists them")
+    return tuple(found)
+
+
+def _parted(name: str) -> tuple[str, str]:
+    if Path(name).exists():
+        return name, ""
+    path, _, workload = name.rpartition("#")
+    return (path, workload) if path else (name, "")
+
+
+def _chosen(problem: FormatTask, wanted: str) -> Workload:
+    if not wanted:
+        return problem.workloads[0]
+    named = [workload for workload in problem.workloads if workload.name == wanted]
+    named = named or [workload for workload in problem.workloads if workload.name.startswith(wanted)]
+    if len(named) != 1:
+        names = [workload.name for workload in named or problem.workloads]
+        raise unknown_name(f"workload of {problem.path}", wanted, names)
+    return named[0]

@@ -1,0 +1,181 @@
+"""SOL-ExecBench and FlashInfer-Bench: a definition in JSON with a function `run`, and workloads as lines.
+
+The two share one schema. SOL-ExecBench has `definition.json` beside `workload.jsonl`; a FlashInfer-Bench data
+set has `definitions/**/NAME.json`, and its workloads as traces in `workloads/**` (else `traces/**`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from kbopt.tasks.formats import templates
+from kbopt.tasks.formats.definition_source import Definition, expect, source
+from kbopt.tasks.formats.model import FormatTask, Workload, fault, text_of, title_in
+
+_NUM_PARENTS = 4
+"""Folders above a definition where the files of its workloads are looked for."""
+
+
+def read_folder(folder: Path, name: str) -> tuple[FormatTask, ...]:
+    """The task of a folder with `definition.json` and `workload.jsonl`. Raises `UserError`."""
+    definition = _read(
+        folder / "definition.json", "SOL-ExecBench", (folder, *folder.resolve().parents[:_NUM_PARENTS])
+    )
+    return (_task(definition, name, [folder / "workload.jsonl"]),)
+
+
+def read_traces(root: Path, name: str) -> tuple[FormatTask, ...]:
+    """The tasks of a FlashInfer-Bench data set, those of its definitions that have workloads.
+
+    Raises `UserError` where none has.
+    """
+    paths = sorted((root / "definitions").rglob("*.json"))
+    found = [(path, lines) for path in paths if (lines := _trace_files(root, path.stem))]
+    if not found:
+        raise fault(
+            name,
+            f"{len(paths)} definitions, and no workloads of theirs",
+            "A FlashInfer-Bench data set has definitions/**/NAME.json and workloads/**/NAME.jsonl",
+        )
+    return tuple(
+        _task(_read(path, "FlashInfer-Bench", (root,)), str(path) if len(found) > 1 else name, lines)
+        for path, lines in found
+    )
+
+
+def read_file(path: Path, name: str) -> tuple[FormatTask, ...]:
+    """The task of one definition of a FlashInfer-Bench data set. Raises `UserError`."""
+    root = next((folder.parent for folder in path.parents if folder.name == "definitions"), None)
+    if root is None:
+        raise fault(
+            path,
+            "a definition in no folder `definitions`",
+            "Give a folder with definition.json and workload.jsonl, or a file in a FlashInfer-Bench data set",
+        )
+    lines = _trace_files(root, path.stem)
+    if not lines:
+        raise fault(
+            path,
+            f"no {path.stem}.jsonl in workloads or traces of {root}",
+            "Add the workloads of this definition",
+        )
+    return (_task(_read(path, "FlashInfer-Bench", (root,)), name, lines),)
+
+
+def _trace_files(root: Path, name: str) -> list[Path]:
+    """The files with the definition's workloads, else those with its traces, which name workloads too."""
+    for folder in ("workloads", "traces"):
+        found = [
+            path
+            for path in sorted((root / folder).rglob("*.jsonl"))
+            if path.name in (f"{name}.jsonl", f"{name}.workload.jsonl")
+        ]
+        if found:
+            return found
+    return []
+
+
+def _read(path: Path, format_name: str, roots: tuple[Path, ...]) -> Definition:
+    try:
+        raw = json.loads(text_of(path))
+    except (ValueError, RecursionError) as error:
+        raise fault(path, f"no JSON, {error}", "A definition is one JSON object") from None
+    if not isinstance(raw, dict):
+        raise fault(path, f"{type(raw).__name__} instead of an object", "A definition is one JSON object")
+    kinds: dict[str, type] = {"name": str, "axes": dict, "inputs": dict, "outputs": dict, "reference": str}
+    for field, kind in kinds.items():
+        expect(raw, field, kind, path)
+    for field in ("axes", "inputs", "outputs"):
+        for key in raw[field]:
+            expect(raw[field], key, dict, f"{path}, {field}")
+    if not raw["outputs"] or not raw["inputs"]:
+        raise fault(f"{path}, inputs and outputs", "one of them is empty", "Name at least one of each")
+    return Definition(
+        path=path,
+        format=format_name,
+        name=raw["name"],
+        title=title_in(raw.get("description"), raw["name"]),
+        axes=raw["axes"],
+        inputs=raw["inputs"],
+        outputs=raw["outputs"],
+        reference=_checked(raw, path),
+        draws=raw.get("custom_inputs_entrypoint") or "",
+        operation=str(raw.get("op_type") or raw.get("type") or ""),
+        roots=roots,
+    )
+
+
+def _checked(raw: Mapping[str, Any], path: Path) -> str:
+    """The reference, which defines what the other fields say of it."""
+    where = f"{path}, reference"
+    functions = templates.functions(templates.parsed(raw["reference"], where))
+    run, draws = functions.get("run"), raw.get("custom_inputs_entrypoint")
+    if run is None:
+        raise fault(where, "it defines no function run", "Its arguments are the inputs, in their order")
+    if draws and draws not in functions:
+        raise fault(f"{path}, custom_inputs_entrypoint", f"reference defines no {draws!r}", "Define it there")
+    taken, needed = len(run.args.posonlyargs + run.args.args), len(raw["inputs"])
+    fewest = taken - len(run.args.defaults)
+    if not (fewest <= needed and (needed <= taken or run.args.vararg)):
+        raise fault(where, f"run takes {taken} arguments, and there are {needed} inputs", "Make them agree")
+    return str(raw["reference"])
+
+
+def _task(definition: Definition, name: str, files: list[Path]) -> FormatTask:
+    workloads: dict[str, Workload] = {}
+    numbers = count()
+    for file in files:
+        for workload in _workloads(definition, file, numbers):
+            other = workloads.get(workload.name)
+            if other is None:
+                workloads[workload.name] = workload
+            elif (other.values["axes"], other.values["inputs"]) != (
+                workload.values["axes"],
+                workload.values["inputs"],
+            ):
+                raise fault(
+                    workload.where,
+                    f"its uuid {workload.name} is that of {other.where}, which differs",
+                    "Give each workload a uuid of its own",
+                )
+    if not workloads:
+        raise fault(
+            ", ".join(map(str, files)), "no workload", f"Add one of {definition.name}, a line of JSON"
+        )
+    return FormatTask(
+        path=name,
+        format=definition.format,
+        title=definition.title,
+        workloads=tuple(workloads.values()),
+        make_source=partial(source, definition),
+    )
+
+
+def _workloads(definition: Definition, file: Path, numbers: Iterator[int]) -> Iterator[Workload]:
+    """Those of the file that belong to the definition. A trace has its workload inside."""
+    for number, line in enumerate(text_of(file).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{file}:{number}"
+        try:
+            raw = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise fault(where, f"no JSON, {error}", "A workload is one line with one JSON object") from None
+        if not isinstance(raw, dict):
+            raise fault(where, f"{line[:40]!r}", "A workload is one line with one JSON object")
+        if raw.get("definition", definition.name) != definition.name:
+            continue
+        values = raw.get("workload", raw)
+        if not isinstance(values, dict):
+            raise fault(f"{where}, workload", f"{json.dumps(values)[:40]}", "It is an object")
+        expect(values, "axes", dict, where)
+        values = {"inputs": {}, **values}
+        expect(values, "inputs", dict, where)
+        name = str(values.get("uuid") or f"workload{next(numbers)}")
+        sizes = " ".join(f"{axis}={size}" for axis, size in values["axes"].items())
+        yield Workload(name=name, text=sizes, where=where, values=values)

@@ -1,0 +1,177 @@
+"""Sources in KernelBench's format, put together from a format's own reference."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Mapping
+
+from kbopt.core.errors import UNPARSABLE
+from kbopt.core.types import Precision
+from kbopt.tasks.formats.model import fault
+
+Convention = str
+"""How a format's kernels are called: `arguments`, `data` or `module`."""
+
+DTYPES: Mapping[Precision, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_RESERVED = ("Model", "ModelNew", "get_inputs", "get_init_inputs")
+_FUTURE = "from __future__ import "
+_CONVENTION = re.compile(r"^# convention: (\w+)$", re.MULTILINE)
+_PRECISION = re.compile(r"^# precision: (fp32|fp16|bf16)$", re.MULTILINE)
+
+
+def head(title: str, where: str, convention: Convention, precision: Precision) -> str:
+    """The first lines of a source: what it computes, where it is from, and how it is judged."""
+    told = " ".join(title.split()).replace("\\", "\\\\").replace('"', "'")
+    lines = (
+        f"from {' '.join(where.split())}",
+        f"convention: {convention}",
+        f"precision: {precision}",
+    )
+    return f'"""{told}"""\n' + "\n".join(f"# {line}" for line in lines)
+
+
+def convention_of(source: str) -> Convention:
+    """How kernels for the task of this source are called; empty for one in KernelBench's own format."""
+    found = _CONVENTION.search(source)
+    return found[1] if found else ""
+
+
+def precision_of(source: str) -> Precision | None:
+    """The precision that a format's task is stated in; None for one in KernelBench's own format."""
+    found = _PRECISION.search(source) if convention_of(source) else None
+    return next((one for one in DTYPES if found and one == found[1]), None)
+
+
+def parsed(text: str, where: object) -> ast.Module:
+    """The module of a reference. Raises `UserError` where it is no Python."""
+    try:
+        return ast.parse(text)
+    except UNPARSABLE as error:
+        place = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
+        raise fault(where, f"no Python source, {place}", "Mend it there") from None
+
+
+def functions(module: ast.Module) -> Mapping[str, ast.FunctionDef]:
+    """The functions at the top level, by name."""
+    return {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+
+
+def bound(node: ast.stmt) -> set[str]:
+    """The names that a statement at the top level binds."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return {name}
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            return {alias.asname or alias.name.split(".")[0] for alias in aliases}
+    inner = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+    stored = {
+        name.id
+        for child in ast.iter_child_nodes(node)
+        if not isinstance(child, ast.stmt)
+        for name in ast.walk(child)
+        if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+    }
+    return stored.union(*map(bound, inner))
+
+
+def without_reserved(text: str) -> str:
+    """`text` with the names that KernelBench's format takes given another one, where it binds them."""
+    module = ast.parse(text)
+    taken = {name for node in module.body for name in bound(node)} & set(_RESERVED)
+    return renamed(text, {name: f"Own{name}" if name[0] == "M" else f"own_{name}" for name in taken})
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """`text`, which parses, with these names replaced, but for attributes of that name."""
+    if not names:
+        return text
+    lines = text.splitlines(keepends=True)
+    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    for before, token in reversed(list(zip([tokens[0], *tokens], tokens, strict=False))):
+        if token.type == tokenize.NAME and token.string in names and before.string != ".":
+            row, column = token.start[0] - 1, token.start[1]
+            line = lines[row]
+            lines[row] = line[:column] + names[token.string] + line[column + len(token.string) :]
+    return "".join(lines)
+
+
+def without_docstring(text: str) -> str:
+    """`text` without the docstring of its module, of which a source has one already."""
+    module = ast.parse(text)
+    if ast.get_docstring(module) is None:
+        return text
+    first, lines = module.body[0], text.split("\n")
+    return "\n".join(lines[: first.lineno - 1] + lines[first.end_lineno :])
+
+
+def hoisted(head: str, *parts: str) -> str:
+    """The parts one after the other; their `from __future__` imports stand before all but `head`."""
+    future, rest = dict[str, None](), [head]
+    for part in parts:
+        lines = part.split("\n")
+        future |= dict.fromkeys(line for line in lines if line.startswith(_FUTURE))
+        rest.append("\n".join(line for line in lines if not line.startswith(_FUTURE)).strip())
+    rest.insert(1, "\n".join(future))
+    return "\n\n\n".join(part for part in rest if part) + "\n"
+
+
+def quoted(text: str) -> str:
+    """A literal of `text` that can be read as it is."""
+    if "'''" in text or text.endswith(("'", "\\")) or "\r" in text or "\0" in text:
+        return repr(text)
+    return f"r'''{text}'''"
+
+
+def named_precision(module: ast.Module) -> Precision:
+    """The lowest of bf16, fp16 and fp32 whose dtype the code names; fp32 where it names none."""
+    named = {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)}
+    if "bfloat16" in named:
+        return "bf16"
+    return "fp16" if named & {"float16", "half"} else "fp32"
+
+
+def mixes(module: ast.Module) -> bool:
+    """Whether the code names floats other than fp32, so that its inputs may be of several dtypes."""
+    named = {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)}
+    floats = ("float16", "half", "bfloat16", "float64", "double", "float8", "float4")
+    return any(name.startswith(floats) for name in named)
+
+
+def torch_import(text: str) -> str:
+    """What imports torch, where `text` does not."""
+    return "" if re.search(r"^import torch$", text, re.MULTILINE) else "import torch"
+
+
+BITS = '''
+def _packed(value, precision):
+    """Floats of another precision travel as their bits, since the evaluator casts floats to one precision."""
+    if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype != precision:
+        bits = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}[value.element_size()]
+        return {"bits": value.view(bits), "dtype": str(value.dtype).split(".")[1]}
+    if isinstance(value, (tuple, list)):
+        items = [_packed(item, precision) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    if isinstance(value, dict):
+        return {key: _packed(item, precision) for key, item in value.items()}
+    return value
+'''
+UNPACKED = '''
+def _unpacked(value):
+    """What travelled as bits, viewed as what it is; an empty tensor stands for memory to write to."""
+    if isinstance(value, dict):
+        if value.keys() == {"bits", "dtype"}:
+            return value["bits"].view(getattr(torch, value["dtype"]))
+        if value.keys() == {"zeros"} or value.keys() == {"empty"}:
+            like = _unpacked(*value.values())
+            make = torch.zeros if "zeros" in value else torch.empty
+            return make(like.shape[1:], dtype=like.dtype, device=like.device)
+        return {key: _unpacked(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        items = [_unpacked(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    return value
+'''
+"""In the sources of tasks and kernels whose inputs come from a format's own code."""
