@@ -79,9 +79,9 @@ def bench(
         algorithms=shared.algorithm_names(algorithms),
         seeds=shared.seed_numbers(seeds),
         settings=settings,
-        protocol=shared.eval_protocol(given),
+        protocol=shared.at_stated_precision(shared.eval_protocol(given), tasks),
         backend=shared.backend_config(given),
-        proposer=shared.proposer_config(given),
+        proposer=shared.proposer_config(given, tasks),
         explorers=explorers,
         parallel_searches=parallel_searches,
     )

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 
 WHICH_TASK = (
-    "the problem that the kernel solves, such as --task quick/gelu, or the path of a .py file with its "
-    "reference. `kbopt tasks` lists names"
+    "the problem that the kernel solves, such as --task quick/gelu, or the path of a .py file or folder with "
+    "its reference. `kbopt tasks` lists names"
 )
 
 
@@ -83,12 +83,13 @@ def as_the_run(ctx: click.Context, config: RunConfig, given: dict[str, Any]) -> 
 @option(
     "--kernel",
     type=click.Path(path_type=Path),
-    help="A file that defines ModelNew. Default: --run or --kernels.",
+    help="A file that defines ModelNew, or a kernel in the form of the task's format. Default: --run or "
+    "--kernels.",
 )
 @option(
     "--kernels",
     type=click.Path(path_type=Path),
-    help="Many: a folder of .py files, or JSON lines with source, and optionally id and task. Default: one "
+    help="Many: a folder of such files, or JSON lines with source, and optionally id and task. Default: one "
     "kernel.",
 )
 @option(
@@ -144,10 +145,11 @@ def evaluate(
         if kernel is not None:
             if default_task is None:
                 raise UserError(f"--kernel {kernel} needs --task: {WHICH_TASK}")
-            items = [Item(name=str(kernel), task=default_task, source=_read(kernel))]
+            items = [Item(name=str(kernel), task=default_task, source=_read(kernel, default_task))]
         else:
             assert kernels is not None
             items = list(_items(kernels, default_task, kernelbench))
+        protocol = shared.at_stated_precision(protocol, [item.task for item in items if not item.fault])
     from kbopt.compose import check_device, check_simulated, open_backend
 
     if backend_config.name == "local":
@@ -213,7 +215,7 @@ def _of_run(folder: Path, kernel: Path | None) -> tuple[RunConfig, Item]:
     config, run, journal = open_run(folder)
     with journal:
         if kernel is not None:
-            return config, Item(name=str(kernel), task=config.task, source=_read(kernel))
+            return config, Item(name=str(kernel), task=config.task, source=_read(kernel, config.task))
         best = summarize(run).best
     if best is None:
         raise UserError(f"{folder} has no correct kernel to judge again. Name a file with --kernel.")
@@ -307,15 +309,17 @@ def _known(out: Path, protocol: EvalProtocol, device: str, torch: str | None) ->
 
 
 def _items(source: Path, task: Task | None, kernelbench: Path | None) -> Iterator[Item]:
+    from kbopt.tasks import endings
+
     if source.is_dir():
         if task is None:
             raise UserError(f"--kernels {source} needs --task: {WHICH_TASK}")
-        files = sorted(source.glob("*.py"))
+        files = sorted(path for path in source.iterdir() if path.suffix in endings(task))
         if not files:
-            raise UserError(f"no .py files in {source}")
+            raise UserError(f"no {' or '.join(endings(task))} files in {source}")
         for file in files:
             try:
-                yield Item(name=str(file), task=task, source=_read(file))
+                yield Item(name=str(file), task=task, source=_read(file, task))
             except UserError as error:
                 yield Item(name=str(file), task=task, source="", fault=str(error))
         return
@@ -340,18 +344,27 @@ def _line_item(text: str, where: str, task: Task | None, kernelbench: Path | Non
             )
     if task is None:
         raise UserError(f"{where} has no 'task', and there is no --task: {WHICH_TASK}")
-    return Item(name=name, task=task, source=source)
+    from kbopt.tasks import as_model
 
-
-def _read(path: Path) -> str:
     try:
-        return read_source(path)
+        return Item(name=name, task=task, source=as_model(source, name, task))
+    except UserError as error:
+        return Item(name=name, task=task, source=source, fault=str(error))
+
+
+def _read(path: Path, task: Task) -> str:
+    """The kernel in the file; one in the form of the task's format as a source that defines `ModelNew`."""
+    from kbopt.tasks import as_model
+
+    try:
+        text = read_source(path)
     except IsADirectoryError:
         raise UserError(
             f"cannot read {path}: it is a folder; --kernels judges all of its .py files"
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}. Give a Python file.") from None
+    return as_model(text, str(path), task)
 
 
 def _lines(path: Path) -> list[str]:

@@ -6,12 +6,14 @@ Defaults are read from the configuration's own dataclasses, so that each stands 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import click
+from click.core import ParameterSource
 
 from kbopt.cli.grouped import BASIC, BUDGET, DEVICE, EXPERT, MODEL, Option
 from kbopt.cli.values import Device, Kernels, Models, Name
@@ -64,7 +66,8 @@ task_options = options(
     option(
         "--task",
         metavar="NAME",
-        help="quick/gelu, matmul/9, level1/12, or a path to a .py file. No default but in `run`: quick/gelu.",
+        help="quick/gelu, matmul/9, level1/12, a .py file, or a folder in another format: PATH or "
+        "PATH#WORKLOAD. No default but in `run`: quick/gelu.",
     ),
     option("--task-idx", type=click.IntRange(0, 15), help="Short for --task matmul/IDX. Default: --task."),
     kernelbench_option,
@@ -390,7 +393,7 @@ def find_task(task: str | None, task_idx: int | None, kernelbench: Path | None, 
         raise UserError(f"--task {task} and --task-idx {task_idx} both name a task: give one")
     name = task or (f"matmul/{task_idx}" if task_idx is not None else default)
     if not name:
-        raise UserError("no task is named. Give --task NAME or --task FILE.py; `kbopt tasks` lists the names")
+        raise UserError("no task is named. Give --task NAME or --task PATH; `kbopt tasks` lists the names")
     if name.startswith("sim/"):
         from kbopt.simulated import landscape
 
@@ -411,6 +414,23 @@ def find_tasks(names: str, kernelbench: Path | None) -> tuple[Task, ...]:
     if not found:
         raise UserError(f"--tasks {names!r} names no task; `kbopt tasks` lists them")
     return tuple(found)
+
+
+def at_stated_precision(protocol: EvalProtocol, tasks: Sequence[Task]) -> EvalProtocol:
+    """`protocol` at the precision that the tasks' formats state, where --precision is not given.
+
+    Raises `UserError` where they state several.
+    """
+    from kbopt.tasks import precision_of
+
+    if click.get_current_context().get_parameter_source("precision") is ParameterSource.COMMANDLINE:
+        return protocol
+    stated = sorted({precision_of(task.source) or protocol.precision for task in tasks})
+    if len(stated) > 1:
+        raise UserError(
+            f"the tasks are stated in {' and '.join(stated)}: give --precision for all, or run them apart"
+        )
+    return replace(protocol, precision=stated[0]) if stated else protocol
 
 
 def algorithm_names(names: str) -> tuple[Algorithm, ...]:
@@ -471,14 +491,15 @@ def backend_config(given: dict[str, Any]) -> BackendConfig:
     return _taken(replace(BACKEND, name=name, start_timeout_s=wait_s), given)
 
 
-def proposer_config(given: dict[str, Any]) -> ProposerConfig:
-    """Takes the proposer's options out of `given`, and reads the kernels of --start."""
+def proposer_config(given: dict[str, Any], tasks: Sequence[Task]) -> ProposerConfig:
+    """Takes the proposer's options out of `given`, and reads the kernels of --start, for the first task."""
     name, limit_s = given.pop("proposer"), given.pop("request_timeout")
     config = replace(PROPOSER, name=name, timeout_s=limit_s)
     if files := given.pop("start", ()):
         from kbopt.proposers.starts import read_starts
+        from kbopt.tasks import as_model
 
-        config = replace(config, starts=read_starts(files))
+        config = replace(config, starts=read_starts(files, partial(as_model, task=tasks[0])))
     return _taken(config, given)
 
 

@@ -76,13 +76,14 @@ def run(
     from kbopt.config import RunConfig
 
     output = {name: given.pop(name) for name in OUTPUT_OPTIONS}
+    found = shared.find_task(task, task_idx, kernelbench, DEFAULT_TASK)
     config = RunConfig(
         name=run_name or "",
-        task=shared.find_task(task, task_idx, kernelbench, DEFAULT_TASK),
+        task=found,
         settings=shared.search_settings(given),
-        protocol=shared.eval_protocol(given),
+        protocol=shared.at_stated_precision(shared.eval_protocol(given), [found]),
         backend=shared.backend_config(given),
-        proposer=shared.proposer_config(given),
+        proposer=shared.proposer_config(given, [found]),
         explorers=explorers,
         verdict=verdict,
     )

@@ -108,22 +108,23 @@ def sweep(
         return
     from kbopt import sweep as sweeps
 
+    tasks = shared.find_tasks(task_names, kernelbench)
+    if given["start"] and len(tasks) > 1:
+        raise UserError(f"--start goes with one task, and --tasks {task_names} names {len(tasks)}")
     config = sweeps.SweepConfig(
         name=name,
-        tasks=shared.find_tasks(task_names, kernelbench),
+        tasks=tasks,
         algorithms=shared.algorithm_names(algorithms),
         seeds=shared.seed_numbers(seeds),
         settings=shared.search_settings(given),
-        protocol=shared.eval_protocol(given),
+        protocol=shared.at_stated_precision(shared.eval_protocol(given), tasks),
         backend=shared.backend_config(given),
-        proposer=shared.proposer_config(given),
+        proposer=shared.proposer_config(given, tasks),
         explorers=explorers,
         parallel_searches=parallel_searches,
         shares_results=share_results,
         verdict=verdict,
     )
-    if config.proposer.starts and len(config.tasks) > 1:
-        raise UserError(f"--start goes with one task, and --tasks {task_names} names {len(config.tasks)}")
     run_sweep(
         config,
         out / name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,14 +39,17 @@ class StartingProposer:
         )
 
 
-def read_starts(paths: Sequence[Path]) -> tuple[Seed, ...]:
+def read_starts(
+    paths: Sequence[Path], as_model: Callable[[str, str], str] = lambda text, _: text
+) -> tuple[Seed, ...]:
     """The kernels in the files, in their order; a file without a `# seed:` line gets one with its name.
 
+    `as_model` makes a source that defines `ModelNew` of a file's text and name, for kernels in another form.
     Raises `UserError` for a file that cannot be read, is no Python, or defines no `ModelNew`.
     """
     starts: list[Seed] = []
     for path in paths:
-        start = _read(path)
+        start = _read(path, as_model)
         taken = {other.name for other in starts}
         if not start.name:
             name = next(
@@ -69,13 +72,14 @@ def check_starts(starts: Sequence[Seed]) -> None:
         )
 
 
-def _read(path: Path) -> Seed:
+def _read(path: Path, as_model: Callable[[str, str], str]) -> Seed:
     hint = "Give a .py file that defines ModelNew."
     try:
-        source = read_source(path)
+        text = read_source(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"--start {path} cannot be read: {reason}. {hint}") from None
+    source = as_model(text, str(path))
     try:
         module = ast.parse(source)
     except UNPARSABLE as error:

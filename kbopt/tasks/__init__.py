@@ -1,7 +1,18 @@
-"""Tasks: KernelBench problems, built in, from a file, a checkout or the Hugging Face dataset."""
+"""Tasks: built in, from files and checkouts, in KernelBench's format and others; and their kernels' forms."""
 
 from __future__ import annotations
 
-from kbopt.tasks.catalog import TaskInfo, expand, list_tasks, load_task
+from kbopt.tasks.candidates import as_model, endings
+from kbopt.tasks.catalog import TaskInfo, expand, list_formats, list_tasks, load_task
+from kbopt.tasks.formats.templates import precision_of
 
-__all__ = ["TaskInfo", "expand", "list_tasks", "load_task"]
+__all__ = [
+    "TaskInfo",
+    "as_model",
+    "endings",
+    "expand",
+    "list_formats",
+    "list_tasks",
+    "load_task",
+    "precision_of",
+]

@@ -1,0 +1,174 @@
+"""Kernels in the forms that the field's formats have, as sources that define `ModelNew`: text in, text out.
+
+What is added calls the kernel's own function as the task's `Model` calls the reference, and allocates the
+outputs of a function that writes to its last arguments. Nothing is copied in the call.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import PurePosixPath
+
+from kbopt.core.errors import UNPARSABLE
+from kbopt.core.types import Task
+from kbopt.tasks.formats import definition_source, gpumode, hard, modules, templates
+from kbopt.tasks.formats.model import fault
+from kbopt.tasks.solutions import C_ENDINGS, Kernel, extension, is_solution, read_solution
+
+_ENTRIES = {definition_source.CONVENTION: ("run", "run"), gpumode.CONVENTION: ("ref_kernel", "custom_kernel")}
+"""The function that the task's `Model` calls, and the one that kernels define in its place."""
+_OWN_FILES = ("task", "utils", "reference")
+"""Modules of a GPU MODE task that a submission may import from."""
+_TYPES = ("input_t", "output_t", "TestSpec")
+
+
+def endings(task: Task) -> tuple[str, ...]:
+    """The endings of files that hold kernels for the task."""
+    convention = templates.convention_of(task.source)
+    return (".py", ".cu", ".json") if convention in _ENTRIES else (".py",)
+
+
+def as_model(text: str, name: str, task: Task) -> str:
+    """The kernel `text` of the file `name` as a source that defines `ModelNew`, for `task`.
+
+    A source that defines `ModelNew` is left as it is, and so is one that defines nothing a format asks for:
+    the evaluator says what it misses. Raises `UserError` for a solution or a C++ source without its form.
+    """
+    convention = templates.convention_of(task.source)
+    ending = PurePosixPath(name).suffix.lower()
+    if ending == ".json" or is_solution(text):
+        kernel = read_solution(text, name)
+    elif ending in C_ENDINGS:
+        kernel = extension({f"kernel{ending}": text}, f"kernel{ending}", "", name)
+    else:
+        return _from_python(text, name, task, convention)
+    if convention not in _ENTRIES:
+        raise fault(
+            name,
+            "a kernel as a function, and this task's kernels are modules with parameters",
+            "Give a .py file that defines ModelNew",
+        )
+    return _with_model(kernel, name, task, convention)
+
+
+def _from_python(text: str, name: str, task: Task, convention: str) -> str:
+    try:
+        module = ast.parse(text)
+    except UNPARSABLE:
+        return text
+    defined = {one for node in module.body for one in templates.bound(node)}
+    if "ModelNew" in defined or not convention:
+        return text
+    if convention == hard.CONVENTION:
+        if "Model" not in defined:
+            return text
+        unpacked = _part(task.source, "_unpacked")
+        return _joined(text, unpacked, _MODULE if unpacked else "ModelNew = Model")
+    entry = _ENTRIES[convention][1]
+    if entry not in defined:
+        return text
+    if convention == gpumode.CONVENTION:
+        text = _with_own_files(text, name, task)
+    return _with_model(Kernel(text=text, function=entry, writes=None), name, task, convention)
+
+
+def _with_own_files(text: str, name: str, task: Task) -> str:
+    """`text` with what it imports from the task's own files, as far as the task's source has it."""
+    wanted = {
+        alias.name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and node.module in _OWN_FILES and not node.level
+        for alias in node.names
+    }
+    known = {one for node in ast.parse(task.source).body for one in templates.bound(node)}
+    lost = sorted(wanted - known - set(_TYPES))
+    if lost:
+        raise fault(
+            name, f"it imports {', '.join(lost)} of the task's files", "Put that into the submission itself"
+        )
+    own = modules.reduced(task.source, wanted & known) if wanted & known else ""
+    types = [f"{one} = object" for one in _TYPES if one in wanted - known]
+    texts = {one: "" for one in _OWN_FILES if one in _modules(text)}
+    texts |= {one: "\n".join([own, *types]) for one in list(texts)[:1]}
+    return modules.joined({**texts, "submission": text}, "submission", name)
+
+
+def _with_model(kernel: Kernel, name: str, task: Task, convention: str) -> str:
+    """The kernel's text with a `ModelNew` that calls its function as `Model` calls the reference."""
+    model = _part(task.source, "Model")
+    helpers = [_part(task.source, one) for one in ("_outputs", "_unpacked")]
+    function, adapter = kernel.function, ""
+    if convention == gpumode.CONVENTION and kernel.writes is not None:
+        if kernel.writes:
+            raise fault(name, f"{function} writes to its arguments", "Have it return what it writes")
+        function, adapter = "_from_data", _FROM_DATA.format(function=kernel.function)
+    elif convention == definition_source.CONVENTION and _writes(kernel, task.source):
+        allocations = "".join(
+            f"torch.empty({shape}, dtype=torch.{dtype}, device=device), "
+            for shape, dtype in _allocated(task.source)
+        )
+        function = "_writing"
+        adapter = _WRITING.format(function=kernel.function, allocations=allocations)
+    own = templates.renamed(model, {"Model": "ModelNew", _ENTRIES[convention][0]: function})
+    return _joined(kernel.text, *helpers, adapter, own)
+
+
+def _joined(text: str, *parts: str) -> str:
+    """The kernel as it is, then what is added."""
+    return "\n\n\n".join([text.rstrip(), "import torch", *(part.strip() for part in parts if part)]) + "\n"
+
+
+def _writes(kernel: Kernel, source: str) -> bool:
+    """Whether the function takes its outputs as last arguments: as it says, or by how many it takes."""
+    if kernel.writes is not None:
+        return kernel.writes
+    run = templates.functions(ast.parse(kernel.text)).get(kernel.function)
+    model = next(
+        node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "Model"
+    )
+    forward = next(node for node in model.body if isinstance(node, ast.FunctionDef))
+    if run is None or run.args.defaults:
+        return False
+    return len(run.args.args) == len(forward.args.args) - 1 + len(_allocated(source))
+
+
+def _allocated(source: str) -> list[tuple[tuple[int, ...], str]]:
+    """Shapes and dtypes of a definition's outputs, as its source has them."""
+    return list(ast.literal_eval(_part(source, "_OUTPUTS").partition("=")[2].strip()))
+
+
+def _part(source: str, name: str) -> str:
+    """The statement of the source that binds `name`; empty where there is none."""
+    for node in ast.parse(source).body:
+        if name in templates.bound(node):
+            return ast.get_source_segment(source, node) or ""
+    return ""
+
+
+def _modules(text: str) -> set[str]:
+    return {
+        node.module
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level
+    }
+
+
+_MODULE = """
+class ModelNew(Model):
+    def forward(self, *values):
+        return super().forward(*_unpacked(values))
+"""
+_FROM_DATA = '''
+def _from_data(data):
+    """The launcher takes what the tuple holds, one by one."""
+    value = {function}(*data) if isinstance(data, tuple) else {function}(data)
+    return tuple(value) if isinstance(value, list) else value
+'''
+_WRITING = '''
+def _writing(*inputs):
+    """The function writes to its last arguments: memory that is allocated for each call."""
+    device = next(one.device for one in inputs if isinstance(one, torch.Tensor))
+    outputs = ({allocations})
+    {function}(*inputs, *outputs)
+    return outputs
+'''
