@@ -29,7 +29,7 @@ def is_path(name: str) -> bool:
     path = Path(_parted(name)[0])
     if path.name == "shapes.py":
         return path.with_name("reference.py").is_file()
-    return path.is_dir() or path.suffix in (".json", ".yml", ".yaml")
+    return bool(name) and (path.is_dir() or path.suffix in (".json", ".yml", ".yaml"))
 
 
 def read(name: str) -> tuple[FormatTask, ...]:
@@ -38,6 +38,8 @@ def read(name: str) -> tuple[FormatTask, ...]:
     Raises `UserError` where it is no format, or more than one, and where a file is not as its format asks.
     """
     path = Path(name)
+    if path.name in _FILES and path.exists():
+        return _FILES[path.name][1](path.parent, name)
     if path.is_dir():
         found = [file for file in _FILES if (path / file).exists()]
         told = ", ".join(f"{file} ({_FILES[file][0]})" for file in found or _FILES)
@@ -54,8 +56,6 @@ def read(name: str) -> tuple[FormatTask, ...]:
         return _FILES[found[0]][1](path, name)
     if not path.exists():
         raise fault(f"the task {name}", "there is no such file", "Give a task's name, a file or a folder")
-    if path.name in _FILES:
-        return _FILES[path.name][1](path.parent, name)
     if path.suffix == ".json":
         return definition.read_file(path, name)
     raise fault(path, "the file of no format", f"A format has one of: {', '.join(_FILES)}")

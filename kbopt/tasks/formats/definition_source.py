@@ -199,7 +199,9 @@ def _draws(
 def _drawn(definition: Definition, workload: Workload, spec: inputs.Spec, precision: Precision) -> str:
     raw = workload.values["inputs"].get(spec.name, {"type": "random"})
     where = f"{workload.where}, inputs.{spec.name}"
-    kind = raw.get("type") if isinstance(raw, dict) else raw
+    if not isinstance(raw, dict):
+        raise fault(where, f"{json.dumps(raw)[:40]}", 'It is an object, such as {"type": "random"}')
+    kind = raw.get("type")
     match kind:
         case "scalar":
             value = inputs.scalar(raw.get("value")) if spec.shape is None else ""

@@ -1,0 +1,268 @@
+"""Kernels in each format's own form become sources that define `ModelNew`."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kbopt.core.errors import UserError
+from kbopt.core.types import Task
+from kbopt.tasks import as_model, endings, load_task
+from tests.support import formats
+from tests.tasks.formats.test_formats import WRITERS, run
+
+KERNELS = {
+    "sol": ("kernel.py", formats.NORM_KERNEL),
+    "traces": ("kernel.json", json.dumps(formats.PRODUCT_SOLUTION)),
+    "hard": ("solution.py", formats.HARD_KERNEL),
+    "mode": ("submission.py", formats.MODE_KERNEL),
+}
+
+
+def task_of(form: str, folder: Path) -> Task:
+    return load_task(str(WRITERS[form](folder / "one")))
+
+
+def solution(*path: Any, to: Any) -> dict[str, Any]:
+    """The solution with one field set."""
+    whole = copy.deepcopy(formats.PRODUCT_SOLUTION)
+    part: Any = whole
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = to
+    return whole
+
+
+def agree(task: Task, source: str) -> bool:
+    """Whether the kernel answers as the reference does, with its weights, and returns memory of its own."""
+    reference, kernel = run(task.source), run(source)
+    arguments, inputs = reference.get_init_inputs(), reference.get_inputs()
+    one, other = reference.Model(*arguments), kernel.ModelNew(*arguments)
+    other.load_state_dict(one.state_dict())
+    with torch.no_grad():
+        expected, first, second = one(*inputs), other(*inputs), other(*inputs)
+    assert first.data_ptr() != second.data_ptr()
+    return torch.allclose(expected, first, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", KERNELS)
+def test_a_kernel_in_the_formats_own_form_is_a_model(form: str, tmp_path: Path) -> None:
+    task, (name, text) = task_of(form, tmp_path), KERNELS[form]
+
+    source = as_model(text, name, task)
+
+    assert agree(task, source)
+
+
+@pytest.mark.parametrize("form", KERNELS)
+def test_a_kernel_that_defines_modelnew_is_left_as_it_is(form: str, tmp_path: Path) -> None:
+    text = "class ModelNew: pass\ndef run(): pass\ndef custom_kernel(): pass\nclass Model: pass\n"
+
+    assert as_model(text, "kernel.py", task_of(form, tmp_path)) == text
+
+
+@pytest.mark.parametrize("text", ["x = 1\n", "def run(x:\n", "\0", "def other(x): return x\n"])
+@pytest.mark.parametrize("form", KERNELS)
+def test_what_defines_nothing_that_the_format_asks_for_is_left_to_the_evaluator(
+    form: str, text: str, tmp_path: Path
+) -> None:
+    assert as_model(text, "kernel.py", task_of(form, tmp_path)) == text
+
+
+def test_a_task_in_kernelbenchs_own_format_takes_modelnew_alone() -> None:
+    task = load_task("quick/gelu")
+
+    assert as_model("def run(x): return x\n", "k.py", task) == "def run(x): return x\n"
+    with pytest.raises(UserError, match=r"k\.cu: .*Give a \.py file that defines ModelNew"):
+        as_model("torch::Tensor run(torch::Tensor x) { return x; }", "k.cu", task)
+    assert endings(task) == (".py",)
+
+
+def test_a_function_that_returns_its_outputs_is_told_by_how_many_arguments_it_takes(tmp_path: Path) -> None:
+    task = task_of("sol", tmp_path)
+    text = formats.NORM["reference"]
+
+    source = as_model(str(text), "kernel.py", task)
+
+    assert "torch.empty" not in source
+    assert agree(task, source)
+
+
+def test_a_solution_says_whether_its_function_writes_to_its_last_arguments(tmp_path: Path) -> None:
+    task = task_of("traces", tmp_path)
+    writing = solution("spec", "destination_passing_style", to=True)
+    writing["sources"] = [
+        {"path": "main.py", "content": "import torch\ndef product(*a): torch.mm(a[0], a[1].T, out=a[2])\n"}
+    ]
+    absent = copy.deepcopy(writing)
+    del absent["spec"]["destination_passing_style"]
+
+    for one in (writing, absent):
+        source = as_model(json.dumps(one), "s.json", task)
+        assert "torch.empty((40, 24), dtype=torch.float32, device=device)" in source
+        assert agree(task, source)
+
+
+def test_a_solution_is_told_by_its_text_where_no_file_says_so(tmp_path: Path) -> None:
+    task = task_of("traces", tmp_path)
+
+    assert agree(task, as_model(json.dumps(formats.PRODUCT_SOLUTION, indent=1), "", task))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", r"s\.json: no JSON"),
+        ("[]", r"s\.json: no solution"),
+        (json.dumps({"spec": {}, "sources": []}), r"s\.json, entry_point: this field is missing"),
+        (json.dumps({"sources": []}), r"s\.json, spec: this field is missing"),
+        (json.dumps(solution("sources", to=[{"path": "main.py"}])), r"s\.json, content: this field"),
+        (
+            json.dumps(solution("spec", "entry_point", to="main.py")),
+            r"spec\.entry_point: 'main\.py'\. It is F",
+        ),
+        (
+            json.dumps(solution("spec", "entry_point", to="a.py::b")),
+            r"with a file of sources: main\.py, layout",
+        ),
+        (
+            json.dumps(solution("sources", 1, to={"path": "a.txt", "content": ""})),
+            r"sources: a\.txt is no Python",
+        ),
+        (
+            json.dumps(solution("sources", 1, "content", to="def product(): 1\ndef turned(): 2\n")),
+            r"layout and main both define product",
+        ),
+        (
+            json.dumps(solution("sources", 0, "content", to="def product(:\n")),
+            r"s\.json, main: no Python source",
+        ),
+    ],
+)
+def test_a_solution_without_its_form_is_named(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        as_model(text, "s.json", task_of("traces", tmp_path))
+
+
+def test_a_submission_may_import_what_the_reference_uses(tmp_path: Path) -> None:
+    task = task_of("mode", tmp_path)
+    text = formats.MODE_KERNEL.replace("\n\n\ndef", "\nfrom utils import Exact as E\n\n\ndef", 1)
+    text = text.replace("    a, b, c = data", "    with E():\n        a, b, c = data")
+
+    assert agree(task, as_model(text, "s.py", task))
+    with pytest.raises(UserError, match=r"s\.py: it imports unused of the task's files"):
+        as_model("from utils import unused\ndef custom_kernel(data): return unused()\n", "s.py", task)
+
+
+def test_a_submission_may_fall_back_on_the_reference(tmp_path: Path) -> None:
+    task = task_of("mode", tmp_path)
+    text = "from reference import ref_kernel\n\n\ndef custom_kernel(data):\n    return ref_kernel(data)\n"
+
+    assert agree(task, as_model(text, "s.py", task))
+
+
+CU = r"""
+#include <torch/extension.h>
+static torch::Tensor inner(torch::Tensor x) { return x; }
+__global__ void kernel(const float* x) { /* 'quotes' and "more" \n */ }
+
+torch::Tensor run(torch::Tensor a, torch::Tensor b) {
+    return inner(a) + b;
+}
+"""
+
+
+def built(source: str) -> dict[str, Any]:
+    """The keywords with which the source calls PyTorch's loaders."""
+    import torch.utils.cpp_extension as loaders
+
+    calls: dict[str, Any] = {}
+
+    class Extension:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *inputs: inputs[0]
+
+    def load(**keywords: Any) -> Extension:
+        texts = [Path(path).read_text() for path in keywords.get("sources", ())]
+        calls.update(keywords, texts=texts)
+        return Extension()
+
+    before = loaders.load, loaders.load_inline
+    loaders.load = loaders.load_inline = load
+    try:
+        run(source)
+    finally:
+        loaders.load, loaders.load_inline = before
+    return calls
+
+
+def test_a_cuda_file_with_a_launcher_is_bound_by_its_signature(tmp_path: Path) -> None:
+    task = task_of("traces", tmp_path)
+
+    calls = built(as_model(CU, "k.cu", task))
+
+    assert calls["cuda_sources"] == CU
+    assert calls["functions"] == ["run"]
+    assert calls["cpp_sources"].strip() == "torch::Tensor run(torch::Tensor a, torch::Tensor b);"
+
+
+def test_a_launcher_that_returns_nothing_writes_to_its_last_arguments(tmp_path: Path) -> None:
+    text = CU.replace("torch::Tensor run(", "void run(").replace("return inner(a) + b", "inner(a)")
+
+    assert "_writing" in as_model(text, "k.cu", task_of("traces", tmp_path))
+    with pytest.raises(UserError, match=r"run writes to its arguments\. Have it return what it writes"):
+        as_model(text, "k.cu", task_of("mode", tmp_path / "other"))
+
+
+def test_a_file_with_a_binding_of_its_own_keeps_it(tmp_path: Path) -> None:
+    text = CU + 'PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) { m.def("run", &run); }\n'
+
+    calls = built(as_model(text, "k.cu", task_of("traces", tmp_path)))
+
+    assert "functions" not in calls
+    assert calls["cpp_sources"] == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "__global__ void kernel(float* x) {}\n",
+            r"functions that take tensors: none\. Have one, called run",
+        ),
+        (
+            CU.replace("run", "first") + CU.replace("run", "second"),
+            r"functions that take tensors: first, second",
+        ),
+        (
+            CU + "TVM_FFI_DLL_EXPORT_TYPED_FUNC(run, run);\n",
+            r"it is bound by TVM FFI\. kbopt builds bindings",
+        ),
+    ],
+)
+def test_a_cuda_file_without_a_launcher_is_named(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"k\.cu: {said}"):
+        as_model(text, "k.cu", task_of("traces", tmp_path))
+
+
+def test_the_files_of_a_solution_in_cuda_lie_where_their_text_says(tmp_path: Path) -> None:
+    files = {"src/k.h": "#pragma once\n", "src/k.cu": '#include "k.h"\n' + CU}
+    whole = solution("sources", to=[{"path": path, "content": text} for path, text in files.items()])
+    whole["spec"] |= {
+        "entry_point": "src/k.cu::run",
+        "compile_options": {"cuda_cflags": ["-O1"], "ld_flags": []},
+        "binding": "torch",
+    }
+    task = task_of("traces", tmp_path)
+
+    source = as_model(json.dumps(whole), "s.json", task)
+    first, again = built(source), built(source)
+
+    assert first == again
+    assert first["extra_cuda_cflags"] == ["-O1"]
+    assert "extra_ldflags" not in first
+    assert first["texts"][0] == files["src/k.cu"]
+    assert 'm.def("run", &run);' in first["texts"][1]

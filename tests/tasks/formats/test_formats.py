@@ -1,0 +1,188 @@
+"""Tasks in the field's formats: what each becomes, how workloads are named, and their faults."""
+
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kbopt.core.errors import UserError
+from kbopt.tasks import expand, list_formats, load_task, precision_of
+from kbopt.tasks.source import validate
+from tests.support import formats
+
+WRITERS = {
+    "sol": formats.write_sol,
+    "traces": formats.write_traces,
+    "hard": formats.write_hard,
+    "mode": formats.write_mode,
+}
+NAMES = {
+    "sol": ["aaaa-1", "bbbb-2"],
+    "traces": ["product_n24_k16-40", "product_n24_k16-8"],
+    "hard": ["shape0", "shape1"],
+    "mode": ["benchmark0", "benchmark1", "test0"],
+}
+SHAPES = {
+    "sol": [(32, 128), (96, 128)],
+    "traces": [(40, 24), (8, 24)],
+    "hard": [(64, 48), (3, 12)],
+    "mode": [(128, 128), (64, 64), (7, 7)],
+}
+OWN = {
+    "sol": "SOL-ExecBench",
+    "traces": "FlashInfer-Bench",
+    "hard": "KernelBench-Hard",
+    "mode": "GPU MODE",
+}
+
+
+def run(source: str) -> types.ModuleType:
+    """The source as a module."""
+    module = types.ModuleType("task_of_a_format")
+    exec(compile(source, "task.py", "exec"), module.__dict__)
+    return module
+
+
+def answer(source: str, seed: int = 0) -> Any:
+    """What the source's model answers to inputs of its own."""
+    module = run(source)
+    torch.manual_seed(seed)
+    model = module.Model(*module.get_init_inputs())
+    with torch.no_grad():
+        return model(*module.get_inputs())
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_each_workload_is_a_task_in_kernelbenchs_format(form: str, tmp_path: Path) -> None:
+    path = str(WRITERS[form](tmp_path / "one"))
+
+    rows = list_formats(path)
+
+    assert [row.name for row in rows] == [f"{path}#{name}" for name in NAMES[form]]
+    assert {row.where_from for row in rows} == {OWN[form]}
+    for row, shape in zip(rows, SHAPES[form], strict=True):
+        task = load_task(row.name)
+        assert task.name == row.name
+        validate(task.source, row.name)
+        assert answer(task.source).shape == shape
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_a_path_without_a_workload_is_its_first_one(form: str, tmp_path: Path) -> None:
+    path = str(WRITERS[form](tmp_path / "one"))
+
+    assert load_task(path) == load_task(f"{path}#{NAMES[form][0]}")
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_inputs_differ_from_one_seed_to_the_next(form: str, tmp_path: Path) -> None:
+    source = load_task(str(WRITERS[form](tmp_path / "one"))).source
+
+    assert torch.equal(answer(source, 1), answer(source, 1))
+    assert not torch.equal(answer(source, 1), answer(source, 2))
+
+
+def test_a_row_says_what_is_computed_the_sizes_and_the_precision(tmp_path: Path) -> None:
+    [first, _] = list_formats(str(formats.write_sol(tmp_path)))
+
+    assert first.title == "Scales rows to unit mean square; batch=32; fp32"
+
+
+def test_a_name_may_be_cut_where_it_stays_unique(tmp_path: Path) -> None:
+    path = str(formats.write_sol(tmp_path))
+
+    assert load_task(f"{path}#bb").name == f"{path}#bbbb-2"
+    with pytest.raises(UserError, match=r"unknown workload of .* 'c'.*Allowed: aaaa-1, bbbb-2"):
+        load_task(f"{path}#c")
+    with pytest.raises(UserError, match="unknown workload"):
+        load_task(f"{formats.write_mode(tmp_path / 'two')}#benchmark")
+
+
+def test_a_pattern_stands_for_several_workloads(tmp_path: Path) -> None:
+    path = str(formats.write_mode(tmp_path / "one"))
+
+    assert expand([f"{path}#benchmark*", "quick/gelu"]) == (
+        f"{path}#benchmark0",
+        f"{path}#benchmark1",
+        "quick/gelu",
+    )
+    assert expand([path, f"{path}#test0"]) == (path, f"{path}#test0")
+    with pytest.raises(UserError, match="no workload has such a name"):
+        expand([f"{path}#x*"])
+
+
+def test_a_folder_of_no_format_names_the_files_that_tell_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a folder\. Give one of its \.py files, or .*definition\.json"):
+        load_task(str(tmp_path))
+
+
+def test_a_folder_of_two_formats_is_refused_and_the_file_decides(tmp_path: Path) -> None:
+    formats.write_sol(formats.write_mode(tmp_path / "both"))
+    formats.write_traces(formats.write_hard(tmp_path / "other"))
+
+    with pytest.raises(UserError, match=r"2 formats: definition\.json \(SOL-ExecBench\), task\.yml"):
+        load_task(str(tmp_path / "both"))
+    with pytest.raises(
+        UserError, match=r"Give the file of the one that is meant, such as .*/other/definitions"
+    ):
+        load_task(str(tmp_path / "other"))
+    assert load_task(f"{tmp_path}/both/definition.json#bbbb-2").name.endswith("both/definition.json#bbbb-2")
+    assert answer(load_task(f"{tmp_path}/other/definitions").source).shape == (40, 24)
+    assert answer(load_task(f"{tmp_path}/other/shapes.py").source).shape == (64, 48)
+    assert answer(load_task(f"{tmp_path}/both/task.yml").source).shape == (128, 128)
+
+
+@pytest.mark.parametrize("name", ["absent.json", "absent.yml", "other.yml"])
+def test_a_file_of_no_format_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "other.yml").write_text("a: 1\n")
+
+    with pytest.raises(UserError, match=name):
+        load_task(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_the_precision_is_the_one_that_the_format_states(form: str, tmp_path: Path) -> None:
+    assert precision_of(load_task(str(WRITERS[form](tmp_path / "one"))).source) == "fp32"
+
+
+def test_a_task_in_kernelbenchs_own_format_states_no_precision() -> None:
+    assert precision_of(load_task("quick/gelu").source) is None
+    assert precision_of("# precision: bf16\n") is None
+
+
+@pytest.mark.parametrize(
+    ("form", "file"), [("sol", "workload.jsonl"), ("hard", "reference.py"), ("mode", "reference.py")]
+)
+def test_a_file_that_is_missing_is_named(form: str, file: str, tmp_path: Path) -> None:
+    folder = WRITERS[form](tmp_path / "one")
+    (folder / file).unlink()
+
+    with pytest.raises(
+        UserError, match=rf"{file}: cannot be read, No such file.*needs {file}|no file \S*{file}"
+    ):
+        load_task(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("form", "file"), [("sol", "definition.json"), ("sol", "workload.jsonl"), ("mode", "task.yml")]
+)
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\xff\xfe\x00{", r"cannot be read"),
+        (b"version https://git-lfs.github.com/spec/v1\n", r"a pointer of Git LFS"),
+        (b"[1, 2", r"no JSON|no YAML"),
+        (b"[" * 100_000, r"no JSON|no YAML"),
+        (b"17", r"instead of|one line with one JSON object"),
+    ],
+)
+def test_a_file_that_is_no_text_or_another_one_is_named(
+    form: str, file: str, data: bytes, said: str, tmp_path: Path
+) -> None:
+    folder = WRITERS[form](tmp_path / "one")
+    (folder / file).write_bytes(data)
+
+    with pytest.raises(UserError, match=rf"{file}(:1)?: .*({said})"):
+        load_task(str(folder))
