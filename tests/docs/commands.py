@@ -71,7 +71,7 @@ def check_names(given: dict[str, Any]) -> None:
     if given.get("task"):
         check_task(given["task"])
     for name in filter(None, (given.get("task_names") or "").split(",")):
-        for task in (name,) if name.startswith("sim/") else expand([name]):
+        for task in (name,) if name.startswith("sim/") or "#" in name else expand([name]):
             check_task(task)
     if "algorithms" in given:
         shared.algorithm_names(given["algorithms"])
@@ -87,7 +87,7 @@ def check_task(name: str) -> None:
     """Problems of KernelBench's levels and files need not be here; their names have to be well formed."""
     if name.startswith("sim/"):
         landscape(name)
-    elif not name.endswith(".py") and Problem.parse(name) is None:
+    elif not name.endswith(".py") and "#" not in name and Problem.parse(name) is None:
         load_task(name)
 
 

@@ -28,7 +28,7 @@ UNSEEN = (
     "--kernels * needs --task",
     "--kernel * needs --task",
     "has no 'task', and there is no --task",
-    "no .py files in",
+    "no * files in",
     "cannot read *: ",
     "expected a JSON object",
     "a report needs at least one run",
