@@ -7,6 +7,7 @@ set has `definitions/**/NAME.json`, and its workloads as traces in `workloads/**
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count
@@ -17,6 +18,7 @@ from kbopt.tasks.formats import templates
 from kbopt.tasks.formats.definition_source import Definition, expect, source
 from kbopt.tasks.formats.model import FormatTask, Workload, fault, text_of, title_in
 
+_DEFINITION = re.compile(r'"definition"\s*:\s*"([^"\\]+)"')
 _NUM_PARENTS = 4
 """Folders above a definition where the files of its workloads are looked for."""
 
@@ -34,8 +36,9 @@ def read_traces(root: Path, name: str) -> tuple[FormatTask, ...]:
 
     Raises `UserError` where none has.
     """
-    paths = sorted((root / "definitions").rglob("*.json"))
-    found = [(path, lines) for path in paths if (lines := _trace_files(root, path.stem))]
+    paths, lines = sorted((root / "definitions").rglob("*.json")), _lines_by_definition(root)
+    definitions = [_read(path, "FlashInfer-Bench", (root,)) for path in paths]
+    found = [definition for definition in definitions if definition.name in lines]
     if not found:
         raise fault(
             name,
@@ -43,8 +46,8 @@ def read_traces(root: Path, name: str) -> tuple[FormatTask, ...]:
             "A FlashInfer-Bench data set has definitions/**/NAME.json and workloads/**/NAME.jsonl",
         )
     return tuple(
-        _task(_read(path, "FlashInfer-Bench", (root,)), str(path) if len(found) > 1 else name, lines)
-        for path, lines in found
+        _task(definition, str(definition.path) if len(found) > 1 else name, lines[definition.name])
+        for definition in found
     )
 
 
@@ -57,27 +60,27 @@ def read_file(path: Path, name: str) -> tuple[FormatTask, ...]:
             "a definition in no folder `definitions`",
             "Give a folder with definition.json and workload.jsonl, or a file in a FlashInfer-Bench data set",
         )
-    lines = _trace_files(root, path.stem)
+    definition = _read(path, "FlashInfer-Bench", (root,))
+    lines = _lines_by_definition(root).get(definition.name)
     if not lines:
         raise fault(
             path,
-            f"no {path.stem}.jsonl in workloads or traces of {root}",
-            "Add the workloads of this definition",
+            f"no file in workloads or traces of {root} is for {definition.name}",
+            f"Add workloads/{definition.name}.jsonl",
         )
-    return (_task(_read(path, "FlashInfer-Bench", (root,)), name, lines),)
+    return (_task(definition, name, lines),)
 
 
-def _trace_files(root: Path, name: str) -> list[Path]:
-    """The files with the definition's workloads, else those with its traces, which name workloads too."""
-    for folder in ("workloads", "traces"):
-        found = [
-            path
-            for path in sorted((root / folder).rglob("*.jsonl"))
-            if path.name in (f"{name}.jsonl", f"{name}.workload.jsonl")
-        ]
-        if found:
-            return found
-    return []
+def _lines_by_definition(root: Path) -> dict[str, list[Path]]:
+    """The files with workloads of each definition; where it has none, its traces, which name some too."""
+    found: dict[str, list[Path]] = {}
+    for folder in ("traces", "workloads"):
+        here: dict[str, list[Path]] = {}
+        for path in sorted((root / folder).rglob("*.jsonl")):
+            for name in sorted(set(_DEFINITION.findall(text_of(path)))):
+                here.setdefault(name, []).append(path)
+        found |= here
+    return found
 
 
 def _read(path: Path, format_name: str, roots: tuple[Path, ...]) -> Definition:

@@ -441,6 +441,22 @@ def test_traces_name_workloads_where_there_are_no_others(tmp_path: Path) -> None
     assert len(list_formats(str(tmp_path))) == 2
 
 
+def test_traces_of_several_definitions_may_lie_in_one_file(tmp_path: Path) -> None:
+    other = changed(formats.PRODUCT, "name", to="product_other")
+    formats.write_traces(formats.write_traces(tmp_path), other, rows=(3,))
+    folder = tmp_path / "workloads" / "gemm"
+    texts = [path.read_text() for path in sorted(folder.iterdir())]
+    for path in list(folder.iterdir()):
+        path.unlink()
+    (folder / "all.jsonl").write_text("".join(texts))
+
+    assert [row.name.partition("#")[2] for row in list_formats(str(tmp_path))] == [
+        "product_n24_k16-40",
+        "product_n24_k16-8",
+        "product_other-3",
+    ]
+
+
 def test_a_definition_outside_a_data_set_says_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / "alone.json").write_text(json.dumps(formats.PRODUCT))
 
@@ -455,6 +471,6 @@ def test_a_definition_without_workloads_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"1 definitions, and no workloads of theirs"):
         load_task(str(tmp_path))
     with pytest.raises(
-        UserError, match=r"product_n24_k16\.json: no product_n24_k16\.jsonl in workloads or traces"
+        UserError, match=r"k16\.json: no file in workloads or traces of .* is for product_n24_k16"
     ):
         load_task(f"{tmp_path}/definitions/gemm/product_n24_k16.json")
