@@ -30,9 +30,7 @@ Follow = Callable[[], None]
 
 def default_name(config: RunConfig) -> str:
     """A readable, unused name: `20261123-224800-quick-gelu-PS-s0`."""
-    task = re.sub(
-        r"[^A-Za-z0-9]+", "-", Path(config.task.name).stem if "." in config.task.name else config.task.name
-    )
+    task = re.sub(r"[^A-Za-z0-9]+", "-", config.task.short_name)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return f"{stamp}-{task.strip('-')}-{config.settings.algorithm}-s{config.settings.seed}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from kbopt.reporting.report import write_report
 from kbopt.reporting.run import Run
 from kbopt.reporting.summary import RunSummary, summarize
 from kbopt.store.journal import JournalReader
+from kbopt.tasks import precision_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +79,9 @@ def _setup(config: RunConfig) -> dict[str, str]:
 def _eval_command(config: RunConfig) -> str:
     """Judges `best.py` as the run did, without the run's folder: every option that is not the default."""
     words = ["kbopt", "eval", "--task", config.task.name, "--kernel", "best.py"]
-    for given, default in ((config.backend, BackendConfig()), (config.protocol, EvalProtocol())):
+    protocol = EvalProtocol()
+    protocol = replace(protocol, precision=precision_of(config.task.source) or protocol.precision)
+    for given, default in ((config.backend, BackendConfig()), (config.protocol, protocol)):
         for option, field in EVAL_OPTIONS.items():
             value = getattr(given, field, None)
             if value is True:

@@ -78,17 +78,13 @@ class SweepConfig:
 
 def _labels(tasks: tuple[Task, ...]) -> dict[Task, str]:
     """A name for a folder for each task: a file's own name, its whole path where two files share that."""
-    short = {task: _label(Path(task.name).stem if _is_file(task) else task.name) for task in tasks}
+    short = {task: _label(task.short_name) for task in tasks}
     labels: dict[Task, str] = {}
     for task, own in short.items():
-        is_alone = list(short.values()).count(own) == 1 or not _is_file(task)
+        is_alone = list(short.values()).count(own) == 1 or not task.is_path
         label = own if is_alone else _label(task.name.removesuffix(".py")).strip("-")
         labels[task] = f"{label}-{task.key[:8]}" if label in labels.values() else label
     return labels
-
-
-def _is_file(task: Task) -> bool:
-    return task.name.endswith(".py")
 
 
 def _label(name: str) -> str:

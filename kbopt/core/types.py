@@ -54,6 +54,16 @@ class Task:
         return hashlib.sha256(self.source.encode()).hexdigest()[:16]
 
     @property
+    def is_path(self) -> bool:
+        """Whether it was read from a file or a folder, whose path is then its name."""
+        return self.name.endswith(".py") or "#" in self.name
+
+    @property
+    def short_name(self) -> str:
+        """The name, of a path the last part alone: `swish` for `my/swish.py`, `norm#2` for `my/norm#2`."""
+        return self.name.rpartition("/")[2].removesuffix(".py") if self.is_path else self.name
+
+    @property
     def equal_code(self) -> str:
         """The task's own model as a candidate: an honest judge on a steady machine calls it 1.0x."""
         return f"{self.source}\n\nModelNew = Model\n"

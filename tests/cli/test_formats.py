@@ -1,6 +1,7 @@
 """Tasks and kernels in the field's formats on the command line: listed, and judged on a CPU."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -10,7 +11,9 @@ from kbopt.cli import options as shared
 from kbopt.cli.eval import evaluate
 from kbopt.core.errors import UserError
 from kbopt.core.types import EvalProtocol, Task
+from kbopt.finish import open_run
 from kbopt.tasks import load_task
+from tests.cli.test_reproduce import CONFIG, made
 from tests.cli.test_run import kbopt
 from tests.support import formats
 
@@ -107,6 +110,19 @@ def test_the_precision_is_stated_by_the_task_unless_it_is_given(tmp_path: Path) 
     assert at(("--precision", "fp16"), [stated, plain]) == "fp16"
     with pytest.raises(UserError, match=r"the tasks are stated in bf16 and fp32: give --precision for all"):
         at((), [stated, plain])
+
+
+def test_the_command_that_reproduces_a_run_says_another_precision_than_the_stated_one(tmp_path: Path) -> None:
+    half = json.loads(json.dumps(formats.NORM).replace("float32", "bfloat16"))
+    stated = load_task(str(formats.write_sol(tmp_path / "task", half)))
+    for precision, said in (("bf16", ""), ("fp32", " --precision fp32")):
+        config = replace(CONFIG, task=stated, protocol=EvalProtocol(precision=precision))
+        _, run, journal = open_run(made(tmp_path / precision, config))
+        journal.close()
+        assert run.reproduce_elsewhere.startswith(
+            f"kbopt eval --task '{tmp_path}/task#aaaa-1' --kernel best.py"
+        )
+        assert run.reproduce_elsewhere.endswith(f"--gpu H100{said}")
 
 
 def test_a_folder_of_kernels_may_hold_solutions(tmp_path: Path) -> None:

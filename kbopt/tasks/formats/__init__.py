@@ -93,10 +93,8 @@ def matching(name: str) -> tuple[str, ...]:
 
 
 def _parted(name: str) -> tuple[str, str]:
-    if Path(name).exists():
-        return name, ""
-    path, _, workload = name.rpartition("#")
-    return (path, workload) if path else (name, "")
+    path, _, workload = ("", "", "") if Path(name).exists() else name.rpartition("#")
+    return ((path or name).rstrip("/") or "/", workload)
 
 
 def _chosen(problem: FormatTask, wanted: str) -> Workload:

@@ -73,7 +73,7 @@ def test_each_workload_is_a_task_in_kernelbenchs_format(form: str, tmp_path: Pat
 def test_a_path_without_a_workload_is_its_first_one(form: str, tmp_path: Path) -> None:
     path = str(WRITERS[form](tmp_path / "one"))
 
-    assert load_task(path) == load_task(f"{path}#{NAMES[form][0]}")
+    assert load_task(path) == load_task(f"{path}#{NAMES[form][0]}") == load_task(f"{path}/")
 
 
 @pytest.mark.parametrize("form", WRITERS)
