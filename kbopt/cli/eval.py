@@ -347,7 +347,7 @@ def _line_item(text: str, where: str, task: Task | None, kernelbench: Path | Non
     from kbopt.tasks import as_model
 
     try:
-        return Item(name=name, task=task, source=as_model(source, name, task))
+        return Item(name=name, task=task, source=as_model(source, where, task))
     except UserError as error:
         return Item(name=name, task=task, source=source, fault=str(error))
 

@@ -423,7 +423,7 @@ def at_stated_precision(protocol: EvalProtocol, tasks: Sequence[Task]) -> EvalPr
     """
     from kbopt.tasks import precision_of
 
-    if click.get_current_context().get_parameter_source("precision") is ParameterSource.COMMANDLINE:
+    if click.get_current_context().get_parameter_source("precision") is not ParameterSource.DEFAULT:
         return protocol
     stated = sorted({precision_of(task.source) or protocol.precision for task in tasks})
     if len(stated) > 1:

@@ -62,7 +62,7 @@ def _from_python(text: str, name: str, task: Task, convention: str) -> str:
     if convention == hard.CONVENTION:
         if "Model" not in defined:
             return text
-        unpacked = _part(task.source, "_unpacked")
+        unpacked = _part(task.source, "_viewed_inputs")
         return _joined(text, unpacked, _MODULE if unpacked else "ModelNew = Model")
     entry = _ENTRIES[convention][1]
     if entry not in defined:
@@ -80,6 +80,8 @@ def _with_own_files(text: str, name: str, task: Task) -> str:
         if isinstance(node, ast.ImportFrom) and node.module in _OWN_FILES and not node.level
         for alias in node.names
     }
+    if "*" in wanted:
+        wanted = (wanted - {"*"}) | set(_TYPES)
     known = {one for node in ast.parse(task.source).body for one in templates.bound(node)}
     lost = sorted(wanted - known - set(_TYPES))
     if lost:
@@ -96,18 +98,18 @@ def _with_own_files(text: str, name: str, task: Task) -> str:
 def _with_model(kernel: Kernel, name: str, task: Task, convention: str) -> str:
     """The kernel's text with a `ModelNew` that calls its function as `Model` calls the reference."""
     model = _part(task.source, "Model")
-    helpers = [_part(task.source, one) for one in ("_outputs", "_unpacked")]
+    helpers = [_part(task.source, one) for one in ("_ordered_outputs", "_viewed_inputs")]
     function, adapter = kernel.function, ""
     if convention == gpumode.CONVENTION and kernel.writes is not None:
         if kernel.writes:
             raise fault(name, f"{function} writes to its arguments", "Have it return what it writes")
-        function, adapter = "_from_data", _FROM_DATA.format(function=kernel.function)
+        function, adapter = "_spread_data", _FROM_DATA.format(function=kernel.function)
     elif convention == definition_source.CONVENTION and _writes(kernel, task.source):
         allocations = "".join(
             f"torch.empty({shape}, dtype=torch.{dtype}, device=device), "
             for shape, dtype in _allocated(task.source)
         )
-        function = "_writing"
+        function = "_allocated_outputs"
         adapter = _WRITING.format(function=kernel.function, allocations=allocations)
     own = templates.renamed(model, {"Model": "ModelNew", _ENTRIES[convention][0]: function})
     return _joined(kernel.text, *helpers, adapter, own)
@@ -156,16 +158,16 @@ def _modules(text: str) -> set[str]:
 _MODULE = """
 class ModelNew(Model):
     def forward(self, *values):
-        return super().forward(*_unpacked(values))
+        return super().forward(*_viewed_inputs(values))
 """
 _FROM_DATA = '''
-def _from_data(data):
+def _spread_data(data):
     """The launcher takes what the tuple holds, one by one."""
     value = {function}(*data) if isinstance(data, tuple) else {function}(data)
     return tuple(value) if isinstance(value, list) else value
 '''
 _WRITING = '''
-def _writing(*inputs):
+def _allocated_outputs(*inputs):
     """The function writes to its last arguments: memory that is allocated for each call."""
     device = next(one.device for one in inputs if isinstance(one, torch.Tensor))
     outputs = ({allocations})

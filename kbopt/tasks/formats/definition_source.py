@@ -143,7 +143,7 @@ def source(definition: Definition, workload: Workload) -> str:
         OUTPUTS.format(names=tuple(definition.outputs), outputs=tuple(allocated)),
         inputs.STORED if stored else "",
         f"class Model(torch.nn.Module):\n    def forward(self, {', '.join(names)}):\n"
-        f"        return _outputs(run({call}))",
+        f"        return _ordered_outputs(run({call}))",
         draws,
         "def get_init_inputs():\n    return []",
     )
@@ -158,7 +158,7 @@ OUTPUTS = '''
 _OUTPUTS = {outputs}
 
 
-def _outputs(value):
+def _ordered_outputs(value):
     """One output as a tensor, several as a tuple in the order of the definition."""
     if isinstance(value, dict):
         value = [value[name] for name in {names}]

@@ -162,11 +162,11 @@ def _source(folder: Path, texts: Mapping[str, str], generate: ast.FunctionDef, w
         body,
         *((templates.BITS, templates.UNPACKED) if packs else ()),
         "class Model(torch.nn.Module):\n    def forward(self, data):\n"
-        f"        return ref_kernel({'_unpacked(data)' if packs else 'data'})",
+        f"        return ref_kernel({'_viewed_inputs(data)' if packs else 'data'})",
         f"def get_inputs():\n{drawn}    data = generate_input({call})\n"
         + (_WITHOUT.format(buffers=buffers) if buffers else "")
         + (
-            f"    return [_packed(data, torch.{templates.DTYPES[precision]})]"
+            f"    return [_packed_inputs(data, torch.{templates.DTYPES[precision]})]"
             if packs
             else "    return [data]"
         ),

@@ -137,14 +137,14 @@ _get_inputs, _forward = get_inputs, Model.forward
 
 
 def get_inputs():
-    return _packed(list(_get_inputs()), {dtype})
+    return _packed_inputs(list(_get_inputs()), {dtype})
 
 
-def _forward_unpacked(self, *values):
-    return _forward(self, *_unpacked(values))
+def _forward_viewed(self, *values):
+    return _forward(self, *_viewed_inputs(values))
 
 
-Model.forward = _forward_unpacked
+Model.forward = _forward_viewed
 """
 
 

@@ -146,31 +146,31 @@ def torch_import(text: str) -> str:
 
 
 BITS = '''
-def _packed(value, precision):
+def _packed_inputs(value, precision):
     """Floats of another precision travel as their bits, since the evaluator casts floats to one precision."""
     if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype != precision:
         bits = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}[value.element_size()]
         return {"bits": value.view(bits), "dtype": str(value.dtype).split(".")[1]}
     if isinstance(value, (tuple, list)):
-        items = [_packed(item, precision) for item in value]
+        items = [_packed_inputs(item, precision) for item in value]
         return tuple(items) if isinstance(value, tuple) else items
     if isinstance(value, dict):
-        return {key: _packed(item, precision) for key, item in value.items()}
+        return {key: _packed_inputs(item, precision) for key, item in value.items()}
     return value
 '''
 UNPACKED = '''
-def _unpacked(value):
+def _viewed_inputs(value):
     """What travelled as bits, viewed as what it is; an empty tensor stands for memory to write to."""
     if isinstance(value, dict):
         if value.keys() == {"bits", "dtype"}:
             return value["bits"].view(getattr(torch, value["dtype"]))
         if value.keys() == {"zeros"} or value.keys() == {"empty"}:
-            like = _unpacked(*value.values())
+            like = _viewed_inputs(*value.values())
             make = torch.zeros if "zeros" in value else torch.empty
             return make(like.shape[1:], dtype=like.dtype, device=like.device)
-        return {key: _unpacked(item) for key, item in value.items()}
+        return {key: _viewed_inputs(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        items = [_unpacked(item) for item in value]
+        items = [_viewed_inputs(item) for item in value]
         return tuple(items) if isinstance(value, tuple) else items
     return value
 '''

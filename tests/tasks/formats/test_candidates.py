@@ -212,7 +212,7 @@ def test_a_cuda_file_with_a_launcher_is_bound_by_its_signature(tmp_path: Path) -
 def test_a_launcher_that_returns_nothing_writes_to_its_last_arguments(tmp_path: Path) -> None:
     text = CU.replace("torch::Tensor run(", "void run(").replace("return inner(a) + b", "inner(a)")
 
-    assert "_writing" in as_model(text, "k.cu", task_of("traces", tmp_path))
+    assert "_allocated_outputs" in as_model(text, "k.cu", task_of("traces", tmp_path))
     with pytest.raises(UserError, match=r"run writes to its arguments\. Have it return what it writes"):
         as_model(text, "k.cu", task_of("mode", tmp_path / "other"))
 
