@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -37,8 +38,7 @@ def read_traces(root: Path, name: str) -> tuple[FormatTask, ...]:
     Raises `UserError` where none has.
     """
     paths, lines = sorted((root / "definitions").rglob("*.json")), _lines_by_definition(root)
-    definitions = [_read(path, "FlashInfer-Bench", (root,)) for path in paths]
-    found = [definition for definition in definitions if definition.name in lines]
+    found = [_read(path, "FlashInfer-Bench", (root,)) for path in paths if _named(path) in lines]
     if not found:
         raise fault(
             name,
@@ -49,6 +49,13 @@ def read_traces(root: Path, name: str) -> tuple[FormatTask, ...]:
         _task(definition, str(definition.path) if len(found) > 1 else name, lines[definition.name])
         for definition in found
     )
+
+
+def _named(path: Path) -> str:
+    """The name of the definition in the file; that of the file where it cannot be read."""
+    with suppress(ValueError, RecursionError, TypeError, KeyError):
+        return str(json.loads(text_of(path))["name"])
+    return path.stem
 
 
 def read_file(path: Path, name: str) -> tuple[FormatTask, ...]:

@@ -441,6 +441,16 @@ def test_traces_name_workloads_where_there_are_no_others(tmp_path: Path) -> None
     assert len(list_formats(str(tmp_path))) == 2
 
 
+def test_a_definition_that_is_torn_matters_where_it_has_workloads(tmp_path: Path) -> None:
+    formats.write_traces(tmp_path)
+    (tmp_path / "definitions" / "draft.json").write_text("{")
+
+    assert len(list_formats(str(tmp_path))) == 2
+    (tmp_path / "definitions/gemm/product_n24_k16.json").write_text("{")
+    with pytest.raises(UserError, match=r"product_n24_k16\.json: no JSON"):
+        list_formats(str(tmp_path))
+
+
 def test_traces_of_several_definitions_may_lie_in_one_file(tmp_path: Path) -> None:
     other = changed(formats.PRODUCT, "name", to="product_other")
     formats.write_traces(formats.write_traces(tmp_path), other, rows=(3,))
