@@ -231,9 +231,7 @@ class Coordinator:
         try:
             with self._ends_with_its_faults(running):
                 try:
-                    answer = await self._evaluate(
-                        spec.name, request, "" if spec.shares_results else spec.name
-                    )
+                    answer = await self._evaluate(spec.name, request, spec.scope)
                 except UserError as error:  # Such as baselines that do not fit into the host's memory.
                     if not ready.is_full:
                         raise

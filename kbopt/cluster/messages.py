@@ -36,6 +36,13 @@ class SearchSpec:
     def journal(self) -> Path:
         return self.folder / "journal.sqlite"
 
+    @property
+    def scope(self) -> str:
+        """Within which results are shared: this search, by its place, as searches of two sweeps may have one
+        name.
+        """
+        return "" if self.shares_results else str(self.folder.resolve())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factories:

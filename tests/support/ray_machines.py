@@ -135,8 +135,8 @@ class RayMachines:
         """How many measurements the device began, for whichever search."""
         return len((self.head.home / "log").read_text().split())
 
-    def measured(self, *names: str) -> set[tuple[str, str, int]]:
-        """Name of the search, source and repeat of all that the sweeps' searches know the result of.
+    def measured(self, *names: str) -> set[tuple[Path, str, int]]:
+        """The search's folder, source and repeat of all that the sweeps' searches know the result of.
 
         Searches share nothing unasked: a source that two of them came by is measured for each.
         """
@@ -147,9 +147,7 @@ class RayMachines:
                     events = [entry.event for entry in journal.entries()]
                 sources = {e.candidate.id: e.candidate.source for e in events if isinstance(e, Proposed)}
                 found |= {
-                    (path.parent.name, sources[e.candidate], e.repeat)
-                    for e in events
-                    if isinstance(e, Evaluated)
+                    (path.parent, sources[e.candidate], e.repeat) for e in events if isinstance(e, Evaluated)
                 }
         return found
 
