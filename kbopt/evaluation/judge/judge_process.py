@@ -29,6 +29,7 @@ from kbopt.evaluation.judge.worker import Worker
 from kbopt.evaluation.messages import Answer, FromJudge, ToJudge
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.sandbox.memory import REMEDY, gib, is_out_of_memory
+from kbopt.evaluation.timing import samples
 from kbopt.evaluation.transport.channel import SPIN_S, Channel
 from kbopt.evaluation.transport.cuda_api import CudaError
 from kbopt.evaluation.transport.untrusted import CandidateForged
@@ -108,6 +109,7 @@ class _JudgeProcess:
         self._reference: Reference
         self._admission: Admission
         self._worker: Worker
+        self._overhead: samples.Overhead | None = None
         self._inputs_bytes = 0
         self._needed = 0.0
         self._had = 0.0
@@ -330,6 +332,7 @@ class _JudgeProcess:
 
     def _reference_worker(self, fds: list[int], init: int) -> Worker:
         worker = self._play(fds, init, _REFERENCE_BUDGET_S)
+        self._overhead = worker.overhead
         worker.build(f"{self._start.source}\n\nModelNew = Model\n", "")
         return worker
 
@@ -337,7 +340,7 @@ class _JudgeProcess:
         data_fd, control_fd = fds
         spin_s = SPIN_S if self._device.type == "cuda" else 0.0
         link = Link.over(socket.socket(fileno=data_fd), control_fd, budget_s, spin_s)
-        return Worker(link, init, self._reference, self._start.threads, self._rng)
+        return Worker(link, init, self._reference, self._start.threads, self._rng, self._overhead)
 
 
 def _limit_memory(memory_bytes: int) -> None:

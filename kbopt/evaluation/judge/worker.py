@@ -87,9 +87,20 @@ class Exchange:
 
 
 class Worker:
-    """Drives one child. After `exchange` it is paused, with its outputs in its memory, until `release`."""
+    """Drives one child. After `exchange` it is paused, with its outputs in its memory, until `release`.
 
-    def __init__(self, link: Link, init: int, reference: Reference, threads: int, rng: random.Random) -> None:
+    `overhead` is what requests cost on a CPU, where that is known from another worker of the task.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        init: int,
+        reference: Reference,
+        threads: int,
+        rng: random.Random,
+        overhead: samples.Overhead | None = None,
+    ) -> None:
         self.link = link
         self._init = init
         self._running = True
@@ -122,7 +133,7 @@ class Worker:
         self.base = base_of(reply)
         self._pid = 0 if on_cuda else _only_child(init)
         self._reader = CudaReader(self.input_buffer.buffer, self.base) if on_cuda else None
-        self.overhead = None if on_cuda else self._calibrate(draw)
+        self.overhead = None if on_cuda else overhead or self._calibrate(draw)
         self._require_sight(draw)
 
     def build(self, source: str, setup: str) -> None:
