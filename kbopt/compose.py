@@ -45,7 +45,8 @@ def open_backend(config: BackendConfig, owner: str = "", *, needs_sandbox: bool 
     """The backend that `config` names, not yet opened.
 
     With `needs_sandbox` the local one refuses to be opened where it has none.
-    A Modal backend that is opened again with the same `owner` joins the evaluations that it left behind.
+    A Modal or spool backend that is opened again with the same `owner` joins the evaluations that it left
+    behind.
     """
     match config.name:
         case "local":
@@ -61,6 +62,12 @@ def open_backend(config: BackendConfig, owner: str = "", *, needs_sandbox: bool 
                 warm_minutes=config.warm_minutes,
                 start_timeout_s=config.start_timeout_s,
                 owner=owner,
+            )
+        case "spool":
+            from kbopt.backends.spool import SpoolBackend
+
+            return SpoolBackend(
+                check_spool(config), owner=owner, device=config.device, ahead=config.spool_ahead
             )
         case "simulated":
             from kbopt.simulated import SimulatedBackend
@@ -92,6 +99,10 @@ def factories(backend: BackendConfig, proposer: ProposerConfig, folder: Path) ->
     """
     proposer = proposer.with_secrets
     owner = hashlib.sha256(f"{platform.node()}:{folder.resolve()}".encode()).hexdigest()[:16]
+    if backend.name == "spool":
+        from kbopt.backends.spool import kept_owner
+
+        owner = kept_owner(folder)
     needs_sandbox = "llm" in proposer.name and not backend.no_sandbox
     return Factories(
         backend=functools.partial(open_backend, backend, owner, needs_sandbox=needs_sandbox),
@@ -122,6 +133,10 @@ def check(config: RunConfig, *, on_this_machine: bool = True) -> None:
     check_simulated(config.task, config.backend.name, config.proposer.name)
     if config.backend.name == "local":
         check_device(config.backend.device, on_this_machine=on_this_machine)
+    elif config.backend.name == "spool" and on_this_machine:
+        from kbopt.evaluation.spool.files import open_spool
+
+        open_spool(check_spool(config.backend), create=True)
     if config.proposer.name == "tunables" and config.proposer.starts:
         from kbopt.proposers.starts import check_starts
 
@@ -138,6 +153,13 @@ def check(config: RunConfig, *, on_this_machine: bool = True) -> None:
 
         check_gpu(config.backend.gpu)
         check_token()
+
+
+def check_spool(config: BackendConfig) -> Path:
+    """The folder of the spool backend. Raises `UserError` where none is named."""
+    if not config.spool:
+        raise UserError("--backend spool needs --spool DIR, a folder that the machine with the GPU sees too")
+    return Path(config.spool)
 
 
 def check_simulated(task: Task, backend: BackendName, proposer: ProposerName | None = None) -> None:
@@ -249,12 +271,16 @@ def device_facts(config: BackendConfig) -> str:
     """What a language model is told of the device."""
     if config.name == "modal":
         return f"One NVIDIA {config.gpu}."
+    if config.name == "spool" and device_kind(config) == "cuda":
+        return "One NVIDIA GPU."
     if device_kind(config) == "cuda":
         query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv"]
         try:
             return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
         except (OSError, subprocess.CalledProcessError):  # not installed in every container
             return "One NVIDIA GPU."
+    if config.name == "spool":
+        return "The cores of another machine."
     names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}."
 

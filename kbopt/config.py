@@ -14,7 +14,7 @@ from kbopt.core.redaction import REDACTED, redact
 from kbopt.core.settings import SearchSettings
 from kbopt.core.types import EvalProtocol, Seed, Task, Verdict
 
-BackendName = Literal["local", "modal", "simulated"]
+BackendName = Literal["local", "modal", "spool", "simulated"]
 ProposerName = Literal["tunables", "llm", "llm+tunables", "simulated"]
 Language = Literal["c", "cuda", "triton", "nvrtc"]
 DeviceKind = Literal["cpu", "cuda"]
@@ -25,6 +25,8 @@ class BackendConfig:
     """Which device judges. `device` is for the local backend, `simulated_s` for the simulated one.
 
     `no_sandbox` lets the local one run language models' kernels where this machine cannot isolate them.
+    `spool` is the folder in which the spool backend asks, with `spool_ahead` requests for each job that
+    drains it; its `device` says for which kind of device kernels are written, a GPU unless it is `cpu`.
 
     The rest is for Modal: `gpus` containers share the work; each `lane` has containers of its own.
     """
@@ -32,6 +34,8 @@ class BackendConfig:
     name: BackendName = "local"
     device: str = "auto"
     no_sandbox: bool = False
+    spool: str = ""
+    spool_ahead: int = 16
     gpu: str = "L40S"
     gpus: int = 1
     lane: str = "shared"
@@ -112,6 +116,8 @@ def device_kind(config: BackendConfig) -> DeviceKind:
         return "cpu" if os.environ.get("KBOPT_MODAL_DEVICE") == "cpu" else "cuda"
     if config.device.startswith("cuda"):
         return "cuda"
+    if config.name == "spool":
+        return "cpu" if config.device == "cpu" else "cuda"
     return "cuda" if config.device == "auto" and has_cuda() else "cpu"
 
 

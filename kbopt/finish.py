@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 EVAL_OPTIONS = {
     "--backend": "name",
     "--device": "device",
+    "--spool": "spool",
     "--gpu": "gpu",
     "--trials": "trials",
     "--timed": "timed",

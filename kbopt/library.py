@@ -32,10 +32,10 @@ class Evaluator:
 
     `backend` is `local` (this machine, `device` `auto`, `cpu` or `cuda:N`) or `modal` (a container with
     `gpu`, or `gpus` of them, found or started within `start_timeout_s`; it stays warm for `warm_minutes`
-    after its last use, also when this is closed). Calls may come from many threads at once; the device takes
-    them one at a time. A bad kernel is a
-    `Result`. UserError says what to change (a task that cannot be scored, a device that is not there),
-    InfraError that a machine was lost: what was asked then was not judged, and may be asked again.
+    after its last use, also when this is closed) or `spool` (machines that drain the folder `spool`). Calls
+    may come from many threads at once; the device takes them one at a time. A bad kernel is a `Result`.
+    UserError says what to change (a task that cannot be scored, a device that is not there), InfraError that
+    a machine was lost: what was asked then was not judged, and may be asked again.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Evaluator:
         *,
         backend: BackendName = "local",
         device: str = "auto",
+        spool: str = BACKEND.spool,
         gpu: str = BACKEND.gpu,
         gpus: int = BACKEND.gpus,
         lane: str = BACKEND.lane,
@@ -55,6 +56,7 @@ class Evaluator:
             BackendConfig(
                 name=backend,
                 device=device,
+                spool=spool,
                 gpu=gpu,
                 gpus=gpus,
                 lane=lane,

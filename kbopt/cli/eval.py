@@ -157,7 +157,8 @@ def evaluate(
     for item in items:
         if not item.fault:
             check_simulated(item.task, backend_config.name)
-    backend = open_backend(backend_config)
+    # With --out the same command goes on, after it was killed too: it asks a spool under the same name.
+    backend = open_backend(backend_config, _owner(out) if out and backend_config.name == "spool" else "")
     if kernels is None:
         result = asyncio.run(_one(backend, items[0], protocol))
         if as_json:
@@ -198,6 +199,10 @@ def document(item: Item, result: Result) -> dict[str, object]:
         "kernelbench": codec.fields_of(result.kernelbench) if result.kernelbench else None,
         "feedback": result.feedback,
     }
+
+
+def _owner(out: Path) -> str:
+    return hashlib.sha256(str(out.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 async def _open(backend: Backend) -> str:

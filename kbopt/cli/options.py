@@ -196,7 +196,11 @@ eval_mode_option = option(
 )
 
 device_option = option(
-    "--device", group=DEVICE, type=Device(), default=BACKEND.device, help="Local backend: which device."
+    "--device",
+    group=DEVICE,
+    type=Device(),
+    default=BACKEND.device,
+    help="Local backend: which device. Spool: cpu where no GPU drains it.",
 )
 
 protocol_options = options(
@@ -271,9 +275,23 @@ backend_options = options(
         group=DEVICE,
         type=Name("backend", BackendName),
         default=BACKEND.name,
-        help="Where kernels are judged: this machine, a GPU rented from Modal, or a simulated device.",
+        help="Where kernels are judged: this machine, a GPU rented from Modal, machines without a network "
+        "that drain a shared folder, or a simulated device.",
     ),
     device_option,
+    option(
+        "--spool",
+        group=DEVICE,
+        type=click.Path(file_okay=False, resolve_path=True),
+        help="Spool backend: the shared folder. No default: --backend spool needs it.",
+    ),
+    option(
+        "--spool-ahead",
+        group=EXPERT,
+        type=click.IntRange(1, 100_000),
+        default=BACKEND.spool_ahead,
+        help="Spool: requests in the folder for each job that drains it; many for one that travels.",
+    ),
     option(
         "--no-sandbox",
         group=DEVICE,
@@ -488,6 +506,10 @@ def eval_protocol(given: dict[str, Any]) -> EvalProtocol:
 def backend_config(given: dict[str, Any]) -> BackendConfig:
     """Takes the backend's options out of `given`."""
     name, wait_s = given.pop("backend"), given.pop("start_timeout")
+    said = click.get_current_context().get_parameter_source("spool") is ParameterSource.COMMANDLINE
+    if said and name != "spool":
+        raise UserError(f"--spool {given['spool']} goes with --backend spool: give both, or neither")
+    given["spool"] = given["spool"] or BACKEND.spool
     return _taken(replace(BACKEND, name=name, start_timeout_s=wait_s), given)
 
 

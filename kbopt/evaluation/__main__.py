@@ -1,27 +1,95 @@
-"""`python -m kbopt.evaluation serve`: the evaluation service, for machines that hold a device."""
+"""The evaluation service, for machines that hold a device: of one process (serve), or of a spool (drain)."""
 
 from __future__ import annotations
 
 import argparse
+import math
+import re
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from kbopt.evaluation.server import serving
+from kbopt.evaluation.client import ServiceClient
+from kbopt.evaluation.server import draining, serving
+from kbopt.evaluation.spool.jobs import BEAT_S, TAKEOVER_S
 
 
 def main() -> None:
-    """Serve standard input and output until the former ends."""
+    """`serve` answers standard input on standard output until the former ends; `drain` answers a folder."""
     parser = argparse.ArgumentParser(prog="python -m kbopt.evaluation", description=__doc__)
-    command = parser.add_subparsers(dest="command", required=True).add_parser("serve")
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    command.add_argument("--state-dir", type=Path, default=Path(tempfile.gettempdir()) / "kbopt-evaluation")
-    command.add_argument(
-        "--memory-gib",
-        type=float,
-        help="GiB of host memory that it may use, instead of the container's limit or the machine's memory",
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="judge what standard input asks for")
+    drain = drain_options(commands.add_parser("drain", help="judge what searches ask for in a shared folder"))
+    for command in (serve, drain):
+        command.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda or cuda:N")
+        command.add_argument(
+            "--state-dir",
+            type=Path,
+            default=Path(tempfile.gettempdir()) / "kbopt-evaluation",
+            help="where builds and baselines are kept, best on a disk of this machine",
+        )
+        command.add_argument(
+            "--memory-gib",
+            type=float,
+            help="GiB of host memory that it may use; default: the container's limit or the machine's memory",
+        )
+    given = parser.parse_args()
+    if given.command == "serve":
+        serving.main(given.device, given.state_dir, given.memory_gib)
+        return
+    client = ServiceClient(device=given.device, state_dir=given.state_dir, memory_gib=given.memory_gib)
+    options = draining.Options(
+        minutes=given.minutes,
+        once=given.once,
+        takeover_s=given.takeover_seconds,
+        no_sandbox=given.no_sandbox,
     )
-    arguments = parser.parse_args()
-    serving.main(arguments.device, arguments.state_dir, arguments.memory_gib)
+    sys.exit(draining.main(given.folder, client, options))
+
+
+def drain_options(drain: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """`drain` with the options that are its own."""
+    drain.add_argument(
+        "folder", metavar="DIR", type=Path, help="the folder that the searches have as --spool"
+    )
+    drain.add_argument(
+        "--minutes",
+        type=_above(0.0),
+        help="take nothing more after so many; what is begun is finished. Default: serve until SIGTERM",
+    )
+    drain.add_argument("--once", action="store_true", help="serve what is there, then end")
+    drain.add_argument(
+        "--takeover-seconds",
+        type=_above(2 * BEAT_S),
+        default=TAKEOVER_S,
+        help="take over what a job has claimed that gave no sign of life for so long; default %(default)g",
+    )
+    drain.add_argument(
+        "--no-sandbox", action="store_true", help="judge kernels even if this machine cannot isolate them"
+    )
+    return drain
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"unknown device {text!r}: there is auto, cpu, cuda and cuda:N")
+    return text
+
+
+def _above(limit: float) -> Callable[[str], float]:
+    """Reads a number above `limit`."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not limit < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r}: give a number above {limit:g}")
+        return value
+
+    return number
 
 
 if __name__ == "__main__":

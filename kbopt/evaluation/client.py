@@ -42,6 +42,7 @@ class ServiceInfo:
     pid: int
     isolation: str = ""
     is_isolated: bool = True
+    is_cuda: bool = False
 
 
 class ServiceClient:

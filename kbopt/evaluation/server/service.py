@@ -113,6 +113,7 @@ class Service:
             "pid": os.getpid(),
             "isolation": self._sandboxes.isolation,
             "is_isolated": self._sandboxes.is_isolated,
+            "is_cuda": self.device.is_cuda,
         }
 
     def evaluate(self, request: EvalRequest) -> Result:

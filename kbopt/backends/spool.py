@@ -1,0 +1,320 @@
+"""Devices without a network, behind a shared folder: requests are written there, and jobs drain it.
+
+`python -m kbopt.evaluation drain DIR` is the other side. A language model's keys stay here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.ports import BackendState, BackendStatus
+from kbopt.core.types import EvalRequest, Result
+from kbopt.evaluation.spool.files import (
+    POLL_S,
+    REQUESTS,
+    RESULTS,
+    SAME_VERSION,
+    AppendOnly,
+    Complaints,
+    Say,
+    Tails,
+    open_spool,
+    request_id,
+)
+from kbopt.evaluation.spool.jobs import BEAT_S, Job, JobWatch
+
+DEFAULT_AHEAD = 16
+"""Requests in the folder for each job: as many as a GPU builds ahead."""
+
+OPEN_S = 3 * BEAT_S
+"""How long opening looks for a job that drains the spool."""
+
+SILENCE_S = 60.0
+"""A job that gave no sign of life for this long is not counted on."""
+
+REMIND_S = 60.0
+OWNER = "spool-owner"
+
+
+def kept_owner(folder: Path) -> str:
+    """The name under which the run in `folder` asks a spool, always the same. Raises InfraError.
+
+    A file of the run's folder holds it: the run may be resumed on another machine, and another run in a
+    folder of the same name is another owner.
+    """
+    path = folder / OWNER
+    try:
+        if not path.exists():
+            draft = path.with_name(f".{OWNER}.{uuid.uuid4().hex}")
+            draft.write_text(uuid.uuid4().hex)
+            with suppress(FileExistsError):
+                os.link(draft, path)  # unlike a rename it never replaces what another driver wrote
+            draft.unlink()
+        return path.read_text().strip()
+    except OSError as error:
+        raise InfraError(f"cannot write {path}: {error}") from error
+
+
+def drain_command(folder: Path, device: str = "auto") -> str:
+    """What to start on the machine with the GPU."""
+    words = ["python", "-m", "kbopt.evaluation", "drain", str(folder), "--minutes", "55"]
+    return shlex.join(words + (["--device", device] if device != "auto" else []))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Where an answer stands, and the device that it came from: "" for an error."""
+
+    path: Path
+    number: int
+    offset: int
+    device: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.path}, line {self.number}"
+
+
+class SpoolBackend:
+    """Implements the Backend port by the folder `folder`, which jobs drain: none, one or many at a time.
+
+    What was asked under `owner` before is answered by what is there, and joined where it is under way: a
+    killed driver that comes back has nothing judged twice. Asked twice by one driver, a request is judged
+    twice. All results of one owner are of one device: the first that a result came from, or that a job had
+    when this was opened. `ahead` requests are written for each job; results are looked for every `poll_s`.
+    While nothing drains the spool, `say` is told each minute what to start.
+    """
+
+    max_batch = 1
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        owner: str = "",
+        device: str = "auto",
+        ahead: int = DEFAULT_AHEAD,
+        poll_s: float = POLL_S,
+        say: Say | None = None,
+    ) -> None:
+        self._folder = folder.absolute()
+        self._owner = owner or uuid.uuid4().hex
+        self._wanted_device = device
+        self.max_in_flight = self._ahead = ahead
+        self._poll_s = poll_s
+        self._say = say or _to_stderr
+        self._complaints = Complaints(self._say)
+        self._watch = JobWatch(self._folder, self._complaints, takeover_s=SILENCE_S)
+        self._results = Tails(self._folder / RESULTS, self._complaints)
+        self._mine = Tails(self._folder / REQUESTS, self._complaints)
+        self._asking = self._new_file()
+        self._askings: Counter[str] = Counter()
+        self._asked: set[str] = set()
+        self._answers: dict[str, _Answer] = {}
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._alive: tuple[Job, ...] = ()
+        self._last: Job | None = None
+        self._device = ""
+        self._opening = asyncio.Lock()
+        self._polling: asyncio.Task[None] | None = None
+        self._reminded = -REMIND_S
+        self._failure = ""
+
+    async def open(self) -> BackendStatus:
+        """Find the spool, and a job that drains it; without one requests can be written all the same.
+
+        Raises UserError for a folder that is no spool, or cannot be one.
+        """
+        async with self._opening:
+            if self._polling is None:
+                await asyncio.to_thread(self._start)
+                self._polling = asyncio.create_task(self._poll())
+                deadline = time.monotonic() + OPEN_S
+                while not self._serving and time.monotonic() < deadline:
+                    await asyncio.sleep(min(self._poll_s, BEAT_S))
+                self._device = self._device or next((job.device for job in self._serving), "")
+        return await self.status()
+
+    async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
+        """Results in the order of the requests, however long jobs take to come. All are awaited."""
+        await self.open()
+        answers = await asyncio.gather(*map(self._evaluate, requests), return_exceptions=True)
+        results: list[Result] = []
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+            results.append(answer)
+        return results
+
+    async def status(self) -> BackendStatus:
+        serving = self._serving
+        return BackendStatus(
+            state=self._state,
+            device=self._device or next((job.device for job in serving), ""),
+            boot=", ".join(job.boot for job in serving),
+            age_s=max((time.time() - job.started for job in serving), default=0.0),
+            detail=self._detail,
+        )
+
+    async def close(self) -> None:
+        """Look for no more results; what was asked stays there, for jobs to answer."""
+        if self._polling is not None:
+            self._polling.cancel()
+            await asyncio.gather(self._polling, return_exceptions=True)
+            self._polling = None
+        self._fail(InfraError("the spool was closed before it answered"))
+        self._asking.close()
+
+    def _start(self) -> None:
+        """Read what this owner asked before, and what was answered."""
+        open_spool(self._folder, create=True)
+        self._asking = self._new_file()
+        for line in self._mine.new():
+            if line.fields.get("owner") == self._owner:
+                self._asked.add(str(line.fields.get("id")))
+                self._device = str(line.fields.get("device", "")) or self._device
+        self._look()
+
+    async def _evaluate(self, request: EvalRequest) -> Result:
+        name = self._next_asking(request)
+        if name not in self._answers and name not in self._asked:
+            self._asked.add(name)
+            fields = {"id": name, "owner": self._owner, "device": self._device}
+            await asyncio.to_thread(self._asking.append, {**fields, "request": codec.encode(request)})
+        if name not in self._answers:
+            self._waiting[name] = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiting[name]
+            finally:
+                del self._waiting[name]
+        return await asyncio.to_thread(self._read, self._answers[name])
+
+    def _next_asking(self, request: EvalRequest) -> str:
+        """The id of a request that this backend has not asked yet, and that did not fail in former days."""
+        content = request_id(self._owner, request, 0)
+        while True:
+            name = request_id(self._owner, request, self._askings[content])
+            self._askings[content] += 1
+            answer = self._answers.get(name)
+            if answer is None or (answer.device and answer.device == self._device):
+                return name
+
+    def _read(self, answer: _Answer) -> Result:
+        """The result that stands there. Raises UserError or InfraError, as the job did."""
+        try:
+            with answer.path.open("rb") as file:
+                file.seek(answer.offset)
+                fields = json.loads(file.readline())
+            if "user_error" in fields:
+                raise UserError(fields["user_error"])
+            if "infra_error" in fields:
+                raise InfraError(fields["infra_error"])
+            result: Result = codec.decode(Result, fields["result"])
+        except (OSError, ValueError, LookupError) as error:
+            raise InfraError(f"{answer.place}: the result cannot be read: {error}. {SAME_VERSION}") from None
+        if result.device != self._device:
+            raise InfraError(
+                f"{answer.place} was judged on {result.device}, and this search is on {self._device}: it is "
+                "asked again"
+            )
+        return result
+
+    async def _poll(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self._look)
+                self._failure = ""
+            except OSError as error:
+                self._failure = f"cannot read the spool {self._folder}: {error}"
+                if not self._folder.is_dir():
+                    self._asking = self._new_file()
+                    self._fail(InfraError(self._failure))
+            self.max_in_flight = self._ahead * max(1, len(self._serving))
+            for name, future in self._waiting.items():
+                if name in self._answers and not future.done():
+                    future.set_result(None)
+            self._remind()
+            await asyncio.sleep(self._poll_s)
+
+    def _look(self) -> None:
+        """Read what came since. Raises OSError where the spool cannot be read."""
+        self._watch.look()
+        self._alive, self._last = self._watch.alive, self._watch.last
+        for line in self._results.new():
+            name = line.fields.get("id")
+            if name in self._asked and name not in self._answers:
+                result = line.fields.get("result")
+                device = str(result.get("device", "")) if isinstance(result, dict) else ""
+                self._device = self._device or device
+                self._answers[name] = _Answer(line.path, line.number, line.offset, device)
+
+    def _fail(self, error: InfraError) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)
+
+    def _new_file(self) -> AppendOnly:
+        return AppendOnly(self._folder / REQUESTS / f"{self._owner}.{uuid.uuid4().hex}.jsonl")
+
+    def _remind(self) -> None:
+        now = time.monotonic()
+        if self._waiting and self._state in ("waiting", "failed") and now - self._reminded >= REMIND_S:
+            self._reminded = now
+            self._say(self._detail)
+
+    @property
+    def _serving(self) -> list[Job]:
+        """The jobs that judge for this owner."""
+        return [job for job in self._alive if job.state == "serving" and self._device in ("", job.device)]
+
+    @property
+    def _state(self) -> BackendState:
+        if self._polling is None:
+            return "closed"
+        if self._failure:
+            return "failed"
+        if self._serving:
+            return "warm"
+        return "starting" if any(job.state == "starting" for job in self._alive) else "waiting"
+
+    @property
+    def _detail(self) -> str:
+        said = [self._failure or self._about_jobs()]
+        others = sorted({job.device for job in self._alive} - {self._device, ""})
+        if self._device and others:
+            said.append(
+                f"jobs on {', '.join(others)} judge nothing of this search, which is on {self._device}"
+            )
+        said += sorted({f"{job.name} says: {job.trouble}" for job in self._alive if job.trouble})
+        return "; ".join(said)
+
+    def _about_jobs(self) -> str:
+        number = len(self._waiting)
+        waiting = "1 request waits" if number == 1 else f"{number} requests wait"
+        serving = self._serving
+        if serving:
+            hosts = ", ".join(sorted({job.host for job in serving}))
+            return f"{waiting} for {len(serving)} job{'s' * (len(serving) > 1)} on {hosts}"
+        if self._state == "starting":
+            return f"{waiting} for a job that is starting on {self._alive[0].host}"
+        last = self._last
+        seen = f" since {time.strftime('%H:%M', time.localtime(last.time))} ({last.host})" if last else ""
+        command = drain_command(self._folder, self._wanted_device)
+        return f"{waiting} in {self._folder}, which no job drains{seen}. Where the GPU is: {command}"
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

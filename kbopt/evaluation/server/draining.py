@@ -1,0 +1,277 @@
+"""Serves a spool: takes requests that nobody has judged, a driver in its turn, and writes down the results.
+
+Needs no network and nothing but this package, numpy and torch. Any number of jobs may drain one spool, at
+once or after one another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import platform
+import re
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kbopt.core import codec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.types import EvalRequest
+from kbopt.evaluation.client import ServiceClient, ServiceInfo
+from kbopt.evaluation.spool.asked import Asked, Requests
+from kbopt.evaluation.spool.files import POLL_S, RESULTS, AppendOnly, Complaints, Say, open_spool
+from kbopt.evaluation.spool.jobs import BEAT_S, TAKEOVER_S, Job, JobState, show_life
+
+AT_ONCE, AT_ONCE_ON_A_CPU = 16, 2
+"""Requests that a job has claimed at most: on a GPU they are built while one is timed."""
+
+MAX_LOSSES_IN_A_ROW = 3
+"""Services that died without a result in between, after which the machine is to blame."""
+
+PAUSE_S = 10.0
+"""Before another try to use a spool that fails, as on a full disk."""
+
+USER_ERROR, INFRA_ERROR = 2, 3
+
+NO_SANDBOX = (
+    "NO SANDBOX: this machine cannot isolate candidates as it should ({isolation}). A kernel can read your "
+    "files, use the network, or disturb its own judgement. Let users have namespaces, as docs/evaluation.md "
+    "says, or give --no-sandbox if this machine holds nothing that matters."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a job drains a spool.
+
+    It takes nothing more after `minutes`, or with `once` when nothing is left that another job does not
+    judge; what it has begun it finishes. None is for ever.
+    """
+
+    minutes: float | None = None
+    once: bool = False
+    takeover_s: float = TAKEOVER_S
+    no_sandbox: bool = False
+
+
+class Drain:
+    """One job. `run` may be called once; `stopped_by` is the signal that ended it, 0 for none."""
+
+    def __init__(self, folder: Path, client: ServiceClient, options: Options, say: Say) -> None:
+        self._folder = open_spool(folder)
+        self._client = client
+        self._options = options
+        self._say = say
+        self._complaints = Complaints(say)
+        host = platform.node() or "host"
+        name = f"{re.sub(r'[^A-Za-z0-9]+', '-', host)}-{uuid.uuid4().hex[:12]}"
+        self._name, self._host, self._started = name, host, time.time()
+        self._requests = Requests(self._folder, name, self._complaints, takeover_s=options.takeover_s)
+        self._info: ServiceInfo | None = None
+        self._beats = itertools.count(1)
+        self._num_judged = self._num_waiting = self._num_elsewhere = 0
+        self._results = AppendOnly(self._folder / RESULTS / f"{name}.jsonl")
+        self._unwritten: deque[tuple[Asked, Mapping[str, Any]]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._at_once = AT_ONCE
+        self._deadline = math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes
+        self._losses = 0
+        self._next_try = 0.0
+        self._using = threading.Lock()
+        self._has_ended = False
+        self._stop = asyncio.Event()
+        self.stopped_by = 0
+
+    async def run(self) -> None:
+        """Serve until the options say so, or SIGTERM or Ctrl-C comes. Raises UserError, InfraError."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stopped, number)
+        beating = asyncio.create_task(self._beat())
+        serving = asyncio.create_task(self._serve())
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                await serving
+        finally:
+            for task in (serving, stopping, *self._tasks):
+                task.cancel()
+            await asyncio.gather(serving, stopping, *self._tasks, return_exceptions=True)
+            await self._end(beating)
+
+    def _stopped(self, number: int) -> None:
+        self.stopped_by = number
+        self._stop.set()
+
+    async def _end(self, beating: asyncio.Task[None]) -> None:
+        """Whatever was under way is free for the next job once this one says that it ended."""
+        await self._client.close()
+        await asyncio.to_thread(self._write_last)
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+        await asyncio.to_thread(self._show_life, "ended")
+        self._say(f"{self._num_judged} judged, {self._num_waiting} wait{self._elsewhere}")
+
+    async def _serve(self) -> None:
+        await self._open()
+        while True:
+            if not self._client.alive and not self._tasks:
+                await self._open()
+            for asked, request in await asyncio.to_thread(self._look):
+                task = asyncio.create_task(self._judge(asked, request))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            if self._tasks:
+                done, _ = await asyncio.wait(self._tasks, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # a defect of this job ends it, and frees what it has claimed
+            elif not self._unwritten and self._is_over:
+                return
+            else:
+                await asyncio.sleep(POLL_S)
+
+    async def _open(self) -> None:
+        """Start the service. Raises UserError where device or sandbox are missing, InfraError."""
+        if self._losses >= MAX_LOSSES_IN_A_ROW:
+            raise InfraError(
+                f"the evaluation service died {self._losses} times without a result in between; "
+                f"{self._client.log} says why. The spool's requests are left to other jobs."
+            )
+        self._losses += 1
+        info = await self._client.open()
+        if not info.is_isolated:
+            said = NO_SANDBOX.format(isolation=info.isolation)
+            if not self._options.no_sandbox:
+                raise UserError(said)
+            self._say(said)
+        self._at_once = AT_ONCE if info.is_cuda else AT_ONCE_ON_A_CPU
+        self._requests.device = info.device
+        self._info = info
+        self._say(f"{info.device} drains {self._folder} as {self._name}")
+
+    def _look(self) -> list[tuple[Asked, EvalRequest]]:
+        """Write what is done, read what came, and take what there is room for. Raises InfraError."""
+        with self._using:
+            return [] if self._has_ended else self._looked()
+
+    def _looked(self) -> list[tuple[Asked, EvalRequest]]:
+        self._write()
+        taken: list[tuple[Asked, EvalRequest]] = []
+        try:
+            self._requests.look()
+            if self._client.alive and not self._is_closing and time.monotonic() >= self._next_try:
+                while len(self._tasks) + len(taken) < self._at_once and (next_one := self._requests.take()):
+                    taken.append(next_one)
+            self._num_waiting = self._requests.num_waiting
+            self._num_elsewhere = self._requests.num_elsewhere
+        except OSError as error:
+            if not self._folder.is_dir():
+                raise InfraError(f"{self._folder} is gone: {error}") from error
+            self._complaints(f"{self._folder} cannot be used: {error}; it is tried again every {PAUSE_S:g} s")
+            self._next_try = time.monotonic() + PAUSE_S
+        return taken
+
+    async def _judge(self, asked: Asked, request: EvalRequest) -> None:
+        """An answer comes of it, to be written down. A cancelled one is free for the next job."""
+        answer: Mapping[str, Any]
+        try:
+            answer = {"result": codec.encode(await self._client.evaluate(request))}
+        except UserError as error:
+            answer = {"user_error": str(error)}
+        except InfraError as error:
+            await asyncio.sleep(
+                POLL_S
+            )  # What ends the job may end the service first: then this is cancelled.
+            answer = {"infra_error": str(error)}
+        else:
+            self._losses = 0
+        self._unwritten.append((asked, answer))
+
+    def _write_last(self) -> None:
+        with self._using:
+            self._has_ended, self._next_try = True, 0.0
+            self._write()
+            self._results.close()
+
+    def _write(self) -> None:
+        """Write the answers down. On a full disk they are kept, and tried again."""
+        if time.monotonic() < self._next_try:
+            return
+        while self._unwritten:
+            asked, answer = self._unwritten[0]
+            if not self._requests.is_done(asked):
+                try:
+                    self._results.append({"id": asked.id, "job": self._name, **answer})
+                except InfraError as error:
+                    self._complaints(f"{error}; it is tried again every {PAUSE_S:g} s")
+                    self._next_try = time.monotonic() + PAUSE_S
+                    return
+                self._num_judged += 1
+            self._unwritten.popleft()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.to_thread(self._show_life, "serving" if self._info else "starting")
+            await asyncio.sleep(BEAT_S)
+
+    def _show_life(self, state: JobState) -> None:
+        job = Job(
+            name=self._name,
+            host=self._host,
+            device=self._info.device if self._info else "",
+            boot=self._info.boot if self._info else "",
+            isolation=self._info.isolation if self._info else "",
+            state=state,
+            started=self._started,
+            time=time.time(),
+            beat=next(self._beats),
+            judged=self._num_judged,
+            waiting=self._num_waiting,
+            elsewhere=self._num_elsewhere,
+            trouble=self._complaints.latest,
+        )
+        try:
+            show_life(self._folder, job)
+        except OSError as error:
+            self._complaints(f"cannot write the sign of life of {self._name}: {error}")
+
+    @property
+    def _is_closing(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_closing or (self._options.once and not self._requests.num_left)
+
+    @property
+    def _elsewhere(self) -> str:
+        devices = self._requests.wanted_devices()
+        if not devices:
+            return ""
+        return f", {self._num_elsewhere} of them for another device: {', '.join(devices)}"
+
+
+def main(folder: Path, client: ServiceClient, options: Options) -> int:
+    """Drain `folder` with `client`'s device. Returns the exit code."""
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    async def drained() -> int:
+        drain = Drain(folder, client, options, say)
+        await drain.run()
+        return 128 + drain.stopped_by if drain.stopped_by else 0
+
+    try:
+        return asyncio.run(drained())
+    except (UserError, InfraError) as error:
+        say(f"Error: {error}")
+        return USER_ERROR if isinstance(error, UserError) else INFRA_ERROR
