@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -100,32 +101,37 @@ def is_id(name: object) -> bool:
 
 
 class AppendOnly:
-    """A new file of JSON lines with this one writer. What could not be written whole is cut off again."""
+    """A new file of JSON lines with this one writer, of any thread. Half a written line is cut off again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor = -1
         self._size = 0
         self._torn = False
+        self._lock = threading.Lock()
 
     def append(self, fields: Mapping[str, Any]) -> None:
         """Write one line to the disk. Raises InfraError; then a later call may write it again."""
         data = line_of({_VERSION: FORMAT, **fields})
-        try:
-            if self._descriptor < 0:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                self._descriptor = os.open(self.path, flags, 0o666)
-                _sync_folder(self.path.parent)
-            if self._torn:
-                os.ftruncate(self._descriptor, self._size)
-            self._torn, done = True, 0
-            while done < len(data):
-                done += os.pwrite(self._descriptor, data[done:], self._size + done)
-            self._torn = False
-            self._size += len(data)
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise InfraError(f"cannot write {self.path}: {error}") from error
+        with self._lock:
+            try:
+                self._write(data)
+            except OSError as error:
+                raise InfraError(f"cannot write {self.path}: {error}") from error
+
+    def _write(self, data: bytes) -> None:
+        if self._descriptor < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor = os.open(self.path, flags, 0o666)
+            _sync_folder(self.path.parent)
+        if self._torn:
+            os.ftruncate(self._descriptor, self._size)
+        self._torn, done = True, 0
+        while done < len(data):
+            done += os.pwrite(self._descriptor, data[done:], self._size + done)
+        self._torn = False
+        self._size += len(data)
+        os.fsync(self._descriptor)
 
     def close(self) -> None:
         """Let the file go; what was appended is in it."""
