@@ -19,6 +19,7 @@ from kbopt.simulated import SimulatedBackend
 from kbopt.simulated.kernels import to_source
 from kbopt.simulated.landscapes import NUM_PARAMETERS
 from tests.support import quick_task
+from tests.support.drains import DrainedSpool
 from tests.support.modal_plane import shared_plane
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -46,6 +47,7 @@ def real(make: Callable[[Path], Backend]) -> Subject:
 SUBJECTS = {
     "local": real(lambda folder: LocalBackend(device="cpu", state_dir=folder)),
     "modal": real(lambda folder: ModalBackend("L40S", lane="contract", poll_s=0.1)),
+    "spool": real(DrainedSpool),
     "simulated": Subject(
         lambda folder: SimulatedBackend(),
         Task(name="sim/smooth", source="sim/smooth"),

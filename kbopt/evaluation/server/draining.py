@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import os
 import platform
 import re
 import signal
@@ -226,6 +227,7 @@ class Drain:
         job = Job(
             name=self._name,
             host=self._host,
+            pid=os.getpid(),
             device=self._info.device if self._info else "",
             boot=self._info.boot if self._info else "",
             isolation=self._info.isolation if self._info else "",

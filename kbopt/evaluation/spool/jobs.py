@@ -49,6 +49,7 @@ class Job:
 
     name: str
     host: str
+    pid: int = 0
     device: str = ""
     boot: str = ""
     state: JobState = "starting"
