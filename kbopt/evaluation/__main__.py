@@ -17,8 +17,24 @@ from kbopt.evaluation.spool.jobs import BEAT_S, TAKEOVER_S
 
 def main() -> None:
     """`serve` answers standard input on standard output until the former ends; `drain` answers a folder."""
-    parser = argparse.ArgumentParser(prog="python -m kbopt.evaluation", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    given = parser().parse_args()
+    if given.command == "serve":
+        serving.main(given.device, given.state_dir, given.memory_gib)
+        return
+    client = ServiceClient(device=given.device, state_dir=given.state_dir, memory_gib=given.memory_gib)
+    options = draining.Options(
+        minutes=given.minutes,
+        once=given.once,
+        takeover_s=given.takeover_seconds,
+        no_sandbox=given.no_sandbox,
+    )
+    sys.exit(draining.main(given.folder, client, options))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Both commands with their options."""
+    whole = argparse.ArgumentParser(prog="python -m kbopt.evaluation", description=__doc__)
+    commands = whole.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="judge what standard input asks for")
     drain = drain_options(commands.add_parser("drain", help="judge what searches ask for in a shared folder"))
     for command in (serve, drain):
@@ -34,18 +50,7 @@ def main() -> None:
             type=float,
             help="GiB of host memory that it may use; default: the container's limit or the machine's memory",
         )
-    given = parser.parse_args()
-    if given.command == "serve":
-        serving.main(given.device, given.state_dir, given.memory_gib)
-        return
-    client = ServiceClient(device=given.device, state_dir=given.state_dir, memory_gib=given.memory_gib)
-    options = draining.Options(
-        minutes=given.minutes,
-        once=given.once,
-        takeover_s=given.takeover_seconds,
-        no_sandbox=given.no_sandbox,
-    )
-    sys.exit(draining.main(given.folder, client, options))
+    return whole
 
 
 def drain_options(drain: argparse.ArgumentParser) -> argparse.ArgumentParser:

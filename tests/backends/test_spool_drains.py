@@ -1,4 +1,4 @@
-"""Searches and drains as real processes on the CPU: killed at any moment, at once, and apart from each other."""
+"""Searches and drains as real processes on the CPU: killed at any moment, at once, and far apart."""
 
 import asyncio
 import os

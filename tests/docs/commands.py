@@ -14,6 +14,7 @@ import click
 from kbopt.backends.modal_account import check_gpu
 from kbopt.cli import app
 from kbopt.cli import options as shared
+from kbopt.evaluation.__main__ import parser
 from kbopt.proposers.models import parse_models
 from kbopt.simulated import landscape
 from kbopt.tasks import expand, load_task
@@ -36,6 +37,13 @@ def check(example: Example) -> str:
         case "make":
             check_make(words[1:])
             return "make"
+        case "python3" if words[1:3] == ["-m", "kbopt.evaluation"]:
+            parser().parse_args(words[3:])
+            return "kbopt"
+        case "sbatch":
+            assert (ROOT / words[1]).is_file(), words[1]
+            parser().parse_args(["drain", *words[2:]])
+            return "kbopt"
         case "ray" if words[1:2] == ["submit"]:
             assert (ROOT / words[2]).is_file(), words[2]
             check_names(parse([SUBMITTED[words[3]], *words[4:]]).params)

@@ -14,7 +14,20 @@ PAGES = (ROOT / "README.md", ROOT / "experiments" / "README.md", *sorted((ROOT /
 SHELLS = ("", "console", "sh", "bash", "shell")
 """Tags of blocks in which every line is a command. Without a tag, one of the lines has to be ours."""
 
-OTHERS = ("cd", "chmod", "cp", "export", "git", "mkdir", "modal", "openssl", "pytest", "python3", "ray")
+OTHERS = (
+    "cd",
+    "chmod",
+    "cp",
+    "export",
+    "git",
+    "mkdir",
+    "modal",
+    "openssl",
+    "pytest",
+    "python3",
+    "ray",
+    "rsync",
+)
 """Programs of others that the documentation calls. A new one has to be written down here."""
 
 FENCE = re.compile(

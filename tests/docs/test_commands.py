@@ -57,10 +57,12 @@ def test_command_in_a_sentence_names_commands_and_options_that_exist(example: Ex
         "ray submit ray_cluster.yaml experiments/sweep.py --seed 5",
         "ray exec ray_cluster.yaml 'cd ~/kbopt && kbopt sweep state sweep'",
         "curl --version",
+        "python3 -m kbopt.evaluation drain",
+        "sbatch experiments/slurm.sh DIR",
     ],
 )
 def test_a_command_that_would_fail_is_found(text: str, folder: Path) -> None:
-    with pytest.raises((click.ClickException, UserError, AssertionError, ValueError)):
+    with pytest.raises((click.ClickException, UserError, AssertionError, ValueError, SystemExit)):
         commands.check(Example(ROOT / "README.md", 1, text))
 
 
