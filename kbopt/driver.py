@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from kbopt.backends.opening import Reminder
 from kbopt.cluster.messages import EvaluatorStatus, Failure, SearchStatus
 from kbopt.cluster.session import ClusterSettings, Session
 from kbopt.compose import check, factories, prepare_backend, search_spec
@@ -78,9 +79,11 @@ def drive(config: RunConfig, folder: Path, view: ProgressView, followers: Sequen
 def _watch(
     session: Session, config: RunConfig, view: ProgressView, followers: Sequence[Follow]
 ) -> Failure | None:
+    remind = Reminder(view.note)
     while True:
         status = session.status()
         evaluator = session.evaluator_status()
+        remind(evaluator.backend)
         view.update(snapshot(config, status.searches[0], evaluator))
         for follow in followers:
             follow()

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kbopt.backends.opening import Waiting
+from kbopt.backends.opening import Reminder, Waiting
 from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, SearchSpec
 from kbopt.cluster.session import ClusterSettings, Session
 from kbopt.compose import check, factories, prepare_backend, search_spec
@@ -161,9 +161,11 @@ def drive(
             session.open_device(lambda evaluator: waiting(evaluator.backend))
             if warning := session.evaluator_status().backend.warning:
                 say(warning)
+            remind = Reminder(say)
             while True:
-                status = session.status()
-                on_status(status, session.evaluator_status())
+                status, evaluator = session.status(), session.evaluator_status()
+                remind(evaluator.backend)
+                on_status(status, evaluator)
                 if status.finished:
                     break
                 time.sleep(POLL_S)

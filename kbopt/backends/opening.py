@@ -13,6 +13,7 @@ QUIET_S = 2.0
 """A device that is there within this time is not worth a word."""
 
 REPEAT_S = 15.0
+REMIND_S = 60.0
 POLL_S = 0.5
 
 Say = Callable[[str], None]
@@ -32,6 +33,23 @@ class Waiting:
         if changed or now - self._said >= REPEAT_S:
             self._said, self._said_state = now, status.state
             self._say(f"backend {status.state}" + (f": {status.detail}" if status.detail else ""))
+
+
+class Reminder:
+    """Takes each new status, and says each `REMIND_S` what a backend waits for that serves nobody."""
+
+    def __init__(self, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
+        self._say = say
+        self._clock = clock
+        self._said = clock()
+
+    def __call__(self, status: BackendStatus) -> None:
+        now = self._clock()
+        if status.state != "waiting":
+            self._said = now
+        elif now - self._said >= REMIND_S:
+            self._said = now
+            self._say(f"backend {status.state}: {status.detail}")
 
 
 async def open_aloud(

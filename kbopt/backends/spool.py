@@ -308,8 +308,8 @@ class SpoolBackend:
         if serving:
             hosts = ", ".join(sorted({job.host for job in serving}))
             return f"{waiting} for {len(serving)} job{'s' * (len(serving) > 1)} on {hosts}"
-        if self._state == "starting":
-            return f"{waiting} for a job that is starting on {self._alive[0].host}"
+        if starting := [job.host for job in self._alive if job.state == "starting"]:
+            return f"{waiting} for a job that is starting on {starting[0]}"
         last = self._last
         seen = f" since {time.strftime('%H:%M', time.localtime(last.time))} ({last.host})" if last else ""
         command = drain_command(self._folder, self._wanted_device)

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from kbopt.backends import spool as spool_backend
+from kbopt.backends.opening import Reminder
 from kbopt.backends.spool import SpoolBackend, drain_command, kept_owner
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.ports import BackendStatus
 from kbopt.core.types import Result, Seconds, WrongAnswer
 from kbopt.evaluation.spool.asked import Requests
 from kbopt.evaluation.spool.files import AppendOnly
@@ -198,6 +200,17 @@ async def test_without_a_job_it_says_each_minute_what_to_start(
     command = f"python -m kbopt.evaluation drain '{folder}' --minutes 55"
     assert said[0] == f"1 request waits in {folder}, which no job drains. Where the GPU is: {command}"
     assert drain_command(Path("/s"), "cpu") == "python -m kbopt.evaluation drain /s --minutes 55 --device cpu"
+
+
+def test_a_search_says_each_minute_what_a_backend_waits_for() -> None:
+    now = 0.0
+    said: list[str] = []
+    remind = Reminder(said.append, lambda: now)
+    states = ("waiting", "waiting", "waiting", "warm", "waiting", "waiting")
+    for second, state in zip((30.0, 59.0, 60.0, 100.0, 159.0, 161.0), states, strict=True):
+        now = second
+        remind(BackendStatus(state=state, device="", boot="", age_s=0.0, detail=f"{second:g}"))
+    assert said == ["backend waiting: 60", "backend waiting: 161"]
 
 
 async def test_it_is_warm_while_a_job_gives_signs_of_life_and_counts_on_more_with_more_jobs(

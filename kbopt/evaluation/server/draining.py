@@ -71,11 +71,11 @@ class Drain:
         self._client = client
         self._options = options
         self._say = say
-        self._complaints = Complaints(say)
+        self._complaints, self._unreadable = Complaints(say), Complaints(say)
         host = platform.node() or "host"
         name = f"{re.sub(r'[^A-Za-z0-9]+', '-', host)}-{uuid.uuid4().hex[:12]}"
         self._name, self._host, self._started = name, host, time.time()
-        self._requests = Requests(self._folder, name, self._complaints, takeover_s=options.takeover_s)
+        self._requests = Requests(self._folder, name, self._unreadable, takeover_s=options.takeover_s)
         self._info: ServiceInfo | None = None
         self._beats = itertools.count(1)
         self._num_judged = self._num_waiting = self._num_elsewhere = 0
@@ -86,6 +86,7 @@ class Drain:
         self._deadline = math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes
         self._losses = 0
         self._next_try = 0.0
+        self._trouble = ""
         self._using = threading.Lock()
         self._has_ended = False
         self._stop = asyncio.Event()
@@ -164,6 +165,8 @@ class Drain:
             return [] if self._has_ended else self._looked()
 
     def _looked(self) -> list[tuple[Asked, EvalRequest]]:
+        if time.monotonic() >= self._next_try:
+            self._trouble = ""
         self._write()
         taken: list[tuple[Asked, EvalRequest]] = []
         try:
@@ -176,9 +179,13 @@ class Drain:
         except OSError as error:
             if not self._folder.is_dir():
                 raise InfraError(f"{self._folder} is gone: {error}") from error
-            self._complaints(f"{self._folder} cannot be used: {error}; it is tried again every {PAUSE_S:g} s")
-            self._next_try = time.monotonic() + PAUSE_S
+            self._pause(f"{self._folder} cannot be used: {error}")
         return taken
+
+    def _pause(self, trouble: str) -> None:
+        self._trouble = f"{trouble}; it is tried again every {PAUSE_S:g} s"
+        self._complaints(self._trouble)
+        self._next_try = time.monotonic() + PAUSE_S
 
     async def _judge(self, asked: Asked, request: EvalRequest) -> None:
         """An answer comes of it, to be written down. A cancelled one is free for the next job."""
@@ -212,8 +219,7 @@ class Drain:
                 try:
                     self._results.append({"id": asked.id, "job": self._name, **answer})
                 except InfraError as error:
-                    self._complaints(f"{error}; it is tried again every {PAUSE_S:g} s")
-                    self._next_try = time.monotonic() + PAUSE_S
+                    self._pause(str(error))
                     return
                 self._num_judged += 1
             self._unwritten.popleft()
@@ -238,7 +244,7 @@ class Drain:
             judged=self._num_judged,
             waiting=self._num_waiting,
             elsewhere=self._num_elsewhere,
-            trouble=self._complaints.latest,
+            trouble="; ".join(filter(None, (self._trouble, self._unreadable.latest))),
         )
         try:
             show_life(self._folder, job)
