@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import sys
 import tempfile
@@ -17,7 +18,12 @@ from kbopt.evaluation.spool.jobs import BEAT_S, TAKEOVER_S
 
 def main() -> None:
     """`serve` answers standard input on standard output until the former ends; `drain` answers a folder."""
-    given = parser().parse_args()
+    commands = parser()
+    given = commands.parse_args()
+    try:
+        given.state_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        commands.error(f"--state-dir {given.state_dir} cannot be made: {error}")
     if given.command == "serve":
         serving.main(given.device, given.state_dir, given.memory_gib)
         return
@@ -42,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--state-dir",
             type=Path,
-            default=Path(tempfile.gettempdir()) / "kbopt-evaluation",
+            default=Path(tempfile.gettempdir()) / f"kbopt-evaluation-{os.getuid()}",
             help="where builds and baselines are kept, best on a disk of this machine",
         )
         command.add_argument(

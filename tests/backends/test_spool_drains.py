@@ -162,6 +162,7 @@ main()
     [
         (("missing",), "missing is no folder. Make it"),
         ((".", "--device", "gpu"), "unknown device 'gpu': there is auto, cpu, cuda and cuda:N"),
+        ((".", "--state-dir", "/dev/null/below"), "--state-dir /dev/null/below cannot be made: "),
         ((".", "--minutes", "0"), "'0': give a number above 0"),
         ((".", "--minutes", "nan"), "'nan': give a number above 0"),
         ((".", "--takeover-seconds", "3"), "'3': give a number above 4"),
