@@ -1,5 +1,6 @@
 """The files of a spool, and which job judges what: no process is started here."""
 
+import itertools
 import resource
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -309,3 +310,68 @@ def test_requests_differ_by_owner_content_repeat_and_asking() -> None:
     }
     assert len(names) == 5
     assert request_id("o", quick_task.request("a"), 0) in names
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["ask", "take", "answer", "kill", "end", "wait"]), st.integers(0, 2))
+    )
+)
+def test_whoever_is_killed_when_each_request_is_answered_once(
+    steps: list[tuple[str, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    spool = open_spool(tmp_path_factory.mktemp("any") / "spool", create=True)
+    names = itertools.count()
+    beats = itertools.count()
+    clock = Clock()
+    asks = [driver(spool, f"driver{number}") for number in range(3)]
+    asked: list[str] = []
+    held: dict[str, list[str]] = {}
+
+    def begin() -> Desk:
+        desk = Desk(spool, f"job{next(names)}")
+        desk.requests = Requests(spool, desk.name, pytest.fail, takeover_s=100, clock=clock)
+        held[desk.name] = []
+        desk.live(next(beats))
+        return desk
+
+    def take(desk: Desk) -> bool:
+        desk.requests.look()
+        taken = desk.requests.take()
+        held[desk.name] += [taken[0].id] if taken else []
+        return taken is not None
+
+    def answer(desk: Desk) -> None:
+        if held[desk.name]:
+            desk.results.append({"id": held[desk.name].pop(0), "result": {}})
+
+    desks = [begin() for _ in range(3)]
+    for step, number in steps:
+        match step:
+            case "ask":
+                asked.append(asks[number](f"source {len(asked)}"))
+            case "take":
+                take(desks[number])
+            case "answer":
+                answer(desks[number])
+            case "kill" | "end":
+                if step == "end":
+                    desks[number].live(next(beats), state="ended")
+                desks[number] = begin()
+            case "wait":
+                for seconds in (60, 60):
+                    clock.now += seconds
+                    for desk in desks:
+                        desk.live(next(beats))
+                        desk.requests.look()
+    for desk in desks:  # all of them are killed, and one more comes
+        desk.live(next(beats))
+    last = begin()
+    while take(last):
+        answer(last)
+    clock.now += 101
+    while take(last):
+        answer(last)
+    found = [line.fields["id"] for line in Tails(spool / "results", pytest.fail).new()]
+    assert sorted(found) == sorted(asked)
