@@ -54,7 +54,7 @@ async def test_two_drains_at_once_judge_each_request_once(tmp_path: Path) -> Non
         assert all(isinstance(result.outcome, WrongAnswer) for result in [*results[0], *results[1]])
         assert len(answered(spool)) == 16
         assert set(answered(spool).values()) == {1}
-        assert {result.boot for result in results[0]} == {job["boot"] for job in jobs(spool)}
+        assert {result.boot for part in results for result in part} == {job["boot"] for job in jobs(spool)}
 
 
 async def test_another_drain_takes_over_from_one_that_was_killed_in_the_middle(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ async def test_a_drain_that_is_told_to_end_leaves_its_request_to_the_next(tmp_pa
             drain.terminate()
             assert await asyncio.to_thread(drain.wait) == 143
             assert drain.stderr is not None
-            assert "0 judged" in drain.stderr.read()
+            assert "0 judged, 1 wait" in drain.stderr.read()
         with draining(spool, tmp_path / "state"):
             (result,) = await asked
     assert isinstance(result.outcome, TimedOut)
@@ -155,6 +155,28 @@ main()
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "0 judged, 0 wait" in done.stderr
+
+
+async def test_the_slurm_script_drains_with_the_options_that_it_is_given(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "experiments" / "slurm_drain.sh"
+    async with opened(tmp_path / "spool") as backend:
+        asked = ask(backend, quick_task.wrong("slurm"))
+        while not lines(tmp_path / "spool", "requests"):
+            await asyncio.sleep(0.05)
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [script, tmp_path / "spool", "--device", "cpu", "--once"],
+            env={**os.environ, "PYTHON": sys.executable, "TMPDIR": str(tmp_path), "SLURM_JOB_ID": "7"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "1 judged, 0 wait" in done.stderr
+        (result,) = await asked
+    assert isinstance(result.outcome, WrongAnswer)
+    assert not (tmp_path / "kbopt-drain-7").exists()
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,8 @@ async def test_sigterm_gives_up_what_is_under_way_for_the_next_job(spool: Path) 
         signal.raise_signal(signal.SIGTERM)
         return "hang"
 
-    drain, _ = await drained(spool, Service(hang))
+    drain, said = await drained(spool, Service(hang))
+    assert said[-1] == "0 judged, 1 wait"
     assert drain.stopped_by == signal.SIGTERM
     assert answers(spool) == []
     await drained(spool, Service(), once=True)

@@ -104,19 +104,21 @@ class Drain:
             if serving.done():
                 await serving
         finally:
+            given_up = len(self._tasks)
             for task in (serving, stopping, *self._tasks):
                 task.cancel()
             await asyncio.gather(serving, stopping, *self._tasks, return_exceptions=True)
-            await self._end(beating)
+            await self._end(beating, given_up)
 
     def _stopped(self, number: int) -> None:
         self.stopped_by = number
         self._stop.set()
 
-    async def _end(self, beating: asyncio.Task[None]) -> None:
+    async def _end(self, beating: asyncio.Task[None], given_up: int) -> None:
         """Whatever was under way is free for the next job once this one says that it ended."""
         await self._client.close()
         await asyncio.to_thread(self._write_last)
+        self._num_waiting += given_up
         beating.cancel()
         await asyncio.gather(beating, return_exceptions=True)
         await asyncio.to_thread(self._show_life, "ended")
