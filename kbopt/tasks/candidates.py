@@ -15,7 +15,10 @@ from kbopt.tasks.formats import definition_source, gpumode, hard, modules, templ
 from kbopt.tasks.formats.model import fault
 from kbopt.tasks.solutions import C_ENDINGS, Kernel, extension, is_solution, read_solution
 
-_ENTRIES = {definition_source.CONVENTION: ("run", "run"), gpumode.CONVENTION: ("ref_kernel", "custom_kernel")}
+_ENTRIES = {
+    definition_source.CONVENTION: (definition_source.REFERENCE, "run"),
+    gpumode.CONVENTION: ("ref_kernel", "custom_kernel"),
+}
 """The function that the task's `Model` calls, and the one that kernels define in its place."""
 _OWN_FILES = ("task", "utils", "reference")
 """Modules of a GPU MODE task that a submission may import from."""

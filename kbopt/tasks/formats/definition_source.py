@@ -15,6 +15,9 @@ from kbopt.tasks.formats.expressions import UnresolvedError
 from kbopt.tasks.formats.model import Workload, fault
 
 CONVENTION: templates.Convention = "arguments"
+REFERENCE = "reference_run"
+"""What the definition's `run` is called: KernelBench runs kernels, which define a `run` too, among the
+reference's names, and would have the reference call theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +142,11 @@ def source(definition: Definition, workload: Workload) -> str:
         templates.head(definition.title, where, CONVENTION, precision),
         "import base64\nimport zlib" if stored else "",
         templates.torch_import(definition.reference),
-        templates.without_reserved(definition.reference),
+        templates.renamed(templates.without_reserved(definition.reference), {"run": REFERENCE}),
         OUTPUTS.format(names=tuple(definition.outputs), outputs=tuple(allocated)),
         inputs.STORED if stored else "",
         f"class Model(torch.nn.Module):\n    def forward(self, {', '.join(names)}):\n"
-        f"        return _ordered_outputs(run({call}))",
+        f"        return _ordered_outputs({REFERENCE}({call}))",
         draws,
         "def get_init_inputs():\n    return []",
     )
@@ -151,7 +154,7 @@ def source(definition: Definition, workload: Workload) -> str:
 
 def _is_free(name: str) -> bool:
     """Whether an argument may be called so."""
-    return name.isidentifier() and not keyword.iskeyword(name) and name not in ("self", "run", "torch")
+    return name.isidentifier() and not keyword.iskeyword(name) and name not in ("self", REFERENCE, "torch")
 
 
 OUTPUTS = '''
