@@ -4,9 +4,11 @@ worth?
 python3 -m benchmarks.kernelbench_identity --kernelbench DIR --device cuda --out results.jsonl --minutes 9
 
 An honest judge says 1. Prints and appends one JSON line a task as it is ready: the strict interval,
-KernelBench's own verdict, seconds, or the reason for which a task is refused. Tasks that `--out` holds are
-left out, so that a run goes on where the last one was stopped. Ends with a summary, and the most host memory
-that was in use meanwhile. Needs torch and nothing else of the project's requirements.
+KernelBench's own verdict, what admission says of the task, seconds, or the reason for which it is refused.
+Tasks that `--out` holds are left out, so that a run goes on where the last one was stopped; their order is
+that of a hash, so that a run which was stopped has a sample of all levels. Ends with a summary, and the most
+host memory that was in use meanwhile; `--table` prints what is there as rows in Markdown instead. Needs torch
+and nothing else of the project's requirements.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, outcome_name
+from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, TaskReport, outcome_name
 from kbopt.evaluation.client import ServiceClient
 
 IN_FLIGHT = 32
@@ -32,18 +34,21 @@ _WITHIN = 0.1
 """By how much KernelBench's speedup of identical code may differ from 1."""
 
 
-def tasks(checkout: Path, levels: str) -> Iterator[Task]:
-    """The tasks of the levels in the order of their numbers."""
-    for level in levels.split(","):
-        files = (checkout / "KernelBench" / f"level{level}").glob("*.py")
-        for file in sorted(files, key=lambda file: int(re.match(r"\d+", file.name).group())):  # type: ignore[union-attr]
-            number = file.name.partition("_")[0]
-            yield Task(name=f"level{level}/{number}", source=file.read_text())
+def tasks(checkout: Path, levels: str) -> list[Task]:
+    """The tasks of the levels, mixed."""
+    found = [
+        Task(name=f"level{level}/{file.name.partition('_')[0]}", source=file.read_text())
+        for level in levels.split(",")
+        for file in (checkout / "KernelBench" / f"level{level}").glob("*.py")
+    ]
+    return sorted(found, key=lambda task: task.key)
 
 
-def row(task: Task, answer: Result | Exception, seconds: float) -> dict[str, Any]:
+def row(task: Task, answer: Result | Exception, report: TaskReport | None, seconds: float) -> dict[str, Any]:
     """What one evaluation came to. Milliseconds and seconds."""
     line: dict[str, Any] = {"task": task.name, "seconds": round(seconds, 2)}
+    if report is not None:
+        line["admission"] = codec.encode(report)
     if isinstance(answer, Exception):
         return {**line, "outcome": type(answer).__name__, "reason": str(answer)[:600]}
     outcome, verdict = answer.outcome, answer.kernelbench
@@ -102,11 +107,13 @@ async def run(arguments: argparse.Namespace) -> float:
             request = EvalRequest(
                 task=task, source=source, protocol=protocol, kernelbench=arguments.verdict == "both"
             )
+            report: TaskReport | None = None
             try:
                 answer: Result | Exception = await client.evaluate(request)
+                report = await client.describe(request)
             except (InfraError, UserError) as error:
                 answer = error
-            line = json.dumps(row(task, answer, time.monotonic() - begun))
+            line = json.dumps(row(task, answer, report, time.monotonic() - begun))
         with arguments.out.open("a") as sink:
             sink.write(f"{line}\n")
         print(f"{time.monotonic() - started:6.1f} {line[:260]}", flush=True)
@@ -157,6 +164,27 @@ def summary(rows: list[dict[str, Any]], memory_gib: float) -> str:
     )
 
 
+def _number(line: dict[str, Any]) -> tuple[str, int]:
+    level, _, number = line["task"].partition("/")
+    return level, int(number)
+
+
+def table_row(line: dict[str, Any]) -> str:
+    """A task's row: outcome, milliseconds, GiB, the strict interval, KernelBench's speedup."""
+    cells, report = [line["task"], line["outcome"]], line.get("admission", {})
+    if line["outcome"] != "measured":
+        test = re.search(r"admission test '([^']*)' failed", line["reason"])
+        reason = test[1] if test else line["reason"][:80].replace("|", "/")
+        return f"| {cells[0]} | {cells[1]}: {reason} | | | | | | |"
+    low, high = line["interval"]
+    cells += [f"{line['reference_ms']:.4g}", f"{line['floor_ms']:.3g}" if line["floor_ms"] else ""]
+    cells += [f"{report.get(name, 0) / 2**30:.1f}" for name in ("device_bytes", "host_bytes")]
+    cells.append(f"{low:.3f} to {high:.3f}")
+    _, reference_ms, kernel_ms = line.get("kernelbench", (False, 0.0, 0.0))
+    cells.append(f"{reference_ms / kernel_ms:.3f}" if kernel_ms > 0 else "")
+    return f"| {' | '.join(cells)} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -172,7 +200,12 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5)
     parser.add_argument("--arithmetic", default="default")
     parser.add_argument("--verdict", choices=("strict", "both"), default="both")
+    parser.add_argument("--table", action="store_true", help="judge nothing, print what --out holds")
     arguments = parser.parse_args()
+    if arguments.table:
+        rows = [json.loads(line) for line in arguments.out.read_text().splitlines()]
+        print("\n".join(map(table_row, sorted(rows, key=_number))))
+        return
     memory_gib = asyncio.run(run(arguments))
     print(summary([json.loads(line) for line in arguments.out.read_text().splitlines()], memory_gib))
 

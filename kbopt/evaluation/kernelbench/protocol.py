@@ -31,7 +31,6 @@ _ENOUGH_MS = 300.0
 _SETTLED = 0.01
 _TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
 _FLUSH_BYTES = 256 * 2**20
-_LARGE_BYTES = 256 * 2**20
 _TASK_FAILS = (
     "the reference fails by KernelBench's protocol, which casts every input to the task's precision: "
 )
@@ -45,6 +44,13 @@ class Task:
     model: Callable[..., Any]
     get_init_inputs: Callable[[], Sequence[Any]]
     get_inputs: Callable[[], Sequence[Any]]
+
+    def draw(self, seed: int, precision: str, device: torch.device) -> list[Any]:
+        """Inputs under `seed`, drawn on the device and cast to the task's precision."""
+        torch.manual_seed(seed)
+        with device:
+            drawn = self.get_inputs()
+        return _cast_all(drawn, precision, device)
 
 
 def load_task(source: str) -> Task:
@@ -65,9 +71,10 @@ Turn = Callable[[], AbstractContextManager[None]]
 def judge(job: KernelBench, device_turn: Turn) -> dict[str, Any]:
     """KernelBench's fields for the candidate, with the reference's own times, as plain JSON.
 
-    `device_turn` holds the device for whoever computes on it: inputs are drawn on the CPU between its turns.
-    The reference is timed before the candidate's code is loaded, in the same process and by the same rules,
-    so that the two times can be compared.
+    `device_turn` holds the device for whoever computes on it, not while code is loaded. The reference is
+    timed before the candidate's code is there, in the same process and by the same rules, so that the two
+    times can be compared. KernelBench draws inputs on the CPU; drawn on the device, they have the same
+    distribution, and seven sets of several GiB take neither a minute nor the host's memory.
     """
     protocol, device, precision = job.protocol, torch.device(job.device), job.protocol.precision
     numerics.apply(protocol.arithmetic)
@@ -76,14 +83,13 @@ def judge(job: KernelBench, device_turn: Turn) -> dict[str, Any]:
     task = load_task(job.task_source)
     seeds = input_seeds(protocol.trials)
     try:
-        drawn = _drawn(task, seeds[-1])
         model, init_inputs = _constructed(task, precision, device)
         with device_turn():
             reference = _place(model, precision, device)
-            inputs = _cast_all(drawn, precision, device)
+            inputs = task.draw(seeds[-1], precision, device)
             ref_stats = statistics(_times(reference, inputs, protocol.timed, device))
-            _give_back(inputs, device)
-        del drawn
+            inputs.clear()
+            _give_back(device)
     except Exception as error:  # noqa: BLE001 - it casts integer inputs to float, which many tasks refuse
         metadata["runtime_error"] = _TASK_FAILS + str(error)[:2000]
         metadata["runtime_error_name"] = _qualified(error)
@@ -100,25 +106,17 @@ def judge(job: KernelBench, device_turn: Turn) -> dict[str, Any]:
             torch.manual_seed(_SEED)
             candidate = _place(new_class(*init_inputs), precision, device)
             _synchronize(device)
-        trials = _Trials(task, seeds, precision, device, device_turn)
-        correct = trials.check(reference, candidate, metadata)
-        stats: dict[str, float] = {}
-        if correct:
-            drawn = _drawn(task, seeds[-1])
-            with device_turn():
-                inputs = _cast_all(drawn, precision, device)
+            trials = _Trials(task, seeds, precision, device)
+            correct = trials.check(reference, candidate, metadata)
+            stats: dict[str, float] = {}
+            if correct:
+                inputs = task.draw(seeds[-1], precision, device)
                 stats = statistics(_times(candidate, inputs, protocol.timed, device))
-                _give_back(inputs, device)
     except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a runtime error
         metadata["runtime_error"] = str(error)[:2000]
         metadata["runtime_error_name"] = _qualified(error)
         return _fields(compiled=True, correctness=False, metadata=metadata)
     return _fields(compiled=True, correctness=correct, metadata=metadata, stats=stats, ref_stats=ref_stats)
-
-
-def _drawn(task: Task, seed: int) -> list[Any]:
-    torch.manual_seed(seed)
-    return list(task.get_inputs())
 
 
 def _cast_all(values: Sequence[Any], precision: str, device: torch.device) -> list[Any]:
@@ -146,7 +144,6 @@ class _Trials:
     seeds: Sequence[int]
     precision: str
     device: torch.device
-    device_turn: Turn
 
     def check(self, reference: Any, candidate: Any, metadata: dict[str, Any]) -> bool:
         tolerance = _TOLERANCE[self.precision]
@@ -155,29 +152,26 @@ class _Trials:
         for seed in self.seeds[:-1]:
             # KernelBench lets go of a trial's inputs first: the next ones may come to lie where they were.
             arguments.clear()
-            drawn = _drawn(self.task, seed)
-            with self.device_turn(), torch.no_grad():
-                arguments = _cast_all(drawn, self.precision, self.device)
-                torch.manual_seed(seed)
-                _synchronize(self.device)
-                expected = reference(*arguments)
-                _synchronize(self.device)
-                got = candidate(*arguments)
-                _synchronize(self.device)
-                if expected.shape != got.shape:
-                    metadata["correctness_issue"] = (
-                        f"Output shape mismatch: Expected {expected.shape}, got {got.shape}"
-                    )
-                    return False
-                if torch.allclose(expected, got, atol=tolerance, rtol=tolerance):
-                    passed += 1
-                else:
-                    difference = (expected - got).abs()
-                    metadata.setdefault("max_difference", []).append(f"{difference.max().item():.6f}")
-                    metadata.setdefault("avg_difference", []).append(f"{difference.mean().item():.6f}")
-                    metadata["correctness_issue"] = "Output mismatch"
-                del expected, got
-                _give_back(arguments, self.device)
+            arguments = self.task.draw(seed, self.precision, self.device)
+            torch.manual_seed(seed)
+            _synchronize(self.device)
+            expected = reference(*arguments)
+            _synchronize(self.device)
+            got = candidate(*arguments)
+            _synchronize(self.device)
+            if expected.shape != got.shape:
+                metadata["correctness_issue"] = (
+                    f"Output shape mismatch: Expected {expected.shape}, got {got.shape}"
+                )
+                return False
+            if torch.allclose(expected, got, atol=tolerance, rtol=tolerance):
+                passed += 1
+            else:
+                difference = (expected - got).abs()
+                metadata.setdefault("max_difference", []).append(f"{difference.max().item():.6f}")
+                metadata.setdefault("avg_difference", []).append(f"{difference.mean().item():.6f}")
+                metadata["correctness_issue"] = "Output mismatch"
+            del expected, got
         metadata["correctness_trials"] = f"({passed} / {trials})"
         return passed == trials
 
@@ -238,11 +232,9 @@ def _constructed(task: Task, precision: str, device: torch.device) -> tuple[Any,
         return task.model(*init_inputs), init_inputs
 
 
-def _give_back(inputs: list[Any], device: torch.device) -> None:
-    """Large inputs, at the end of a turn: others need the device's memory until the next one."""
-    size_bytes = sum(x.numel() * x.element_size() for x in inputs if isinstance(x, torch.Tensor))
-    if device.type == "cuda" and size_bytes > _LARGE_BYTES:
-        inputs.clear()
+def _give_back(device: torch.device) -> None:
+    """At the end of a turn, what torch keeps: others need the device's memory until the next one."""
+    if device.type == "cuda":
         torch.cuda.empty_cache()
 
 

@@ -5,7 +5,7 @@ outcomes as KernelBench spells them.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -27,15 +27,15 @@ class Late(Exception):
 def converse(
     channel: Channel,
     job: KernelBench,
-    lease: AbstractContextManager[Any],
+    turn: Callable[[], AbstractContextManager[None]],
     *,
     held_s: float,
     waited_s: float,
 ) -> tuple[Mapping[str, Any], float]:
     """Have a child judge by KernelBench's protocol. Its fields, and the seconds for which it had the device.
 
-    It holds `lease` while it asks to, for `held_s` in all; what it does in between, such as drawing inputs,
-    may take `waited_s`. Raises Late, ChannelClosed and WireError.
+    It has a `turn` on the device while it asks to, for `held_s` in all; what it does in between, such as
+    loading the candidate, may take `waited_s`. Raises Late, ChannelClosed and WireError.
     """
     busy_s, waits_until = 0.0, time.monotonic() + waited_s
     channel.send(codec.encode(job))
@@ -45,7 +45,7 @@ def converse(
             fields = message.get("fields")
             return (fields if isinstance(fields, dict) else {}), busy_s
         asked = time.monotonic()
-        with lease:
+        with turn():
             started = time.monotonic()
             channel.send({})
             _await(channel, held_s - busy_s)

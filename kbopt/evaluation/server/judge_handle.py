@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -35,9 +36,9 @@ class JudgeHandle:
     lease.
 
     `request` is the one it was started for. `data` says how large the task's are, once it drew inputs.
-    `free_share` of the device's memory was not taken by anybody
-    after the latest answer, `taken_share` is what admitting the task took, `needed_share` what judging a
-    candidate takes beyond that. Raises InfraError, and UserError for a task that cannot be scored.
+    `free_share` of the device's memory was not taken by anybody after the latest answer, `taken_share` is
+    what admitting the task took in `admission_s` seconds, `needed_share` what judging a candidate takes
+    beyond that. Raises InfraError, and UserError for a task that cannot be scored.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class JudgeHandle:
         self._lock = threading.Lock()
         self.alive = True
         self.admitted = False
+        self.admission_s = 0.0
         self.free_share = 1.0
         self.taken_share = self.needed_share = 0.0
         start = messages.Start(
@@ -81,7 +83,7 @@ class JudgeHandle:
         """
         if self.admitted:
             return
-        name = self.request.task.name
+        started, name = time.monotonic(), self.request.task.name
         failed = f"admission test 'the reference runs' failed: of task {name} "
         late = _late(f"{failed}Model(*get_init_inputs())", _DRAW_S)
         self._ask(messages.Construct(), messages.Done, _DRAW_S, late)
@@ -97,7 +99,7 @@ class JudgeHandle:
         self.needed_share = ready.needed_share
         self.data = _data_of(ready.sizes)
         self.taken_share = max(0.0, free_share - self.free_share)
-        self.admitted = True
+        self.admitted, self.admission_s = True, time.monotonic() - started
         learned(self.data)
 
     def describe(self) -> messages.Description:

@@ -167,6 +167,12 @@ class Judges:
         for handle in list(self._handles.values()):
             handle.close()
 
+    def make_room(self, request: EvalRequest) -> None:
+        """For as much of the device's memory as judging the request's task takes. Under the lease."""
+        with self._lock:
+            handle = self._handles.get(key_of(request))
+        self._make_room(request, handle.needed_share if handle is not None else _FREE_FOR_ANOTHER)
+
     def make_all_room(self, request: EvalRequest) -> bool:
         """End the judges of all other tasks. Whether there were any. Under the lease."""
         had_others = self._num_others(request) > 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 from kbopt.core.types import (
     CompileFailed,
@@ -18,23 +19,25 @@ from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.kernelbench import verdicts
 from kbopt.evaluation.sandbox.children import warm_up
 from kbopt.evaluation.server.devices import Device, num_threads
+from kbopt.evaluation.server.judges import Judges
 from kbopt.evaluation.server.lease import Lease
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.server.timeline import Timeline
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
 
-_DRAWS_S = 600.0
-"""For what KernelBench's protocol does beside the device: it draws seven sets of inputs on the CPU."""
+_LOADING_S = 600.0
+"""For what KernelBench's protocol does beside the device: it constructs models and loads the candidate."""
 _AT_ONCE = 4
-"""Processes that draw inputs of several GiB on the CPU, each with a CUDA context."""
+"""Processes with a CUDA context and a task's models on the device."""
 
 
 class KernelBench:
     """Without the lease, which it takes where its worker asks for the device."""
 
-    def __init__(self, device: Device, lease: Lease, sandboxes: Sandboxes) -> None:
+    def __init__(self, device: Device, lease: Lease, judges: Judges, sandboxes: Sandboxes) -> None:
         self._device = device
         self._lease = lease
+        self._judges = judges
         self._sandboxes = sandboxes
         self._slots = threading.BoundedSemaphore(_AT_ONCE)
 
@@ -52,14 +55,17 @@ class KernelBench:
             threads=num_threads(),
             protocol=protocol,
         )
-        lease = self._lease if device.is_cuda else nullcontext()
         with self._slots, closing(self._sandboxes.child(built, "kernelbench")) as child:
             if device.is_cuda:
                 warm_up([child], device.torch, built.setup, triton="triton" in request.source)
             channel = Channel(child.data, verdicts.REPLY_LIMIT_BYTES)
             try:
                 fields, device_s = verdicts.converse(
-                    channel, job, lease, held_s=protocol.timeout_s, waited_s=_DRAWS_S
+                    channel,
+                    job,
+                    lambda: self._turn(request),
+                    held_s=protocol.timeout_s,
+                    waited_s=_LOADING_S,
                 )
             except verdicts.Late:
                 late = TimedOut(reason="timed out", stage="time", limit_s=protocol.timeout_s)
@@ -68,3 +74,12 @@ class KernelBench:
                 return verdicts.kernelbench_failure(child.crash(), device.hardware, device.torch)
         timeline.device_s += device_s
         return verdicts.kernelbench_from(fields)
+
+    @contextmanager
+    def _turn(self, request: EvalRequest) -> Iterator[None]:
+        if not self._device.is_cuda:  # Whoever asks for a verdict has the lease.
+            yield
+            return
+        with self._lease:
+            self._judges.make_room(request)
+            yield

@@ -85,15 +85,14 @@ def need_of(source: str, data: Data | None, *, on_cuda: bool, compiles: bool, ke
     """What judging `source` takes at once: its build, then its child beside the judge, then KernelBench's
     where that is asked for. `compiles` where baselines are.
 
-    `data` is None for a task that was never seen. On a GPU the task's data lie there, but for what
-    KernelBench's protocol draws on the host.
+    `data` is None for a task that was never seen. On a GPU the task's data lie there.
     """
     process = CUDA_PROCESS_BYTES if on_cuda else CPU_PROCESS_BYTES
     compiles = compiles or any(word in source for word in _COMPILES)
     build = (NVCC_BYTES if on_cuda else GXX_BYTES) if compiles else PLAIN_BUILD_BYTES
-    replica = process + (data.kernelbench_bytes if data else UNKNOWN_DATA_BYTES) if kernelbench else 0
     if on_cuda:
-        return Need(own=max(build, process, replica), judge=2 * process)
+        return Need(own=max(build, process), judge=2 * process)
+    replica = process + (data.kernelbench_bytes if data else UNKNOWN_DATA_BYTES) if kernelbench else 0
     judging = process + (data.own_bytes if data else UNKNOWN_DATA_BYTES)
     held = data.held_bytes if data else UNKNOWN_DATA_BYTES
     return Need(own=max(build, judging, replica), judge=2 * process + held)

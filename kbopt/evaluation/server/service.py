@@ -101,7 +101,7 @@ class Service:
             self._fork_server, self.device, self._sandboxes.config, self._lease, self._budget.forget
         )
         self._measuring = Measuring(self.device, self._judges, self._sandboxes, self._inspections, self._need)
-        self._kernelbench = KernelBench(self.device, self._lease, self._sandboxes)
+        self._kernelbench = KernelBench(self.device, self._lease, self._judges, self._sandboxes)
         self._waiting_slots = threading.BoundedSemaphore(1 + _NUM_WAITING)
         self._build_slots = threading.BoundedSemaphore(num_builds_at_once(self.device))
 
@@ -160,15 +160,13 @@ class Service:
 
     def _describe_in(self, request: EvalRequest, reservation: Reservation) -> Admitted:
         with self._lease:
-            started = time.monotonic()
             judge = self._judges.of(request, lambda _: reservation.grow(self._need(request)))
-            seconds = time.monotonic() - started
             seen = judge.describe()
             self._judges.settle(judge)
         need = self._need(request)
         return Admitted(
             device=self.device.name,
-            seconds=seconds,
+            seconds=judge.admission_s,
             reference_ms=seen.reference_ms,
             floor_ms=seen.floor_ms,
             reference_ops_ms=seen.reference_ops_ms,

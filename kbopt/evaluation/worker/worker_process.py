@@ -246,8 +246,7 @@ def _load_triton() -> None:
 def kernelbench(channel: Channel) -> None:
     """KernelBench's own protocol, reference and candidate in one process as it has them.
 
-    Inputs are drawn on the CPU, seconds for a large task. So the device is asked for where it is needed, and
-    given back.
+    The device is asked for where it is needed, and given back.
     """
     from kbopt.evaluation.kernelbench.protocol import judge
 
