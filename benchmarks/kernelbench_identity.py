@@ -4,7 +4,7 @@ worth?
 python3 -m benchmarks.kernelbench_identity --kernelbench DIR --device cuda --out results.jsonl --minutes 9
 
 An honest judge says 1. Prints and appends one JSON line a task as it is ready: the strict interval,
-KernelBench's own verdict, what admission says of the task, seconds, or the reason for which it is refused.
+KernelBench's own verdict, seconds, or the reason for which the task is refused.
 Tasks that `--out` holds are left out, so that a run goes on where the last one was stopped; their order is
 that of a hash, so that a run which was stopped has a sample of all levels. Ends with a summary, and the most
 host memory that was in use meanwhile; `--table` prints what is there as rows in Markdown instead. Needs torch
@@ -110,7 +110,7 @@ async def run(arguments: argparse.Namespace) -> float:
             report: TaskReport | None = None
             try:
                 answer: Result | Exception = await client.evaluate(request)
-                report = await client.describe(request)
+                report = await client.describe(request) if arguments.describe else None
             except (InfraError, UserError) as error:
                 answer = error
             line = json.dumps(row(task, answer, report, time.monotonic() - begun))
@@ -200,6 +200,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5)
     parser.add_argument("--arithmetic", default="default")
     parser.add_argument("--verdict", choices=("strict", "both"), default="both")
+    parser.add_argument("--describe", action="store_true", help="note what admission says of each task")
     parser.add_argument("--table", action="store_true", help="judge nothing, print what --out holds")
     arguments = parser.parse_args()
     if arguments.table:

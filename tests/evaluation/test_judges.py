@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -91,34 +91,36 @@ def test_of_several_tasks_those_go_first_that_nobody_waits_for(court: Court):
     assert [task for task, handle in kept.items() if not handle.alive] == ["idle"]
 
 
-def test_who_had_to_make_room_though_somebody_waits_for_it_starts_again_afterwards(
-    court: Court, monkeypatch: pytest.MonkeyPatch
-):
-    again: list[tuple[str, Future[None]]] = []
-    prepare = court.judges.prepare
+def test_judges_that_hold_nothing_stay_where_memory_is_asked_for(court: Court):
+    kept = prepared(court, "first")
+    with court.lease:  # Nothing is admitted now.
+        court.judges.prepare(request(task="second")).result(30)
+        waits = court.judges.start(request(task="second"))
+        kept["first"].free_share = 0.4  # As if the device's memory were nearly full.
+        court.judges.settle(kept["first"])
 
-    def recorded(request: EvalRequest) -> Future[None]:
-        ready = prepare(request)
-        again.append((request.task.name, ready))
-        return ready
+        court.judges.make_room(request(task="third"))
+        assert (kept["first"].alive, waits.alive) == (False, True)
 
-    with court.judges.awaited(request(task="waits")):
-        kept = prepared(court, "waits", "idle")
-        kept["idle"].free_share = 0.5  # As if the device's memory were half full.
-        court.judges.settle(kept["idle"])
-        with court.judges.awaited(request(task="large")):
-            monkeypatch.setattr(court.judges, "prepare", recorded)
-            with court.lease:
-                court.judges.make_all_room(request(task="large"))
-            assert not any(handle.alive for handle in kept.values())
-            with court.judges.awaited(request(task="third")):
-                pass  # Whoever ends meanwhile does not take the room that was made.
-            assert again == []
+        assert court.judges.make_all_room(request(task="third"))
+        assert not waits.alive
 
-        ((task, ready),) = again
-        ready.result(30)
-        assert task == "waits"
-        assert court.judges.start(request(task="waits")).admitted
+
+def test_only_a_few_are_started_ahead(court: Court, monkeypatch: pytest.MonkeyPatch):
+    go_on = Event()
+    start = court.judges.start
+
+    def late(request: EvalRequest) -> JudgeHandle:
+        go_on.wait(30)
+        return start(request)
+
+    monkeypatch.setattr(court.judges, "start", late)
+    ready = [court.judges.prepare(request(task=str(number))) for number in range(6)]
+
+    assert [one.done() for one in ready] == [False] * 4 + [True] * 2
+    go_on.set()
+    for one in ready:
+        one.result(60)
 
 
 def prepared(court: Court, *tasks: str) -> dict[str, JudgeHandle]:

@@ -18,9 +18,12 @@ from kbopt.evaluation.server.keyed_locks import KeyedLocks
 from kbopt.evaluation.server.lease import Lease
 from kbopt.evaluation.server.needs import Data
 
-_MOST = 16
-"""Judges that are kept, where the memory budget allows for them."""
-_STARTS_AT_ONCE = 4
+_MOST = 12
+"""Judges that are kept, where the memory budget allows for them: two processes of 1 GiB each on a GPU's
+host."""
+_AHEAD = 4
+"""Judges that are started before the device is free for them. Each takes a core for two seconds; with thirty
+at once on 16 cores, whoever had the device judged three times as slowly."""
 _FREE_FOR_ANOTHER = 0.45
 """Share of a GPU's memory to be had before a task is admitted, which says how much it needs. The judge and
 the child that plays the reference hold inputs and outputs there; the least used ones go until it is."""
@@ -33,7 +36,7 @@ class Judges:
     """One judge for each task and precision, started while candidates are built, the least used end first.
 
     `of` under the lease; `prepare` takes it when it needs it. Whoever will need a judge says so before, by
-    `awaited`. `ended` hears the key of each that was closed. At most `most` are kept.
+    `awaited`: such judges end last. `ended` hears the key of each that was closed. At most `most` are kept.
     """
 
     def __init__(
@@ -51,10 +54,9 @@ class Judges:
         self._lease = lease
         self._handles: OrderedDict[Key, JudgeHandle] = OrderedDict()
         self._awaited: Counter[Key] = Counter()
-        self._displaced: dict[Key, tuple[Key, EvalRequest]] = {}
         self._lock = threading.Lock()
         self._starting = KeyedLocks()
-        self._slots = threading.BoundedSemaphore(_STARTS_AT_ONCE)
+        self._preparing = threading.BoundedSemaphore(_AHEAD)
         self._most = most
         self._ended = ended
         self._data: dict[Key, Data] = {}
@@ -62,9 +64,7 @@ class Judges:
 
     @contextmanager
     def awaited(self, request: EvalRequest) -> Iterator[None]:
-        """While somebody waits for its judge, others make room before it. If it has to, it starts again as
-        soon as whoever needed the room is done.
-        """
+        """While somebody waits for its judge, others make room before it."""
         key = key_of(request)
         with self._lock:
             self._awaited[key] += 1
@@ -73,20 +73,17 @@ class Judges:
         finally:
             with self._lock:
                 self._awaited[key] -= 1
-                mine = [other for other, (by, _) in self._displaced.items() if by == key]
-                displaced = [self._displaced.pop(other)[1] for other in mine]
-                missed = [other for other in displaced if self._awaited[key_of(other)]]
-            for other_request in missed:
-                self.prepare(other_request)
 
     def prepare(self, request: EvalRequest) -> Future[None]:
-        """In a thread, start the judge of the request's task, and admit the task where the device has room.
+        """In a thread, start the judge of the request's task, and admit the task where the device is idle and
+        has room; nothing where several others are about to start.
 
         Done when that is; with the exception that a task which cannot be scored raises.
         """
         done: Future[None] = Future()
         known = self._handles.get(key_of(request))
-        if known is not None and known.alive and known.admitted:
+        is_ready = known is not None and known.alive and known.admitted
+        if is_ready or not self._preparing.acquire(blocking=False):
             done.set_result(None)
             return done
 
@@ -99,6 +96,8 @@ class Judges:
                 done.set_exception(error)
             else:
                 done.set_result(None)
+            finally:
+                self._preparing.release()
 
         threading.Thread(target=work, daemon=True).start()
         return done
@@ -113,6 +112,7 @@ class Judges:
                 handle = JudgeHandle(self._fork_server, request, self._device, self._sandbox())
                 with self._lock:
                     self._handles[key] = handle
+                handle.construct()
         return handle
 
     def data_of(self, request: EvalRequest) -> Data | None:
@@ -182,8 +182,7 @@ class Judges:
     def _admit_beforehand(self, request: EvalRequest) -> None:
         if self._num_others(request) >= self._most:
             return
-        with self._slots:
-            handle = self.start(request)
+        handle = self.start(request)
         if handle.admitted:
             return
         # Only where the device has nothing else to do: to wait for it here would gain nothing.
@@ -219,19 +218,20 @@ class Judges:
 
     def _make_room(self, request: EvalRequest, free_share: float) -> None:
         """End the judges of other tasks: those that nobody waits for by the time of their last use, then
-        those that were used or started last.
+        those that were used or started last. Such as were not admitted hold little: they end where there are
+        too many, or all is asked for.
         """
         while not self._has_room(request, free_share):
             with self._lock:
                 others = [key for key in self._handles if key != key_of(request)]
+                if free_share < 1.0 and len(others) < self._most:
+                    others = [key for key in others if self._handles[key].admitted]
                 if not others:
                     return
                 chosen = next((key for key in others if not self._awaited[key]), others[-1])
             with self._starting.of(chosen):  # Nobody is to find it dying at its start.
                 with self._lock:
                     handle = self._handles.pop(chosen)
-                    if self._awaited[chosen]:
-                        self._displaced[chosen] = key_of(request), handle.request
                 self._free += handle.taken_share
                 handle.close()
             self._ended(chosen)

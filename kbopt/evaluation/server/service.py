@@ -39,7 +39,7 @@ from kbopt.evaluation.server import baselines, feedback
 from kbopt.evaluation.server.baselines import Baselines
 from kbopt.evaluation.server.budget import Budget, Need, Reservation
 from kbopt.evaluation.server.devices import find_device
-from kbopt.evaluation.server.judge_handle import failed_test
+from kbopt.evaluation.server.judge_handle import NoMemory, failed_test
 from kbopt.evaluation.server.judges import Judges, key_of
 from kbopt.evaluation.server.kernelbench import KernelBench
 from kbopt.evaluation.server.lease import Lease
@@ -254,11 +254,12 @@ class Service:
                         warm_up([child], self.device.torch, built.setup, triton="triton" in request.source)
                         if request.protocol.precision == "fp32":
                             self._inspections.of(built)
-                        with suppress(InfraError):  # With the lease it is tried again.
+                        with suppress(InfraError, NoMemory):  # With the lease it is tried again.
                             self._judges.start(request)
                         with self._lease:
                             judged = self._measuring.measure(request, built, timeline, child, reservation)
-                    return self._completed(request, built, judged, timeline, reservation)
+            if isinstance(built, Built):
+                return self._completed(request, built, judged, timeline, reservation)
         else:
             # On the CPU a build would disturb the timing of another candidate: it needs the lease too.
             with self._lease:
