@@ -54,6 +54,10 @@ def row(task: Task, answer: Result | Exception, report: TaskReport | None, secon
     outcome, verdict = answer.outcome, answer.kernelbench
     line |= {"outcome": outcome_name(outcome), "device_s": round(answer.device_s, 3)}
     line |= {name: round(getattr(answer.seconds, name), 2) for name in ("queue", "compile", "check", "time")}
+    first = min((span.start for span in answer.spans), default=0.0)
+    line["spans"] = [
+        (span.stage, round(span.start - first, 2), round(span.seconds, 2)) for span in answer.spans
+    ]
     if isinstance(outcome, Measured):
         line |= {
             "reference_ms": median(outcome.reference_ms),

@@ -72,7 +72,7 @@ class JudgeHandle:
             warm_up([self._child], device.torch)
 
     def construct(self) -> None:
-        """Have the task loaded and its model made, once. Without the lease: some take ten seconds of a CPU."""
+        """Have the task loaded and its model made, once: without the lease, for some take ten seconds."""
         if self._constructed:
             return
         started, name = time.monotonic(), self.request.task.name

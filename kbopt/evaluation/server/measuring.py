@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
-from kbopt.core.errors import InfraError
 from kbopt.core.types import EvalRequest, Measured
 from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Built
@@ -90,11 +89,19 @@ class Measuring:
                 reservation.grow(self._need(request))
 
         judge = self._judges.of(request, learned)
-        judged = self._judge(request, built, judge, child, timeline)
-        if self._device.is_cuda and judged.lacked_memory and self._judges.make_all_room(request):
+        judged: Judged | NoMemory
+        try:
+            judged = self._judge(request, built, judge, child, timeline)
+        except NoMemory as error:  # The judge has ended of it.
+            judged = error
+        lacked_memory = isinstance(judged, NoMemory) or (self._device.is_cuda and judged.lacked_memory)
+        if lacked_memory and self._judges.make_all_room(request):
+            judge = self._judges.of(request, learned)
             with closing(self._sandboxes.child(built)) as another:
                 warm_up([another], self._device.torch, built.setup, triton="triton" in request.source)
                 judged = self._judge(request, built, judge, another, timeline)
+        if isinstance(judged, NoMemory):
+            raise judged
         if not self._device.is_cuda and judged.hides_work:
             # How long calls take is decided once in each process.
             with closing(self._sandboxes.child(built)) as another:
@@ -105,15 +112,9 @@ class Measuring:
     def _judge(
         self, request: EvalRequest, built: Built, judge: JudgeHandle, child: Child, timeline: Timeline
     ) -> Judged:
-        try:
-            is_watched = self._device.is_cuda and request.protocol.precision == "fp32"
-            seen = self._inspections.of(built) if is_watched else []
-            answer = judge.judge(request, child, built.setup, seen)
-        except NoMemory as error:
-            if self._judges.make_all_room(request):
-                raise InfraError(f"other tasks held the device's memory: {error}") from None
-            raise
-        return self._judged(child, answer, timeline)
+        is_watched = self._device.is_cuda and request.protocol.precision == "fp32"
+        seen = self._inspections.of(built) if is_watched else []
+        return self._judged(child, judge.judge(request, child, built.setup, seen), timeline)
 
     def _judged(self, child: Child, answer: messages.Verdict, timeline: Timeline) -> Judged:
         outcome = answer.outcome or child.crash()
