@@ -13,6 +13,7 @@ import pytest
 from kbopt.core.errors import UserError
 from tests.docs import commands
 from tests.docs.examples import PAGES, ROOT, Example, command_lines, command_spans, python_blocks
+from tests.support import formats
 
 LINES = [example for page in PAGES for example in command_lines(page)]
 SPANS = [example for page in PAGES for example in command_spans(page)]
@@ -22,8 +23,9 @@ BLOCKS = [(page, line, source) for page in PAGES for line, source in python_bloc
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with the one folder whose existence an option asks for."""
+    """A working directory with the folders whose existence an option or a task's name asks for."""
     (tmp_path / "my-prompts").mkdir()
+    formats.write_sol(tmp_path / "problems" / "rmsnorm")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
