@@ -65,7 +65,7 @@ def main() -> None:
 
 
 async def compare_builds(files: list[Path], arguments: argparse.Namespace, work: Path) -> None:
-    from kbopt.leanbuild import bridge, inline, store, toolchain
+    from kbopt.leanbuild import bridge, extensions, store, toolchain
 
     tools = toolchain.detect(arch=arguments.arch)
     print(
@@ -79,7 +79,7 @@ async def compare_builds(files: list[Path], arguments: argparse.Namespace, work:
 
     def setup(directory: Path, mode: str) -> str:
         directory.mkdir(parents=True, exist_ok=True)
-        return inline.Setup(
+        return extensions.Setup(
             mode=mode, directory=str(directory), toolchain=tools, bridge=str(library)
         ).encode()
 

@@ -30,10 +30,10 @@ def build(file: Path, setup: str, directory: Path, arch: str) -> dict[str, Any]:
     """Seconds inside `load_inline`; for other candidates the whole of import, constructor and forward."""
     from torch.utils import cpp_extension
 
-    from kbopt.leanbuild import gpu_code, inline
+    from kbopt.leanbuild import extensions, gpu_code, inline
 
     if setup:
-        inline.install(inline.Setup.decode(setup))
+        inline.install(extensions.Setup.decode(setup))
     else:
         directory.mkdir(parents=True, exist_ok=True)
         os.environ["TORCH_EXTENSIONS_DIR"] = str(directory)
@@ -60,7 +60,7 @@ def build(file: Path, setup: str, directory: Path, arch: str) -> dict[str, Any]:
     except Exception:  # noqa: BLE001 - the candidate may raise anything; the note says what
         note = traceback.format_exc()[-500:]
     seconds = sum(spent) or time.monotonic() - started
-    records = inline.build_records(directory)
+    records = extensions.build_records(directory)
     tiers = ", ".join(f"{name} {s:.1f}" for record in records for name, s in record["attempts"].items())
     return {"ok": not note, "seconds": seconds, "tiers": tiers, "note": note}
 
@@ -84,9 +84,9 @@ def check(file: Path, setup: str, task: Path) -> dict[str, Any]:
     """Whether the candidate agrees with the reference in float64, and how much was still compiled."""
     import torch
 
-    from kbopt.leanbuild import inline
+    from kbopt.leanbuild import extensions, inline
 
-    inline.install(inline.Setup.decode(setup))
+    inline.install(extensions.Setup.decode(setup))
     caches = Path(os.environ["TRITON_CACHE_DIR"]).parent
     before = set(caches.rglob("*"))
     started = time.monotonic()

@@ -11,7 +11,8 @@ from pathlib import Path
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import BackendState, BackendStatus
 from kbopt.core.types import EvalRequest, Result, TaskReport
-from kbopt.evaluation.client import ServiceClient, ServiceInfo
+from kbopt.evaluation.client import ServiceClient
+from kbopt.evaluation.messages import ServiceInfo
 
 NO_SANDBOX = (
     "NO SANDBOX: this machine cannot isolate candidates as it should ({isolation}). A kernel can read "

@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 from collections import deque
-from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import kbopt
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalRequest, Result, TaskReport
+from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.sandbox.confinement import LOG_NAME, scrubbed
 
 _LINE_LIMIT_BYTES = 64 * 2**20
@@ -26,23 +26,6 @@ _CLOSE_S = 5.0
 _STDERR_LINES = 50
 _LOG_BYTES = 2 * 2**20
 """Of the log, and of the one before it, which is kept beside it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceInfo:
-    """`boot` names this start of the service, `started` is in Unix seconds.
-
-    `is_isolated` says that a candidate reaches neither the user's files, nor the network, nor other
-    processes; `isolation` says by what.
-    """
-
-    device: str
-    boot: str
-    started: float
-    pid: int
-    isolation: str = ""
-    is_isolated: bool = True
-    is_cuda: bool = False
 
 
 class ServiceClient:

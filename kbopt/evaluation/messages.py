@@ -16,6 +16,33 @@ from kbopt.leanbuild.toolchain import Toolchain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a sandbox's child ended, as its init process saw it: one of these is set, or `how` says more."""
+
+    how: str = "killed"
+    signal: int | None = None
+    exit: int | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceInfo:
+    """`boot` names this start of the service, `started` is in Unix seconds.
+
+    `is_isolated` says that a candidate reaches neither the user's files, nor the network, nor other
+    processes; `isolation` says by what.
+    """
+
+    device: str
+    boot: str
+    started: float
+    pid: int
+    isolation: str = ""
+    is_isolated: bool = True
+    is_cuda: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     """The first message. With it come the two descriptors of the worker that runs the reference.
 

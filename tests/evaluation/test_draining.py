@@ -11,7 +11,7 @@ import pytest
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalRequest, Result, Seconds, WrongAnswer
-from kbopt.evaluation.client import ServiceInfo
+from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.server import draining
 from kbopt.evaluation.server.draining import Drain, Options
 from kbopt.evaluation.spool.files import AppendOnly, Tails, open_spool, request_id

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from kbopt.evaluation.judge.gpu_worker import GpuWorker
 from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised, Link, OutOfTime
 from kbopt.evaluation.judge.reference import Draw
 from kbopt.evaluation.judge.replies import Answer, answers_of
-from kbopt.evaluation.judge.worker import Exchange, Worker
+from kbopt.evaluation.judge.worker import Exchange
 from kbopt.evaluation.transport.channel import Channel
 from kbopt.evaluation.transport.cuda_api import CudaError
 from kbopt.evaluation.transport.cuda_inputs import CudaInputBuffer
@@ -180,7 +181,7 @@ class Batch:
         """After `num_late` batches that were late, the last of which had its outputs at `last`."""
         input_buffer = FakeInputBuffer(self.log)
         with linked(lambda channel, number: self.child(channel, number, input_buffer), budget_s=5.0) as link:
-            worker = Worker.__new__(Worker)
+            worker = GpuWorker.__new__(GpuWorker)
             worker.link = link
             worker.input_buffer = input_buffer
             fields: dict[str, Any] = {
@@ -261,8 +262,8 @@ def test_a_call_that_waits_for_the_device_is_let_through_the_gate():
 def test_patience_with_an_operation_is_short_once_it_was_late_twice_running(
     monkeypatch: pytest.MonkeyPatch, num_late: int, is_late: bool
 ):
-    monkeypatch.setattr("kbopt.evaluation.judge.worker._PATIENCE_S", 30.0)
-    monkeypatch.setattr("kbopt.evaluation.judge.worker._SHORT_PATIENCE_S", 0.01)
+    monkeypatch.setattr("kbopt.evaluation.judge.gpu_worker._PATIENCE_S", 30.0)
+    monkeypatch.setattr("kbopt.evaluation.judge.gpu_worker._SHORT_PATIENCE_S", 0.01)
 
     def slow(channel: Channel, number: int, input_buffer: FakeInputBuffer) -> None:
         input_buffer.is_open.wait(0.2)
@@ -327,7 +328,7 @@ def test_a_child_that_raises_or_dies_leaves_no_gate_shut(num_before: int):
 
 
 def test_a_child_whose_stream_never_passes_its_calls_is_given_up(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("kbopt.evaluation.judge.worker._DONE_S", 0.01)
+    monkeypatch.setattr("kbopt.evaluation.judge.gpu_worker._DONE_S", 0.01)
     batch = Batch(on_time, done_ms=FOREVER_MS)
 
     with pytest.raises(CandidateForged, match="its stream does not"):

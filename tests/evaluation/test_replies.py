@@ -20,6 +20,7 @@ from kbopt.evaluation.judge.link import CandidateRaised, Link, SourceRejected
 from kbopt.evaluation.judge.reference import Output
 from kbopt.evaluation.judge.replies import Answer, Place, answers_of, base_of, kernels_of, seen_of, times_of
 from kbopt.evaluation.kernelbench.verdicts import kernelbench_from
+from kbopt.evaluation.messages import Ended
 from kbopt.evaluation.sandbox.children import crash_from
 from kbopt.evaluation.transport.channel import Channel
 from kbopt.evaluation.transport.layout import TensorSpec, bytes_at, copy_elements, is_separate
@@ -209,8 +210,8 @@ def test_a_link_raises_what_a_reply_tells_of(field: str, error: type[Exception])
 
 
 def test_a_signal_without_a_name_has_ended_a_process_as_well():
-    assert crash_from({"signal": 9}).how == "SIGKILL"
-    assert crash_from({"signal": 40}).how == "signal 40"
+    assert crash_from(Ended(signal=9)).how == "SIGKILL"
+    assert crash_from(Ended(signal=40)).how == "signal 40"
 
 
 def place_of(tensor: torch.Tensor, address: int | None = None) -> Place:

@@ -94,7 +94,7 @@ def test_without_mounts_nothing_is_hidden_and_the_status_says_so(
     sandboxes.find_working()
 
     assert (sandboxes.config().hidden, sandboxes.config().without) == ((), ())
-    assert service.about()["isolation"] == "isolated network, other GPUs of the machine in sight"
+    assert service.about().isolation == "isolated network, other GPUs of the machine in sight"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_other_gpus_are_hidden_where_a_sandbox_bears_it_and_the_status_says_so(
     hidden: tuple[str, ...],
     says: str | None,
 ):
-    if "mounts" not in service.about()["isolation"]:
+    if "mounts" not in service.about().isolation:
         hidden, says = (), says and says.replace("hidden", "in sight")
     sandboxes = service._sandboxes
     monkeypatch.setattr(sandboxes, "_device", replace(service.device, num_gpus=num_gpus, others=others))
@@ -123,5 +123,5 @@ def test_other_gpus_are_hidden_where_a_sandbox_bears_it_and_the_status_says_so(
     sandboxes.find_working()
 
     assert (sandboxes.config().hidden, sandboxes.config().without) == (hidden, ())
-    isolation = service.about()["isolation"]
+    isolation = service.about().isolation
     assert isolation.endswith(says) if says else "GPU" not in isolation

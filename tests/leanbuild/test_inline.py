@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kbopt.leanbuild import bridge, builder, inline, toolchain
+from kbopt.leanbuild import bridge, builder, extensions, toolchain
 from kbopt.leanbuild.store import Store
 
 pytestmark = [
@@ -44,8 +44,8 @@ int far(int a) { torch::zeros({2}).size(a); return a; }
 CALLS = """
 import json, sys
 import torch
-from kbopt.leanbuild import inline
-inline.install(inline.Setup.decode(sys.argv[1]))
+from kbopt.leanbuild import extensions, inline
+inline.install(extensions.Setup.decode(sys.argv[1]))
 from torch.utils.cpp_extension import load_inline
 m = load_inline("ext", sys.argv[2], functions=["scale", "shape", "more", "boom", "far"])
 a = torch.arange(6.0).reshape(2, 3)
@@ -83,7 +83,7 @@ def library(tools: toolchain.Toolchain, tmp_path_factory: pytest.TempPathFactory
     return bridge.ensure_bridge(Store(tmp_path_factory.mktemp("store")), tools)
 
 
-def answers(setup: inline.Setup, source: str = SOURCE) -> list[Any]:
+def answers(setup: extensions.Setup, source: str = SOURCE) -> list[Any]:
     process = subprocess.run(
         [sys.executable, "-c", CALLS, setup.encode(), source],
         capture_output=True,
@@ -96,9 +96,9 @@ def answers(setup: inline.Setup, source: str = SOURCE) -> list[Any]:
     return found
 
 
-def setup_in(directory: Path, tools: toolchain.Toolchain, library: Path | None) -> inline.Setup:
+def setup_in(directory: Path, tools: toolchain.Toolchain, library: Path | None) -> extensions.Setup:
     directory.mkdir()
-    return inline.Setup(
+    return extensions.Setup(
         mode="build",
         directory=str(directory),
         toolchain=tools,
@@ -109,26 +109,26 @@ def setup_in(directory: Path, tools: toolchain.Toolchain, library: Path | None) 
 @pytest.fixture(scope="module")
 def lean(
     tools: toolchain.Toolchain, library: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[inline.Setup, list[Any]]:
+) -> tuple[extensions.Setup, list[Any]]:
     """`SOURCE` built with lean headers: where it lies, and what it answers."""
     setup = setup_in(tmp_path_factory.mktemp("lean") / "build", tools, library)
     return setup, answers(setup)
 
 
 def test_lean_and_full_headers_give_the_same_results_and_errors(
-    tmp_path: Path, tools: toolchain.Toolchain, lean: tuple[inline.Setup, list[Any]]
+    tmp_path: Path, tools: toolchain.Toolchain, lean: tuple[extensions.Setup, list[Any]]
 ) -> None:
     full = setup_in(tmp_path / "full", tools, None)
     expected = answers(full)
     setup, answered = lean
     assert answered == expected
-    assert [record["tier"] for record in inline.build_records(Path(setup.directory))] == ["slim"]
-    assert [record["tier"] for record in inline.build_records(tmp_path / "full")] == ["full"]
+    assert [record["tier"] for record in extensions.build_records(Path(setup.directory))] == ["slim"]
+    assert [record["tier"] for record in extensions.build_records(tmp_path / "full")] == ["full"]
     assert expected[0] == ["torch.float32", [2, 3], [3, 1], [[1.0, 3.0, 5.0], [7.0, 9.0, 11.0]]]
 
 
 def test_what_was_built_is_loaded_without_a_compiler(
-    tools: toolchain.Toolchain, lean: tuple[inline.Setup, list[Any]]
+    tools: toolchain.Toolchain, lean: tuple[extensions.Setup, list[Any]]
 ) -> None:
     setup, built = lean
     assert answers(replace(setup, mode="use", toolchain=replace(tools, cxx="/nonexistent"))) == built
@@ -142,7 +142,7 @@ def test_a_source_that_lean_headers_cannot_carry_is_built_with_the_next(
     )
     setup = setup_in(tmp_path / "next", tools, library)
     answers(setup, source)
-    (record,) = inline.build_records(tmp_path / "next")
+    (record,) = extensions.build_records(tmp_path / "next")
     assert list(record["attempts"]) == ["slim", "core"]
 
 
@@ -172,5 +172,5 @@ def test_what_was_never_built_is_refused_in_the_measurement(
 ) -> None:
     setup = replace(setup_in(tmp_path / "empty", tools, None), mode="use")
     extension = builder.Extension(name="late", units=(), functions=None)
-    with pytest.raises(inline.NotBuilt, match="'late' was not built before the measurement"):
-        inline.Builds(setup).obtain(extension)
+    with pytest.raises(extensions.NotBuilt, match="'late' was not built before the measurement"):
+        extensions.Builds(setup).obtain(extension)

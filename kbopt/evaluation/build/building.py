@@ -28,9 +28,9 @@ from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.needs import NVCC_BYTES
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
 from kbopt.evaluation.transport.untrusted import CandidateForged, raised_of, rejected_of
-from kbopt.leanbuild import inline
+from kbopt.leanbuild import extensions
 from kbopt.leanbuild.bridge import ensure_bridge, headers_key
-from kbopt.leanbuild.inline import Setup
+from kbopt.leanbuild.extensions import Setup
 from kbopt.leanbuild.store import Entry, Store, TooMuchLeft, build_key, remove
 
 _EXTENSIONS = "cpp_extension"
@@ -157,7 +157,7 @@ class Builder:
         is constructed and called when it is built again, which is worth a try once.
         """
         failed = isinstance(outcome, CompileFailed) and outcome.reason.startswith(
-            f"{inline.NotBuilt.__name__}:"
+            f"{extensions.NotBuilt.__name__}:"
         )
         if not failed or self._is_called_ahead(request.source):
             return False

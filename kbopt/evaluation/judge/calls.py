@@ -98,9 +98,7 @@ class Calls:
             worker.release()
         except (CandidateDied, CandidateRaised, CandidateForged) as error:
             if isinstance(error, CandidateDied):
-                raise ReferenceWorkerDied(
-                    "the process that plays the reference ended while it was timed"
-                ) from None
+                raise ReferenceWorkerDied("the reference's worker ended while it was timed") from None
             if isinstance(error, CandidateRaised) and is_out_of_memory(f"{error.kind} {error}"):
                 raise torch.OutOfMemoryError(str(error)) from None
             raise TaskError(f"the reference failed while it was timed: {error}") from None

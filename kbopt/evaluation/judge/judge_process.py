@@ -12,7 +12,7 @@ import resource
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from statistics import median
 
 import torch
@@ -22,9 +22,12 @@ from kbopt.core.types import EvalProtocol
 from kbopt.evaluation import messages
 from kbopt.evaluation.judge import roofline
 from kbopt.evaluation.judge.admission import Admission, admit
+from kbopt.evaluation.judge.cpu_worker import CpuWorker
+from kbopt.evaluation.judge.gpu_worker import GpuWorker
 from kbopt.evaluation.judge.judgement import Judgement
 from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised, Link
 from kbopt.evaluation.judge.reference import Reference, ReferenceWorkerDied, TaskError, TaskTooLarge
+from kbopt.evaluation.judge.rehearsal import rehearse
 from kbopt.evaluation.judge.worker import Worker
 from kbopt.evaluation.messages import Answer, FromJudge, ToJudge
 from kbopt.evaluation.sandbox import linux
@@ -50,22 +53,6 @@ takes.
 """
 _PASSES_AT_ONCE = 3
 """What a pass holds besides: at the task's precision in one process, and in float64 (two)."""
-_REHEARSAL = """
-import torch
-
-
-class Model(torch.nn.Module):
-    def forward(self, x):
-        return torch.nn.functional.gelu(x @ x)
-
-
-def get_inputs():
-    return [torch.rand(16, 16)]
-
-
-def get_init_inputs():
-    return []
-"""
 
 
 def main(channel: Channel) -> None:
@@ -96,7 +83,7 @@ def _received(channel: Channel) -> ToJudge:
 
 
 class _JudgeProcess:
-    """A task, with the child that plays its reference. Until `construct` the device is hardly used; then come
+    """A task, with its reference's worker. Until `construct` the device is hardly used; then come
     `weigh` and `admit`.
     """
 
@@ -115,15 +102,9 @@ class _JudgeProcess:
         self._had = 0.0
         torch.set_num_threads(start.threads)
         if self._device.type == "cuda":
-            self._rehearse()
+            rehearse(self._protocol, self._device)
         else:
             _limit_memory(start.memory_bytes)
-
-    def _rehearse(self) -> None:
-        """Load what the device's libraries load at their first use."""
-        with suppress(TaskError, RuntimeError):  # Such as a device that is full at the moment.
-            admit(Reference(_REHEARSAL, self._protocol, self._device, 0))
-            torch.cuda.synchronize(self._device)
 
     def answer(self, job: ToJudge, fds: list[int]) -> FromJudge:
         """Raises TaskError; TaskTooLarge also for what nobody else takes for a want of memory."""
@@ -214,16 +195,16 @@ class _JudgeProcess:
 
     @contextmanager
     def _typed(self) -> Iterator[None]:
-        """What goes wrong inside with the reference, or with the child that plays it, is the task's fault or
+        """What goes wrong inside with the reference, or with its worker, is the task's fault or
         the memory's. Raises TaskError.
         """
         try:
             yield
         except CandidateDied:
-            raise ReferenceWorkerDied("the process that plays the reference died") from None
+            raise ReferenceWorkerDied("the reference's worker died") from None
         except (CandidateRaised, CandidateForged) as error:
             if isinstance(error, CandidateRaised) and is_out_of_memory(f"{error.kind} {error}"):
-                reason = f"the child that plays the reference has no memory left: {error}"
+                reason = f"the reference's worker has no memory left: {error}"
                 raise TaskTooLarge(reason) from None
             raise TaskError(str(error)) from None
         except torch.OutOfMemoryError as error:
@@ -299,7 +280,7 @@ class _JudgeProcess:
             self._admission,
             protocol,
             self._worker,
-            lambda: self._play(fds, init, protocol.timeout_s),
+            lambda: self._open_worker(fds, init, protocol.timeout_s),
             self._rng,
             arithmetic,
         )
@@ -331,16 +312,19 @@ class _JudgeProcess:
         return self._room()
 
     def _reference_worker(self, fds: list[int], init: int) -> Worker:
-        worker = self._play(fds, init, _REFERENCE_BUDGET_S)
+        worker = self._open_worker(fds, init, _REFERENCE_BUDGET_S)
         self._overhead = worker.overhead
         worker.build(f"{self._start.source}\n\nModelNew = Model\n", "")
         return worker
 
-    def _play(self, fds: list[int], init: int, budget_s: float) -> Worker:
+    def _open_worker(self, fds: list[int], init: int, budget_s: float) -> Worker:
         data_fd, control_fd = fds
         spin_s = SPIN_S if self._device.type == "cuda" else 0.0
         link = Link.over(socket.socket(fileno=data_fd), control_fd, budget_s, spin_s)
-        return Worker(link, init, self._reference, self._start.threads, self._rng, self._overhead)
+        reference, threads, rng = self._reference, self._start.threads, self._rng
+        if self._device.type == "cuda":
+            return GpuWorker(link, reference, threads, rng)
+        return CpuWorker(link, init, reference, threads, rng, self._overhead)
 
 
 def _limit_memory(memory_bytes: int) -> None:

@@ -33,7 +33,7 @@ class TaskTooLarge(TaskError):
 
 
 class ReferenceWorkerDied(TaskError):
-    """The child that plays the reference ended; the supervisor knows how."""
+    """The reference's worker ended; the supervisor knows how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

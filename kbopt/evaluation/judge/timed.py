@@ -74,13 +74,13 @@ class TimedModels:
 
     def _of_candidate(
         self,
-        play: Callable[[str, list[Draw]], Exchange],
+        ask: Callable[[str, list[Draw]], Exchange],
         draws: list[Draw],
         checked: int,
         operation: str = "run",
     ) -> samples.Block:
         chosen = self._rng.sample(range(len(draws)), min(checked, len(draws)))
-        exchange = play(operation, draws)
+        exchange = ask(operation, draws)
         for index, got in zip(chosen, self._calls.outputs_of(exchange, draws, chosen), strict=True):
             own = self._calls.own_answer(draws[index])
             self._checks.require_right(got, own, own, draws[index])

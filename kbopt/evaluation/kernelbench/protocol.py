@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from kbopt.core.types import KernelBenchVerdict
 from kbopt.evaluation import numerics
 from kbopt.evaluation.kernelbench.loading import load_task_module, parsed
 from kbopt.evaluation.messages import KernelBench
@@ -68,8 +69,8 @@ def input_seeds(trials: int) -> list[int]:
 Turn = Callable[[], AbstractContextManager[None]]
 
 
-def judge(job: KernelBench, device_turn: Turn) -> dict[str, Any]:
-    """KernelBench's fields for the candidate, with the reference's own times, as plain JSON.
+def judge(job: KernelBench, device_turn: Turn) -> KernelBenchVerdict:
+    """KernelBench's fields for the candidate, with the reference's own times.
 
     `device_turn` holds the device for whoever computes on it, not while code is loaded. The reference is
     timed before the candidate's code is there, in the same process and by the same rules, so that the two
@@ -93,14 +94,14 @@ def judge(job: KernelBench, device_turn: Turn) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - it casts integer inputs to float, which many tasks refuse
         metadata["runtime_error"] = _TASK_FAILS + str(error)[:2000]
         metadata["runtime_error_name"] = _qualified(error)
-        return _fields(compiled=True, correctness=False, metadata=metadata)
+        return _verdict(compiled=True, correctness=False, metadata=metadata)
     try:
         _execute_as_file(job.source, task.context)
         new_class = task.context["ModelNew"]
     except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a compilation error
         metadata["compilation_error_name"] = _qualified(error)
         metadata["compilation_error"] = str(error)[:2000]
-        return _fields(compiled=False, correctness=False, metadata=metadata)
+        return _verdict(compiled=False, correctness=False, metadata=metadata)
     try:
         with device_turn(), torch.no_grad():
             torch.manual_seed(_SEED)
@@ -115,8 +116,8 @@ def judge(job: KernelBench, device_turn: Turn) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a runtime error
         metadata["runtime_error"] = str(error)[:2000]
         metadata["runtime_error_name"] = _qualified(error)
-        return _fields(compiled=True, correctness=False, metadata=metadata)
-    return _fields(compiled=True, correctness=correct, metadata=metadata, stats=stats, ref_stats=ref_stats)
+        return _verdict(compiled=True, correctness=False, metadata=metadata)
+    return _verdict(compiled=True, correctness=correct, metadata=metadata, stats=stats, ref_stats=ref_stats)
 
 
 def _cast_all(values: Sequence[Any], precision: str, device: torch.device) -> list[Any]:
@@ -267,19 +268,20 @@ def _qualified(error: BaseException) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _fields(
+def _verdict(
     *,
     compiled: bool,
     correctness: bool,
-    metadata: dict[str, Any],
-    stats: dict[str, float] | None = None,
-    ref_stats: dict[str, float] | None = None,
-) -> dict[str, Any]:
-    return {
-        "ref_runtime_stats": ref_stats or {},
-        "compiled": compiled,
-        "correctness": correctness,
-        "metadata": metadata,
-        "runtime": stats["mean"] if stats else -1.0,
-        "runtime_stats": stats or {},
-    }
+    metadata: Mapping[str, object],
+    stats: Mapping[str, float] | None = None,
+    ref_stats: Mapping[str, float] | None = None,
+) -> KernelBenchVerdict:
+    return KernelBenchVerdict(
+        compiled=compiled,
+        correctness=correctness,
+        metadata=metadata,
+        runtime=stats["mean"] if stats else -1.0,
+        runtime_stats=stats or {},
+        ref_runtime=ref_stats["mean"] if ref_stats else -1.0,
+        ref_runtime_stats=ref_stats or {},
+    )

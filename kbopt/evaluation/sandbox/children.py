@@ -14,12 +14,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.types import Crashed
-from kbopt.evaluation.messages import Warm
+from kbopt.evaluation.messages import Ended, Warm
 from kbopt.evaluation.sandbox.confinement import LOG_NAME, SandboxConfig
 from kbopt.evaluation.sandbox.memory import Host, KilledForMemory, find_host
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
@@ -160,25 +159,24 @@ class Child:
         self._status_fd = -1
         self._log.join()
 
-    def end(self) -> dict[str, Any]:
+    def end(self) -> Ended:
         """How the child ended. To be called once its end was noticed; waits a moment for the report."""
         timer = threading.Timer(_END_S, self._fork_server.kill, [self.init_pid])
         timer.start()
         with os.fdopen(os.dup(self._status_fd)) as pipe:
             line = pipe.readline()
         timer.cancel()
-        report: dict[str, Any] = json.loads(line) if line else {"how": "killed"}
-        return report
+        return codec.decode(Ended, json.loads(line)) if line else Ended()
 
     def crash(self) -> Crashed:
         """The outcome for a child that ended before it answered. Raises KilledForMemory where that is not its
         own doing.
         """
-        report = self.end()
-        killed = report.get("signal") == signal.SIGKILL or report.get("how") in ("killed", "gone")
-        if killed and self.has_seen_kills:
+        ended = self.end()
+        is_unseen = ended in (Ended(how="killed"), Ended(how="gone"))
+        if (is_unseen or ended.signal == signal.SIGKILL) and self.has_seen_kills:
             raise KilledForMemory("a candidate's process", of_judge=False)
-        return crash_from(report)
+        return crash_from(ended)
 
     @property
     def has_seen_kills(self) -> bool:
@@ -238,19 +236,19 @@ def _signal_name(number: int) -> str:
     return f"signal {number}"
 
 
-def crash_from(report: Mapping[str, Any]) -> Crashed:
+def crash_from(ended: Ended) -> Crashed:
     """The outcome for a process that ended before it answered."""
-    if "memory_bytes" in report:
-        used = report["memory_bytes"] / 2**30
+    if ended.memory_bytes is not None:
+        used = ended.memory_bytes / 2**30
         return Crashed(
             reason=f"its processes used {used:.1f} GiB of memory, more than allowed", how="out of memory"
         )
-    if "signal" in report:
-        name = _signal_name(report["signal"])
+    if ended.signal is not None:
+        name = _signal_name(ended.signal)
         return Crashed(reason=f"its process was ended by {name}", how=name)
-    if "exit" in report:
+    if ended.exit is not None:
         return Crashed(
-            reason=f"its process ended by itself with exit code {report['exit']} before it answered",
-            how=f"exit {report['exit']}",
+            reason=f"its process ended by itself with exit code {ended.exit} before it answered",
+            how=f"exit {ended.exit}",
         )
-    return Crashed(reason="its process ended before it answered", how=str(report.get("how", "unknown")))
+    return Crashed(reason="its process ended before it answered", how=ended.how)

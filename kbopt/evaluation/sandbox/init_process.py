@@ -28,6 +28,8 @@ from collections.abc import Callable, Set
 from pathlib import Path
 from typing import NoReturn
 
+from kbopt.core import codec
+from kbopt.evaluation.messages import Ended
 from kbopt.evaluation.sandbox import confinement, linux, seccomp
 from kbopt.evaluation.sandbox.confinement import Isolation, SandboxConfig
 from kbopt.evaluation.sandbox.seccomp import ProcessCounter, Starts
@@ -99,7 +101,7 @@ def run(
     report = _Watch(child, control_fd, config.limits.memory_bytes, isolation, fds).until_the_end()
     _signal_all(isolation, signal.SIGKILL)
     with contextlib.suppress(OSError):
-        os.write(status_fd, json.dumps(report).encode() + b"\n")
+        os.write(status_fd, json.dumps(codec.encode(report)).encode() + b"\n")
     os._exit(0)
 
 
@@ -189,7 +191,7 @@ class _Watch:
         self._counter = ProcessCounter(counter_fds[0]) if counter_fds else None
         self._standing: dict[int, int] | None = None
 
-    def until_the_end(self) -> dict[str, object]:
+    def until_the_end(self) -> Ended:
         os.set_blocking(self._control_fd, False)
         watch_at = time.monotonic()
         sources: list[int] = [self._control_fd]
@@ -205,13 +207,13 @@ class _Watch:
             if self._control_fd in ready:
                 command = os.read(self._control_fd, 1)
                 if not command:
-                    return {"how": "ended by the supervisor"}
+                    return Ended(how="ended by the supervisor")
                 os.write(self._control_fd, self._obey(command))
             if time.monotonic() >= watch_at:
                 watch_at = time.monotonic() + _WATCH_INTERVAL_S
                 used_bytes = sum(_own_bytes(pid) for pid in _others(self._isolation))
                 if used_bytes > self._memory_bytes + INPUT_BUFFER_BYTES:
-                    return {"memory_bytes": used_bytes}
+                    return Ended(memory_bytes=used_bytes)
 
     def _obey(self, command: bytes) -> bytes:
         if command in (STOP, CONTINUE):
@@ -257,17 +259,17 @@ def _clocks(pids: list[int]) -> dict[int, int]:
     return clocks
 
 
-def _reap(child: int) -> dict[str, object] | None:
+def _reap(child: int) -> Ended | None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return {"how": "gone"}
+            return Ended(how="gone")
         if pid == 0:
             return None
         if pid == child:
             code = os.waitstatus_to_exitcode(status)
-            return {"signal": -code} if code < 0 else {"exit": code}
+            return Ended(signal=-code) if code < 0 else Ended(exit=code)
 
 
 def _others(isolation: Isolation) -> list[int]:

@@ -26,7 +26,8 @@ from typing import Any
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalRequest
-from kbopt.evaluation.client import ServiceClient, ServiceInfo
+from kbopt.evaluation.client import ServiceClient
+from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.spool.asked import Asked, Requests
 from kbopt.evaluation.spool.files import POLL_S, RESULTS, AppendOnly, Complaints, Say, open_spool
 from kbopt.evaluation.spool.jobs import BEAT_S, TAKEOVER_S, Job, JobState, show_life

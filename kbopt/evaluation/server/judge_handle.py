@@ -199,7 +199,7 @@ class JudgeHandle:
         return self._fork_server.host.num_kills() > self._kills and self._fork_server.was_killed(self._pid)
 
     def _task_error(self, fault: messages.TaskFault) -> UserError | InfraError:
-        """What a judge says of its task; where the child that plays the reference ended, how it did."""
+        """What a judge says of its task; where the reference's worker ended, how it did."""
         text = fault.reason
         if fault.no_memory:
             return NoMemory(text)
@@ -209,7 +209,7 @@ class JudgeHandle:
         try:
             crash = self._child.crash()
         except KilledForMemory:
-            return KilledForMemory(f"the process that plays the reference of task {name}", of_judge=True)
+            return KilledForMemory(f"the reference's worker of task {name}", of_judge=True)
         may = f"may use {gib(self._memory_bytes)} of host memory, {self._fork_server.host.source}"
         remedy = f"; it {may}; {REMEDY}" if crash.how == "out of memory" else ""
         return UserError(f"the child of task {name}'s reference ended: {text}: {crash.reason}{remedy}")

@@ -1,4 +1,4 @@
-"""The supervisor's handles on the tasks' judges, and on the children that play the references for them."""
+"""The supervisor's handles on the tasks' judges, and on the workers that run the references for them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _AHEAD = 4
 at once on 16 cores, whoever had the device judged three times as slowly."""
 _FREE_FOR_ANOTHER = 0.45
 """Share of a GPU's memory to be had before a task is admitted, which says how much it needs. The judge and
-the child that plays the reference hold inputs and outputs there; the least used ones go until it is."""
+the reference's worker hold inputs and outputs there; the least used ones go until it is."""
 
 
 Key = tuple[str, str, str, bool]

@@ -46,7 +46,7 @@ class Data:
 
     @property
     def held_bytes(self) -> int:
-        """By an idle judge and the child that plays its reference: inputs that both see, three copies of the
+        """By an idle judge and its reference's worker: inputs that both see, three copies of the
         parameters (its own, in float64 twice as large) and the child's.
         """
         return self.input_buffer_bytes + 4 * self.parameters_bytes

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Hashable
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import (
@@ -32,6 +32,7 @@ from kbopt.core.types import (
 from kbopt.evaluation.build.building import Builder, Built, NotBuilt, num_builds_at_once
 from kbopt.evaluation.build.inspection import Inspections
 from kbopt.evaluation.kernelbench import verdicts
+from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.sandbox.children import ForkServerHandle, warm_up
 from kbopt.evaluation.sandbox.confinement import scrubbed
 from kbopt.evaluation.sandbox.memory import REMEDY, Host, KilledForMemory, find_host, gib
@@ -105,16 +106,16 @@ class Service:
         self._waiting_slots = threading.BoundedSemaphore(1 + _NUM_WAITING)
         self._build_slots = threading.BoundedSemaphore(num_builds_at_once(self.device))
 
-    def about(self) -> dict[str, Any]:
-        return {
-            "device": self.device.name,
-            "boot": self.boot,
-            "started": self.started,
-            "pid": os.getpid(),
-            "isolation": self._sandboxes.isolation,
-            "is_isolated": self._sandboxes.is_isolated,
-            "is_cuda": self.device.is_cuda,
-        }
+    def about(self) -> ServiceInfo:
+        return ServiceInfo(
+            device=self.device.name,
+            boot=self.boot,
+            started=self.started,
+            pid=os.getpid(),
+            isolation=self._sandboxes.isolation,
+            is_isolated=self._sandboxes.is_isolated,
+            is_cuda=self.device.is_cuda,
+        )
 
     def evaluate(self, request: EvalRequest) -> Result:
         """Judge one source. Raises UserError for a task that cannot be scored, InfraError.

@@ -27,7 +27,7 @@ def serve(
     """
     lock = threading.Lock()
 
-    def reply(message: dict[str, Any]) -> None:
+    def reply(**message: object) -> None:
         with lock:
             replies.write(json.dumps(message, separators=(",", ":")) + "\n")
             replies.flush()
@@ -35,25 +35,25 @@ def serve(
     try:
         service = Service(device, state_dir, find_host(memory_gib))
     except UserError as error:
-        reply({"user_error": str(error)})
+        reply(user_error=str(error))
         return
     except InfraError as error:
-        reply({"infra_error": str(error)})
+        reply(infra_error=str(error))
         return
-    reply({"ready": service.about()})
+    reply(ready=codec.encode(service.about()))
 
     def answer(number: int, kind: str, raw: Any) -> None:
         try:
             request = codec.decode(EvalRequest, raw)
             answered = service.describe(request) if kind == "describe" else service.evaluate(request)
-            reply({"id": number, "answer": codec.encode(answered)})
+            reply(id=number, answer=codec.encode(answered))
         except (UserError, codec.CodecError) as error:
-            reply({"id": number, "user_error": str(error)})
+            reply(id=number, user_error=str(error))
         except InfraError as error:
-            reply({"id": number, "infra_error": str(error)})
+            reply(id=number, infra_error=str(error))
         except BaseException as error:
             # A defect of the service must reach the caller, who would otherwise wait forever.
-            reply({"id": number, "infra_error": f"{type(error).__name__}: {error}"})
+            reply(id=number, infra_error=f"{type(error).__name__}: {error}")
             raise
 
     with ThreadPoolExecutor(MAX_CONCURRENT) as pool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -114,8 +115,20 @@ def _storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def audited(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
-    """The call's result, and `{"torch_ops", "operators", "custom_kernel", "arithmetic"}` as plain JSON."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """What one call did: `torch_ops` by PyTorch, `operators` that were registered by others, `arithmetic` in
+    which PyTorch multiplied; `custom_kernel` where something else than PyTorch wrote memory.
+    """
+
+    torch_ops: tuple[str, ...]
+    operators: tuple[str, ...]
+    arithmetic: tuple[str, ...]
+    custom_kernel: bool
+
+
+def audited(call: Callable[[], Any]) -> tuple[Any, Audited]:
+    """The call's result, and what was seen of it."""
     watch = _Watch()
     with _every_thread() as elsewhere, watch:
         result = call()
@@ -124,12 +137,12 @@ def audited(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
     foreign = foreign or any(not torch.equal(now, then) for now, then in watch.contents.values())
     # What only the profiler saw ran in another thread, or with dispatch modes off.
     unwatched = [] if watch.computing else [name for name in elsewhere if name not in _NOT_COMPUTING]
-    return result, {
-        "torch_ops": [*watch.computing, *unwatched][:50],
-        "operators": list(watch.custom_operators)[:50],
-        "arithmetic": list(watch.arithmetic)[:20],
-        "custom_kernel": (foreign and not unwatched) or bool(watch.custom_operators),
-    }
+    return result, Audited(
+        torch_ops=(*watch.computing, *unwatched)[:50],
+        operators=tuple(watch.custom_operators)[:50],
+        arithmetic=tuple(watch.arithmetic)[:20],
+        custom_kernel=(foreign and not unwatched) or bool(watch.custom_operators),
+    )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from kbopt.evaluation.messages import Build
 from kbopt.evaluation.numerics import placed
 from kbopt.evaluation.transport.channel import Channel, Message
 from kbopt.evaluation.worker.candidate import CandidateError, describe_exception, load_candidate
-from kbopt.leanbuild import gpu_code, inline
+from kbopt.leanbuild import extensions, gpu_code, inline
 
 _BUILD_NICENESS = 10
 _ABSENT = torch.device("cuda:0")
@@ -38,11 +38,11 @@ def build(channel: Channel) -> None:
         module = load_candidate(request.source)
         if request.task_source:
             _build_late(module, request)
-        reply: Message = {"built": True, "whole": inline.is_whole()}
+        reply: Message = {"built": True, "whole": extensions.is_whole()}
     except CandidateError as error:
         reply = {"rejected_source": str(error), "lasting": error.is_syntax}
     except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything
-        reply = {"raised": describe_exception(error), "lasting": inline.is_lasting(error)}
+        reply = {"raised": describe_exception(error), "lasting": extensions.is_lasting(error)}
     channel.send(reply)
 
 
@@ -58,14 +58,14 @@ def _build_late(module: Any, request: Build) -> None:
                 request.setup,
             )
     except Exception as error:
-        if str(error).startswith(inline.BUILD_FAILED):
+        if str(error).startswith(extensions.BUILD_FAILED):
             raise
 
 
 def find_builds(setup: str) -> None:
     """Point compilers to where this candidate's builds lie, and load_inline to those that are there."""
     if setup:
-        inline.install(inline.Setup.decode(setup))
+        inline.install(extensions.Setup.decode(setup))
 
 
 def _call_once(
@@ -79,10 +79,10 @@ def _call_once(
     `gpu_code.ahead_of_device`; on a CPU only if all is not there once the model is.
     """
     task = load_module("task", task_source, Path.cwd())
-    folder = Path(inline.Setup.decode(setup).directory) if setup else Path.cwd()
-    num_before = inline.num_builds(folder)
+    folder = Path(extensions.Setup.decode(setup).directory) if setup else Path.cwd()
+    num_before = extensions.num_builds(folder)
     model = module.ModelNew(*_moved(task.get_init_inputs(), precision, device))
-    if device.type == "cpu" and inline.num_builds(folder) > num_before:
+    if device.type == "cpu" and extensions.num_builds(folder) > num_before:
         return
     if isinstance(model, torch.nn.Module):
         _move(model, precision, device)

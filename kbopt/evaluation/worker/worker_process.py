@@ -146,7 +146,7 @@ class _Session:
         self._outputs.append(output)
         if self._cuda is not None:
             torch.cuda.synchronize(self._device)
-        return {"ns": [0], "outputs": [self._describe(output)], "audit": seen}
+        return {"ns": [0], "outputs": [self._describe(output)], "audit": codec.encode(seen)}
 
     def profile(self, request: Message) -> Message:
         """The kernels of one call on a GPU, see `audit.kernel_times`."""
@@ -265,4 +265,4 @@ def kernelbench(channel: Channel) -> None:
         finally:
             channel.send({"device": "free"})
 
-    channel.send({"fields": judge(job, device_turn)})
+    channel.send({"fields": codec.encode(judge(job, device_turn))})

@@ -1,0 +1,164 @@
+"""A worker on a CPU: all of it is paused around each block of calls, and its outputs read from its memory."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from kbopt.evaluation.judge.link import CandidateDied, Link
+from kbopt.evaluation.judge.reference import Draw, Reference
+from kbopt.evaluation.judge.replies import Place, answers_of, seen_of, times_of
+from kbopt.evaluation.judge.worker import Exchange, Worker
+from kbopt.evaluation.sandbox import linux
+from kbopt.evaluation.timing import samples
+from kbopt.evaluation.transport.input_buffer import CpuInputBuffer
+from kbopt.evaluation.transport.layout import TensorSpec, copy_elements
+from kbopt.evaluation.transport.untrusted import CandidateForged
+
+_LONGEST_BLOCK = 6
+_NUM_CALIBRATIONS = 12
+
+
+class CpuWorker(Worker):
+    """`init` is the process id of the sandbox's init process. `overhead` is what requests cost, where that is
+    known from another worker of the task.
+    """
+
+    input_buffer: CpuInputBuffer
+
+    def __init__(
+        self,
+        link: Link,
+        init: int,
+        reference: Reference,
+        threads: int,
+        rng: random.Random,
+        overhead: samples.Overhead | None = None,
+    ) -> None:
+        self._init = init
+        self._num_gone = 0
+        self.overhead = overhead
+        super().__init__(link, reference, threads, rng)
+
+    def _make_input_buffer(self, specs: list[TensorSpec], init_bytes: int) -> CpuInputBuffer:
+        reference = self._reference
+        return CpuInputBuffer(specs, _LONGEST_BLOCK, init_bytes, reference.output_bytes, reference.device)
+
+    def _opened(self, draw: Draw) -> None:
+        self._pid = _only_child(self._init)
+        self.overhead = self.overhead or self._calibrate(draw)
+
+    def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
+        """Everything of it is paused while the inputs are written, and from the moment it says that it is
+        done. The clock runs in between.
+        """
+        self._pause()
+        offsets = self._fill(draws)
+        cpu_ns, displaced_ns = self._usage()
+        num_gone = self._num_gone
+        self._require_standing(self.link.stands())
+        started = time.perf_counter_ns()
+        self._running = True
+        self.link.resume()
+        reply = self.link.ask(operation, offsets=offsets, **fields)
+        wall_ns = time.perf_counter_ns() - started
+        self._pause()
+        cpu_after_ns, displaced_after_ns = self._usage()
+        # Processes that it started and that are gone kept cores busy for no one knows how long.
+        num_gone = (self._num_gone - num_gone) % 2**32
+        cpu_after_ns += num_gone * wall_ns
+        return Exchange(
+            outputs=answers_of(reply, len(draws)),
+            native_ns=times_of(reply, len(draws)),
+            wall_ns=wall_ns,
+            displaced_ns=self._displaced(displaced_after_ns - displaced_ns, wall_ns, cpu_after_ns - cpu_ns),
+            cores=(cpu_after_ns - cpu_ns) / wall_ns,
+            offsets=offsets,
+            seen=seen_of(reply) if operation == "audit" else None,
+        )
+
+    def batch(
+        self, operation: str, draws: Sequence[Draw], *, marked: bool = False, **fields: Any
+    ) -> Exchange:
+        raise ValueError("batches are for GPUs")
+
+    def read(self, exchange: Exchange, call: int) -> list[torch.Tensor]:
+        return [self._copy_out(place) for place in exchange.outputs[call].places]
+
+    def _pause(self) -> None:
+        if self._running:
+            self._num_gone, stands = self.link.hold()
+            self._require_standing(stands)
+        self._running = False
+
+    def _resume(self) -> None:
+        if not self._running:
+            self._require_standing(self.link.stands())
+        super()._resume()
+
+    def _require_standing(self, stands: bool) -> None:
+        if not stands:
+            raise CandidateForged("its processes go on while they are paused")
+
+    def _displaced(self, waited_ns: int, wall_ns: int, cpu_ns: int) -> int:
+        """How much of the wall time other processes of the machine took.
+
+        Waiting for a core is believed as far as the child's own processor time leaves room for it, and
+        not at all where it has helper processes, whose time is not counted.
+        """
+        if self._helpers():
+            return 0
+        return min(waited_ns, max(0, wall_ns - cpu_ns))
+
+    def _calibrate(self, draw: Draw) -> samples.Overhead:
+        """What requests cost on a CPU besides the calls, before candidate code is there."""
+        costs: dict[int, float] = {}
+        longest = self.input_buffer.slots
+        for length in (1, longest):
+            costs_ms = []
+            for _ in range(_NUM_CALIBRATIONS):
+                exchange = self.exchange("run", [draw] * length)
+                costs_ms.append(exchange.block.outside_ms)
+                self.release()
+            costs[length] = median(costs_ms)
+        return samples.Overhead.through(1, costs[1], longest, costs[longest])
+
+    def _copy_out(self, place: Place) -> torch.Tensor:
+        try:
+            return copy_elements(place.spec, partial(self._read_memory, place.address))
+        except OSError as error:
+            raise CandidateForged(f"an output at an address that cannot be read: {error}") from None
+
+    def _read_memory(self, address: int, start: int, buffer: torch.Tensor) -> None:
+        linux.read_memory(self._pid, address + start, buffer.data_ptr(), buffer.numel())
+
+    def _helpers(self) -> list[int]:
+        """Processes of the sandbox besides the child: its descendants, orphaned ones included."""
+        return [pid for pid in linux.descendants(self._init) if pid != self._pid]
+
+    def _usage(self) -> tuple[int, int]:
+        """Nanoseconds of processor time of all of the sandbox; of waiting for a core, child and judge."""
+        try:
+            cpu_ns = linux.process_cpu_ns(self._pid)
+        except OSError:
+            raise CandidateDied from None
+        for helper in self._helpers():
+            with suppress(OSError):
+                cpu_ns += linux.process_cpu_ns(helper)
+        return cpu_ns, linux.displaced_ns(self._pid) + linux.displaced_ns()
+
+
+def _only_child(init: int) -> int:
+    """The init process's child, which is the only one before candidate code is loaded."""
+    children = Path(f"/proc/{init}/task/{init}/children").read_text().split()
+    if not children:
+        raise CandidateDied
+    return int(children[0])

@@ -1,0 +1,187 @@
+"""A worker on a GPU, which cannot be paused: its outputs are looked at when it says that it is done, and
+batches show how long that took.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from kbopt.evaluation.judge.cuda_reader import CudaReader, SpotChecks
+from kbopt.evaluation.judge.link import Link
+from kbopt.evaluation.judge.reference import Draw, Reference
+from kbopt.evaluation.judge.replies import Answer, Place, answers_of, seen_of, times_of
+from kbopt.evaluation.judge.worker import Exchange, LateOutput, Worker
+from kbopt.evaluation.transport.cuda_api import CudaError
+from kbopt.evaluation.transport.cuda_inputs import LONGEST_BATCH, CudaInputBuffer
+from kbopt.evaluation.transport.layout import TensorSpec
+from kbopt.evaluation.transport.untrusted import CandidateForged
+
+_PATIENCE_S = 0.1
+_SHORT_PATIENCE_S = 0.02
+"""Until a batch's calls are queued, which takes 2 to 15 ms, or will not be before their inputs are there.
+The shorter one where that was so twice running."""
+_DONE_S = 1.0
+"""Until the device has done what a child waited for before it answered: turns of other processes."""
+
+
+class GpuWorker(Worker):
+    """Its `exchange` says little of the time that calls took: `batch` does."""
+
+    input_buffer: CudaInputBuffer
+
+    def __init__(self, link: Link, reference: Reference, threads: int, rng: random.Random) -> None:
+        self._num_late: Counter[str] = Counter()
+        self._late_outputs: dict[tuple[str, int], list[Answer]] = {}
+        super().__init__(link, reference, threads, rng)
+
+    def _make_input_buffer(self, specs: list[TensorSpec], init_bytes: int) -> CudaInputBuffer:
+        reference = self._reference
+        return CudaInputBuffer(specs, LONGEST_BATCH, init_bytes, reference.output_bytes, reference.device)
+
+    def _opened(self, draw: Draw) -> None:
+        self._reader = CudaReader(self.input_buffer.buffer, self.base)
+
+    def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
+        """What runs on a GPU cannot be paused. So outputs are looked at when it says that it is done, and
+        compared with what is there later. How long that took says little: batches show it.
+        """
+        self._resume()
+        self._reader.prepare_spot_check()
+        started = time.perf_counter_ns()
+        offsets = self._fill(draws)
+        # Processes take turns on the device in any order: what is not there yet might be read by the child.
+        self.input_buffer.finish_filling()
+        self.input_buffer.flush_cache()
+        reply = self.link.ask(operation, offsets=offsets, **fields)
+        outputs = answers_of(reply, len(draws))
+        sight = self._aim(outputs)()
+        sight.done.synchronize()
+        wall_ns = time.perf_counter_ns() - started
+        self._pause()
+        return Exchange(
+            outputs=outputs,
+            native_ns=times_of(reply, len(draws)),
+            wall_ns=wall_ns,
+            offsets=offsets,
+            seen=seen_of(reply) if operation == "audit" else None,
+            spot_checks=sight.spot_checks,
+        )
+
+    def batch(
+        self, operation: str, draws: Sequence[Draw], *, marked: bool = False, **fields: Any
+    ) -> Exchange:
+        """Have it answer `draws` on a GPU with all of its work queued before the inputs are there.
+
+        The calls wait at a gate in the child's stream. So neither queueing them nor turning to another
+        process is in the judge's time, and it scatters by far less than around an `exchange`. A call that
+        itself waits for the device is let through after a while, and all of that is in its time. So is
+        finding its outputs, unless they lie where those of the last such batch did.
+        """
+        self._resume()
+        self._reader.prepare_spot_check()
+        offsets = self._choose(len(draws))
+        gate = self.input_buffer.next_gate()
+        with self.link.asking(operation, gate=gate, offsets=offsets, marked=marked, **fields) as number:
+            exchange = self._fire(number, operation, draws, offsets)
+        self._pause()
+        return exchange
+
+    def _fire(
+        self,
+        number: int,
+        operation: str,
+        draws: Sequence[Draw],
+        offsets: list[list[int]],
+    ) -> Exchange:
+        outputs: list[Answer] | None = None
+        look: Callable[[], SpotChecks] | None = None
+        is_known = self._num_late[operation] > 1
+        is_late = not self.link.answers_within(_SHORT_PATIENCE_S if is_known else _PATIENCE_S)
+        guess = self._late_outputs.pop((operation, len(draws)), None) if is_late else None
+        try:
+            if not is_late:
+                outputs = self._outputs_of(number, len(draws))
+                look = self._aim(outputs)
+            elif guess is not None:
+                with suppress(CandidateForged):  # Memory that it has let go of since.
+                    look = self._aim(guess)
+        finally:
+            begun = self.input_buffer.open_gate(offsets, [draw.tensors for draw in draws])
+        try:
+            if look is None:
+                outputs = guess = self._outputs_of(number, len(draws))
+                look = self._aim(outputs)
+            self.input_buffer.await_done()
+            sight = look()
+            if outputs is None:
+                outputs = self._outputs_of(number, len(draws))
+            times = times_of(self.link.receive(number), len(draws))
+            _require_passed(sight.done)
+            if is_late and outputs != guess:
+                sight = self._aim(outputs)()
+                sight.done.synchronize()
+        except BaseException:
+            self.input_buffer.give_up()
+            raise
+        self._num_late[operation] = self._num_late[operation] + 1 if is_late else 0
+        if is_late:
+            self._late_outputs[operation, len(draws)] = outputs
+        return Exchange(
+            outputs=outputs,
+            is_late=is_late,
+            native_ns=times,
+            wall_ns=int(begun.elapsed_time(sight.done) * 1e6),
+            offsets=offsets,
+            spot_checks=sight.spot_checks,
+        )
+
+    def read(self, exchange: Exchange, call: int) -> list[torch.Tensor]:
+        places = exchange.outputs[call].places
+        copies = [self._copy_out(place) for place in places]
+        for place, spot_check in zip(places, exchange.spot_checks[call], strict=True):
+            if not self._reader.saw(place, spot_check):
+                raise LateOutput
+        return copies
+
+    def close(self) -> None:
+        self._reader.close()
+        super().close()
+
+    def _pause(self) -> None:
+        if self._running:
+            self.link.pause()
+        self._running = False
+
+    def _aim(self, outputs: list[Answer]) -> Callable[[], SpotChecks]:
+        """At no more outputs than the reference has: with more of them an answer is wrong anyway."""
+        most = max(1, len(self._reference.output_sizes))
+        try:
+            return self._reader.aim(
+                [answer.places if len(answer.places) <= most else () for answer in outputs]
+            )
+        except (CudaError, ValueError) as error:
+            raise CandidateForged(f"an output that cannot be read: {error}") from None
+
+    def _outputs_of(self, number: int, num_calls: int) -> list[Answer]:
+        return answers_of(self.link.receive(number), num_calls)
+
+    def _copy_out(self, place: Place) -> torch.Tensor:
+        try:
+            return self._reader.copy(place)
+        except (CudaError, ValueError) as error:
+            raise CandidateForged(f"an output that cannot be read: {error}") from None
+
+
+def _require_passed(event: torch.cuda.Event) -> None:
+    """Raises CandidateForged for a child that has answered, while its stream has not come that far."""
+    until = time.monotonic() + _DONE_S
+    while not event.query():
+        if time.monotonic() > until:
+            raise CandidateForged("it says that its calls are done, and its stream does not")

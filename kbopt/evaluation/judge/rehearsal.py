@@ -1,0 +1,35 @@
+"""A small task, admitted once, before a judge on a GPU has its own."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import torch
+
+from kbopt.core.types import EvalProtocol
+from kbopt.evaluation.judge.admission import admit
+from kbopt.evaluation.judge.reference import Reference, TaskError
+
+_SOURCE = """
+import torch
+
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.gelu(x @ x)
+
+
+def get_inputs():
+    return [torch.rand(16, 16)]
+
+
+def get_init_inputs():
+    return []
+"""
+
+
+def rehearse(protocol: EvalProtocol, device: torch.device) -> None:
+    """Load what the device's libraries load at their first use."""
+    with suppress(TaskError, RuntimeError):  # Such as a device that is full at the moment.
+        admit(Reference(_SOURCE, protocol, device, 0))
+        torch.cuda.synchronize(device)
