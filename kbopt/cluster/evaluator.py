@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 
+from kbopt.cluster.fairness import FairShare
 from kbopt.cluster.messages import Answer, EvaluatorStatus
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import InfraFailed
@@ -51,7 +52,8 @@ class EvaluationQueue:
         self._cache = cache
         self._retry_delays_s = retry_delays_s
         self._waiting: dict[str, deque[_Pending]] = {}
-        self._in_flight: Counter[str] = Counter()
+        self._shares = FairShare()
+        self._num_in_flight = 0
         self._by_key: dict[str, asyncio.Future[Answer]] = {}
         self._batches: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -106,7 +108,7 @@ class EvaluationQueue:
         return EvaluatorStatus(
             backend=await self._backend.status(),
             queue_length=self._queue_length,
-            in_flight=self._in_flight.total(),
+            in_flight=self._num_in_flight,
             evaluations=self._by_outcome.total(),
             by_outcome=dict(self._by_outcome),
             cached=self._cached,
@@ -148,16 +150,14 @@ class EvaluationQueue:
         self._wake.set()
 
     def _take(self) -> list[_Pending]:
-        """The next batch: one request at a time from the search with the least in flight."""
+        """The next batch: one request at a time from the search that has had the least of the device."""
         batch: list[_Pending] = []
         while self._waiting and len(batch) < self._backend.max_batch:
-            search = min(
-                self._waiting, key=lambda name: (self._in_flight[name], self._waiting[name][0].queued_at)
-            )
+            search = self._shares.next_of({name: some[0].queued_at for name, some in self._waiting.items()})
             batch.append(self._waiting[search].popleft())
-            self._in_flight[search] += 1
             if not self._waiting[search]:
                 del self._waiting[search]
+        self._num_in_flight += len(batch)
         return batch
 
     async def _answer(self, batch: list[_Pending]) -> None:
@@ -178,7 +178,7 @@ class EvaluationQueue:
         else:
             for pending, answer in zip(batch, answers, strict=True):
                 pending.answer.set_result(answer)
-            self._settle(batch)
+                self._settle(pending, answer.result.device_s)
 
     async def _judged(self, batch: list[_Pending]) -> list[Answer]:
         """The answers for `batch`, in its order; they are in the cache."""
@@ -200,12 +200,12 @@ class EvaluationQueue:
     def _fail(self, batch: list[_Pending], error: UserError | InfraError) -> None:
         for pending in batch:
             pending.answer.set_exception(error)
-        self._settle(batch)
+            self._settle(pending, None)
 
-    def _settle(self, batch: list[_Pending]) -> None:
-        for pending in batch:
-            self._in_flight[pending.search] -= 1
-            self._by_key.pop(pending.key, None)
+    def _settle(self, pending: _Pending, device_s: float | None) -> None:
+        self._shares.done(pending.search, device_s)
+        self._num_in_flight -= 1
+        self._by_key.pop(pending.key, None)
 
     async def _attempt(self, batch: list[_Pending]) -> tuple[list[Result], tuple[InfraFailed, ...]]:
         failures: list[InfraFailed] = []
