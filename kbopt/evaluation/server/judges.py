@@ -115,6 +115,11 @@ class Judges:
                 handle.construct()
         return handle
 
+    def is_warm(self, key: Hashable) -> bool:
+        """Whether there is a judge of that key, and its task is admitted."""
+        handle = self._handles.get(key)  # type: ignore[call-overload]
+        return handle is not None and handle.alive and handle.admitted
+
     def data_of(self, request: EvalRequest) -> Data | None:
         """How large the data of the request's task are, where one of its judges has found out."""
         return self._data.get(key_of(request))

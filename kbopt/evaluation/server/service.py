@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Hashable
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -48,6 +48,7 @@ from kbopt.evaluation.server.measuring import Measuring
 from kbopt.evaluation.server.needs import need_of
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.server.timeline import Judged, Timeline
+from kbopt.evaluation.server.turns import Turns
 
 T = TypeVar("T")
 
@@ -73,9 +74,7 @@ class Service:
             only_this = {"CUDA_VISIBLE_DEVICES": self.device.uuid}
             environ |= only_this
             self._fork_server.set_environment(only_this)
-        # On a CPU requests go one after the other, all of each under the lease.
-        most = MAX_CONCURRENT if self.device.is_cuda else 1
-        self._budget = Budget(host, most, self._close_idle)
+        self._budget = Budget(host, MAX_CONCURRENT if self.device.is_cuda else 1, self._close_idle)
         self.boot = uuid.uuid4().hex[:12]
         self.started = time.time()
         self._lease = Lease()
@@ -103,7 +102,7 @@ class Service:
         )
         self._measuring = Measuring(self.device, self._judges, self._sandboxes, self._inspections, self._need)
         self._kernelbench = KernelBench(self.device, self._lease, self._judges, self._sandboxes)
-        self._waiting_slots = threading.BoundedSemaphore(1 + _NUM_WAITING)
+        self._turns = Turns(1 + _NUM_WAITING if self.device.is_cuda else 1, self._judges.is_warm)
         self._build_slots = threading.BoundedSemaphore(num_builds_at_once(self.device))
 
     def about(self) -> ServiceInfo:
@@ -183,22 +182,24 @@ class Service:
         """`work` with the host memory that the request needs; where the kernel killed a process of it because
         memory ran out, once more, alone.
         """
-        try:
-            with self._reserve(request) as reservation:
+        # On a GPU requests get their turn later, when they are built.
+        with nullcontext() if self.device.is_cuda else self._turns.of(key_of(request)):
+            try:
+                with self._reserve(request) as reservation:
+                    return work(reservation)
+            except KilledForMemory as error:
+                print(f"{error}; {request.task.name} is tried again alone", file=sys.stderr, flush=True)
+            with self._reserve(request, alone=True) as reservation:
                 return work(reservation)
-        except KilledForMemory as error:
-            print(f"{error}; {request.task.name} is tried again alone", file=sys.stderr, flush=True)
-        with self._reserve(request, alone=True) as reservation:
-            return work(reservation)
+
+    def _close_idle(self, keep: Collection[Hashable]) -> bool:
+        return self._judges.close_idle(keep)
 
     def _evaluate_in(self, request: EvalRequest, reservation: Reservation) -> Result:
         result = self._evaluate(request, reservation)
         if self._builder.builds_more(request, result.outcome):
             return self._evaluate(request, reservation)
         return result
-
-    def _close_idle(self, keep: Collection[Hashable]) -> bool:
-        return self._judges.close_idle(keep)
 
     def _reserve(self, request: EvalRequest, *, alone: bool = False) -> AbstractContextManager[Reservation]:
         what = f"task {request.task.name}"
@@ -251,7 +252,8 @@ class Service:
                 if isinstance(built, Built):
                     judge_is_ready.result()
                     # A few candidates wait with processes of their own, whose CUDA contexts are ready.
-                    with self._waiting_slots, closing(self._sandboxes.child(built)) as child:
+                    turn = self._turns.of(key_of(request))
+                    with turn, closing(self._sandboxes.child(built)) as child:
                         warm_up([child], self.device.torch, built.setup, triton="triton" in request.source)
                         if request.protocol.precision == "fp32":
                             self._inspections.of(built)
