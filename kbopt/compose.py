@@ -22,6 +22,7 @@ from kbopt.config import (
     RunConfig,
     device_kind,
     has_cuda,
+    num_gpus,
     transcripts,
 )
 from kbopt.core.errors import UserError
@@ -50,6 +51,8 @@ def open_backend(config: BackendConfig, owner: str = "", *, needs_sandbox: bool 
     """
     match config.name:
         case "local":
+            if config.gpus > 1:
+                return _open_pool(config.gpus, needs_sandbox=needs_sandbox)
             return open_local(config.device, needs_sandbox=needs_sandbox)
         case "modal":
             require("modal", "--backend modal")
@@ -81,6 +84,28 @@ def open_local(device: str, *, needs_sandbox: bool = False) -> LocalBackend:
 
     state_dir = cache_home() / "evaluation"
     return LocalBackend(device=device, state_dir=state_dir, needs_sandbox=needs_sandbox)
+
+
+def _open_pool(gpus: int, *, needs_sandbox: bool) -> Backend:
+    """The first `gpus` GPUs of this machine, each with a share of its cores and of its memory."""
+    from kbopt.backends.local import LocalBackend
+    from kbopt.backends.pool import DevicePool
+    from kbopt.evaluation.sandbox.memory import GIB, find_host
+
+    cores = sorted(os.sched_getaffinity(0))
+    memory_gib = find_host().limit_bytes / GIB / gpus
+    return DevicePool(
+        [
+            LocalBackend(
+                device=f"cuda:{number}",
+                state_dir=cache_home() / "evaluation",
+                needs_sandbox=needs_sandbox,
+                cores=cores[number::gpus] or cores,
+                memory_gib=memory_gib,
+            )
+            for number in range(gpus)
+        ]
+    )
 
 
 def prepare_backend(config: BackendConfig, say: Callable[[str], None]) -> None:
@@ -133,6 +158,7 @@ def check(config: RunConfig, *, on_this_machine: bool = True) -> None:
     check_simulated(config.task, config.backend.name, config.proposer.name)
     if config.backend.name == "local":
         check_device(config.backend.device, on_this_machine=on_this_machine)
+        check_gpus(config.backend, on_this_machine=on_this_machine)
     elif config.backend.name == "spool" and on_this_machine:
         from kbopt.evaluation.spool.files import open_spool
 
@@ -186,6 +212,20 @@ def check_device(device: str, *, on_this_machine: bool = True) -> None:
             f"--device {device}: this machine has no NVIDIA driver, or its torch is built without CUDA. Use "
             "--device cpu, or --backend modal; `kbopt doctor` says more."
         )
+
+
+def check_gpus(config: BackendConfig, *, on_this_machine: bool = True) -> None:
+    """Raise `UserError` where the local backend is to use more GPUs than there are, or one that is named."""
+    if config.gpus == 1:
+        return
+    if config.device not in ("auto", "cuda"):
+        raise UserError(
+            f"--gpus {config.gpus} and --device {config.device}: the devices are cuda:0 to "
+            f"cuda:{config.gpus - 1} then; leave one of the two options out"
+        )
+    if on_this_machine and config.gpus > num_gpus():
+        has = f"has {num_gpus()}: give --gpus all" if num_gpus() else "has no NVIDIA GPU: leave it out"
+        raise UserError(f"--gpus {config.gpus}: this machine {has}, or --backend modal")
 
 
 def build_proposer(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> Proposer:

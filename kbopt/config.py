@@ -28,7 +28,8 @@ class BackendConfig:
     `spool` is the folder in which the spool backend asks, with `spool_ahead` requests for each job that
     drains it; its `device` says for which kind of device kernels are written, a GPU unless it is `cpu`.
 
-    The rest is for Modal: `gpus` containers share the work; each `lane` has containers of its own.
+    `gpus` devices share the work: GPUs of this machine for the local backend, containers of Modal. The rest
+    is for Modal: each `lane` has containers of its own.
     """
 
     name: BackendName = "local"
@@ -133,6 +134,14 @@ def has_cuda() -> bool:
     return (
         not hidden and runpy.run_path(str(Path(torch.origin).with_name("version.py"))).get("cuda") is not None
     )
+
+
+def num_gpus(files: Path = Path("/dev")) -> int:
+    """How many NVIDIA GPUs of this machine may be used: those of CUDA_VISIBLE_DEVICES where it is set."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return sum(bool(name.strip()) and name.strip() != "-1" for name in chosen.split(","))
+    return sum(path.name.removeprefix("nvidia").isdecimal() for path in files.glob("nvidia*"))
 
 
 def transcripts(folder: Path) -> Path:

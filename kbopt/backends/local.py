@@ -30,14 +30,23 @@ class LocalBackend:
 
     `state_dir` keeps builds and baselines between runs and may be shared by several backends. Where
     candidates are not isolated it says so on stderr; with `needs_sandbox` opening it raises UserError there.
+    `cores` are those that the service and all that it starts run on, `memory_gib` what they may hold.
     """
 
     max_in_flight = 16
     max_batch = 1
     """The service streams its answers, so no result has to wait for the others of a batch."""
 
-    def __init__(self, *, device: str = "auto", state_dir: Path, needs_sandbox: bool = False) -> None:
-        self._client = ServiceClient(device=device, state_dir=state_dir)
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        state_dir: Path,
+        needs_sandbox: bool = False,
+        cores: Sequence[int] = (),
+        memory_gib: float | None = None,
+    ) -> None:
+        self._client = ServiceClient(device=device, state_dir=state_dir, memory_gib=memory_gib, cores=cores)
         self._needs_sandbox = needs_sandbox
         self._info: ServiceInfo | None = None
         self._state: BackendState = "closed"

@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from kbopt.cli.grouped import BASIC, BUDGET, DEVICE, EXPERT, MODEL, Option
-from kbopt.cli.values import Device, Kernels, Models, Name
+from kbopt.cli.values import Device, GpuCount, Kernels, Models, Name
 from kbopt.config import BackendConfig, BackendName, Language, ProposerConfig, ProposerName
 from kbopt.core import codec
 from kbopt.core.errors import UserError, unknown_name
@@ -302,9 +302,9 @@ backend_options = options(
     option(
         "--gpus",
         group=EXPERT,
-        type=click.IntRange(1, 64),
+        type=GpuCount(),
         default=BACKEND.gpus,
-        help="Modal: containers at once.",
+        help="Local: GPUs of this machine to use at once. Modal: containers at once.",
     ),
     option("--lane", group=EXPERT, default=BACKEND.lane, help="Modal: a name for containers of your own."),
     option(

@@ -8,7 +8,11 @@ from typing import Any, get_args
 
 import click
 
+from kbopt.config import num_gpus
 from kbopt.core.errors import unknown_name
+
+_MOST_GPUS = 64
+"""Of one evaluator: what a machine or an account of Modal may have."""
 
 
 class Name(click.ParamType[str]):
@@ -45,6 +49,25 @@ class Device(click.ParamType[str]):
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
             self.fail(f"unknown device {value!r}. Allowed: auto, cpu, cuda, cuda:0, cuda:1, ...", param, ctx)
         return str(value)
+
+
+class GpuCount(click.ParamType[int]):
+    """A number, or `all` of this machine's."""
+
+    name = "gpus"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "all":
+            found = num_gpus()
+            if not found:
+                self.fail("'all': this machine has no NVIDIA GPU. Give a number of containers", param, ctx)
+            return found
+        if not str(value).isdecimal() or not 1 <= int(value) <= _MOST_GPUS:
+            self.fail(f"{value!r}: give a number from 1 to {_MOST_GPUS}, or all", param, ctx)
+        return int(value)
 
 
 class RunFolder(click.ParamType[Path]):

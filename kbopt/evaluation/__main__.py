@@ -25,6 +25,8 @@ def main() -> None:
     except OSError as error:
         commands.error(f"--state-dir {given.state_dir} cannot be made: {error}")
     if given.command == "serve":
+        if given.cores:
+            os.sched_setaffinity(0, given.cores)
         serving.main(given.device, given.state_dir, given.memory_gib)
         return
     client = ServiceClient(device=given.device, state_dir=given.state_dir, memory_gib=given.memory_gib)
@@ -42,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="python -m kbopt.evaluation", description=__doc__)
     commands = whole.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="judge what standard input asks for")
+    serve.add_argument(
+        "--cores", type=_cores, default=(), help="0,2,4: the processor's cores to run on; default: all"
+    )
     drain = drain_options(commands.add_parser("drain", help="judge what searches ask for in a shared folder"))
     for command in (serve, drain):
         command.add_argument("--device", type=_device, default="auto", help="auto, cpu, cuda or cuda:N")
@@ -86,6 +91,14 @@ def _device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
         raise argparse.ArgumentTypeError(f"unknown device {text!r}: there is auto, cpu, cuda and cuda:N")
     return text
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    allowed = os.sched_getaffinity(0)
+    cores = tuple(int(part) if part.isdecimal() else -1 for part in text.split(","))
+    if not set(cores) <= allowed:
+        raise argparse.ArgumentTypeError(f"{text!r}: there are the cores {sorted(allowed)}")
+    return cores
 
 
 def _above(limit: float) -> Callable[[str], float]:

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections import deque
+from collections.abc import Sequence
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ class ServiceClient:
     `evaluate` and `describe` may be called any number of times at once; answers come in the order in which
     they are ready. When the service dies, every call under way raises InfraError, and `open` may be called
     again.
-    `memory_gib` of host memory is what it may use; None for what its container or machine has. What it prints
+    `memory_gib` of host memory is what it may use; None for what its container or machine has. It runs on
+    `cores`; on all that this process has where there are none. What it prints
     goes to `log`, which is kept to a few MiB.
     """
 
@@ -45,9 +47,11 @@ class ServiceClient:
         state_dir: Path,
         python: str = sys.executable,
         memory_gib: float | None = None,
+        cores: Sequence[int] = (),
     ) -> None:
         self.log = state_dir / LOG_NAME
         self._memory_gib = memory_gib
+        self._cores = cores
         self._device = device
         self._state_dir = state_dir
         self._python = python
@@ -76,6 +80,8 @@ class ServiceClient:
         arguments = ["--device", self._device, "--state-dir", str(self._state_dir)]
         if self._memory_gib is not None:
             arguments += ["--memory-gib", f"{self._memory_gib:g}"]
+        if self._cores:
+            arguments += ["--cores", ",".join(map(str, self._cores))]
         self._process = await asyncio.create_subprocess_exec(
             *(self._python, "-m", "kbopt.evaluation", "serve", *arguments),
             stdin=asyncio.subprocess.PIPE,
