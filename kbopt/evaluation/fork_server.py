@@ -13,6 +13,7 @@ import errno
 import gc
 import importlib
 import importlib.util
+import json
 import os
 import select
 import signal
@@ -24,9 +25,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from kbopt.core import codec
 from kbopt.evaluation import survey
 from kbopt.evaluation.build import machine_code
 from kbopt.evaluation.judge import judge_process
+from kbopt.evaluation.messages import Ended
 from kbopt.evaluation.sandbox import confinement, init_process, linux
 from kbopt.evaluation.sandbox.confinement import Isolation, Limits, SandboxConfig
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message
@@ -259,7 +262,7 @@ def _survives(isolation: Isolation, scratch: str) -> bool:
         end.close()
     with contextlib.suppress(OSError):
         Path(config.scratch_fallback).rmdir()
-    return '"exit": 0' in report
+    return bool(report) and codec.decode(Ended, json.loads(report)) == Ended(exit=0)
 
 
 def _import_lazily() -> None:
@@ -274,16 +277,26 @@ def _import_lazily() -> None:
 
 
 def main() -> None:
-    """Arguments: the descriptor of the supervisor's socket, a folder for scratch files, `cpu` or `cuda`."""
+    """Arguments: the descriptor of the supervisor's socket, a folder for scratch files, `cpu` or `cuda`, and
+    modules, comma-separated, that are not to be imported.
+    """
     linux.die_with_parent()
     linux.hide_memory()
     linux.adopt_orphans()
     confinement.homes()
-    fd, scratch = int(sys.argv[1]), sys.argv[2]
+    fd, scratch, device, *left_out = sys.argv[1:]
     torch.set_num_threads(1)
     _warm_up()
-    _import_ahead(_FOR_EXTENSIONS if sys.argv[3] == "cpu" else _FOR_CUDA)
-    channel = Channel(socket.socket(fileno=fd))
+    skipped = left_out[0].split(",") if left_out else []
+    names = [name for name in (_FOR_EXTENSIONS if device == "cpu" else _FOR_CUDA) if name not in skipped]
+    if spoiler := spoiled_by(names):
+        skipped.append(spoiler)
+        os.execv(
+            sys.executable, [*sys.orig_argv[: -len(sys.argv[1:])], fd, scratch, device, ",".join(skipped)]
+        )
+    if "triton.compiler" in sys.modules:
+        _remember_triton_key()
+    channel = Channel(socket.socket(fileno=int(fd)))
     isolation = probe_isolation(scratch)
     gc.collect()
     gc.freeze()
@@ -292,16 +305,20 @@ def main() -> None:
         ForkServer(channel, isolation).serve()
 
 
-def _import_ahead(names: Sequence[str]) -> None:
-    """Import here what children would each spend seconds on, as far as it leaves the process fit to fork."""
+def spoiled_by(names: Sequence[str]) -> str | None:
+    """Import here what children would each spend seconds on. The first module after which the process is no
+    longer fit to fork; a module that is not there, or cannot be imported, is passed by.
+    """
     # Has torch ask NVML whether there is a GPU, as cpp_extension does at its import; the runtime, asked
     # the same, starts threads and cannot be used in children any more.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     for name in names:
-        if importlib.util.find_spec(name.partition(".")[0]) is not None and _leaves_fit_to_fork(name):
-            importlib.import_module(name)
-    if "triton.compiler" in sys.modules:
-        _remember_triton_key()
+        if importlib.util.find_spec(name.partition(".")[0]) is not None:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+            if not _is_fit_to_fork():
+                return name
+    return None
 
 
 def _remember_triton_key() -> None:
@@ -312,23 +329,14 @@ def _remember_triton_key() -> None:
             key()
 
 
-def _leaves_fit_to_fork(name: str) -> bool:
-    """Whether a child that imports `name` stays single-threaded, with CUDA usable in its own children."""
-    pid = os.fork()
-    if pid == 0:
-        _run_and_exit(lambda: _import_and_fork(name))
+def _is_fit_to_fork() -> bool:
+    """Whether this process is single-threaded, and CUDA usable in its children."""
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
+        return False
+    if (pid := os.fork()) == 0:
+        os._exit(int(torch.cuda._is_in_bad_fork()))
     _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status) == 0
-
-
-def _import_and_fork(name: str) -> None:
-    importlib.import_module(name)
-    single = len(list(Path("/proc/self/task").iterdir())) == 1
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if single and not torch.cuda._is_in_bad_fork() else 1)
-    _, status = os.waitpid(pid, 0)
-    os._exit(os.waitstatus_to_exitcode(status))
+    return status == 0
 
 
 def _warm_up() -> None:
