@@ -29,6 +29,9 @@ class FakeModels:
         self.said_ms = kernel_ms if said_ms is None else said_ms
         self.late_from = math.inf  # Calls in a batch of the candidate's.
         self.left_running_ms = 0.0
+        self.disturbed = [
+            0.0
+        ]  # Milliseconds that others add to each of the candidate's batches; the last one stays.
         self.most_calls = 0
         self.num_draws = 0
         self.probes: list[tuple[int, int]] = []
@@ -58,7 +61,8 @@ class FakeModels:
         return self._block("candidate", draws, self.kernel_ms, self.said_ms, checked)
 
     def candidate_batch(self, draws: list[Draw], *, checked: int) -> samples.Block:
-        return self._block("candidate batch", draws, self.kernel_ms, self.said_ms, checked)
+        added_ms = self.disturbed.pop(0) if len(self.disturbed) > 1 else self.disturbed[0]
+        return self._block("candidate batch", draws, self.kernel_ms + added_ms, self.said_ms, checked)
 
     def travelling_probe(self, number: int) -> None:
         """Notes its number, and behind how many blocks it comes."""
@@ -251,6 +255,25 @@ def test_one_disturbed_session_does_not_refuse_the_next(new_sessions: NewSession
 
     assert not disturbed.clocks_agree
     assert three.run().clocks_agree
+
+
+def test_batches_that_others_disturbed_charge_an_honest_kernel_nothing(new_sessions: NewSessions):
+    models = FakeModels(0.5, 0.5)
+    models.disturbed = [0.06] * 12 + [0.0]
+
+    session = new_sessions(models, "cuda", timed=30).run()
+
+    assert session.kernel_ms == pytest.approx([0.5] * 30)
+    assert len(models.of("candidate batch")) == 13
+
+
+def test_what_is_in_every_batch_is_charged_after_some_more_of_them(new_sessions: NewSessions):
+    models = FakeModels(0.5, 0.56, said_ms=0.5)
+
+    session = new_sessions(models, "cuda", timed=30).run()
+
+    assert session.kernel_ms == pytest.approx([0.56 / 1.02 - 0.004] * 30)
+    assert len(models.of("candidate batch")) == 25
 
 
 def test_a_call_that_waits_for_the_device_makes_no_longer_batches(new_sessions: NewSessions):

@@ -60,6 +60,15 @@ class Batches:
     reference: tuple[Block, ...] = ()
     kernel: tuple[Block, ...]
 
+    def with_more(self, others: Batches) -> Batches:
+        """These and others of the same length."""
+        return replace(
+            self,
+            copies=self.copies + others.copies,
+            reference=self.reference + others.reference,
+            kernel=self.kernel + others.kernel,
+        )
+
     @property
     def length(self) -> int:
         return len(self.kernel[0].native_ms)
