@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from kbopt.backends.awaiting import in_order
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import BackendState, BackendStatus
 from kbopt.core.types import EvalRequest, Result, TaskReport
@@ -71,15 +72,7 @@ class LocalBackend:
     async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
         """Results in the order of the requests. All are awaited even when one raises."""
         await self._ensure_running()
-        answers = await asyncio.gather(
-            *(self._client.evaluate(request) for request in requests), return_exceptions=True
-        )
-        results: list[Result] = []
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-            results.append(answer)
-        return results
+        return await in_order(self._client.evaluate(request) for request in requests)
 
     async def describe(self, request: EvalRequest) -> TaskReport:
         """Whether the request's task can be scored, and what that takes. Raises InfraError."""

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from kbopt.backends.awaiting import in_order
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import Backend, BackendStatus
 from kbopt.core.types import EvalRequest, Result
@@ -67,13 +68,7 @@ class DevicePool:
 
     async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
         await self.open()
-        answers = await asyncio.gather(*map(self._one, requests), return_exceptions=True)
-        results: list[Result] = []
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-            results.append(answer)
-        return results
+        return await in_order(map(self._one, requests))
 
     async def status(self) -> BackendStatus:
         """Of the first that is warm; the boots and cold starts of all, and how many are there."""

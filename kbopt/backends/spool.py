@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from kbopt.backends.awaiting import in_order
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import BackendState, BackendStatus
@@ -151,13 +152,7 @@ class SpoolBackend:
     async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
         """Results in the order of the requests, however long jobs take to come. All are awaited."""
         await self.open()
-        answers = await asyncio.gather(*map(self._evaluate, requests), return_exceptions=True)
-        results: list[Result] = []
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-            results.append(answer)
-        return results
+        return await in_order(map(self._evaluate, requests))
 
     async def status(self) -> BackendStatus:
         serving = self._serving

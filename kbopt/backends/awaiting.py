@@ -1,0 +1,19 @@
+"""Evaluations at once, whose answers come in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable
+
+from kbopt.core.types import Result
+
+
+async def in_order(evaluations: Iterable[Awaitable[Result]]) -> list[Result]:
+    """Results in the order of the evaluations. All are awaited even when one raises; then that is raised."""
+    answers = await asyncio.gather(*evaluations, return_exceptions=True)
+    results: list[Result] = []
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+        results.append(answer)
+    return results
