@@ -128,7 +128,7 @@ def factories(backend: BackendConfig, proposer: ProposerConfig, folder: Path) ->
         from kbopt.backends.spool import kept_owner
 
         owner = kept_owner(folder)
-    needs_sandbox = "llm" in proposer.name and not backend.no_sandbox
+    needs_sandbox = ("llm" in proposer.name or proposer.name == "agent") and not backend.no_sandbox
     return Factories(
         backend=functools.partial(open_backend, backend, owner, needs_sandbox=needs_sandbox),
         proposer=functools.partial(build_proposer, proposer, backend),
@@ -191,10 +191,11 @@ def check_spool(config: BackendConfig) -> Path:
 def check_simulated(task: Task, backend: BackendName, proposer: ProposerName | None = None) -> None:
     """Raise `UserError` unless a simulated task meets the simulated device, and a proposer that knows it.
 
-    A language model may propose for either; None asks nothing of a proposer.
+    A language model or an agent may propose for either; None asks nothing of a proposer.
     """
     simulated = task.family == "simulated"
-    proposers = ("simulated", "llm", None) if simulated else ("tunables", "llm", "llm+tunables", None)
+    own = ("simulated",) if simulated else ("tunables", "llm+tunables")
+    proposers = (*own, "llm", "agent", None)
     if (backend == "simulated") != simulated or proposer not in proposers:
         named = f"--task {task.name}, --backend {backend}" + (f", --proposer {proposer}" if proposer else "")
         raise UserError(
@@ -252,6 +253,10 @@ def _proposer(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) 
             from kbopt.simulated import Latency, SimulatedProposer
 
             return SimulatedProposer(latency=Latency(mean_s=config.simulated_s))
+        case "agent":
+            from kbopt.proposers.agent import AbsentAgent
+
+            return AbsentAgent()
 
 
 def build_summarizer(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> Summarizer:

@@ -15,7 +15,12 @@ from kbopt.core.settings import SearchSettings
 from kbopt.core.types import EvalProtocol, Seed, Task, Verdict
 
 BackendName = Literal["local", "modal", "spool", "simulated"]
-ProposerName = Literal["tunables", "llm", "llm+tunables", "simulated"]
+SearchProposer = Literal["tunables", "llm", "llm+tunables", "simulated"]
+"""Who may write kernels for a search that kbopt runs."""
+
+ProposerName = Literal[SearchProposer, "agent"]
+"""The same, or an agent through `kbopt mcp`, which asks for itself."""
+
 Language = Literal["c", "cuda", "triton", "nvrtc"]
 DeviceKind = Literal["cpu", "cuda"]
 

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from kbopt.backends.opening import Reminder
@@ -19,6 +20,7 @@ from kbopt.compose import check, factories, prepare_backend, search_spec
 from kbopt.config import BackendConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.events import Asked
 from kbopt.core.ports import BackendStatus
 from kbopt.reporting.terminal import ProgressSnapshot, ProgressView
 from kbopt.store.journal import JournalReader, SqliteJournal
@@ -57,6 +59,8 @@ def drive(config: RunConfig, folder: Path, view: ProgressView, followers: Sequen
     what was measured until then is in the folder.
     """
     prepare_backend(config.backend, view.note)
+    if config.proposer.name == "agent":
+        config = _without_its_agent(config, folder)
     spec = search_spec(config, folder.resolve())
     cluster = ClusterSettings(explorers=config.explorers)
     cache = folder.resolve() / "evaluations.sqlite"
@@ -74,6 +78,13 @@ def drive(config: RunConfig, folder: Path, view: ProgressView, followers: Sequen
         session.stop("done", end=False)
     if failure is not None:
         raise (UserError if failure.kind == "user" else InfraError)(failure.message)
+
+
+def _without_its_agent(config: RunConfig, folder: Path) -> RunConfig:
+    """The run of an agent that is gone: what it proposed is measured, and nobody proposes more."""
+    with JournalReader(folder / "journal.sqlite") as journal:
+        num_asked = sum(isinstance(entry.event, Asked) for entry in journal.entries())
+    return replace(config, settings=replace(config.settings, num_steps=max(num_asked, 1)))
 
 
 def _watch(

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from kbopt.cli.grouped import BASIC, BUDGET, DEVICE, EXPERT, MODEL, Option
 from kbopt.cli.values import Device, GpuCount, Kernels, Models, Name
-from kbopt.config import BackendConfig, BackendName, Language, ProposerConfig, ProposerName
+from kbopt.config import BackendConfig, BackendName, Language, ProposerConfig, SearchProposer
 from kbopt.core import codec
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.extras import require
@@ -326,7 +326,7 @@ backend_options = options(
 proposer_options = options(
     option(
         "--proposer",
-        type=Name("proposer", ProposerName),
+        type=Name("proposer", SearchProposer),
         default=PROPOSER.name,
         help="Who writes kernels: seed kernels with settings varied, a language model, both, a simulation.",
     ),
