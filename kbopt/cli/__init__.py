@@ -20,6 +20,7 @@ COMMANDS = {
     "sweep": "kbopt.cli.sweep:sweep",
     "bench": "kbopt.cli.bench:bench",
     "eval": "kbopt.cli.eval:evaluate",
+    "mcp": "kbopt.cli.mcp:mcp",
     "tasks": "kbopt.cli.tasks:tasks",
     "doctor": "kbopt.cli.doctor:doctor",
     "modal": "kbopt.cli.modal:modal",

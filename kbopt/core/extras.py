@@ -10,11 +10,12 @@ from typing import Literal
 
 from kbopt.core.errors import UserError
 
-Extra = Literal["kernelbench", "llm", "modal", "wandb"]
+Extra = Literal["kernelbench", "llm", "mcp", "modal", "wandb"]
 
 _PACKAGES: dict[Extra, tuple[str, ...]] = {
     "kernelbench": ("huggingface_hub", "pyarrow"),
     "llm": ("litellm",),
+    "mcp": ("mcp",),
     "modal": ("modal",),
     "wandb": ("wandb", "wandb_workspaces"),
 }

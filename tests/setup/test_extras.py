@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-HIDDEN = ("wandb", "wandb_workspaces", "modal", "litellm", "pyarrow", "huggingface_hub")
+HIDDEN = ("mcp", "wandb", "wandb_workspaces", "modal", "litellm", "pyarrow", "huggingface_hub")
 WITHOUT = (
     "import sys\n"
     f"sys.modules.update(dict.fromkeys({HIDDEN!r}))\n"  # to Python a module that is None is not installed
@@ -44,6 +44,7 @@ def test_a_search_its_listing_and_its_page_need_no_optional_part(tmp_path: Path)
         ("llm", ("run", "--proposer", "llm", "--model", "openai/gpt-5")),
         ("llm", ("sweep", "--proposer", "llm+tunables", "--model", "openai/gpt-5")),
         ("kernelbench", ("run", "--task", "level1/12")),
+        ("mcp", ("mcp", "--tasks", "quick/gelu")),
     ],
 )
 def test_an_option_that_needs_an_optional_part_names_it_and_leaves_no_run(
