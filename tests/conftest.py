@@ -11,7 +11,15 @@ settings.register_profile("kbopt", deadline=None)  # how long an example takes i
 settings.load_profile("kbopt")
 
 TESTS = Path(__file__).parent
-QUIET = ("adversarial", "library", "contracts", "cli/test_eval.py", "cluster/test_machines.py")
+QUIET = (
+    "adversarial",
+    "library",
+    "contracts",
+    "cli/test_eval.py",
+    "mcp/test_stdio.py",
+    "mcp/test_http.py",
+    "cluster/test_machines.py",
+)
 
 LONGEST = (
     "leanbuild/test_machine_code.py",

@@ -17,6 +17,7 @@ SHELLS = ("", "console", "sh", "bash", "shell")
 OTHERS = (
     "cd",
     "chmod",
+    "claude",
     "cp",
     "export",
     "git",
