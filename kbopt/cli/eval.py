@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import importlib.metadata
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from kbopt.cli import INFRA_ERROR, USER_ERROR
 from kbopt.cli import options as shared
+from kbopt.cli.batch import Batch, Item, document, headline, opened, owner, request
 from kbopt.cli.grouped import Command
-from kbopt.cli.json_lines import appending, objects
 from kbopt.cli.options import option
 from kbopt.cli.values import Name, OutFile, RunFolder
-from kbopt.config import BackendConfig, RunConfig
+from kbopt.config import RunConfig
 from kbopt.core import codec
-from kbopt.core.errors import InfraError, UserError
+from kbopt.core.errors import UserError
 from kbopt.core.sources import read_source
-from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, Verdict, outcome_name
+from kbopt.core.types import EvalProtocol, Result, Task, Verdict
 
 if TYPE_CHECKING:
     from kbopt.core.ports import Backend
@@ -37,24 +31,6 @@ WHICH_TASK = (
     "the problem that the kernel solves, such as --task quick/gelu, or the path of a .py file or folder with "
     "its reference. `kbopt tasks` lists names"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """One candidate of a batch: `name` is its file or the `id` of its JSON line.
-
-    `fault` says why it cannot be judged, "" where it can.
-    """
-
-    name: str
-    task: Task
-    source: str
-    fault: str = ""
-
-    @property
-    def key(self) -> str:
-        text = f"{self.name}\0{self.task.key}\0{self.source}"
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def as_the_run(ctx: click.Context, config: RunConfig, given: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +134,7 @@ def evaluate(
         if not item.fault:
             check_simulated(item.task, backend_config.name)
     # With --out the same command goes on, after it was killed too: it asks a spool under the same name.
-    backend = open_backend(backend_config, _owner(out) if out and backend_config.name == "spool" else "")
+    backend = open_backend(backend_config, owner(out) if out and backend_config.name == "spool" else "")
     if kernels is None:
         result = asyncio.run(_one(backend, items[0], protocol))
         if as_json:
@@ -166,7 +142,7 @@ def evaluate(
         else:
             click.echo(_text(items[0], result, verdict))
     else:
-        batch = _Batch(backend, backend_config, protocol, out)
+        batch = Batch(backend, backend_config, protocol, out)
         try:
             asyncio.run(batch.run(items))
         except KeyboardInterrupt:
@@ -176,40 +152,6 @@ def evaluate(
         click.echo(batch.summary(), err=True)
         if batch.worst:
             sys.exit(batch.worst)
-
-
-def document(item: Item, result: Result) -> dict[str, object]:
-    """The JSON of one evaluation, as the manual gives it. Milliseconds; None where nothing was measured."""
-    outcome = result.outcome
-    measured = outcome if isinstance(outcome, Measured) else None
-    return {
-        "task": item.task.name,
-        "candidate": item.name,
-        "outcome": outcome_name(outcome),
-        "reason": None if measured else outcome.reason,  # type: ignore[union-attr]
-        "speedup": measured.speedup if measured else None,
-        "speedup_ci": list(measured.speedup_ci) if measured else None,
-        "kernel_ms": measured.call_ms[0] if measured else None,
-        "reference_ms": measured.call_ms[1] if measured else None,
-        "speedups": [codec.fields_of(speedup) for speedup in measured.speedups] if measured else [],
-        "equal_code": codec.fields_of(measured.equal_code) if measured and measured.equal_code else None,
-        "device": result.device,
-        "protocol": result.protocol,
-        "seconds": codec.fields_of(result.seconds),
-        "kernelbench": codec.fields_of(result.kernelbench) if result.kernelbench else None,
-        "feedback": result.feedback,
-    }
-
-
-def _owner(out: Path) -> str:
-    return hashlib.sha256(str(out.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-async def _open(backend: Backend) -> str:
-    """The device, once it is there."""
-    from kbopt.backends.opening import open_aloud
-
-    return (await open_aloud(backend, backend.open(), shared.to_stderr)).device
 
 
 def _of_run(folder: Path, kernel: Path | None) -> tuple[RunConfig, Item]:
@@ -229,88 +171,11 @@ def _of_run(folder: Path, kernel: Path | None) -> tuple[RunConfig, Item]:
 
 
 async def _one(backend: Backend, item: Item, protocol: EvalProtocol) -> Result:
-    await _open(backend)
+    await opened(backend)
     try:
-        return (await backend.evaluate([_request(item, protocol)]))[0]
+        return (await backend.evaluate([request(item, protocol)]))[0]
     finally:
         await backend.close()
-
-
-class _Batch:
-    """Streams a JSON line for each item, in the order in which they are done. `worst` is the exit code."""
-
-    def __init__(
-        self, backend: Backend, config: BackendConfig, protocol: EvalProtocol, out: Path | None
-    ) -> None:
-        self._backend = backend
-        self._protocol = protocol
-        self._out = out
-        self._torch = importlib.metadata.version("torch") if config.name == "local" else None
-        self._outcomes: Counter[str] = Counter()
-        self._best: tuple[float, str] | None = None
-        self._done = self._todo = 0
-        self.worst = 0
-
-    async def run(self, items: list[Item]) -> None:
-        """Judge what `out` does not hold. One that cannot be judged gets its line, and the others go on."""
-        try:
-            device = await _open(self._backend)
-            known = _known(self._out, self._protocol, device, self._torch) if self._out else set()
-            todo = [item for item in items if item.key not in known]
-            self._todo = len(todo)
-            click.echo(f"{len(items)} candidates, {len(items) - len(todo)} judged before", err=True)
-            places = asyncio.Semaphore(self._backend.max_in_flight)
-            with appending(self._out) if self._out else nullcontext(sys.stdout) as sink:
-                async with asyncio.TaskGroup() as group:
-                    for item in todo:
-                        group.create_task(self._judge(item, places, sink))
-        finally:
-            await self._backend.close()
-
-    async def _judge(self, item: Item, places: asyncio.Semaphore, sink: TextIO) -> None:
-        try:
-            if item.fault:
-                raise UserError(item.fault)
-            async with places:
-                result = (await self._backend.evaluate([_request(item, self._protocol)]))[0]
-        except (UserError, InfraError) as error:
-            self.worst = max(self.worst, USER_ERROR if isinstance(error, UserError) else INFRA_ERROR)
-            fields, said = _not_judged(item, error), f"not judged: {error}"
-        else:
-            fields, said = document(item, result), headline(result)
-            if isinstance(result.outcome, Measured):
-                self._best = max(self._best or (0.0, ""), (result.outcome.speedup, item.name))
-        where = {"torch": self._torch}
-        print(json.dumps({"key": item.key, **fields, **where}), file=sink, flush=True)
-        self._done += 1
-        self._outcomes[str(fields["outcome"] or "not judged")] += 1
-        click.echo(f"[{self._done}/{self._todo}] {item.name}: {said}", err=True)
-
-    def summary(self) -> str:
-        """Such as `3 of 4 candidates done: 2 measured, 1 crashed; best 2.10x, k.py`."""
-        outcomes = ", ".join(f"{count} {name}" for name, count in self._outcomes.most_common())
-        best = f"; best {self._best[0]:.2f}x, {self._best[1]}" if self._best else ""
-        return f"{self._done} of {self._todo} candidates done" + (f": {outcomes}{best}" if outcomes else "")
-
-
-def _not_judged(item: Item, error: Exception) -> dict[str, object]:
-    return {"task": item.task.name, "candidate": item.name, "outcome": None, "reason": str(error)}
-
-
-def _known(out: Path, protocol: EvalProtocol, device: str, torch: str | None) -> set[str]:
-    """Keys of the lines in `out` that were judged by `protocol` on `device` with `torch`.
-
-    A torn line does not count, nor one that timed out where other limits are given now.
-    """
-    keys = set()
-    for line in objects(out):
-        if not line.get("outcome"):
-            continue
-        by = str(line.get("protocol"))
-        same = by == protocol.id or (line["outcome"] != "timed_out" and by.startswith(f"{protocol.rules}/"))
-        if same and (line.get("device"), line.get("torch")) == (device, torch):
-            keys.add(str(line.get("key")))
-    return keys
 
 
 def _items(source: Path, task: Task | None, kernelbench: Path | None) -> Iterator[Item]:
@@ -378,26 +243,6 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}. Give JSON lines in UTF-8, or a folder.") from None
-
-
-def _request(item: Item, protocol: EvalProtocol) -> EvalRequest:
-    return EvalRequest(
-        task=item.task, source=item.source, protocol=protocol, kernelbench=True, baselines=True
-    )
-
-
-def headline(result: Result, verdict: Verdict = "strict") -> str:
-    """The outcome in one line, by the strict verdict, KernelBench's or both."""
-    if result.kernelbench and verdict != "strict":
-        from kbopt.reporting.evidence import kernelbench_text
-
-        said = f"by KernelBench's own protocol {kernelbench_text(result.kernelbench)}"
-        return said if verdict == "kernelbench" else f"{headline(result)}; {said}"
-    outcome = result.outcome
-    if isinstance(outcome, Measured):
-        low, high = outcome.speedup_ci
-        return f"measured, {outcome.speedup:.2f}x [{low:.2f}, {high:.2f}]"
-    return f"{outcome_name(outcome)}: {outcome.reason.splitlines()[0] if outcome.reason else ''}"
 
 
 def _text(item: Item, result: Result, verdict: Verdict) -> str:

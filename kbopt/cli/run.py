@@ -11,7 +11,7 @@ import click
 
 from kbopt.cli import exit_interrupted
 from kbopt.cli import options as shared
-from kbopt.cli.eval import headline
+from kbopt.cli.batch import headline
 from kbopt.cli.grouped import Command
 from kbopt.cli.options import option
 from kbopt.cli.values import RunFolder

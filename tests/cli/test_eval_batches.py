@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kbopt.cli.eval import _items, _known, _read
+from kbopt.cli.batch import known as known_lines
+from kbopt.cli.eval import _items, _read
 from kbopt.cli.json_lines import appending
 from kbopt.core.types import EvalProtocol, Task
 from kbopt.tasks import load_task
@@ -25,7 +26,7 @@ RAISES = TASK.replace("torch.tanh(x)", "x.no_such_method()")
 
 
 def known(out: Path, protocol: EvalProtocol = PROTOCOL, device: str = "cpu", torch: str = "2.13") -> set[str]:
-    return _known(out, protocol, device, torch)
+    return set(known_lines(out, protocol, device, torch))
 
 
 def test_a_result_is_known_only_for_the_same_device_torch_and_protocol(tmp_path: Path) -> None:
@@ -44,6 +45,21 @@ def test_only_what_timed_out_is_judged_again_with_other_limits(limit: str, tmp_p
     out.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert known(out) == {"k", "slow"}
     assert known(out, replace(PROTOCOL, **{limit: 1000.0})) == {"k"}
+
+
+def test_a_line_without_baselines_is_known_only_where_none_are_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text(json.dumps({**LINE, "baselines": False}) + "\n")
+    assert known(out) == set()
+    assert known_lines(out, PROTOCOL, "cpu", "2.13", baselines=False).keys() == {"k"}
+
+
+def test_what_the_backend_refused_is_known_where_refusals_are_kept(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text(json.dumps({**LINE, "outcome": None, "refused": True}) + "\n")
+    assert known(out) == set()
+    assert known_lines(out, PROTOCOL, "cpu", "2.13", refusals=True).keys() == {"k"}
+    assert known_lines(out, PROTOCOL, "gpu", "2.13", refusals=True) == {}
 
 
 def test_a_line_that_was_not_judged_is_not_known(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from kbopt.cli.eval import headline
+from kbopt.cli.batch import headline
 from kbopt.compose import search_spec
 from kbopt.config import RunConfig
 from kbopt.core import codec
