@@ -1,0 +1,113 @@
+"""Folders of KernelBench pairs: a kernel beside its reference, or under the number of its problem."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kbopt.core.errors import UserError
+from kbopt.core.sources import read_source
+from kbopt.core.types import Task
+from kbopt.tasks.formats.model import fault, text_of
+from kbopt.tasks.published.model import Broken, Claim, Entry, Tasks, claim_of, published
+
+REFERENCE = "reference.py"
+CLAIMS = "claims.json"
+_CLAIMS_ARE = 'It is an object of kernels and speedups, such as {"level1/19": 1.5}'
+_LEVEL = re.compile(r"(?:^|/)level_?(?P<level>\d+)/(?P<index>\d+)(?:_[^/]*)?\.py$")
+_SAMPLE = re.compile(r"(?:^|/)level_(?P<level>\d+)_problem_(?P<index>\d+)_sample_\d+_kernel\.py$")
+"""How KernelBench's own runs name the kernels that they generate."""
+
+
+def files(root: Path) -> list[Path]:
+    """The Python files under `root` but for references and what is hidden, in their order."""
+    return [
+        path
+        for path in sorted(root.rglob("*.py"))
+        if path.name != REFERENCE
+        and not any(part.startswith((".", "__")) for part in path.relative_to(root).parts)
+    ]
+
+
+def is_pairs(root: Path) -> bool:
+    """Whether a kernel under `root` has a reference beside it or a problem's number."""
+    return any(path.with_name(REFERENCE).is_file() or problem_of(path, root) for path in files(root))
+
+
+def problem_of(path: Path, root: Path) -> str:
+    """The task that a path under `root` stands for, `level1/19` for `level1/19.py`; empty for another."""
+    name = f"{root.resolve().name}/{path.relative_to(root).as_posix()}"
+    found = _LEVEL.search(name) or _SAMPLE.search(name)
+    return f"level{found['level']}/{found['index']}" if found else ""
+
+
+def read(root: Path, tasks: Tasks) -> Iterator[Entry]:
+    """An entry for each kernel under `root`, and one for each reference without a kernel.
+
+    `claims.json` in `root` gives speedups by the kernels' names. Raises `UserError` where it is no object.
+    """
+    stated = _claims(root / CLAIMS)
+    kernels = files(root)
+    for path in kernels:
+        name = name_of(path, root)
+        try:
+            claim = claim_of(stated.get(name), f"{root / CLAIMS}, {name}")
+        except UserError as error:
+            yield Broken(name=name, where=str(path), reason=str(error))
+            continue
+        yield entry(path, root, tasks, claim)
+    alone = {path.parent for path in root.rglob(REFERENCE)} - {path.parent for path in kernels}
+    for folder in sorted(alone):
+        reason = f"{folder} has {REFERENCE} and no kernel. Put a .py file beside it."
+        yield Broken(name=name_of(folder, root), where=str(folder), reason=reason)
+
+
+def name_of(path: Path, root: Path) -> str:
+    """The path from `root` without its ending, and without `kernel` where a folder is a pair."""
+    name = path.relative_to(root).with_suffix("").as_posix()
+    return name.removesuffix("/kernel")
+
+
+def entry(path: Path, root: Path, tasks: Tasks, claim: Claim | None) -> Entry:
+    """The kernel in a file, on the task that the file's place stands for."""
+    name = name_of(path, root)
+    try:
+        return published(name, str(path), _task(path, root, tasks), _text(path), claim, file=path.name)
+    except UserError as error:
+        return Broken(name=name, where=str(path), reason=str(error))
+
+
+def _task(path: Path, root: Path, tasks: Tasks) -> Task:
+    beside = path.with_name(REFERENCE)
+    if beside.is_file():
+        return tasks.of_file(beside)
+    named = problem_of(path, root)
+    if not named:
+        raise fault(
+            path,
+            f"no {REFERENCE} beside it, and its path names no problem",
+            "Put one there, or name the file as in level1/19.py",
+        )
+    return tasks.named(named)
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_source(path)
+    except (OSError, ValueError) as error:
+        raise fault(path, f"cannot be read, {error}", "Give a Python file") from None
+
+
+def _claims(path: Path) -> Mapping[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(text_of(path))
+    except (ValueError, RecursionError) as error:
+        raise fault(path, f"no JSON, {error}", _CLAIMS_ARE) from None
+    if not isinstance(value, dict):
+        raise fault(path, "no object", _CLAIMS_ARE)
+    return value
