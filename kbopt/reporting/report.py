@@ -30,7 +30,7 @@ from kbopt.reporting.page_data import CANDIDATES_SHOWN, details, run_data
 from kbopt.reporting.run import Run
 from kbopt.reporting.summary import summarize_history
 
-SCRIPTS = ("elements.js", "charts.js", "candidates.js", "comparison.js", "run.js", "main.js")
+SCRIPTS = ("elements.js", "charts.js", "frame.js", "candidates.js", "comparison.js", "run.js", "main.js")
 LIGHT_STYLE, DARK_STYLE = "friendly", "github-dark"
 
 
@@ -39,7 +39,11 @@ def write_report(runs: Sequence[Run], out: Path) -> Path:
 
     Raises `UserError` for no runs and for a path that cannot be written.
     """
-    page = render_page(report_data(runs))
+    return write_page(render_page(report_data(runs)), out)
+
+
+def write_page(page: str, out: Path) -> Path:
+    """Write a rendered page to `out` and return it: whole, or not at all. Raises `UserError`."""
     partial = out.with_name(out.name + ".partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -69,17 +73,22 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def render_page(data: dict[str, Any]) -> str:
-    """The page that shows `data`, as HTML."""
-    script = _script()
+    """The page that shows `data` of runs, as HTML."""
+    names = [run["name"] for run in data["runs"]]
+    title = names[0] if len(names) == 1 else f"{len(names)} runs"
+    return render(data, title, SCRIPTS, connects=data["live"])
+
+
+def render(data: dict[str, Any], title: str, scripts: tuple[str, ...], *, connects: bool = False) -> str:
+    """The page that `scripts`, files of the folder `page`, draw from `data`, as HTML."""
+    script = _script(scripts)
     plotly, plotly_hash = _plotly()
-    connect = "'self'" if data["live"] else "'none'"
+    connect = "'self'" if connects else "'none'"
     policy = (
         f"default-src 'none'; script-src 'sha256-{_sha256(script)}' 'sha256-{plotly_hash}'; "
         f"style-src 'unsafe-inline'; img-src data: blob:; "
         f"connect-src {connect}; base-uri 'none'; form-action 'none'"
     )
-    names = [run["name"] for run in data["runs"]]
-    title = names[0] if len(names) == 1 else f"{len(names)} runs"
     return _template().render(
         title=title,
         policy=policy,
@@ -114,9 +123,9 @@ def _sha256(text: str) -> str:
 
 
 @functools.cache
-def _script() -> str:
+def _script(scripts: tuple[str, ...]) -> str:
     folder = files("kbopt.reporting") / "page"
-    parts = "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    parts = "\n".join((folder / name).read_text(encoding="utf-8") for name in scripts)
     return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 

@@ -4,16 +4,6 @@ const NAV = [["overview", "overview"], ["best", "best kernel"], ["progress", "pr
   ["outcomes", "outcomes"], ["tunables", "tunables"], ["cost", "cost"], ["rejections", "search"], ["configuration", "configuration"]];
 const COMPARISON_NAV = [["comparison", "groups"], ["efficiency", "best so far"], ["fastp", "fast_p"], ["tasks", "tasks"], ["runs", "runs"]];
 
-function setTheme(name) {
-  document.documentElement.dataset.theme = name;
-  document.getElementById("theme").textContent = name === "dark" ? "light" : "dark";
-  document.getElementById("theme").setAttribute("aria-label", `switch to the ${name === "dark" ? "light" : "dark"} theme`);
-}
-
-function fillNav(items) {
-  document.getElementById("nav").replaceChildren(...items.map(([id, name]) => el("a", { href: `#${id}` }, name)));
-}
-
 function showPage(page) {
   const main = document.getElementById("main");
   const picker = document.getElementById("run-picker");
