@@ -21,6 +21,7 @@ COMMANDS = {
     "bench": "kbopt.cli.bench:bench",
     "eval": "kbopt.cli.eval:evaluate",
     "mcp": "kbopt.cli.mcp:mcp",
+    "audit": "kbopt.cli.audit:audit",
     "tasks": "kbopt.cli.tasks:tasks",
     "doctor": "kbopt.cli.doctor:doctor",
     "modal": "kbopt.cli.modal:modal",

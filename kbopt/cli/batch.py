@@ -127,25 +127,26 @@ class Batch:
         self._baselines = baselines
         self._keeps_refusals = keeps_refusals
         self._describe = describe
-        self._torch = importlib.metadata.version("torch") if config.name == "local" else None
-        self._device = ""
+        self.torch = importlib.metadata.version("torch") if config.name == "local" else None
         self._outcomes: Counter[str] = Counter()
         self._best: tuple[float, str] | None = None
         self._done = self._todo = 0
         self.lines: dict[str, Mapping[str, Any]] = {}
         """The line of each key: from `out` where it holds one, else of this batch."""
+        self.device = ""
+        """Which one judges, once it is there."""
         self.worst = 0
 
     async def run(self, items: Sequence[Item]) -> None:
         """Judge what `out` does not hold. One that cannot be judged gets its line, and the others go on."""
         try:
-            self._device = await opened(self._backend)
+            self.device = await opened(self._backend)
             if self._out:
                 self.lines = known(
                     self._out,
                     self._protocol,
-                    self._device,
-                    self._torch,
+                    self.device,
+                    self.torch,
                     baselines=self._baselines,
                     refusals=self._keeps_refusals,
                 )
@@ -175,7 +176,7 @@ class Batch:
             fields, said = self._describe(item, result), headline(result)
             if isinstance(result.outcome, Measured):
                 self._best = max(self._best or (0.0, ""), (result.outcome.speedup, item.name))
-        line = {"key": item.key, **fields, "torch": self._torch}
+        line = {"key": item.key, **fields, "torch": self.torch}
         if not self._baselines:
             line["baselines"] = False
         print(json.dumps(line), file=sink, flush=True)
@@ -192,7 +193,7 @@ class Batch:
             "reason": str(error),
         }
         if self._keeps_refusals and isinstance(error, UserError):
-            fields |= {"refused": True, "device": self._device, "protocol": self._protocol.id}
+            fields |= {"refused": True, "device": self.device, "protocol": self._protocol.id}
         return fields
 
     def summary(self) -> str:

@@ -28,6 +28,7 @@ UNSEEN = (
     "--kernels * needs --task",
     "--kernel * needs --task",
     "has no 'task', and there is no --task",
+    "claims are over eager PyTorch: leave --baseline",
     "no * files in",
     "cannot read *: ",
     "expected a JSON object",
