@@ -225,8 +225,10 @@ def check_gpus(config: BackendConfig, *, on_this_machine: bool = True) -> None:
             f"cuda:{config.gpus - 1} then; leave one of the two options out"
         )
     if on_this_machine and config.gpus > num_gpus():
-        has = f"has {num_gpus()}: give --gpus all" if num_gpus() else "has no NVIDIA GPU: leave it out"
-        raise UserError(f"--gpus {config.gpus}: this machine {has}, or --backend modal")
+        raise UserError(
+            f"--gpus {config.gpus}: this machine has {num_gpus()}; give fewer, or --gpus all, or "
+            "--backend modal"
+        )
 
 
 def build_proposer(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> Proposer:

@@ -50,7 +50,7 @@ def test_another_number_is_answered_with_what_is_allowed(value: str) -> None:
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        (BackendConfig(gpus=3), "--gpus 3: this machine has 2: give --gpus all, or --backend modal"),
+        (BackendConfig(gpus=3), "--gpus 3: this machine has 2; give fewer, or --gpus all"),
         (
             BackendConfig(gpus=2, device="cuda:1"),
             "--gpus 2 and --device cuda:1: the devices are cuda:0 to cuda:1",
