@@ -19,10 +19,6 @@ from kbopt.evaluation.judge.tolerance import TOLERANCE, Mismatch, find_mismatch,
 
 _NARROWEST = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 1e-2}
 """Below this an honest kernel's rounding would be taken for an error."""
-
-Trivial = Callable[[Draw, torch.Tensor, torch.Tensor], torch.Tensor | None]
-
-
 _TOO_ALIKE = {
     "copy of an input": "for the inputs that get_inputs() draws the reference is the identity: a "
     "copy of an input lies within the "
