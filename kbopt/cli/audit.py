@@ -23,12 +23,11 @@ from kbopt.cli.values import Name
 from kbopt.config import BackendConfig
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalProtocol, Measured, Precision, Rejected, Result
-from kbopt.reporting.audit import Audited, standing_of, sums, told
-from kbopt.reporting.text import printable
 from kbopt.tasks import precision_of
 from kbopt.tasks.published import Broken, Entry, Form, Published, PublishedSet, read_set
 
 if TYPE_CHECKING:
+    from kbopt.reporting.audit import Audited
     from kbopt.reporting.audit_page import Header
 
 RESULTS, PAGE, KERNELS, TASKS = "results.jsonl", "audit.html", "kernels", "tasks"
@@ -93,6 +92,9 @@ def audit(
     kbopt audit CUDA-L1/optimized_cuda_code/a100.json --limit 20
     kbopt audit kernels.jsonl --kernelbench ~/KernelBench --baselines
     """
+    from kbopt.reporting.audit import sums, told
+    from kbopt.reporting.text import printable
+
     if given["baseline"] != "eager":
         raise UserError(
             f"claims are over eager PyTorch: leave --baseline {given['baseline']} out. --baselines measures "
@@ -228,6 +230,8 @@ def described(item: Item, result: Result) -> dict[str, object]:
 
 
 def _row(entry: Entry, lines: Mapping[str, Mapping[str, Any]], out: Path, options: Sequence[str]) -> Audited:
+    from kbopt.reporting.audit import Audited, standing_of
+
     kernel = _kernel(entry)
     if not isinstance(entry, Published) or kernel is None:
         broken = isinstance(entry, Broken)
