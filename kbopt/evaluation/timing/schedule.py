@@ -23,9 +23,9 @@ _MOST_TIMING_SHARE = 0.5
 _FEWEST_TIMED = 10
 _PROBES_PER_BLOCK = 0.15
 """Calls that are not timed, and that the candidate cannot tell from those that are."""
-_FEWEST_PROBES = {"cpu": 3, "cuda": 6}
-"""In a session, of which a CPU has one in each of three pairs of processes. A probe takes as long as ten
-calls, most of it for the float64 answer."""
+_FEWEST_PROBES = 6
+"""In a session. With three in each pair of processes on a CPU, what computes otherwise after twenty calls got
+through: they had all come before."""
 _NUM_WARM_UPS = 3
 _ENOUGH_S = 0.3
 """From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
@@ -189,7 +189,7 @@ class Sessions:
             has_longer = len(longer) > 1 or self._longest == 1
             if is_long and has_longer and samples.is_settled(reference, singles, _SETTLED[self._device]):
                 break
-        while self._num_probes < _FEWEST_PROBES[self._device]:  # Nobody knows that the times are taken.
+        while self._num_probes < _FEWEST_PROBES:  # Nobody knows that the times are taken.
             self._probe()
         if self._overhead is not None:
             single_threaded = torch.get_num_threads() == 1
