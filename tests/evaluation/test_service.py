@@ -9,7 +9,7 @@ import pytest
 from kbopt.core.types import EvalRequest, Measured, Outcome, Rejected, Task, WrongAnswer, outcome_name
 from kbopt.evaluation.messages import Verdict
 from kbopt.evaluation.sandbox.children import Child
-from kbopt.evaluation.server.judge_handle import JudgeHandle
+from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory
 from kbopt.evaluation.server.service import Service
 from tests.evaluation.conftest import ELEMENTWISE, QUICK
 
@@ -70,6 +70,33 @@ def test_one_whose_clocks_disagree_in_both_is_refused(service: Service, monkeypa
 
     assert service.evaluate(request(PLAIN, 1)).outcome == HIDES
     assert len(chance.inits) == 2
+
+
+def test_a_judge_without_memory_beside_others_is_asked_again_without_them(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    service.evaluate(request(PLAIN, 2))
+    other = next(iter(service._judges._handles.values()))
+    judge, lacking = JudgeHandle.judge, [NoMemory("it does not fit")]
+    children: list[Child] = []
+
+    def say(
+        handle: JudgeHandle, request: EvalRequest, child: Child, setup: str, arithmetic: list[str]
+    ) -> Verdict:
+        assert all(before._status_fd < 0 for before in children)  # They were closed.
+        children.append(child)
+        if lacking:
+            handle.close()
+            raise lacking.pop()
+        return judge(handle, request, child, setup, arithmetic)
+
+    monkeypatch.setattr(JudgeHandle, "judge", say)
+    task = Task(name="large", source=f"{ELEMENTWISE}\n# large")
+    result = service.evaluate(EvalRequest(task=task, source=PLAIN, protocol=QUICK))
+
+    assert isinstance(result.outcome, Measured), outcome_name(result.outcome)
+    assert not other.alive
+    assert len(children) == 2
 
 
 @pytest.mark.parametrize(

@@ -180,8 +180,9 @@ class Judges:
 
     def make_all_room(self, request: EvalRequest) -> bool:
         """End the judges of all other tasks. Whether there were any. Under the lease."""
-        had_others = self._num_others(request) > 0
-        self._make_room(request, 1.0)
+        had_others = False
+        while self.close_idle({key_of(request)}):
+            had_others = True
         return had_others
 
     def _admit_beforehand(self, request: EvalRequest) -> None:

@@ -93,6 +93,7 @@ class Measuring:
         try:
             judged = self._judge(request, built, judge, child, timeline)
         except NoMemory as error:  # The judge has ended of it.
+            child.close()  # What it holds would be missing the second time.
             judged = error
         lacked_memory = isinstance(judged, NoMemory) or (self._device.is_cuda and judged.lacked_memory)
         if lacked_memory and self._judges.make_all_room(request):
