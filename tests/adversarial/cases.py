@@ -222,7 +222,7 @@ CHEATS = (
         "later_rank_one",
         *("wrong_answer", _DOWNGRADE),
         task="long_product",
-        protocol=BF16,
+        protocol=replace(BF16, timed=MANY_CALLS.timed),
     ),
     _cheat(
         "another computation later", "statistics_assumed", "wrong_answer", task="normalised", protocol=BF16

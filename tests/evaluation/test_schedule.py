@@ -129,6 +129,26 @@ def test_a_timing_that_ends_early_has_its_probes_all_the_same(new_sessions: NewS
     assert {number % 2 for number, _ in models.probes} == {0, 1}
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_probe_of_each_kind_comes_after_the_last_timed_call(new_sessions: NewSessions, device: str):
+    models = FakeModels(2.0, 1.0)
+
+    new_sessions(models, device, slots=1, timed=100).run()
+
+    timed = max(place for place, (kind, *_) in enumerate(models.asked) if kind == "candidate")
+    assert {number % 2 for number, place in models.probes if place > timed} == {0, 1}
+
+
+@pytest.mark.parametrize(("kernel_ms", "num"), [(1.0, 3), (1000.0, 1)])
+def test_long_calls_are_warmed_up_by_one(new_sessions: NewSessions, kernel_ms: float, num: int):
+    models = FakeModels(kernel_ms, kernel_ms)
+    sessions = new_sessions(models, "cpu")
+
+    sessions.warm_up()
+
+    assert len(models.of("candidate")) == num
+
+
 def test_on_a_cpu_both_models_answer_the_same_draws_in_either_order(new_sessions: NewSessions):
     models = FakeModels(2.0, 1.0)
 

@@ -23,10 +23,14 @@ _MOST_TIMING_SHARE = 0.5
 _FEWEST_TIMED = 10
 _PROBES_PER_BLOCK = 0.15
 """Calls that are not timed, and that the candidate cannot tell from those that are."""
-_FEWEST_PROBES = 6
-"""In a session. With three in each pair of processes on a CPU, what computes otherwise after twenty calls got
-through: they had all come before."""
+_FEWEST_PROBES = {"cpu": 3, "cuda": 6}
+"""In a session. A CPU has three of them, one in each pair of processes."""
+_LAST_PROBES = 2
+"""After a session's last timed call, one of each kind: what a call computes may depend on how many were before."""
 _NUM_WARM_UPS = 3
+_LONG_MS = 250.0
+"""Calls of both models that take longer together are warmed up by one: what a first call sets up is small beside
+them, and a task of 300 MiB needs two minutes less on one core."""
 _ENOUGH_S = 0.3
 """From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
 _SETTLED = {"cpu": 0.015, "cuda": 0.005}
@@ -169,6 +173,8 @@ class Sessions:
                 self._models.candidate_block(draws, checked=0),
             )
             self._slowest_ms = sum(block.wall_ms for block in blocks)
+            if self._slowest_ms > _LONG_MS:
+                break
 
     def run(self) -> samples.Session:
         """Time both models, as many calls as the protocol and their slowness allow."""
@@ -189,7 +195,8 @@ class Sessions:
             has_longer = len(longer) > 1 or self._longest == 1
             if is_long and has_longer and samples.is_settled(reference, singles, _SETTLED[self._device]):
                 break
-        while self._num_probes < _FEWEST_PROBES:  # Nobody knows that the times are taken.
+        missing = _FEWEST_PROBES[self._device] - self._num_probes
+        for _ in range(max(_LAST_PROBES, missing)):  # Nobody knows that the times are taken.
             self._probe()
         if self._overhead is not None:
             single_threaded = torch.get_num_threads() == 1
