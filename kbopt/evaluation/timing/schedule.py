@@ -26,11 +26,11 @@ _PROBES_PER_BLOCK = 0.15
 _FEWEST_PROBES = {"cpu": 3, "cuda": 6}
 """In a session. A CPU has three of them, one in each pair of processes."""
 _LAST_PROBES = 2
-"""After a session's last timed call, one of each kind: what a call computes may depend on how many were before."""
+"""After the last timed call, one of each kind: what a call computes may depend on how many were before it."""
 _NUM_WARM_UPS = 3
 _LONG_MS = 250.0
-"""Calls of both models that take longer together are warmed up by one: what a first call sets up is small beside
-them, and a task of 300 MiB needs two minutes less on one core."""
+"""Calls of both models that take longer together are warmed up by one: what a first call sets up is small
+beside them, and a task of 300 MiB would wait for three of each in every pair of processes."""
 _ENOUGH_S = 0.3
 """From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
 _SETTLED = {"cpu": 0.015, "cuda": 0.005}
