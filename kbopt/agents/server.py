@@ -19,6 +19,7 @@ from kbopt.agents.run import AgentRun
 from kbopt.agents.session import MAX_KERNEL_BYTES, Judge, Session, why
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import Measured, Trial, outcome_name
+from kbopt.core.workloads import shown_source
 
 T = TypeVar("T")
 
@@ -134,7 +135,11 @@ def build(judge: Judge) -> MCPServer[Any]:
         """List the tasks that can be judged, or give the source of one: what a kernel has to compute."""
         session = _session(judge, ctx)
         with _told():
-            found = [(name, session.task(name).source)] if name else [(n, None) for n in judge.offer.tasks]
+            found = (
+                [(name, shown_source(session.task(name).source))]
+                if name
+                else [(n, None) for n in judge.offer.tasks]
+            )
         config = judge.offer.backend
         return Tasks(
             tasks=[TaskRow(name=each, source=source) for each, source in found],

@@ -61,6 +61,7 @@ def document(item: Item, result: Result) -> dict[str, object]:
         "reference_ms": measured.call_ms[1] if measured else None,
         "speedups": [codec.fields_of(speedup) for speedup in measured.speedups] if measured else [],
         "equal_code": codec.fields_of(measured.equal_code) if measured and measured.equal_code else None,
+        "workloads": [codec.fields_of(workload) for workload in measured.workloads] if measured else [],
         "device": result.device,
         "protocol": result.protocol,
         "seconds": codec.fields_of(result.seconds),

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ def evaluate(
     task: str | None,
     task_idx: int | None,
     kernelbench: Path | None,
+    workloads: str | None,
     kernel: Path | None,
     kernels: Path | None,
     out: Path | None,
@@ -126,6 +128,8 @@ def evaluate(
             assert kernels is not None
             items = list(_items(kernels, default_task, kernelbench))
         protocol = shared.at_stated_precision(protocol, [item.task for item in items if not item.fault])
+    if workloads is not None:
+        items = [replace(item, task=shared.with_workloads(item.task, workloads)) for item in items]
     from kbopt.compose import check_device, check_simulated, open_backend
 
     if backend_config.name == "local":

@@ -62,6 +62,13 @@ kernelbench_option = option(
     help="A KernelBench checkout for level tasks. Default: KBOPT_KERNELBENCH, else the Hugging Face dataset.",
 )
 
+workloads_option = option(
+    "--workloads",
+    metavar="shown|all|NAME,...",
+    help="Of a task with workloads judge these alone: those that are shown, all of them, or those named. "
+    "Default: shown and hidden ones, and for a final verdict those held out beside them.",
+)
+
 task_options = options(
     option(
         "--task",
@@ -71,6 +78,7 @@ task_options = options(
     ),
     option("--task-idx", type=click.IntRange(0, 15), help="Short for --task matmul/IDX. Default: --task."),
     kernelbench_option,
+    workloads_option,
 )
 
 start_option = option(
@@ -419,6 +427,15 @@ def find_task(task: str | None, task_idx: int | None, kernelbench: Path | None, 
     from kbopt.tasks import load_task
 
     return load_task(name, kernelbench=kernelbench)
+
+
+def with_workloads(task: Task, selection: str | None) -> Task:
+    """The task with those of its workloads that --workloads names."""
+    if selection is None:
+        return task
+    from kbopt.core.workloads import selected
+
+    return replace(task, source=selected(task.source, selection, task.name))
 
 
 def find_tasks(names: str, kernelbench: Path | None) -> tuple[Task, ...]:

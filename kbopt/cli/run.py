@@ -55,6 +55,7 @@ def run(
     task: str | None,
     task_idx: int | None,
     kernelbench: Path | None,
+    workloads: str | None,
     explorers: int,
     verdict: Verdict,
     out: Path | None,
@@ -76,7 +77,7 @@ def run(
     from kbopt.config import RunConfig
 
     output = {name: given.pop(name) for name in OUTPUT_OPTIONS}
-    found = shared.find_task(task, task_idx, kernelbench, DEFAULT_TASK)
+    found = shared.with_workloads(shared.find_task(task, task_idx, kernelbench, DEFAULT_TASK), workloads)
     config = RunConfig(
         name=run_name or "",
         task=found,

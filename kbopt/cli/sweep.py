@@ -57,6 +57,7 @@ json_option = option("--json", "as_json", is_flag=True, help="One JSON document 
 @option("--algorithms", default="PS", help="PS,PS_epsNet,best_of_n,...")
 @option("--seeds", default="1", help="How many (5), or which (0..4 or 3,7).")
 @shared.kernelbench_option
+@shared.workloads_option
 @shared.start_option
 @shared.options(*shared.each_search_options)
 @shared.budget_options
@@ -82,6 +83,7 @@ def sweep(
     algorithms: str,
     seeds: str,
     kernelbench: Path | None,
+    workloads: str | None,
     explorers: int,
     parallel_searches: int,
     share_results: bool,
@@ -108,7 +110,8 @@ def sweep(
         return
     from kbopt import sweep as sweeps
 
-    tasks = shared.find_tasks(task_names, kernelbench)
+    found = shared.find_tasks(task_names, kernelbench)
+    tasks = tuple(shared.with_workloads(task, workloads) for task in found)
     if given["start"] and len(tasks) > 1:
         raise UserError(f"--start goes with one task, and --tasks {task_names} names {len(tasks)}")
     config = sweeps.SweepConfig(

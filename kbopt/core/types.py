@@ -7,10 +7,13 @@ read it back equal. Times in names carry their unit; wall-clock instants are Uni
 from __future__ import annotations
 
 import hashlib
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+from kbopt.core.workloads import Role
 
 Precision = Literal["fp32", "fp16", "bf16"]
 TorchOps = Literal["allow", "warn", "forbid"]
@@ -131,7 +134,7 @@ class EvalRequest:
     """One source to be judged. `repeat` > 0 asks for a new measurement of a source already measured.
 
     `kernelbench` and `baselines` ask for what is too slow for each candidate of a search: KernelBench's own
-    verdict, and the speedup over every baseline.
+    verdict, the speedup over every baseline, and with that what the task's held-out workloads say.
     """
 
     task: Task
@@ -179,6 +182,24 @@ class Speedup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadTimes:
+    """What a kernel and eager PyTorch take on one workload of several, by the device's clock.
+
+    Milliseconds are medians of single calls, `interval` is the speedup's 95 % interval, and `floor_ms` what
+    moving the workload's bytes once takes. What is `held_out` counts in no mean.
+    """
+
+    name: str
+    role: Role
+    weight: float
+    kernel_ms: float
+    reference_ms: float
+    speedup: float
+    interval: tuple[float, float]
+    floor_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
     """What was seen inside the candidate, for the reader to judge.
 
@@ -201,6 +222,9 @@ class Measured:
     candidate's median by the two clocks that had to agree. `speedups` are those over every baseline that was
     asked for, by either clock. `equal_code` is what the task's own model was measured at over itself, where
     the baselines were asked for: 1 outside of its interval says that this machine's figures are not steady.
+
+    Of a task of several `workloads` all times and speedups are weighted geometric means over those that are
+    not held out; the table has each by itself, and is empty for a task that names none.
     """
 
     kernel_ms: tuple[float, ...]
@@ -213,6 +237,21 @@ class Measured:
     roofline: Roofline | None = None
     speedups: tuple[Speedup, ...] = ()
     equal_code: Speedup | None = None
+    workloads: tuple[WorkloadTimes, ...] = ()
+
+    @property
+    def worst(self) -> WorkloadTimes | None:
+        """The workload with the least speedup, of those that count; None for a task that names none."""
+        counted = (w for w in self.workloads if w.role != "held_out")
+        return min(counted, key=lambda w: w.speedup, default=None)
+
+    def mean_of(self, *roles: Role) -> float | None:
+        """The weighted geometric mean of the speedups over eager on the workloads of these roles."""
+        found = [w for w in self.workloads if w.role in roles]
+        if not found or min(w.speedup for w in found) <= 0:
+            return None
+        total = sum(w.weight for w in found)
+        return math.exp(sum(w.weight * math.log(w.speedup) for w in found) / total)
 
     def over(self, baseline: str, clock: Clock = "device") -> Speedup | None:
         """The speedup over that baseline, None where it was not asked for."""

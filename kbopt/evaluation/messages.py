@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kbopt.core.types import EvalProtocol, Outcome, Precision, Span
+from kbopt.core.types import EvalProtocol, Measured, Outcome, Precision, Span
 from kbopt.evaluation.timing.pairs import Pair
 from kbopt.leanbuild.toolchain import Toolchain
 
@@ -85,13 +85,15 @@ class Describe:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
     """Judge a candidate whose worker's two descriptors come with this. `setup` says where its compiled parts
-    lie, `arithmetic` what its machine code was seen to multiply in. Answered by `Verdict`.
+    lie, `arithmetic` what its machine code was seen to multiply in. With `held_out` it is judged on the
+    workloads that a search does not see, too. Answered by `Verdict`.
     """
 
     source: str
     setup: str
     protocol: EvalProtocol
     init: int
+    held_out: bool = False
     arithmetic: tuple[str, ...] = ()
 
 
@@ -106,6 +108,7 @@ class TimeAgain:
     protocol: EvalProtocol
     init: int
     reference_init: int
+    held_out: bool = False
 
 
 ToJudge = Start | Construct | Weigh | Size | Admit | Describe | Judge | TimeAgain
@@ -157,12 +160,14 @@ class Description:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Of `Judge` the `outcome`, of `TimeAgain` a `pair` unless something went wrong. Neither is there where
-    the candidate's worker died: the server knows how. `frames` are lines of its source.
+    """Of `Judge` what was `measured` on each of the judged workloads, of `TimeAgain` a pair for each, unless
+    something went wrong: then there is an `outcome`, or none of them where the candidate's worker died, of
+    which the server knows how. `frames` are lines of its source.
     """
 
     outcome: Outcome | None
-    pair: Pair | None
+    measured: tuple[Measured, ...]
+    pairs: tuple[Pair, ...]
     frames: str
     spans: tuple[Span, ...]
     device_s: float

@@ -15,6 +15,7 @@ from typing import Literal
 
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.types import Brief, Measured, Result, Trial, outcome_name
+from kbopt.core.workloads import shown_source
 
 Language = Literal["c", "cuda", "triton", "nvrtc"]
 
@@ -75,7 +76,7 @@ class Prompts:
         """The question that a brief asks."""
         common = {
             "task_name": brief.task.name,
-            "task_source": fenced(brief.task.source, "python"),
+            "task_source": fenced(shown_source(brief.task.source), "python"),
             "exemplars": "\n\n".join(map(_exemplar, brief.exemplars)) or "None yet.",
             "summary": _bounded(brief.summary.strip(), MAX_SUMMARY_CHARS) or "Nothing yet.",
         }

@@ -29,6 +29,10 @@ _AGREEMENT = 0.1
 _ROUNDING = 0.001
 """Samples are rounded to a nanosecond: a smaller share of a call is no difference."""
 
+HELD_OUT_SHARE = 0.9
+"""Of the speedup on the others: less on workloads that were held out speaks for a kernel tuned to what was
+seen. A tenth is what two clocks of one call may differ by, too."""
+
 _CAST_NOTE = "Its protocol casts every input to floating point, integers and masks too."
 
 
@@ -99,6 +103,7 @@ def _beliefs(found: Standing, last: Result, trial: Trial) -> Iterator[Belief]:
         yield _floor(outcome.roofline, found.kernel_ms)
     yield from _audit(outcome)
     yield from _full(trial)
+    yield from _workloads(_measured(trial)[-1])
     yield from dict.fromkeys(map(_over, speedups_of(trial)))  # by either clock a reason is the same
     if equal_code := equal_code_of(trial):
         yield _equal_code(equal_code)
@@ -123,6 +128,25 @@ def _full(trial: Trial) -> Iterator[Belief]:
         reason = trial.why_no_full.rstrip(".")
         text = f"It was not measured beside every baseline, nor by KernelBench's own protocol: {reason}."
         yield Belief(name=name, good=None, text=text)
+
+
+def _workloads(found: Measured) -> Iterator[Belief]:
+    """On which of a task's workloads it is how fast, and whether it is on those that nobody saw."""
+    worst, counted, unseen = found.worst, found.mean_of("shown", "hidden"), found.mean_of("held_out")
+    if worst is None or counted is None:
+        return
+    each = ", ".join(
+        f"{w.name} ({w.role.replace('_', ' ')}) {speedup_text(w.speedup, w.interval)}"
+        for w in found.workloads
+    )
+    text = f"By workload, over eager: {each}. The worst is {worst.name}."
+    yield Belief(name="workloads", good=worst.interval[0] > 1, text=text)
+    if unseen is not None:
+        text = (
+            f"On the workloads that were held out it is {figure(unseen)}x over eager, on the others "
+            f"{figure(counted)}x: {figure(unseen / counted)} times as much."
+        )
+        yield Belief(name="held out", good=unseen > HELD_OUT_SHARE * counted, text=text)
 
 
 def _over(speedup: Speedup) -> Belief:

@@ -6,6 +6,7 @@ import ast
 import re
 
 from kbopt.core.errors import UNPARSABLE, UserError
+from kbopt.core.workloads import workloads_of
 
 REQUIRED = ("Model", "get_inputs", "get_init_inputs")
 """What KernelBench's format asks a problem to define at its top level."""
@@ -32,7 +33,9 @@ def title_of(source: str) -> str:
 
 
 def validate(source: str, where: str) -> None:
-    """Raises `UserError` where `source` is not a problem in KernelBench's format; `where` names it."""
+    """Raises `UserError` where `source` is not a problem in KernelBench's format; `where` names it. What its
+    `get_workloads()` says is read as well.
+    """
     try:
         module = ast.parse(source)
     except UNPARSABLE as error:
@@ -44,6 +47,7 @@ def validate(source: str, where: str) -> None:
             f"{where} defines no {', '.join(missing)}. A task in KernelBench's format defines a class Model "
             "and the functions get_inputs() and get_init_inputs()."
         )
+    workloads_of(source, where)
 
 
 def _defined(module: ast.Module) -> set[str]:

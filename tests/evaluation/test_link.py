@@ -128,6 +128,9 @@ class FakeInputBuffer(CudaInputBuffer):
         self.log = log
         self.is_open = threading.Event()
 
+    def turn_to(self, workload: int) -> None:
+        pass
+
     def next_gate(self) -> int:
         return 7
 
@@ -186,11 +189,11 @@ class Batch:
             worker.input_buffer = input_buffer
             fields: dict[str, Any] = {
                 "_running": True,
+                "_num_outputs": 1,
                 "_rng": None,
                 "_reader": FakeReader(self.log, self.done_ms),
-                "_reference": SimpleNamespace(output_sizes=(8,)),
-                "_num_late": Counter({"run": num_late}),
-                "_late_outputs": {("run", 2): last} if last else {},
+                "_num_late": Counter({("run", 0): num_late}),
+                "_late_outputs": {("run", 0, 2): last} if last else {},
                 "_pause": lambda: self.log.append("pause"),
             }
             for name, value in fields.items():
@@ -225,7 +228,7 @@ def test_a_late_batch_is_aimed_at_where_the_last_one_had_its_outputs():
     batch = Batch(late)
 
     assert batch.run(last=read(OUTPUT, OUTPUT)).wall_ns == 2_500_000
-    assert batch.worker._late_outputs == {("run", 2): read(OUTPUT, OUTPUT)}
+    assert batch.worker._late_outputs == {("run", 0, 2): read(OUTPUT, OUTPUT)}
     assert batch.log == ["prepare", "aim at [1, 1]", "open", "await", "look", "pause"]
 
 

@@ -12,6 +12,7 @@ import torch
 from kbopt.core.types import EvalProtocol
 from kbopt.evaluation.judge.reference import Draw
 from kbopt.evaluation.timing import intervals, samples
+from kbopt.evaluation.timing.interleaving import finish
 from kbopt.evaluation.timing.schedule import Sessions
 
 OVERHEAD = samples.Overhead(fixed_ms=0.2, per_call_ms=0.01)
@@ -112,7 +113,7 @@ def new_sessions(monkeypatch: pytest.MonkeyPatch) -> NewSessions:
 def test_probes_of_both_kinds_travel_among_the_timed_blocks(new_sessions: NewSessions, device: str):
     models = FakeModels(2.0, 1.0)
 
-    new_sessions(models, device, slots=6, timed=100).run()
+    finish(new_sessions(models, device, slots=6, timed=100).run())
 
     numbers, places = zip(*models.probes, strict=True)
     assert list(numbers) == list(range(numbers[0], numbers[-1] + 1))
@@ -124,7 +125,7 @@ def test_probes_of_both_kinds_travel_among_the_timed_blocks(new_sessions: NewSes
 def test_a_timing_that_ends_early_has_its_probes_all_the_same(new_sessions: NewSessions):
     models = FakeModels(2000.0, 1000.0)
 
-    new_sessions(models, "cpu", timed=10).run()
+    finish(new_sessions(models, "cpu", timed=10).run())
 
     assert {number % 2 for number, _ in models.probes} == {0, 1}
 
@@ -152,7 +153,7 @@ def test_long_calls_are_warmed_up_by_one(new_sessions: NewSessions, kernel_ms: f
 def test_on_a_cpu_both_models_answer_the_same_draws_in_either_order(new_sessions: NewSessions):
     models = FakeModels(2.0, 1.0)
 
-    session = new_sessions(models, "cpu", slots=6, timed=40).run()
+    session = finish(new_sessions(models, "cpu", slots=6, timed=40).run())
 
     assert models.of("reference") == models.of("candidate")
     lengths = sorted(len(draws) for draws in models.of("candidate"))
@@ -169,7 +170,7 @@ def test_on_a_cpu_both_models_answer_the_same_draws_in_either_order(new_sessions
 def test_no_draw_is_ever_asked_twice(new_sessions: NewSessions):
     models = FakeModels(0.05, 0.02)
 
-    new_sessions(models, "cuda", timed=30).run()
+    finish(new_sessions(models, "cuda", timed=30).run())
 
     for kind in ("candidate", "candidate batch"):
         draws = [draw for block in models.of(kind) for draw in block]
@@ -180,7 +181,7 @@ def test_no_draw_is_ever_asked_twice(new_sessions: NewSessions):
 def test_a_slow_kernel_is_timed_until_the_ratio_is_settled(new_sessions: NewSessions, device: str):
     models = FakeModels(20.0, 30.0)
 
-    session = new_sessions(models, device, timed=100).run()
+    session = finish(new_sessions(models, device, timed=100).run())
 
     assert 20 <= len(session.kernel_ms) < 100
     assert len(session.kernel_ms) * 0.05 >= 0.3
@@ -189,7 +190,7 @@ def test_a_slow_kernel_is_timed_until_the_ratio_is_settled(new_sessions: NewSess
 def test_calls_are_as_many_as_half_of_the_time_limit_holds(new_sessions: NewSessions):
     models = FakeModels(300.0, 700.0)
 
-    session = new_sessions(models, "cuda", timed=100, timeout_s=30.0).run()
+    session = finish(new_sessions(models, "cuda", timed=100, timeout_s=30.0).run())
 
     assert len(session.kernel_ms) == 14  # of one second in fifteen
 
@@ -202,7 +203,7 @@ def test_short_kernels_on_a_gpu_are_called_in_longer_batches_too(
 ):
     models = FakeModels(0.9, kernel_ms)
 
-    session = new_sessions(models, "cuda", slots=slots, timed=30).run()
+    session = finish(new_sessions(models, "cuda", slots=slots, timed=30).run())
 
     lengths = [1] * 5 + [length] * 5
     assert [len(draws) for draws in models.of("copies batch")] == lengths
@@ -219,7 +220,7 @@ def test_of_longer_kernels_a_few_batches_of_one_call_are_enough(
 ):
     models = FakeModels(0.3, kernel_ms)
 
-    session = new_sessions(models, "cuda", timed=30).run()
+    session = finish(new_sessions(models, "cuda", timed=30).run())
 
     assert [len(draws) for draws in models.of("candidate batch")] == [1] * number
     assert models.of("reference batch") == []
@@ -230,7 +231,7 @@ def test_a_slow_kernel_that_claims_to_be_short_makes_no_longer_batches(new_sessi
     """32 calls of it, six times in three sessions, would hold the device for minutes."""
     models = FakeModels(0.05, 100.0, said_ms=0.005)
 
-    session = new_sessions(models, "cuda", timed=30).run()
+    session = finish(new_sessions(models, "cuda", timed=30).run())
 
     assert [len(draws) for draws in models.of("candidate batch")] == [1] * 5
     assert not session.clocks_agree
@@ -240,7 +241,7 @@ def test_every_batch_of_one_call_is_checked(new_sessions: NewSessions):
     """The shortest of them counts."""
     models = FakeModels(0.05, 0.05)
 
-    new_sessions(models, "cuda", timed=30).run()
+    finish(new_sessions(models, "cuda", timed=30).run())
 
     checked = [checked for kind, _, checked in models.asked if kind == "candidate batch"]
     assert min(checked) >= 1
@@ -249,15 +250,15 @@ def test_every_batch_of_one_call_is_checked(new_sessions: NewSessions):
 def test_a_slow_reference_makes_no_longer_batches(new_sessions: NewSessions):
     models = FakeModels(1.5, 0.2)
 
-    new_sessions(models, "cuda", timed=30).run()
+    finish(new_sessions(models, "cuda", timed=30).run())
 
     assert models.of("reference batch") == []
     assert len(models.of("candidate batch")) == 5 + 5
 
 
 def test_what_a_candidate_says_of_its_calls_is_believed_down_to_what_scatters(new_sessions: NewSessions):
-    liar = new_sessions(FakeModels(0.05, 0.05, said_ms=0.005), "cuda", timed=30).run()
-    rounding = new_sessions(FakeModels(0.05, 0.05, said_ms=0.04), "cuda", timed=30).run()
+    liar = finish(new_sessions(FakeModels(0.05, 0.05, said_ms=0.005), "cuda", timed=30).run())
+    rounding = finish(new_sessions(FakeModels(0.05, 0.05, said_ms=0.04), "cuda", timed=30).run())
 
     assert not liar.clocks_agree
     for session in (liar, rounding):
@@ -270,18 +271,18 @@ def test_one_disturbed_session_does_not_refuse_the_next(new_sessions: NewSession
     three = new_sessions(models, "cuda", timed=30)
 
     models.kernel_ms, models.said_ms = 0.4, 0.04
-    disturbed = three.run()
+    disturbed = finish(three.run())
     models.kernel_ms = 0.04
 
     assert not disturbed.clocks_agree
-    assert three.run().clocks_agree
+    assert finish(three.run()).clocks_agree
 
 
 def test_batches_that_others_disturbed_charge_an_honest_kernel_nothing(new_sessions: NewSessions):
     models = FakeModels(0.5, 0.5)
     models.disturbed = [0.06] * 12 + [0.0]
 
-    session = new_sessions(models, "cuda", timed=30).run()
+    session = finish(new_sessions(models, "cuda", timed=30).run())
 
     assert session.kernel_ms == pytest.approx([0.5] * 30)
     assert len(models.of("candidate batch")) == 13
@@ -290,7 +291,7 @@ def test_batches_that_others_disturbed_charge_an_honest_kernel_nothing(new_sessi
 def test_what_is_in_every_batch_is_charged_after_some_more_of_them(new_sessions: NewSessions):
     models = FakeModels(0.5, 0.56, said_ms=0.5)
 
-    session = new_sessions(models, "cuda", timed=30).run()
+    session = finish(new_sessions(models, "cuda", timed=30).run())
 
     assert session.kernel_ms == pytest.approx([0.56 / 1.02 - 0.004] * 30)
     assert len(models.of("candidate batch")) == 25
@@ -300,7 +301,7 @@ def test_a_call_that_waits_for_the_device_makes_no_longer_batches(new_sessions: 
     models = FakeModels(0.014, 0.074, said_ms=0.014)
     models.late_from = 1
 
-    session = new_sessions(models, "cuda", timed=30).run()
+    session = finish(new_sessions(models, "cuda", timed=30).run())
 
     assert session.waits
     assert [len(draws) for draws in models.of("candidate batch")] == [1] * 5
@@ -314,7 +315,7 @@ def test_longer_batches_whose_kernels_fill_the_stream_are_made_shorter(new_sessi
     models = FakeModels(0.06, 0.06)
     models.late_from = 5
 
-    session = new_sessions(models, "cuda", timed=30).run()
+    session = finish(new_sessions(models, "cuda", timed=30).run())
 
     assert [len(draws) for draws in models.of("candidate batch")] == [1] * 5 + [32] * 5 + [4] * 5
     assert not session.waits
@@ -344,7 +345,7 @@ def test_a_gpu_that_nobody_looked_at_times_nobody(new_sessions: NewSessions):
     sessions_._alone = None
 
     with pytest.raises(RuntimeError, match="before the candidate's code"):
-        sessions_.run()
+        finish(sessions_.run())
 
 
 def test_work_left_running_on_a_gpu_hides_nothing(new_sessions: NewSessions):
@@ -363,7 +364,7 @@ def test_work_left_running_on_a_gpu_hides_nothing(new_sessions: NewSessions):
         sly = Sly(call_ms, call_ms, said_ms=said_ms)
         made = new_sessions(sly, "cuda", timed=30)
         sly.turn_ms = 2.0
-        session = made.run()
+        session = finish(made.run())
         assert not session.clocks_agree
         return session.kernel_ms[0]
 
@@ -379,7 +380,7 @@ def test_copies_that_follow_each_other_take_longer_than_one_alone(new_sessions: 
             copy_ms = 0.16 - 0.03 / len(draws)
             return self._block("copies batch", draws, copy_ms, copy_ms if marked else 0.0)
 
-    session = new_sessions(Cached(0.5, 0.4), "cuda", slots=4, timed=30).run()
+    session = finish(new_sessions(Cached(0.5, 0.4), "cuda", slots=4, timed=30).run())
 
     assert session.kernel_ms == pytest.approx([0.4] * 30)
     assert session.queued_ms == pytest.approx(0.4)
@@ -396,6 +397,6 @@ def test_times_that_launching_makes_scatter_more(new_sessions: NewSessions):
     queued = new_sessions(FakeModels(0.5, 0.5), "cuda", timed=30)
     on_cpu = new_sessions(FakeModels(0.5, 0.5), "cpu", slots=6, timed=30)
 
-    assert launching.scatter_of(launching.run()) == intervals.LAUNCH_SCATTER
-    assert queued.scatter_of(queued.run()) == intervals.GPU_SCATTER
-    assert on_cpu.scatter_of(on_cpu.run()) == intervals.CPU_SCATTER
+    assert launching.scatter_of(finish(launching.run())) == intervals.LAUNCH_SCATTER
+    assert queued.scatter_of(finish(queued.run())) == intervals.GPU_SCATTER
+    assert on_cpu.scatter_of(finish(on_cpu.run())) == intervals.CPU_SCATTER

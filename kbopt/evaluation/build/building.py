@@ -20,6 +20,7 @@ from typing import Any
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.types import CompileFailed, EvalRequest, Outcome, Rejected, TimedOut
+from kbopt.core.workloads import shown_source
 from kbopt.evaluation.messages import Build
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
@@ -222,7 +223,7 @@ class Builder:
         return Build(
             source=request.source,
             setup=built.setup,
-            task_source=request.task.source if self._is_called_ahead(request.source) else "",
+            task_source=shown_source(request.task.source) if self._is_called_ahead(request.source) else "",
             device=self._device.torch,
             precision=request.protocol.precision,
             arch=self._device.toolchain.arch,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -54,7 +54,7 @@ def admit(reference: Reference) -> Admission:
     output = reference.run(draw.arguments())
     mutates = not _same(kept, draw.tensors)
     aliases = _aliases(draw.tensors, output.tensors)
-    draw = Draw(skeleton=draw.skeleton, tensors=kept)
+    draw = replace(draw, tensors=kept)
     output = _require_deterministic(reference, draw, _snapshot(output))
     exact = reference.run_exact(draw)
     if exact.skeleton != output.skeleton:
@@ -82,8 +82,7 @@ def _require_deterministic(reference: Reference, draw: Draw, output: Output) -> 
     """
     if _differs(reference, draw, output) is None:
         return output
-    reference.reset()
-    reference.keeps_state = True
+    reference.start_anew_for_each_call()
     first = _snapshot(_again(reference, draw))
     repeated = _differs(reference, draw, first)
     if repeated is None:

@@ -88,7 +88,8 @@ class Calls:
         """
         if self._protocol.outputs == "reusable":
             return 1
-        return min(self.worker.input_buffer.slots, self._reference_worker.input_buffer.slots)
+        workers, number = (self.worker, self._reference_worker), self._reference.number
+        return min(worker.input_buffer.slots_of(number) for worker in workers)
 
     def of_reference(self, ask: Callable[[Worker], Exchange]) -> samples.Block:
         """What the worker that runs the reference took for what `ask` asks it."""

@@ -38,7 +38,7 @@ class CpuWorker(Worker):
         self,
         link: Link,
         init: int,
-        reference: Reference,
+        references: Sequence[Reference],
         threads: int,
         rng: random.Random,
         overhead: samples.Overhead | None = None,
@@ -46,11 +46,11 @@ class CpuWorker(Worker):
         self._init = init
         self._num_gone = 0
         self.overhead = overhead
-        super().__init__(link, reference, threads, rng)
+        super().__init__(link, references, threads, rng)
 
-    def _make_input_buffer(self, specs: list[TensorSpec], init_bytes: int) -> CpuInputBuffer:
-        reference = self._reference
-        return CpuInputBuffer(specs, _LONGEST_BLOCK, init_bytes, reference.output_bytes, reference.device)
+    def _make_input_buffer(self, specs: list[tuple[TensorSpec, ...]], init_bytes: int) -> CpuInputBuffer:
+        device = self._reference.device
+        return CpuInputBuffer(specs, _LONGEST_BLOCK, init_bytes, self._output_bytes, device)
 
     def _opened(self, draw: Draw) -> None:
         self._pid = _only_child(self._init)
@@ -68,7 +68,7 @@ class CpuWorker(Worker):
         started = time.perf_counter_ns()
         self._running = True
         self.link.resume()
-        reply = self.link.ask(operation, offsets=offsets, **fields)
+        reply = self.link.ask(operation, offsets=offsets, workload=draws[0].workload, **fields)
         wall_ns = time.perf_counter_ns() - started
         self._pause()
         cpu_after_ns, displaced_after_ns = self._usage()

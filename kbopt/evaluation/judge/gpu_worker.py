@@ -36,14 +36,14 @@ class GpuWorker(Worker):
 
     input_buffer: CudaInputBuffer
 
-    def __init__(self, link: Link, reference: Reference, threads: int, rng: random.Random) -> None:
-        self._num_late: Counter[str] = Counter()
-        self._late_outputs: dict[tuple[str, int], list[Answer]] = {}
-        super().__init__(link, reference, threads, rng)
+    def __init__(self, link: Link, references: Sequence[Reference], threads: int, rng: random.Random) -> None:
+        self._num_late: Counter[tuple[str, int]] = Counter()
+        self._late_outputs: dict[tuple[str, int, int], list[Answer]] = {}
+        super().__init__(link, references, threads, rng)
 
-    def _make_input_buffer(self, specs: list[TensorSpec], init_bytes: int) -> CudaInputBuffer:
-        reference = self._reference
-        return CudaInputBuffer(specs, LONGEST_BATCH, init_bytes, reference.output_bytes, reference.device)
+    def _make_input_buffer(self, specs: list[tuple[TensorSpec, ...]], init_bytes: int) -> CudaInputBuffer:
+        device = self._reference.device
+        return CudaInputBuffer(specs, LONGEST_BATCH, init_bytes, self._output_bytes, device)
 
     def _opened(self, draw: Draw) -> None:
         self._reader = CudaReader(self.input_buffer.buffer, self.base)
@@ -59,7 +59,7 @@ class GpuWorker(Worker):
         # Processes take turns on the device in any order: what is not there yet might be read by the child.
         self.input_buffer.finish_filling()
         self.input_buffer.flush_cache()
-        reply = self.link.ask(operation, offsets=offsets, **fields)
+        reply = self.link.ask(operation, offsets=offsets, workload=draws[0].workload, **fields)
         outputs = answers_of(reply, len(draws))
         sight = self._aim(outputs)()
         sight.done.synchronize()
@@ -86,8 +86,9 @@ class GpuWorker(Worker):
         """
         self._resume()
         self._reader.prepare_spot_check()
-        offsets = self._choose(len(draws))
+        offsets = self._choose(draws)
         gate = self.input_buffer.next_gate()
+        fields |= {"workload": draws[0].workload}
         with self.link.asking(operation, gate=gate, offsets=offsets, marked=marked, **fields) as number:
             exchange = self._fire(number, operation, draws, offsets)
         self._pause()
@@ -102,9 +103,10 @@ class GpuWorker(Worker):
     ) -> Exchange:
         outputs: list[Answer] | None = None
         look: Callable[[], SpotChecks] | None = None
-        is_known = self._num_late[operation] > 1
+        workload = draws[0].workload
+        is_known = self._num_late[operation, workload] > 1
         is_late = not self.link.answers_within(_SHORT_PATIENCE_S if is_known else _PATIENCE_S)
-        guess = self._late_outputs.pop((operation, len(draws)), None) if is_late else None
+        guess = self._late_outputs.pop((operation, workload, len(draws)), None) if is_late else None
         try:
             if not is_late:
                 outputs = self._outputs_of(number, len(draws))
@@ -130,9 +132,9 @@ class GpuWorker(Worker):
         except BaseException:
             self.input_buffer.give_up()
             raise
-        self._num_late[operation] = self._num_late[operation] + 1 if is_late else 0
+        self._num_late[operation, workload] = self._num_late[operation, workload] + 1 if is_late else 0
         if is_late:
-            self._late_outputs[operation, len(draws)] = outputs
+            self._late_outputs[operation, workload, len(draws)] = outputs
         return Exchange(
             outputs=outputs,
             is_late=is_late,
@@ -161,7 +163,7 @@ class GpuWorker(Worker):
 
     def _aim(self, outputs: list[Answer]) -> Callable[[], SpotChecks]:
         """At no more outputs than the reference has: with more of them an answer is wrong anyway."""
-        most = max(1, len(self._reference.output_sizes))
+        most = max(1, self._num_outputs)
         try:
             return self._reader.aim(
                 [answer.places if len(answer.places) <= most else () for answer in outputs]

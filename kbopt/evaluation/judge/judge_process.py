@@ -11,31 +11,29 @@ import random
 import resource
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from statistics import median
 
 import torch
 
 from kbopt.core import codec
-from kbopt.core.types import EvalProtocol
+from kbopt.core.workloads import judged_of
 from kbopt.evaluation import messages
 from kbopt.evaluation.judge import roofline
 from kbopt.evaluation.judge.admission import Admission, admit
 from kbopt.evaluation.judge.cpu_worker import CpuWorker
+from kbopt.evaluation.judge.faults import Faults, about
 from kbopt.evaluation.judge.gpu_worker import GpuWorker
 from kbopt.evaluation.judge.judgement import Judgement
-from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised, Link
+from kbopt.evaluation.judge.link import Link
 from kbopt.evaluation.judge.reference import Reference, ReferenceWorkerDied, TaskError, TaskTooLarge
 from kbopt.evaluation.judge.rehearsal import rehearse
 from kbopt.evaluation.judge.worker import Worker
 from kbopt.evaluation.messages import Answer, FromJudge, ToJudge
 from kbopt.evaluation.sandbox import linux
-from kbopt.evaluation.sandbox.memory import REMEDY, gib, is_out_of_memory
+from kbopt.evaluation.sandbox.memory import is_out_of_memory
 from kbopt.evaluation.timing import samples
 from kbopt.evaluation.transport.channel import SPIN_S, Channel
-from kbopt.evaluation.transport.cuda_api import CudaError
-from kbopt.evaluation.transport.untrusted import CandidateForged
 
 _REFERENCE_BUDGET_S = 1e9
 _ROOM_S = 2.0
@@ -90,11 +88,12 @@ class _JudgeProcess:
     def __init__(self, start: messages.Start, fds: list[int]) -> None:
         self._start = start
         self._fds = fds
+        self._faults = Faults(torch.device(start.device), start.memory_bytes)
         self._device = torch.device(start.device)
         self._rng = random.SystemRandom()
         self._protocol = start.protocol
         self._reference: Reference
-        self._admission: Admission
+        self._admitted: list[tuple[Reference, Admission]] = []
         self._worker: Worker
         self._overhead: samples.Overhead | None = None
         self._inputs_bytes = 0
@@ -114,7 +113,7 @@ class _JudgeProcess:
             text = f"{type(error).__name__}: {error}"
             if not is_out_of_memory(text):
                 raise
-            raise self._too_large(text) from None
+            raise self._faults.too_large(text) from None
 
     def _answer(self, job: ToJudge, fds: list[int]) -> FromJudge:
         match job:
@@ -138,43 +137,58 @@ class _JudgeProcess:
     def _construct(self) -> messages.Done:
         """Load the task and make its model. Raises TaskError."""
         start = self._start
-        with self._typed():
+        with self._faults.typed():
             seed = int.from_bytes(os.urandom(6), "big")
             self._reference = Reference(start.source, self._protocol, self._device, seed)
         return messages.Done()
 
     def _weigh(self) -> messages.Sizes:
-        """Draw inputs once, to say how large the task is. Raises TaskError."""
-        with self._typed():
-            self._inputs_bytes = self._reference.draw(self._rng.getrandbits(62)).size_bytes
+        """Draw inputs of each workload once, to say how large the task is. Raises TaskError."""
+        with self._faults.typed():
+            for reference in self._references:
+                with about(reference):
+                    draw = reference.draw(self._rng.getrandbits(62))
+                reference.form(draw)
+                reference.require_form_of(self._reference)
+                self._inputs_bytes = max(self._inputs_bytes, draw.size_bytes)
+                del draw
         return self._sizes()
 
     def _size(self) -> messages.DeviceShare:
-        """On a GPU, run the reference once: the share of the device's memory that admission takes."""
+        """On a GPU, run the reference once on each workload: the share of the device's memory that admission
+        takes, where one is admitted after the other.
+        """
         if self._device.type != "cuda":
             return messages.DeviceShare(share=0.0)
-        with self._typed():
-            draw = self._reference.draw(self._rng.getrandbits(62))
-            output = self._reference.run(draw.arguments())
-        weights_bytes = sum(t.numel() * t.element_size() for t in self._reference.parameters().values())
+        with self._faults.typed():
+            needed_bytes = max(map(self._bytes_to_admit, self._references))
+        _, total_bytes = torch.cuda.mem_get_info(self._device)
+        self._needed = needed_bytes / total_bytes
+        return messages.DeviceShare(share=self._needed)
+
+    def _bytes_to_admit(self, reference: Reference) -> int:
+        torch.cuda.reset_peak_memory_stats(self._device)
+        with about(reference):
+            draw = reference.draw(self._rng.getrandbits(62))
+            output = reference.run(draw.arguments())
+        weights_bytes = sum(t.numel() * t.element_size() for t in reference.parameters().values())
         passing_bytes = torch.cuda.max_memory_allocated(self._device)
-        needed_bytes = (
+        return (
             _INPUTS_AT_ONCE * draw.size_bytes
             + _OUTPUTS_AT_ONCE * output.size_bytes
             + _PASSES_AT_ONCE * max(0, passing_bytes - draw.size_bytes - output.size_bytes)
             + 2 * weights_bytes
             + _CONTEXTS_BYTES
         )
-        _, total_bytes = torch.cuda.mem_get_info(self._device)
-        self._needed = needed_bytes / total_bytes
-        return messages.DeviceShare(share=self._needed)
 
     def _admit(self) -> messages.Ready:
         """Run the reference, judge the task by what it gives, and have its child ready. Raises TaskError."""
         start = self._start
         self._await_free(self._needed)
-        with self._typed():
-            self._admission = admit(self._reference)
+        with self._faults.typed():
+            for reference in self._references:
+                with about(reference):
+                    self._admitted.append((reference, admit(reference)))
             self._worker = self._reference_worker(self._fds, start.init)
         if self._device.type == "cuda":
             # Measured once, and while no candidate is there.
@@ -188,41 +202,15 @@ class _JudgeProcess:
         parameters = sum(t.numel() * t.element_size() for t in reference.parameters().values())
         return messages.Sizes(
             inputs_bytes=self._inputs_bytes,
-            outputs_bytes=reference.output_bytes,
+            outputs_bytes=max(one.output_bytes for one in self._references),
             parameters_bytes=parameters,
             peak_bytes=linux.peak_bytes(),
         )
 
-    @contextmanager
-    def _typed(self) -> Iterator[None]:
-        """What goes wrong inside with the reference, or with its worker, is the task's fault or
-        the memory's. Raises TaskError.
-        """
-        try:
-            yield
-        except CandidateDied:
-            raise ReferenceWorkerDied("the reference's worker died") from None
-        except (CandidateRaised, CandidateForged) as error:
-            if isinstance(error, CandidateRaised) and is_out_of_memory(f"{error.kind} {error}"):
-                reason = f"the reference's worker has no memory left: {error}"
-                raise TaskTooLarge(reason) from None
-            raise TaskError(str(error)) from None
-        except torch.OutOfMemoryError as error:
-            raise self._too_large(str(error)) from None
-        except CudaError as error:
-            if "memory" not in str(error):
-                raise
-            raise self._too_large(str(error)) from None
-
-    def _too_large(self, text: str) -> TaskTooLarge:
-        where, limit = "the device's memory", ""
-        if self._device.type == "cpu":
-            where = "the host's memory"
-            limit = f" (the reference's process may use {gib(self._start.memory_bytes)})"
-        return TaskTooLarge(
-            f"admission test 'the reference runs' failed: it does not fit into {where} with a float64 answer "
-            f"to compare with{limit}: {text}; {REMEDY}"
-        )
+    @property
+    def _references(self) -> tuple[Reference, ...]:
+        """On each workload."""
+        return self._reference, *self._reference.others
 
     def _needed_share(self) -> float:
         """Of the device's memory, what judging a candidate takes beyond what is held now, generously."""
@@ -236,8 +224,9 @@ class _JudgeProcess:
         if self._device.type != "cuda":
             return 0
         passing_bytes = torch.cuda.max_memory_allocated(self._device)
-        input_buffer, output_bytes = self._worker.input_buffer, self._reference.output_bytes
-        children_bytes = 2 * input_buffer.size_bytes + input_buffer.slots * output_bytes
+        input_buffer = self._worker.input_buffer
+        kept_bytes = max(input_buffer.slots_of(one.number) * one.output_bytes for one in self._references)
+        children_bytes = 2 * input_buffer.size_bytes + kept_bytes
         return int(passing_bytes + children_bytes + _CONTEXTS_BYTES)
 
     def _describe(self) -> messages.Description:
@@ -256,31 +245,30 @@ class _JudgeProcess:
             inputs_bytes=draw.size_bytes,
             outputs_bytes=reference.output_bytes,
             device_bytes=self._device_bytes(),
-            tolerance=self._admission.tolerance,
+            tolerance=min(admission.tolerance for _, admission in self._admitted),
             keeps_state=reference.keeps_state,
         )
 
     def _judge(self, job: messages.Judge, fds: list[int]) -> messages.Verdict:
         self._await_room()
-        judgement = self._judgement(job.protocol, fds, job.init, job.arithmetic)
-        return judgement.run(job.source, job.setup)
+        return self._judgement(job, fds, job.arithmetic).run(job.source, job.setup)
 
     def _time_again(self, job: messages.TimeAgain, fds: list[int]) -> messages.Verdict:
-        with self._typed():
+        with self._faults.typed():
             self._worker.close()
             self._worker.link.close()
             self._worker = self._reference_worker(fds[2:], job.reference_init)
-        return self._judgement(job.protocol, fds[:2], job.init).time(job.source, job.setup)
+        return self._judgement(job, fds[:2]).time(job.source, job.setup)
 
     def _judgement(
-        self, protocol: EvalProtocol, fds: list[int], init: int, arithmetic: Sequence[str] = ()
+        self, job: messages.Judge | messages.TimeAgain, fds: list[int], arithmetic: Sequence[str] = ()
     ) -> Judgement:
+        judged = judged_of([reference.workload for reference in self._references], held_out=job.held_out)
         return Judgement(
-            self._reference,
-            self._admission,
-            protocol,
+            [(reference, how) for reference, how in self._admitted if reference.workload in judged],
+            job.protocol,
             self._worker,
-            lambda: self._open_worker(fds, init, protocol.timeout_s),
+            lambda: self._open_worker(fds, job.init, job.protocol.timeout_s),
             self._rng,
             arithmetic,
         )
@@ -321,10 +309,10 @@ class _JudgeProcess:
         data_fd, control_fd = fds
         spin_s = SPIN_S if self._device.type == "cuda" else 0.0
         link = Link.over(socket.socket(fileno=data_fd), control_fd, budget_s, spin_s)
-        reference, threads, rng = self._reference, self._start.threads, self._rng
+        references, threads, rng = self._references, self._start.threads, self._rng
         if self._device.type == "cuda":
-            return GpuWorker(link, reference, threads, rng)
-        return CpuWorker(link, init, reference, threads, rng, self._overhead)
+            return GpuWorker(link, references, threads, rng)
+        return CpuWorker(link, init, references, threads, rng, self._overhead)
 
 
 def _limit_memory(memory_bytes: int) -> None:

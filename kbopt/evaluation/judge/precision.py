@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -70,7 +70,7 @@ class Probe:
     def inputs(self, draw: Draw) -> Draw:
         if self.share == 1.0 and self.scale == 1.0 and not self.coherent:
             return draw
-        return Draw(skeleton=draw.skeleton, tensors=tuple(self._changed(t) for t in draw.tensors))
+        return replace(draw, tensors=tuple(self._changed(t) for t in draw.tensors))
 
     def parameters(self, reference: Reference, operands: frozenset[str]) -> dict[str, torch.Tensor]:
         """The reference's parameters as the probe has them; `operands` are the names that products take."""

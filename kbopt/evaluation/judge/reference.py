@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from kbopt.core.errors import UserError
 from kbopt.core.types import EvalProtocol
+from kbopt.core.workloads import Workload, workloads_of
 from kbopt.evaluation import numerics
 from kbopt.evaluation.judge.errors import moved
 from kbopt.evaluation.kernelbench.loading import load_task_module
 from kbopt.evaluation.numerics import DTYPES, placed, seed_everything
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
-from kbopt.evaluation.transport.layout import LayoutError, Skeleton, flatten, unflatten
+from kbopt.evaluation.transport.layout import (
+    LayoutError,
+    Skeleton,
+    TensorSpec,
+    flatten,
+    same_structure,
+    unflatten,
+)
 
 _NUM_NEARBY = 16
 """An element near a tie that is moved either way stays as it is in all of them once in tens of thousands."""
@@ -38,10 +47,14 @@ class ReferenceWorkerDied(TaskError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """One set of forward's arguments: `skeleton` around `tensors`, already in the task's precision."""
+    """One set of forward's arguments: `skeleton` around `tensors`, already in the task's precision.
+
+    `workload` is the number of the one that it belongs to.
+    """
 
     skeleton: Skeleton
     tensors: tuple[torch.Tensor, ...]
+    workload: int = 0
 
     def arguments(self, tensors: tuple[torch.Tensor, ...] | None = None) -> list[Any]:
         return list(unflatten(self.skeleton, self.tensors if tensors is None else tensors))
@@ -63,13 +76,33 @@ class Output:
         return sum(t.numel() * t.element_size() for t in self.tensors)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How forward's arguments of one workload look, whatever their values."""
+
+    skeleton: Skeleton
+    specs: tuple[TensorSpec, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Twins:
+    """What all workloads of a task have in common: one model, in float64 too."""
+
+    model: torch.nn.Module
+    exact: torch.nn.Module
+    keeps_state: bool = False
+
+
 class Reference:
-    """`Model` of a task on a device, with weights from `weight_seed`.
+    """`Model` of a task on a device, with weights from `weight_seed`, on the workload of that `number`: the
+    first one, and `others` are the same model on the others.
 
     `exact` is the same model in float64, used while `has_exact`. `output_sizes` are the bytes of each tensor
     of the latest answer. `keeps_state` is set where a call changes what the next one answers: then each call
-    runs on a fresh copy of the model. Raises TaskError.
+    runs on a fresh copy of the model. Raises TaskError, whose message says on which workload.
     """
+
+    _twins: _Twins
 
     def __init__(self, source: str, protocol: EvalProtocol, device: torch.device, weight_seed: int) -> None:
         if device.type == "cuda":
@@ -86,21 +119,48 @@ class Reference:
         self.init_skeleton, init_tensors = _flatten_for_task(list(arguments), "get_init_inputs()")
         self.init_tensors = tuple(self._place(t) for t in init_tensors)
         self.has_exact = True
-        self.keeps_state = False
         self.output_sizes: tuple[int, ...] = ()
-        self.reset()
+        self.number = 0
+        try:
+            self.workload, *others = workloads_of(source)
+        except UserError as error:
+            raise TaskError(str(error)) from None
+        self._form: Form | None = None
+        self._twins = self._constructed()
+        self.others = tuple(self._on(number, workload) for number, workload in enumerate(others, 1))
 
-    def reset(self) -> None:
-        """Construct the model anew, as it is before its first call."""
+    def _on(self, number: int, workload: Workload) -> Reference:
+        other = copy.copy(self)
+        other.number, other.workload = number, workload
+        return other
+
+    @property
+    def model(self) -> torch.nn.Module:
+        return self._twins.model
+
+    @property
+    def exact(self) -> torch.nn.Module:
+        return self._twins.exact
+
+    @property
+    def keeps_state(self) -> bool:
+        return self._twins.keeps_state
+
+    def start_anew_for_each_call(self) -> None:
+        """Construct the model as it is before its first call, of which each call gets a copy from now on."""
+        fresh = self._constructed()
+        self._twins.model, self._twins.exact, self._twins.keeps_state = fresh.model, fresh.exact, True
+
+    def _constructed(self) -> _Twins:
         seed_everything(self.weight_seed)
         init_values = unflatten(self.init_skeleton, self.init_tensors)
         model = _guard("Model(*get_init_inputs()) raised", lambda: self.module.Model(*init_values))
         if not isinstance(model, torch.nn.Module):
             raise TaskError(f"Model is a {type(model).__name__}; it has to be a torch.nn.Module")
-        self.model = model.to(device=self.device, dtype=DTYPES[self.precision])
+        model = model.to(device=self.device, dtype=DTYPES[self.precision])
         if self.protocol.eval_mode:
-            self.model.eval()
-        self.exact = copy.deepcopy(self.model).double()
+            model.eval()
+        return _Twins(model=model, exact=copy.deepcopy(model).double())
 
     def parameters(self) -> dict[str, torch.Tensor]:
         """Its state dict by name: parameters and the buffers that are part of it."""
@@ -113,16 +173,37 @@ class Reference:
     def draw(self, seed: int) -> Draw:
         """Inputs from `get_inputs()` under `seed`, drawn on the device, cast to the task's precision."""
         seed_everything(seed)
+        where, given = self.workload.where, self.workload.arguments
         with torch.device(self.device):
-            arguments = _guard("get_inputs() raised", self.module.get_inputs)
-        skeleton, tensors = _flatten_for_task(list(arguments), "get_inputs()")
-        return Draw(skeleton=skeleton, tensors=tuple(self._place(t) for t in tensors))
+            arguments = _guard(f"{where}get_inputs() raised", lambda: self.module.get_inputs(**given))
+        skeleton, tensors = _flatten_for_task(list(arguments), f"{where}get_inputs()")
+        placed_tensors = tuple(self._place(t) for t in tensors)
+        return Draw(skeleton=skeleton, tensors=placed_tensors, workload=self.number)
+
+    def form(self, draw: Draw | None = None) -> Form:
+        """Of its draws, of which this is one."""
+        if self._form is None:
+            draw = draw or self.draw(0)
+            specs = tuple(TensorSpec.of(tensor) for tensor in draw.tensors)
+            self._form = Form(skeleton=draw.skeleton, specs=specs)
+        return self._form
+
+    def require_form_of(self, first: Reference) -> None:
+        """Raises TaskError where `get_inputs()` returns other arguments than for the first workload."""
+        theirs, ours = first.form(), self.form()
+        if not same_structure(theirs.skeleton, ours.skeleton):
+            raise TaskError(
+                f"get_workloads(): get_inputs() returns {len(theirs.specs)} tensors for workload "
+                f"{first.workload.name} and {len(ours.specs)} for {self.workload.name}, or other kinds of "
+                "arguments; have it return the same number and kinds, of whatever sizes"
+            )
 
     def run(self, arguments: list[Any]) -> Output:
         """The reference's own answer, at the task's precision."""
         model = copy.deepcopy(self.model) if self.keeps_state else self.model
         with torch.no_grad():
-            value = _guard("the reference's forward raised", lambda: model(*arguments))
+            what = f"{self.workload.where}the reference's forward raised"
+            value = _guard(what, lambda: model(*arguments))
         skeleton, tensors = _flatten_for_task(value, "the reference's forward")
         if not tensors:
             raise TaskError("admission test 'returns a tensor' failed: the reference returns no tensor")
@@ -162,7 +243,7 @@ class Reference:
             tensors = moved(draw.tensors, self.precision, together=number % 2 == 1)
             if not self.has_exact:
                 tensors = [t.to(like.dtype) for t, like in zip(tensors, draw.tensors, strict=True)]
-            yield self.run_exact(Draw(skeleton=draw.skeleton, tensors=tuple(tensors))).tensors
+            yield self.run_exact(replace(draw, tensors=tuple(tensors))).tensors
 
     @property
     def free_bytes(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -67,7 +68,7 @@ def with_short_sums(draw: Draw, share: float, rng: random.Random) -> Iterator[Dr
 
 
 def _replaced(draw: Draw, tensors: list[torch.Tensor]) -> Draw:
-    return Draw(skeleton=draw.skeleton, tensors=tuple(tensors))
+    return replace(draw, tensors=tuple(tensors))
 
 
 def _is_free(tensor: torch.Tensor) -> bool:

@@ -67,26 +67,29 @@ class Worker(ABC):
 
     overhead: samples.Overhead | None = None
 
-    def __init__(self, link: Link, reference: Reference, threads: int, rng: random.Random) -> None:
+    def __init__(self, link: Link, references: Sequence[Reference], threads: int, rng: random.Random) -> None:
+        """Of one model, on each of its task's workloads."""
         self.link = link
         self._running = True
         self.misfits = ""
         self.takes_weights = False
-        self._reference = reference
+        self._reference = reference = references[0]
+        self._output_bytes = max(one.output_bytes for one in references)
+        self._num_outputs = max(len(one.output_sizes) for one in references)
         self._rng = rng
         draw = reference.draw(rng.getrandbits(62))
-        specs = [TensorSpec.of(tensor) for tensor in draw.tensors]
+        forms = [reference.form(draw), *(other.form() for other in references[1:])]
         given = (*reference.init_tensors, *reference.parameters().values())
         init_bytes = sum(aligned(TensorSpec.of(dense(t)).size_bytes) for t in given)
-        self.input_buffer = self._make_input_buffer(specs, init_bytes)
+        self.input_buffer = self._make_input_buffer([form.specs for form in forms], init_bytes)
         reply = link.ask(
             "open",
             self.input_buffer.fds,
             threads=threads,
             device=str(reference.device),
             input_buffer=self.input_buffer.ticket,
-            skeleton=draw.skeleton,
-            specs=[spec.to_json() for spec in specs],
+            skeletons=[form.skeleton for form in forms],
+            specs=[[spec.to_json() for spec in form.specs] for form in forms],
         )
         self.base = base_of(reply)
         self._opened(draw)
@@ -125,8 +128,8 @@ class Worker(ABC):
 
     @abstractmethod
     def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
-        """Have it answer `draws` in one block. Afterwards all of it is paused, and outputs can be read out
-        of its memory. `fields` belong to the operation.
+        """Have it answer `draws`, of one workload, in one block. Afterwards all of it is paused, and outputs
+        can be read out of its memory. `fields` belong to the operation.
         """
 
     @abstractmethod
@@ -144,7 +147,7 @@ class Worker(ABC):
         self._resume()
         offsets = self._fill([draw])
         self.input_buffer.finish_filling()
-        reply = self.link.ask("profile", offsets=offsets)
+        reply = self.link.ask("profile", offsets=offsets, workload=draw.workload)
         self._pause()
         return kernels_of(reply)
 
@@ -162,8 +165,8 @@ class Worker(ABC):
         self.input_buffer.close()
 
     @abstractmethod
-    def _make_input_buffer(self, specs: list[TensorSpec], init_bytes: int) -> InputBuffer:
-        """Room for inputs of these specs, and for `init_bytes` of what a model is constructed from."""
+    def _make_input_buffer(self, specs: list[tuple[TensorSpec, ...]], init_bytes: int) -> InputBuffer:
+        """Room for inputs of each workload, of these specs, and for `init_bytes` of what makes a model."""
 
     @abstractmethod
     def _opened(self, draw: Draw) -> None:
@@ -180,12 +183,13 @@ class Worker(ABC):
         self.link.resume()
 
     def _fill(self, draws: Sequence[Draw]) -> list[list[int]]:
-        offsets = self._choose(len(draws))
+        offsets = self._choose(draws)
         self.input_buffer.fill(offsets, [draw.tensors for draw in draws])
         return offsets
 
-    def _choose(self, num_calls: int) -> list[list[int]]:
-        return [self.input_buffer.choose(slot, self._rng) for slot in range(num_calls)]
+    def _choose(self, draws: Sequence[Draw]) -> list[list[int]]:
+        self.input_buffer.turn_to(draws[0].workload)
+        return [self.input_buffer.choose(slot, self._rng) for slot in range(len(draws))]
 
     def _require_sight(self, draw: Draw) -> None:
         """Prove on the stand-in, which copies its first tensor, that inputs arrive and outputs are seen."""

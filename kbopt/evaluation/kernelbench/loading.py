@@ -11,8 +11,13 @@ import io
 import linecache
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import Any
+
+from kbopt.core.workloads import workloads_of
 
 _BYTE_ORDER_MARK = "\ufeff"
 
@@ -36,6 +41,11 @@ def load_module(name: str, source: str, folder: Path) -> ModuleType:
     linecache.cache[str(path)] = (len(text), None, io.StringIO(text, newline=None).readlines(), str(path))
     exec(code, module.__dict__)
     return module
+
+
+def first_inputs(task: ModuleType, source: str) -> Callable[[], Sequence[Any]]:
+    """What draws inputs of the first workload of a `task` that was loaded from `source`."""
+    return partial(task.get_inputs, **workloads_of(source)[0].arguments)
 
 
 def load_task_module(source: str) -> ModuleType:

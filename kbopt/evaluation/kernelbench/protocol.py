@@ -20,7 +20,7 @@ import torch
 
 from kbopt.core.types import KernelBenchVerdict
 from kbopt.evaluation import numerics
-from kbopt.evaluation.kernelbench.loading import load_task_module, parsed
+from kbopt.evaluation.kernelbench.loading import first_inputs, load_task_module, parsed
 from kbopt.evaluation.messages import KernelBench
 from kbopt.evaluation.numerics import DTYPES
 
@@ -55,9 +55,12 @@ class Task:
 
 
 def load_task(source: str) -> Task:
-    """KernelBench binds the functions before the candidate runs in the same globals."""
-    context = vars(load_task_module(source))
-    return Task(context, context["Model"], context["get_init_inputs"], context["get_inputs"])
+    """KernelBench binds the functions before the candidate runs in the same globals. It knows one workload,
+    the first.
+    """
+    module = load_task_module(source)
+    context = vars(module)
+    return Task(context, context["Model"], context["get_init_inputs"], first_inputs(module, source))
 
 
 def input_seeds(trials: int) -> list[int]:

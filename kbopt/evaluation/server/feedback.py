@@ -75,7 +75,7 @@ def _success(measured: Measured) -> str:
         f"Correct. Kernel {kernel:.4g} ms, reference {reference:.4g} ms: "
         f"{measured.speedup:.3g}x (95 % interval {low:.3g} to {high:.3g})."
     ]
-    if measured.roofline is not None:
+    if measured.roofline is not None and not measured.workloads:
         work = measured.roofline
         lines.append(
             f"To move its {work.size_bytes / 1e6:.4g} MB once takes {work.floor_ms:.4g} ms at the device's "
@@ -85,12 +85,36 @@ def _success(measured: Measured) -> str:
             f"operations need {work.reference_ops_ms:.4g} ms at its arithmetic's peak; a better algorithm "
             f"needs less."
         )
+    lines += _by_workload(measured)
     lines += [_over(speedup) for speedup in measured.speedups if speedup.baseline != "eager"]
     if measured.equal_code is not None:
         lines.append(_equal_code(measured.equal_code))
     lines += _clocks_apart(measured)
     lines.extend(measured.audit.notes)
     return "\n".join(lines)
+
+
+def _by_workload(measured: Measured) -> list[str]:
+    """A table over eager PyTorch, and how the workloads that were held out compare with the others."""
+    if not measured.workloads:
+        return []
+    width = max(len(workload.name) for workload in measured.workloads)
+    lines = ["Times and speedups are geometric means over the workloads that count. Each over eager:"]
+    for workload in measured.workloads:
+        marks = [workload.role.replace("_", " ")]
+        marks += [f"weight {workload.weight:g}"] if workload.weight != 1.0 else []
+        marks += ["worst"] if workload is measured.worst else []
+        marks += [f"floor {workload.floor_ms:.4g} ms"] if workload.role == "shown" else []
+        low, high = workload.interval
+        lines.append(
+            f"  {workload.name:{width}}  {workload.kernel_ms:8.4g} ms, eager {workload.reference_ms:8.4g} "
+            f"ms: {workload.speedup:.3g}x [{low:.3g}, {high:.3g}]; {', '.join(marks)}"
+        )
+    unseen, counted = measured.mean_of("held_out"), measured.mean_of("shown", "hidden")
+    if unseen is not None and counted is not None:
+        times = f"{unseen / counted:.2f} times as much"
+        lines.append(f"Held out, which counts in no mean, {unseen:.3g}x; the others {counted:.3g}x: {times}.")
+    return lines
 
 
 def _over(speedup: Speedup) -> str:

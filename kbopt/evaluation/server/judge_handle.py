@@ -128,6 +128,7 @@ class JudgeHandle:
             setup=setup,
             protocol=request.protocol,
             init=child.init_pid,
+            held_out=request.baselines,
             arithmetic=tuple(arithmetic),
         )
         return self._judged(job, child.fds)
@@ -143,6 +144,7 @@ class JudgeHandle:
             protocol=request.protocol,
             init=child.init_pid,
             reference_init=reference.init_pid,
+            held_out=request.baselines,
         )
         try:
             return self._judged(job, (*child.fds, *reference.fds))

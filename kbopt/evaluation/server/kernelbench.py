@@ -14,6 +14,7 @@ from kbopt.core.types import (
     Outcome,
     TimedOut,
 )
+from kbopt.core.workloads import shown_source
 from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.kernelbench import verdicts
@@ -48,7 +49,7 @@ class KernelBench:
         if isinstance(outcome, CompileFailed | Crashed | TimedOut):
             return verdicts.kernelbench_failure(outcome, device.hardware, device.torch)
         job = messages.KernelBench(
-            task_source=request.task.source,
+            task_source=shown_source(request.task.source),
             source=request.source,
             setup=built.setup,
             device=device.torch,

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
-from kbopt.core.types import EvalRequest, Measured
+from kbopt.core.types import EvalRequest
+from kbopt.core.workloads import judged_of, workloads_of
 from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.build.inspection import Inspections
@@ -18,7 +19,7 @@ from kbopt.evaluation.server.judges import Judges
 from kbopt.evaluation.server.needs import Data
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.server.timeline import Judged, Timeline
-from kbopt.evaluation.timing import pairs
+from kbopt.evaluation.timing import pairs, workloads
 from kbopt.evaluation.timing.pairs import Pair
 
 
@@ -50,12 +51,22 @@ class Measuring:
         """What `child` is found to do, on a CPU beside what further pairs of processes measure."""
         if self._device.is_cuda:
             return self.judge_once(request, built, timeline, child, reservation)
+        judged = self._in_pairs(request, built, timeline, child, reservation)
+        return _combined(request, judged)
+
+    def _in_pairs(
+        self,
+        request: EvalRequest,
+        built: Built,
+        timeline: Timeline,
+        child: Child,
+        reservation: Reservation | None,
+    ) -> Judged:
         each = replace(request, protocol=pairs.protocol_of_each(request.protocol))
-        judged = self.judge_once(each, built, timeline, child, reservation)
-        first = judged.outcome
-        if not isinstance(first, Measured):
+        judged = self._judge_once(each, built, timeline, child, reservation)
+        if not judged.measured:
             return judged
-        others: list[Pair] = []
+        others: list[tuple[Pair, ...]] = []
         while len(others) < pairs.NUM_PAIRS - 1:
             found = self._another_pair(each, built, timeline)
             if isinstance(found, Judged) and found.hides_work:
@@ -63,20 +74,35 @@ class Measuring:
             if isinstance(found, Judged):
                 return found
             others.append(found)
-        return replace(judged, outcome=pairs.pooled(first, others))
+        return replace(judged, measured=tuple(map(pairs.pooled, judged.measured, zip(*others, strict=True))))
 
-    def _another_pair(self, request: EvalRequest, built: Built, timeline: Timeline) -> Pair | Judged:
-        """What the kernel and the reference take in new processes, or what went wrong there."""
+    def _another_pair(
+        self, request: EvalRequest, built: Built, timeline: Timeline
+    ) -> tuple[Pair, ...] | Judged:
+        """What the kernel and the reference take in new processes on each workload, or what went wrong
+        there.
+        """
         judge = self._judges.of(request)
         with closing(self._sandboxes.child(built)) as child:
             reference = self._sandboxes.child()
             answer = judge.time(request, child, built.setup, reference)
-            if answer.pair is None:
+            if not answer.pairs:
                 return self._judged(child, answer, timeline)
             self._note_spans(answer, timeline)
-            return answer.pair
+            return answer.pairs
 
     def judge_once(
+        self,
+        request: EvalRequest,
+        built: Built,
+        timeline: Timeline,
+        child: Child,
+        reservation: Reservation | None = None,
+    ) -> Judged:
+        """What `child` is found to do, in one pair of processes."""
+        return _combined(request, self._judge_once(request, built, timeline, child, reservation))
+
+    def _judge_once(
         self,
         request: EvalRequest,
         built: Built,
@@ -118,11 +144,20 @@ class Measuring:
         return self._judged(child, judge.judge(request, child, built.setup, seen), timeline)
 
     def _judged(self, child: Child, answer: messages.Verdict, timeline: Timeline) -> Judged:
-        outcome = answer.outcome or child.crash()
+        measured = () if answer.outcome else answer.measured
+        outcome = measured[0] if measured else answer.outcome or child.crash()
         child.close()
         self._note_spans(answer, timeline)
-        return Judged(outcome=outcome, log=child.log, frames=answer.frames)
+        return Judged(outcome=outcome, measured=measured, log=child.log, frames=answer.frames)
 
     def _note_spans(self, answer: messages.Verdict, timeline: Timeline) -> None:
         timeline.extend(answer.spans)
         timeline.device_s += answer.device_s
+
+
+def _combined(request: EvalRequest, judged: Judged) -> Judged:
+    """What was measured on all workloads of the request's task as one outcome."""
+    if not judged.measured:
+        return judged
+    about = judged_of(workloads_of(request.task.source), held_out=request.baselines)
+    return replace(judged, outcome=workloads.combined(about, judged.measured))

@@ -6,15 +6,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kbopt.core.types import Crashed, Outcome, Rejected, Seconds, Span, Stage
+from kbopt.core.types import Crashed, Measured, Outcome, Rejected, Seconds, Span, Stage
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """What a judge found in one child."""
+    """What a judge found in one child: of what it `measured` on each of several workloads, `outcome` is the
+    first, until they are combined.
+    """
 
     outcome: Outcome
+    measured: tuple[Measured, ...] = ()
     log: str
     frames: str
 

@@ -14,6 +14,8 @@ import torch
 
 from kbopt.core.types import EvalProtocol
 from kbopt.evaluation.timing import batches, intervals, samples
+from kbopt.evaluation.timing.interleaving import Steps
+from kbopt.evaluation.timing.workloads import share_of
 
 _NUM_LONG_BLOCKS = 4
 _CHECKED_SHARE = {"cpu": 0.25, "cuda": 0.5}
@@ -96,9 +98,9 @@ class Models(Protocol):
 
 
 class Sessions:
-    """The sessions of one candidate. On a GPU `calibrate` comes before its code is loaded; `warm_up` before
-    the first `run`. `device` is `cpu` or `cuda`. `overhead` is what requests to its worker cost besides the
-    calls, on a CPU.
+    """The sessions of one candidate on one of `num_workloads`. On a GPU `calibrate` comes before its code is
+    loaded; `warm_up` before the first `run`. `device` is `cpu` or `cuda`. `overhead` is what requests to its
+    worker cost besides the calls, on a CPU. The steps of several workloads may be interleaved.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Sessions:
         protocol: EvalProtocol,
         overhead: samples.Overhead | None,
         rng: random.Random,
+        num_workloads: int = 1,
     ) -> None:
         self._models = models
         self._device = device
@@ -118,6 +121,8 @@ class Sessions:
         self._slowest_ms = 0.0
         self._alone: batches.Alone | None = None
         self._num_probes = rng.randrange(2)
+        self._num_workloads = num_workloads
+        self._share = share_of(num_workloads)
 
     def scatter_of(self, session: samples.Session) -> intervals.Scatter:
         """By how much such times differ between processes."""
@@ -176,7 +181,7 @@ class Sessions:
             if self._slowest_ms > _LONG_MS:
                 break
 
-    def run(self) -> samples.Session:
+    def run(self) -> Steps[samples.Session]:
         """Time both models, as many calls as the protocol and their slowness allow."""
         reference: list[samples.Block] = []
         singles: list[samples.Block] = []
@@ -191,13 +196,15 @@ class Sessions:
                 singles.append(ours)
             else:
                 longer.append((theirs, ours))
-            is_long = time.perf_counter() - started > _ENOUGH_S
+            yield
+            is_long = time.perf_counter() - started > self._of_all(_ENOUGH_S)
             has_longer = len(longer) > 1 or self._longest == 1
             if is_long and has_longer and samples.is_settled(reference, singles, _SETTLED[self._device]):
                 break
-        missing = _FEWEST_PROBES[self._device] - self._num_probes
+        missing = round(self._share * _FEWEST_PROBES[self._device]) - self._num_probes
         for _ in range(max(_LAST_PROBES, missing)):  # Nobody knows that the times are taken.
             self._probe()
+            yield
         if self._overhead is not None:
             single_threaded = torch.get_num_threads() == 1
             return samples.read_session(
@@ -208,15 +215,21 @@ class Sessions:
         if self._models.most_calls > 1:
             # Not for its time: outputs of one block must not lie in the same memory.
             self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
-        evidence = self._fire(self._alone, samples.median_ms(reference), samples.median_ms(singles))
+        evidence = yield from self._fire(
+            self._alone, samples.median_ms(reference), samples.median_ms(singles)
+        )
         return batches.read_gpu_session(reference, singles, evidence, self._alone)
+
+    def _of_all(self, seconds: float) -> float:
+        """What all workloads may take together, where the only one of a task takes `seconds`."""
+        return self._share * self._num_workloads * seconds
 
     def _probe(self) -> None:
         """Of its two kinds, one after the other, so that both are there."""
         self._models.travelling_probe(self._num_probes)
         self._num_probes += 1
 
-    def latency(self) -> samples.Latency | None:
+    def latency(self) -> Steps[samples.Latency | None]:
         """What one synchronised call of either model takes, by pairs of them; None on a CPU, where it is
         their time.
         """
@@ -225,9 +238,11 @@ class Sessions:
         pairs: list[tuple[samples.Block, samples.Block]] = []
         started = time.perf_counter()
         while len(pairs) < _FEWEST_LATENCIES or (
-            len(pairs) < _MOST_LATENCIES and time.perf_counter() - started < _ENOUGH_LATENCIES_S
+            len(pairs) < self._share * _MOST_LATENCIES
+            and time.perf_counter() - started < self._of_all(_ENOUGH_LATENCIES_S)
         ):
             pairs.append(self._models.latencies())
+            yield
         return samples.read_latency(pairs)
 
     @property
@@ -237,7 +252,8 @@ class Sessions:
 
     def _plan(self) -> list[int]:
         """Lengths of blocks: `timed` single calls, and a few longer blocks somewhere between them."""
-        affordable = _MOST_TIMING_SHARE * self._protocol.timeout_s * 1000 / max(self._slowest_ms, 1e-3)
+        affordable_ms = _MOST_TIMING_SHARE * self._protocol.timeout_s * 1000 / self._num_workloads
+        affordable = affordable_ms / max(self._slowest_ms, 1e-3)
         timed = min(self._protocol.timed, max(_FEWEST_TIMED, int(affordable)))
         plan = [1] * timed
         if self._longest > 1:
@@ -261,31 +277,34 @@ class Sessions:
             theirs = self._models.reference_block(draws)
         return theirs, ours
 
-    def _fire(self, alone: batches.Alone, reference_ms: float, kernel_ms: float) -> batches.Evidence:
+    def _fire(self, alone: batches.Alone, reference_ms: float, kernel_ms: float) -> Steps[batches.Evidence]:
         """Batches of models whose single calls take that long by their own clocks."""
         number = _NUM_ONES if kernel_ms <= _SLOW_MS else _NUM_SLOW_ONES
         started = time.perf_counter()
-        ones = self._batches(alone, 1, number, with_reference=False)
+        ones = yield from self._batches(alone, 1, number, with_reference=False)
         while (
             not ones.are_late
             and batches.Evidence(ones=ones).least_ms() > kernel_ms
             and len(ones.kernel) < _MOST_ONES
-            and time.perf_counter() - started < _CHARGED_S
+            and time.perf_counter() - started < self._of_all(_CHARGED_S)
         ):
-            ones = ones.with_more(self._batches(alone, 1, 1, with_reference=False))
+            more = yield from self._batches(alone, 1, 1, with_reference=False)
+            ones = ones.with_more(more)
         call_ms = max(kernel_ms, ones.shortest_ms)
         length = min(self._models.most_calls, round(_BATCH_MS / call_ms))
         if ones.are_late or call_ms > _SHORT_MS or length == 1:
             return batches.Evidence(ones=ones)
         with_reference = reference_ms <= _SLOW_MS
-        longer = self._batches(alone, length, _NUM_LONGER, with_reference=with_reference)
+        longer = yield from self._batches(alone, length, _NUM_LONGER, with_reference=with_reference)
         if longer.are_late and length > _SHORTEST_BATCH:
-            longer = self._batches(alone, _SHORTEST_BATCH, _NUM_LONGER, with_reference=with_reference)
+            longer = yield from self._batches(
+                alone, _SHORTEST_BATCH, _NUM_LONGER, with_reference=with_reference
+            )
         return batches.Evidence(ones=ones, longer=longer, cached_ms=self._models.cached_ms())
 
     def _batches(
         self, alone: batches.Alone, length: int, number: int, *, with_reference: bool
-    ) -> batches.Batches:
+    ) -> Steps[batches.Batches]:
         copies, reference, kernel = [], [], []
         for _ in range(number):
             draws = [self._models.draw() for _ in range(length)]
@@ -293,6 +312,7 @@ class Sessions:
             if with_reference:
                 reference.append(self._models.reference_batch(draws))
             kernel.append(self._models.candidate_batch(draws, checked=_NUM_CHECKED))
+            yield
         return batches.Batches(
             known_around_ms=alone.around.of(length),
             known_copies_ms=alone.copies.of(length),

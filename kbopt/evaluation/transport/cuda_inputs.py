@@ -126,7 +126,7 @@ class CudaInputBuffer(InputBuffer):
     def _max_bytes(self) -> int:
         free_bytes, _ = torch.cuda.mem_get_info(self.device)
         enough_bytes = max(
-            _ENOUGH_INPUT_BUFFER_BYTES, _FEWEST_SLOTS * max(self._slot_bytes, self._output_bytes)
+            _ENOUGH_INPUT_BUFFER_BYTES, _FEWEST_SLOTS * max(self._most_slot_bytes, self._output_bytes)
         )
         return min(free_bytes // 8, _MOST_INPUT_BUFFER_BYTES, enough_bytes)
 

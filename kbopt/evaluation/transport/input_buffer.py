@@ -7,6 +7,7 @@ it again afterwards: an input that was written to shows.
 from __future__ import annotations
 
 import mmap
+import operator
 import os
 import random
 from abc import ABC, abstractmethod
@@ -23,7 +24,9 @@ _JITTER_STEPS = 64
 class InputBuffer(ABC):
     """Room for `slots` sets of tensors of these specs, fewer where each set's `output_bytes` are many.
 
-    `fds` and `ticket` are what the other process needs in order to map it, see `attach`.
+    A task's workloads share it, one at a time: `specs` and `slots` are those of the one that it was turned to
+    last, at first the first. `output_bytes` is the most that any workload's output has. `fds` and `ticket`
+    are what the other process needs in order to map it, see `attach`.
     """
 
     fds: tuple[int, ...] = ()
@@ -32,19 +35,35 @@ class InputBuffer(ABC):
 
     def __init__(
         self,
-        specs: Sequence[TensorSpec],
+        specs_of_each: Sequence[Sequence[TensorSpec]],
         max_slots: int,
         minimum_bytes: int,
         output_bytes: int,
         device: torch.device,
     ) -> None:
-        self.specs = tuple(specs)
         self.device = device
-        jitter_bytes = _JITTER_STEPS * ALIGNMENT_BYTES
-        self._slot_bytes = sum(aligned(spec.size_bytes) + jitter_bytes for spec in specs) + ALIGNMENT_BYTES
+        self._specs_of_each = [tuple(specs) for specs in specs_of_each]
+        self._bytes_of_each = [_slot_bytes(specs) for specs in specs_of_each]
         self._output_bytes = output_bytes
-        self.slots = max(1, min(max_slots, self._max_bytes() // max(self._slot_bytes, output_bytes)))
-        self._allocate(max(self._slot_bytes * self.slots, minimum_bytes))
+        self._most_slot_bytes = max(self._bytes_of_each)
+        most_bytes = self._max_bytes()
+        self._slots_of_each = [
+            max(1, min(max_slots, most_bytes // max(slot_bytes, output_bytes)))
+            for slot_bytes in self._bytes_of_each
+        ]
+        sizes = map(operator.mul, self._bytes_of_each, self._slots_of_each)
+        self._allocate(max(*sizes, minimum_bytes))
+        self.turn_to(0)
+
+    def turn_to(self, workload: int) -> None:
+        """Have it hold inputs of the workload of that number."""
+        self.specs = self._specs_of_each[workload]
+        self.slots = self._slots_of_each[workload]
+        self._slot_bytes = self._bytes_of_each[workload]
+
+    def slots_of(self, workload: int) -> int:
+        """Sets of inputs of that workload that there is room for."""
+        return self._slots_of_each[workload]
 
     @property
     def size_bytes(self) -> int:
@@ -108,6 +127,11 @@ class InputBuffer(ABC):
 
     def _max_bytes(self) -> int:
         return INPUT_BUFFER_BYTES
+
+
+def _slot_bytes(specs: Sequence[TensorSpec]) -> int:
+    jitter_bytes = _JITTER_STEPS * ALIGNMENT_BYTES
+    return sum(aligned(spec.size_bytes) + jitter_bytes for spec in specs) + ALIGNMENT_BYTES
 
 
 class CpuInputBuffer(InputBuffer):

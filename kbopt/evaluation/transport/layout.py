@@ -147,6 +147,20 @@ def unflatten(skeleton: Skeleton, tensors: Sequence[torch.Tensor]) -> Any:
     return _DTYPES[content] if kind == "dtype" else content
 
 
+def same_structure(one: Skeleton, other: Skeleton) -> bool:
+    """Whether two skeletons differ in plain values at the most."""
+    ((kind, content),), ((other_kind, other_content),) = one.items(), other.items()
+    if kind != other_kind:
+        return False
+    if kind in ("list", "tuple"):
+        return len(content) == len(other_content) and all(map(same_structure, content, other_content))
+    if kind == "dict":
+        return list(content) == list(other_content) and all(
+            map(same_structure, content.values(), other_content.values())
+        )
+    return kind != "tensor" or bool(content == other_content)
+
+
 def is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
     """Whether the elements lie without gaps or overlaps, in whatever order of dimensions."""
     expected = 1

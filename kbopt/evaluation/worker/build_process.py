@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 from kbopt.core import codec
 from kbopt.core.types import Precision
-from kbopt.evaluation.kernelbench.loading import load_module
+from kbopt.evaluation.kernelbench.loading import first_inputs, load_module
 from kbopt.evaluation.messages import Build
 from kbopt.evaluation.numerics import placed
 from kbopt.evaluation.transport.channel import Channel, Message
@@ -87,7 +87,7 @@ def _call_once(
     if isinstance(model, torch.nn.Module):
         _move(model, precision, device)
     with torch.no_grad():
-        model(*_moved(task.get_inputs(), precision, device))
+        model(*_moved(first_inputs(task, task_source)(), precision, device))
 
 
 def _moved(values: Any, precision: Precision, device: torch.device) -> Any:

@@ -35,7 +35,7 @@ _MOST_KERNELS = 20
 
 
 class _Session:
-    """One model: its inputs' memory, and the outputs of the latest block."""
+    """One model: its inputs' memory, on whichever workload, and the outputs of the latest block."""
 
     def __init__(self, request: Message, channel: Channel, *, warm: bool) -> None:
         self._warm = warm
@@ -45,8 +45,8 @@ class _Session:
         self._device = torch.device(request["device"])
         self._cuda = CudaTimer(request["input_buffer"], self._device) if self._device.type == "cuda" else None
         self._input_buffer = attach(channel.take_fds()) if self._cuda is None else self._cuda.buffer
-        self._skeleton = request["skeleton"]
-        self._specs = [TensorSpec.from_json(raw) for raw in request["specs"]]
+        self._skeletons = request["skeletons"]
+        self._specs = [[TensorSpec.from_json(raw) for raw in specs] for specs in request["specs"]]
         self._model: Any = _copy_first
         self._module: Any = None
         self._protocol = EvalProtocol()
@@ -104,7 +104,7 @@ class _Session:
         return self._run(request, partial(_copy_for, self._device, request["output_bytes"]))
 
     def _run(self, request: Message, model: Any) -> Message:
-        batch = [self._arguments(offsets) for offsets in request["offsets"]]
+        batch = [self._arguments(request, offsets) for offsets in request["offsets"]]
         models = [copy.deepcopy(model) if self._keeps_state else model for _ in batch]
         calls = [partial(one, *arguments) for one, arguments in zip(models, batch, strict=True)]
         if self._cuda is not None and "gate" in request:
@@ -128,7 +128,7 @@ class _Session:
 
     def latency(self, request: Message) -> Message:
         """Call the model once, and say how long its caller waits until the device is done."""
-        arguments = self._arguments(request["offsets"][0])
+        arguments = self._arguments(request, request["offsets"][0])
         model = copy.deepcopy(self._model) if self._keeps_state else self._model
         if self._cuda is None:
             return self._run(request, self._model)
@@ -139,7 +139,7 @@ class _Session:
 
     def audit(self, request: Message) -> Message:
         """One call under a dispatch mode; what PyTorch did, and whether anything else wrote memory."""
-        arguments = self._arguments(request["offsets"][0])
+        arguments = self._arguments(request, request["offsets"][0])
         model = copy.deepcopy(self._model) if self._keeps_state else self._model
         with torch.no_grad():
             output, seen = audited(lambda: model(*arguments))
@@ -150,7 +150,7 @@ class _Session:
 
     def profile(self, request: Message) -> Message:
         """The kernels of one call on a GPU, see `audit.kernel_times`."""
-        arguments = self._arguments(request["offsets"][0])
+        arguments = self._arguments(request, request["offsets"][0])
         with torch.no_grad():
             kernels = kernel_times(lambda: self._model(*arguments))
         return {"kernels": kernels[:_MOST_KERNELS]}
@@ -174,9 +174,11 @@ class _Session:
             places.append([address, TensorSpec.of(tensor).to_json(), tensor.device.type, segment, offset])
         return {"skeleton": skeleton, "tensors": places}
 
-    def _arguments(self, offsets: list[int]) -> Any:
-        tensors = [view(self._input_buffer, spec, at) for spec, at in zip(self._specs, offsets, strict=True)]
-        return unflatten(self._skeleton, tensors)
+    def _arguments(self, request: Message, offsets: list[int]) -> Any:
+        workload = request["workload"]
+        places = zip(self._specs[workload], offsets, strict=True)
+        tensors = [view(self._input_buffer, spec, at) for spec, at in places]
+        return unflatten(self._skeletons[workload], tensors)
 
 
 def _copy_first(*arguments: Any) -> Any:

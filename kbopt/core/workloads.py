@@ -1,0 +1,186 @@
+"""The workloads of a task: on which sizes and types it is judged, and who knows of them.
+
+`get_workloads()` of a task's source returns a list of dictionaries that is written out there, so that it can
+be read without running anything:
+
+    def get_workloads():
+        return [
+            {"name": "square", "args": {"rows": 1024, "columns": 1024}, "weight": 2.0},
+            {"name": "wide", "args": {"rows": 64, "columns": 16384}, "role": "hidden"},
+            {"name": "ragged", "args": {"rows": 1000, "columns": 1003}, "role": "held_out"},
+        ]
+
+Without it a task has one workload, which is what `get_inputs()` draws.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from kbopt.core.errors import UNPARSABLE, UserError, unknown_name
+
+Role = Literal["shown", "hidden", "held_out"]
+"""Shown to proposers; unknown to them and judged all the same; or judged for the final verdict alone."""
+
+FUNCTION = "get_workloads"
+MOST = 64
+"""Workloads of a task: the field's tasks have up to 48, and each has to be timed."""
+_FIELDS = ("name", "args", "role", "weight")
+_NAME = re.compile(r"[A-Za-z0-9_.=-]{1,80}")
+_FORM = (
+    "write it out: a function without arguments that is one `return [...]` of dictionaries with name, args, "
+    "role and weight, as docs/writing-a-task.md shows"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """`arguments` are keyword arguments of `get_inputs`, plain values. `weight` is relative to that of the
+    others in the mean of times. The name is empty for the only workload of a task that names none.
+    """
+
+    name: str = ""
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    role: Role = "shown"
+    weight: float = 1.0
+
+    @property
+    def where(self) -> str:
+        """Begins a message about it: empty for a task's only one."""
+        return f"on workload {self.name}: " if self.name else ""
+
+
+def workloads_of(source: str, where: str = "the task") -> tuple[Workload, ...]:
+    """In the order of the source, one at the least. Raises UserError, which names `where` and the field."""
+    function = _function(source)
+    if function is None:
+        return (Workload(),)
+    said = f"{where}, {FUNCTION}() in line {function.lineno}"
+    entries = _literal(function, said)
+    found = tuple(_workload(entry, f"{said}: entry {number}") for number, entry in enumerate(entries, 1))
+    if not 1 <= len(found) <= MOST:
+        raise UserError(f"{said} has {len(found)} workloads; 1 to {MOST} are allowed")
+    names = [workload.name for workload in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{said}: the name {twice[0]} is given twice; give each workload a name of its own")
+    if all(workload.role != "shown" for workload in found):
+        raise UserError(f"{said} shows no workload: give at least one the role shown, the default")
+    arguments = set(found[0].arguments)
+    for workload in found[1:]:
+        if set(workload.arguments) != arguments:
+            apart = ", ".join(sorted(arguments ^ set(workload.arguments)))
+            raise UserError(
+                f"{said}: the args of {found[0].name} and {workload.name} differ in {apart}; give every "
+                "workload the same arguments"
+            )
+    return found
+
+
+def judged_of(workloads: Sequence[Workload], *, held_out: bool) -> tuple[Workload, ...]:
+    """Those that a verdict is about, in their order: the final one's include what is `held_out`."""
+    return tuple(workload for workload in workloads if held_out or workload.role != "held_out")
+
+
+def shown_source(source: str) -> str:
+    """`source` as proposers and candidates may see it: without the workloads that are not shown."""
+    if _function(source) is None:
+        return source
+    return _with(source, [workload for workload in workloads_of(source) if workload.role == "shown"])
+
+
+def selected(source: str, selection: str, where: str) -> str:
+    """The task with those workloads alone that `--workloads` names: `shown`, `all`, which judges those that
+    are held out like the hidden ones, or names with commas between them, which are then shown. Raises
+    UserError.
+    """
+    found = workloads_of(source, where)
+    if found == (Workload(),):
+        if selection in ("shown", "all"):
+            return source
+        raise UserError(f"--workloads {selection}: {where} names no workloads; leave the option out")
+    if selection == "shown":
+        chosen = [workload for workload in found if workload.role == "shown"]
+    elif selection == "all":
+        chosen = [replace(w, role="hidden" if w.role == "held_out" else w.role) for w in found]
+    else:
+        by_name = {workload.name: workload for workload in found}
+        chosen = []
+        for name in dict.fromkeys(part.strip() for part in selection.split(",")):
+            if name not in by_name:
+                raise unknown_name(f"workload in --workloads, of {where},", name, ("shown", "all", *by_name))
+            chosen.append(replace(by_name[name], role="shown"))
+    return _with(source, chosen)
+
+
+def written(workloads: Sequence[Workload]) -> str:
+    """`get_workloads()` that returns these."""
+    entries = (_entry(workload) for workload in workloads)
+    return "\n".join([f"def {FUNCTION}():", "    return [", *(f"        {e!r}," for e in entries), "    ]"])
+
+
+def _entry(workload: Workload) -> dict[str, object]:
+    entry: dict[str, object] = {"name": workload.name, "args": dict(workload.arguments)}
+    if workload.role != "shown":
+        entry["role"] = workload.role
+    if workload.weight != 1.0:
+        entry["weight"] = workload.weight
+    return entry
+
+
+def _with(source: str, workloads: Sequence[Workload]) -> str:
+    """`source` with these in place of its own."""
+    function = _function(source)
+    assert function is not None
+    lines = source.splitlines()
+    lines[function.lineno - 1 : function.end_lineno] = [written(workloads)]
+    return "\n".join(lines) + "\n"
+
+
+def _function(source: str) -> ast.FunctionDef | None:
+    try:
+        module = ast.parse(source)
+    except UNPARSABLE:
+        return None
+    found = (node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == FUNCTION)
+    return next(found, None)
+
+
+def _literal(function: ast.FunctionDef, said: str) -> list[object]:
+    body = [node for node in function.body if not isinstance(node, ast.Expr)]
+    if len(body) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None:
+        raise UserError(f"{said} cannot be read: {_FORM}")
+    try:
+        value = ast.literal_eval(body[0].value)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        raise UserError(f"{said} holds more than plain values: {_FORM}; a dtype is its name") from None
+    if not isinstance(value, list):
+        raise UserError(f"{said} returns a {type(value).__name__}: {_FORM}")
+    return value
+
+
+def _workload(entry: object, said: str) -> Workload:
+    if not isinstance(entry, dict):
+        raise UserError(f"{said} is a {type(entry).__name__}; it has to be a dictionary with name and args")
+    unknown = sorted(str(key) for key in entry if key not in _FIELDS)
+    if unknown:
+        raise unknown_name(f"field in {said},", unknown[0], _FIELDS)
+    name, arguments = entry.get("name"), entry.get("args", {})
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name in ("shown", "all"):
+        raise UserError(
+            f"{said}: name is {name!r}; it has to be 1 to 80 letters, digits and any of _.=-, and neither "
+            "shown nor all"
+        )
+    if not isinstance(arguments, dict) or not all(isinstance(k, str) and k.isidentifier() for k in arguments):
+        raise UserError(f"{said}: args is {arguments!r}; it has to be a dictionary of get_inputs' arguments")
+    role, weight = entry.get("role", "shown"), entry.get("weight", 1.0)
+    if role not in get_args(Role):
+        raise unknown_name(f"role in {said},", str(role), get_args(Role))
+    if type(weight) not in (int, float) or not 0 < weight < math.inf:
+        raise UserError(f"{said}: weight is {weight!r}; it has to be a number above zero")
+    return Workload(name=name, arguments=arguments, role=role, weight=float(weight))

@@ -1,0 +1,243 @@
+"""A candidate on one of its task's workloads: checks, timings, audit, and what they come to."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import median
+
+import torch
+
+from kbopt.core.types import Audit, EvalProtocol, Measured, Rejected, Roofline, Speedup
+from kbopt.evaluation.judge import roofline
+from kbopt.evaluation.judge.admission import Admission
+from kbopt.evaluation.judge.answers import Refused, notes_on_form
+from kbopt.evaluation.judge.calls import Calls
+from kbopt.evaluation.judge.checks import Checks
+from kbopt.evaluation.judge.products import arithmetic_of_kernel
+from kbopt.evaluation.judge.reference import Reference
+from kbopt.evaluation.judge.timed import TimedModels
+from kbopt.evaluation.judge.worker import Worker
+from kbopt.evaluation.timing import intervals, samples
+from kbopt.evaluation.timing.interleaving import Steps
+from kbopt.evaluation.timing.pairs import Pair
+from kbopt.evaluation.timing.schedule import Sessions
+from kbopt.evaluation.transport.untrusted import CandidateForged
+
+_MOST_SESSIONS = 3
+_CORES_TOLERANCE = 1.15
+_MOST_CORES = 1.6
+"""Relative to the reference's: in between, a candidate is charged for the cores that it used."""
+_MOST_KERNELS = 5
+
+
+class OnWorkload:
+    """Of one judgement, which has `num_workloads`. `worker` is set first, and `calibrate` called before the
+    candidate's code is loaded.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        admission: Admission,
+        protocol: EvalProtocol,
+        reference_worker: Worker,
+        rng: random.Random,
+        arithmetic: Sequence[str],
+        num_workloads: int,
+    ) -> None:
+        self._reference = reference
+        self._protocol = protocol
+        self._rng = rng
+        self._num_workloads = num_workloads
+        self._calls = Calls(reference, admission, protocol, reference_worker, rng)
+        self._checks = Checks(self._calls, reference, admission, rng, arithmetic)
+        self._on_cpu = reference.device.type == "cpu"
+        self._sessions: Sessions
+        self._session: samples.Session
+        self._latency: samples.Latency | None = None
+
+    @property
+    def where(self) -> str:
+        """Begins a message about the workload."""
+        return self._reference.workload.where
+
+    @property
+    def device_s(self) -> float:
+        return self._calls.device_s
+
+    def calibrate(self, worker: Worker) -> None:
+        """Before the candidate's code is loaded into its `worker`."""
+        self._calls.worker = worker
+        models = TimedModels(self._calls, self._checks, self._reference, self._rng)
+        device = self._reference.device.type
+        self._sessions = Sessions(
+            models, device, self._protocol, worker.overhead, self._rng, self._num_workloads
+        )
+        self._sessions.calibrate()
+
+    def check(self) -> None:
+        """Whether its answers are right, at the task's precision. Raises Refused, as all that follow."""
+        self._checks.check(self._protocol.trials)
+        self._checks.probe_precision()
+
+    def check_once(self) -> None:
+        """The same by one call, of a candidate that was checked in another process."""
+        self._checks.check_one(self._calls.draw())
+
+    def time(self, *, with_latency: bool = True) -> Steps[None]:
+        """Sessions until the clocks agree, and the latency."""
+        self._sessions.warm_up()
+        self._calls.cores.clear()
+        # Other work on the machine can make the clocks differ once; what is hidden differs every time.
+        disagreed = 0.0
+        while disagreed < _MOST_SESSIONS:
+            session = yield from self._sessions.run()
+            if session.clocks_agree:
+                self._session = self._charge_for_cores(session)
+                if with_latency:
+                    self._latency = yield from self._sessions.latency()
+                return
+            disagreed += 0.5 if session.is_busy else 1.0
+        raise Refused(
+            Rejected(
+                reason=f"by its own clock a call takes {session.clocks.native_ms:.4g} ms, by the judge's "
+                f"{session.clocks.wall_ms:.4g} ms: work is done where the timer does not look",
+                family="timing_mismatch",
+            )
+        )
+
+    def pair(self) -> Pair:
+        """What was timed, of one pair of processes."""
+        session = self._session
+        return Pair(
+            kernel_ms=_rounded(session.kernel_ms),
+            reference_ms=_rounded(session.reference_ms),
+            native_ms=session.clocks.native_ms,
+            wall_ms=session.clocks.wall_ms,
+        )
+
+    def conclude(self) -> Measured:
+        """Look at what it runs, which comes last: a process in which a profiler ran launches kernels more
+        slowly.
+        """
+        self._checks.probe_after_other_calls()
+        audit = self._audit()
+        audit = replace(audit, notes=(*audit.notes, *self._session.notes))
+        audit = self._with_profile(audit)
+        self._checks.require_allowed_arithmetic()
+        return self._measured(audit, self._session)
+
+    def _audit(self) -> Audit:
+        exchange = self._checks.check_one(self._calls.draw(), "audit")
+        if exchange.seen is None:
+            raise CandidateForged("no audit")
+        torch_ops, custom = exchange.seen.torch_ops, exchange.seen.custom_kernel
+        self._checks.arithmetic += exchange.seen.arithmetic
+        if torch_ops and self._protocol.torch_ops == "forbid":
+            reason = f"--torch-ops forbid, and it calls {', '.join(torch_ops[:10])}"
+            raise Refused(Rejected(reason=reason, family="torch_ops"))
+        notes = notes_on_form(exchange.outputs[0], self._calls.expected)
+        if not custom:
+            notes.append("No custom kernel: everything that wrote the outputs was PyTorch.")
+        elif torch_ops and self._protocol.torch_ops == "warn":
+            notes.append(f"Part of the work is PyTorch's: {', '.join(torch_ops[:10])}.")
+        return Audit(custom_kernel=custom, torch_ops=torch_ops, notes=tuple(notes))
+
+    def _with_profile(self, audit: Audit) -> Audit:
+        """On a GPU, the kernels that a call spends its time in."""
+        if self._on_cpu:
+            return audit
+        kernels = self._calls.worker.profile(self._calls.draw())[:_MOST_KERNELS]
+        if not kernels:
+            return audit
+        total_us = sum(kernel.us for kernel in kernels) or 1.0
+        self._checks.arithmetic += [line for kernel in kernels for line in arithmetic_of_kernel(kernel.name)]
+        parts = [f"{k.name} {k.us / total_us:.0%} ({k.calls}x, {k.us:.4g} us)" for k in kernels]
+        return replace(audit, notes=(*audit.notes, f"Kernels of a call: {'; '.join(parts)}."))
+
+    def _charge_for_cores(self, session: samples.Session) -> samples.Session:
+        """Both models get the same number of cores; more than that are no better kernel.
+
+        Threads that overlap a little are charged for it, in their times. Helpers that keep cores busy of
+        their own are refused.
+        """
+        threads = torch.get_num_threads()
+        used = median(self._calls.cores) / threads
+        if not self._on_cpu or used <= _CORES_TOLERANCE:
+            return session
+        if used > _MOST_CORES:
+            reason = f"it keeps {used * threads:.1f} cores busy where the reference is given {threads}"
+            raise Refused(Rejected(reason=reason, family="extra_threads"))
+        return replace(session, kernel_ms=tuple(used * ms for ms in session.kernel_ms))
+
+    def _measured(self, audit: Audit, session: samples.Session) -> Measured:
+        kernel_ms, reference_ms, clocks = session.kernel_ms, session.reference_ms, session.clocks
+        draw = self._calls.draw()
+        work = roofline.work_of(self._reference, draw)
+        kernel = median(kernel_ms)
+        if kernel < work.impossible_ms:
+            raise Refused(
+                Rejected(
+                    reason=f"{kernel:.4g} ms a call is below the floor of {work.impossible_ms:.4g} ms that "
+                    "moving the task's bytes takes",
+                    family="implausible",
+                )
+            )
+        notes = list(audit.notes)
+        moved = intervals.drift(reference_ms)
+        if not 0.8 < moved < 1.25:
+            notes.append(f"The reference's time drifted by a factor of {moved:.2f} while measuring.")
+        scatter = self._sessions.scatter_of(session)
+        interval = intervals.ratio_interval(reference_ms, kernel_ms, self._rng, scatter)
+        num, timed = len(kernel_ms), self._protocol.timed
+        if num < timed and not self._on_cpu:
+            notes.append(f"{num} timed calls instead of {timed}: enough for half a percent, or slow.")
+        return Measured(
+            kernel_ms=_rounded(kernel_ms),
+            reference_ms=_rounded(reference_ms),
+            speedup=median(reference_ms) / kernel,
+            speedup_ci=interval,
+            native_ms=clocks.native_ms,
+            wall_ms=clocks.wall_ms,
+            audit=Audit(custom_kernel=audit.custom_kernel, torch_ops=audit.torch_ops, notes=tuple(notes)),
+            roofline=Roofline(
+                size_bytes=work.size_bytes,
+                operations=work.operations,
+                floor_ms=work.floor_ms,
+                share=min(1.0, work.floor_ms / kernel),
+                reference_ops_ms=work.operations_ms,
+            ),
+            speedups=self._over_eager(session, interval),
+        )
+
+    def _over_eager(self, session: samples.Session, interval: tuple[float, float]) -> tuple[Speedup, ...]:
+        kernel_ms, reference_ms = median(session.kernel_ms), median(session.reference_ms)
+        by_device = Speedup(
+            baseline="eager",
+            clock="device",
+            baseline_ms=reference_ms,
+            kernel_ms=kernel_ms,
+            speedup=reference_ms / kernel_ms,
+            interval=interval,
+        )
+        latency = self._latency
+        if latency is None:  # A CPU's caller waits for all of the work: both clocks are one.
+            return by_device, replace(by_device, clock="latency")
+        by_caller = Speedup(
+            baseline="eager",
+            clock="latency",
+            baseline_ms=median(latency.reference_ms),
+            kernel_ms=median(latency.kernel_ms),
+            speedup=median(latency.reference_ms) / median(latency.kernel_ms),
+            interval=intervals.ratio_interval(
+                latency.reference_ms, latency.kernel_ms, self._rng, intervals.LATENCY_SCATTER
+            ),
+        )
+        return by_device, by_caller
+
+
+def _rounded(times_ms: Sequence[float]) -> tuple[float, ...]:
+    """To a nanosecond, which is what the clocks count in."""
+    return tuple(round(ms, 6) for ms in times_ms)
