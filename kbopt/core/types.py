@@ -35,6 +35,7 @@ Family = Literal[
     "reused_output",
     "timing_mismatch",
     "torch_ops",
+    "value_specialisation",
 ]
 """Why a candidate is rejected; docs/evaluation.md says what each is."""
 
@@ -119,7 +120,7 @@ class EvalProtocol:
             if value != usual
         ]
         parts = (self.precision, *unusual, f"{self.trials}x{self.timed}", f"torch-{self.torch_ops}")
-        return "/".join(("strict-2", *parts))
+        return "/".join(("strict-3", *parts))
 
 
 def ranked_by(protocol: str) -> tuple[Baseline, Clock]:

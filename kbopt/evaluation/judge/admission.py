@@ -13,9 +13,16 @@ from dataclasses import dataclass, replace
 import torch
 
 from kbopt.evaluation.judge import values
+from kbopt.evaluation.judge.kinds import Contract, contract_of
 from kbopt.evaluation.judge.precision import SHARES, Probe, Sensitivity, find_sensitivity
 from kbopt.evaluation.judge.reference import Draw, Output, Reference, TaskError
-from kbopt.evaluation.judge.tolerance import TOLERANCE, Mismatch, find_mismatch, is_finite
+from kbopt.evaluation.judge.tolerance import (
+    TOLERANCE,
+    Mismatch,
+    counts_in_steps,
+    find_mismatch,
+    is_finite,
+)
 
 _NARROWEST = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 1e-2}
 """Below this an honest kernel's rounding would be taken for an error."""
@@ -38,13 +45,14 @@ _ALIKE = (
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
     """`tolerance` for every check. `aliases_inputs` where the reference itself returns a view of one.
-    `sensitivity` says on which inputs a lower precision shows.
+    `sensitivity` says on which inputs a lower precision shows, `contract` which values the task takes.
     """
 
     tolerance: float
     aliases_inputs: bool
     mutates_inputs: bool
     sensitivity: Sensitivity = Sensitivity()
+    contract: Contract = Contract()
 
 
 def admit(reference: Reference) -> Admission:
@@ -67,12 +75,14 @@ def admit(reference: Reference) -> Admission:
             reason = _TOO_ALIKE.get(failed, _ALIKE).format(tolerance=tolerance)
             raise TaskError(f"admission test '{failed}' failed: {reason}")
         tolerance /= 10
+    in_steps = any(map(counts_in_steps, output.tensors))
     del draw, kept, output, exact
     return Admission(
         tolerance=tolerance,
         aliases_inputs=aliases,
         mutates_inputs=mutates,
         sensitivity=find_sensitivity(reference, secrets.randbits(62)),
+        contract=contract_of(reference, reference.draw(secrets.randbits(62)), counts_in_steps=in_steps),
     )
 
 

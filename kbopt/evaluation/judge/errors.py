@@ -18,6 +18,8 @@ _PRECISION_FLOOR = 32.0
 """In units of roundoff: the error of a reference that happens to be exact is taken to be this over the
 factor above, so that a last-bit difference is no downgrade."""
 _MEDIAN_SAMPLE = 2**16
+FEW_ROUNDOFFS = 2.0**-22
+"""Four units of roundoff of fp32, in which kernels of every precision accumulate."""
 _CONSTANT_SHARE = 0.05
 _EXACT_SHARE = 1e-3
 _COARSEST_STEP = 2.0**-7
@@ -108,12 +110,11 @@ def _common_factor(got: torch.Tensor, exact: torch.Tensor) -> float:
     return middle if middle > 0.0 and scatter <= most * bias else 1.0
 
 
-def moved(tensors: Sequence[torch.Tensor], precision: Precision, *, together: bool) -> list[torch.Tensor]:
-    """In float64, each element moved at random by up to what an honest kernel may err by in all.
+def moved(tensors: Sequence[torch.Tensor], most: float, *, together: bool) -> list[torch.Tensor]:
+    """In float64, each element moved at random by up to `most` of itself.
 
     `together` all in one direction, so that sums move as well.
     """
-    most = _PRECISION_FACTOR[precision] * _UNIT_ROUNDOFF[precision]
     return [_moved(wide(t), most, together) if not counts_in_steps(t) else t for t in tensors]
 
 
@@ -121,6 +122,11 @@ def _moved(wide: torch.Tensor, most: float, together: bool) -> torch.Tensor:
     shares = torch.rand(wide.shape, dtype=torch.float64, device=wide.device)
     direction = float(torch.randint(0, 2, ())) * 2 - 1
     return wide * (1.0 + most * (direction * shares if together else 2 * shares - 1))
+
+
+def most_moved(precision: Precision) -> float:
+    """Of an element, what an honest kernel may err by in all."""
+    return _PRECISION_FACTOR[precision] * _UNIT_ROUNDOFF[precision]
 
 
 def sparse_probe(tensor: torch.Tensor, keep_share: float) -> torch.Tensor:

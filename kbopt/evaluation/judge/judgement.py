@@ -25,6 +25,7 @@ from kbopt.core.types import (
 )
 from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused
+from kbopt.evaluation.judge.kinds import KINDS
 from kbopt.evaluation.judge.link import (
     CandidateDied,
     CandidateRaised,
@@ -42,6 +43,9 @@ from kbopt.evaluation.transport.untrusted import CandidateForged
 
 _MODEST_SHARE = 0.25
 """Of the device's free memory: a candidate that takes less is not to blame where the reference needs more."""
+_FEWEST_KINDS = 4
+_ENOUGH_KINDS_S = 1.0
+"""For kinds of values beyond these: float64 answers of the largest tasks take a second each."""
 _COMPILER_ERRORS = ("CompilationError", "NotBuilt")
 _EXTENSION_ERROR = "RuntimeError: Error building extension"
 
@@ -117,10 +121,25 @@ class Judgement:
             self._load(worker, source, setup)
             for workload in self._each():
                 workload.check()
+            self._try_values()
         with self._span("time"):
             self._time(with_latency=True)
         with self._span("check"):
             self._measured = tuple(workload.conclude() for workload in self._each())
+
+    def _try_values(self) -> None:
+        """Each kind once, on one of the workloads, as far as time allows: all of them meet several among
+        their timed calls.
+        """
+        started = time.perf_counter()
+        for number, kind in enumerate(self._rng.sample(KINDS, len(KINDS))):
+            if number >= _FEWEST_KINDS and time.perf_counter() - started > _ENOUGH_KINDS_S:
+                return
+            takes = [workload for workload in self._workloads if kind in workload.kinds]
+            if takes:
+                workload = self._rng.choice(takes)
+                with self._on(workload):
+                    workload.try_kind(kind)
 
     def _time_again(self, worker: Worker, source: str, setup: str) -> None:
         with self._span("time"):

@@ -15,6 +15,7 @@ from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused, notes_on_form
 from kbopt.evaluation.judge.calls import Calls
 from kbopt.evaluation.judge.checks import Checks
+from kbopt.evaluation.judge.kinds import Kind
 from kbopt.evaluation.judge.products import arithmetic_of_kernel
 from kbopt.evaluation.judge.reference import Reference
 from kbopt.evaluation.judge.timed import TimedModels
@@ -81,6 +82,15 @@ class OnWorkload:
         """Whether its answers are right, at the task's precision. Raises Refused, as all that follow."""
         self._checks.check(self._protocol.trials)
         self._checks.probe_precision()
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of values that the workload can be tried on."""
+        return self._checks.kinds
+
+    def try_kind(self, kind: Kind) -> None:
+        """Whether one answer to values of that kind is right."""
+        self._checks.try_kind(kind)
 
     def check_once(self) -> None:
         """The same by one call, of a candidate that was checked in another process."""

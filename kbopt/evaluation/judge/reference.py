@@ -16,7 +16,7 @@ from kbopt.core.errors import UserError
 from kbopt.core.types import EvalProtocol
 from kbopt.core.workloads import Workload, workloads_of
 from kbopt.evaluation import numerics
-from kbopt.evaluation.judge.errors import moved
+from kbopt.evaluation.judge.errors import most_moved, moved
 from kbopt.evaluation.kernelbench.loading import load_task_module
 from kbopt.evaluation.numerics import DTYPES, placed, seed_everything
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
@@ -237,10 +237,13 @@ class Reference:
                 return Output(skeleton=skeleton, tensors=tuple(t.detach() for t in outputs))
         return self.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
 
-    def nearby(self, draw: Draw) -> Iterator[tuple[torch.Tensor, ...]]:
-        """The float64 answers to inputs that are moved by as much as rounding moves them."""
+    def nearby(self, draw: Draw, most: float | None = None) -> Iterator[tuple[torch.Tensor, ...]]:
+        """The float64 answers to inputs that are moved by as much as rounding moves them in all, or by `most`
+        of themselves.
+        """
+        most = most_moved(self.precision) if most is None else most
         for number in range(_NUM_NEARBY):
-            tensors = moved(draw.tensors, self.precision, together=number % 2 == 1)
+            tensors = moved(draw.tensors, most, together=number % 2 == 1)
             if not self.has_exact:
                 tensors = [t.to(like.dtype) for t, like in zip(tensors, draw.tensors, strict=True)]
             yield self.run_exact(replace(draw, tensors=tuple(tensors))).tensors

@@ -41,7 +41,7 @@ def shifted(draw: Draw, rng: random.Random, *, moves: bool) -> Draw:
     Where it `moves` not, and where a tensor has zeros, scales are powers of two alone: no two elements become
     equal.
     """
-    return _replaced(draw, [_shifted(t, rng, moves=moves) if _is_free(t) else t for t in draw.tensors])
+    return _replaced(draw, [_shifted(t, rng, moves=moves) if is_free(t) else t for t in draw.tensors])
 
 
 def with_short_sums(draw: Draw, share: float, rng: random.Random) -> Iterator[Draw]:
@@ -51,7 +51,7 @@ def with_short_sums(draw: Draw, share: float, rng: random.Random) -> Iterator[Dr
     places = [
         (number, dim)
         for number, tensor in enumerate(draw.tensors)
-        if _is_free(tensor) and not _is_symmetric(tensor)
+        if is_free(tensor) and not is_symmetric(tensor)
         for dim in range(tensor.dim())
         if tensor.shape[dim] > 1 and tensor.dim() > 1
     ]
@@ -71,7 +71,7 @@ def _replaced(draw: Draw, tensors: list[torch.Tensor]) -> Draw:
     return replace(draw, tensors=tuple(tensors))
 
 
-def _is_free(tensor: torch.Tensor) -> bool:
+def is_free(tensor: torch.Tensor) -> bool:
     """Whether other values of the range may stand in it."""
     if not tensor.is_floating_point() or tensor.dtype.itemsize == 1 or tensor.numel() <= _FEWEST_VALUES:
         return False
@@ -94,7 +94,8 @@ def _are_shares(tensor: torch.Tensor) -> bool:
     return False
 
 
-def _is_symmetric(tensor: torch.Tensor) -> bool:
+def is_symmetric(tensor: torch.Tensor) -> bool:
+    """Whether it is a symmetric matrix, or a stack of them."""
     square = tensor.dim() >= 2 and tensor.shape[-1] == tensor.shape[-2]
     return square and torch.equal(tensor[..., 0], tensor[..., 0, :]) and torch.equal(tensor, tensor.mT)
 
@@ -107,7 +108,7 @@ def _some_slices(tensor: torch.Tensor, dim: int, rng: random.Random) -> torch.Te
 
 def _shifted(tensor: torch.Tensor, rng: random.Random, *, moves: bool) -> torch.Tensor:
     dim = rng.randrange(tensor.dim())
-    size = 1 if _is_symmetric(tensor) else tensor.shape[dim]
+    size = 1 if is_symmetric(tensor) else tensor.shape[dim]
     shape = [size if at == dim else 1 for at in range(tensor.dim())]
     generator = torch.Generator(tensor.device)
     generator.manual_seed(rng.getrandbits(62))

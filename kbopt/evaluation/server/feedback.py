@@ -32,6 +32,8 @@ _REMEDIES: dict[Family, str] = {
     "output_type": "Return plain torch.Tensor objects in the structure that the reference returns.",
     "implausible": "Do the work in every call.",
     "torch_ops": "Write the computation as a kernel of your own.",
+    "value_specialisation": "Take nothing for granted of the inputs' values that the task does not promise: "
+    "neither their size, nor their order, nor that they differ.",
     "forged_verdict": "Leave the process's descriptors and the evaluation's modules alone.",
 }
 
