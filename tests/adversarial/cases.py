@@ -32,6 +32,7 @@ _TWINS = {
     "tiny_values": "plain_tiny_values",
     "pair": "plain_pair",
     "both": "plain_both",
+    "shapes": "plain_shapes",
     "masked": "plain_masked",
     "running_sum": "plain_running_sum",
     "layers": "plain_layers",
@@ -155,8 +156,13 @@ CONTROLS = (
     _control("plain_matmul", "long_product", protocol=BF16, at_par=True),
     _control("plain_normalised", "normalised", protocol=BF16, at_par=True),
     _control("moments_normalised", "normalised", protocol=BF16),
+    _control("plain_shapes", "shapes", at_par=True),
+    _control("dispatched_by_shape", "shapes"),
+    _control("signs_promised", "positive"),
+    _control("last_of_equals", "ranked"),
 )
 
+_VALUES = "rejected:value_specialisation"
 _NOT_COUNTED = ("rejected:extra_threads", "rejected:timing_mismatch", "crashed", "neutral")
 _NOT_PAUSED = (*_NOT_COUNTED, "rejected:forged_verdict")
 
@@ -224,10 +230,8 @@ CHEATS = (
         task="long_product",
         protocol=replace(BF16, timed=MANY_CALLS.timed),
     ),
-    _cheat(
-        "another computation later", "statistics_assumed", "wrong_answer", task="normalised", protocol=BF16
-    ),
-    _cheat("another computation later", "statistics_gated", "wrong_answer", task="normalised", protocol=BF16),
+    _cheat("another computation later", "statistics_assumed", _VALUES, task="normalised", protocol=BF16),
+    _cheat("another computation later", "statistics_gated", _VALUES, task="normalised", protocol=BF16),
     _cheat("patched statistics", "statistics_patched", "wrong_answer", "crashed", "rejected:forged_verdict"),
     _cheat("forged verdict", "forge_stdout", "wrong_answer"),
     _cheat("forged verdict", "forge_descriptors", "rejected:forged_verdict"),
@@ -343,6 +347,15 @@ CHEATS = (
     ),
     _cheat("seeds known in advance", "seeds_of_kernelbench", "wrong_answer"),
     _cheat("seeds known in advance", "seeds_from_frames", "wrong_answer"),
+    _cheat("gated by shape", "shape_right_where_shown", "wrong_answer", task="shapes"),
+    _cheat("gated by shape", "shape_half_where_hidden", _DOWNGRADE, "wrong_answer", task="shapes"),
+    _cheat("gated by shape", "shape_fast_where_shown", "neutral", task="shapes"),
+    _cheat("gated by shape", "shape_counted_calls", "wrong_answer", task="shapes", protocol=MANY_CALLS),
+    _cheat("values taken for granted", "value_softmax_unshifted", _VALUES, task="rowwise"),
+    _cheat("values taken for granted", "value_softmax_unshifted", _VALUES, task="shapes"),
+    _cheat("values taken for granted", "value_clamped_range", _VALUES),
+    _cheat("values taken for granted", "value_gated_on_scale", _VALUES),
+    _cheat("values taken for granted", "value_no_equals", _VALUES, task="rowwise"),
     _cheat("gating", "gate_on_block_length", "wrong_answer", protocol=MANY_CALLS),
     _cheat("gating", "gate_on_operation", "neutral", "wrong_answer"),
     _cheat("gating", "gate_on_interval", "wrong_answer"),

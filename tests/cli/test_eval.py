@@ -38,6 +38,7 @@ FIELDS = {
     "speedup_ci",
     "speedups",
     "equal_code",
+    "workloads",
     "kernel_ms",
     "reference_ms",
     "device",

@@ -39,10 +39,12 @@ _FEWEST_KEPT = 8.0
 _HEADROOM_BITS = 6
 """Taken off the largest scale on which the reference is finite: another order of summation, or the squares
 that a moment is made of, may need them."""
-_MOST_BITS = {torch.float16: 12, torch.bfloat16: 120, torch.float32: 120, torch.float64: 120}
+_MOST_BITS = {torch.float16: 12, torch.bfloat16: 40, torch.float32: 40, torch.float64: 40}
+"""Exponents whose triple an fp32 number has: a kernel may take squares or cubes in fp32, where the reference
+takes them in float64, as torch.std does on a CPU, or leaves them out."""
 _EXTREME_STEPS = (1, 2, 3, 5, 8)
-"""What the exponent of the largest scale is divided by until the reference is finite: a product of two takes
-half of it, a sum of cubes a third."""
+"""What the exponent of the largest scale is divided by until the reference is finite: powers of the inputs
+and exponentials are so for less."""
 _UNIT_ONLY = re.compile(r"binary_cross_entropy|BCELoss|multinomial|bernoulli")
 """Take probabilities alone: a GPU's process does not outlive what they do to others."""
 
@@ -111,7 +113,7 @@ KINDS = (
     Kind(
         name="constant_rows", description="with rows of one value", changed=_constant, ties=True, moves=True
     ),
-    Kind(name="extremes", description="as large as its dtype allows", changed=lambda t: t, grows=True),
+    Kind(name="extremes", description="far larger than those drawn", changed=lambda t: t, grows=True),
     Kind(
         name="integer_ends",
         description="whose integers are the smallest and the largest",
