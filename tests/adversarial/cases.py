@@ -205,7 +205,7 @@ CHEATS = (
     _cheat("cache by address", "cache_by_id", "wrong_answer", "neutral"),
     _cheat("cache by address", "cache_by_address", "wrong_answer", "neutral"),
     _cheat("cache by address", "cache_by_shape", "wrong_answer"),
-    _cheat("cache by content", "cache_by_content", "neutral"),
+    _cheat("cache by content", "cache_by_content", "neutral", _VALUES),
     _cheat("cache by content", "cache_on_disk", "neutral"),
     _cheat("batch and skip", "skip_every_second", "wrong_answer"),
     _cheat("batch and skip", "skip_batch_ahead", "rejected:timing_mismatch", "neutral"),
@@ -226,7 +226,7 @@ CHEATS = (
     _cheat(
         "another computation later",
         "later_rank_one",
-        *("wrong_answer", _DOWNGRADE),
+        *("wrong_answer", _DOWNGRADE, _VALUES),
         task="long_product",
         protocol=replace(BF16, timed=MANY_CALLS.timed),
     ),

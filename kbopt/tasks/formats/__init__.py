@@ -9,17 +9,20 @@ from pathlib import Path
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.types import Task
 from kbopt.tasks.formats import definition, gpumode, hard
+from kbopt.tasks.formats.merging import merged
 from kbopt.tasks.formats.model import FormatTask, Workload, fault
 
 __all__ = ["FormatTask", "Workload", "is_path", "load", "matching", "read"]
 
+ALL = "all"
+_MOST = 8
 _Reader = Callable[[Path, str], tuple[FormatTask, ...]]
 _FILES: dict[str, tuple[str, _Reader]] = {
     "definition.json": ("SOL-ExecBench", definition.read_folder),
     "definitions": ("FlashInfer-Bench", definition.read_traces),
     "shapes.py": ("KernelBench-Hard", hard.read),
-    "task.yml": ("GPU MODE", gpumode.read),
-    "task.yaml": ("GPU MODE", gpumode.read),
+    "task.yml": (gpumode.NAME, gpumode.read),
+    "task.yaml": (gpumode.NAME, gpumode.read),
 }
 """The file or folder that tells a format, with its name."""
 
@@ -62,9 +65,11 @@ def read(name: str) -> tuple[FormatTask, ...]:
 
 
 def load(name: str) -> Task:
-    """The task `PATH#WORKLOAD`, or the first one of PATH. A name may be cut where it stays unique.
+    """The task `PATH#WORKLOAD`; one of several workloads as `PATH#NAME,NAME` or `PATH#all`; of PATH alone one
+    of up to eight of them, spread over its list. A name may be cut where it stays unique.
 
-    Raises `UserError` where there is no such workload, or where it cannot be resolved.
+    Workloads that are models of their own make no task together: PATH alone is then the first. Raises
+    `UserError` where there is no such workload, or where it cannot be resolved.
     """
     path, wanted = _parted(name)
     problems = read(path)
@@ -73,7 +78,29 @@ def load(name: str) -> Task:
             f"the task {path} is a folder of {len(problems)} definitions. Name one of them, such as "
             f"{problems[0].path}; `kbopt tasks {path}` lists all."
         )
-    return problems[0].task(_chosen(problems[0], wanted))
+    problem = problems[0]
+    if not wanted:
+        return _some(problem)
+    if wanted == ALL:
+        return merged(problem, problem.workloads, name)
+    parts = [part.strip() for part in wanted.split(",")]
+    if len(parts) == 1 or any(workload.name == wanted for workload in problem.workloads):
+        return problem.task(_chosen(problem, wanted))
+    return merged(problem, [_chosen(problem, part) for part in parts], name)
+
+
+def _some(problem: FormatTask) -> Task:
+    """Of up to eight workloads, which take three times as long as one; of GPU MODE of its benchmarks."""
+    timed = [one for one in problem.workloads if one.name.startswith(gpumode.BENCHMARK)]
+    found = timed if problem.format == gpumode.NAME and timed else problem.workloads
+    num = len(found)
+    if num > _MOST:
+        found = [found[round(at * (num - 1) / (_MOST - 1))] for at in range(_MOST)]
+    try:
+        name = ",".join(workload.name for workload in found)
+        return merged(problem, found, f"{problem.path}#{name}") if num > 1 else problem.task(found[0])
+    except UserError:
+        return problem.task(found[0])
 
 
 def matching(name: str) -> tuple[str, ...]:

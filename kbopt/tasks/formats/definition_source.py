@@ -143,7 +143,11 @@ def source(definition: Definition, workload: Workload) -> str:
         "import base64\nimport zlib" if stored else "",
         templates.torch_import(definition.reference),
         templates.renamed(templates.without_reserved(definition.reference), {"run": REFERENCE}),
-        OUTPUTS.format(names=tuple(definition.outputs), outputs=tuple(allocated)),
+        OUTPUTS.format(
+            names=tuple(definition.outputs),
+            outputs=tuple(allocated),
+            shapes=tuple(inputs.allocated(spec)[0] for spec in arguments if spec.shape is not None),
+        ),
         inputs.STORED if stored else "",
         f"class Model(torch.nn.Module):\n    def forward(self, {', '.join(names)}):\n"
         f"        return _ordered_outputs({REFERENCE}({call}))",
@@ -158,6 +162,7 @@ def _is_free(name: str) -> bool:
 
 
 OUTPUTS = '''
+_SHAPES = {shapes}
 _OUTPUTS = {outputs}
 
 

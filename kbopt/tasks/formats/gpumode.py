@@ -17,6 +17,9 @@ from typing import Any
 from kbopt.tasks.formats import modules, templates
 from kbopt.tasks.formats.model import FormatTask, Workload, fault, text_of, title_in
 
+NAME = "GPU MODE"
+BENCHMARK = "benchmark"
+"""Begins the names of the workloads that are timed; those of the others begin with `test`."""
 CONVENTION: templates.Convention = "data"
 
 _NO_REFERENCE = ("submission", "eval")
@@ -52,7 +55,7 @@ def read(folder: Path, name: str) -> tuple[FormatTask, ...]:
         )
     workloads = tuple(
         workload
-        for field, label in (("benchmarks", "benchmark"), ("tests", "test"))
+        for field, label in (("benchmarks", BENCHMARK), ("tests", "test"))
         for workload in _workloads(path, raw, field, label)
     )
     if not workloads:
@@ -62,7 +65,7 @@ def read(folder: Path, name: str) -> tuple[FormatTask, ...]:
     return (
         FormatTask(
             path=name,
-            format="GPU MODE",
+            format=NAME,
             title=title_in(raw.get("description"), str(raw.get("name") or folder.resolve().name)),
             workloads=workloads,
             make_source=partial(_source, folder, texts, functions["generate_input"]),

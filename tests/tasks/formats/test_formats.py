@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kbopt.core.errors import UserError
+from kbopt.core.workloads import workloads_of
 from kbopt.tasks import expand, list_formats, load_task, precision_of
 from kbopt.tasks.source import validate
 from tests.support import formats
@@ -69,11 +70,66 @@ def test_each_workload_is_a_task_in_kernelbenchs_format(form: str, tmp_path: Pat
         assert answer(task.source).shape == shape
 
 
+TOGETHER = {"sol": "aaaa-1,bbbb-2", "mode": "benchmark0,benchmark1", "hard": "shape0"}
+TOGETHER["traces"] = "product_n24_k16-40,product_n24_k16-8"
+
+
 @pytest.mark.parametrize("form", WRITERS)
-def test_a_path_without_a_workload_is_its_first_one(form: str, tmp_path: Path) -> None:
+def test_a_path_without_a_workload_is_all_that_are_one_model(form: str, tmp_path: Path) -> None:
     path = str(WRITERS[form](tmp_path / "one"))
 
-    assert load_task(path) == load_task(f"{path}#{NAMES[form][0]}") == load_task(f"{path}/")
+    task = load_task(path)
+
+    assert task.name == f"{path}#{TOGETHER[form]}"
+    assert task == load_task(task.name) == load_task(f"{path}/")
+
+
+@pytest.mark.parametrize("form", ["sol", "traces", "mode"])
+def test_all_workloads_of_a_path_may_be_one_task(form: str, tmp_path: Path) -> None:
+    path = str(WRITERS[form](tmp_path / "one"))
+
+    task = load_task(f"{path}#all")
+
+    validate(task.source, task.name)
+    found = workloads_of(task.source)
+    assert [workload.name for workload in found] == NAMES[form]
+    module = run(task.source)
+    for workload, shape, name in zip(found, SHAPES[form], NAMES[form], strict=True):
+        torch.manual_seed(3)
+        inputs = module.get_inputs(**workload.arguments)
+        assert module.Model()(*inputs).shape == shape
+        assert torch.equal(module.Model()(*inputs), answer(load_task(f"{path}#{name}").source, 3))
+
+
+def test_shapes_that_only_inputs_depend_on_are_one_task(tmp_path: Path) -> None:
+    reference = formats.HARD_REFERENCE.replace("return [rows, columns]", "return [8, 8]").replace(
+        "torch.randn(BATCH, rows)", "torch.randn(BATCH, 8)"
+    )
+    shapes = "SHAPES = [{'batch': 64}, {'batch': 3}]"
+    path = str(formats.write_hard(tmp_path / "one", reference, shapes))
+
+    task = load_task(path)
+
+    found, module = workloads_of(task.source), run(task.source)
+    assert [workload.arguments for workload in found] == [{"BATCH": 64}, {"BATCH": 3}]
+    assert [module.get_inputs(**w.arguments)[0].shape for w in found] == [(64, 8), (3, 8)]
+
+
+def test_shapes_that_are_models_of_their_own_are_told_so(tmp_path: Path) -> None:
+    path = formats.write_hard(tmp_path / "one")
+
+    with pytest.raises(UserError, match=r"depends on columns, rows.*each is a model of its own.*one by one"):
+        load_task(f"{path}#all")
+
+
+def test_of_many_workloads_a_path_is_eight(tmp_path: Path) -> None:
+    workloads = [formats.workload(f"w{batch}", batch) for batch in range(1, 31)]
+    path = str(formats.write_sol(tmp_path, workloads=workloads))
+
+    names = [workload.name for workload in workloads_of(load_task(path).source)]
+
+    assert names == ["w1", "w5", "w9", "w13", "w18", "w22", "w26", "w30"]
+    assert len(workloads_of(load_task(f"{path}#all").source)) == 30
 
 
 @pytest.mark.parametrize("form", WRITERS)

@@ -1,0 +1,158 @@
+"""Several workloads of a reference as one task, which a kernel has to be right on in all of them.
+
+Their sources differ in what `get_inputs()` draws, and in the sizes that stand there. Those of the first are
+the task's, to which the others add their own `get_inputs()`. All workloads are shown: the formats publish
+them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+
+from kbopt.core import workloads as core
+from kbopt.core.types import Task
+from kbopt.tasks.formats import templates
+from kbopt.tasks.formats.model import FormatTask, Workload, fault
+from kbopt.tasks.source import family_of
+
+OUTPUTS, SHAPES = "_OUTPUTS", "_SHAPES"
+"""Of a definition's source: shapes and dtypes of its outputs, and the shapes of its inputs."""
+_DRAWS = "get_inputs"
+_MODEL = ("Model", "get_init_inputs")
+_UNUSUAL = re.compile(r"[^A-Za-z0-9_.=-]")
+_ONE_BY_ONE = "Take them one by one, as {path}#NAME"
+
+
+def merged(problem: FormatTask, chosen: Sequence[Workload], name: str) -> Task:
+    """The task called `name`. Raises `UserError` where a workload cannot be resolved, or is another model."""
+    sources = [problem.make_source(workload) for workload in chosen]
+    if len({templates.precision_of(source) for source in sources}) > 1:
+        raise fault(
+            problem.path, "its workloads have several precisions", _ONE_BY_ONE.format(path=problem.path)
+        )
+    sizes = _sizes(problem, chosen, sources)
+    parts = _by_sizes(problem, sources[0], sizes) if sizes else _by_functions(problem, chosen, sources)
+    named = [
+        core.Workload(
+            name=_UNUSUAL.sub("-", workload.name)[:80],
+            arguments=sizes[number] if sizes else {"workload": number},
+        )
+        for number, workload in enumerate(chosen)
+    ]
+    source = "\n\n\n".join([*parts, core.written(named)]) + "\n"
+    core.workloads_of(source, problem.path)
+    return Task(name=name, source=source, family=family_of(source))
+
+
+def _bindings(source: str) -> dict[str, ast.stmt]:
+    """The statement of the source that binds each name last."""
+    return {name: node for node in ast.parse(source).body for name in templates.bound(node)}
+
+
+def _differing(sources: Sequence[str]) -> set[str]:
+    """The names that not all sources that bind them bind to the same."""
+    seen: dict[str, str] = {}
+    found: set[str] = set()
+    for source in sources:
+        for name, node in _bindings(source).items():
+            text = ast.dump(node)
+            if seen.setdefault(name, text) != text:
+                found.add(name)
+    return found
+
+
+def _sizes(
+    problem: FormatTask, chosen: Sequence[Workload], sources: Sequence[str]
+) -> list[dict[str, object]]:
+    """The variables that tell the workloads apart, of each; none where `get_inputs()` does. Raises
+    `UserError` where more than inputs depends on them.
+    """
+    differing = _differing(sources) - {OUTPUTS, SHAPES}
+    if not differing or differing == {_DRAWS}:
+        return []
+    bindings = [_bindings(source) for source in sources]
+    if not all(_is_literal(found.get(name)) for found in bindings for name in differing):
+        told = ", ".join(sorted(differing))
+        raise fault(problem.path, f"its workloads differ in {told}", _ONE_BY_ONE.format(path=problem.path))
+    used = _reached(bindings[0], _MODEL) & differing
+    if used:
+        raise fault(
+            f"{problem.path}, {chosen[0].name}",
+            f"its Model, or get_init_inputs(), depends on {', '.join(sorted(used))}, which differ between "
+            "workloads: each is a model of its own",
+            _ONE_BY_ONE.format(path=problem.path),
+        )
+    return [{name: _value(found[name]) for name in sorted(differing)} for found in bindings]
+
+
+def _is_literal(node: ast.stmt | None) -> bool:
+    if not isinstance(node, ast.Assign):
+        return False
+    try:
+        ast.literal_eval(node.value)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def _value(node: ast.stmt) -> object:
+    assert isinstance(node, ast.Assign)
+    return ast.literal_eval(node.value)
+
+
+def _reached(bindings: Mapping[str, ast.stmt], names: Sequence[str]) -> set[str]:
+    """All names that the statements of `names` mention, and those that these mention in turn."""
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        node = bindings.get(left.pop())
+        if node is None:
+            continue
+        mentioned = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} - found
+        found |= mentioned
+        left += mentioned
+    return found
+
+
+def _by_sizes(problem: FormatTask, first: str, sizes: Sequence[Mapping[str, object]]) -> list[str]:
+    """`get_inputs()` of the first, with the variables that it reads set to each workload's."""
+    body = f"{_DRAWS}_of_sizes = {_DRAWS}\n\n\ndef {_DRAWS}(**sizes):\n"
+    body += f"    globals().update(sizes)\n    return {_DRAWS}_of_sizes()"
+    return [_headed(problem, first, len(sizes)), body]
+
+
+def _by_functions(problem: FormatTask, chosen: Sequence[Workload], sources: Sequence[str]) -> list[str]:
+    """The function of each, and what it needs beside what the first source has."""
+    known = set(_bindings(sources[0]))
+    parts = [_headed(problem, templates.renamed(sources[0], {_DRAWS: f"{_DRAWS}_of_0"}), len(chosen))]
+    tables = [_tables(source) for source in sources]
+    for number, source in enumerate(sources[1:], 1):
+        for name, node in _bindings(source).items():
+            segment = ast.get_source_segment(source, node) or ""
+            if name == _DRAWS:
+                parts.append(templates.renamed(segment, {_DRAWS: f"{_DRAWS}_of_{number}"}))
+            elif name not in known:
+                parts.append(segment)
+        known |= set(_bindings(source))
+    if any(tables):
+        by_shapes = dict(table for table in tables if table)
+        parts.append(f"{OUTPUTS} = {by_shapes!r}")
+    drawn = ", ".join(f"{_DRAWS}_of_{number}" for number in range(len(chosen)))
+    parts.append(f"def {_DRAWS}(workload=0):\n    return ({drawn},)[workload]()")
+    return parts
+
+
+def _tables(source: str) -> tuple[object, object] | None:
+    """Shapes of inputs, and shapes and dtypes of outputs, of a definition's source."""
+    bindings = _bindings(source)
+    if OUTPUTS not in bindings or SHAPES not in bindings:
+        return None
+    return _value(bindings[SHAPES]), _value(bindings[OUTPUTS])
+
+
+def _headed(problem: FormatTask, source: str, num: int) -> str:
+    """The source, which says in its head that it is from several workloads."""
+    told = f"# from {problem.format}, {problem.title}, {num} workloads".replace("\n", " ")
+    return re.sub(r"^# from .*$", lambda _: told, source, count=1, flags=re.MULTILINE).rstrip()
