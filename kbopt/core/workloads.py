@@ -154,13 +154,13 @@ def _function(source: str) -> ast.FunctionDef | None:
 def _literal(function: ast.FunctionDef, said: str) -> list[object]:
     body = [node for node in function.body if not isinstance(node, ast.Expr)]
     if len(body) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None:
-        raise UserError(f"{said} cannot be read: {_FORM}")
+        raise UserError(f"{said} is no list that is written out: {_FORM}")
     try:
         value = ast.literal_eval(body[0].value)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise UserError(f"{said} holds more than plain values: {_FORM}; a dtype is its name") from None
     if not isinstance(value, list):
-        raise UserError(f"{said} returns a {type(value).__name__}: {_FORM}")
+        raise UserError(f"{said} returns a {type(value).__name__}, not a list: {_FORM}")
     return value
 
 

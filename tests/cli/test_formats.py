@@ -121,7 +121,7 @@ def test_the_command_that_reproduces_a_run_says_another_precision_than_the_state
         _, run, journal = open_run(made(tmp_path / precision, config))
         journal.close()
         assert run.reproduce_elsewhere.startswith(
-            f"kbopt eval --task '{tmp_path}/task#aaaa-1' --kernel best.py"
+            f"kbopt eval --task '{tmp_path}/task#aaaa-1,bbbb-2' --kernel best.py"
         )
         assert run.reproduce_elsewhere.endswith(f"--gpu H100{said}")
 
