@@ -42,7 +42,7 @@ FAMILIES: Mapping[Family, str] = {
     "reused_output": "It returned the same memory in two calls: the second overwrites the first answer.",
     "timing_mismatch": "It did work where the timer does not look: its clock and the judge's disagree.",
     "torch_ops": "It called PyTorch's operators, which the protocol forbids.",
-    "value_specialisation": "It is right for inputs as the task draws them, and wrong on others that it allows.",
+    "value_specialisation": "It is right for inputs as the task draws them, and wrong on others it allows.",
 }
 """What a kernel of each family did, for a reader who knows none of the judge's names."""
 
