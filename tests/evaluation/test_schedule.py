@@ -134,7 +134,7 @@ def test_a_timing_that_ends_early_has_its_probes_all_the_same(new_sessions: NewS
 def test_a_probe_of_each_kind_comes_after_the_last_timed_call(new_sessions: NewSessions, device: str):
     models = FakeModels(2.0, 1.0)
 
-    new_sessions(models, device, slots=1, timed=100).run()
+    finish(new_sessions(models, device, slots=1, timed=100).run())
 
     timed = max(place for place, (kind, *_) in enumerate(models.asked) if kind == "candidate")
     assert {number % 2 for number, place in models.probes if place > timed} == {0, 1}
