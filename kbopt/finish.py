@@ -154,6 +154,7 @@ def run_document(finished: Finished) -> dict[str, object]:
             "strongest": codec.fields_of(best.strongest) if best.strongest else None,
             "kernelbench": codec.fields_of(best.kernelbench) if best.kernelbench else None,
             "equal_code": codec.fields_of(best.equal_code) if best.equal_code else None,
+            "workloads": [codec.fields_of(workload) for workload in best.workloads],
             "source_path": str(finished.source),
         }
         if best

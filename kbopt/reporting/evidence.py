@@ -18,6 +18,7 @@ from kbopt.core.types import (
     Roofline,
     Speedup,
     Trial,
+    WorkloadTimes,
     outcome_name,
     ranked_by,
 )
@@ -66,6 +67,37 @@ def speedups_of(trial: Trial) -> tuple[Speedup, ...]:
 def equal_code_of(trial: Trial) -> Speedup | None:
     """What the task's own model was measured at over itself, None where nobody asked."""
     return next((found.equal_code for found in reversed(_measured(trial)) if found.equal_code), None)
+
+
+def workloads_of(trial: Trial) -> tuple[WorkloadTimes, ...]:
+    """By workload, of the last evaluation, which at the end judges those that were held out, too."""
+    measured = _measured(trial)
+    return measured[-1].workloads if measured else ()
+
+
+def final_fault(trial: Trial) -> str:
+    """What the winner's full evaluation found wrong with it, such as on a workload that was held out; empty
+    where it found nothing.
+    """
+    outcome = trial.full.outcome if trial.full else None
+    if outcome is None or isinstance(outcome, Measured):
+        return ""
+    return f"{outcome_name(outcome)}: {first_line(outcome.reason, 200)}"
+
+
+def workloads_text(trial: Trial) -> str:
+    """The worst workload, and how those that were held out compare with the others; empty where a task names
+    none.
+    """
+    found = next(iter(reversed(_measured(trial))), None)
+    worst = found.worst if found else None
+    if found is None or worst is None:
+        return ""
+    text = f"the worst is {worst.name}, {speedup_text(worst.speedup, worst.interval)}"
+    counted, unseen = found.mean_of("shown", "hidden"), found.mean_of("held_out")
+    if unseen is None or counted is None:
+        return text
+    return f"{text}; held out {figure(unseen)}x, the others {figure(counted)}x"
 
 
 def _measured(trial: Trial) -> list[Measured]:

@@ -10,8 +10,24 @@ from dataclasses import dataclass, fields
 from kbopt.core.events import Dropped
 from kbopt.core.scoring import Standing, standing
 from kbopt.core.tally import amount
-from kbopt.core.types import OUTCOME_NAMES, KernelBenchVerdict, Measured, Rent, Speedup, ranked_by
-from kbopt.reporting.evidence import equal_code_of, speedups_of, strongest, verdict_of
+from kbopt.core.types import (
+    OUTCOME_NAMES,
+    KernelBenchVerdict,
+    Measured,
+    Rent,
+    Speedup,
+    WorkloadTimes,
+    ranked_by,
+)
+from kbopt.reporting.evidence import (
+    equal_code_of,
+    final_fault,
+    speedups_of,
+    strongest,
+    verdict_of,
+    workloads_of,
+    workloads_text,
+)
 from kbopt.reporting.history import History, fold
 from kbopt.reporting.records import Message, Node, ProgressPoint, Recommendation
 from kbopt.reporting.run import Run
@@ -28,8 +44,9 @@ class BestKernel(Standing):
 
     `ranked_over` names what its speedup is over. `speedups` are those over every baseline that was asked for,
     `strongest` the smallest of them beside that one; `kernelbench` is KernelBench's own verdict and
-    `equal_code` what the task's own model was measured at over itself. At the end they come from the winner's
-    full evaluation.
+    `equal_code` what the task's own model was measured at over itself. `workloads` are those of a task that
+    names some, and `by_workload` says it in a line. At the end they come from the winner's full evaluation;
+    `final_fault` says what that found wrong.
     """
 
     device: str
@@ -39,6 +56,9 @@ class BestKernel(Standing):
     strongest: Speedup | None = None
     kernelbench: KernelBenchVerdict | None = None
     equal_code: Speedup | None = None
+    workloads: tuple[WorkloadTimes, ...] = ()
+    by_workload: str = ""
+    final_fault: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +258,9 @@ def _best(node: Node | None) -> BestKernel | None:
         strongest=strongest(speedups, last.protocol),
         kernelbench=verdict_of(node.trial),
         equal_code=equal_code_of(node.trial),
+        workloads=workloads_of(node.trial),
+        by_workload=workloads_text(node.trial),
+        final_fault=final_fault(node.trial),
     )
 
 

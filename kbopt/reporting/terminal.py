@@ -364,6 +364,11 @@ def print_outcome(console: Console, summary: RunSummary, files: Mapping[str, str
             table.add_row("", Text(f"{error.count} x {printable(first_line(error.text, 160))}", style="dim"))
     else:
         table.add_row("best", _headline(summary.best))
+        if summary.best.final_fault:
+            said = f"when it was evaluated in full, it was {summary.best.final_fault}"
+            table.add_row("", Text(printable(said), style="bold red"))
+        if summary.best.by_workload:
+            table.add_row("workloads", Text(printable(summary.best.by_workload)))
         if summary.best.kernelbench:
             said = f"by its own protocol {kernelbench_text(summary.best.kernelbench)}"
             table.add_row("KernelBench", Text(printable(said)))

@@ -133,3 +133,44 @@ def test_doctor_runs_three_evaluations_in_one_worker() -> None:
     assert "all in the same process" in evaluations["detail"]
     assert document["steps"][0]["ok"]
     assert document["steps"][2]["ok"]
+
+
+WORKLOADS = """
+
+def get_workloads():
+    return [
+        {"name": "one", "args": {}},
+        {"name": "two", "args": {}, "role": "hidden"},
+    ]
+"""
+
+
+def test_an_unknown_workload_is_a_users_mistake(task: Path, tmp_path: Path) -> None:
+    task.write_text(TASK + WORKLOADS)
+    kernel = tmp_path / "kernel.py"
+    kernel.write_text(WRONG)
+
+    done = kbopt("eval", "--task", task, "--kernel", kernel, "--workloads", "one,tow")
+
+    assert done.returncode == 2
+    assert "'tow'. Did you mean two" in done.stderr
+    assert "Allowed: all, one, shown, two" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_workloads_that_are_named_are_judged(task: Path, tmp_path: Path) -> None:
+    task.write_text(TASK + WORKLOADS)
+    kernel = tmp_path / "kernel.py"
+    kernel.write_text(GOOD)
+
+    done = kbopt(
+        *("eval", "--task", task, "--kernel", kernel, "--device", "cpu", "--json", "--workloads", "two,one"),
+        *("--trials", 1, "--timed", 20),
+    )
+
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [(one["name"], one["role"]) for one in document["workloads"]] == [
+        ("two", "shown"),
+        ("one", "shown"),
+    ]

@@ -7,7 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from kbopt.core.types import Audit, KernelBenchVerdict, Measured, Result, Roofline, Speedup, Trial
+from kbopt.core.types import (
+    Audit,
+    KernelBenchVerdict,
+    Measured,
+    Result,
+    Roofline,
+    Speedup,
+    Trial,
+    WorkloadTimes,
+)
 from kbopt.reporting.evidence import Belief, evidence
 from kbopt.reporting.history import fold
 from tests.support.journals import entries
@@ -110,6 +119,36 @@ def test_equal_code_says_what_the_machines_figures_are_worth(
     assert said in belief.text
     assert belief.good is good
     assert "equal code" not in told(node)
+
+
+def on(name: str, role: str, speedup: float) -> WorkloadTimes:
+    interval = (0.9 * speedup, 1.1 * speedup)
+    return WorkloadTimes(
+        name=name,
+        role=role,
+        weight=1.0,
+        kernel_ms=1.0,
+        reference_ms=speedup,
+        speedup=speedup,
+        interval=interval,
+    )
+
+
+def test_the_worst_workload_and_the_gap_to_those_held_out_are_told(node):
+    seen = (on("wide", "shown", 4.0), on("odd", "hidden", 1.0))
+
+    same, less = (
+        told(node, replace(MEASURED, workloads=(*seen, on("last", "held_out", speedup))))
+        for speedup in (1.9, 1.0)
+    )
+
+    assert "wide (shown) 4.00x" in same["workloads"].text
+    assert same["workloads"].text.endswith("The worst is odd.")
+    assert not same["workloads"].good
+    assert same["held out"].good
+    assert not less["held out"].good
+    assert less["held out"].text.endswith("it is 1.00x over eager, on the others 2.00x: 0.50 times as much.")
+    assert "workloads" not in told(node)
 
 
 def test_two_figures_are_compared_only_where_the_second_clock_found_something(node):

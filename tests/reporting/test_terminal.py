@@ -203,6 +203,16 @@ def test_the_outcome_says_what_this_machine_calls_equal_code(summary: RunSummary
     assert said in " ".join(shown.split())
 
 
+def test_the_outcome_says_the_worst_workload_and_what_the_full_evaluation_found(summary: RunSummary):
+    assert "workloads" not in told(summary)
+    best = replace(
+        summary.best, by_workload="the worst is odd", final_fault="wrong_answer: on workload last: 1 of 9"
+    )
+    shown = " ".join(told(replace(summary, best=best)).split())
+    assert "workloads the worst is odd" in shown
+    assert "when it was evaluated in full, it was wrong_answer: on workload last: 1 of 9" in shown
+
+
 def test_the_outcome_says_what_containers_cost_and_no_cost_is_rounded_to_nothing(summary: RunSummary):
     rent = Rent(gpu="L40S", seconds=200.0, usd=0.0031)
     shown = told(replace(summary, usd=0.0042, tokens=9, containers=(rent,)))
