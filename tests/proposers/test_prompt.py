@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -38,6 +39,18 @@ def test_a_brief_with_a_parent_shows_everything_a_proposer_may_know() -> None:
         "- Tiles of 64 were best.",
     ):
         assert part in text
+
+
+def test_a_brief_shows_no_workload_that_is_hidden() -> None:
+    shown, unseen = ({"name": name, "args": {"rows": rows}} for name, rows in (("a", 16), ("b", 12345)))
+    listed = [shown, {**unseen, "role": "hidden"}, {**unseen, "name": "c", "role": "held_out"}]
+    source = f"{TASK.source}\n\ndef get_workloads():\n    return {listed!r}\n"
+
+    for parent in (None, trial()):
+        text = PROMPTS.proposal(replace(brief(parent=parent), task=replace(TASK, source=source)))
+
+        assert "get_workloads" in text
+        assert "12345" not in text
 
 
 def test_a_brief_without_a_parent_asks_for_a_first_kernel() -> None:
