@@ -85,6 +85,10 @@ def test_what_has_a_meaning_is_left_alone():
     square = torch.randn(40, 40)
     mask, labels, shares = torch.randint(0, 2, (99,)).float(), torch.arange(9).repeat(9), square.softmax(-1)
 
+    sums = -torch.rand(30, 20).cumsum(0)
+    for name in ("sorted", "constant_rows", "heavy_tailed", "mostly_zero"):
+        assert varied(name, sums) is None
+    assert varied("large", sums) is not None
     for kind in KINDS:
         assert varied(kind.name, mask, shares, torch.rand(3), scale=64.0) is None or kind.name == "extremes"
     for name in ("sorted", "constant_rows", "heavy_tailed"):
@@ -133,8 +137,10 @@ def test_a_name_that_is_no_kind_is_told():
 def test_probabilities_keep_their_range_and_places_get_no_equals():
     losses = contract(task("torch.nn.functional.binary_cross_entropy(x, x)", "torch.rand(64, 300)"))
     places = contract(task("x.argmax(-1)"), counts_in_steps=True)
+    looked_up = contract(task("x[(x * 0).long()[0]]"))
 
-    assert not {"large", "heavy_tailed", "extremes"} & {kind.name for kind in losses.kinds}
+    for bounded in (losses, looked_up):
+        assert not {"large", "heavy_tailed", "extremes"} & {kind.name for kind in bounded.kinds}
     assert not {"ties", "constant_rows", "mostly_zero"} & {kind.name for kind in places.kinds}
 
 

@@ -45,8 +45,12 @@ takes them in float64, as torch.std does on a CPU, or leaves them out."""
 _EXTREME_STEPS = (1, 2, 3, 5, 8)
 """What the exponent of the largest scale is divided by until the reference is finite: powers of the inputs
 and exponentials are so for less."""
-_UNIT_ONLY = re.compile(r"binary_cross_entropy|BCELoss|multinomial|bernoulli")
-"""Take probabilities alone: a GPU's process does not outlive what they do to others."""
+_RANGE_ONLY = re.compile(r"binary_cross_entropy|BCELoss|multinomial|bernoulli|\.long\(\)|\.int\(\)")
+"""Take probabilities alone, or make places of what they are given: a GPU's process does not outlive what they
+do to others."""
+_FEWEST_IN_ORDER = 8
+"""Elements along a dimension that are taken to be in order on purpose: one in twenty thousand lines is by
+chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,11 @@ class Kind:
     grows: bool = False
     moves: bool = False
     integers: bool = False
+
+    @property
+    def disorders(self) -> bool:
+        """Whether a sum that runs along a dimension would no longer grow, or fall."""
+        return self.moves or self.changed is _sparse
 
 
 def _heavy(tensor: torch.Tensor) -> torch.Tensor:
@@ -153,13 +162,13 @@ def contract_of(reference: Reference, draw: Draw, *, counts_in_steps: bool) -> C
     TaskError for a name that is no kind.
     """
     excluded, allowed = (_names(reference, name) for name in ("EXCLUDED_VALUES", "ALLOWED_VALUES"))
-    keeps_unit = _UNIT_ONLY.search(reference.source) is not None
+    keeps_range = _RANGE_ONLY.search(reference.source) is not None
     kinds = tuple(
         kind
         for kind in KINDS
         if kind.name not in excluded
         and (kind.name in allowed or kind.name not in _ONLY_IF_ALLOWED)
-        and not (kind.grows and keeps_unit)
+        and not (kind.grows and keeps_range)
         and not (kind.ties and counts_in_steps)
     )
     has_extremes = any(kind.name == "extremes" for kind in kinds)
@@ -204,7 +213,10 @@ def _scaled(draw: Draw, scale: float) -> Draw:
 
 def _varied(draw: Draw, kind: Kind) -> Draw | None:
     takes = _is_range if kind.integers else is_free
-    chosen = [takes(t) and not (kind.moves and _is_structured(t)) for t in draw.tensors]
+    chosen = [
+        takes(t) and not (kind.moves and _is_structured(t)) and not (kind.disorders and _is_in_order(t))
+        for t in draw.tensors
+    ]
     if not any(chosen) or (kind.integers and sum(not t.is_floating_point() for t in draw.tensors) > 1):
         return None
     tensors = [
@@ -226,6 +238,22 @@ def _changed(tensor: torch.Tensor, kind: Kind) -> torch.Tensor:
 def _is_structured(tensor: torch.Tensor) -> bool:
     """Whether moving its elements would break a pattern: zeros at their places, symmetry."""
     return tensor.dim() == 0 or is_symmetric(tensor) or bool((tensor == 0).any())
+
+
+def _is_in_order(tensor: torch.Tensor) -> bool:
+    """Whether it grows along some dimension, or falls, everywhere: as a running sum does."""
+    for dim in range(tensor.dim()):
+        if tensor.shape[dim] < _FEWEST_IN_ORDER:
+            continue
+        line = tensor[tuple(slice(None) if at == dim else 0 for at in range(tensor.dim()))]
+        # A line that is out of order says all; few tensors have to be looked at whole.
+        if any(_grows(sign * line, -1) and _grows(sign * tensor, dim) for sign in (1, -1)):
+            return True
+    return False
+
+
+def _grows(tensor: torch.Tensor, dim: int) -> bool:
+    return bool((tensor.diff(dim=dim) >= 0).all())
 
 
 def _is_range(tensor: torch.Tensor) -> bool:
