@@ -64,6 +64,9 @@ class EpsilonNet:
         self._radius[slot] = self._epsilon
         self._unembedded.append(candidate.source)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._slots
+
     def mark_broken(self, key: str) -> None:
         """`key` did not work: only the very same source counts as known."""
         self._radius[self._slots[key]] = min(SAME, self._epsilon)

@@ -45,6 +45,17 @@ class Proposed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attempted:
+    """Whoever answers `brief` had a source judged on the way. It is evaluated next, and no proposal.
+
+    The candidate's id is the brief's with a number, `c000003-2`, and its parent the brief's.
+    """
+
+    brief: str
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
     """The epsilon-net found `candidate` within `epsilon` of `neighbour`: it is not evaluated."""
 
@@ -160,6 +171,7 @@ class Ended:
 Event = (
     Opened
     | Asked
+    | Attempted
     | Proposed
     | Dropped
     | ProposalFailed

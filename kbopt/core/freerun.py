@@ -9,6 +9,7 @@ import numpy as np
 from kbopt.core.epsilon_net import EpsilonNet
 from kbopt.core.events import (
     Asked,
+    Attempted,
     Dropped,
     Evaluated,
     Event,
@@ -76,6 +77,9 @@ class FreeRun:
                     self._memory.occupy(event.parent)
             case ProposalFailed():
                 self._release(event.brief)
+            case Attempted():
+                parent = event.candidate.parent
+                self._origin[event.candidate.id] = self._origin[parent] if parent else event.brief
             case Proposed():
                 parent = event.candidate.parent
                 self._origin[event.candidate.id] = self._origin[parent] if parent else event.candidate.id
@@ -160,13 +164,14 @@ class FreeRun:
         trial = self._trials[event.candidate]
         if event.repeat == 0:
             self._release(event.candidate)
-            if self._net is not None and not isinstance(event.result.outcome, Measured):
-                self._net.mark_broken(event.candidate)
+            net = self._net
+            if net and event.candidate in net and not isinstance(event.result.outcome, Measured):
+                net.mark_broken(event.candidate)
         else:
             self._remeasuring.discard(event.candidate)
         self._memory.put(
             event.candidate,
-            order=int(event.candidate[1:]),
+            order=_order(event.candidate),
             mean=mean_score(trial),
             count=len(trial.results),
             n_steps=self._num_steps,
@@ -178,3 +183,13 @@ class FreeRun:
         parent = self._parents.pop(brief, None)
         if parent is not None:
             self._memory.release(parent)
+
+
+_MAX_ATTEMPTS = 10_000
+"""Of one brief; only by their order an attempt must not come after its brief's answer."""
+
+
+def _order(candidate: str) -> int:
+    """Larger for newer briefs; of one brief, the attempts in their order and then the answer."""
+    brief, _, attempt = candidate.partition("-")
+    return int(brief[1:]) * _MAX_ATTEMPTS + int(attempt or _MAX_ATTEMPTS - 1)

@@ -27,6 +27,35 @@ class Proposer(Protocol):
     async def propose(self, brief: Brief) -> Candidate | NoProposal: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A source that was judged on the way to a brief's answer. `cached` where that cost no evaluation."""
+
+    trial: Trial
+    cached: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declined:
+    """Why a source is not judged, as a sentence."""
+
+    reason: str
+
+
+class Attempts(Protocol):
+    """The judge as the proposer of one search reaches it, while it answers a brief.
+
+    An equal source of the same brief is the same attempt. `judge` raises `InfraError` where the search ends
+    meanwhile.
+    """
+
+    async def earlier(self, brief: str) -> tuple[Trial, ...]:
+        """What was judged for `brief` so far, also before a crash, oldest first."""
+        ...
+
+    async def judge(self, brief: str, source: str, *, proposer: str, note: str) -> Attempt | Declined: ...
+
+
 class Summarizer(Protocol):
     """Turns successes and failures into recommendations, merged with `previous`."""
 

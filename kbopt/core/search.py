@@ -19,6 +19,7 @@ from kbopt.core.events import (
     FINAL_REPEAT,
     FULL_REPEAT,
     Asked,
+    Attempted,
     Dropped,
     Ended,
     Evaluated,
@@ -123,6 +124,7 @@ class Search:
         self._proposed: dict[str, Candidate] = {}
         self._pending: dict[tuple[str, int], Ready] = {}
         self._ready: dict[tuple[str, int], Ready] = {}
+        self._attempts: dict[str, list[str]] = {}
         self._failures: list[str] = []
         self._failed_row: list[ProposalFailed] = []
         self._forgiven = 0
@@ -179,6 +181,37 @@ class Search:
         if self._unanswered(candidate.id):
             self._record(Proposed(candidate=candidate))
             self._decide()
+
+    def attempt(self, brief_id: str, source: str, *, proposer: str, note: str) -> Candidate | str:
+        """Have `source` evaluated on the way to the answer of a brief, or why not.
+
+        A source that was attempted for the brief before is that attempt.
+        """
+        if not self._unanswered(brief_id):
+            return f"the brief {brief_id} has its answer already"
+        for known in self._attempts.get(brief_id, ()):
+            if self._proposed[known].source == source:
+                return self._proposed[known]
+        if self._ended is not None:
+            return f"the search is over: {self._ended}"
+        # The evaluation that is kept for a brief's answer goes to its first attempt.
+        if brief_id in self._attempts and not self._may_evaluate():
+            return f"the search's budget of {self._settings.budget.evaluations} evaluations is used"
+        brief = self._outstanding[brief_id]
+        candidate = Candidate(
+            id=f"{brief_id}-{len(self._attempts.get(brief_id, ())) + 1}",
+            source=source,
+            parent=brief.parent.candidate.id if brief.parent else None,
+            proposer=proposer,
+            memory_version=brief.memory_version,
+            note=note,
+        )
+        self._record(Attempted(brief=brief_id, candidate=candidate))
+        return candidate
+
+    def attempts(self, brief_id: str) -> tuple[Trial, ...]:
+        """What was attempted for a brief and has a result, oldest first."""
+        return tuple(self._trials[key] for key in self._attempts.get(brief_id, ()) if key in self._trials)
 
     def fail(self, brief_id: str, answer: NoProposal) -> None:
         """Answer a brief with nothing. Ignored if the brief has an answer already."""
@@ -300,6 +333,11 @@ class Search:
                 self._tally.asked += 1
                 self._outstanding[event.brief] = self._brief(event)
                 self._actions[event.brief] = event.action
+            case Attempted():
+                self._attempts.setdefault(event.brief, []).append(event.candidate.id)
+                self._proposed[event.candidate.id] = event.candidate
+                self._failed_row.clear()
+                self._make_ready(event.candidate, 0)
             case Proposed():
                 del self._outstanding[event.candidate.id]
                 self._proposed[event.candidate.id] = event.candidate
@@ -411,7 +449,7 @@ class Search:
         if event.repeat == 0:
             if mean_score(trial) == 0.0:
                 self._failures.append(event.candidate)
-            if candidate.parent is not None:
+            if candidate.parent is not None and event.candidate in self._actions:
                 gained = mean_score(trial) > mean_score(self._trials[candidate.parent])
                 self._bandit.learn(self._actions[event.candidate], paid_off=gained)
 
@@ -447,7 +485,8 @@ class Search:
     def _may_evaluate(self) -> bool:
         """True if the budget has an evaluation left besides those that are in flight."""
         limit = self._settings.budget.evaluations
-        committed = self._tally.evaluations + self.num_in_flight + self._strategy.num_waiting
+        unanswered = sum(brief not in self._attempts for brief in self._outstanding)
+        committed = self._tally.evaluations + len(self._pending) + unanswered + self._strategy.num_waiting
         return self._ended is None and (limit is None or committed < limit)
 
     def _may_remeasure(self) -> bool:
