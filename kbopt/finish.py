@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kbopt.config import BackendConfig, RunConfig, transcripts
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
-from kbopt.core.events import Entry, Proposed
+from kbopt.core.events import Attempted, Entry, Proposed
 from kbopt.core.types import EvalProtocol
 from kbopt.proposers.transcripts import Transcripts
 from kbopt.reporting.live import Source
@@ -123,14 +123,17 @@ def candidate_source(folder: Path, candidate: str) -> str:
     """The source of `candidate` as it was proposed. Raises `KeyError` for an unknown one."""
     with JournalReader(folder / "journal.sqlite") as journal:
         for entry in journal.entries():
-            if isinstance(entry.event, Proposed) and entry.event.candidate.id == candidate:
+            if isinstance(entry.event, Proposed | Attempted) and entry.event.candidate.id == candidate:
                 return entry.event.candidate.source
     raise KeyError(candidate)
 
 
 def conversation(folder: Path, brief: str) -> str | None:
-    """What a language model was asked for `brief` and what it said, as text; None where none was asked."""
-    transcript = Transcripts(transcripts(folder)).latest(brief)
+    """What a language model or an agent was asked for `brief` and what it said, as text; None where none was.
+
+    An agent's attempt has the conversation of its brief.
+    """
+    transcript = Transcripts(transcripts(folder)).latest(brief.partition("-")[0])
     return transcript.text if transcript else None
 
 

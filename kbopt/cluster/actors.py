@@ -21,8 +21,8 @@ from kbopt.cluster.explorer import Explorer
 from kbopt.cluster.messages import Answer, EvaluatorStatus, Factories, Failure, Idle, Lease, SearchSpec
 from kbopt.cluster.metrics import PUBLISH_S, CoordinatorMetrics, EvaluatorMetrics
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.ports import Backend, BackendStatus
-from kbopt.core.types import Candidate, EvalRequest, NoProposal, Rent, Usage
+from kbopt.core.ports import Attempt, Backend, BackendStatus, Declined
+from kbopt.core.types import Candidate, EvalRequest, NoProposal, Rent, Trial, Usage
 from kbopt.store.cache import EvaluationCache
 
 log = logging.getLogger(__name__)
@@ -126,6 +126,14 @@ class RemoteCoordinator:
 
     def gave_up(self, search: str, failure: Failure) -> Awaitable[None]:
         return _unwrapped(self._handle.gave_up.remote(search, failure))
+
+    def attempts(self, search: str, brief: str) -> Awaitable[tuple[Trial, ...]]:
+        return _unwrapped(self._handle.attempts.remote(search, brief))
+
+    def attempt(
+        self, search: str, brief: str, source: str, proposer: str, note: str
+    ) -> Awaitable[Attempt | Declined]:
+        return _unwrapped(self._handle.attempt.remote(search, brief, source, proposer, note))
 
 
 class ExplorerActor(Explorer):

@@ -29,8 +29,9 @@ from kbopt.cluster.messages import (
 from kbopt.cluster.running import RunningSearch
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import InfraFailed
+from kbopt.core.ports import Attempt, Declined
 from kbopt.core.search import Ready
-from kbopt.core.types import Candidate, EvalRequest, NoProposal, Rent, Usage
+from kbopt.core.types import Candidate, EvalRequest, NoProposal, Rent, Trial, Usage
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +146,35 @@ class Coordinator:
         running.held.pop(brief, None)
         self._guarded(running, lambda: running.search.fail(brief, answer))
 
+    async def attempts(self, search: str, brief: str) -> tuple[Trial, ...]:
+        """What was judged on the way to the answer of `brief`, oldest first."""
+        running = self._searches[search]
+        return running.search.attempts(brief) if running.running else ()
+
+    async def attempt(
+        self, search: str, brief: str, source: str, proposer: str, note: str
+    ) -> Attempt | Declined:
+        """Journal a source of a brief that has no answer yet, and evaluate it. May be called again.
+
+        Raises `InfraError` where the search ends before there is a result.
+        """
+        running = self._searches[search]
+        if not running.running:
+            return Declined(reason="the search is over")
+        with self._ends_with_its_faults(running):
+            asked = running.search.attempt(brief, source, proposer=proposer, note=note)
+            if isinstance(asked, str):
+                return Declined(reason=asked)
+            known = [trial for trial in running.search.attempts(brief) if trial.candidate.id == asked.id]
+            if known:
+                return Attempt(trial=known[0], cached=True)
+            future = asyncio.get_running_loop().create_future()
+            waiting = running.attempting.setdefault(asked.id, future)
+            self._advance(running)
+        if running.failure is not None:
+            raise InfraError(running.failure.message)
+        return await asyncio.shield(waiting)
+
     async def summarized(self, search: str, text: str, usage: tuple[Usage, ...]) -> None:
         running = self._searches[search]
         if running.summary is not None:  # else a late duplicate of an explorer that was thought lost
@@ -173,6 +203,8 @@ class Coordinator:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for running in self._searches.values():
+            self._give_up_attempts(running, f"the search was stopped: {reason}")
         if rent := await self._take_rent():
             for running in payers:
                 running.search.pay_rent(rent.share(len(payers)))
@@ -263,6 +295,10 @@ class Coordinator:
             self._pace(running, answer.waiting)
         if running.running:
             running.search.tell(ready.candidate.id, result, repeat=ready.repeat, cached=answer.cached)
+        waiting = running.attempting.pop(ready.candidate.id, None)
+        if waiting is not None:
+            trial = Trial(candidate=ready.candidate, results=(result,))
+            waiting.set_result(Attempt(trial=trial, cached=answer.cached))
 
     def _pace(self, running: RunningSearch, waiting: int) -> None:
         """`waiting` requests are left for the device, which the searches share: when it runs dry, all learn.
@@ -295,7 +331,15 @@ class Coordinator:
             with suppress(InfraError):  # the journal may be what failed
                 running.journal.append(InfraFailed(what="search", reason=failure.details, attempt=1))
         running.failure = running.failure or failure
+        self._give_up_attempts(running, failure.message)
         self._changed.set()
+
+    def _give_up_attempts(self, running: RunningSearch, reason: str) -> None:
+        """Whoever waits for a judgement of a search that has ended hears so."""
+        for waiting in running.attempting.values():
+            waiting.set_exception(InfraError(reason))
+            waiting.exception()  # nobody may be waiting any more
+        running.attempting.clear()
 
 
 def unforeseen(what: str, error: Exception) -> Failure:

@@ -10,9 +10,9 @@ from typing import Protocol, TypeVar
 from kbopt.cluster.coordinator import unforeseen
 from kbopt.cluster.messages import Factories, Failure, Idle, Lease, SearchSpec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.ports import Proposer, Summarizer
+from kbopt.core.ports import Attempt, Declined, Proposer, Summarizer
 from kbopt.core.search import SummaryRequest
-from kbopt.core.types import Candidate, NoProposal, Usage
+from kbopt.core.types import Candidate, NoProposal, Trial, Usage
 
 T = TypeVar("T")
 
@@ -28,6 +28,24 @@ class CoordinatorLink(Protocol):
     def decline(self, search: str, brief: str, answer: NoProposal) -> Awaitable[None]: ...
     def summarized(self, search: str, text: str, usage: tuple[Usage, ...]) -> Awaitable[None]: ...
     def gave_up(self, search: str, failure: Failure) -> Awaitable[None]: ...
+    def attempts(self, search: str, brief: str) -> Awaitable[tuple[Trial, ...]]: ...
+    def attempt(
+        self, search: str, brief: str, source: str, proposer: str, note: str
+    ) -> Awaitable[Attempt | Declined]: ...
+
+
+class SearchAttempts:
+    """The judge for the proposer of one search: the coordinator journals and evaluates what it asks."""
+
+    def __init__(self, coordinator: CoordinatorLink, search: str) -> None:
+        self._coordinator = coordinator
+        self._search = search
+
+    async def earlier(self, brief: str) -> tuple[Trial, ...]:
+        return await self._coordinator.attempts(self._search, brief)
+
+    async def judge(self, brief: str, source: str, *, proposer: str, note: str) -> Attempt | Declined:
+        return await self._coordinator.attempt(self._search, brief, source, proposer, note)
 
 
 class Explorer:
@@ -104,7 +122,8 @@ class Explorer:
 
     def _proposer(self, search: str) -> Proposer:
         if search not in self._proposers:
-            self._proposers[search] = self._factories.proposer(self._specs[search])
+            attempts = SearchAttempts(self._coordinator, search)
+            self._proposers[search] = self._factories.proposer(self._specs[search], attempts)
         return self._proposers[search]
 
     def _summarizer(self, search: str) -> Summarizer:

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from kbopt.core.events import InfraFailed
-from kbopt.core.ports import Backend, BackendStatus, Embedder, Proposer, Summarizer
+from kbopt.core.ports import Attempts, Backend, BackendStatus, Embedder, Proposer, Summarizer
 from kbopt.core.scoring import Standing
 from kbopt.core.search import SummaryRequest
 from kbopt.core.settings import SearchSettings
 from kbopt.core.tally import Progress
 from kbopt.core.types import Brief, EvalProtocol, Rent, Result, Task
+
+LEASE_S = 1800.0
+"""Seconds after which a brief counts as lost with its explorer and is handed out again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,7 @@ class SearchSpec:
 
     With `shares_results` what another search has measured comes from the cache and costs no evaluation. With
     `kernelbench` KernelBench's own verdict is asked for each evaluation, not for the winner's full one alone.
+    `lease_s` is how long a proposer may take for one brief.
     """
 
     name: str
@@ -31,6 +35,7 @@ class SearchSpec:
     protocol: EvalProtocol
     shares_results: bool = False
     kernelbench: bool = False
+    lease_s: float = LEASE_S
 
     @property
     def journal(self) -> Path:
@@ -49,7 +54,7 @@ class Factories:
     """How the actors build their parts, each in its own process. Composed in `kbopt.compose`."""
 
     backend: Callable[[], Backend]
-    proposer: Callable[[SearchSpec], Proposer]
+    proposer: Callable[[SearchSpec, Attempts], Proposer]
     summarizer: Callable[[SearchSpec], Summarizer]
     embedder: Callable[[SearchSpec], Embedder]
 

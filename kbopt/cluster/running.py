@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from dataclasses import dataclass
@@ -9,13 +10,11 @@ from dataclasses import dataclass
 from kbopt.cluster.messages import Factories, Failure, SearchSpec, SearchStatus
 from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened, Proposed
 from kbopt.core.pacing import InFlightLimit
+from kbopt.core.ports import Attempt
 from kbopt.core.scoring import standing
 from kbopt.core.search import Search, Stuck, SummaryRequest
 from kbopt.core.types import Brief
 from kbopt.store.journal import SqliteJournal
-
-LEASE_S = 1800.0
-"""After this long a brief counts as lost with its explorer and is handed out again."""
 
 JOURNAL_FREE_S = 30.0
 """How long a coordinator that was killed may take to let go of its journals."""
@@ -45,6 +44,7 @@ class RunningSearch:
         self.search.replay(entry.event for entry in entries)
         self.failure: Failure | None = None
         self.held: dict[str, _Held] = {}
+        self.attempting: dict[str, asyncio.Future[Attempt]] = {}
         self.summary: SummaryRequest | None = None
         self.summary_held: _Held | None = None
         self.evaluating = 0
@@ -73,7 +73,7 @@ class RunningSearch:
 
     def lease(self, explorer: str) -> Brief | SummaryRequest | None:
         """Work for `explorer`, or None while the search waits for results."""
-        held = _Held(explorer, time.monotonic() + LEASE_S)
+        held = _Held(explorer, time.monotonic() + self.spec.lease_s)
         self.summary = self.summary or self.search.summary_due()
         if self.summary and _is_over(self.summary_held):
             self.summary_held = held

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from kbopt.core.events import (
     Asked,
+    Attempted,
     BackendStarted,
     Dropped,
     Ended,
@@ -97,6 +98,7 @@ class History:
     _wall: float = 0.0
     _told: int = 0
     _asked: int = 0
+    _answers: int = 0
     _shift_s: float = 0.0
     _briefs: dict[str, _Brief] = field(default_factory=dict)
     _num_with_texts: int = 0
@@ -104,7 +106,7 @@ class History:
     @property
     def proposals(self) -> int:
         """Answered briefs, those answered with nothing too."""
-        return len(self.nodes) + self.proposals_failed
+        return self._answers + self.proposals_failed
 
     @property
     def usd(self) -> float:
@@ -147,6 +149,8 @@ class History:
             case Asked():
                 self._asked += 1
                 self._briefs[event.brief] = _Brief(event, self.minutes, self._asked)
+            case Attempted(candidate=candidate):
+                self._add_node(candidate, self._briefs.get(event.brief))
             case Proposed(candidate=candidate):
                 self._propose(candidate)
             case ProposalFailed():
@@ -189,7 +193,10 @@ class History:
 
     def _propose(self, candidate: Candidate) -> None:
         self._pay(candidate.usage)
-        brief = self._end_brief(candidate.id, "propose")
+        self._answers += 1
+        self._add_node(candidate, self._end_brief(candidate.id, "propose"))
+
+    def _add_node(self, candidate: Candidate, brief: _Brief | None) -> None:
         self.nodes[candidate.id] = Node(
             candidate=candidate,
             index=len(self.nodes),

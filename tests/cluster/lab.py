@@ -68,7 +68,7 @@ def spec(folder: Path, name: str = "one", steps: int = 4, budget: Budget | None 
 def factories(proposer: NumberedProposer) -> Factories:
     return Factories(
         backend=ScriptedBackend,
-        proposer=lambda _: proposer,
+        proposer=lambda _, __: proposer,
         summarizer=lambda _: NoSummaries(),
         embedder=lambda _: LocalEmbedder(),
     )

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kbopt.cluster.coordinator import Coordinator
-from kbopt.cluster.explorer import Explorer
+from kbopt.cluster.explorer import Explorer, SearchAttempts
 from kbopt.cluster.messages import Answer, Failure, Idle, Lease
 from kbopt.cluster.running import RunningSearch, active_s
 from kbopt.core.embedding import LocalEmbedder
@@ -341,7 +341,9 @@ async def test_a_summary_of_an_explorer_that_died_is_asked_for_again(tmp_path: P
         lease = await lab.coordinator.lease(0, "first life")
         assert isinstance(lease, Lease)
         if isinstance(lease.work, Brief):
-            answer = await lab.factories.proposer(made).propose(lease.work)
+            answer = await lab.factories.proposer(made, SearchAttempts(lab.coordinator, "one")).propose(
+                lease.work
+            )
             assert isinstance(answer, Candidate)
             await lab.coordinator.submit("one", answer)
             await asyncio.sleep(0.02)
@@ -413,7 +415,7 @@ async def test_a_fault_of_one_searchs_proposer_leaves_the_explorer_to_the_others
     lab = Lab(tmp_path, (good, bad), NumberedProposer())
     broken = NumberedProposer(error=ZeroDivisionError("a fault"))
     lab.factories = replace(
-        lab.factories, proposer=lambda s: broken if s.name == "bad" else NumberedProposer()
+        lab.factories, proposer=lambda s, _: broken if s.name == "bad" else NumberedProposer()
     )
     await lab.run()
     ended, failed = (await lab.coordinator.status()).searches
