@@ -7,12 +7,14 @@ import hashlib
 import os
 import platform
 import re
+import shlex
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kbopt.cluster.messages import Factories, SearchSpec
+from kbopt.cluster.messages import LEASE_S, Factories, SearchSpec
 from kbopt.config import (
     BackendConfig,
     BackendName,
@@ -24,14 +26,16 @@ from kbopt.config import (
     has_cuda,
     num_gpus,
     transcripts,
+    workspaces,
 )
 from kbopt.core.errors import UserError
 from kbopt.core.extras import require
-from kbopt.core.ports import Backend, Embedder, Proposer, Summarizer
+from kbopt.core.ports import Attempts, Backend, Embedder, Proposer, Summarizer
 from kbopt.core.types import Task
 
 if TYPE_CHECKING:
     from kbopt.backends.local import LocalBackend
+    from kbopt.proposers.agent import AgentCommand
     from kbopt.proposers.llm import LLMProposer
 
 
@@ -147,7 +151,13 @@ def search_spec(config: RunConfig, folder: Path, *, shares_results: bool = False
         protocol=config.protocol,
         shares_results=shares_results,
         kernelbench=config.verdict != "strict",
+        lease_s=lease_s(config.proposer),
     )
+
+
+def lease_s(config: ProposerConfig) -> float:
+    """How long an explorer may take for one brief: an agent its time, and some for its end."""
+    return max(LEASE_S, 60 * config.agent_minutes + 300.0) if config.starts_agents else LEASE_S
 
 
 def check(config: RunConfig, *, on_this_machine: bool = True) -> None:
@@ -173,6 +183,13 @@ def check(config: RunConfig, *, on_this_machine: bool = True) -> None:
         check_seeds(config.task, device_kind(config.backend))
     if "llm" in config.proposer.name:
         _check_models(config.proposer)
+    if config.proposer.starts_agents:
+        agent_command(config.proposer, on_this_machine=on_this_machine)
+        if config.settings.synchronous:
+            raise UserError(
+                "--synchronous and --proposer agent do not go together: an agent has kernels judged between "
+                "the steps. Leave --synchronous out."
+            )
     if config.backend.name == "modal":
         require("modal", "--backend modal")
         from kbopt.backends.modal_client import check_gpu, check_token
@@ -231,9 +248,35 @@ def check_gpus(config: BackendConfig, *, on_this_machine: bool = True) -> None:
         )
 
 
-def build_proposer(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> Proposer:
+def agent_command(config: ProposerConfig, *, on_this_machine: bool = True) -> AgentCommand:
+    """The agent that `config` names. Raises `UserError` where it or its MCP server is not installed."""
+    from kbopt.proposers.agent import AgentCommand
+    from kbopt.proposers.agent_presets import PRESETS, WRITABLE
+
+    require("mcp", "--proposer agent")
+    if config.agent and config.agent_command:
+        raise UserError(f"--agent {config.agent} and --agent-command both name an agent: give one")
+    words = PRESETS[config.agent] if config.agent else tuple(shlex.split(config.agent_command))
+    if not words or (on_this_machine and shutil.which(words[0]) is None):
+        named = f"--agent {config.agent}" if config.agent else f"--agent-command {config.agent_command!r}"
+        raise UserError(
+            f"{named}: there is no program {words[0] if words else ''!r} on the PATH. Install it, or give "
+            "its whole path with --agent-command."
+        )
+    return AgentCommand(
+        name=config.agent or Path(words[0]).name,
+        words=words,
+        writable=WRITABLE[config.agent] if config.agent else (),
+        max_evals=config.agent_evals,
+        limit_s=60 * config.agent_minutes,
+    )
+
+
+def build_proposer(
+    config: ProposerConfig, backend: BackendConfig, spec: SearchSpec, attempts: Attempts
+) -> Proposer:
     """The proposer that `config` names, for kernels that run on `backend`."""
-    proposer = _proposer(config, backend, spec)
+    proposer = _proposer(config, backend, spec, attempts)
     if not config.starts:
         return proposer
     from kbopt.proposers.starts import StartingProposer
@@ -241,7 +284,9 @@ def build_proposer(config: ProposerConfig, backend: BackendConfig, spec: SearchS
     return StartingProposer(config.starts, proposer)
 
 
-def _proposer(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> Proposer:
+def _proposer(
+    config: ProposerConfig, backend: BackendConfig, spec: SearchSpec, attempts: Attempts
+) -> Proposer:
     match config.name:
         case "tunables":
             return _tunables(config, backend)
@@ -256,9 +301,19 @@ def _proposer(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) 
 
             return SimulatedProposer(latency=Latency(mean_s=config.simulated_s))
         case "agent":
-            from kbopt.proposers.agent import AbsentAgent
+            from kbopt.proposers.agent import AbsentAgent, AgentProposer
 
-            return AbsentAgent()
+            if not config.starts_agents:
+                return AbsentAgent()
+            return AgentProposer(
+                agent_command(config),
+                attempts,
+                folder=workspaces(spec.folder),
+                transcripts=transcripts(spec.folder),
+                prompts=Path(config.prompts) if config.prompts else None,
+                language=_language(config, backend),
+                device_facts=device_facts(backend),
+            )
 
 
 def build_summarizer(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> Summarizer:
@@ -290,6 +345,12 @@ def preflight(config: RunConfig) -> str:
         from kbopt.proposers.preflight import preflight as model_preflight
 
         proposals = model_preflight(config.settings, parse_models(config.proposer.models))
+    elif config.proposer.starts_agents:
+        who = config.proposer
+        proposals = (
+            f"{config.settings.num_total_proposals} briefs, each for an agent of at most {who.agent_evals} "
+            f"evaluations and {who.agent_minutes:g} minutes, at that agent's price"
+        )
     else:
         proposals = f"{config.settings.num_total_proposals} proposals by {config.proposer.name}, at no cost"
     if config.backend.name != "modal":
@@ -332,6 +393,10 @@ def device_facts(config: BackendConfig) -> str:
     return f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}."
 
 
+def _language(config: ProposerConfig, backend: BackendConfig) -> Language:
+    return config.language or ("c" if device_kind(backend) == "cpu" else "cuda")
+
+
 def _tunables(config: ProposerConfig, backend: BackendConfig) -> Proposer:
     from kbopt.proposers.tunables import TunablesProposer
 
@@ -342,12 +407,11 @@ def _llm(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> LL
     from kbopt.proposers.llm import LLMProposer
     from kbopt.proposers.models import parse_models
 
-    default: Language = "c" if device_kind(backend) == "cpu" else "cuda"
     return LLMProposer(
         models=parse_models(config.models),
         api_base=config.api_base,
         prompts=Path(config.prompts) if config.prompts else None,
-        language=config.language or default,
+        language=_language(config, backend),
         device_facts=device_facts(backend),
         transcripts=transcripts(spec.folder),
         max_concurrent=config.max_concurrent,

@@ -15,11 +15,11 @@ from kbopt.core.settings import SearchSettings
 from kbopt.core.types import EvalProtocol, Seed, Task, Verdict
 
 BackendName = Literal["local", "modal", "spool", "simulated"]
-SearchProposer = Literal["tunables", "llm", "llm+tunables", "simulated"]
-"""Who may write kernels for a search that kbopt runs."""
+ProposerName = Literal["tunables", "llm", "llm+tunables", "agent", "simulated"]
+"""Who may write kernels. An agent without a command is one that asked for itself, through `kbopt mcp`."""
 
-ProposerName = Literal[SearchProposer, "agent"]
-"""The same, or an agent through `kbopt mcp`, which asks for itself."""
+AgentName = Literal["claude", "codex", "opencode"]
+"""Agents whose command kbopt knows."""
 
 Language = Literal["c", "cuda", "triton", "nvrtc"]
 DeviceKind = Literal["cpu", "cuda"]
@@ -56,7 +56,9 @@ class ProposerConfig:
 
     `starts` are the user's own kernels, in place of those that ship with kbopt. `api_base` may hold a key in
     its query or before its host: it is stored `without_secrets`. `timeout_s` is the limit of one request to a
-    model, `simulated_s` the mean latency of the simulated proposer.
+    model, `simulated_s` the mean latency of the simulated proposer. An agent is one that kbopt knows, or a
+    command as a shell would split it; it may have `agent_evals` kernels judged for one brief, within
+    `agent_minutes`.
     """
 
     name: ProposerName = "tunables"
@@ -68,7 +70,16 @@ class ProposerConfig:
     embedding_model: str | None = None
     max_concurrent: int = 16
     timeout_s: float = 300.0
+    agent: AgentName | None = None
+    agent_command: str = ""
+    agent_evals: int = 10
+    agent_minutes: float = 30.0
     simulated_s: float = 0.05
+
+    @property
+    def starts_agents(self) -> bool:
+        """Whether each brief is given to an agent that kbopt starts."""
+        return bool(self.agent or self.agent_command)
 
     @property
     def without_secrets(self) -> ProposerConfig:
@@ -150,5 +161,10 @@ def num_gpus(files: Path = Path("/dev")) -> int:
 
 
 def transcripts(folder: Path) -> Path:
-    """Where the requests to language models and their answers are kept."""
+    """Where the requests to language models and their answers, and what agents printed, are kept."""
     return folder / "transcripts"
+
+
+def workspaces(folder: Path) -> Path:
+    """Where each brief that an agent answers has a folder."""
+    return folder / "agents"

@@ -1,7 +1,8 @@
 """One search from its folder: create it, run it with live progress, go on with it, finish it.
 
 A run's folder holds `journal.sqlite` (everything), `evaluations.sqlite` (results by content),
-`best.py`, `report.html`, and `transcripts/` where a language model was asked.
+`best.py`, `report.html`, `transcripts/` where a language model or an agent was asked, and `agents/` with the
+agents' folders.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def drive(config: RunConfig, folder: Path, view: ProgressView, followers: Sequen
     what was measured until then is in the folder.
     """
     prepare_backend(config.backend, view.note)
-    if config.proposer.name == "agent":
+    if config.proposer.name == "agent" and not config.proposer.starts_agents:
         config = _without_its_agent(config, folder)
     spec = search_spec(config, folder.resolve())
     cluster = ClusterSettings(explorers=config.explorers)

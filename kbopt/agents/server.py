@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
-import time
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from kbopt import __version__
+from kbopt.agents.answers import (
+    Best,
+    Evaluation,
+    History,
+    Judged,
+    TaskRow,
+    figures,
+    judged,
+    proposer_of,
+    told,
+    while_waiting,
+)
 from kbopt.agents.run import AgentRun
-from kbopt.agents.session import MAX_KERNEL_BYTES, Judge, Session, why
-from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import Measured, Trial, outcome_name
+from kbopt.agents.session import Judge, Session
+from kbopt.core.errors import UserError
+from kbopt.core.types import Measured, Trial
 from kbopt.core.workloads import shown_source
-
-T = TypeVar("T")
-
-PROGRESS_S = 2.0
-"""Seconds between two reports of progress: a person watches, and some clients give up a silent call."""
+from kbopt.proposers.agent_desk import MAX_KERNEL_BYTES
 
 SESSION_HEADER = "kbopt-session"
 """By this header of HTTP a client names its session, where the protocol's revision has none."""
@@ -40,13 +42,6 @@ hand out an old output again, work in threads of their own, or compute in less p
 Never tune for fixed inputs: a rejected kernel counts for nothing."""
 
 
-class TaskRow(BaseModel):
-    """A task. `source` is the reference in KernelBench's format, only where the task was named."""
-
-    name: str
-    source: str | None = None
-
-
 class Tasks(BaseModel):
     """What this server judges, and what this session may still use; None is no limit."""
 
@@ -55,48 +50,6 @@ class Tasks(BaseModel):
     max_kernel_bytes: int
     evaluations_left: int | None
     minutes_left: float | None
-
-
-class Judged(BaseModel):
-    """A kernel and its verdict. `speedup` is over the reference, `speedup_ci` its 95 % interval."""
-
-    candidate: str = Field(description="The kernel's id in this task, for submit")
-    task: str
-    outcome: str = Field(
-        description="measured (correct and timed), wrong_answer, compile_failed, crashed, timed_out, rejected"
-    )
-    speedup: float | None = None
-    speedup_ci: tuple[float, float] | None = None
-    kernel_ms: float | None = Field(default=None, description="Median of one call, milliseconds")
-    reference_ms: float | None = Field(default=None, description="Median of one call, milliseconds")
-    reason: str = Field(default="", description="Why it was not measured")
-    note: str = ""
-    cached: bool = Field(default=False, description="An equal source was judged before; costs nothing")
-
-
-class Evaluation(Judged):
-    """The answer to evaluate."""
-
-    feedback: str
-    best: str | None = Field(description="The id of the fastest correct kernel so far")
-    best_speedup: float | None
-    evaluations_left: int | None
-    minutes_left: float | None
-    run: str = Field(description="The run's folder: kbopt report RUN")
-
-
-class History(BaseModel):
-    """What this session evaluated, oldest first."""
-
-    evaluations: list[Judged]
-    evaluations_left: int | None
-    minutes_left: float | None
-
-
-class Best(Judged):
-    """The fastest correct kernel."""
-
-    kernel: str
 
 
 class Submission(BaseModel):
@@ -134,7 +87,7 @@ def build(judge: Judge) -> MCPServer[Any]:
     ) -> Tasks:
         """List the tasks that can be judged, or give the source of one: what a kernel has to compute."""
         session = _session(judge, ctx)
-        with _told():
+        with told():
             found = (
                 [(name, shown_source(session.task(name).source))]
                 if name
@@ -152,15 +105,15 @@ def build(judge: Judge) -> MCPServer[Any]:
     async def evaluate(ctx: Context[Any, Any], task: TaskName, kernel: Kernel, note: Note = "") -> Evaluation:
         """Judge a kernel: is it correct, and how fast? Takes seconds to minutes, and one evaluation."""
         session = _session(judge, ctx)
-        run, trial = await _while_waiting(
-            judge, ctx, session.evaluate(task, kernel, proposer=_proposer(ctx), note=note)
+        run, trial = await while_waiting(
+            ctx, session.evaluate(task, kernel, proposer=proposer_of(ctx), note=note), judge.waits
         )
         best = run.best
         return Evaluation(
             **_judged(run, trial),
             feedback=trial.results[0].feedback,
             best=best.candidate.id if best else None,
-            best_speedup=_figures(best)["speedup"] if best else None,
+            best_speedup=figures(best)["speedup"] if best else None,
             run=str(run.folder),
             **_left(session),
         )
@@ -175,7 +128,7 @@ def build(judge: Judge) -> MCPServer[Any]:
     @server.tool(annotations=reads)
     async def best(ctx: Context[Any, Any], task: OneTask = "") -> Best:
         """Give the fastest correct kernel of this session, with its source."""
-        with _told():
+        with told():
             run = _session(judge, ctx).run(task)
             found = run.best
             if found is None:
@@ -183,7 +136,7 @@ def build(judge: Judge) -> MCPServer[Any]:
                     f"no kernel for {run.config.task.name} is correct yet: {len(run.trials)} were evaluated. "
                     "Call history for the reasons."
                 )
-        return Best(**{**_judged(run, found), **_figures(found)}, kernel=found.candidate.source)
+        return Best(**{**_judged(run, found), **figures(found)}, kernel=found.candidate.source)
 
     @server.tool(annotations=adds)
     async def submit(
@@ -202,7 +155,7 @@ def build(judge: Judge) -> MCPServer[Any]:
             chosen = candidate
             if kernel:
                 name = task or session.run().config.task.name
-                _, trial = await session.evaluate(name, kernel, proposer=_proposer(ctx), note=note)
+                _, trial = await session.evaluate(name, kernel, proposer=proposer_of(ctx), note=note)
                 chosen = trial.candidate.id
             run = session.run(task)
             if not chosen:
@@ -230,7 +183,7 @@ def build(judge: Judge) -> MCPServer[Any]:
                 report=str(done.report),
             )
 
-        return await _while_waiting(judge, ctx, submitted())
+        return await while_waiting(ctx, submitted(), judge.waits)
 
     return server
 
@@ -242,40 +195,6 @@ def _session(judge: Judge, ctx: Context[Any, Any]) -> Session:
     return judge.session(f"id {by_transport}" if by_transport else f"name {headers.get(SESSION_HEADER, '')}")
 
 
-def _proposer(ctx: Context[Any, Any]) -> str:
-    """Who wrote the kernel, as the client calls itself, such as `agent:claude-code`."""
-    params = ctx.session.client_params
-    name = re.sub(r"[^\w.-]+", "-", params.client_info.name)[:40] if params else ""
-    return f"agent:{name or 'unnamed'}"
-
-
-async def _while_waiting(judge: Judge, ctx: Context[Any, Any], work: Awaitable[T]) -> T:
-    """What `work` returns; tells the client every `PROGRESS_S` how long it has waited, and for what."""
-    task = asyncio.ensure_future(work)
-    started = time.monotonic()
-    try:
-        while not (await asyncio.wait([task], timeout=PROGRESS_S))[0]:
-            waited_s = time.monotonic() - started
-            await ctx.report_progress(waited_s, message=f"{waited_s:.0f} s: {await judge.waits()}")
-        with _told():
-            return await task
-    finally:
-        task.cancel()  # does nothing to one that is done
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turns what a user or a machine did wrong into what the agent reads."""
-    try:
-        yield
-    except UserError as error:
-        raise ToolError(str(error)) from error
-    except InfraError as error:
-        raise ToolError(
-            f"the machine failed, the kernel is not to blame: {error}. Try the same call once more."
-        ) from error
-
-
 def _left(session: Session) -> dict[str, Any]:
     minutes = session.minutes_left
     return {
@@ -285,25 +204,4 @@ def _left(session: Session) -> dict[str, Any]:
 
 
 def _judged(run: AgentRun, trial: Trial) -> dict[str, Any]:
-    return {
-        "candidate": trial.candidate.id,
-        "task": run.config.task.name,
-        "outcome": outcome_name(trial.results[0].outcome),
-        "reason": why(trial),
-        "note": trial.candidate.note,
-        "cached": run.was_cached(trial.candidate.id),
-        **_figures(trial),
-    }
-
-
-def _figures(trial: Trial) -> dict[str, Any]:
-    outcome = trial.judged[-1].outcome
-    if not isinstance(outcome, Measured):
-        return {}
-    kernel_ms, reference_ms = outcome.call_ms
-    return {
-        "speedup": outcome.speedup,
-        "speedup_ci": outcome.speedup_ci,
-        "kernel_ms": kernel_ms,
-        "reference_ms": reference_ms,
-    }
+    return judged(trial, run.config.task.name, cached=run.was_cached(trial.candidate.id))

@@ -10,23 +10,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from kbopt.agents.answers import checked
 from kbopt.agents.run import AgentRun, settings
 from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.compose import open_backend
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 from kbopt.core.errors import InfraError, UserError, unknown_name
 from kbopt.core.settings import Budget
-from kbopt.core.types import EvalProtocol, Measured, Rejected, Task, Trial, outcome_name
+from kbopt.core.types import EvalProtocol, Measured, Task, Trial, outcome_name
 from kbopt.finish import Finished
+from kbopt.proposers.agent_desk import MAX_NOTE
 from kbopt.store.cache import EvaluationCache
-from kbopt.tasks import as_model, precision_of
-
-MAX_KERNEL_BYTES = 256 * 2**10
-"""UTF-8 bytes of one kernel. The largest kernel that ships with kbopt has 8 KiB, those that agents write have
-tens; the journal and the page keep each of them whole."""
-
-MAX_NOTE = 200
-"""Characters of a note: one line in the report."""
+from kbopt.tasks import precision_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +86,7 @@ class Session:
     ) -> tuple[AgentRun, Trial]:
         """Judge `kernel`. Raises `UserError` for one that is not judged, `InfraError`."""
         task = self.task(name)
-        source = _checked(kernel, task)
+        source = checked(kernel, task)
         run = self.runs.get(name)
         if run is not None and run.submitted is not None:
             raise UserError(
@@ -186,31 +181,3 @@ class Judge:
                     await session.close()
         finally:
             await self._queue.close()
-
-
-def _checked(kernel: str, task: Task) -> str:
-    """`kernel` as a source that defines `ModelNew`. Raises `UserError` for what no judge should see."""
-    size = len(kernel.encode("utf-8", "surrogatepass"))
-    if not kernel.strip():
-        raise UserError(
-            "the kernel is empty. Give the whole Python source; it defines `class ModelNew(torch.nn.Module)`."
-        )
-    if size > MAX_KERNEL_BYTES:
-        raise UserError(
-            f"the kernel has {size:,} bytes; at most {MAX_KERNEL_BYTES:,} are judged. Compute tables in "
-            "__init__ instead of writing them out, and leave out what is not used."
-        )
-    try:
-        kernel.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"the kernel is not valid Unicode: {error}. Send UTF-8 text.") from None
-    return as_model(kernel, "the kernel", task)
-
-
-def why(trial: Trial) -> str:
-    """Why a kernel was not measured, in a line; empty where it was."""
-    outcome = trial.results[0].outcome
-    if isinstance(outcome, Measured):
-        return ""
-    family = f"{outcome.family}: " if isinstance(outcome, Rejected) else ""
-    return family + (outcome.reason.splitlines() or [""])[0]

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-BASIC, BUDGET, MODEL, DEVICE, EXPERT = GROUPS = ("Basic", "Budget", "Model", "Device", "Expert")
+BASIC, BUDGET, MODEL, AGENT, DEVICE, EXPERT = GROUPS = (
+    *("Basic", "Budget", "Model", "Agent", "Device", "Expert"),
+)
 
 
 class Option(click.Option):

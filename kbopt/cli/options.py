@@ -6,6 +6,7 @@ Defaults are read from the configuration's own dataclasses, so that each stands 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -15,9 +16,9 @@ from typing import Any, Literal, TypeVar, get_args
 import click
 from click.core import ParameterSource
 
-from kbopt.cli.grouped import BASIC, BUDGET, DEVICE, EXPERT, MODEL, Option
+from kbopt.cli.grouped import AGENT, BASIC, BUDGET, DEVICE, EXPERT, MODEL, Option
 from kbopt.cli.values import Device, GpuCount, Kernels, Models, Name
-from kbopt.config import BackendConfig, BackendName, Language, ProposerConfig, SearchProposer
+from kbopt.config import AgentName, BackendConfig, BackendName, Language, ProposerConfig, ProposerName
 from kbopt.core import codec
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.extras import require
@@ -334,9 +335,38 @@ backend_options = options(
 proposer_options = options(
     option(
         "--proposer",
-        type=Name("proposer", SearchProposer),
+        type=Name("proposer", ProposerName),
         default=PROPOSER.name,
-        help="Who writes kernels: seed kernels with settings varied, a language model, both, a simulation.",
+        help="Who writes kernels: seed kernels with settings varied, a language model, both, a coding agent, "
+        "a simulation.",
+    ),
+    option(
+        "--agent",
+        group=AGENT,
+        type=Name("agent", AgentName),
+        help="Claude Code, Codex or OpenCode, as installed here. No default: --proposer agent needs it or "
+        "--agent-command.",
+    ),
+    option(
+        "--agent-command",
+        group=AGENT,
+        default=PROPOSER.agent_command,
+        show_default=False,
+        help="Any other agent: run in a folder with TASK.md and .mcp.json, TASK.md as its input. No default.",
+    ),
+    option(
+        "--agent-evals",
+        group=AGENT,
+        type=click.IntRange(1, 1000),
+        default=PROPOSER.agent_evals,
+        help="Kernels that one agent may have judged for its brief; they count against --max-evals.",
+    ),
+    option(
+        "--agent-minutes",
+        group=AGENT,
+        type=click.FloatRange(0, min_open=True),
+        default=PROPOSER.agent_minutes,
+        help="Minutes after which an agent is ended; what it had submitted by then counts.",
     ),
     option(
         "--model",
@@ -534,12 +564,27 @@ def proposer_config(given: dict[str, Any], tasks: Sequence[Task]) -> ProposerCon
     """Takes the proposer's options out of `given`, and reads the kernels of --start, for the first task."""
     name, limit_s = given.pop("proposer"), given.pop("request_timeout")
     config = replace(PROPOSER, name=name, timeout_s=limit_s)
+    given["agent_command"] = _with_whole_paths(given["agent_command"])
+    is_named = bool(given["agent"] or given["agent_command"])
+    if is_named != (name == "agent"):
+        raise UserError(
+            "--proposer agent goes with --agent NAME, or with --agent-command COMMAND: give both, or neither"
+        )
     if files := given.pop("start", ()):
         from kbopt.proposers.starts import read_starts
         from kbopt.tasks import as_model
 
         config = replace(config, starts=read_starts(files, partial(as_model, task=tasks[0])))
     return _taken(config, given)
+
+
+def _with_whole_paths(command: str) -> str:
+    """`command` with the whole paths of the files that it names: it runs in another folder."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UserError(f"--agent-command {command!r} is no command: {error}. Close its quotes.") from None
+    return shlex.join(str(Path(word).absolute()) if Path(word).is_file() else word for word in words)
 
 
 C = TypeVar("C", SearchSettings, EvalProtocol, BackendConfig, ProposerConfig)

@@ -38,6 +38,7 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     ),
     "first.md": frozenset({"task_name", "task_source", "exemplars", "summary"}),
     "again.md": frozenset({"reason"}),
+    "agent.md": frozenset({"task_name", "device_facts", "kernel_guide", "evaluations", "minutes", "files"}),
     "summary.md": frozenset({"trials", "previous"}),
 }
 """The template files, and what may stand in each."""
@@ -90,6 +91,29 @@ class Prompts:
             parent_source=fenced(brief.parent.candidate.source, "python"),
             parent_result=describe(result),
             parent_feedback=fenced(_untrusted(result.feedback, MAX_FEEDBACK_CHARS) or "(none)", "text"),
+        )
+
+    def agent(
+        self, brief: Brief, language: Language, device_facts: str, *, evaluations: int, minutes: float
+    ) -> str:
+        """What an agent is asked to do, in a folder with the files that it names."""
+        facts = device_facts.strip() or "Not known."
+        files = []
+        if brief.parent is not None:
+            files.append(f"- `parent.py`: the kernel to improve. It is {describe(brief.parent.results[-1])}.")
+            files.append("- `feedback.txt`: what the judge said of it.")
+        for number, trial in enumerate(brief.exemplars, 1):
+            files.append(f"- `other_{number}.py`: another kernel. It is {describe(trial.results[-1])}.")
+        if brief.summary:
+            files.append("- `learned.md`: what has been learned so far.")
+        return self._fill(
+            "agent.md",
+            task_name=brief.task.name,
+            device_facts=facts,
+            kernel_guide=self._fill(f"{language}.md", device_facts=facts),
+            evaluations=str(evaluations),
+            minutes=f"{minutes:g}",
+            files="\n".join(files),
         )
 
     def again(self, reason: str) -> str:

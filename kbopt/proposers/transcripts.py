@@ -48,7 +48,8 @@ class FailedRequest:
 class Transcript:
     """All that was said for one brief, or on one topic.
 
-    The first question is `prompt`, after the message `system`, which may be empty.
+    The first question is `prompt`, after the message `system`, which may be empty. `submitted` is the
+    candidate that an agent handed in, empty for none.
     """
 
     brief: str
@@ -57,6 +58,7 @@ class Transcript:
     prompt: str
     exchanges: tuple[Exchange, ...] = ()
     failures: tuple[FailedRequest, ...] = ()
+    submitted: str = ""
 
     @property
     def usage(self) -> tuple[Usage, ...]:
@@ -72,6 +74,7 @@ class Transcript:
             usage = exchange.usage
             tokens = f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out"
             facts = f"{exchange.model}, {tokens}, {usage.seconds:.1f} s, finish: {exchange.finish}"
+            facts += f", submitted: {self.submitted}" if self.submitted else ""
             refusal = f"\n\n[refusal] {exchange.refusal}" if exchange.refusal else ""
             parts.append(f"## Prompt\n\n{exchange.question}")
             parts.append(f"## Answer ({facts})\n\n{exchange.answer or '(empty)'}{refusal}")
