@@ -19,7 +19,7 @@ ProposerName = Literal["tunables", "llm", "llm+tunables", "agent", "simulated"]
 """Who may write kernels. An agent without a command is one that asked for itself, through `kbopt mcp`."""
 
 AgentName = Literal["claude", "codex", "opencode"]
-"""Agents whose command kbopt knows."""
+"""Agents that kbopt knows how to start."""
 
 Language = Literal["c", "cuda", "triton", "nvrtc"]
 DeviceKind = Literal["cpu", "cuda"]

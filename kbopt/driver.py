@@ -141,6 +141,7 @@ def snapshot(config: RunConfig, search: SearchStatus, evaluator: EvaluatorStatus
         cached=progress.cached,
         dropped=progress.dropped,
         failed=progress.proposal_failures,
+        attempts=progress.attempts,
         in_flight=progress.in_flight,
         evaluating=evaluator.in_flight,
         queue_length=evaluator.queue_length,

@@ -48,6 +48,7 @@ def _become(command: list[str], writable: list[Path]) -> None:
     """The forked child goes on as the agent; never returns."""
     try:
         os.setsid()
+        os.chdir(writable[0])
         os.dup2(os.open("TASK.md", os.O_RDONLY), 0)
         _limit_files()
         try:

@@ -71,6 +71,7 @@ def run(
     kbopt run --task quick/softmax --num-steps 20
     kbopt run --task mine.py --start my_kernel.py --max-evals 50
     kbopt run --task matmul/9 --proposer llm --model openai/gpt-5 --max-usd 5 --backend modal --gpu L40S
+    kbopt run --task quick/gelu --proposer agent --agent claude --max-evals 20 --explorers 2
     """
     from kbopt import driver
     from kbopt.compose import preflight

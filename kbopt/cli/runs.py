@@ -15,7 +15,7 @@ import click
 
 from kbopt.cli.values import OutFile, RunFolder
 from kbopt.core.errors import UserError
-from kbopt.core.events import Dropped, Entry, Evaluated, FullForgone, Proposed
+from kbopt.core.events import Attempted, Dropped, Entry, Evaluated, FullForgone, Proposed
 
 if TYPE_CHECKING:
     from kbopt.reporting.listing import RunRow
@@ -159,7 +159,7 @@ def _of(candidates: Collection[str | None], entries: Iterable[Entry]) -> Iterato
     """The entries about some candidates' sources and results."""
     for entry in entries:
         match entry.event:
-            case Proposed(candidate=proposed) if proposed.id in candidates:
+            case Proposed(candidate=proposed) | Attempted(candidate=proposed) if proposed.id in candidates:
                 yield entry
             case Evaluated(candidate=name) | FullForgone(candidate=name) | Dropped(candidate=name) if (
                 name in candidates

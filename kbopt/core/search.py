@@ -447,6 +447,7 @@ class Search:
             memory_version=candidate.memory_version,
         )
         if event.repeat == 0:
+            self._tally.attempts += event.candidate not in self._actions
             if mean_score(trial) == 0.0:
                 self._failures.append(event.candidate)
             if candidate.parent is not None and event.candidate in self._actions:

@@ -19,7 +19,8 @@ class Progress:
     device, `remeasurements` among them; `cached` did not. `in_flight` are briefs without an answer and
     sources without a result. `usd` adds up the prices that are known, the rent of containers among them;
     `ledger` has one `Usage` per model, its `usd` None where some price is unknown. `staleness` is how many
-    results came in between a candidate's brief and its own result.
+    results came in between a candidate's brief and its own result. `attempts` are results of kernels
+    that an agent had judged on its way.
     """
 
     proposals: int
@@ -36,6 +37,7 @@ class Progress:
     ledger: tuple[Usage, ...]
     staleness_median: float
     staleness_max: int
+    attempts: int = 0
 
 
 class Tally:
@@ -49,6 +51,7 @@ class Tally:
         self.cached = 0
         self.dropped = 0
         self.remeasurements = 0
+        self.attempts = 0
         self.usd = 0.0
         self.tokens = 0
         self._by_outcome: dict[str, int] = {}
@@ -111,6 +114,7 @@ class Tally:
             ledger=tuple(self._ledger.values()),
             staleness_median=float(statistics.median(self._staleness or [0])),
             staleness_max=max(self._staleness, default=0),
+            attempts=self.attempts,
         )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.ports import Attempts
+from kbopt.core.redaction import redact
 from kbopt.core.text import encodable
 from kbopt.core.types import Brief, Candidate, NoProposal, Trial, Usage
 from kbopt.proposers.agent_desk import Desk, Place
@@ -129,8 +130,9 @@ class AgentProposer:
         usage = replace(usage_of(output, self.name, 0.0), usd=None)
         if transcript.submitted:
             return self._with_answer(transcript, output, "submitted, then ended with kbopt", usage)
-        reason = f"the agent was ended with kbopt before it submitted; what it spent is not known\n\n{output}"
-        lost = FailedRequest(model=self.name, reason=reason, at=time.time(), usage=usage)
+        reason = "the agent was ended with kbopt before it submitted; what it spent is not known"
+        said = encodable(redact(output, os.environ))
+        lost = FailedRequest(model=self.name, reason=f"{reason}\n\n{said}", at=time.time(), usage=usage)
         return replace(transcript, failures=(*transcript.failures, lost))
 
     async def _worked(
@@ -165,13 +167,15 @@ class AgentProposer:
         usage = usage_of(ended.output, self.name, time.monotonic() - started)
         strangers = f"; {desk.sent_away} callers without its token were sent away" if desk.sent_away else ""
         transcript = self._with_answer(transcript, ended.output, ended.how + strangers, usage)
+        _place(workspace).unlink(missing_ok=True)
+        _log(workspace).unlink()  # in the transcript, without the user's keys
         return transcript, desk.trials
 
     def _with_answer(self, transcript: Transcript, output: str, finish: str, usage: Usage) -> Transcript:
         exchange = Exchange(
             model=self.name,
             question=transcript.prompt,
-            answer=encodable(output),
+            answer=encodable(redact(output, os.environ)),
             finish=finish,
             refusal="",
             usage=usage,

@@ -64,13 +64,14 @@ QUIET_S = 5.0
 class ProgressSnapshot:
     """One search at one moment, as far as a progress view shows it.
 
-    `elapsed_s` counts the search's own seconds, without the time between sessions. `cached` results are
-    those of a source that was measured before; `dropped` proposals were too near a known one, `failed` ones
-    brought no source; `in_flight` have no result yet, and the evaluator works on `evaluating` of them while
-    `queue_length` wait for it. `busy_fraction` is the share of the time in which the device ran the reference
-    or a candidate. `backend_state` is one of `kbopt.core.ports.BackendState`; `backend_boot` names the
-    container or worker, `backend_age_s` is its age, `backend_detail` a sentence for the user. `quiet_s` is
-    how long ago the last result came. Limits are None where the budget has none.
+    `elapsed_s` counts the search's own seconds, without the time between sessions. `cached` results are those
+    of a source that was measured before; `dropped` proposals were too near a known one, `failed` ones brought
+    no source; `attempts` are results of kernels that agents had judged, no proposals; `in_flight` have no
+    result yet, and the evaluator works on `evaluating` of them while `queue_length` wait for it.
+    `busy_fraction` is the share of the time in which the device ran the reference or a candidate.
+    `backend_state` is one of `kbopt.core.ports.BackendState`; `backend_boot` names the container or worker,
+    `backend_age_s` is its age, `backend_detail` a sentence for the user. `quiet_s` is how long ago the last
+    result came. Limits are None where the budget has none.
     """
 
     run: str
@@ -90,6 +91,7 @@ class ProgressSnapshot:
     cached: int = 0
     dropped: int = 0
     failed: int = 0
+    attempts: int = 0
     in_flight: int = 0
     evaluating: int = 0
     queue_length: int = 0
@@ -104,7 +106,7 @@ class ProgressSnapshot:
     @property
     def done(self) -> int:
         """Proposals whose fate is known: evaluated, seen before, dropped or failed."""
-        return sum(self.by_outcome.values()) + self.dropped + self.failed
+        return sum(self.by_outcome.values()) - self.attempts + self.dropped + self.failed
 
     @property
     def finishing(self) -> int:

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import kbopt.proposers as proposers
+from kbopt.cli import app
 from kbopt.compose import agent_command
 from kbopt.config import AgentName, ProposerConfig
 from kbopt.core.events import Attempted, Evaluated, Event, Proposed
@@ -106,6 +108,10 @@ def test_kill_9_of_the_driver_ends_the_agents_and_resume_loses_no_judged_and_no_
     assert lives == ["..", "."]
     answers = {event.candidate.id: event.candidate.note for event in after if isinstance(event, Proposed)}
     assert answers == {f"c00000{n}": f"submitted c00000{n}-2: kernel 1" for n in (1, 2)}
+    # What the agents spent until the kill nobody knows, and that is said.
+    assert [u.usd for e in after if isinstance(e, Proposed) for u in e.candidate.usage] == [None, None]
+    assert "kernel 1" in kbopt("show", folder, "c000001-2").stdout
+    assert "what it spent is not known" in kbopt("show", folder, "c000001", "--transcript").stdout
     document = json.loads(resumed.stdout)
     assert document["evaluations"] == sum(
         not event.cached for event in after if isinstance(event, Evaluated) and not event.is_final
@@ -147,7 +153,8 @@ async def test_a_preset_connects_its_program_and_reads_what_it_spent(
 def test_an_agent_that_cannot_be_started_ends_the_run_before_it_starts(
     options: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
-    done = kbopt("run", *SIMULATED, *options, "--out", tmp_path / "run")
-    assert done.returncode == 2
-    assert message in " ".join(done.stderr.split())
+    words = ["run", *SIMULATED, *options, "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, words, terminal_width=200)
+    assert done.exit_code != 0
+    assert message in " ".join(f"{done.output} {done.exception}".split())
     assert not (tmp_path / "run").exists()

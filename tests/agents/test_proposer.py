@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -29,9 +30,11 @@ from kbopt.simulated.driver import ListJournal
 from kbopt.simulated.kernels import to_source
 from kbopt.store.cache import EvaluationCache
 from kbopt.store.journal import JournalReader, SqliteJournal
+from tests.support import ordinary_user
 from tests.support.processes import descendants
 
 AGENT = Path(__file__).with_name("scripted_agent.py")
+ROOT = Path(__file__).parents[2]
 TASK = landscape("sim/smooth").task
 
 
@@ -178,7 +181,9 @@ async def test_an_agent_that_hands_nothing_in_is_a_proposal_that_failed(
     assert descendants(os.getpid()) == set()
 
 
-async def test_an_agent_sees_and_writes_its_own_folder_alone(tmp_path: Path) -> None:
+async def test_an_agent_sees_and_writes_its_own_folder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = tmp_path / "agents" / "c000002" / ".kbopt.json"
     other.parent.mkdir(parents=True)
     other.write_text("another brief's token")
@@ -186,6 +191,7 @@ async def test_an_agent_sees_and_writes_its_own_folder_alone(tmp_path: Path) -> 
         f"echo in > mine; echo out > {tmp_path}/escaped; echo out > ../escaped; "
         f"rm -f {tmp_path}/journal.sqlite; cat {other}; env"
     )
+    monkeypatch.setenv("OPENAI_API_KEY", "a secret of the user")
     lab = Lab(tmp_path, f"sh -c {shlex.quote(script)}")
     events = await lab.run()
     assert "submitted no kernel (exit 0)" in failure(events)
@@ -199,8 +205,8 @@ async def test_an_agent_sees_and_writes_its_own_folder_alone(tmp_path: Path) -> 
     assert said.count("Read-only file system") >= 2
     assert "another brief's token" not in said
     assert "CUDA_VISIBLE_DEVICES=\n" in said
-    assert "RAY_" not in said
-    given = {".kbopt.json", ".mcp.json", "TASK.md", "opencode.json", "task.py", "tmp"}
+    assert "OPENAI_API_KEY=[redacted]" in said
+    given = {".mcp.json", "TASK.md", "opencode.json", "task.py", "tmp"}
     assert {path.name for path in workspace.iterdir()} == {*given, "mine"}
     assert (workspace / "task.py").read_text() == TASK.source
 
@@ -269,24 +275,30 @@ async def test_a_flood_is_judged_a_few_at_a_time_and_ends(caller: tuple[DeskCall
     assert f"and {MAX_CALLS} are answered" in str(looks[-1]["reason"])
 
 
-async def test_an_agent_that_ended_with_kbopt_is_asked_again_and_its_kernels_are_not_judged_again(
-    tmp_path: Path,
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_an_ordinary_users_agent_is_confined_too_and_says_where_it_is_not(
+    namespaces: bool, tmp_path: Path
 ) -> None:
-    words = f"{sys.executable} {AGENT} {kernels(tmp_path, 3, 9)}"
-    first = Lab(tmp_path, f"{words} +first-hangs-before")
-    running = asyncio.create_task(first.run())
-    log = tmp_path / "agents" / "c000001.log"
-    while not log.exists() or "hangs" not in log.read_text():
-        await asyncio.sleep(0.05)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    judged = [event for event in first.events() if isinstance(event, Evaluated)]
-    second = Lab(tmp_path, words, evals=2)
-    events = await second.run()
-    assert [event for event in events if isinstance(event, Evaluated)][:2] == judged
-    assert sum(isinstance(event, Attempted) for event in events) == 2
-    (answer,) = [event.candidate for event in events if isinstance(event, Proposed)]
-    assert answer.note == "submitted c000001-2: kernel 1"
-    # What the first one spent is not known, and said so.
-    assert [usage.usd for usage in answer.usage] == [None]
-    assert "what it spent is not known" in second.transcript()
+    workspace = tmp_path / "agents" / "c000001"
+    workspace.mkdir(parents=True)
+    (workspace / "TASK.md").write_text("the task\n")
+    script = "cat; echo in > mine; echo out > ../../escaped"
+    keeper = ("-P", "-m", "kbopt.agents.keeper", str(workspace), "--", "sh", "-c", script)
+    words = ordinary_user.command(tmp_path, sys.executable, *keeper, namespaces=namespaces)
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o755)
+    process = subprocess.Popen(
+        words,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    process.wait(timeout=30)
+    said = process.communicate()[0]
+    assert "the task\n" in said
+    assert (workspace / "mine").read_text() == "in\n"
+    assert ("does not confine the agent" in said) != namespaces
+    assert (tmp_path / "escaped").exists() != namespaces
