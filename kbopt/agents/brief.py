@@ -161,12 +161,7 @@ def build(desk: DeskClient) -> MCPServer[Any]:
         """Give the fastest correct kernel of this brief, with its source."""
         with told():
             state = await desk.state()
-            found = _best(state)
-            if found is None:
-                raise UserError(
-                    f"no kernel for {state.task} is correct yet: {len(state.trials)} were evaluated. Call "
-                    "history for the reasons."
-                )
+            found = _found(state)
         return Best(**judged(found, state.task, cached=False), kernel=found.candidate.source)
 
     @server.tool(annotations=adds)
@@ -175,13 +170,7 @@ def build(desk: DeskClient) -> MCPServer[Any]:
     ) -> Submitted:
         """Hand in an evaluated kernel as your answer. You may go on, and submit a better one later."""
         with told():
-            if not candidate:
-                found = _best(await desk.state())
-                candidate = found.candidate.id if found else ""
-            if not candidate:
-                raise UserError(
-                    "no kernel is correct yet, so none can be submitted. Call history for the reasons."
-                )
+            candidate = candidate or _found(await desk.state()).candidate.id
             state = await desk.submit(candidate)
         chosen = next(trial for trial in state.trials if trial.candidate.id == candidate)
         told_of = figures(chosen)
@@ -197,6 +186,16 @@ async def _waits() -> str:
 def _best(state: BriefState) -> Trial | None:
     correct = [trial for trial in state.trials if mean_score(trial) > 0.0]
     return max(correct, key=mean_score, default=None)
+
+
+def _found(state: BriefState) -> Trial:
+    best = _best(state)
+    if best is None:
+        raise UserError(
+            f"no kernel for {state.task} is correct yet: {len(state.trials)} were evaluated. Call history "
+            "for the reasons."
+        )
+    return best
 
 
 def _left(state: BriefState) -> dict[str, Any]:

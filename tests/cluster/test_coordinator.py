@@ -21,6 +21,7 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import (
     FULL_REPEAT,
     Asked,
+    Attempted,
     BackendStarted,
     Ended,
     Entry,
@@ -33,6 +34,7 @@ from kbopt.core.events import (
     Rented,
     Summarized,
 )
+from kbopt.core.ports import Attempt
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
 from kbopt.core.types import Audit, Brief, Candidate, EvalRequest, Measured, NoProposal
 from kbopt.store.journal import SqliteJournal
@@ -518,3 +520,25 @@ async def test_a_device_that_runs_dry_lets_every_search_run_further_ahead(tmp_pa
         lab.coordinator._pace(searches[0], 1)
     assert [running.pacing.limit > limit for running in searches] == [True, True]
     await lab.close()
+
+
+async def test_an_attempt_hears_of_the_stop_and_is_the_same_attempt_after_it(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, (spec(tmp_path),), NumberedProposer())
+    lab.backend.service_s = 60.0
+    lease = await lab.coordinator.lease(0, "first life")
+    assert isinstance(lease, Lease)
+    attempts = SearchAttempts(lab.coordinator, "one")
+    waiting = asyncio.create_task(attempts.judge(lease.work.id, "a kernel", proposer="agent:x", note=""))
+    while not lab.backend.requests:
+        await asyncio.sleep(0.01)
+    assert await attempts.earlier(lease.work.id) == ()
+    await lab.close()
+    with pytest.raises(InfraError, match="the search was stopped: closed"):
+        await waiting
+    second = Lab(tmp_path, (spec(tmp_path),), NumberedProposer())
+    again = SearchAttempts(second.coordinator, "one")
+    answer = await again.judge(lease.work.id, "a kernel", proposer="agent:x", note="")
+    assert isinstance(answer, Attempt)
+    assert [trial.candidate.id for trial in await again.earlier(lease.work.id)] == ["c000001-1"]
+    assert sum(isinstance(event, Attempted) for event in events(spec(tmp_path))) == 1
+    await second.close()

@@ -15,6 +15,7 @@ UNSEEN = (
     "answered * of * requests",  # the parts of kbopt that disagree: nothing to look up
     "answer cannot be read",
     "arrived incomplete",
+    "the desk answered with a",
     "has no page",
     "is not running; open() starts it",
     "is not open; call open() first",
