@@ -346,9 +346,9 @@ def preflight(config: RunConfig) -> str:
 
         proposals = model_preflight(config.settings, parse_models(config.proposer.models))
     elif config.proposer.starts_agents:
-        who = config.proposer
+        who, briefs = config.proposer, config.settings.num_total_proposals
         proposals = (
-            f"{config.settings.num_total_proposals} briefs, each for an agent of at most {who.agent_evals} "
+            f"{briefs} brief{'s' * (briefs > 1)}, each for an agent of at most {who.agent_evals} "
             f"evaluations and {who.agent_minutes:g} minutes, at that agent's price"
         )
     else:

@@ -45,13 +45,13 @@ def test_an_agent_finds_a_kernel_that_is_faster_than_eager_and_its_conversation_
     agent = f"{sys.executable} {AGENT} {tmp_path}/first.py {tmp_path}/better.py +spends"
     folder = tmp_path / "run"
     done = kbopt(
-        *("run", "--task", "quick/softmax", "--device", "cpu", "--trials", 2, "--timed", 10, "--json"),
+        *("run", "--task", "quick/softmax", "--device", "cpu", "--trials", 2, "--json"),
         *("--proposer", "agent", "--agent-command", agent, "--agent-evals", 2, "--max-evals", 2),
         *("--num-steps", 1, "--num-candidates", 1, "--explorers", 1, "--out", folder),
         timeout_s=170,
     )
     assert done.returncode == 0, done.stderr
-    assert "1 briefs, each for an agent of at most 2 evaluations" in done.stderr
+    assert "1 brief, each for an agent of at most 2 evaluations" in done.stderr
     document = json.loads(done.stdout)
     assert (document["proposals"], document["evaluations"]) == (1, 2)
     assert document["best"]["speedup"] > 1.0

@@ -282,8 +282,12 @@ def test_an_ordinary_users_agent_is_confined_too_and_says_where_it_is_not(
     workspace = tmp_path / "agents" / "c000001"
     workspace.mkdir(parents=True)
     (workspace / "TASK.md").write_text("the task\n")
-    script = "cat; echo in > mine; echo out > ../../escaped"
-    keeper = ("-P", "-m", "kbopt.agents.keeper", str(workspace), "--", "sh", "-c", script)
+    login, session = tmp_path / "login.json", tmp_path / "sessions"
+    login.write_text("")
+    session.mkdir()
+    script = f"cat; echo in > mine; echo out > ../../escaped; echo in > {login}; echo in > {session}/one"
+    writable = (str(workspace), str(login), str(session))
+    keeper = ("-P", "-m", "kbopt.agents.keeper", *writable, "--", "sh", "-c", script)
     words = ordinary_user.command(tmp_path, sys.executable, *keeper, namespaces=namespaces)
     for folder in (tmp_path, *list(tmp_path.parents)[:2]):
         folder.chmod(0o755)
@@ -299,6 +303,7 @@ def test_an_ordinary_users_agent_is_confined_too_and_says_where_it_is_not(
     process.wait(timeout=30)
     said = process.communicate()[0]
     assert "the task\n" in said
-    assert (workspace / "mine").read_text() == "in\n"
+    for file in (workspace / "mine", login, session / "one"):
+        assert file.read_text() == "in\n"
     assert ("does not confine the agent" in said) != namespaces
     assert (tmp_path / "escaped").exists() != namespaces
