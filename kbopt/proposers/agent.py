@@ -19,6 +19,7 @@ from kbopt.core.ports import Attempts
 from kbopt.core.redaction import redact
 from kbopt.core.text import encodable
 from kbopt.core.types import Brief, Candidate, NoProposal, Trial, Usage
+from kbopt.core.workloads import shown_source
 from kbopt.proposers.agent_desk import Desk, Place
 from kbopt.proposers.agent_presets import MODULE, PLACE, PYTHON, TOOL_TIMEOUT_S, usage_of
 from kbopt.proposers.prompt import Language, Prompts
@@ -256,7 +257,7 @@ def environment(environ: Mapping[str, str], workspace: Path) -> dict[str, str]:
 def write_workspace(workspace: Path, brief: Brief, prompt: str, place: Place) -> None:
     """Everything that the agent is given: no seeds, no inputs, no device. What it left there itself stays."""
     (workspace / "tmp").mkdir(parents=True, exist_ok=True)
-    files = {"TASK.md": prompt, "task.py": brief.task.source}
+    files = {"TASK.md": prompt, "task.py": shown_source(brief.task.source)}
     if brief.parent is not None:
         files["parent.py"] = brief.parent.candidate.source
         files["feedback.txt"] = brief.parent.results[-1].feedback

@@ -18,6 +18,7 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.ports import Attempts, Declined
 from kbopt.core.types import Brief, Measured, Trial, outcome_name
+from kbopt.core.workloads import shown_source
 
 MAX_KERNEL_BYTES = 256 * 2**10
 """UTF-8 bytes of one kernel. The largest kernel that ships with kbopt has 8 KiB, those that agents write have
@@ -152,7 +153,7 @@ class Desk:
     def state(self) -> BriefState:
         return BriefState(
             task=self._brief.task.name,
-            source=self._brief.task.source,
+            source=shown_source(self._brief.task.source),
             trials=self.trials,
             submitted=self.submitted,
             evaluations_left=max(self._limit - len(self._sources), 0),

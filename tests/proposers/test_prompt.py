@@ -15,6 +15,8 @@ import pytest
 
 from kbopt.core.errors import UserError
 from kbopt.core.tune_comments import parse
+from kbopt.proposers.agent import write_workspace
+from kbopt.proposers.agent_desk import Place
 from kbopt.proposers.prompt import PLACEHOLDERS, SHIPPED, Language, Prompts, fenced, telling
 from tests.support.llm_briefs import PARENT, TASK, brief, failed_trial, measured, trial
 
@@ -51,6 +53,18 @@ def test_a_brief_shows_no_workload_that_is_hidden() -> None:
 
         assert "get_workloads" in text
         assert "12345" not in text
+
+
+def test_an_agents_workspace_shows_no_workload_that_is_hidden(tmp_path: Path) -> None:
+    listed = [{"name": "a", "args": {"rows": 16}}, {"name": "b", "args": {"rows": 12345}, "role": "hidden"}]
+    source = f"{TASK.source}\n\ndef get_workloads():\n    return {listed!r}\n"
+    given = replace(brief(parent=None), task=replace(TASK, source=source))
+
+    write_workspace(tmp_path / "agent", given, PROMPTS.proposal(given), Place(port=1, token="t"))
+
+    texts = {path.name: path.read_text() for path in (tmp_path / "agent").rglob("*") if path.is_file()}
+    assert "get_workloads" in texts["task.py"]
+    assert not [name for name, text in texts.items() if "12345" in text]
 
 
 def test_a_brief_without_a_parent_asks_for_a_first_kernel() -> None:
