@@ -11,6 +11,7 @@ from pathlib import Path
 from kbopt.backends.awaiting import in_order
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import BackendState, BackendStatus
+from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.core.types import EvalRequest, Result, TaskReport
 from kbopt.evaluation.client import ServiceClient
 from kbopt.evaluation.messages import ServiceInfo
@@ -78,6 +79,11 @@ class LocalBackend:
         """Whether the request's task can be scored, and what that takes. Raises InfraError."""
         await self._ensure_running()
         return await self._client.describe(request)
+
+    async def profile(self, request: ProfileRequest) -> Profiled:
+        """What limits one source. Raises UserError for a task that cannot be scored, InfraError."""
+        await self._ensure_running()
+        return await self._client.profile(request)
 
     async def status(self) -> BackendStatus:
         info = self._info

@@ -20,6 +20,7 @@ COMMANDS = {
     "sweep": "kbopt.cli.sweep:sweep",
     "bench": "kbopt.cli.bench:bench",
     "eval": "kbopt.cli.eval:evaluate",
+    "profile": "kbopt.cli.profile:profile",
     "mcp": "kbopt.cli.mcp:mcp",
     "audit": "kbopt.cli.audit:audit",
     "tasks": "kbopt.cli.tasks:tasks",

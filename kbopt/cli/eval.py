@@ -123,7 +123,7 @@ def evaluate(
         if kernel is not None:
             if default_task is None:
                 raise UserError(f"--kernel {kernel} needs --task: {WHICH_TASK}")
-            items = [Item(name=str(kernel), task=default_task, source=_read(kernel, default_task))]
+            items = [Item(name=str(kernel), task=default_task, source=read_kernel(kernel, default_task))]
         else:
             assert kernels is not None
             items = list(_items(kernels, default_task, kernelbench))
@@ -166,7 +166,7 @@ def _of_run(folder: Path, kernel: Path | None) -> tuple[RunConfig, Item]:
     config, run, journal = open_run(folder)
     with journal:
         if kernel is not None:
-            return config, Item(name=str(kernel), task=config.task, source=_read(kernel, config.task))
+            return config, Item(name=str(kernel), task=config.task, source=read_kernel(kernel, config.task))
         best = summarize(run).best
     if best is None:
         raise UserError(f"{folder} has no correct kernel to judge again. Name a file with --kernel.")
@@ -193,7 +193,7 @@ def _items(source: Path, task: Task | None, kernelbench: Path | None) -> Iterato
             raise UserError(f"no {' or '.join(endings(task))} files in {source}")
         for file in files:
             try:
-                yield Item(name=str(file), task=task, source=_read(file, task))
+                yield Item(name=str(file), task=task, source=read_kernel(file, task))
             except UserError as error:
                 yield Item(name=str(file), task=task, source="", fault=str(error))
         return
@@ -226,7 +226,7 @@ def _line_item(text: str, where: str, task: Task | None, kernelbench: Path | Non
         return Item(name=name, task=task, source=source, fault=str(error))
 
 
-def _read(path: Path, task: Task) -> str:
+def read_kernel(path: Path, task: Task) -> str:
     """The kernel in the file; one in the form of the task's format as a source that defines `ModelNew`."""
     from kbopt.tasks import as_model
 

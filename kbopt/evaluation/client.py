@@ -18,6 +18,7 @@ from typing import Any
 import kbopt
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.core.types import EvalRequest, Result, TaskReport
 from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.sandbox.confinement import LOG_NAME, scrubbed
@@ -32,7 +33,7 @@ _LOG_BYTES = 2 * 2**20
 class ServiceClient:
     """One evaluation service as a child process.
 
-    `evaluate` and `describe` may be called any number of times at once; answers come in the order in which
+    `evaluate`, `describe` and `profile` may be called any number of times at once; answers come in the order in which
     they are ready. When the service dies, every call under way raises InfraError, and `open` may be called
     again.
     `memory_gib` of host memory is what it may use; None for what its container or machine has. It runs on
@@ -106,7 +107,12 @@ class ServiceClient:
         report: TaskReport = await self._ask("describe", request, TaskReport)
         return report
 
-    async def _ask(self, kind: str, request: EvalRequest, expected: Any) -> Any:
+    async def profile(self, request: ProfileRequest) -> Profiled:
+        """What limits one source. Raises UserError for a task that cannot be scored, InfraError."""
+        profiled: Profiled = await self._ask("profile", request, Profiled)
+        return profiled
+
+    async def _ask(self, kind: str, request: EvalRequest | ProfileRequest, expected: Any) -> Any:
         process = self._process
         if process is None or process.stdin is None or process.returncode is not None:
             raise InfraError("the evaluation service is not running; open() starts it")

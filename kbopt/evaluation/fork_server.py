@@ -33,7 +33,7 @@ from kbopt.evaluation.messages import Ended
 from kbopt.evaluation.sandbox import confinement, init_process, linux
 from kbopt.evaluation.sandbox.confinement import Isolation, Limits, SandboxConfig
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message
-from kbopt.evaluation.worker import build_process, worker_process
+from kbopt.evaluation.worker import build_process, profile_process, worker_process
 
 _REAP_INTERVAL_S = 0.5
 _FOR_EXTENSIONS = ("torch.utils.cpp_extension",)
@@ -41,8 +41,7 @@ _FOR_CUDA = (
     *_FOR_EXTENSIONS,
     "torch._subclasses.fake_tensor",
     "torch._dynamo",  # Which the first operation on such a tensor imports: 0.8 s.
-    "triton.language",
-    "triton.experimental.gluon.nvidia.hopper",  # Which Triton imports at the first launch.
+    *("triton.language", "triton.experimental.gluon.nvidia.hopper"),  # The latter at Triton's first launch.
 )
 _TRUSTED: dict[str, Callable[[Channel], None]] = {
     "judge": judge_process.main,
@@ -53,6 +52,7 @@ _ROLES: dict[str, Callable[[Channel], None]] = {
     "measure": worker_process.measure,
     "kernelbench": worker_process.kernelbench,
     "inspect": machine_code.inspect,
+    **profile_process.ROLES,
 }
 
 
@@ -120,7 +120,8 @@ class ForkServer:
                     config,
                     isolation,
                     lambda: role(Channel(socket.socket(fileno=data_fd))),
-                    is_build=request["spawn"] == "build",
+                    is_build=request["spawn"]
+                    in ("build", "count"),  # ncu starts the process that it counts in
                     data_fd=data_fd,
                     control_fd=control_fd,
                     status_fd=status_fd,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kbopt.core.profile import DeviceFacts, Limits
 from kbopt.core.types import EvalProtocol, Measured, Outcome, Precision, Span
 from kbopt.evaluation.timing.pairs import Pair
 from kbopt.leanbuild.toolchain import Toolchain
@@ -146,11 +147,11 @@ class Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What the table of admitted tasks says of this one."""
+    """What the table of admitted tasks, and a profile, say of this one."""
 
     reference_ms: float
-    floor_ms: float
-    reference_ops_ms: float
+    limits: Limits
+    facts: DeviceFacts
     inputs_bytes: int
     outputs_bytes: int
     device_bytes: int
@@ -228,6 +229,28 @@ class KernelBench:
     device: str
     threads: int
     protocol: EvalProtocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileCall:
+    """To a worker that profiles a call of `source`, by a trace or by counters. It says when it needs the device,
+    and waits for an answer.
+    """
+
+    task_source: str
+    source: str
+    setup: str
+    device: str
+    threads: int
+    protocol: EvalProtocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dissect:
+    """To a worker that lists the kernels in the machine code of a build."""
+
+    folder: str
+    on_cuda: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

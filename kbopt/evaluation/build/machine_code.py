@@ -45,7 +45,7 @@ def inspect(channel: Channel) -> None:
 
 
 def _instructions(folder: Path) -> Iterator[tuple[Path, str]]:
-    tool = _disassembler()
+    tool = disassembler()
     for file in sorted(folder.rglob("*")):
         if file.is_symlink() or not file.is_file():
             continue
@@ -71,7 +71,8 @@ def _disassembled(tool: str, file: Path) -> bytes:
     return done.stdout[:_MAX_TEXT_BYTES]
 
 
-def _disassembler() -> str | None:
+def disassembler() -> str | None:
+    """The path of `cuobjdump`."""
     if found := shutil.which("cuobjdump"):
         return found
     spec = importlib.util.find_spec("triton")

@@ -240,8 +240,8 @@ class _JudgeProcess:
             worker.release()
         return messages.Description(
             reference_ms=median(times_ms),
-            floor_ms=work.floor_ms,
-            reference_ops_ms=work.operations_ms,
+            limits=work.limits,
+            facts=roofline.device_facts(reference),
             inputs_bytes=draw.size_bytes,
             outputs_bytes=reference.output_bytes,
             device_bytes=self._device_bytes(),

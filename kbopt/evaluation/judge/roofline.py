@@ -8,15 +8,19 @@ figure, and no bound: a better algorithm, structure in the data, or a split onto
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from kbopt.core.profile import DeviceFacts, Limits
 from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.numerics import DTYPES
 
@@ -50,6 +54,16 @@ class Work:
     floor_ms: float
     operations_ms: float
     impossible_ms: float
+
+    @property
+    def limits(self) -> Limits:
+        """As a profile has them."""
+        return Limits(
+            size_bytes=self.size_bytes,
+            operations=self.operations,
+            floor_ms=self.floor_ms,
+            operations_ms=self.operations_ms,
+        )
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[misc]
@@ -97,6 +111,44 @@ def cached_ms(reference: Reference) -> float:
     l2_bytes: int = torch.cuda.get_device_properties(reference.device).L2_cache_size
     bandwidth, _ = device_peaks(str(reference.device), arithmetic_of(reference))
     return 1000 * min(l2_bytes, reference.output_bytes) / bandwidth
+
+
+def device_facts(reference: Reference) -> DeviceFacts:
+    """What the device of `reference` is, by torch's name for it, with its peaks by data sheet, else that of the task's arithmetic."""
+    arithmetic = arithmetic_of(reference)
+    bandwidth, peak = device_peaks(str(reference.device), arithmetic)
+    peaks: dict[str, float] = {arithmetic: peak / 1e12}
+    versions = {"torch": torch.__version__}
+    if reference.device.type == "cpu":
+        return DeviceFacts(
+            name="cpu",
+            bandwidth_gbps=bandwidth / 1e9,
+            peak_tflops=peaks,
+            units=torch.get_num_threads(),
+            cache_bytes=_last_cache_bytes(),
+            shared_bytes=0,
+            versions=versions,
+        )
+    device = torch.cuda.get_device_properties(reference.device)
+    peaks.update(next((_TFLOPS[part] for part in _TFLOPS if part in device.name), {}))
+    versions |= {"CUDA": torch.version.cuda or "", "cuDNN": str(torch.backends.cudnn.version())}
+    with suppress(importlib.metadata.PackageNotFoundError):
+        versions["Triton"] = importlib.metadata.version("triton")
+    return DeviceFacts(
+        name=device.name,
+        bandwidth_gbps=bandwidth / 1e9,
+        peak_tflops=peaks,
+        units=device.multi_processor_count,
+        cache_bytes=device.L2_cache_size,
+        shared_bytes=device.shared_memory_per_block_optin,
+        versions=versions,
+    )
+
+
+def _last_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:
+    """Of the CPU's largest cache, 0 where the kernel does not say."""
+    sizes = [path.read_text().strip() for path in folder.glob("index*/size")]
+    return max((1024 * int(size.removesuffix("K")) for size in sizes if size.endswith("K")), default=0)
 
 
 def arithmetic_of(reference: Reference) -> Arithmetic:

@@ -22,6 +22,8 @@ from kbopt.evaluation.server.timeline import Judged, Timeline
 from kbopt.evaluation.timing import pairs, workloads
 from kbopt.evaluation.timing.pairs import Pair
 
+Needs = Callable[[EvalRequest], Need]
+
 
 class Measuring:
     """Under the device lease. `need` says how much host memory a request takes, as far as is known."""
@@ -32,7 +34,7 @@ class Measuring:
         judges: Judges,
         sandboxes: Sandboxes,
         inspections: Inspections,
-        need: Callable[[EvalRequest], Need],
+        need: Needs,
     ) -> None:
         self._device = device
         self._judges = judges

@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.core.types import (
     Admitted,
     Crashed,
@@ -39,6 +40,7 @@ from kbopt.evaluation.sandbox.memory import REMEDY, Host, KilledForMemory, find_
 from kbopt.evaluation.server import baselines, feedback
 from kbopt.evaluation.server.baselines import Baselines
 from kbopt.evaluation.server.budget import Budget, Need, Reservation
+from kbopt.evaluation.server.describing import Describing
 from kbopt.evaluation.server.devices import find_device
 from kbopt.evaluation.server.judge_handle import NoMemory, failed_test
 from kbopt.evaluation.server.judges import Judges, key_of
@@ -46,6 +48,8 @@ from kbopt.evaluation.server.kernelbench import KernelBench
 from kbopt.evaluation.server.lease import Lease
 from kbopt.evaluation.server.measuring import Measuring
 from kbopt.evaluation.server.needs import need_of
+from kbopt.evaluation.server.profiling import Profiling
+from kbopt.evaluation.server.quiet import Quiet
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.server.timeline import Judged, Timeline
 from kbopt.evaluation.server.turns import Turns
@@ -74,7 +78,9 @@ class Service:
             only_this = {"CUDA_VISIBLE_DEVICES": self.device.uuid}
             environ |= only_this
             self._fork_server.set_environment(only_this)
-        self._budget = Budget(host, MAX_CONCURRENT if self.device.is_cuda else 1, self._close_idle)
+        self._budget = Budget(
+            host, MAX_CONCURRENT if self.device.is_cuda else 1, lambda keep: self._judges.close_idle(keep)
+        )
         self.boot = uuid.uuid4().hex[:12]
         self.started = time.time()
         self._lease = Lease()
@@ -101,6 +107,18 @@ class Service:
             self._fork_server, self.device, self._sandboxes.config, self._lease, self._budget.forget
         )
         self._measuring = Measuring(self.device, self._judges, self._sandboxes, self._inspections, self._need)
+        self._quiet = Quiet()
+        self._describing = Describing(self.device, self._judges, self._lease, self._need)
+        self._profiling = Profiling(
+            self.device,
+            self._lease,
+            self._judges,
+            self._sandboxes,
+            self._builder,
+            self._describing,
+            self._reserve,
+            self._quiet,
+        )
         self._kernelbench = KernelBench(self.device, self._lease, self._judges, self._sandboxes)
         self._turns = Turns(1 + _NUM_WAITING if self.device.is_cuda else 1, self._judges.is_warm)
         self._build_slots = threading.BoundedSemaphore(num_builds_at_once(self.device))
@@ -131,7 +149,8 @@ class Service:
                 outcome = self._killed_alone(error, reservation)
                 return self._result(request, Timeline(), outcome, log="")
 
-        return self._with_memory(request, work)
+        with self._quiet.busy():
+            return self._with_memory(request, work)
 
     def describe(self, request: EvalRequest) -> TaskReport:
         """Whether the request's task can be scored, and what that takes. Its source is not looked at.
@@ -142,7 +161,7 @@ class Service:
 
         def work(reservation: Reservation) -> Admitted:
             try:
-                return self._describe_in(request, reservation)
+                return self._describing.report(request, reservation)
             except KilledForMemory as error:
                 if reservation.alone:
                     self._killed_alone(error, reservation)
@@ -158,25 +177,11 @@ class Service:
                 reason=str(error),
             )
 
-    def _describe_in(self, request: EvalRequest, reservation: Reservation) -> Admitted:
-        with self._lease:
-            judge = self._judges.of(request, lambda _: reservation.grow(self._need(request)))
-            seen = judge.describe()
-            self._judges.settle(judge)
-        need = self._need(request)
-        return Admitted(
-            device=self.device.name,
-            seconds=judge.admission_s,
-            reference_ms=seen.reference_ms,
-            floor_ms=seen.floor_ms,
-            reference_ops_ms=seen.reference_ops_ms,
-            device_bytes=seen.device_bytes,
-            host_bytes=need.own + need.judge,
-            inputs_bytes=seen.inputs_bytes,
-            outputs_bytes=seen.outputs_bytes,
-            tolerance=seen.tolerance,
-            keeps_state=seen.keeps_state,
-        )
+    def profile(self, request: ProfileRequest) -> Profiled:
+        """What limits one source, when nothing is being evaluated. Raises UserError for a task that cannot be
+        scored, InfraError.
+        """
+        return self._profiling.profile(request)
 
     def _with_memory(self, request: EvalRequest, work: Callable[[Reservation], T]) -> T:
         """`work` with the host memory that the request needs; where the kernel killed a process of it because
@@ -191,9 +196,6 @@ class Service:
                 print(f"{error}; {request.task.name} is tried again alone", file=sys.stderr, flush=True)
             with self._reserve(request, alone=True) as reservation:
                 return work(reservation)
-
-    def _close_idle(self, keep: Collection[Hashable]) -> bool:
-        return self._judges.close_idle(keep)
 
     def _evaluate_in(self, request: EvalRequest, reservation: Reservation) -> Result:
         result = self._evaluate(request, reservation)

@@ -12,7 +12,8 @@ from typing import Any, TextIO
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalRequest
+from kbopt.core.profile import Profiled, ProfileRequest
+from kbopt.core.types import EvalRequest, Result, TaskReport
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.sandbox.memory import find_host
 from kbopt.evaluation.server.service import MAX_CONCURRENT, Service
@@ -23,7 +24,7 @@ def serve(
 ) -> None:
     """Answer requests until `requests` ends. One JSON line each way; answers come as they are ready.
 
-    A request's `kind` is `evaluate`, or `describe` for what judging its task takes.
+    A request's `kind` is `evaluate`, `describe` for what judging its task takes, or `profile`.
     """
     lock = threading.Lock()
 
@@ -44,9 +45,7 @@ def serve(
 
     def answer(number: int, kind: str, raw: Any) -> None:
         try:
-            request = codec.decode(EvalRequest, raw)
-            answered = service.describe(request) if kind == "describe" else service.evaluate(request)
-            reply(id=number, answer=codec.encode(answered))
+            reply(id=number, answer=codec.encode(_answered(service, kind, raw)))
         except (UserError, codec.CodecError) as error:
             reply(id=number, user_error=str(error))
         except InfraError as error:
@@ -65,6 +64,13 @@ def serve(
             service.close()
         finally:
             os._exit(0)
+
+
+def _answered(service: Service, kind: str, raw: Any) -> Result | TaskReport | Profiled:
+    if kind == "profile":
+        return service.profile(codec.decode(ProfileRequest, raw))
+    request: EvalRequest = codec.decode(EvalRequest, raw)
+    return service.describe(request) if kind == "describe" else service.evaluate(request)
 
 
 def main(device: str, state_dir: Path, memory_gib: float | None = None) -> None:

@@ -1,0 +1,124 @@
+"""`kbopt profile`: what limits one kernel."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kbopt.cli import options as shared
+from kbopt.cli.batch import opened
+from kbopt.cli.eval import WHICH_TASK, read_kernel
+from kbopt.cli.grouped import Command
+from kbopt.cli.options import option
+from kbopt.core import codec
+from kbopt.core.errors import UserError
+from kbopt.core.profile import NotProfiled, Profile, Profiled, ProfileRequest
+from kbopt.core.profile_text import changes, text_of
+from kbopt.core.types import EvalProtocol, Task
+
+
+@click.command("profile", cls=Command, short_help="What limits a kernel: memory, arithmetic, latency, launches?")
+@shared.task_options
+@option(
+    "--kernel",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A file that defines ModelNew, or a kernel in the form of the task's format.",
+)
+@option(
+    "--parent",
+    type=click.Path(path_type=Path),
+    help="A second kernel, to say what changed against it. Default: none.",
+)
+@option(
+    "--counters/--no-counters",
+    default=True,
+    help="Ask Nsight Compute too, where there is one and the driver permits it: some 15 s of a GPU.",
+)
+@shared.protocol_options
+@shared.backend_options
+@option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+def profile(
+    task: str | None,
+    task_idx: int | None,
+    kernelbench: Path | None,
+    kernel: Path,
+    parent: Path | None,
+    counters: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Say what limits a kernel: its machine code, what one call runs, and hardware counters.
+
+    Nothing is judged or timed for a verdict; `kbopt eval` does that. A tier that is not there says why, and
+    what would make it work. A kernel that cannot be built or called is an answer, not an error: the exit code
+    is 0.
+
+    \b
+    kbopt profile --task quick/softmax --kernel my_kernel.py
+    kbopt profile --task level1/36 --kernel new.py --parent old.py --device cuda --json
+    """
+    if not task and task_idx is None:
+        raise UserError(f"kbopt profile needs --task: {WHICH_TASK}")
+    of_task = shared.find_task(task, task_idx, kernelbench, "")
+    protocol = shared.at_stated_precision(shared.eval_protocol(given), [of_task])
+    backend = shared.backend_config(given)
+    if backend.name != "local" or backend.gpus > 1:
+        raise UserError(
+            f"kbopt profile runs on one device of this machine, not by --backend {backend.name}"
+            f"{f' --gpus {backend.gpus}' if backend.gpus > 1 else ''}. Give --backend local and --device, on the "
+            "machine that has it."
+        )
+    from kbopt.compose import check_device
+
+    check_device(backend.device)
+    files = [kernel, *([parent] if parent else [])]
+    sources = [read_kernel(file, of_task) for file in files]
+    found = asyncio.run(_profiled(backend.device, of_task, sources, protocol, counters=counters))
+    before = found[1] if parent and isinstance(found[1], Profile) else None
+    if as_json:
+        shared.print_json(_document(of_task, kernel, found[0], before))
+        return
+    click.echo(f"{kernel} on {of_task.name}")
+    if isinstance(found[0], NotProfiled):
+        click.echo(f"Not profiled: {found[0].reason}")
+        return
+    click.echo(text_of(found[0], before))
+    if parent and isinstance(found[1], NotProfiled):
+        click.echo(f"{parent} could not be profiled: {found[1].reason}")
+    spent = codec.fields_of(found[0].seconds).items()
+    shared.to_stderr(", ".join(f"{name} {seconds:.2f} s" for name, seconds in spent))
+
+
+async def _profiled(
+    device: str, task: Task, sources: list[str], protocol: EvalProtocol, *, counters: bool
+) -> list[Profiled]:
+    from kbopt.compose import open_local
+
+    backend = open_local(device)
+    await opened(backend)
+    try:
+        return [
+            await backend.profile(
+                ProfileRequest(task=task, source=source, protocol=protocol, counters=counters)
+            )
+            for source in sources
+        ]
+    finally:
+        await backend.close()
+
+
+def _document(task: Task, kernel: Path, found: Profiled, before: Profile | None) -> dict[str, object]:
+    """The profile's own fields beside the names; `profile` is null and `reason` says why where there is none."""
+    is_there = isinstance(found, Profile)
+    return {
+        "task": task.name,
+        "candidate": str(kernel),
+        "reason": None if is_there else found.reason,
+        "profile": codec.encode(found) if is_there else None,
+        "changes": changes(found, before) if isinstance(found, Profile) and before else None,
+        "text": text_of(found, before) if isinstance(found, Profile) else None,
+    }

@@ -1,0 +1,1 @@
+"""What tools print of machine code, traces and counters, as values."""

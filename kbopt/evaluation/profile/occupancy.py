@@ -1,0 +1,88 @@
+"""How many warps of a kernel a multiprocessor can hold at once: the formula of CUDA's occupancy calculator.
+
+Limits by compute capability are those of the CUDA C++ Programming Guide, "Technical Specifications per Compute
+Capability". Clusters and what a driver reserves are not in it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+_WARP = 32
+"""Threads of a warp."""
+_WARPS_OF_A_SCHEDULER = 4
+"""Registers are shared out over four schedulers, so warps are granted in fours."""
+_REGISTERS_AT_ONCE = 256
+"""Registers are granted to a warp in units of this many."""
+_MOST_BLOCK_THREADS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Multiprocessor:
+    """What one can hold. `reserved_bytes` of shared memory are the system's, for each block; shared memory is
+    granted in units of `unit_bytes`.
+    """
+
+    warps: int
+    blocks: int
+    shared_bytes: int
+    reserved_bytes: int = 1024
+    unit_bytes: int = 128
+    registers: int = 65536
+
+
+_KIB = 1024
+MULTIPROCESSORS = {
+    "7.0": Multiprocessor(64, 32, 96 * _KIB, 0, 256),
+    "7.5": Multiprocessor(32, 16, 64 * _KIB, 0, 256),
+    "8.0": Multiprocessor(64, 32, 164 * _KIB),
+    "8.6": Multiprocessor(48, 16, 100 * _KIB),
+    "8.7": Multiprocessor(48, 16, 164 * _KIB),
+    "8.9": Multiprocessor(48, 24, 100 * _KIB),
+    "9.0": Multiprocessor(64, 32, 228 * _KIB),
+    "10.0": Multiprocessor(64, 32, 228 * _KIB),
+    "12.0": Multiprocessor(48, 24, 100 * _KIB),
+}
+"""By compute capability."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occupancy:
+    """The share of warps that can be resident, from 0 to 1, and which resource ends it: `registers`, `shared
+    memory`, `blocks` or `warps`; `launch` for a block that fits nowhere.
+    """
+
+    share: float
+    limited_by: str
+
+
+def occupancy(capability: str, *, threads: int, registers: int, shared_bytes: int) -> Occupancy | None:
+    """Of a kernel with so many threads a block, registers a thread and bytes of shared memory a block. None for
+    a compute capability that is not known.
+    """
+    most = MULTIPROCESSORS.get(capability)
+    if most is None:
+        return None
+    if not 1 <= threads <= _MOST_BLOCK_THREADS:
+        return Occupancy(share=0.0, limited_by="launch")
+    warps = math.ceil(threads / _WARP)
+    blocks = {"warps": most.warps // warps, "blocks": most.blocks}
+    if registers:
+        per_warp = _up(registers * _WARP, _REGISTERS_AT_ONCE)
+        held = _down(most.registers // per_warp, _WARPS_OF_A_SCHEDULER)
+        blocks["registers"] = held // warps
+    if per_block := _up(shared_bytes + most.reserved_bytes, most.unit_bytes):
+        blocks["shared memory"] = most.shared_bytes // per_block
+    limited_by = min(blocks, key=lambda name: blocks[name])
+    if not blocks[limited_by]:
+        return Occupancy(share=0.0, limited_by="launch")
+    return Occupancy(share=blocks[limited_by] * warps / most.warps, limited_by=limited_by)
+
+
+def _up(value: int, unit: int) -> int:
+    return math.ceil(value / unit) * unit
+
+
+def _down(value: int, unit: int) -> int:
+    return value // unit * unit

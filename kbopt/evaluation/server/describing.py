@@ -1,0 +1,57 @@
+"""What the judge of a task says of it, without a candidate."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from kbopt.core.errors import InfraError
+from kbopt.core.types import Admitted, EvalRequest
+from kbopt.evaluation import messages
+from kbopt.evaluation.server.budget import Reservation
+from kbopt.evaluation.server.devices import Device
+from kbopt.evaluation.server.judge_handle import NoMemory
+from kbopt.evaluation.server.judges import Judges
+from kbopt.evaluation.server.lease import Lease
+from kbopt.evaluation.server.measuring import Needs
+
+
+class Describing:
+    """Takes the lease itself. `need` says how much host memory a request takes, as far as is known."""
+
+    def __init__(self, device: Device, judges: Judges, lease: Lease, need: Needs) -> None:
+        self._device = device
+        self._judges = judges
+        self._lease = lease
+        self._need = need
+
+    def report(self, request: EvalRequest, reservation: Reservation) -> Admitted:
+        """Raises UserError for a task that cannot be scored, InfraError."""
+        with self._lease:
+            seen, admission_s = self._asked(request, reservation)
+        need = self._need(request)
+        return Admitted(
+            device=self._device.name,
+            seconds=admission_s,
+            reference_ms=seen.reference_ms,
+            floor_ms=seen.limits.floor_ms,
+            reference_ops_ms=seen.limits.operations_ms,
+            device_bytes=seen.device_bytes,
+            host_bytes=need.own + need.judge,
+            inputs_bytes=seen.inputs_bytes,
+            outputs_bytes=seen.outputs_bytes,
+            tolerance=seen.tolerance,
+            keeps_state=seen.keeps_state,
+        )
+
+    def description(self, request: EvalRequest, reservation: Reservation) -> messages.Description:
+        """The judge's own answer. Raises as `report`."""
+        with suppress(InfraError, NoMemory):  # With the lease it is tried again.
+            self._judges.start(request)
+        with self._lease:
+            return self._asked(request, reservation)[0]
+
+    def _asked(self, request: EvalRequest, reservation: Reservation) -> tuple[messages.Description, float]:
+        judge = self._judges.of(request, lambda _: reservation.grow(self._need(request)))
+        seen = judge.describe()
+        self._judges.settle(judge)
+        return seen, judge.admission_s

@@ -1,0 +1,267 @@
+"""Profiles of candidates, tier by tier, when nothing is being evaluated. Nothing here is a verdict.
+
+Each tier holds the device by itself and for a bounded time, so that an evaluation that comes meanwhile waits for
+one tier at the most.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
+
+from kbopt.core import codec
+from kbopt.core.bottleneck import bottleneck
+from kbopt.core.errors import InfraError
+from kbopt.core.profile import (
+    Code,
+    Counters,
+    Launch,
+    Missing,
+    NotProfiled,
+    Profile,
+    Profiled,
+    ProfileRequest,
+    TierSeconds,
+    Trace,
+)
+from kbopt.core.types import EvalRequest
+from kbopt.evaluation import messages
+from kbopt.evaluation.build.building import Builder, Built, NotBuilt
+from kbopt.evaluation.profile.occupancy import occupancy
+from kbopt.evaluation.sandbox.children import Child
+from kbopt.evaluation.sandbox.memory import REMEDY, KilledForMemory
+from kbopt.evaluation.server import feedback, profile_replies
+from kbopt.evaluation.server.budget import Reservation
+from kbopt.evaluation.server.describing import Describing
+from kbopt.evaluation.server.devices import Device, num_threads
+from kbopt.evaluation.server.judges import Judges, key_of
+from kbopt.evaluation.server.lease import Lease
+from kbopt.evaluation.server.quiet import Quiet
+from kbopt.evaluation.server.sandboxes import Sandboxes
+from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
+from kbopt.evaluation.transport.untrusted import CandidateForged, raised_of, rejected_of
+
+_PATIENCE_S = 30.0
+"""Seconds for which a profile lets evaluations pass before it takes its turn among them."""
+_CODE_S = 60.0
+"""Seconds for the disassemblers, which do not use the device."""
+_LOADING_S = 120.0
+"""Seconds to import a candidate, without the device."""
+_TRACE_S = 30.0
+"""Seconds that a trace may hold the device: a few calls, and what a first call compiles or tunes."""
+_COUNTERS_S = 70.0
+"""Seconds that counters may hold the device: `profile_process` ends them before."""
+_MOST_REFERENCES = 64
+"""Tasks whose reference's trace is remembered."""
+
+_ON_CPU = Missing(reason="hardware counters are read on NVIDIA GPUs only")
+_NOT_ASKED = Missing(reason="they were not asked for")
+
+
+class Profiling:
+    """`reserve` grants host memory, `quiet` knows of evaluations under way. Takes the lease itself."""
+
+    def __init__(
+        self,
+        device: Device,
+        lease: Lease,
+        judges: Judges,
+        sandboxes: Sandboxes,
+        builder: Builder,
+        describing: Describing,
+        reserve: Callable[[EvalRequest], AbstractContextManager[Reservation]],
+        quiet: Quiet,
+    ) -> None:
+        self._device = device
+        self._lease = lease
+        self._judges = judges
+        self._sandboxes = sandboxes
+        self._builder = builder
+        self._describing = describing
+        self._reserve = reserve
+        self._quiet = quiet
+        self._lock = threading.Lock()
+        self._references: dict[Hashable, Trace | Missing] = {}
+
+    def profile(self, request: ProfileRequest) -> Profiled:
+        """Raises UserError for a task that cannot be scored, InfraError."""
+        # As much memory as KernelBench's protocol, which has two models in one process, too.
+        asked = EvalRequest(
+            task=request.task, source=request.source, protocol=request.protocol, kernelbench=True
+        )
+        clock = _Clock()
+        with clock.of("waiting"):
+            self._quiet.wait(_PATIENCE_S)
+        try:
+            with self._reserve(asked) as reservation:
+                return self._profiled(asked, reservation, clock, with_counters=request.counters)
+        except KilledForMemory as error:
+            raise InfraError(f"profiling {request.task.name}: {error}; {REMEDY}") from None
+
+    def _profiled(
+        self, asked: EvalRequest, reservation: Reservation, clock: _Clock, *, with_counters: bool
+    ) -> Profiled:
+        on_cuda = self._device.is_cuda
+        with clock.of("build"), nullcontext() if on_cuda else self._lease:
+            built = self._builder.build(asked)
+        if isinstance(built, NotBuilt):
+            return NotProfiled(reason=feedback.for_outcome(built.outcome, log=built.log))
+        with clock.of("code"), nullcontext() if on_cuda else self._lease:
+            code = self._code(built)
+        with clock.of("trace"):
+            described = self._describing.description(asked, reservation)
+            reference = self._reference(asked, clock)
+            trace = self._trace(asked, built, clock)
+        if isinstance(trace, NotProfiled):
+            return trace
+        counters: Counters | Missing = _NOT_ASKED if on_cuda else _ON_CPU
+        if on_cuda and with_counters:
+            with clock.of("waiting"):
+                self._quiet.wait(_PATIENCE_S)
+            with clock.of("counters"):
+                counters = self._counters(asked, built, clock)
+        trace = self._with_rates(trace, described)
+        return Profile(
+            device=replace(described.facts, name=self._device.name),
+            limits=described.limits,
+            code=code,
+            trace=trace,
+            counters=counters,
+            reference=reference if isinstance(reference, Missing) else self._with_rates(reference, described),
+            bottleneck=bottleneck(described.limits, trace, counters, code, on_cuda=on_cuda),
+            seconds=clock.seconds,
+        )
+
+    def _code(self, built: Built) -> Code | Missing:
+        job = messages.Dissect(folder=built.folder, on_cuda=self._device.is_cuda)
+        with closing(self._sandboxes.child(built, "dissect")) as child:
+            channel = Channel(child.data, profile_replies.REPLY_LIMIT_BYTES, max_fds=0)
+            try:
+                channel.send(codec.encode(job))
+                return profile_replies.code_of(channel.receive(_CODE_S).get("code"))
+            except (ChannelClosed, WireError, CandidateForged, TimeoutError):
+                return Missing(reason="the process that reads machine code gave no answer")
+
+    def _reference(self, request: EvalRequest, clock: _Clock) -> Trace | Missing:
+        """Of the task's own model, traced once a task."""
+        key = key_of(request)
+        with self._lock:
+            if key in self._references:
+                return self._references[key]
+        own = replace(request, source=request.task.equal_code)
+        traced = self._trace(own, None, clock)
+        found = Missing(reason=traced.reason) if isinstance(traced, NotProfiled) else traced
+        with self._lock:
+            while len(self._references) >= _MOST_REFERENCES:
+                self._references.pop(next(iter(self._references)))
+            self._references[key] = found
+        return found
+
+    def _trace(self, request: EvalRequest, built: Built | None, clock: _Clock) -> Trace | NotProfiled:
+        with closing(self._sandboxes.child(built, "trace")) as child:
+            try:
+                reply = self._with_device(child, request, built, clock, _TRACE_S)
+                if raised := raised_of(reply):
+                    return NotProfiled(reason=f"its call failed: {raised}\n{raised.frames}".rstrip())
+                if rejected := rejected_of(reply):
+                    return NotProfiled(reason=rejected)
+                return profile_replies.trace_of(reply.get("trace"))
+            except TimeoutError:
+                return NotProfiled(reason=f"a few calls took longer than {_TRACE_S:g} s")
+            except (WireError, CandidateForged) as error:
+                return NotProfiled(reason=f"what its process said of the call cannot be read: {error}")
+            except ChannelClosed:
+                return NotProfiled(reason=f"its call was not traced: {child.crash().reason}")
+
+    def _counters(self, request: EvalRequest, built: Built, clock: _Clock) -> Counters | Missing:
+        with closing(self._sandboxes.child(built, "count")) as child:
+            try:
+                reply = self._with_device(child, request, built, clock, _COUNTERS_S)
+                return profile_replies.counters_of(reply.get("counters"))
+            except TimeoutError:
+                return Missing(reason=f"Nsight Compute was not done within {_COUNTERS_S:g} s")
+            except (ChannelClosed, WireError, CandidateForged) as error:
+                return Missing(reason=f"the process that runs Nsight Compute gave no answer: {error}")
+
+    def _with_device(
+        self, child: Child, request: EvalRequest, built: Built | None, clock: _Clock, limit_s: float
+    ) -> Message:
+        """What the child answers. It loads its sources first, and gets the device when it says that it is ready;
+        an answer that comes before needs none.
+        """
+        job = messages.ProfileCall(
+            task_source=request.task.source,
+            source=request.source,
+            setup=built.setup if built else "",
+            device=self._device.torch,
+            threads=num_threads(),
+            protocol=request.protocol,
+        )
+        channel = Channel(child.data, profile_replies.REPLY_LIMIT_BYTES, max_fds=0)
+        channel.send(codec.encode(job))
+        reply = channel.receive(_LOADING_S)
+        if reply.get("ready") is not True:
+            return reply
+        with self._lease, clock.of("device"):
+            self._judges.make_room(request)
+            channel.send({"go": True})
+            try:
+                return channel.receive(limit_s)
+            finally:
+                child.close()  # Nothing of it runs on when somebody else is timed.
+
+    def _with_rates(self, trace: Trace, described: messages.Description) -> Trace:
+        limits, busy_us = described.limits, trace.busy_us
+        parts = tuple(
+            part if part.launch is None else replace(part, launch=self._with_occupancy(part.launch))
+            for part in trace.parts
+        )
+        return replace(
+            trace,
+            parts=parts,
+            gbps=limits.size_bytes / busy_us / 1e3 if busy_us else 0.0,
+            tflops=limits.operations / busy_us / 1e6 if busy_us else 0.0,
+        )
+
+    def _with_occupancy(self, launch: Launch) -> Launch:
+        x, y, z = launch.block
+        found = occupancy(
+            self._device.toolchain.arch,
+            threads=x * y * z,
+            registers=launch.registers,
+            shared_bytes=launch.shared_bytes,
+        )
+        return (
+            launch if found is None else replace(launch, occupancy=found.share, limited_by=found.limited_by)
+        )
+
+
+class _Clock:
+    """Wall-clock seconds by what they were spent on."""
+
+    def __init__(self) -> None:
+        self._spent = defaultdict[str, float](float)
+
+    @contextmanager
+    def of(self, what: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._spent[what] += time.monotonic() - started
+
+    @property
+    def seconds(self) -> TierSeconds:
+        spent = self._spent
+        return TierSeconds(
+            waiting=spent["waiting"],
+            build=spent["build"],
+            code=spent["code"],
+            trace=spent["trace"],
+            counters=spent["counters"],
+            device=spent["device"],
+        )

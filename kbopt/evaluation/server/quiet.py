@@ -1,0 +1,34 @@
+"""Whether anything is being evaluated: what can wait does so until nothing is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Quiet:
+    """Counts evaluations under way."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._num_busy = 0
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        with self._changed:
+            self._num_busy += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._num_busy -= 1
+                self._changed.notify_all()
+
+    def wait(self, patience_s: float) -> float:
+        """Until nothing is evaluated, or so many seconds have passed. Returns how many did."""
+        started = time.monotonic()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._num_busy, patience_s)
+        return time.monotonic() - started

@@ -1,0 +1,187 @@
+"""The tiers of a profile, each in a sandboxed process: machine code, a trace, and hardware counters.
+
+What they say is the candidate's word, since its code runs in them or made what they read: `server.profile_replies`
+believes none of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from statistics import median_low
+
+import torch
+from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
+from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig, _RecordFunctionFast
+
+import kbopt
+from kbopt.core import codec
+from kbopt.core.profile import Code, Counters, KernelCode, Missing, Trace
+from kbopt.evaluation.build.machine_code import disassembler
+from kbopt.evaluation.messages import Dissect, ProfileCall
+from kbopt.evaluation.profile import cpu_code, gpu_code, ncu_report, trace_events
+from kbopt.evaluation.transport.channel import Channel, Message
+from kbopt.evaluation.worker.candidate import CandidateError, describe_exception
+from kbopt.evaluation.worker.profiled_call import ProfiledCall
+
+GO, READY, JOB = "go", "ready", "job.json"
+"""Files in the scratch folder, by which the process under ncu says that it waits, and is told to go on."""
+_NUM_TRACES = 3
+"""Traced calls, of which the one with the median time is told: the first may page in the profiler itself."""
+_TOOL_S = 20.0
+"""Seconds for one run of a disassembler."""
+_MOST_TEXT_BYTES = 64 * 2**20
+_MOST_FILES = 8
+_LOOK_S = 0.05
+_READY_S = 90.0
+"""Seconds for a process under ncu to import torch and load its sources."""
+_NCU_S = 60.0
+"""Seconds in which ncu counts: it runs each launch again some ten times."""
+_NICENESS = 10
+_NCU = ("/usr/local/cuda/bin/ncu", "/opt/nvidia/nsight-compute/*/ncu")
+
+
+def dissect(channel: Channel) -> None:
+    """Answer `Dissect` with the kernels in the machine code of a build."""
+    job: Dissect = codec.decode(Dissect, channel.receive())
+    os.nice(_NICENESS)  # Whoever is timed is waited for.
+    channel.send({"code": codec.encode(_code(Path(job.folder), on_cuda=job.on_cuda))})
+
+
+def _code(folder: Path, *, on_cuda: bool) -> Code | Missing:
+    tool = disassembler() if on_cuda else shutil.which("objdump")
+    if tool is None:
+        name, package = ("cuobjdump", "CUDA's toolkit or Triton") if on_cuda else ("objdump", "binutils")
+        return Missing(reason=f"there is no {name}; {package} brings it")
+    libraries = [path for path in sorted(folder.rglob("*")) if _is_elf(path)][:_MOST_FILES]
+    if not libraries:
+        return Missing(reason="the source built no machine code of its own")
+    found = [kernel for path in libraries for kernel in _kernels(tool, path, on_cuda=on_cuda)]
+    if not found:
+        what = "no kernel for a GPU" if on_cuda else "no function with arithmetic of floating point"
+        return Missing(reason=f"there is {what} in {', '.join(path.name for path in libraries)}")
+    return Code(kernels=tuple(found))
+
+
+def _kernels(tool: str, path: Path, *, on_cuda: bool) -> tuple[KernelCode, ...]:
+    if on_cuda:
+        return gpu_code.kernels(
+            _printed([tool, "--dump-resource-usage", str(path)]), _printed([tool, "-sass", str(path)])
+        )
+    return cpu_code.kernels(_printed([tool, "-d", "-C", "--no-show-raw-insn", str(path)]))
+
+
+def _is_elf(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file() or path.suffix == ".o":
+        return False
+    with path.open("rb") as stream:
+        return stream.read(4) == b"\x7fELF"
+
+
+def _printed(command: list[str]) -> str:
+    """What a tool prints, "" where it fails or takes too long."""
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_TOOL_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout[:_MOST_TEXT_BYTES].decode(errors="replace")
+
+
+def trace(channel: Channel) -> None:
+    """Answer `ProfileCall` with what a call spends time in. Without the device until told to go on."""
+    job: ProfileCall = codec.decode(ProfileCall, channel.receive())
+    try:
+        call = ProfiledCall(job)
+        if call.device.type == "cuda":
+            torch.cuda.init()
+        channel.send({"ready": True})
+        channel.receive()
+        call.prepare()
+        reply: Message = {"trace": codec.encode(_median([_traced(call) for _ in range(_NUM_TRACES)]))}
+    except CandidateError as error:
+        reply = {"rejected_source": str(error)}
+    except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything
+        reply = {"raised": describe_exception(error)}
+    channel.send(reply)
+
+
+def _median(traces: list[Trace]) -> Trace:
+    middle = median_low(one.busy_us for one in traces)
+    return next(one for one in traces if one.busy_us == middle)
+
+
+def _traced(call: ProfiledCall) -> Trace:
+    on_cuda = call.device.type == "cuda"
+    activity = torch.profiler.ProfilerActivity
+    activities = {activity.CPU, activity.CUDA} if on_cuda else {activity.CPU}
+    config = ProfilerConfig(ProfilerState.KINETO, False, False, False, False, False, _ExperimentalConfig())
+    file = Path("trace.json").absolute()
+    call.flush()
+    _prepare_profiler(config, activities)
+    _enable_profiler(config, activities)
+    try:
+        with _RecordFunctionFast(trace_events.CALL):
+            call.run()
+    finally:
+        done = _disable_profiler()
+    done.save(str(file))
+    text = file.read_text(errors="replace")
+    file.unlink()
+    return trace_events.traced(text, on_cuda=on_cuda)
+
+
+def count(channel: Channel) -> None:
+    """Answer `ProfileCall` with what Nsight Compute counts of a call, or why it does not."""
+    job: ProfileCall = codec.decode(ProfileCall, channel.receive())
+    ncu = _nsight_compute()
+    if ncu is None:
+        channel.send(
+            {"counters": codec.encode(Missing(reason="there is no Nsight Compute (ncu) on this machine"))}
+        )
+        return
+    Path(JOB).write_text(json.dumps(codec.encode(job)))
+    environ = {**os.environ, "PYTHONPATH": str(Path(kbopt.__file__).resolve().parents[1])}
+    target = [sys.executable, "-P", "-m", "kbopt.evaluation.worker.profile_target"]
+    with Path("ncu.txt").open("w+b") as output:
+        process = subprocess.Popen(
+            ncu_report.command(ncu, target), stdout=output, stderr=subprocess.STDOUT, env=environ
+        )
+        is_there = _awaited(process, Path(READY), _READY_S)
+        if is_there:
+            channel.send({"ready": True})
+            channel.receive()
+            Path(GO).touch()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_NCU_S)
+        process.kill()
+        output.seek(0)
+        text = output.read(_MOST_TEXT_BYTES).decode(errors="replace")
+    counted: Counters | Missing = ncu_report.counters(text)
+    channel.send({"counters": codec.encode(counted)})
+
+
+def _awaited(process: subprocess.Popen[bytes], file: Path, limit_s: float) -> bool:
+    """Whether the file appeared before the process ended or the time was over."""
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until and process.poll() is None:
+        if file.exists():
+            return True
+        time.sleep(_LOOK_S)
+    return False
+
+
+def _nsight_compute() -> str | None:
+    if found := shutil.which("ncu"):
+        return found
+    installed = [path for pattern in _NCU for path in Path("/").glob(pattern.removeprefix("/"))]
+    return str(max(installed)) if installed else None
+
+
+ROLES: dict[str, Callable[[Channel], None]] = {"dissect": dissect, "trace": trace, "count": count}

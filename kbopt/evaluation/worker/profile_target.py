@@ -1,0 +1,33 @@
+"""The process whose kernels ncu counts: one call between the marks, once it is told to go on."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from kbopt.core import codec
+from kbopt.evaluation.messages import ProfileCall
+from kbopt.evaluation.worker.profile_process import GO, JOB, READY
+from kbopt.evaluation.worker.profiled_call import ProfiledCall
+
+_LOOK_S = 0.02
+
+
+def main() -> None:
+    """Runs until it is killed where nobody tells it to go on."""
+    job: ProfileCall = codec.decode(ProfileCall, json.loads(Path(JOB).read_text()))
+    call = ProfiledCall(job)
+    Path(READY).touch()
+    while not Path(GO).exists():
+        time.sleep(_LOOK_S)
+    call.prepare()
+    torch.cuda.cudart().cudaProfilerStart()
+    call.run()
+    torch.cuda.cudart().cudaProfilerStop()
+
+
+if __name__ == "__main__":
+    main()
