@@ -21,6 +21,7 @@ from kbopt.agents.answers import (
     told,
     while_waiting,
 )
+from kbopt.agents.evidence import Evidence, evidence
 from kbopt.agents.run import AgentRun
 from kbopt.agents.session import Judge, Session
 from kbopt.core.errors import UserError
@@ -36,6 +37,7 @@ INSTRUCTIONS = """kbopt judges GPU and CPU kernels: is one correct, and how much
 2. Write a Python source with `class ModelNew(torch.nn.Module)`: same constructor and forward as `Model`, the
    work in a kernel of your own (Triton, CUDA or C++ by torch.utils.cpp_extension.load_inline).
 3. Call evaluate. Read its feedback, change one thing, say it in `note`, and evaluate again.
+   Call profile to learn what limits a correct kernel before you change it.
 4. Call best, then submit. A submission ends the work on its task.
 The judge draws fresh inputs and checks what it times. It rejects kernels that return or change their inputs,
 hand out an old output again, work in threads of their own, or compute in less precision than asked for.
@@ -137,6 +139,33 @@ def build(judge: Judge) -> MCPServer[Any]:
                     "Call history for the reasons."
                 )
         return Best(**{**_judged(run, found), **figures(found)}, kernel=found.candidate.source)
+
+    @server.tool(annotations=reads)
+    async def profile(
+        ctx: Context[Any, Any],
+        candidate: Annotated[str, Field(description="The id of a measured kernel; empty: the best")] = "",
+        against: Annotated[str, Field(description="Another id, to say what changed against it")] = "",
+        task: OneTask = "",
+    ) -> Evidence:
+        """Say what limits a kernel that was measured: memory, arithmetic, latency or launches, and what to
+        try. Costs no evaluation, and waits until nothing is being judged.
+        """
+        session = _session(judge, ctx)
+
+        async def profiled() -> Evidence:
+            run = session.run(task)
+            chosen = candidate or (run.best.candidate.id if run.best else "")
+            if not chosen:
+                raise UserError(
+                    f"no kernel for {run.config.task.name} is correct yet, so none can be profiled. "
+                    "Call history for the reasons."
+                )
+            parent = await session.profile(run, against) if against else None
+            found = await session.profile(run, chosen)
+            name, left = run.config.task.name, _left(session)["minutes_left"]
+            return evidence(name, chosen, found, parent, left)
+
+        return await while_waiting(ctx, profiled(), judge.waits)
 
     @server.tool(annotations=adds)
     async def submit(

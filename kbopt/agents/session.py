@@ -16,6 +16,7 @@ from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.compose import open_backend
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 from kbopt.core.errors import InfraError, UserError, unknown_name
+from kbopt.core.profile import NotProfiled, Profile, ProfileRequest
 from kbopt.core.settings import Budget
 from kbopt.core.types import EvalProtocol, Measured, Task, Trial, outcome_name
 from kbopt.finish import Finished
@@ -100,17 +101,20 @@ class Session:
         ready = run.propose(source, proposer=proposer, note=" ".join(note.split())[:MAX_NOTE])
         return run, await run.evaluate(ready)
 
+    async def profile(self, run: AgentRun, candidate: str) -> Profile:
+        """What limits a kernel that was measured. Raises `UserError` for another one, `InfraError`."""
+        trial = self._measured(run, candidate, "profiled")
+        self._check_time()
+        found = await self.queue.profile(
+            ProfileRequest(task=run.config.task, source=trial.candidate.source, protocol=run.config.protocol)
+        )
+        if isinstance(found, NotProfiled):
+            raise UserError(f"{candidate} could not be profiled: {found.reason}")
+        return found
+
     async def submit(self, run: AgentRun, candidate: str) -> Finished:
         """End the run with `candidate` as its answer. Raises `UserError` for one that may not be."""
-        known = {trial.candidate.id: trial for trial in run.trials}
-        if candidate not in known:
-            raise unknown_name("candidate", candidate[:100], known)
-        outcome = known[candidate].results[0].outcome
-        if not isinstance(outcome, Measured):
-            raise UserError(
-                f"{candidate} is {outcome_name(outcome)}: only a kernel that was measured can be submitted. "
-                "Call history for those, or best for the fastest."
-            )
+        self._measured(run, candidate, "submitted")
         if run.submitted not in (None, candidate):
             raise UserError(f"this session submitted {run.submitted} before, and that answer stands.")
         return await run.submit(candidate)
@@ -118,6 +122,27 @@ class Session:
     async def close(self) -> None:
         for run in self.runs.values():
             await run.close()
+
+    def _measured(self, run: AgentRun, candidate: str, what: str) -> Trial:
+        """The trial of a kernel that was measured. Raises `UserError` for another one."""
+        known = {trial.candidate.id: trial for trial in run.trials}
+        if candidate not in known:
+            raise unknown_name("candidate", candidate[:100], known)
+        outcome = known[candidate].results[0].outcome
+        if not isinstance(outcome, Measured):
+            raise UserError(
+                f"{candidate} is {outcome_name(outcome)}: only a kernel that was measured can be {what}. "
+                "Call history for those, or best for the fastest."
+            )
+        return known[candidate]
+
+    def _check_time(self) -> None:
+        if self.minutes_left == 0.0:
+            minutes = self.offer.budget.minutes
+            raise UserError(
+                f"the budget of this session is used up: all {minutes:g} minutes (--minutes {minutes:g}). "
+                "Call best, then submit."
+            )
 
     def _check_budget(self) -> None:
         limits = self.offer.budget

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 from kbopt.backends.awaiting import in_order
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.ports import Backend, BackendStatus
+from kbopt.core.ports import Backend, BackendStatus, Profiler
+from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.core.types import EvalRequest, Result
 
 _STAYS_FOR = 4
@@ -69,6 +70,19 @@ class DevicePool:
     async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
         await self.open()
         return await in_order(map(self._one, requests))
+
+    async def profile(self, request: ProfileRequest) -> Profiled:
+        """By one that knows the task. Raises UserError where it has no profiles."""
+        await self.open()
+        number = self._choose(request.task.key, set())
+        member = self._members[number]
+        if not isinstance(member, Profiler):
+            raise UserError("these devices have no profiles; give --backend local")
+        self._num_in_flight[number] += 1
+        try:
+            return await member.profile(request)
+        finally:
+            self._num_in_flight[number] -= 1
 
     async def status(self) -> BackendStatus:
         """Of the first that is warm; the boots and cold starts of all, and how many are there."""

@@ -20,7 +20,9 @@ from kbopt.core.profile_text import changes, text_of
 from kbopt.core.types import EvalProtocol, Task
 
 
-@click.command("profile", cls=Command, short_help="What limits a kernel: memory, arithmetic, latency, launches?")
+@click.command(
+    "profile", cls=Command, short_help="What limits a kernel: memory, arithmetic, latency, launches?"
+)
 @shared.task_options
 @option(
     "--kernel",
@@ -69,8 +71,8 @@ def profile(
     if backend.name != "local" or backend.gpus > 1:
         raise UserError(
             f"kbopt profile runs on one device of this machine, not by --backend {backend.name}"
-            f"{f' --gpus {backend.gpus}' if backend.gpus > 1 else ''}. Give --backend local and --device, on the "
-            "machine that has it."
+            f"{f' --gpus {backend.gpus}' if backend.gpus > 1 else ''}. Give --backend local and --device, on "
+            "the machine that has it."
         )
     from kbopt.compose import check_device
 
@@ -112,13 +114,14 @@ async def _profiled(
 
 
 def _document(task: Task, kernel: Path, found: Profiled, before: Profile | None) -> dict[str, object]:
-    """The profile's own fields beside the names; `profile` is null and `reason` says why where there is none."""
-    is_there = isinstance(found, Profile)
+    """The profile's own fields beside the names; where there is none it is null, and `reason` says why."""
+    document: dict[str, object] = {"task": task.name, "candidate": str(kernel)}
+    if isinstance(found, NotProfiled):
+        return {**document, "reason": found.reason, "profile": None, "changes": None, "text": None}
     return {
-        "task": task.name,
-        "candidate": str(kernel),
-        "reason": None if is_there else found.reason,
-        "profile": codec.encode(found) if is_there else None,
-        "changes": changes(found, before) if isinstance(found, Profile) and before else None,
-        "text": text_of(found, before) if isinstance(found, Profile) else None,
+        **document,
+        "reason": None,
+        "profile": codec.encode(found),
+        "changes": changes(found, before) if before else None,
+        "text": text_of(found, before),
     }

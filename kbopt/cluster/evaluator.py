@@ -16,7 +16,8 @@ from kbopt.cluster.fairness import FairShare
 from kbopt.cluster.messages import Answer, EvaluatorStatus
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import InfraFailed
-from kbopt.core.ports import Backend, BackendStatus
+from kbopt.core.ports import Backend, BackendStatus, Profiler
+from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.core.types import EvalRequest, Rent, Result, outcome_name
 from kbopt.store.cache import EvaluationCache, request_key
 
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 FILL_S = 0.003
 """How long a batch that is not full waits for company before it goes to the device."""
+
+MOST_PROFILES = 256
+"""Profiles that are remembered, a few KiB each: those of the kernels that a search still improves."""
 
 RETRY_DELAYS_S = (0.5, 2.0, 8.0, 30.0)
 """Pauses before the second and later attempts of a batch that the infrastructure lost."""
@@ -59,6 +63,7 @@ class EvaluationQueue:
         self._wake = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[BackendStatus] | None = None
+        self._profiles: dict[ProfileRequest, asyncio.Task[Profiled]] = {}
         self._by_outcome: Counter[str] = Counter()
         self._cached = self._joined = 0
         self._device_s = 0.0
@@ -94,6 +99,23 @@ class EvaluationQueue:
             self._pump = asyncio.create_task(self._run())
         return await asyncio.shield(pending.answer)
 
+    async def profile(self, request: ProfileRequest) -> Profiled:
+        """What limits a source, found out once however many ask. It is asked for once: an `InfraError` is its
+        caller's. Raises `UserError` where the backend has no profiles, or the task cannot be scored.
+        """
+        await self.open()
+        if not isinstance(self._backend, Profiler):
+            raise UserError(
+                "this backend has no profiles: they are taken on a device of this machine, with "
+                "--backend local"
+            )
+        known = self._profiles.get(request)
+        if known is None or (known.done() and (known.cancelled() or known.exception())):
+            while len(self._profiles) >= MOST_PROFILES:
+                self._profiles.pop(next(iter(self._profiles)))
+            known = self._profiles[request] = asyncio.create_task(self._backend.profile(request))
+        return await asyncio.shield(known)
+
     async def take_rent(self) -> Rent | None:
         """What the device cost since this was last called, None for nothing; the caller has to pay it."""
         rent, taken = (await self._backend.status()).rent, self._rent_taken
@@ -118,7 +140,7 @@ class EvaluationQueue:
         )
 
     async def close(self) -> None:
-        tasks = [*self._batches, *([self._pump] if self._pump else [])]
+        tasks = [*self._batches, *self._profiles.values(), *([self._pump] if self._pump else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

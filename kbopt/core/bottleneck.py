@@ -1,4 +1,4 @@
-"""What limits a kernel, by its counters where there are any, else by its trace and the task's limits. Pure."""
+"""What limits a kernel, by counters where there are any, else by its trace and the task's limits. Pure."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from kbopt.core.profile import (
 )
 
 _BUSY_PCT = 60.0
-"""Percent of peak from which a unit is taken for the limit. Nsight Compute's own rule of speed of light: below
-60 % of compute and memory both, a kernel waits."""
+"""Percent of peak from which a unit is taken for the limit. Nsight Compute's own rule of speed of light:
+below 60 % of compute and memory both, a kernel waits."""
 _NEAR = 0.6
 """The same for a trace: the share of a call's time that its bytes or operations need at the least."""
 _GAP_SHARE = 0.3
@@ -29,7 +29,7 @@ _SHORT_US = 4.0
 _DISPATCH_US = 2.0
 """Microseconds that PyTorch takes to dispatch one operation on a CPU, allocation of its output included."""
 _FEW_WARPS = 0.34
-"""Occupancy below which too few warps hide latency: with a third of them, a scheduler has five to choose from."""
+"""Occupancy below which too few warps hide latency: with a third, a scheduler has five to choose from."""
 _RELOADS = 1.5
 """Times the task's bytes that a call moves, from which data are read again that need not be."""
 _WIDE_BITS = 128
@@ -72,8 +72,8 @@ def bottleneck(
 
 _FUSE = "Do the work in fewer kernels: fuse what follows one another, so that a call launches one or two."
 _ASK_LESS = (
-    "The bytes are near the least that the task needs: only a narrower type of intermediate values, or fusing "
-    "with what comes before or after, saves more."
+    "The bytes are near the least that the task needs: only a narrower type of intermediate values, or "
+    "fusing with what comes before or after, saves more."
 )
 
 
@@ -112,7 +112,7 @@ def _by_counters(limits: Limits, counters: Counters, kernels: Sequence[KernelCod
     return Bottleneck(
         bound="memory",
         figures=figures,
-        suggestion=_move_less(times, is_l2=slowest.l2_pct > slowest.dram_pct, kernels=kernels, on_cuda=True),
+        suggestion=_move_less(times, is_l2=slowest.l2_pct > slowest.dram_pct, kernels=kernels),
         by="counters",
     )
 
@@ -147,18 +147,21 @@ def _hide(slowest: Counted | None, kernels: Sequence[KernelCode]) -> str:
     if narrow := _narrow_loads(kernels):
         return narrow
     return (
-        "Neither memory nor arithmetic is near its peak: have each thread start several independent loads before "
-        "it uses the first, or load the next tile while this one is computed."
+        "Neither memory nor arithmetic is near its peak: have each thread start several independent loads "
+        "before it uses the first, or load the next tile while this one is computed."
     )
 
 
-def _move_less(times: float, *, is_l2: bool, kernels: Sequence[KernelCode], on_cuda: bool) -> str:
+def _move_less(times: float, *, is_l2: bool, kernels: Sequence[KernelCode]) -> str:
     if spilling := _spilling(kernels):
         return spilling
     if is_l2:
         return "L2 is the limit: keep more in registers and shared memory, with larger tiles for each block."
     if times > _RELOADS:
-        return f"It moves {times:.2g} times the task's bytes: keep what is read again in shared memory or registers."
+        return (
+            f"It moves {times:.2g} times the task's bytes: keep what is read again in shared memory or "
+            "registers."
+        )
     return _ASK_LESS
 
 
@@ -167,22 +170,22 @@ def _compute_less(kernels: Sequence[KernelCode]) -> str:
         return spilling
     if kernels and not any(_share(kernel, "tensor") for kernel in kernels):
         return (
-            "Arithmetic is the limit: for products use tensor cores (in fp32 by a split such as 3xTF32), else do "
-            "fewer operations, or cheaper ones, for each element."
+            "Arithmetic is the limit: for products use tensor cores (in fp32 by a split such as 3xTF32), else "
+            "do fewer operations, or cheaper ones, for each element."
         )
-    return "Arithmetic is the limit: do fewer operations for each element, and keep the tensor cores' tiles large."
+    return "Arithmetic is the limit: do fewer operations an element, and keep the tiles large."
 
 
 def _widen(kernels: Sequence[KernelCode]) -> str:
     widest = max((kernel.vector_bits for kernel in kernels), default=0)
     if kernels and widest <= _WIDE_BITS:
         return (
-            f"The arithmetic is {widest} bits wide: have the compiler use wider vectors (-O3 -march=native, loops "
-            "without branches, #pragma omp simd)."
+            f"The arithmetic is {widest} bits wide: have the compiler use wider vectors (-O3 -march=native, "
+            "loops without branches, #pragma omp simd)."
         )
     return (
-        "Neither memory nor arithmetic is near its peak: keep several independent sums in flight, block for the "
-        "cache, and call no library function inside the loop."
+        "Neither memory nor arithmetic is near its peak: keep several independent sums in flight, block for "
+        "the cache, and call no library function inside the loop."
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kbopt.core.events import Event
+from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.core.types import Brief, Candidate, EvalRequest, NoProposal, Rent, Result, Trial, Usage
 
 BackendState = Literal["starting", "building", "waiting", "warm", "closed", "failed"]
@@ -104,6 +105,15 @@ class BackendStatus:
     @property
     def cold_starts(self) -> int:
         return len(self.cold_boots)
+
+
+@runtime_checkable
+class Profiler(Protocol):
+    """A backend that can also say what limits a source. Raises `UserError` for a task that cannot be scored,
+    `InfraError` for a lost machine.
+    """
+
+    async def profile(self, request: ProfileRequest) -> Profiled: ...
 
 
 class Backend(Protocol):

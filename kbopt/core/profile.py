@@ -17,7 +17,7 @@ Bound = Literal["memory", "compute", "latency", "launch"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileRequest:
-    """One source to be profiled on its task. With `counters` Nsight Compute is asked too, where there is one."""
+    """One source to be profiled on its task. With `counters` Nsight Compute is asked too."""
 
     task: Task
     source: str
@@ -185,7 +185,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bottleneck:
-    """What limits a kernel, three figures that show it, and one thing to try. `by` says what it was read from."""
+    """What limits a kernel, three figures that show it, and one thing to try. `by` is where it was seen."""
 
     bound: Bound
     figures: tuple[Figure, Figure, Figure]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kbopt.core.profile import Code, Counters, KernelCode, Launch, Missing, Part, Profile, Trace
+from kbopt.core.profile import Code, Counted, Counters, KernelCode, Launch, Missing, Part, Profile, Trace
 
 MAX_CHARS = 3500
 """Characters of a profile in words: a prompt holds a kernel, its feedback and this."""
@@ -34,8 +34,9 @@ def facts_line(profile: Profile) -> str:
     """The device, with what limits kernels on it."""
     device = profile.device
     peaks = ", ".join(f"{name} {peak:.3g}" for name, peak in device.peak_tflops.items())
+    units = f": {device.units} multiprocessors" if device.shared_bytes else ""
     parts = [
-        f"{device.name}: {device.units} {'multiprocessors' if device.shared_bytes else 'threads'}",
+        f"{device.name}{units}",
         f"a copy reaches {device.bandwidth_gbps:.4g} GB/s",
         f"peak TFLOP/s {peaks}",
     ]
@@ -132,15 +133,16 @@ def _part(part: Part) -> str:
 def _counters(counters: Counters | Missing) -> list[str]:
     if isinstance(counters, Missing):
         return [f"Counters: not read, {counters.reason}."]
-    return [
-        "Counters, percent of peak:",
-        *(
-            f"  {k.us:.4g} us {k.name}: compute {k.compute_pct:.3g}, DRAM {k.dram_pct:.3g}, L2 {k.l2_pct:.3g}, warps "
-            f"{k.occupancy_pct:.3g}, L2 hits {k.l2_hit_pct:.3g}; {k.dram_bytes / 1e6:.4g} MB; waits most for {k.stall} "
-            f"({k.stall_cycles:.3g} cycles an instruction)"
-            for k in counters.kernels[:_SHOWN_PARTS]
-        ),
-    ]
+    return ["Counters, percent of peak:", *map(_counted, counters.kernels[:_SHOWN_PARTS])]
+
+
+def _counted(kernel: Counted) -> str:
+    return (
+        f"  {kernel.us:.4g} us {kernel.name}: compute {kernel.compute_pct:.3g}, DRAM {kernel.dram_pct:.3g}, "
+        f"L2 {kernel.l2_pct:.3g}, warps {kernel.occupancy_pct:.3g}, L2 hits {kernel.l2_hit_pct:.3g}; "
+        f"{kernel.dram_bytes / 1e6:.4g} MB; waits most for {kernel.stall} "
+        f"({kernel.stall_cycles:.3g} cycles an instruction)"
+    )
 
 
 def _code(code: Code | Missing) -> list[str]:

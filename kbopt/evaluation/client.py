@@ -33,9 +33,9 @@ _LOG_BYTES = 2 * 2**20
 class ServiceClient:
     """One evaluation service as a child process.
 
-    `evaluate`, `describe` and `profile` may be called any number of times at once; answers come in the order in which
-    they are ready. When the service dies, every call under way raises InfraError, and `open` may be called
-    again.
+    `evaluate`, `describe` and `profile` may be called any number of times at once; answers come in the order
+    in which they are ready. When the service dies, every call under way raises InfraError, and `open` may be
+    called again.
     `memory_gib` of host memory is what it may use; None for what its container or machine has. It runs on
     `cores`; on all that this process has where there are none. What it prints
     goes to `log`, which is kept to a few MiB.

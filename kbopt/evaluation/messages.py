@@ -233,8 +233,8 @@ class KernelBench:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileCall:
-    """To a worker that profiles a call of `source`, by a trace or by counters. It says when it needs the device,
-    and waits for an answer.
+    """To a worker that profiles a call of `source`, by a trace or by counters. It says when it needs the
+    device, and waits for an answer.
     """
 
     task_source: str

@@ -114,7 +114,7 @@ def cached_ms(reference: Reference) -> float:
 
 
 def device_facts(reference: Reference) -> DeviceFacts:
-    """What the device of `reference` is, by torch's name for it, with its peaks by data sheet, else that of the task's arithmetic."""
+    """What the device of `reference` is, with its peaks by data sheet, else that of the task's arithmetic."""
     arithmetic = arithmetic_of(reference)
     bandwidth, peak = device_peaks(str(reference.device), arithmetic)
     peaks: dict[str, float] = {arithmetic: peak / 1e12}
@@ -130,7 +130,8 @@ def device_facts(reference: Reference) -> DeviceFacts:
             versions=versions,
         )
     device = torch.cuda.get_device_properties(reference.device)
-    peaks.update(next((_TFLOPS[part] for part in _TFLOPS if part in device.name), {}))
+    for sheet in (_TFLOPS[part] for part in _TFLOPS if part in device.name):
+        peaks |= {str(kind): tflops for kind, tflops in sheet.items()}
     versions |= {"CUDA": torch.version.cuda or "", "cuDNN": str(torch.backends.cudnn.version())}
     with suppress(importlib.metadata.PackageNotFoundError):
         versions["Triton"] = importlib.metadata.version("triton")

@@ -1,4 +1,4 @@
-"""What `objdump -d -C` prints of a library for x86-64 or 64-bit ARM: vector width and kinds of instruction."""
+"""What `objdump -d -C` prints of a library for x86-64 or 64-bit ARM: vector width, and kinds."""
 
 from __future__ import annotations
 

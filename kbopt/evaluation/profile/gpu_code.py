@@ -122,8 +122,10 @@ def _arithmetic(kernel: KernelCode) -> float:
 def _kind(opcode: str) -> str:
     if opcode.startswith(("LDGSTS", "LDGDEPBAR")):
         return "async copy"
-    if opcode.startswith(("ATOMS",)):
+    if opcode.startswith("ATOMS"):
         return "shared"
+    if opcode == "HFMA2.MMA":  # By which ptxas writes constants into registers.
+        return "move"
     return kind_of(opcode, _KINDS)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from kbopt.core.profile import Share
 
 MOST_KERNELS = 8
-MOST_KINDS = 8
+MOST_KINDS = 10
 
 
 @dataclass(slots=True)

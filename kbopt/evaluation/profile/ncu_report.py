@@ -37,13 +37,14 @@ _WORDS = {
     "not_selected": "other warps",
 }
 _UNITS = {
-    "nsecond": 1e-3, "ns": 1e-3, "usecond": 1.0, "us": 1.0, "msecond": 1e3, "ms": 1e3, "second": 1e6, "s": 1e6,
+    "nsecond": 1e-3, "ns": 1e-3, "usecond": 1.0, "us": 1.0,
+    "msecond": 1e3, "ms": 1e3, "second": 1e6, "s": 1e6,
     "byte": 1.0, "kbyte": 1e3, "mbyte": 1e6, "gbyte": 1e9,
 }  # fmt: skip
 """To microseconds and bytes, by units in lower case; ncu's of bytes are decimal."""
 _PERMISSION = (
-    "the driver lets only administrators read counters (ERR_NVGPUCTRPERM): load the kernel module nvidia with "
-    "NVreg_RestrictProfilingToAdminUsers=0, or give the container the capability SYS_ADMIN"
+    "the driver lets only administrators read counters (ERR_NVGPUCTRPERM): load the kernel module nvidia "
+    "with NVreg_RestrictProfilingToAdminUsers=0, or give the container the capability SYS_ADMIN"
 )
 
 

@@ -1,7 +1,7 @@
 """How many warps of a kernel a multiprocessor can hold at once: the formula of CUDA's occupancy calculator.
 
-Limits by compute capability are those of the CUDA C++ Programming Guide, "Technical Specifications per Compute
-Capability". Clusters and what a driver reserves are not in it.
+Limits by compute capability are those of the CUDA C++ Programming Guide, "Technical Specifications per
+Compute Capability". Clusters and what a driver reserves are not in it.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Occupancy:
 
 
 def occupancy(capability: str, *, threads: int, registers: int, shared_bytes: int) -> Occupancy | None:
-    """Of a kernel with so many threads a block, registers a thread and bytes of shared memory a block. None for
-    a compute capability that is not known.
+    """Of a kernel with so many threads a block, registers a thread and bytes of shared memory a block. None
+    for a compute capability that is not known.
     """
     most = MULTIPROCESSORS.get(capability)
     if most is None:

@@ -12,7 +12,7 @@ from kbopt.core.profile import Launch, Part, Trace
 
 CALL = "kbopt.call"
 """The annotation around the call."""
-OWN_CODE = "the candidate's own code, outside of ATen"
+OWN_CODE = "outside of ATen: the model's own code"
 MOST_PARTS = 20
 _ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 
@@ -30,8 +30,8 @@ class _Event:
 
 
 def traced(text: str, *, on_cuda: bool) -> Trace:
-    """The one call of a trace in Chrome's format, on a CPU what lies inside its annotation. Rates are zero: they
-    need the task. Raises ValueError for a text that is no trace, LookupError for one without the call.
+    """The one call of a trace in Chrome's format, on a CPU what lies inside its annotation. Rates are zero:
+    they need the task. Raises ValueError for a text that is no trace, LookupError for one without the call.
     """
     events = json.loads(text)["traceEvents"]
     return _on_gpu(events) if on_cuda else _on_cpu(events)

@@ -19,6 +19,10 @@ MAX_CHARS = 4000
 _APART = 0.1
 """Two speedups of one kernel that differ by more get a line that says why."""
 
+NO_SANDBOX_NOTE = (
+    "No sandbox: this machine did not isolate the candidate, which could have disturbed its judge."
+)
+"""Shown in red by the report, which knows it by its first words."""
 _REMEDIES: dict[Family, str] = {
     "precision_downgrade": "Compute and accumulate at the task's precision. Splits that keep its accuracy, "
     "such as 3xTF32 "

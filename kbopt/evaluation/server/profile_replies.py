@@ -1,5 +1,5 @@
-"""What the processes of a profile say, as values: whatever they send, these functions return what an untouched one
-would have said, or raise CandidateForged.
+"""What a profile's processes say, as values: whatever they send, these functions return what an untouched
+one would have said, or raise CandidateForged.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _MAX_REASON = 400
 
 
 def code_of(raw: Any) -> Code | Missing:
+    """The kernels of a build, or why there are none to be told of."""
     return _tier(raw, lambda fields: Code(kernels=_rows(fields, "kernels", _kernel, _MOST_CODE)))
 
 
@@ -47,6 +48,7 @@ def trace_of(raw: Any) -> Trace:
 
 
 def counters_of(raw: Any) -> Counters | Missing:
+    """The counted launches of a call, or why none was counted."""
     return _tier(raw, lambda fields: Counters(kernels=_rows(fields, "kernels", _counted, MOST_LAUNCHES)))
 
 

@@ -1,7 +1,7 @@
 """Profiles of candidates, tier by tier, when nothing is being evaluated. Nothing here is a verdict.
 
-Each tier holds the device by itself and for a bounded time, so that an evaluation that comes meanwhile waits for
-one tier at the most.
+Each tier holds the device by itself and for a bounded time, so that an evaluation that comes meanwhile waits
+for one tier at the most.
 """
 
 from __future__ import annotations
@@ -190,8 +190,8 @@ class Profiling:
     def _with_device(
         self, child: Child, request: EvalRequest, built: Built | None, clock: _Clock, limit_s: float
     ) -> Message:
-        """What the child answers. It loads its sources first, and gets the device when it says that it is ready;
-        an answer that comes before needs none.
+        """What the child answers. It loads its sources first, and gets the device when it says that it is
+        ready; an answer that comes before needs none.
         """
         job = messages.ProfileCall(
             task_source=request.task.source,
@@ -210,9 +210,12 @@ class Profiling:
             self._judges.make_room(request)
             channel.send({"go": True})
             try:
-                return channel.receive(limit_s)
-            finally:
-                child.close()  # Nothing of it runs on when somebody else is timed.
+                reply = channel.receive(limit_s)
+            except (TimeoutError, WireError):
+                child.close()
+                raise
+            child.close()  # Nothing of it runs on when somebody else is timed.
+            return reply
 
     def _with_rates(self, trace: Trace, described: messages.Description) -> Trace:
         limits, busy_us = described.limits, trace.busy_us

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Hashable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -59,11 +59,6 @@ T = TypeVar("T")
 MAX_CONCURRENT = 64
 _NUM_WAITING = 2
 
-NO_SANDBOX_NOTE = (
-    "No sandbox: this machine did not isolate the candidate, which could have disturbed its judge."
-)
-"""Shown in red by the report, which knows it by its first words."""
-
 
 class Service:
     """Evaluates requests on one device; `evaluate` may be called from many threads."""
@@ -78,9 +73,7 @@ class Service:
             only_this = {"CUDA_VISIBLE_DEVICES": self.device.uuid}
             environ |= only_this
             self._fork_server.set_environment(only_this)
-        self._budget = Budget(
-            host, MAX_CONCURRENT if self.device.is_cuda else 1, lambda keep: self._judges.close_idle(keep)
-        )
+        self._budget = Budget(host, MAX_CONCURRENT if self.device.is_cuda else 1, self._close_idle)
         self.boot = uuid.uuid4().hex[:12]
         self.started = time.time()
         self._lease = Lease()
@@ -197,6 +190,9 @@ class Service:
             with self._reserve(request, alone=True) as reservation:
                 return work(reservation)
 
+    def _close_idle(self, keep: Collection[Hashable]) -> bool:
+        return self._judges.close_idle(keep)
+
     def _evaluate_in(self, request: EvalRequest, reservation: Reservation) -> Result:
         result = self._evaluate(request, reservation)
         if self._builder.builds_more(request, result.outcome):
@@ -292,7 +288,7 @@ class Service:
         outcome, verdict = judged.outcome, None
         if isinstance(outcome, Measured):
             if not self._sandboxes.is_isolated:
-                notes = (NO_SANDBOX_NOTE, *outcome.audit.notes)
+                notes = (feedback.NO_SANDBOX_NOTE, *outcome.audit.notes)
                 outcome = replace(outcome, audit=replace(outcome.audit, notes=notes))
             try:
                 others = self._baselines.of(request, alone=reservation.alone)

@@ -1,7 +1,7 @@
 """The tiers of a profile, each in a sandboxed process: machine code, a trace, and hardware counters.
 
-What they say is the candidate's word, since its code runs in them or made what they read: `server.profile_replies`
-believes none of it.
+What they say is the candidate's word, since its code runs in them or made what they read:
+`server.profile_replies` believes none of it.
 """
 
 from __future__ import annotations

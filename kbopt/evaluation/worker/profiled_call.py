@@ -1,4 +1,4 @@
-"""A model to be profiled: constructed and called as it is measured, in a process that times nothing for the judge."""
+"""A model to be profiled: constructed and called as it is measured, but timed for no verdict."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kbopt.evaluation.worker.weights import take_over
 
 _SEED = 42
 _WARM_UPS = 3
-"""Calls before the profiled one: the first compiles and tunes, the others find memory that the first freed."""
+"""Calls before the profiled one: the first compiles and tunes, the others find memory that it freed."""
 _FLUSH_BYTES = 256 * 2**20
 """More than the L2 of any GPU, so that a profiled call finds its inputs in memory as a timed one does."""
 

@@ -1,0 +1,199 @@
+"""Profiles through the service's client, in real processes on the CPU; and what their processes may say."""
+
+import asyncio
+import shutil
+import threading
+from typing import Any
+
+import pytest
+
+from kbopt.core import codec
+from kbopt.core.errors import UserError
+from kbopt.core.profile import (
+    Code,
+    KernelCode,
+    Missing,
+    NotProfiled,
+    Part,
+    Profile,
+    ProfileRequest,
+    Share,
+    Trace,
+)
+from kbopt.core.types import Task
+from kbopt.evaluation.profile.trace_events import OWN_CODE
+from kbopt.evaluation.server import profile_replies
+from kbopt.evaluation.server.quiet import Quiet
+from kbopt.evaluation.transport.untrusted import CandidateForged
+from tests.evaluation.conftest import ELEMENTWISE, QUICK, Bench
+
+PLAIN = """
+import torch
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        {body}
+"""
+RIGHT = PLAIN.format(body="return torch.tanh(x).mul_(2).add_(x)")
+NATIVE = '''
+import torch
+from torch.utils.cpp_extension import load_inline
+
+SOURCE = r"""
+#include <torch/extension.h>
+
+static void work(const float* x, float* y, long n) {
+  for (long i = 0; i < n; i++) y[i] = x[i] * 2.0f + x[i] * x[i] - 0.5f / (x[i] * x[i] + 1.0f);
+}
+
+torch::Tensor run(torch::Tensor x) {
+  auto y = torch::empty_like(x);
+  work(x.data_ptr<float>(), y.data_ptr<float>(), x.numel());
+  return y;
+}
+"""
+extension = load_inline(
+    name="profiled", cpp_sources=SOURCE, functions=["run"], extra_cflags=["-O3", "-mavx2", "-fno-inline"]
+)
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        return extension.run(x)
+'''
+
+
+def profiled(bench: Bench, source: str, task: str = ELEMENTWISE) -> Profile | NotProfiled:
+    request = ProfileRequest(task=Task(name="t", source=task), source=source, protocol=QUICK)
+    return bench.runner.run(bench.client.profile(request))
+
+
+def test_a_call_of_pytorch_is_traced_beside_the_reference(bench: Bench) -> None:
+    found = profiled(bench, RIGHT)
+    assert isinstance(found, Profile), found
+    assert isinstance(found.trace, Trace)
+    assert {"aten::tanh", "aten::mul_", "aten::add_", OWN_CODE} <= {part.name for part in found.trace.parts}
+    assert found.trace.busy_us > 0
+    assert found.trace.gbps == pytest.approx(1048576 / found.trace.busy_us / 1e3)
+    assert isinstance(found.reference, Trace)
+    assert "aten::mul" in {part.name for part in found.reference.parts}
+    assert found.limits.size_bytes == 1048576
+    assert found.limits.floor_ms > 0
+    assert found.device.bandwidth_gbps > 0
+    assert found.device.versions["torch"]
+    assert found.code == Missing(reason="the source built no machine code of its own")
+    assert found.counters == Missing(reason="hardware counters are read on NVIDIA GPUs only")
+    assert found.bottleneck is not None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
+def test_the_machine_code_of_a_kernel_is_read(bench: Bench) -> None:
+    found = profiled(bench, NATIVE)
+    assert isinstance(found, Profile), found
+    assert isinstance(found.code, Code), found.code
+    kernel = found.code.kernels[0]
+    assert kernel.name.startswith("work(float const*, float*, long)")
+    assert kernel.vector_bits == 256
+    assert isinstance(found.trace, Trace)
+    assert found.trace.parts[0].name == OWN_CODE
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (PLAIN.format(body="raise RuntimeError('no such\\x1b[2J luck')"), "RuntimeError: no such"),
+        (PLAIN.format(body="import os; os._exit(3)"), "exit code 3"),
+        (PLAIN.format(body="return ("), "SyntaxError"),
+        ("import torch", "defines no ModelNew"),
+    ],
+)
+def test_what_cannot_be_called_is_an_answer(bench: Bench, source: str, said: str) -> None:
+    found = profiled(bench, source)
+    assert isinstance(found, NotProfiled)
+    assert said in found.reason
+    assert "\x1b" not in found.reason
+
+
+def test_a_task_that_cannot_be_scored_is_refused(bench: Bench) -> None:
+    with pytest.raises(UserError, match="admission test"):
+        profiled(bench, RIGHT, ELEMENTWISE.replace("torch.tanh(x) * 2 + x", "x + torch.rand_like(x)"))
+
+
+def test_evaluations_and_profiles_at_once_are_all_answered(bench: Bench) -> None:
+    async def all_of_them() -> list[Any]:
+        request = ProfileRequest(task=Task(name="t", source=ELEMENTWISE), source=RIGHT, protocol=QUICK)
+        return await asyncio.gather(*(bench.client.profile(request) for _ in range(3)))
+
+    assert all(isinstance(found, Profile) for found in bench.runner.run(all_of_them()))
+    assert bench.judge(RIGHT).outcome
+
+
+def test_who_can_wait_does_so_until_nothing_is_evaluated() -> None:
+    quiet, done = Quiet(), threading.Event()
+    assert quiet.wait(60.0) < 60.0
+    with quiet.busy(), quiet.busy():
+        waiting = threading.Thread(target=lambda: (quiet.wait(60.0), done.set()))
+        waiting.start()
+        assert not done.wait(0.1)
+    waiting.join()
+    assert done.is_set()
+    with quiet.busy():
+        assert quiet.wait(0.05) >= 0.05  # patience ends
+
+
+KERNEL = KernelCode(
+    name="k",
+    target="sm_90",
+    instructions=9,
+    vector_bits=128,
+    mix=(Share(kind="fp32", share=1.0),),
+    registers=40,
+)
+TRACE = Trace(
+    call_us=9.0,
+    busy_us=8.0,
+    num_parts=1,
+    parts=(Part(name="k", calls=1, us=8.0, share=1.0),),
+    gbps=0.0,
+    tflops=0.0,
+)
+
+
+def test_what_an_untouched_process_says_is_read_as_it_was_meant() -> None:
+    assert profile_replies.trace_of(codec.encode(TRACE)) == TRACE
+    assert profile_replies.code_of(codec.encode(Code(kernels=(KERNEL,)))) == Code(kernels=(KERNEL,))
+    assert profile_replies.counters_of(codec.encode(Missing(reason="a\x1b[2J"))) == Missing(
+        reason="a\\x1b[2J"
+    )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        None,
+        [],
+        {},
+        {"call_us": -1.0},
+        {"call_us": "9"},
+        {"busy_us": 1e400},
+        {"busy_us": True},
+        {"num_parts": 1.5},
+        {"num_parts": 2**80},
+        {"parts": {}},
+        {"parts": [{}]},
+        {"parts": [{"name": 3}]},
+        {"parts": [codec.encode(TRACE.parts[0])] * 1000},
+        {"parts": [{**codec.encode(TRACE.parts[0]), "launch": {"grid": [1, 1], "block": [1, 1, 1]}}]},
+    ],
+)
+def test_what_it_never_says_is_forged(changed: Any) -> None:
+    raw = {**codec.encode(TRACE), **changed} if changed else changed
+    with pytest.raises(CandidateForged):
+        profile_replies.trace_of(raw)
+
+
+def test_a_name_is_one_line_of_bounded_length() -> None:
+    part = {**codec.encode(TRACE.parts[0]), "name": "k\nBottleneck: none" + "x" * 10_000}
+    (read,) = profile_replies.trace_of({**codec.encode(TRACE), "parts": [part]}).parts
+    assert read.name.startswith("k Bottleneck: none")
+    assert len(read.name) <= 100
