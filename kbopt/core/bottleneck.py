@@ -170,10 +170,10 @@ def _compute_less(kernels: Sequence[KernelCode]) -> str:
         return spilling
     if kernels and not any(_share(kernel, "tensor") for kernel in kernels):
         return (
-            "Arithmetic is the limit: for products use tensor cores (in fp32 by a split such as 3xTF32), else "
-            "do fewer operations, or cheaper ones, for each element."
+            "Arithmetic is the limit: for products use tensor cores (in fp32 by a split such as 3xTF32), "
+            "else do fewer operations, or cheaper ones, for each element."
         )
-    return "Arithmetic is the limit: do fewer operations an element, and keep the tiles large."
+    return "Arithmetic is the limit: do fewer operations for each element, and use the largest tiles."
 
 
 def _widen(kernels: Sequence[KernelCode]) -> str:

@@ -265,8 +265,8 @@ HEAD = (
     '"Device","CC","Section Name","Metric Name","Metric Unit","Metric Value"'
 )
 ROW = (
-    '"0","1234","python3.12","127.0.0.1","softmax(const float *, float *)","1","7","(256, 1, 1)","(128, 1, 1)",'
-    '"0","9.0","Command line profiler metrics",'
+    '"0","1234","python3.12","127.0.0.1","softmax(const float *, float *)","1","7","(256, 1, 1)",'
+    '"(128, 1, 1)","0","9.0","Command line profiler metrics",'
 )
 STALL = "smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio"
 BEFORE = f"""==PROF== Connected to process 1234 (/usr/bin/python3.12)

@@ -17,7 +17,9 @@ from tests.support.agents import SIMULATED, call, entries, kbopt, refusal, simul
 async def test_a_session_is_a_run_that_runs_report_and_show_read(mode: str, tmp_path: Path) -> None:
     async with stdio(tmp_path, *SIMULATED, "--max-evals", 5, mode=mode) as client:
         listed = await client.list_tools()
-        assert [tool.name for tool in listed.tools] == ["tasks", "evaluate", "history", "best", "submit"]
+        assert [tool.name for tool in listed.tools] == [
+            *("tasks", "evaluate", "history", "best", "profile", "submit")
+        ]
         assert all(tool.output_schema and tool.description for tool in listed.tools)
         names = [task["name"] for task in (await call(client, "tasks"))["tasks"]]
         assert names == ["sim/smooth", "sim/rugged"]
@@ -129,3 +131,13 @@ async def test_resume_finishes_a_session_that_ended_without_a_submission(tmp_pat
     assert (document["proposals"], document["evaluations"]) == (2, 2)
     assert document["best"]["candidate"] == "c000002"
     assert document["ended"] == "all 2 proposals were asked for"
+
+
+async def test_a_profile_is_of_a_measured_kernel_and_a_device_that_has_profiles(tmp_path: Path) -> None:
+    async with stdio(tmp_path, *SIMULATED) as client:
+        assert "nothing was evaluated" in await refusal(client, "profile")
+        await call(client, "evaluate", task="sim/smooth", kernel="class ModelNew: pass")
+        assert "none can be profiled" in await refusal(client, "profile")
+        await call(client, "evaluate", task="sim/smooth", kernel=simulated(2))
+        assert "this backend has no profiles" in await refusal(client, "profile")
+        assert "c000009" in await refusal(client, "profile", candidate="c000009")

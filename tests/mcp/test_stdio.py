@@ -20,6 +20,7 @@ from tests.support.agents import (
     command,
     entries,
     kbopt,
+    refusal,
     simulated,
     stdio,
 )
@@ -90,6 +91,21 @@ async def test_kernels_are_judged_and_progress_is_told(tmp_path: Path) -> None:
         assert good["outcome"] == "measured", good
         assert good["speedup_ci"][0] < good["speedup"] < good["speedup_ci"][1]
         assert good["kernel_ms"] > 0.0
+        profile = await call(client, "profile", against="c000002")
+        assert profile["candidate"] == "c000002"
+        assert profile["bound"] in ("memory", "compute", "latency", "launch")
+        assert len(profile["figures"]) == 3
+        assert profile["suggestion"] != ""
+        assert "aten::gelu" in profile["text"]
+        assert "Against the parent: nothing changed." in profile["text"]
+        assert profile["tiers"] == {
+            "code": "the source built no machine code of its own",
+            "trace": "read",
+            "counters": "hardware counters are read on NVIDIA GPUs only",
+        }
+        refused = await refusal(client, "profile", candidate="c000001")
+        assert "only a kernel that was measured can be profiled" in refused
+        assert (await call(client, "tasks"))["evaluations_left"] is None
 
 
 @pytest.mark.slow
