@@ -56,9 +56,10 @@ class ProposerConfig:
 
     `starts` are the user's own kernels, in place of those that ship with kbopt. `api_base` may hold a key in
     its query or before its host: it is stored `without_secrets`. `timeout_s` is the limit of one request to a
-    model, `simulated_s` the mean latency of the simulated proposer. An agent is one that kbopt knows, or a
-    command as a shell would split it; it may have `agent_evals` kernels judged for one brief, within
-    `agent_minutes`.
+    model, `simulated_s` the mean latency of the simulated proposer. With `evidence` a model is shown a
+    profile of the kernel that it is to improve, where the backend has profiles. An agent is one that kbopt
+    knows, or a command as a shell would split it; it may have `agent_evals` kernels judged for one brief,
+    within `agent_minutes`.
     """
 
     name: ProposerName = "tunables"
@@ -66,6 +67,7 @@ class ProposerConfig:
     models: str = ""
     api_base: str | None = None
     prompts: str | None = None
+    evidence: bool = True
     language: Language | None = None
     embedding_model: str | None = None
     max_concurrent: int = 16

@@ -391,6 +391,13 @@ proposer_options = options(
         help="A folder of prompt templates that replace kbopt's. Default: kbopt's own.",
     ),
     option(
+        "--evidence/--no-evidence",
+        group=MODEL,
+        default=PROPOSER.evidence,
+        help="Show the model a profile of the kernel that it is to improve, and of the reference at first: "
+        "about a second of the device for each kernel, and 15 s where Nsight Compute may count.",
+    ),
+    option(
         "--language",
         group=MODEL,
         type=Name("language", Language),

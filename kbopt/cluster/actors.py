@@ -17,11 +17,13 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from kbopt.cluster.coordinator import Coordinator
 from kbopt.cluster.evaluator import EvaluationQueue
+from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.explorer import Explorer
 from kbopt.cluster.messages import Answer, EvaluatorStatus, Factories, Failure, Idle, Lease, SearchSpec
 from kbopt.cluster.metrics import PUBLISH_S, CoordinatorMetrics, EvaluatorMetrics
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import Attempt, Backend, BackendStatus, Declined
+from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.core.types import Candidate, EvalRequest, NoProposal, Rent, Trial, Usage
 from kbopt.store.cache import EvaluationCache
 
@@ -80,6 +82,10 @@ class RemoteEvaluator:
     async def evaluate(self, search: str, request: EvalRequest, scope: str) -> Answer:
         answer: Answer = await self._call("evaluate", search, request, scope)
         return answer
+
+    async def profile(self, request: ProfileRequest) -> Profiled:
+        profiled: Profiled = await self._call("profile", request)
+        return profiled
 
     async def take_rent(self) -> Rent | None:
         """None also where the evaluator is gone for good: nobody knows what its device cost since."""
@@ -152,7 +158,8 @@ class ExplorerActor(Explorer):
         factories: Factories,
         loops: int,
     ) -> None:
-        super().__init__(index, RemoteCoordinator(coordinator), specs, factories, loops)
+        evidence = Evidence(RemoteEvaluator().profile)
+        super().__init__(index, RemoteCoordinator(coordinator), specs, factories, loops, evidence=evidence)
 
     async def run(self) -> None:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Protocol, TypeVar
 
 from kbopt.cluster.coordinator import unforeseen
+from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.messages import Factories, Failure, Idle, Lease, SearchSpec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import Attempt, Declined, Proposer, Summarizer
@@ -62,8 +63,10 @@ class Explorer:
         factories: Factories,
         loops: int,
         *,
+        evidence: Evidence | None = None,
         silence_s: float = SILENCE_S,
     ) -> None:
+        self._evidence = evidence
         self._silence_s = silence_s
         self._index = index
         self._coordinator = coordinator
@@ -99,6 +102,8 @@ class Explorer:
             if isinstance(work, SummaryRequest):
                 text, usage = await self._summary(search, work)
                 return self._coordinator.summarized(search, text, usage)
+            if self._evidence is not None:
+                work = await self._evidence.added(work, self._specs[search])
             answer = await self._proposer(search).propose(work)
         except UserError as error:
             failure = Failure(kind="user", message=str(error))

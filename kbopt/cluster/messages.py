@@ -24,8 +24,9 @@ class SearchSpec:
     """One search of a sweep. `folder` holds its journal, which exists before the actors start.
 
     With `shares_results` what another search has measured comes from the cache and costs no evaluation. With
-    `kernelbench` KernelBench's own verdict is asked for each evaluation, not for the winner's full one alone.
-    `lease_s` is how long a proposer may take for one brief.
+    `kernelbench` KernelBench's own verdict is asked for each evaluation, not for the winner's full one alone,
+    with `evidence` a profile of each kernel that a model is to improve. `lease_s` is how long a proposer may
+    take for one brief.
     """
 
     name: str
@@ -36,6 +37,7 @@ class SearchSpec:
     shares_results: bool = False
     kernelbench: bool = False
     lease_s: float = LEASE_S
+    evidence: bool = False
 
     @property
     def journal(self) -> Path:

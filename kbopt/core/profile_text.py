@@ -30,6 +30,12 @@ def text_of(profile: Profile, parent: Profile | None = None) -> str:
     return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
 
 
+def task_text(profile: Profile) -> str:
+    """Of a profile of a task's own model: the device, the floor, and what the reference spends its time in."""
+    lines = [facts_line(profile), limits_line(profile), *_trace(profile.trace, "The reference's call")]
+    return "\n".join(lines)[:MAX_CHARS]
+
+
 def facts_line(profile: Profile) -> str:
     """The device, with what limits kernels on it."""
     device = profile.device

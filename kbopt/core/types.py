@@ -502,7 +502,8 @@ class Brief:
 
     `parent` is None where the task's first kernel is asked for. `exemplars` are other good kernels, best
     first. `seed` is the only source of randomness a proposer may use. `action` is `refine` where the
-    parent's `# tune:` comments should be varied at no cost in tokens.
+    parent's `# tune:` comments should be varied at no cost in tokens. `evidence` is what a profile says of
+    the parent, of the reference where there is none; empty where nothing is known.
     """
 
     id: str
@@ -513,6 +514,7 @@ class Brief:
     seed: int
     memory_version: int
     action: Literal["propose", "refine"] = "propose"
+    evidence: str = ""
 
 
 Blame = Literal["brief", "answer", "service"]

@@ -32,11 +32,12 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
             "parent_source",
             "parent_result",
             "parent_feedback",
+            "evidence",
             "exemplars",
             "summary",
         }
     ),
-    "first.md": frozenset({"task_name", "task_source", "exemplars", "summary"}),
+    "first.md": frozenset({"task_name", "task_source", "evidence", "exemplars", "summary"}),
     "again.md": frozenset({"reason"}),
     "agent.md": frozenset({"task_name", "device_facts", "kernel_guide", "evaluations", "minutes", "files"}),
     "summary.md": frozenset({"trials", "previous"}),
@@ -46,6 +47,7 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
 SHIPPED = Path(__file__).parent / "prompts"
 
 MAX_FEEDBACK_CHARS = 6_000
+MAX_EVIDENCE_CHARS = 4_000
 MAX_EXEMPLAR_CHARS = 20_000
 MAX_TRIAL_CHARS = 4_000
 MAX_SUMMARY_CHARS = 8_000
@@ -78,6 +80,7 @@ class Prompts:
         common = {
             "task_name": brief.task.name,
             "task_source": fenced(shown_source(brief.task.source), "python"),
+            "evidence": fenced(_untrusted(brief.evidence, MAX_EVIDENCE_CHARS) or "(none)", "text"),
             "exemplars": "\n\n".join(map(_exemplar, brief.exemplars)) or "None yet.",
             "summary": _bounded(brief.summary.strip(), MAX_SUMMARY_CHARS) or "Nothing yet.",
         }

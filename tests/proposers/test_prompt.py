@@ -150,7 +150,7 @@ def test_a_copy_of_the_shipped_folder_is_valid(tmp_path: Path) -> None:
         (
             "propose.md",
             "one\ntwo $parent_sauce\n",
-            "propose.md:2: unknown placeholder $parent_sauce. Allowed: $exemplars",
+            "propose.md:2: unknown placeholder $parent_sauce. Allowed: $evidence",
         ),
         ("again.md", "\n\n${task_source}", "again.md:3: unknown placeholder $task_source. Allowed: $reason."),
         ("first.md", "costs $ 5", "first.md:1: a lone $. Write $$"),

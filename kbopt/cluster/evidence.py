@@ -1,0 +1,54 @@
+"""Adds to a brief what a profile says: of the kernel to improve, else of the task's reference."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from kbopt.cluster.messages import SearchSpec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.profile import Profile, Profiled, ProfileRequest
+from kbopt.core.profile_text import task_text, text_of
+from kbopt.core.types import Brief, Measured
+
+PATIENCE_S = 60.0
+"""Seconds that a brief waits for its evidence: about what a model takes to answer. The profile goes on
+meanwhile, and is there for the next brief of that kernel."""
+
+
+class Evidence:
+    """`profile` asks the evaluator, which remembers what it was asked before."""
+
+    def __init__(
+        self, profile: Callable[[ProfileRequest], Awaitable[Profiled]], patience_s: float = PATIENCE_S
+    ) -> None:
+        self._profile = profile
+        self._patience_s = patience_s
+
+    async def added(self, brief: Brief, spec: SearchSpec) -> Brief:
+        """The brief with its evidence; as it is where there is none to be had in time, or none is wanted."""
+        if not spec.evidence or brief.action == "refine":
+            return brief
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return replace(brief, evidence=await self._found(brief, spec))
+        except (UserError, InfraError, TimeoutError):  # A brief is worth answering without it.
+            return brief
+
+    async def _found(self, brief: Brief, spec: SearchSpec) -> str:
+        parent = brief.parent
+        if parent is None:
+            found = await self._of(spec.task.equal_code, spec)
+            return task_text(found) if found else ""
+        if not isinstance(parent.results[-1].outcome, Measured):
+            return ""
+        found = await self._of(parent.candidate.source, spec)
+        before = next((one for one in brief.exemplars if one.candidate.id == parent.candidate.parent), None)
+        compared = await self._of(before.candidate.source, spec) if before else None
+        return text_of(found, compared) if found else ""
+
+    async def _of(self, source: str, spec: SearchSpec) -> Profile | None:
+        request = ProfileRequest(task=spec.task, source=source, protocol=spec.protocol)
+        found = await self._profile(request)
+        return found if isinstance(found, Profile) else None

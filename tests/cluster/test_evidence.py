@@ -1,0 +1,99 @@
+"""What a brief is told of the kernel that it is to improve."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kbopt.cluster.evidence import Evidence
+from kbopt.cluster.messages import SearchSpec
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.profile import NotProfiled, Profiled, ProfileRequest
+from kbopt.core.settings import SearchSettings
+from kbopt.core.types import Brief, Candidate, CompileFailed, EvalProtocol, Result, Seconds, Task, Trial
+from kbopt.proposers.prompt import Prompts
+from tests.core.test_bottleneck import profile
+from tests.support.llm_briefs import measured
+
+TASK = Task(name="t", source="class Model: ...")
+SPEC = SearchSpec(
+    name="s", folder=Path("s"), task=TASK, settings=SearchSettings(), protocol=EvalProtocol(), evidence=True
+)
+
+RESULT = Result(
+    outcome=measured(2.0),
+    feedback="",
+    device="H200",
+    protocol=SPEC.protocol.id,
+    boot="b",
+    seconds=Seconds(),
+    device_s=0.1,
+)
+
+
+def trial(key: str, parent: str | None = None, result: Result | None = None) -> Trial:
+    candidate = Candidate(id=key, source=f"# {key}", parent=parent, proposer="llm", memory_version=0)
+    return Trial(candidate=candidate, results=(result or RESULT,))
+
+
+def brief(parent: Trial | None, *exemplars: Trial) -> Brief:
+    return Brief(id="b", task=TASK, parent=parent, exemplars=exemplars, summary="", seed=0, memory_version=0)
+
+
+class Device:
+    """Remembers what was asked; a later source is twice as fast."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def profile(self, request: ProfileRequest) -> Profiled:
+        self.asked.append(request.source)
+        return profile(80.0 / len(self.asked))
+
+
+async def test_the_parent_is_profiled_and_compared_with_its_own() -> None:
+    device = Device()
+    parent, grandparent = trial("c2", parent="c1"), trial("c1")
+    added = await Evidence(device.profile).added(brief(parent, grandparent), SPEC)
+    assert device.asked == ["# c2", "# c1"]
+    assert "Bottleneck: memory" in added.evidence
+    assert "Against the parent: busy 40 us -> 80 us" in added.evidence
+    prompt = Prompts.load(None).proposal(added)
+    assert added.evidence in prompt
+
+
+async def test_a_first_brief_is_told_of_the_device_and_the_reference() -> None:
+    device = Device()
+    added = await Evidence(device.profile).added(brief(None), SPEC)
+    assert device.asked == [TASK.equal_code]
+    assert "NVIDIA H200: 132 multiprocessors" in added.evidence
+    assert "The reference's call: 80 us busy" in added.evidence
+    assert added.evidence in Prompts.load(None).proposal(added)
+
+
+async def test_nobody_is_asked_where_it_is_not_wanted_or_of_no_use() -> None:
+    device = Device()
+    evidence = Evidence(device.profile)
+    failed = replace(RESULT, outcome=CompileFailed(reason="no"))
+    assert (await evidence.added(brief(trial("c1")), replace(SPEC, evidence=False))).evidence == ""
+    assert (await evidence.added(replace(brief(trial("c1")), action="refine"), SPEC)).evidence == ""
+    assert (await evidence.added(brief(trial("c1", result=failed)), SPEC)).evidence == ""
+    assert device.asked == []
+
+
+@pytest.mark.parametrize("error", [UserError("no profiles"), InfraError("lost")])
+async def test_a_brief_is_answered_without_evidence_that_cannot_be_had(error: Exception) -> None:
+    async def fails(request: ProfileRequest) -> Profiled:
+        raise error
+
+    async def hangs(request: ProfileRequest) -> Profiled:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def refuses(request: ProfileRequest) -> Profiled:
+        return NotProfiled(reason="it does not run")
+
+    for ask in (fails, hangs, refuses):
+        added = await Evidence(ask, patience_s=0.05).added(brief(trial("c1")), SPEC)
+        assert added == brief(trial("c1"))
