@@ -31,7 +31,7 @@ def text_of(profile: Profile, parent: Profile | None = None) -> str:
 
 
 def task_text(profile: Profile) -> str:
-    """Of a profile of a task's own model: the device, the floor, and what the reference spends its time in."""
+    """Of the task's own model: the device, the floor, and what the reference spends its time in."""
     lines = [facts_line(profile), limits_line(profile), *_trace(profile.trace, "The reference's call")]
     return "\n".join(lines)[:MAX_CHARS]
 

@@ -120,8 +120,7 @@ class ForkServer:
                     config,
                     isolation,
                     lambda: role(Channel(socket.socket(fileno=data_fd))),
-                    is_build=request["spawn"]
-                    in ("build", "count"),  # ncu starts the process that it counts in
+                    is_build=request["spawn"] in ("build", "count"),
                     data_fd=data_fd,
                     control_fd=control_fd,
                     status_fd=status_fd,

@@ -9,6 +9,7 @@ import pytest
 
 from kbopt.simulated.kernels import to_source
 from tests.cli.test_run import command, kbopt
+from tests.support.agents import GOOD
 from tests.support.openai_server import Answer, OpenAIServer, Script
 from tests.support.processes import kill_family
 
@@ -82,6 +83,28 @@ def test_a_run_without_one_kernel_says_why_and_goes_on_once_that_is_mended(
         resumed = kbopt("resume", folder, "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["proposals"] == 8 + 15
+
+
+@pytest.mark.slow
+def test_a_model_is_shown_profiles_of_the_reference_and_of_the_kernel_to_improve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    limits = ("--device", "cpu", "--max-evals", 2, "--explorers", 1, "--trials", 2, "--timed", 10)
+    answers = tuple(
+        Answer(text=f"Another way.\n\n```python\n{GOOD}# {number}\n```\n") for number in range(20)
+    )
+    with OpenAIServer(Script(behaviours=answers)) as server:
+        model = ("--proposer", "llm", "--model", "openai/scripted", "--api-base", server.url)
+        done = kbopt("run", "--task", "quick/gelu", *model, *limits, "--out", tmp_path / "run")
+        assert done.returncode == 0, done.stderr
+        asked = [request.prompt for request in server.requests]
+    first = next(text for text in asked if "Write the first kernel" in text)
+    assert "The reference's call: " in first
+    assert "need " in first
+    improve = next(text for text in asked if "The kernel to improve" in text)
+    assert "Bottleneck: " in improve
+    assert "aten::gelu" in improve
 
 
 @pytest.mark.parametrize(

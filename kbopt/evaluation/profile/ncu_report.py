@@ -51,7 +51,8 @@ _PERMISSION = (
 def command(ncu: str, target: list[str]) -> list[str]:
     """What counts the launches between `cudaProfilerStart` and `cudaProfilerStop` of `target`."""
     return [
-        *(ncu, "--csv", "--page", "raw", "--print-units", "base", "--print-metric-instances", "none"),
+        *(ncu, "--csv", "--page", "raw", "--print-units", "base"),
+        *("--clock-control", "none"),  # Others are timed on this device afterwards.
         *("--profile-from-start", "off", "--target-processes", "application-only"),
         *("--launch-count", str(MOST_LAUNCHES), "--metrics", ",".join(METRICS)),
         *target,

@@ -69,7 +69,7 @@ def run(
 ) -> NoReturn:
     """Set the sandbox up, run `body` in it, and watch until everything inside has ended.
 
-    In a build, where nothing is timed, processes are not counted.
+    With `is_build`, where nothing is timed, processes are not counted.
     """
     linux.die_with_parent()
     os.setsid()

@@ -185,3 +185,4 @@ def _nsight_compute() -> str | None:
 
 
 ROLES: dict[str, Callable[[Channel], None]] = {"dissect": dissect, "trace": trace, "count": count}
+"""By name. `count` may start processes at will, as a build may: ncu starts the one that it counts in."""
