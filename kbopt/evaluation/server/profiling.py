@@ -100,7 +100,9 @@ class Profiling:
             with self._reserve(asked) as reservation:
                 return self._profiled(asked, reservation, clock, with_counters=request.counters)
         except KilledForMemory as error:
-            raise InfraError(f"memory ran out while {request.task.name} was profiled: {error}; {REMEDY}") from None
+            raise InfraError(
+                f"memory ran out while {request.task.name} was profiled: {error}; {REMEDY}"
+            ) from None
 
     def _profiled(
         self, asked: EvalRequest, reservation: Reservation, clock: _Clock, *, with_counters: bool
