@@ -4,9 +4,9 @@ python3 benchmarks/profile_tiers.py [--device cuda:0] [--without counters]
 
 Profiles three kernels of one task through the evaluation service: a softmax over rows in CUDA, the same in
 Triton, and the reference. Prints each profile in words, the seconds of each tier with its processes, and
-those in which the device was held. Exits with 1 where a tier is missing that is not named by --without, where a
-kernel has no registers, occupancy or instructions, or where no bottleneck was told. Needs torch, Triton, nvcc
-and ncu; no other package. On a CPU only the reference is profiled, and counters are left out.
+those in which the device was held. Exits with 1 where a tier is missing that is not named by --without, where
+a kernel has no registers, occupancy or instructions, or where no bottleneck was told. Needs torch, Triton,
+nvcc and ncu; no other package. On a CPU only the reference is profiled, and counters are left out.
 """
 
 from __future__ import annotations

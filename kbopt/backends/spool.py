@@ -17,11 +17,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kbopt.backends.awaiting import in_order
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import BackendState, BackendStatus
+from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.core.types import EvalRequest, Result
 from kbopt.evaluation.spool.files import (
     POLL_S,
@@ -154,6 +156,12 @@ class SpoolBackend:
         await self.open()
         return await in_order(map(self._evaluate, requests))
 
+    async def profile(self, request: ProfileRequest) -> Profiled:
+        """What limits a source, by a job on this search's device. After a restart it is asked for again."""
+        await self.open()
+        answer = await self._answer_to(request)
+        return await asyncio.to_thread(self._read_profile, answer)
+
     async def status(self) -> BackendStatus:
         serving = self._serving
         return BackendStatus(
@@ -184,6 +192,10 @@ class SpoolBackend:
         self._look()
 
     async def _evaluate(self, request: EvalRequest) -> Result:
+        answer = await self._answer_to(request)
+        return await asyncio.to_thread(self._read, answer)
+
+    async def _answer_to(self, request: EvalRequest | ProfileRequest) -> _Answer:
         name = self._next_asking(request)
         if name not in self._answers and name not in self._asked:
             self._asked.add(name)
@@ -195,9 +207,9 @@ class SpoolBackend:
                 await self._waiting[name]
             finally:
                 del self._waiting[name]
-        return await asyncio.to_thread(self._read, self._answers[name])
+        return self._answers[name]
 
-    def _next_asking(self, request: EvalRequest) -> str:
+    def _next_asking(self, request: EvalRequest | ProfileRequest) -> str:
         """The id of a request that this backend has not asked yet, and that did not fail in former days."""
         content = request_id(self._owner, request, 0)
         while True:
@@ -209,6 +221,19 @@ class SpoolBackend:
 
     def _read(self, answer: _Answer) -> Result:
         """The result that stands there. Raises UserError or InfraError, as the job did."""
+        result: Result = self._read_as(answer, "result", Result)
+        if result.device != self._device:
+            raise InfraError(
+                f"{answer.place} was judged on {result.device}, and this search is on {self._device}: it is "
+                "asked again"
+            )
+        return result
+
+    def _read_profile(self, answer: _Answer) -> Profiled:
+        profiled: Profiled = self._read_as(answer, "profile", Profiled)
+        return profiled
+
+    def _read_as(self, answer: _Answer, name: str, kind: Any) -> Any:
         try:
             with answer.path.open("rb") as file:
                 file.seek(answer.offset)
@@ -217,15 +242,9 @@ class SpoolBackend:
                 raise UserError(fields["user_error"])
             if "infra_error" in fields:
                 raise InfraError(fields["infra_error"])
-            result: Result = codec.decode(Result, fields["result"])
+            return codec.decode(kind, fields[name])
         except (OSError, ValueError, LookupError) as error:
             raise InfraError(f"{answer.place}: the result cannot be read: {error}. {SAME_VERSION}") from None
-        if result.device != self._device:
-            raise InfraError(
-                f"{answer.place} was judged on {result.device}, and this search is on {self._device}: it is "
-                "asked again"
-            )
-        return result
 
     async def _poll(self) -> None:
         while True:

@@ -15,6 +15,7 @@ from kbopt.cli.grouped import Command
 from kbopt.cli.options import option
 from kbopt.core import codec
 from kbopt.core.errors import UserError
+from kbopt.core.ports import Backend, Profiler
 from kbopt.core.profile import NotProfiled, Profile, Profiled, ProfileRequest
 from kbopt.core.profile_text import changes, text_of
 from kbopt.core.types import EvalProtocol, Task
@@ -68,18 +69,20 @@ def profile(
     of_task = shared.find_task(task, task_idx, kernelbench, "")
     protocol = shared.at_stated_precision(shared.eval_protocol(given), [of_task])
     backend = shared.backend_config(given)
-    if backend.name != "local" or backend.gpus > 1:
-        raise UserError(
-            f"kbopt profile runs on one device of this machine, not by --backend {backend.name}"
-            f"{f' --gpus {backend.gpus}' if backend.gpus > 1 else ''}. Give --backend local and --device, on "
-            "the machine that has it."
-        )
-    from kbopt.compose import check_device
+    from kbopt.compose import check_device, check_simulated, open_backend
 
-    check_device(backend.device)
+    if backend.name == "local":
+        check_device(backend.device)
+    check_simulated(of_task, backend.name)
+    device = open_backend(backend)
+    if not isinstance(device, Profiler):
+        raise UserError(
+            f"--backend {backend.name} has no profiles. Give --backend local, or spool for the device of "
+            "another machine."
+        )
     files = [kernel, *([parent] if parent else [])]
     sources = [read_kernel(file, of_task) for file in files]
-    found = asyncio.run(_profiled(backend.device, of_task, sources, protocol, counters=counters))
+    found = asyncio.run(_profiled(device, of_task, sources, protocol, counters=counters))
     before = found[1] if parent and isinstance(found[1], Profile) else None
     if as_json:
         shared.print_json(_document(of_task, kernel, found[0], before))
@@ -96,11 +99,9 @@ def profile(
 
 
 async def _profiled(
-    device: str, task: Task, sources: list[str], protocol: EvalProtocol, *, counters: bool
+    backend: Backend, task: Task, sources: list[str], protocol: EvalProtocol, *, counters: bool
 ) -> list[Profiled]:
-    from kbopt.compose import open_local
-
-    backend = open_local(device)
+    assert isinstance(backend, Profiler)
     await opened(backend)
     try:
         return [

@@ -105,10 +105,7 @@ class EvaluationQueue:
         """
         await self.open()
         if not isinstance(self._backend, Profiler):
-            raise UserError(
-                "this backend has no profiles: they are taken on a device of this machine, with "
-                "--backend local"
-            )
+            raise UserError("this backend has no profiles: take them with --backend local or --backend spool")
         known = self._profiles.get(request)
         if known is None or (known.done() and (known.cancelled() or known.exception())):
             while len(self._profiles) >= MOST_PROFILES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,8 @@ import pytest_asyncio
 from kbopt.backends.local import LocalBackend
 from kbopt.backends.modal_client import ModalBackend
 from kbopt.core import codec
-from kbopt.core.ports import Backend
+from kbopt.core.ports import Backend, Profiler
+from kbopt.core.profile import NotProfiled, Profile, ProfileRequest, Trace
 from kbopt.core.types import CompileFailed, EvalRequest, Result, Task
 from kbopt.simulated import SimulatedBackend
 from kbopt.simulated.kernels import to_source
@@ -103,6 +104,21 @@ async def test_a_bad_source_is_a_result_with_feedback(subject: Subject, backend:
     (result,) = await backend.evaluate([subject.request(subject.bad)])
     assert isinstance(result.outcome, CompileFailed)
     assert result.feedback
+
+
+async def test_a_backend_that_profiles_says_what_limits_a_source_or_why_not(
+    subject: Subject, backend: Backend
+):
+    if not isinstance(backend, Profiler):
+        pytest.skip("it has no profiles, which its callers are told")
+    request = ProfileRequest(task=subject.task, source=subject.good(0), protocol=quick_task.PROTOCOL)
+    found = await backend.profile(request)
+    assert isinstance(found, Profile)
+    assert found.device.name == (await backend.status()).device
+    assert isinstance(found.trace, Trace)
+    failed = await backend.profile(replace(request, source=subject.bad))
+    assert isinstance(failed, NotProfiled)
+    assert failed.reason
 
 
 async def test_batches_may_overlap_up_to_the_limit(subject: Subject, backend: Backend):

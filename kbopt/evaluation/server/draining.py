@@ -25,6 +25,7 @@ from typing import Any
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.profile import ProfileRequest
 from kbopt.core.types import EvalRequest
 from kbopt.evaluation.client import ServiceClient
 from kbopt.evaluation.messages import ServiceInfo
@@ -162,16 +163,16 @@ class Drain:
         self._info = info
         self._say(f"{info.device} drains {self._folder} as {self._name}")
 
-    def _look(self) -> list[tuple[Asked, EvalRequest]]:
+    def _look(self) -> list[tuple[Asked, EvalRequest | ProfileRequest]]:
         """Write what is done, read what came, and take what there is room for. Raises InfraError."""
         with self._using:
             return [] if self._has_ended else self._looked()
 
-    def _looked(self) -> list[tuple[Asked, EvalRequest]]:
+    def _looked(self) -> list[tuple[Asked, EvalRequest | ProfileRequest]]:
         if time.monotonic() >= self._next_try:
             self._trouble = ""
         self._write()
-        taken: list[tuple[Asked, EvalRequest]] = []
+        taken: list[tuple[Asked, EvalRequest | ProfileRequest]] = []
         try:
             self._requests.look()
             if self._client.alive and not self._is_closing and time.monotonic() >= self._next_try:
@@ -190,11 +191,14 @@ class Drain:
         self._complaints(self._trouble)
         self._next_try = time.monotonic() + PAUSE_S
 
-    async def _judge(self, asked: Asked, request: EvalRequest) -> None:
+    async def _judge(self, asked: Asked, request: EvalRequest | ProfileRequest) -> None:
         """An answer comes of it, to be written down. A cancelled one is free for the next job."""
         answer: Mapping[str, Any]
         try:
-            answer = {"result": codec.encode(await self._client.evaluate(request))}
+            if isinstance(request, ProfileRequest):
+                answer = {"profile": codec.encode(await self._client.profile(request))}
+            else:
+                answer = {"result": codec.encode(await self._client.evaluate(request))}
         except UserError as error:
             answer = {"user_error": str(error)}
         except InfraError as error:

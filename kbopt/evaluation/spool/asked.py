@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kbopt.core import codec
+from kbopt.core.profile import ProfileRequest
 from kbopt.core.types import EvalRequest
 from kbopt.evaluation.spool.files import REQUESTS, RESULTS, SAME_VERSION, Line, Say, Tails, is_id
 from kbopt.evaluation.spool.jobs import TAKEOVER_S, JobWatch, claim
@@ -69,7 +70,7 @@ class Requests:
                 if asked.id not in self._done:
                     self._waiting.setdefault(asked.owner, {})[asked.id] = asked
 
-    def take(self) -> tuple[Asked, EvalRequest] | None:
+    def take(self) -> tuple[Asked, EvalRequest | ProfileRequest] | None:
         """The next request that is for this device and nobody's, now claimed. Raises OSError.
 
         The driver that was served longest ago comes first, and of its requests the oldest.
@@ -79,7 +80,7 @@ class Requests:
                 if self.is_done(asked) or not self._is_for_us(asked) or not self._is_free(asked):
                     continue
                 try:
-                    request = codec.decode(EvalRequest, asked.raw)
+                    request = codec.decode(EvalRequest | ProfileRequest, asked.raw)
                 except codec.CodecError as error:
                     self._drop(asked.owner, asked.id)  # another job, of the search's version, may judge it
                     self._complain(f"{asked.place}: the request cannot be read: {error}. {SAME_VERSION}")

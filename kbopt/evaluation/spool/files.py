@@ -16,6 +16,7 @@ from typing import Any
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.profile import ProfileRequest
 from kbopt.core.types import EvalRequest
 
 FORMAT = 1
@@ -89,7 +90,7 @@ def publish(path: Path, fields: Mapping[str, Any]) -> None:
         raise
 
 
-def request_id(owner: str, request: EvalRequest, asking: int) -> str:
+def request_id(owner: str, request: EvalRequest | ProfileRequest, asking: int) -> str:
     """Names the `asking`-th time, from 0, that `owner` asks for this very request, its `repeat` included."""
     text = f"{owner}\n{asking}\n{codec.dumps(request)}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
