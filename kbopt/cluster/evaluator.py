@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 FILL_S = 0.003
 """How long a batch that is not full waits for company before it goes to the device."""
 
+PROFILES_AT_ONCE = 4
+"""The device takes one at a time; more than a few would only hold threads of the service."""
+
 MOST_PROFILES = 256
 """Profiles that are remembered, a few KiB each: those of the kernels that a search still improves."""
 
@@ -64,6 +67,7 @@ class EvaluationQueue:
         self._pump: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[BackendStatus] | None = None
         self._profiles: dict[ProfileRequest, asyncio.Task[Profiled]] = {}
+        self._profiling = asyncio.Semaphore(PROFILES_AT_ONCE)
         self._by_outcome: Counter[str] = Counter()
         self._cached = self._joined = 0
         self._device_s = 0.0
@@ -110,8 +114,12 @@ class EvaluationQueue:
         if known is None or (known.done() and (known.cancelled() or known.exception())):
             while len(self._profiles) >= MOST_PROFILES:
                 self._profiles.pop(next(iter(self._profiles)))
-            known = self._profiles[request] = asyncio.create_task(self._backend.profile(request))
+            known = self._profiles[request] = asyncio.create_task(self._profiled(self._backend, request))
         return await asyncio.shield(known)
+
+    async def _profiled(self, backend: Profiler, request: ProfileRequest) -> Profiled:
+        async with self._profiling:
+            return await backend.profile(request)
 
     async def take_rent(self) -> Rent | None:
         """What the device cost since this was last called, None for nothing; the caller has to pay it."""

@@ -1,11 +1,13 @@
 """What a brief is told of the kernel that it is to improve."""
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kbopt.cluster.evaluator import PROFILES_AT_ONCE, EvaluationQueue
 from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.messages import SearchSpec
 from kbopt.core.errors import InfraError, UserError
@@ -13,6 +15,8 @@ from kbopt.core.profile import NotProfiled, Profiled, ProfileRequest
 from kbopt.core.settings import SearchSettings
 from kbopt.core.types import Brief, Candidate, CompileFailed, EvalProtocol, Result, Seconds, Task, Trial
 from kbopt.proposers.prompt import Prompts
+from kbopt.simulated import SimulatedBackend
+from kbopt.store.cache import EvaluationCache
 from tests.core.test_bottleneck import profile
 from tests.support.llm_briefs import measured
 
@@ -97,3 +101,38 @@ async def test_a_brief_is_answered_without_evidence_that_cannot_be_had(error: Ex
     for ask in (fails, hangs, refuses):
         added = await Evidence(ask, patience_s=0.05).added(brief(trial("c1")), SPEC)
         assert added == brief(trial("c1"))
+
+
+class Profiling(SimulatedBackend):
+    """Counts how often it is asked, and how many at once; the first time it fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = self.now = self.most = 0
+
+    async def profile(self, request: ProfileRequest) -> Profiled:
+        self.asked += 1
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.01)
+        self.now -= 1
+        if self.asked == 1:
+            raise InfraError("lost")
+        return NotProfiled(reason=request.source)
+
+
+async def test_the_evaluator_asks_once_for_a_source_and_for_a_few_at_once(tmp_path: Path) -> None:
+    backend = Profiling()
+    queue = EvaluationQueue(backend, EvaluationCache(tmp_path / "evaluations.sqlite"))
+
+    def ask(source: str) -> Awaitable[Profiled]:
+        return queue.profile(ProfileRequest(task=TASK, source=source, protocol=SPEC.protocol))
+
+    with pytest.raises(InfraError):
+        await ask("a")
+    assert await ask("a") == await ask("a") == NotProfiled(reason="a")
+    assert backend.asked == 2
+    await asyncio.gather(*(ask(str(number % 20)) for number in range(60)))
+    assert backend.asked == 22
+    assert backend.most == PROFILES_AT_ONCE
+    await queue.close()

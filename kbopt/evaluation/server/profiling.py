@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 
 from kbopt.core import codec
@@ -45,15 +45,15 @@ from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
 from kbopt.evaluation.transport.untrusted import CandidateForged, raised_of, rejected_of
 
-_PATIENCE_S = 30.0
-"""Seconds for which a profile lets evaluations pass before it takes its turn among them."""
+_PATIENCE_S = 10.0
+"""Seconds for which a profile lets evaluations pass before it takes its turn among them, as in `turns`."""
 _CODE_S = 60.0
 """Seconds for the disassemblers, which do not use the device."""
 _LOADING_S = 120.0
 """Seconds to import a candidate, without the device."""
 _TRACE_S = 30.0
 """Seconds that a trace may hold the device: a few calls, and what a first call compiles or tunes."""
-_COUNTERS_S = 70.0
+_COUNTERS_S = 40.0
 """Seconds that counters may hold the device: `profile_process` ends them before."""
 _MOST_REFERENCES = 64
 """Tasks whose reference's trace is remembered."""
@@ -84,6 +84,7 @@ class Profiling:
         self._describing = describing
         self._reserve = reserve
         self._quiet = quiet
+        self._turn = threading.Lock()  # One at a time: an evaluation never waits behind several.
         self._lock = threading.Lock()
         self._references: dict[Hashable, Trace | Missing] = {}
 
@@ -94,15 +95,21 @@ class Profiling:
             task=request.task, source=request.source, protocol=request.protocol, kernelbench=True
         )
         clock = _Clock()
-        with clock.of("waiting"):
-            self._quiet.wait(_PATIENCE_S)
         try:
-            with self._reserve(asked) as reservation:
+            with self._taking_turn(clock), self._reserve(asked) as reservation:
                 return self._profiled(asked, reservation, clock, with_counters=request.counters)
         except KilledForMemory as error:
-            raise InfraError(
-                f"memory ran out while {request.task.name} was profiled: {error}; {REMEDY}"
-            ) from None
+            reason = f"memory ran out while {request.task.name} was profiled: {error}; {REMEDY}"
+            raise InfraError(reason) from None
+
+    @contextmanager
+    def _taking_turn(self, clock: _Clock) -> Iterator[None]:
+        """Once no other profile is under way, and evaluations have passed."""
+        with ExitStack() as turn:
+            with clock.of("waiting"):
+                turn.enter_context(self._turn)
+                self._quiet.wait(_PATIENCE_S)
+            yield
 
     def _profiled(
         self, asked: EvalRequest, reservation: Reservation, clock: _Clock, *, with_counters: bool

@@ -42,7 +42,7 @@ _MOST_FILES = 8
 _LOOK_S = 0.05
 _READY_S = 90.0
 """Seconds for a process under ncu to import torch and load its sources."""
-_NCU_S = 60.0
+_NCU_S = 30.0
 """Seconds in which ncu counts: it runs each launch again some ten times."""
 _NICENESS = 10
 _NCU = ("/usr/local/cuda/bin/ncu", "/opt/nvidia/nsight-compute/*/ncu")
@@ -99,8 +99,10 @@ def trace(channel: Channel) -> None:
     job: ProfileCall = codec.decode(ProfileCall, channel.receive())
     try:
         call = ProfiledCall(job)
-        if call.device.type == "cuda":
-            torch.cuda.init()
+        if (
+            call.device.type == "cuda"
+        ):  # The context and CUPTI take a second, for which the device is not held.
+            _saved(lambda: torch.ones(8, device=call.device).add_(1), on_cuda=True)
         channel.send({"ready": True})
         channel.receive()
         call.prepare()
@@ -119,22 +121,27 @@ def _median(traces: list[Trace]) -> Trace:
 
 def _traced(call: ProfiledCall) -> Trace:
     on_cuda = call.device.type == "cuda"
+    call.flush()
+    return trace_events.traced(_saved(call.run, on_cuda=on_cuda), on_cuda=on_cuda)
+
+
+def _saved(run: Callable[[], object], *, on_cuda: bool) -> str:
+    """The trace of `run`, as torch's profiler saves it."""
     activity = torch.profiler.ProfilerActivity
     activities = {activity.CPU, activity.CUDA} if on_cuda else {activity.CPU}
     config = ProfilerConfig(ProfilerState.KINETO, False, False, False, False, False, _ExperimentalConfig())
-    file = Path("trace.json").absolute()
-    call.flush()
     _prepare_profiler(config, activities)
     _enable_profiler(config, activities)
     try:
         with _RecordFunctionFast(trace_events.CALL):
-            call.run()
+            run()
     finally:
         done = _disable_profiler()
+    file = Path("trace.json").absolute()
     done.save(str(file))
     text = file.read_text(errors="replace")
     file.unlink()
-    return trace_events.traced(text, on_cuda=on_cuda)
+    return text
 
 
 def count(channel: Channel) -> None:
