@@ -1,9 +1,13 @@
 """Profiles through the service's client, in real processes on the CPU; and what their processes may say."""
 
 import asyncio
+import os
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from kbopt.core import codec
 from kbopt.core.errors import UserError
 from kbopt.core.profile import (
     Code,
+    Counters,
     KernelCode,
     Missing,
     NotProfiled,
@@ -22,10 +27,13 @@ from kbopt.core.profile import (
     Trace,
 )
 from kbopt.core.types import Task
+from kbopt.evaluation.messages import ProfileCall
 from kbopt.evaluation.profile.trace_events import OWN_CODE
 from kbopt.evaluation.server import profile_replies
 from kbopt.evaluation.server.quiet import Quiet
+from kbopt.evaluation.transport.channel import Channel
 from kbopt.evaluation.transport.untrusted import CandidateForged
+from kbopt.evaluation.worker import profile_process
 from tests.evaluation.conftest import ELEMENTWISE, QUICK, Bench
 
 PLAIN = """
@@ -174,3 +182,55 @@ def test_a_name_is_one_line_of_bounded_length() -> None:
     (read,) = profile_replies.trace_of({**codec.encode(TRACE), "parts": [part]}).parts
     assert read.name.startswith("k Bottleneck: none")
     assert len(read.name) <= 100
+
+
+COUNTED = """==PROF== Connected to process 1
+"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"
+"0","k","gpu__time_duration.sum","nsecond","2,500"
+"""
+JOB = ProfileCall(task_source=ELEMENTWISE, source=RIGHT, setup="", device="cuda:0", threads=1, protocol=QUICK)
+
+
+@pytest.fixture
+def ncu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An executable in ncu's place, to be written; the working directory is a scratch folder."""
+    program = tmp_path / "bin" / "ncu"
+    program.parent.mkdir()
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.chdir(tmp_path / "scratch")
+    return program
+
+
+@contextmanager
+def counting(program: Path, script: str) -> Iterator[Channel]:
+    """The end of the one who asks `count`, with ncu doing what `script` does."""
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    ours, theirs = Channel.pair()
+    with closing(ours), theirs:
+        worker = threading.Thread(target=lambda: profile_process.count(Channel(theirs)))
+        worker.start()
+        ours.send(codec.encode(JOB))
+        yield ours
+        worker.join()
+
+
+def test_ncu_runs_on_only_when_the_device_is_free(ncu: Path) -> None:
+    file = ncu.parent / "counted.csv"
+    file.write_text(COUNTED)
+    with counting(ncu, f"touch ready; while [ ! -e go ]; do sleep 0.02; done; cat {file}") as channel:
+        assert channel.receive(30) == {"ready": True}
+        assert not channel.is_readable_within(0.1)
+        channel.send({"go": True})
+        found = profile_replies.counters_of(channel.receive(30)["counters"])
+    assert isinstance(found, Counters)
+    assert (found.kernels[0].name, found.kernels[0].us) == ("k", 2.5)
+
+
+def test_ncu_that_may_not_count_says_so_without_the_device(ncu: Path) -> None:
+    refusal = "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission"
+    with counting(ncu, f'echo "{refusal}"; exit 1') as channel:
+        found = profile_replies.counters_of(channel.receive(30)["counters"])
+    assert isinstance(found, Missing)
+    assert "only administrators" in found.reason

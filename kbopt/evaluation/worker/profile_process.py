@@ -168,6 +168,7 @@ def count(channel: Channel) -> None:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_NCU_S)
         process.kill()
+        process.wait()
         output.seek(0)
         text = output.read(_MOST_TEXT_BYTES).decode(errors="replace")
     counted: Counters | Missing = ncu_report.counters(text)
