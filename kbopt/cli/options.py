@@ -394,8 +394,8 @@ proposer_options = options(
         "--evidence/--no-evidence",
         group=MODEL,
         default=PROPOSER.evidence,
-        help="Show the model a profile of the kernel that it is to improve, and of the reference at first: "
-        "about a second of the device for each kernel, and 15 s where Nsight Compute may count.",
+        help="Show the model a profile of the kernel that it is to improve, and of the reference at first. A "
+        "profile takes the device between evaluations, when none is under way or after 10 s.",
     ),
     option(
         "--language",
