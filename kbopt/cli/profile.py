@@ -39,7 +39,7 @@ from kbopt.core.types import EvalProtocol, Task
 @option(
     "--counters/--no-counters",
     default=True,
-    help="Ask Nsight Compute too, where there is one and the driver permits it. It may hold the GPU for 40 s.",
+    help="Ask Nsight Compute too, where there is one and the driver permits it. It may hold the GPU 40 s.",
 )
 @shared.protocol_options
 @shared.backend_options
