@@ -25,7 +25,7 @@ _NEAR = 0.6
 _GAP_SHARE = 0.3
 """Of a call without any kernel running, from which launching is the limit: a third could be won by fusing."""
 _SHORT_US = 4.0
-"""Microseconds of a kernel that cost as much to launch as to run: a launch takes about 2 to 4 us of a CUDA host."""
+"""Microseconds of a kernel that cost as much to launch as to run: about 2 to 4 us of a CUDA host."""
 _DISPATCH_US = 2.0
 """Microseconds that PyTorch takes to dispatch one operation on a CPU, its output's allocation included: an
 addition of eight floats took 2.1 to 3.3 us on an AMD EPYC with torch 2.13."""
