@@ -60,7 +60,9 @@ def _code(folder: Path, *, on_cuda: bool) -> Code | Missing:
     if tool is None:
         name, package = ("cuobjdump", "CUDA's toolkit or Triton") if on_cuda else ("objdump", "binutils")
         return Missing(reason=f"there is no {name}; {package} brings it")
-    libraries = [path for path in sorted(folder.rglob("*")) if _is_elf(path)][:_MOST_FILES]
+    # Triton leaves launchers for the host beside its cubins.
+    libraries = sorted(filter(_is_elf, folder.rglob("*")), key=lambda path: (path.suffix != ".cubin", path))
+    libraries = libraries[:_MOST_FILES]
     if not libraries:
         return Missing(reason="the source built no machine code of its own")
     found = [kernel for path in libraries for kernel in _kernels(tool, path, on_cuda=on_cuda)]
