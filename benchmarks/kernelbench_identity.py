@@ -23,10 +23,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from kbopt.backends.local import LocalBackend
+from kbopt.backends.pool import DevicePool, local_pool
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, TaskReport, outcome_name
-from kbopt.evaluation.client import ServiceClient
 
 IN_FLIGHT = 32
 _SAMPLE_S = 0.25
@@ -93,10 +94,12 @@ async def run(arguments: argparse.Namespace) -> float:
     if arguments.only:
         todo = [task for task in todo if task.name in arguments.only.split(",")]
     until, start_bytes, most_bytes = time.monotonic() + 60 * arguments.minutes, used_bytes(), 0
-    client = ServiceClient(device=arguments.device, state_dir=arguments.state_dir)
+    backend: LocalBackend | DevicePool = LocalBackend(device=arguments.device, state_dir=arguments.state_dir)
+    if arguments.gpus > 1:
+        backend = local_pool(arguments.gpus, arguments.state_dir)
     started = time.monotonic()
     print(
-        f"{len(todo)} tasks to do; {await client.open()}; ready after {time.monotonic() - started:.1f} s",
+        f"{len(todo)} tasks to do; {await backend.open()}; ready after {time.monotonic() - started:.1f} s",
         flush=True,
     )
     protocol = EvalProtocol(trials=arguments.trials, arithmetic=arguments.arithmetic)
@@ -112,9 +115,10 @@ async def run(arguments: argparse.Namespace) -> float:
                 task=task, source=source, protocol=protocol, kernelbench=arguments.verdict == "both"
             )
             report: TaskReport | None = None
+            answer: Result | Exception
             try:
-                answer: Result | Exception = await client.evaluate(request)
-                report = await client.describe(request) if arguments.describe else None
+                (answer,) = await backend.evaluate([request])
+                report = await backend.describe(request) if arguments.describe else None
             except (InfraError, UserError) as error:
                 answer = error
             line = json.dumps(row(task, answer, report, time.monotonic() - begun))
@@ -135,7 +139,7 @@ async def run(arguments: argparse.Namespace) -> float:
     except TimeoutError:
         print("stopped with work in flight", flush=True)
     watcher.cancel()
-    await client.close()
+    await backend.close()
     return most_bytes / 2**30
 
 
@@ -195,6 +199,7 @@ def main() -> None:
     )
     parser.add_argument("--kernelbench", type=Path, required=True, help="a checkout of KernelBench")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--gpus", type=int, default=1, help="more than one: cuda:0 and those after it")
     parser.add_argument("--levels", default="1,2,3")
     parser.add_argument("--only", default="", help="names of tasks, comma-separated")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")

@@ -56,7 +56,9 @@ def open_backend(config: BackendConfig, owner: str = "", *, needs_sandbox: bool 
     match config.name:
         case "local":
             if config.gpus > 1:
-                return _open_pool(config.gpus, needs_sandbox=needs_sandbox)
+                from kbopt.backends.pool import local_pool
+
+                return local_pool(config.gpus, cache_home() / "evaluation", needs_sandbox=needs_sandbox)
             return open_local(config.device, needs_sandbox=needs_sandbox)
         case "modal":
             require("modal", "--backend modal")
@@ -88,28 +90,6 @@ def open_local(device: str, *, needs_sandbox: bool = False) -> LocalBackend:
 
     state_dir = cache_home() / "evaluation"
     return LocalBackend(device=device, state_dir=state_dir, needs_sandbox=needs_sandbox)
-
-
-def _open_pool(gpus: int, *, needs_sandbox: bool) -> Backend:
-    """The first `gpus` GPUs of this machine, each with a share of its cores and of its memory."""
-    from kbopt.backends.local import LocalBackend
-    from kbopt.backends.pool import DevicePool
-    from kbopt.evaluation.sandbox.memory import GIB, find_host
-
-    cores = sorted(os.sched_getaffinity(0))
-    memory_gib = find_host().limit_bytes / GIB / gpus
-    return DevicePool(
-        [
-            LocalBackend(
-                device=f"cuda:{number}",
-                state_dir=cache_home() / "evaluation",
-                needs_sandbox=needs_sandbox,
-                cores=cores[number::gpus] or cores,
-                memory_gib=memory_gib,
-            )
-            for number in range(gpus)
-        ]
-    )
 
 
 def prepare_backend(config: BackendConfig, say: Callable[[str], None]) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 from kbopt.backends.awaiting import in_order
+from kbopt.backends.local import LocalBackend
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.ports import Backend, BackendStatus, Profiler
+from kbopt.core.ports import Backend, BackendStatus, Describer, Profiler
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.core.types import EvalRequest, Result
+from kbopt.core.types import EvalRequest, Result, TaskReport
+from kbopt.evaluation.sandbox.memory import GIB, find_host
 
 _STAYS_FOR = 4
 """Requests by which a device may be busier than the idlest one and still get those of a task that it knows.
@@ -73,14 +78,26 @@ class DevicePool:
 
     async def profile(self, request: ProfileRequest) -> Profiled:
         """By one that knows the task. Raises UserError where it has no profiles."""
+        async with self._member(request.task.key) as member:
+            if not isinstance(member, Profiler):
+                raise UserError("these devices have no profiles; give --backend local")
+            return await member.profile(request)
+
+    async def describe(self, request: EvalRequest) -> TaskReport:
+        """By one that knows the task. Raises UserError where it describes none."""
+        async with self._member(request.task.key) as member:
+            if not isinstance(member, Describer):
+                raise UserError("these devices describe no tasks; give --backend local")
+            return await member.describe(request)
+
+    @asynccontextmanager
+    async def _member(self, task: str) -> AsyncIterator[Backend]:
+        """The device for a question about `task`, which is counted as busy meanwhile."""
         await self.open()
-        number = self._choose(request.task.key, set())
-        member = self._members[number]
-        if not isinstance(member, Profiler):
-            raise UserError("these devices have no profiles; give --backend local")
+        number = self._choose(task, set())
         self._num_in_flight[number] += 1
         try:
-            return await member.profile(request)
+            yield self._members[number]
         finally:
             self._num_in_flight[number] -= 1
 
@@ -138,3 +155,21 @@ class DevicePool:
         for known in self._knows.values():
             known.discard(number)
         print(f"device {number} is lost for {_AWAY_S:g} s: {error}", file=sys.stderr, flush=True)
+
+
+def local_pool(gpus: int, state_dir: Path, *, needs_sandbox: bool = False) -> DevicePool:
+    """The first `gpus` GPUs of this machine, each with a share of its cores and of its memory."""
+    cores = sorted(os.sched_getaffinity(0))
+    memory_gib = find_host().limit_bytes / GIB / gpus
+    return DevicePool(
+        [
+            LocalBackend(
+                device=f"cuda:{number}",
+                state_dir=state_dir,
+                needs_sandbox=needs_sandbox,
+                cores=cores[number::gpus] or cores,
+                memory_gib=memory_gib,
+            )
+            for number in range(gpus)
+        ]
+    )

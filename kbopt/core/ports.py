@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kbopt.core.events import Event
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.core.types import Brief, Candidate, EvalRequest, NoProposal, Rent, Result, Trial, Usage
+from kbopt.core.types import Brief, Candidate, EvalRequest, NoProposal, Rent, Result, TaskReport, Trial, Usage
 
 BackendState = Literal["starting", "building", "waiting", "warm", "closed", "failed"]
 
@@ -105,6 +105,15 @@ class BackendStatus:
     @property
     def cold_starts(self) -> int:
         return len(self.cold_boots)
+
+
+@runtime_checkable
+class Describer(Protocol):
+    """A backend that can also say whether a request's task can be scored, and what that takes. Raises
+    `InfraError` for a lost machine.
+    """
+
+    async def describe(self, request: EvalRequest) -> TaskReport: ...
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from kbopt.backends.local import LocalBackend
 from kbopt.backends.pool import DevicePool
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import BackendStatus
+from kbopt.core.profile import ProfileRequest
 from kbopt.core.types import EvalRequest, Measured, Result, Task
 from kbopt.simulated import SimulatedBackend
 from tests.support import quick_task
@@ -132,6 +133,15 @@ async def test_devices_of_two_kinds_are_refused() -> None:
         await DevicePool([Device("H200"), Device("A100")]).open()
 
 
+async def test_devices_that_describe_nothing_and_have_no_profiles_say_so() -> None:
+    pool = DevicePool([Device(), Device()])
+    with pytest.raises(UserError, match="describe no tasks; give --backend local"):
+        await pool.describe(request("a"))
+    profile = ProfileRequest(task=quick_task.TASK, source="", protocol=quick_task.PROTOCOL)
+    with pytest.raises(UserError, match="have no profiles; give --backend local"):
+        await pool.profile(profile)
+
+
 @pytest.mark.slow
 async def test_two_services_of_one_machine_share_the_work(tmp_path: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
@@ -152,6 +162,7 @@ async def test_two_services_of_one_machine_share_the_work(tmp_path: Path) -> Non
                 for task in tasks
             )
         )
+        report = await pool.describe(EvalRequest(task=tasks[0], source="", protocol=quick_task.PROTOCOL))
         status = await pool.status()
         affinities = [os.sched_getaffinity(member.pid) for member in members]
     finally:
@@ -159,5 +170,6 @@ async def test_two_services_of_one_machine_share_the_work(tmp_path: Path) -> Non
 
     assert all(isinstance(result.outcome, Measured) for (result,) in answers)
     assert len({result.boot for (result,) in answers}) == 2
+    assert report.inputs_bytes > 0
     assert status.detail.startswith("2 of 2 devices")
     assert affinities == [{cores[number % len(cores)]} for number in range(2)]
