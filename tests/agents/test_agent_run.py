@@ -34,6 +34,7 @@ def events(folder: Path) -> list[Event]:
 
 @pytest.mark.slow
 @pytest.mark.quiet
+@pytest.mark.timeout(500)
 def test_the_best_of_an_agents_kernels_is_found_and_its_conversation_is_shown(
     tmp_path: Path,
 ) -> None:
@@ -48,7 +49,7 @@ def test_the_best_of_an_agents_kernels_is_found_and_its_conversation_is_shown(
         *("run", "--task", "quick/softmax", "--device", "cpu", "--trials", 2, "--json"),
         *("--proposer", "agent", "--agent-command", agent, "--agent-evals", 2, "--max-evals", 2),
         *("--num-steps", 1, "--num-candidates", 1, "--explorers", 1, "--out", folder),
-        timeout_s=170,
+        timeout_s=400,
     )
     assert done.returncode == 0, done.stderr
     assert "1 brief, each for an agent of at most 2 evaluations" in done.stderr

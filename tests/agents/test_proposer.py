@@ -6,7 +6,8 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -275,22 +276,27 @@ async def test_a_flood_is_judged_a_few_at_a_time_and_ends(caller: tuple[DeskCall
     assert f"and {MAX_CALLS} are answered" in str(looks[-1]["reason"])
 
 
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder of which an ordinary user can enter all parents."""
+    with tempfile.TemporaryDirectory(prefix="home-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("namespaces", [True, False])
 def test_an_ordinary_users_agent_is_confined_too_and_says_where_it_is_not(
-    namespaces: bool, tmp_path: Path
+    namespaces: bool, home: Path
 ) -> None:
-    workspace = tmp_path / "agents" / "c000001"
+    workspace = home / "agents" / "c000001"
     workspace.mkdir(parents=True)
     (workspace / "TASK.md").write_text("the task\n")
-    login, session = tmp_path / "login.json", tmp_path / "sessions"
+    login, session = home / "login.json", home / "sessions"
     login.write_text("")
     session.mkdir()
     script = f"cat; echo in > mine; echo out > ../../escaped; echo in > {login}; echo in > {session}/one"
     writable = (str(workspace), str(login), str(session))
     keeper = ("-P", "-m", "kbopt.agents.keeper", *writable, "--", "sh", "-c", script)
-    words = ordinary_user.command(tmp_path, sys.executable, *keeper, namespaces=namespaces)
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
+    words = ordinary_user.command(home, sys.executable, *keeper, namespaces=namespaces)
     process = subprocess.Popen(
         words,
         cwd=ROOT,
@@ -306,4 +312,4 @@ def test_an_ordinary_users_agent_is_confined_too_and_says_where_it_is_not(
     for file in (workspace / "mine", login, session / "one"):
         assert file.read_text() == "in\n"
     assert ("does not confine the agent" in said) != namespaces
-    assert (tmp_path / "escaped").exists() != namespaces
+    assert (home / "escaped").exists() != namespaces
