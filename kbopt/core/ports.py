@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from kbopt.core.events import Event
 from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.core.types import Brief, Candidate, EvalRequest, NoProposal, Rent, Result, TaskReport, Trial, Usage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 BackendState = Literal["starting", "building", "waiting", "warm", "closed", "failed"]
 

@@ -176,10 +176,11 @@ async def test_an_agent_gets_no_more_evaluations_than_its_own_budget_and_the_sea
 async def test_an_agent_that_hands_nothing_in_is_a_proposal_that_failed(
     command: str, limit_s: float, said: str, tmp_path: Path
 ) -> None:
+    before = descendants(os.getpid())
     events = await Lab(tmp_path, command, limit_s=limit_s).run()
     assert said in failure(events)
     assert not any(isinstance(event, Proposed) for event in events)
-    assert descendants(os.getpid()) == set()
+    assert descendants(os.getpid()) <= before
 
 
 async def test_an_agent_sees_and_writes_its_own_folder_alone(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kbopt.cli.batch import known as known_lines
-from kbopt.cli.eval import _items, _read
+from kbopt.cli.eval import _items, read_kernel
 from kbopt.cli.json_lines import appending
 from kbopt.core.types import EvalProtocol, Task
 from kbopt.tasks import load_task
@@ -90,7 +90,7 @@ def test_files_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     kernel, task = tmp_path / "kernel.py", tmp_path / "task.py"
     kernel.write_text("\ufeff" + GOOD, encoding="utf-8")
     task.write_text("\ufeff" + TASK, encoding="utf-8")
-    assert _read(kernel, load_task(str(task))) == GOOD
+    assert read_kernel(kernel, load_task(str(task))) == GOOD
     assert load_task(str(task)).source == TASK
     lines = tmp_path / "in.jsonl"
     lines.write_text("\ufeff" + json.dumps({"source": "\ufeff" + GOOD}), encoding="utf-8")

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from kbopt.evaluation.judge.errors import describe_bias, is_downgrade, measure_error, moved, sparse_probe
+from kbopt.evaluation.judge.errors import (
+    describe_bias,
+    is_downgrade,
+    measure_error,
+    most_moved,
+    moved,
+    sparse_probe,
+)
 from kbopt.evaluation.judge.tolerance import find_mismatch, largest_errors
 
 
@@ -256,7 +263,7 @@ def nearby_of(a_scale: float = 127.0, rows: int = 256):
 
     def answers():
         for number in range(16):
-            one, two = moved([a, b], "fp32", together=number % 2 == 1)
+            one, two = moved([a, b], most_moved("fp32"), together=number % 2 == 1)
             yield [(one @ two * a_scale).round().to(torch.int32)]
 
     return answers
@@ -303,7 +310,7 @@ def test_inputs_are_moved_by_no_more_than_an_honest_kernel_errs():
 
     for together in (False, True):
         torch.manual_seed(0)
-        wide, same = moved([x, index], "fp32", together=together)
+        wide, same = moved([x, index], most_moved("fp32"), together=together)
         relative = wide / x.double() - 1
         assert 0 < float(relative.abs().max()) <= 128 * 2.0**-24
         assert together == bool((relative > 0).all() or (relative < 0).all())

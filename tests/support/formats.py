@@ -32,7 +32,7 @@ import torch
 
 
 def run(x, norm_weight, eps, y):
-    squares = torch.linalg.vecdot(x, x).div_(x.shape[-1]).add_(eps).rsqrt_()
+    squares = torch.linalg.vecdot(x.float(), x.float()).div_(x.shape[-1]).add_(eps).rsqrt_()
     torch.mul(x, squares.unsqueeze(-1), out=y)
     y.mul_(norm_weight)
 """
