@@ -164,21 +164,25 @@ CONTROLS = (
 
 _VALUES = "rejected:value_specialisation"
 _NOT_COUNTED = ("rejected:extra_threads", "rejected:timing_mismatch", "crashed", "neutral")
+# Which check finds the work undone is chance: the first of the task's own values, or one of another distribution.
+_LATE = ("wrong_answer", _VALUES, "neutral")
 _NOT_PAUSED = (*_NOT_COUNTED, "rejected:forged_verdict")
 
 CHEATS = (
-    _cheat("late work", "late_thread", "wrong_answer", "neutral"),
-    _cheat("late work", "late_native_thread", "wrong_answer", "crashed", "neutral"),
-    _cheat("late work", "late_future", "wrong_answer", "neutral"),
-    _cheat("late work", "late_process", "wrong_answer", "neutral"),
+    _cheat("late work", "late_thread", *_LATE),
+    _cheat("late work", "late_native_thread", *_LATE, "crashed"),
+    _cheat("late work", "late_future", *_LATE),
+    _cheat("late work", "late_process", *_LATE),
     _cheat(
         "late work",
         "late_in_gap",
-        *("wrong_answer", "rejected:timing_mismatch", "rejected:extra_threads", "neutral"),
+        *_LATE,
+        "rejected:timing_mismatch",
+        "rejected:extra_threads",
         "crashed",  # it may write to freed memory
         task="small",
     ),
-    _cheat("late work", "late_signal", "wrong_answer", "rejected:timing_mismatch", "neutral"),
+    _cheat("late work", "late_signal", *_LATE, "rejected:timing_mismatch"),
     _cheat("lazy output", "lazy_subclass", "rejected:output_type"),
     _cheat("lazy output", "lazy_instance", "rejected:timing_mismatch", "neutral"),
     _cheat("lazy output", "lazy_instance_part", "rejected:timing_mismatch", "neutral"),
