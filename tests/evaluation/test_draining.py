@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.server import draining
 from kbopt.evaluation.server.draining import Drain, Options
 from kbopt.evaluation.spool.files import AppendOnly, Tails, open_spool, request_id
-from kbopt.evaluation.spool.jobs import Job
+from kbopt.evaluation.spool.jobs import Job, show_life
 from tests.support import quick_task
 
 
@@ -185,6 +186,21 @@ async def test_sigterm_gives_up_what_is_under_way_for_the_next_job(spool: Path) 
     await drained(spool, Service(), once=True)
     assert answers(spool) == ["a"]
     assert len(list((spool / "claims").iterdir())) == 2
+
+
+async def test_a_slow_sign_of_life_is_not_written_after_the_last_one(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow_unless_last(folder: Path, job: Job) -> None:
+        time.sleep(0.0 if job.state == "ended" else 0.5)
+        show_life(folder, job)
+
+    monkeypatch.setattr(draining, "show_life", slow_unless_last)
+    ask(spool, "a")
+    await drained(spool, Service(), once=True)
+    await asyncio.get_running_loop().shutdown_default_executor()  # Its threads have ended.
+    (job,) = lives(spool)
+    assert job.state == "ended"
 
 
 async def test_without_a_sandbox_nothing_is_judged_unless_the_user_says_so(spool: Path) -> None:

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ class Drain:
         self._trouble = ""
         self._using = threading.Lock()
         self._has_ended = False
-        self._stop = asyncio.Event()
+        self._stop, self._ends = asyncio.Event(), asyncio.Event()
         self.stopped_by = 0
 
     async def run(self) -> None:
@@ -121,8 +122,8 @@ class Drain:
         await self._client.close()
         await asyncio.to_thread(self._write_last)
         self._num_waiting += given_up
-        beating.cancel()
-        await asyncio.gather(beating, return_exceptions=True)
+        self._ends.set()
+        await beating  # A thread that still writes "serving" must not write it after "ended".
         await asyncio.to_thread(self._show_life, "ended")
         self._say(f"{self._num_judged} judged, {self._num_waiting} wait{self._elsewhere}")
 
@@ -232,9 +233,10 @@ class Drain:
             self._unwritten.popleft()
 
     async def _beat(self) -> None:
-        while True:
+        while not self._ends.is_set():
             await asyncio.to_thread(self._show_life, "serving" if self._info else "starting")
-            await asyncio.sleep(BEAT_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ends.wait(), BEAT_S)
 
     def _show_life(self, state: JobState) -> None:
         job = Job(
