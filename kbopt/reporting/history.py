@@ -261,7 +261,7 @@ class History:
                 self._bar("compile", "compile", event.candidate, start, start + span.seconds / 60)
             elif span.stage != "queue":
                 self.lease_s += span.seconds
-                self._bar("GPU lease", span.stage, event.candidate, start, start + span.seconds / 60)
+                self._bar("device lease", span.stage, event.candidate, start, start + span.seconds / 60)
 
     def _count_outcome(self, event: Evaluated) -> None:
         outcome = event.result.outcome

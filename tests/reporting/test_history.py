@@ -203,8 +203,8 @@ def test_the_time_line_holds_briefs_builds_and_the_lease():
     assert [(bar.group, bar.stage, round(bar.start, 2), round(bar.end, 2)) for bar in history.bars] == [
         ("explorer", "propose", 0.0, 0.5),
         ("compile", "compile", 1.0, 2.0),
-        ("GPU lease", "check", 2.0, 2.1),
-        ("GPU lease", "time", 2.1, 2.3),
+        ("device lease", "check", 2.0, 2.1),
+        ("device lease", "time", 2.1, 2.3),
     ]
     assert history.lease_s == pytest.approx(18.0)
 

@@ -47,7 +47,7 @@ function overview(run) {
       card("evaluations", count(s.evaluations), `${count(s.cached)} more from the cache`),
       card("proposals", count(s.proposals), `${count(s.num_dropped)} dropped as known`),
       card("correct", s.candidates ? percent(s.correct / s.candidates) : "–", `${count(s.correct)} of ${count(s.candidates)} candidates`),
-      card("device busy", percent(s.busy_fraction), `GPU lease held ${percent(s.lease_fraction)}`),
+      card("device busy", percent(s.busy_fraction), `lease held ${percent(s.lease_fraction)}`),
       card("time", duration(s.seconds), `${plural(s.cold_starts, "cold start")}, ${plural(s.sessions, "session")}`),
       card("spent", usd(s.usd), [`${count(s.tokens)} tokens`, ...s.containers.map((rent) => `${rent.gpu} ${duration(rent.seconds)}`)].join(", "))));
 }
@@ -169,7 +169,7 @@ const STAGES = { propose: ["explorer: a proposal", "#7a8fd6"], failed: ["explore
 function timelineSection(run) {
   const lanes = () => [...new Set(run.bars.lane)].length;
   let range = null; // as the reader chose it; null follows the run
-  const node = chart("timeline-chart", "Explorers, compile pool and GPU lease over time", Math.min(620, 130 + 26 * Math.max(3, lanes())),
+  const node = chart("timeline-chart", "Explorers, compile pool and device lease over time", Math.min(620, 130 + 26 * Math.max(3, lanes())),
     () => timelineFigure(run, range), { onrelayout: (layout) => { range = [...layout.xaxis.range]; draw(node); } });
   const move = (to) => { if (node._fullLayout) Plotly.relayout(node, { "xaxis.range": to(...node._fullLayout.xaxis.range) }); };
   const zoom = (factor) => move((from, to) => [(from + to) / 2 - (factor * (to - from)) / 2, (from + to) / 2 + (factor * (to - from)) / 2]);
