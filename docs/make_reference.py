@@ -18,7 +18,7 @@ from mkdocs.structure.files import File, Files
 from kbopt.cli import app
 
 HELP_WIDTH = 96
-TITLE = re.compile(r"^# (?:\d+[.:]?\s+)?(?P<title>.+)$", re.MULTILINE)
+TITLE = re.compile(r"^# \d{4} (?P<title>.+)$", re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -91,5 +91,4 @@ def _title(path: Path) -> str:
     found = TITLE.search(path.read_text())
     if found is None:
         raise ValueError(f"{path} has no title; its first line has to be '# NUMBER TITLE'")
-    title = found["title"]
-    return title[0].upper() + title[1:]
+    return found["title"]

@@ -21,7 +21,7 @@ _NEVER = np.iinfo(np.int64).min
 
 SPREAD = 0.99
 """Factor on a parent's priority for every proposal being made from it, so that explorers spread over
-kernels that are about as good; docs/decisions/0012 compares values."""
+kernels that are about as good; docs/decisions/0014 compares values."""
 
 NUM_LEADERS = 64
 """How many of the best are kept sorted, so that the top few cost no pass over the memory."""

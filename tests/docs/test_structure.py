@@ -1,6 +1,7 @@
-"""What holds of the evaluator's modules, so that a stranger finds his way."""
+"""What holds of the evaluator's modules and of the decisions, so that a stranger finds his way."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from tests.docs.examples import ROOT
 
 _MOST_LINES = 350
 FOLDERS = [ROOT / "kbopt" / "evaluation", ROOT / "kbopt" / "leanbuild"]
+_MOST_DECISION_LINES = 28
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 MODULES = sorted(path for folder in FOLDERS for path in folder.rglob("*.py"))
 
 
@@ -29,3 +32,12 @@ def test_what_a_function_returns_has_a_type_of_its_own(path: Path) -> None:
         node.name for node in functions if node.returns and ast.unparse(node.returns) == "dict[str, Any]"
     ]
     assert untyped == []
+
+
+@pytest.mark.parametrize("path", DECISIONS, ids=name_of)
+def test_a_decision_is_short_and_says_whether_it_holds_and_since_when(path: Path) -> None:
+    """A decision that no longer holds is folded into the one that does."""
+    title, _, status, *rest = path.read_text().splitlines()
+    assert title.startswith(f"# {path.name[:4]} ")
+    assert re.match(r"Status: holds[,.] .*\d{4}-\d{2}-\d{2}", status), status
+    assert len(rest) + 3 <= _MOST_DECISION_LINES
