@@ -132,7 +132,7 @@ def search_spec(config: RunConfig, folder: Path, *, shares_results: bool = False
         shares_results=shares_results,
         kernelbench=config.verdict != "strict",
         lease_s=lease_s(config.proposer),
-        evidence=config.proposer.evidence and config.proposer.name in ("llm", "both"),
+        evidence=config.proposer.evidence and config.proposer.name in ("llm", "llm+tunables"),
     )
 
 

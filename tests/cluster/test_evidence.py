@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from kbopt.cluster.evaluator import PROFILES_AT_ONCE, EvaluationQueue
 from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.messages import SearchSpec
+from kbopt.compose import search_spec
+from kbopt.config import ProposerConfig, ProposerName, RunConfig
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.profile import NotProfiled, Profiled, ProfileRequest
 from kbopt.core.settings import SearchSettings
@@ -136,3 +139,11 @@ async def test_the_evaluator_asks_once_for_a_source_and_for_a_few_at_once(tmp_pa
     assert backend.asked == 22
     assert backend.most == PROFILES_AT_ONCE
     await queue.close()
+
+
+@pytest.mark.parametrize("name", get_args(ProposerName))
+def test_whoever_asks_models_shows_them_profiles(name: ProposerName, tmp_path: Path) -> None:
+    config = RunConfig(name="r", task=TASK, proposer=ProposerConfig(name=name))
+    assert search_spec(config, tmp_path).evidence == ("llm" in name)
+    without = replace(config, proposer=replace(config.proposer, evidence=False))
+    assert not search_spec(without, tmp_path).evidence
