@@ -164,7 +164,7 @@ CONTROLS = (
 
 _VALUES = "rejected:value_specialisation"
 _NOT_COUNTED = ("rejected:extra_threads", "rejected:timing_mismatch", "crashed", "neutral")
-# Which check finds the work undone is chance: the first of the task's own values, or one of another distribution.
+# Which check finds the work undone is chance: the task's own values, or those of another distribution.
 _LATE = ("wrong_answer", _VALUES, "neutral")
 _NOT_PAUSED = (*_NOT_COUNTED, "rejected:forged_verdict")
 
