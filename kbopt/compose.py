@@ -30,6 +30,7 @@ from kbopt.config import (
 )
 from kbopt.core.errors import UserError
 from kbopt.core.extras import require
+from kbopt.core.kernel_strategies import KernelStrategy
 from kbopt.core.ports import Attempts, Backend, Embedder, Proposer, Summarizer
 from kbopt.core.types import Task
 
@@ -132,8 +133,18 @@ def search_spec(config: RunConfig, folder: Path, *, shares_results: bool = False
         shares_results=shares_results,
         kernelbench=config.verdict != "strict",
         lease_s=lease_s(config.proposer),
-        evidence=config.proposer.evidence and config.proposer.name in ("llm", "llm+tunables"),
+        evidence=config.proposer.evidence and config.proposer.asks_models,
     )
+
+
+def strategies(proposer: ProposerConfig, backend: BackendConfig) -> tuple[KernelStrategy, ...]:
+    """What first briefs may ask models and agents for; nothing of other proposers, which do not read."""
+    if not proposer.asks_models:
+        return ()
+    from kbopt.proposers.strategies import load_strategies
+
+    folder = Path(proposer.prompts) if proposer.prompts else None
+    return load_strategies(folder, _language(proposer, backend))
 
 
 def lease_s(config: ProposerConfig) -> float:

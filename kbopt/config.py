@@ -84,6 +84,11 @@ class ProposerConfig:
         return bool(self.agent or self.agent_command)
 
     @property
+    def asks_models(self) -> bool:
+        """Whether a language model or an agent reads the briefs."""
+        return "llm" in self.name or self.starts_agents
+
+    @property
     def without_secrets(self) -> ProposerConfig:
         """As it is stored and shown."""
         return replace(self, api_base=self.api_base and redact(self.api_base, {}))

@@ -72,7 +72,12 @@ def bench(
         )
     if simulated == {True}:
         given |= {"backend": "simulated", "proposer": "simulated"}
-    settings = SearchSettings(num_steps=max_evals, budget=Budget(evaluations=max_evals))
+    backend, proposer = shared.backend_config(given), shared.proposer_config(given, tasks)
+    settings = SearchSettings(
+        num_steps=max_evals,
+        budget=Budget(evaluations=max_evals),
+        strategies=shared.first_strategies(given, proposer, backend),
+    )
     config = sweeps.SweepConfig(
         name=name,
         tasks=tasks,
@@ -80,8 +85,8 @@ def bench(
         seeds=shared.seed_numbers(seeds),
         settings=settings,
         protocol=shared.at_stated_precision(shared.eval_protocol(given), tasks),
-        backend=shared.backend_config(given),
-        proposer=shared.proposer_config(given, tasks),
+        backend=backend,
+        proposer=proposer,
         explorers=explorers,
         parallel_searches=parallel_searches,
     )

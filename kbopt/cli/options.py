@@ -22,6 +22,7 @@ from kbopt.config import AgentName, BackendConfig, BackendName, Language, Propos
 from kbopt.core import codec
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.extras import require
+from kbopt.core.kernel_strategies import KernelStrategy
 from kbopt.core.settings import Algorithm, Budget, ScoreFunction, SearchSettings
 from kbopt.core.types import (
     Arithmetic,
@@ -104,6 +105,13 @@ each_search_options = (
         group=BUDGET,
         type=click.FloatRange(0),
         help="Stop once a kernel measured twice is surely above it. Default: no such end.",
+    ),
+    option(
+        "--target-roofline",
+        group=BUDGET,
+        type=click.FloatRange(0, 1, min_open=True),
+        help="Stop once a kernel measured twice is surely at this share of its roofline, the time in which "
+        "the task's bytes can be moved once. Default: no such end.",
     ),
     option(
         "--num-candidates",
@@ -398,6 +406,14 @@ proposer_options = options(
         "profile takes the device between evaluations, when none is under way or after 10 s.",
     ),
     option(
+        "--strategies/--no-strategies",
+        "uses_strategies",
+        group=MODEL,
+        default=True,
+        help="Ask for another strategy in each question for a first kernel (fusion, tensor cores, split "
+        "reductions, ...), those first that fit the profile of the reference.",
+    ),
+    option(
         "--language",
         group=MODEL,
         type=Name("language", Language),
@@ -546,6 +562,15 @@ def search_settings(given: dict[str, Any]) -> SearchSettings:
     # Failed and repeated proposals cost no evaluation, so the budget decides and not the number of steps.
     given["num_steps"] = given["num_steps"] or budget.evaluations or SETTINGS.num_steps
     return replace(_taken(SETTINGS, given), budget=budget, refinement=refinement)
+
+
+def first_strategies(
+    given: dict[str, Any], proposer: ProposerConfig, backend: BackendConfig
+) -> tuple[KernelStrategy, ...]:
+    """Takes --strategies out of `given`: what first questions ask for, nothing where that is switched off."""
+    from kbopt.compose import strategies
+
+    return strategies(proposer, backend) if given.pop("uses_strategies") else ()
 
 
 def eval_protocol(given: dict[str, Any]) -> EvalProtocol:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -79,19 +80,19 @@ def run(
 
     output = {name: given.pop(name) for name in OUTPUT_OPTIONS}
     found = shared.with_workloads(shared.find_task(task, task_idx, kernelbench, DEFAULT_TASK), workloads)
+    settings, backend = shared.search_settings(given), shared.backend_config(given)
+    proposer = shared.proposer_config(given, [found])
     config = RunConfig(
         name=run_name or "",
         task=found,
-        settings=shared.search_settings(given),
+        settings=replace(settings, strategies=shared.first_strategies(given, proposer, backend)),
         protocol=shared.at_stated_precision(shared.eval_protocol(given), [found]),
-        backend=shared.backend_config(given),
-        proposer=shared.proposer_config(given, [found]),
+        backend=backend,
+        proposer=proposer,
         explorers=explorers,
         verdict=verdict,
     )
     if not config.name:
-        from dataclasses import replace
-
         config = replace(config, name=out.name if out else driver.default_name(config))
     folder = out or Path("runs") / config.name
     driver.create(config, folder)

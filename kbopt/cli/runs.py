@@ -124,6 +124,7 @@ def show(run: Path, candidate: str, transcript: bool) -> None:
         node.trial,
         parent_source=parent.candidate.source if parent else None,
         status=node.status,
+        strategy=node.strategy,
     )
 
 

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -114,15 +115,17 @@ def sweep(
     tasks = tuple(shared.with_workloads(task, workloads) for task in found)
     if given["start"] and len(tasks) > 1:
         raise UserError(f"--start goes with one task, and --tasks {task_names} names {len(tasks)}")
+    settings, backend = shared.search_settings(given), shared.backend_config(given)
+    proposer = shared.proposer_config(given, tasks)
     config = sweeps.SweepConfig(
         name=name,
         tasks=tasks,
         algorithms=shared.algorithm_names(algorithms),
         seeds=shared.seed_numbers(seeds),
-        settings=shared.search_settings(given),
+        settings=replace(settings, strategies=shared.first_strategies(given, proposer, backend)),
         protocol=shared.at_stated_precision(shared.eval_protocol(given), tasks),
-        backend=shared.backend_config(given),
-        proposer=shared.proposer_config(given, tasks),
+        backend=backend,
+        proposer=proposer,
         explorers=explorers,
         parallel_searches=parallel_searches,
         shares_results=share_results,

@@ -199,6 +199,7 @@ class CoordinatorActor(Coordinator):
             remote.take_rent,
             parallel_searches=parallel_searches,
             stop_file=stop_file,
+            evidence=Evidence(remote.profile),
         )
         self._handle = ray.get_runtime_context().current_actor
         if self.finished:

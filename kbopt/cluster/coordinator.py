@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.messages import (
     Answer,
     CoordinatorStatus,
@@ -58,8 +59,10 @@ class Coordinator:
         *,
         parallel_searches: int,
         stop_file: Path | None = None,
+        evidence: Evidence | None = None,
     ) -> None:
         self._stop_file = stop_file
+        self._evidence = evidence
         self._searches = {spec.name: RunningSearch(spec, factories) for spec in specs}
         self._evaluate = evaluate
         self._evaluator_status = evaluator_status
@@ -91,6 +94,7 @@ class Coordinator:
                 work = None
                 with self._ends_with_its_faults(running):
                     self._advance(running)  # after a restart: what was proposed before and has no result
+                    self._look_at_task(running)
                     work = running.lease(incarnation)
                     self._advance(running)  # asking may have released what waited for the step's end
                 self._settle(running)  # or have found the search at its end
@@ -104,6 +108,16 @@ class Coordinator:
                 async with asyncio.timeout(min(remaining_s, 1.0)):
                     await self._changed.wait()
         return Idle(finished=self.finished)
+
+    def _look_at_task(self, running: RunningSearch) -> None:
+        """Have the search told what limits its task, once, before it writes its first brief."""
+        if running.search.wants_bounds and not running.looks:
+            running.looks = True
+            self._start(self._looked(running))
+
+    async def _looked(self, running: RunningSearch) -> None:
+        bounds = await self._evidence.bounds(running.spec) if self._evidence else ()
+        self._guarded(running, lambda: running.search.take_bounds(bounds))
 
     def _meet(self, index: int, incarnation: str) -> None:
         former = self._incarnations.get(index)

@@ -1,4 +1,7 @@
-"""Adds to a brief what a profile says: of the kernel to improve, else of the task's reference."""
+"""Adds to a brief what a profile says: of the kernel to improve, else of the task's reference.
+
+What limits the reference also chooses the strategies of first briefs.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from kbopt.cluster.messages import SearchSpec
+from kbopt.core.bottleneck import bounds_of
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.kernel_strategies import Bound
 from kbopt.core.profile import Profile, Profiled, ProfileRequest
 from kbopt.core.profile_text import task_text, text_of
 from kbopt.core.types import Brief, Measured
@@ -35,6 +40,17 @@ class Evidence:
                 return replace(brief, evidence=await self._found(brief, spec))
         except (UserError, InfraError, TimeoutError):  # A brief is worth answering without it.
             return brief
+
+    async def bounds(self, spec: SearchSpec) -> tuple[Bound, ...]:
+        """What limits the task; empty where that cannot be had in time, or no profile is wanted."""
+        if not spec.evidence:
+            return ()
+        try:
+            async with asyncio.timeout(self._patience_s):
+                found = await self._of(spec.task.equal_code, spec)
+        except (UserError, InfraError, TimeoutError):
+            return ()
+        return bounds_of(found) if found else ()
 
     async def _found(self, brief: Brief, spec: SearchSpec) -> str:
         parent = brief.parent

@@ -44,6 +44,7 @@ class RunningSearch:
         self.search.replay(entry.event for entry in entries)
         self.failure: Failure | None = None
         self.held: dict[str, _Held] = {}
+        self.looks = False  # at what limits the task
         self.attempting: dict[str, asyncio.Future[Attempt]] = {}
         self.summary: SummaryRequest | None = None
         self.summary_held: _Held | None = None
@@ -82,6 +83,8 @@ class RunningSearch:
             if _is_over(self.held.get(brief.id)):
                 self.held[brief.id] = held
                 return brief
+        if self.search.wants_bounds:
+            return None
         synchronous = self.spec.settings.synchronous  # its barriers are pauses enough
         if not synchronous and self.search.num_in_flight >= self.pacing.limit:
             return None

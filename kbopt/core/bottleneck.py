@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kbopt.core.kernel_strategies import Bound
 from kbopt.core.profile import (
     Bottleneck,
-    Bound,
     Code,
     Counted,
     Counters,
@@ -14,6 +14,7 @@ from kbopt.core.profile import (
     KernelCode,
     Limits,
     Missing,
+    Profile,
     Trace,
 )
 
@@ -69,6 +70,19 @@ def bottleneck(
     if isinstance(counters, Counters) and counters.kernels:
         return _by_counters(limits, counters, kernels)
     return _by_trace(limits, trace, kernels, on_cuda=on_cuda)
+
+
+def bounds_of(reference: Profile) -> tuple[Bound, ...]:
+    """What limits the task, most telling first: the reference's own bottleneck, then the higher of the task's
+    two floors, then launches where the reference makes several.
+    """
+    found: list[Bound] = [reference.bottleneck.bound] if reference.bottleneck else []
+    limits = reference.limits
+    if max(limits.floor_ms, limits.operations_ms) > 0:
+        found.append("compute" if limits.operations_ms > limits.floor_ms else "memory")
+    if isinstance(reference.trace, Trace) and reference.trace.num_parts > 1:
+        found.append("launch")
+    return tuple(dict.fromkeys(found))
 
 
 _FUSE = "Do the work in fewer kernels: fuse what follows one another, so that a call launches one or two."

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from kbopt.core.kernel_strategies import Bound
 from kbopt.core.types import Blame, Candidate, Rent, Result, Usage
 
 
@@ -25,7 +26,8 @@ class Opened:
 class Asked:
     """A brief was handed out. Enough to hand out the same brief again after a crash.
 
-    `exemplars` are candidate ids, best first; `summary_version` counts `Summarized` events so far.
+    `exemplars` are candidate ids, best first; `summary_version` counts `Summarized` events so far. `strategy`
+    names the one that a first kernel is asked for by.
     """
 
     brief: str
@@ -35,6 +37,17 @@ class Asked:
     seed: int
     memory_version: int
     action: Literal["propose", "refine"] = "propose"
+    strategy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskProfiled:
+    """What limits the task's reference, most telling first, by which first briefs choose their strategies.
+
+    Empty where there was no profile to be had.
+    """
+
+    bounds: tuple[Bound, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +183,7 @@ class Ended:
 
 Event = (
     Opened
+    | TaskProfiled
     | Asked
     | Attempted
     | Proposed

@@ -21,6 +21,7 @@ from kbopt.core.memory import Memory
 from kbopt.core.scoring import mean_score, score_interval
 from kbopt.core.settings import SearchSettings
 from kbopt.core.strategy import Choice
+from kbopt.core.targets import reached
 from kbopt.core.types import Candidate, Measured, Trial
 
 MAX_MEASUREMENTS = 4
@@ -118,9 +119,9 @@ class FreeRun:
         """
         if self._remeasuring or self.best is None:
             return None
-        leader, target = self._trials[self.best], self._settings.target_speedup
+        leader = self._trials[self.best]
         floor, _ = score_interval(leader)
-        if target is not None and floor > target and len(leader.results) == 1:
+        if len(leader.results) == 1 and reached(leader, self._settings):
             return RemeasureAsked(candidate=self.best, repeat=1)
         if not allowed:
             return None

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from kbopt.core.kernel_strategies import Bound
 from kbopt.core.types import EvalProtocol, Task
-
-Bound = Literal["memory", "compute", "latency", "launch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ Whom to improve next is decided in `kbopt.core.freerun` (asynchronous, the defau
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -30,14 +31,17 @@ from kbopt.core.events import (
     RemeasureAsked,
     Rented,
     Summarized,
+    TaskProfiled,
 )
 from kbopt.core.freerun import FreeRun
+from kbopt.core.kernel_strategies import Bound, next_strategy
 from kbopt.core.ports import Embedder, Journal
-from kbopt.core.scoring import mean_score, score, score_interval
+from kbopt.core.scoring import mean_score, score
 from kbopt.core.settings import SearchSettings
 from kbopt.core.stepwise import Stepwise
 from kbopt.core.strategy import Strategy
 from kbopt.core.tally import Progress, Tally
+from kbopt.core.targets import reached
 from kbopt.core.types import Brief, Candidate, NoProposal, Rent, Result, Task, Trial, Usage
 
 
@@ -133,6 +137,9 @@ class Search:
         self._ended: str | None = None
         self._finalists: list[str] = []
         self._full_asked = False
+        self._bounds: tuple[Bound, ...] | None = None
+        self._strategies = {} if settings.synchronous else {one.name: one for one in settings.strategies}
+        self._strategies_used: Counter[str] = Counter()
         net = EpsilonNet(embedder or LocalEmbedder(), settings.epsilon) if settings.uses_epsilon_net else None
         strategy = Stepwise if settings.synchronous else FreeRun
         self._strategy: Strategy = strategy(settings, self._trials, net)
@@ -168,9 +175,20 @@ class Search:
                 seed=seed,
                 memory_version=self._tally.results,
                 action=self._action(choice.parent, seed),
+                strategy=self._next_strategy() if choice.parent is None else "",
             )
         )
         return self._outstanding[brief]
+
+    @property
+    def wants_bounds(self) -> bool:
+        """Whether the next brief will ask for a strategy, and what limits the task is not known yet."""
+        return bool(self._strategies) and self._bounds is None and not self._trials and self._ended is None
+
+    def take_bounds(self, bounds: tuple[Bound, ...]) -> None:
+        """Take what limits the task, empty where nobody knows. Ignored unless it is wanted."""
+        if self.wants_bounds:
+            self._record(TaskProfiled(bounds=bounds))
 
     def outstanding(self) -> tuple[Brief, ...]:
         """Briefs without an answer, oldest first, equal to what `ask` returned."""
@@ -333,6 +351,9 @@ class Search:
                 self._tally.asked += 1
                 self._outstanding[event.brief] = self._brief(event)
                 self._actions[event.brief] = event.action
+                self._strategies_used[event.strategy] += 1
+            case TaskProfiled():
+                self._bounds = event.bounds
             case Attempted():
                 self._attempts.setdefault(event.brief, []).append(event.candidate.id)
                 self._proposed[event.candidate.id] = event.candidate
@@ -464,9 +485,10 @@ class Search:
             return f"all {total} proposals were asked for"
         if not self._may_evaluate():
             return f"the budget of {limits.evaluations} evaluations is used"
-        target = self._settings.target_speedup
-        if target is not None and any(_is_above(trial, target) for trial in self.top(NUM_LEADING)):
-            return f"the best kernel is more than {target:g} times as fast as the reference"
+        leading = (trial for trial in self.top(NUM_LEADING) if len(trial.results) > 1)
+        ends = (end for trial in leading if (end := reached(trial, self._settings)))
+        if end := next(ends, None):
+            return end
         return self._tally.exhausted(limits, elapsed_s=elapsed_s)
 
     def _hopeless(self) -> str | None:
@@ -509,7 +531,15 @@ class Search:
             seed=asked.seed,
             memory_version=asked.memory_version,
             action=asked.action,
+            strategy=self._strategies.get(asked.strategy),
         )
+
+    def _next_strategy(self) -> str:
+        """The name of the strategy by which the next first kernel is asked for, if by any."""
+        if not self._strategies:
+            return ""
+        known = tuple(self._strategies.values())
+        return next_strategy(known, self._strategies_used, self._bounds or (), self._settings.seed).name
 
     def _summary(self, version: int | None = None) -> str:
         made = self._summaries[:version]
@@ -519,11 +549,6 @@ class Search:
         if brief_id not in self._actions:
             raise ValueError(f"{brief_id!r} is not a brief of this search of {self._task.name}")
         return brief_id in self._outstanding
-
-
-def _is_above(trial: Trial, target: float) -> bool:
-    """Whether `trial` is surely faster than `target`: a single measurement may be a lucky one."""
-    return len(trial.results) > 1 and score_interval(trial)[0] > target
 
 
 def _seed(seed: int, number: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from kbopt.core.kernel_strategies import KernelStrategy
+
 Algorithm = Literal["PS", "PS_Summarizer", "PS_epsNet", "PS_epsNet_Summarizer", "best_of_n", "random"]
 ScoreFunction = Literal["mean", "ucb", "lcb"]
 Ties = Literal["newest", "oldest"]
@@ -36,10 +38,11 @@ class SearchSettings:
     which a proposal counts as known. `memory_size` bounds the ranked memory to the exact top k.
     `remeasure_share` is the largest share of the evaluations spent on measuring contenders for the best
     again. `target_speedup` ends the search early once the best kernel, measured at least twice, has an
-    interval that lies above it.
+    interval that lies above it; `target_roofline` does so for the share of the task's floor by bytes.
     `synchronous` reproduces the original step by step, with its barriers and re-evaluations. `ties`
     says which of two candidates of equal priority goes first. `refinement` lets a bandit ask for
-    variations of a parent's `# tune:` comments instead of new proposals, by what paid off.
+    variations of a parent's `# tune:` comments instead of new proposals, by what paid off. Each brief for a
+    first kernel asks for another one of `strategies`, except step by step, where the original has one.
     """
 
     algorithm: Algorithm = "PS"
@@ -53,9 +56,11 @@ class SearchSettings:
     memory_size: int = 1000
     remeasure_share: float = 0.1
     target_speedup: float | None = None
+    target_roofline: float | None = None
     synchronous: bool = False
     ties: Ties = "newest"
     refinement: bool = False
+    strategies: tuple[KernelStrategy, ...] = ()
     seed: int = 0
     budget: Budget = Budget()
 

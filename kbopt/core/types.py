@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from kbopt.core.kernel_strategies import KernelStrategy
 from kbopt.core.workloads import Role
 
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -503,7 +504,8 @@ class Brief:
     `parent` is None where the task's first kernel is asked for. `exemplars` are other good kernels, best
     first. `seed` is the only source of randomness a proposer may use. `action` is `refine` where the
     parent's `# tune:` comments should be varied at no cost in tokens. `evidence` is what a profile says of
-    the parent, of the reference where there is none; empty where nothing is known.
+    the parent, of the reference where there is none; empty where nothing is known. `strategy` is the way in
+    which a first kernel is to be built; None leaves that open.
     """
 
     id: str
@@ -515,6 +517,7 @@ class Brief:
     memory_version: int
     action: Literal["propose", "refine"] = "propose"
     evidence: str = ""
+    strategy: KernelStrategy | None = None
 
 
 Blame = Literal["brief", "answer", "service"]

@@ -120,7 +120,8 @@ class AgentProposer:
                     minutes=self._command.limit_s / 60,
                 )
             )
-            transcript = Transcript(brief=brief.id, key=key, system="", prompt=question)
+            strategy = brief.strategy.name if brief.strategy else ""
+            transcript = Transcript(brief=brief.id, key=key, system="", prompt=question, strategy=strategy)
         self._transcripts.save(transcript)
         transcript, trials = await self._worked(brief, transcript, workspace, earlier)
         return self._answer(brief, transcript, trials)
@@ -263,6 +264,8 @@ def write_workspace(workspace: Path, brief: Brief, prompt: str, place: Place) ->
         files["feedback.txt"] = brief.parent.results[-1].feedback
     for number, trial in enumerate(brief.exemplars, 1):
         files[f"other_{number}.py"] = trial.candidate.source
+    if brief.evidence:
+        files["profile.txt"] = brief.evidence
     if brief.summary:
         files["learned.md"] = brief.summary
     server = [sys.executable, "-P", "-m", MODULE, str(_place(workspace))]

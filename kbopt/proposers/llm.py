@@ -98,7 +98,13 @@ class LLMProposer:
         transcript = self._transcripts.find(brief.id, key)
         if transcript is None:
             prompt = encodable(self.prompts.proposal(brief))
-            transcript = Transcript(brief=brief.id, key=key, system=self._system, prompt=prompt)
+            transcript = Transcript(
+                brief=brief.id,
+                key=key,
+                system=self._system,
+                prompt=prompt,
+                strategy=brief.strategy.name if brief.strategy else "",
+            )
             self._transcripts.save(transcript)
         parent = brief.parent.candidate.source if brief.parent else None
         question = transcript.prompt

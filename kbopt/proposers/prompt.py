@@ -37,9 +37,11 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
             "summary",
         }
     ),
-    "first.md": frozenset({"task_name", "task_source", "evidence", "exemplars", "summary"}),
+    "first.md": frozenset({"task_name", "task_source", "evidence", "strategy", "exemplars", "summary"}),
     "again.md": frozenset({"reason"}),
-    "agent.md": frozenset({"task_name", "device_facts", "kernel_guide", "evaluations", "minutes", "files"}),
+    "agent.md": frozenset(
+        {"task_name", "device_facts", "kernel_guide", "evaluations", "minutes", "files", "strategy"}
+    ),
     "summary.md": frozenset({"trials", "previous"}),
 }
 """The template files, and what may stand in each."""
@@ -85,7 +87,7 @@ class Prompts:
             "summary": _bounded(brief.summary.strip(), MAX_SUMMARY_CHARS) or "Nothing yet.",
         }
         if brief.parent is None:
-            return self._fill("first.md", **common)
+            return self._fill("first.md", **common, strategy=_strategy(brief))
         result = brief.parent.results[-1]
         return self._fill(
             "propose.md",
@@ -107,6 +109,9 @@ class Prompts:
             files.append("- `feedback.txt`: what the judge said of it.")
         for number, trial in enumerate(brief.exemplars, 1):
             files.append(f"- `other_{number}.py`: another kernel. It is {describe(trial.results[-1])}.")
+        if brief.evidence:
+            of = "the reference" if brief.parent is None else "the kernel to improve"
+            files.append(f"- `profile.txt`: what a profile says of {of}.")
         if brief.summary:
             files.append("- `learned.md`: what has been learned so far.")
         return self._fill(
@@ -117,6 +122,7 @@ class Prompts:
             evaluations=str(evaluations),
             minutes=f"{minutes:g}",
             files="\n".join(files),
+            strategy=_strategy(brief),
         )
 
     def again(self, reason: str) -> str:
@@ -167,6 +173,12 @@ def telling(trials: Sequence[Trial]) -> list[Trial]:
     failures = [trial for outcome, trial in measured if not isinstance(outcome, Measured)]
     successes = [trial for _, trial in fastest[:MAX_SUMMARY_SUCCESSES]]
     return [*successes, *failures[-MAX_SUMMARY_FAILURES:]]
+
+
+def _strategy(brief: Brief) -> str:
+    if brief.strategy is not None:
+        return brief.strategy.text
+    return "Start from the kernel to improve." if brief.parent else "Choose it yourself."
 
 
 def _exemplar(trial: Trial) -> str:

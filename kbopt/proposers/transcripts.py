@@ -49,7 +49,7 @@ class Transcript:
     """All that was said for one brief, or on one topic.
 
     The first question is `prompt`, after the message `system`, which may be empty. `submitted` is the
-    candidate that an agent handed in, empty for none.
+    candidate that an agent handed in, empty for none. `strategy` names the one that the question asks for.
     """
 
     brief: str
@@ -59,6 +59,7 @@ class Transcript:
     exchanges: tuple[Exchange, ...] = ()
     failures: tuple[FailedRequest, ...] = ()
     submitted: str = ""
+    strategy: str = ""
 
     @property
     def usage(self) -> tuple[Usage, ...]:
@@ -70,6 +71,7 @@ class Transcript:
     def text(self) -> str:
         """The conversation in its order for a reader, each message under a line that says whose it is."""
         parts = [f"## System\n\n{self.system}"] if self.system else []
+        parts += [f"## Strategy\n\n{self.strategy}"] if self.strategy else []
         for exchange in self.exchanges:
             usage = exchange.usage
             tokens = f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out"
@@ -94,12 +96,12 @@ class Transcript:
 
 
 def brief_key(brief: Brief) -> str:
-    """A hash of what the brief asks: task, parent, exemplars, summary, random seed, action.
+    """A hash of what the brief asks: task, parent, exemplars, summary, random seed, action, strategy.
 
     Not of the prompt's text, which also shows measurements: a repeated measurement of the parent between
     the answer and a crash would make the model answer the same brief again.
     """
-    question = {
+    question: dict[str, object] = {
         "brief": brief.id,
         "task": brief.task.key,
         "parent": brief.parent and brief.parent.candidate.source,
@@ -108,6 +110,8 @@ def brief_key(brief: Brief) -> str:
         "seed": brief.seed,
         "action": brief.action,
     }
+    if brief.strategy is not None:
+        question["strategy"] = brief.strategy.name
     return hashlib.sha256(codec.dumps(question).encode()).hexdigest()
 
 

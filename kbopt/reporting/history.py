@@ -203,6 +203,7 @@ class History:
             order=brief.order if brief else len(self.nodes),
             minutes=self.minutes,
             action=brief.asked.action if brief else "propose",
+            strategy=brief.asked.strategy if brief and _reads(candidate) else "",
             exemplars=brief.asked.exemplars if brief else (),
             tunables=tunable_values(candidate.source),
             seed=seed_of(candidate.source),
@@ -353,6 +354,11 @@ class History:
                 node.results = tuple(_bare(result) for result in node.results)
                 node.exemplars = ()
         self._num_with_texts = sum(node.has_texts for node in self.nodes.values())
+
+
+def _reads(candidate: Candidate) -> bool:
+    """Whether a model or an agent wrote it, who reads what a brief asks for."""
+    return candidate.proposer.startswith(("llm:", "agent:"))
 
 
 def _rank_key(node: Node) -> tuple[float, int]:

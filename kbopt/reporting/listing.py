@@ -106,6 +106,7 @@ def print_candidate(
     *,
     parent_source: str | None,
     status: str = "",
+    strategy: str = "",
 ) -> None:
     """One candidate: its figures, source, diff to its parent, feedback and the end of the compiler's log.
 
@@ -118,6 +119,8 @@ def print_candidate(
     facts.add_column(overflow="fold")
     facts.add_row("proposer", Text(printable(candidate.proposer)))
     facts.add_row("parent", Text(printable(candidate.parent or "none: it starts a line")))
+    if strategy:
+        facts.add_row("strategy", Text(printable(strategy)))
     if candidate.note:
         facts.add_row("note", Text(printable(candidate.note)))
     for result in results:

@@ -84,6 +84,7 @@ def row(node: Node) -> dict[str, Any]:
         "measurements": len(node.results),
         "proposer": node.candidate.proposer,
         "action": node.action,
+        "strategy": node.strategy,
         "note": first_line(node.candidate.note, 160),
         "neighbour": node.dropped.neighbour if node.dropped else None,
     }

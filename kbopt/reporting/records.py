@@ -12,7 +12,8 @@ from kbopt.core.types import Candidate, Result, Trial, outcome_name
 class Node:
     """One proposal: the `index`-th answer, to the `order`-th brief.
 
-    `minutes` are on the search's own clock, without the time between sessions.
+    `minutes` are on the search's own clock, without the time between sessions. `strategy` names the one that
+    a model or an agent was asked for, if any.
 
     `changed` is the number of the last entry that changed it, `evaluations` the search's count at its last
     result. `seed` is the seed kernel that its source grew from, `source_key` equal for equal sources.
@@ -26,6 +27,7 @@ class Node:
     order: int
     minutes: float
     action: str
+    strategy: str
     exemplars: tuple[str, ...]
     tunables: tuple[tuple[str, str], ...]
     seed: str

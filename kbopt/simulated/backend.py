@@ -15,15 +15,17 @@ from kbopt.core.types import (
     Measured,
     Outcome,
     Result,
+    Roofline,
     Seconds,
     TimedOut,
     WrongAnswer,
 )
 from kbopt.simulated.kernels import to_point
-from kbopt.simulated.landscapes import Landscape, Point, landscape, stable_rng
+from kbopt.simulated.landscapes import OPTIMUM_SPEEDUP, Landscape, Point, landscape, stable_rng
 
 DEVICE = "Simulated GPU"
 REFERENCE_MS = 1.0
+FLOOR_MS = REFERENCE_MS / OPTIMUM_SPEEDUP
 NUM_SAMPLES = 5
 LOSSES_IN_A_ROW = 2
 """How often one request finds the machine lost at most: a retry gets through in the end."""
@@ -128,4 +130,11 @@ def _outcome(terrain: Landscape, point: Point | None, request: EvalRequest) -> O
         native_ms=kernel_ms,
         wall_ms=kernel_ms,
         audit=Audit(custom_kernel=True),
+        roofline=Roofline(
+            size_bytes=0,
+            operations=0,
+            floor_ms=FLOOR_MS,
+            share=min(1.0, FLOOR_MS / kernel_ms),
+            reference_ops_ms=0.0,
+        ),
     )

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kbopt.core.events import Asked, TaskProfiled
 from kbopt.simulated.kernels import to_source
+from kbopt.store.journal import JournalReader
 from tests.cli.test_run import command, kbopt
 from tests.support.agents import GOOD
 from tests.support.openai_server import Answer, OpenAIServer, Script
@@ -102,6 +104,14 @@ def test_a_model_is_shown_profiles_of_the_reference_and_of_the_kernel_to_improve
     first = next(text for text in asked if "Write the first kernel" in text)
     assert "The reference's call: " in first
     assert "need " in first
+    assert "Choose the structure that you expect to be fastest" in first
+    with JournalReader(tmp_path / "run" / "journal.sqlite") as journal:
+        happened = [entry.event for entry in journal.entries()]
+    (known,) = (event for event in happened if isinstance(event, TaskProfiled))
+    assert {"memory", "compute"} & set(known.bounds)
+    asked_for = [event.strategy for event in happened if isinstance(event, Asked) and event.parent is None]
+    assert asked_for[0] == "own-choice"
+    assert len(set(asked_for)) == len(asked_for)
     improve = next(text for text in asked if "The kernel to improve" in text)
     assert "Bottleneck: " in improve
     assert "aten::gelu" in improve

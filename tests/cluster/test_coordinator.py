@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kbopt.cluster.coordinator import Coordinator
+from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.explorer import Explorer, SearchAttempts
 from kbopt.cluster.messages import Answer, Failure, Idle, Lease
 from kbopt.cluster.running import RunningSearch, active_s
@@ -33,12 +34,16 @@ from kbopt.core.events import (
     Proposed,
     Rented,
     Summarized,
+    TaskProfiled,
 )
+from kbopt.core.kernel_strategies import Bound, KernelStrategy
 from kbopt.core.ports import Attempt
+from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
 from kbopt.core.types import Audit, Brief, Candidate, EvalRequest, Measured, NoProposal
 from kbopt.store.journal import SqliteJournal
 from tests.cluster.lab import Lab, NumberedProposer, evaluated, events, factories, spec
+from tests.core.test_bottleneck import profile
 
 
 async def test_every_brief_of_every_search_is_answered_and_measured_once(tmp_path: Path) -> None:
@@ -477,6 +482,31 @@ async def test_a_search_at_its_target_ends_early_and_the_others_go_on(tmp_path: 
     assert first.ended == "the best kernel is more than 1.5 times as fast as the reference"
     assert first.progress.evaluations < 20
     assert second.ended == "all 20 proposals were asked for"
+    await lab.close()
+
+
+async def test_first_briefs_follow_what_limits_the_task(tmp_path: Path) -> None:
+    """The reference is profiled before the first brief is written, and a search without profiles goes on."""
+    strategies = tuple(KernelStrategy(name=one, text=one, fits=(one,)) for one in get_args(Bound)[::-1])
+    settings = SearchSettings(num_steps=1, num_candidates=3, strategies=strategies)
+    profiled = replace(spec(tmp_path, "profiled"), settings=settings, evidence=True)
+    other = replace(spec(tmp_path, "other"), settings=settings)
+    lab = Lab(tmp_path, (profiled, other), NumberedProposer())
+    asked: list[str] = []
+
+    async def profile_of(request: ProfileRequest) -> Profiled:
+        asked.append(request.source)
+        await asyncio.sleep(0.01)
+        return profile(40.0)
+
+    lab.coordinator._evidence = Evidence(profile_of)
+    await lab.run()
+    assert asked == [profiled.task.equal_code]
+    first = [event for event in events(profiled) if isinstance(event, TaskProfiled | Asked)]
+    assert first[0] == TaskProfiled(bounds=("memory",))
+    assert next(event.strategy for event in first[1:] if isinstance(event, Asked)) == "memory"
+    assert [event for event in events(other) if isinstance(event, TaskProfiled)] == [TaskProfiled(bounds=())]
+    assert all(search.ended for search in (await lab.coordinator.status()).searches)
     await lab.close()
 
 

@@ -13,6 +13,7 @@ from kbopt.core.events import Asked, Dropped, Evaluated, Proposed, RemeasureAske
 from kbopt.core.scoring import mean_score
 from kbopt.core.search import Brief, Done, Search, Wait
 from kbopt.core.settings import Budget, SearchSettings
+from kbopt.core.targets import sure_share
 from kbopt.core.types import EvalProtocol, EvalRequest, NoProposal, Rent, Usage
 from kbopt.simulated import LANDSCAPES, Latency, ListJournal, SimulatedBackend, SimulatedProposer, simulate
 from kbopt.simulated.backend import judge
@@ -250,6 +251,18 @@ def test_requirement_8_a_target_ends_the_search_early():
         measure(search)
     assert asked.reason == "the best kernel is more than 0.35 times as fast as the reference"
     assert search.progress.proposals < 200
+
+
+def test_requirement_8_a_share_of_the_roofline_ends_the_search_early():
+    search = new_search(target_roofline=0.12, num_steps=40)
+    while isinstance(asked := search.ask(), Brief):
+        search.propose(PROPOSER.answer(asked))
+        measure(search)
+    assert asked.reason == "the best kernel is at 12% of its roofline or above it"
+    assert search.progress.proposals < 200
+    assert search.best is not None
+    assert len(search.best.results) > 1
+    assert sure_share(search.best) >= 0.12
 
 
 def test_requirement_9_resume():

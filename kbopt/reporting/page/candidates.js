@@ -8,7 +8,7 @@ function candidatesSection(run) {
   const tableHolder = el("div", {});
   const matches = (row) =>
     !state.hidden.has(row.status) && !state.hiddenStates.has(row.state) &&
-    (state.query === "" || `${row.id} ${row.proposer} ${row.note}`.toLowerCase().includes(state.query));
+    (state.query === "" || `${row.id} ${row.proposer} ${row.strategy} ${row.note}`.toLowerCase().includes(state.query));
   const tree = chart("tree", "Candidates; the table below lists the same", 430,
     () => treeFigure(run, run.rows.filter(matches), state.view), { onclick: (id) => openCandidate(run, id) });
 
@@ -193,6 +193,7 @@ function candidateBody(run, row, detail) {
     ["parent", [row.parent ? idButton(run, row.parent) : "none: it starts a line"]],
     ["children", children.length ? children.flatMap((child) => [idButton(run, child.id), " "]) : ["–"]],
     ["written by", [`${row.proposer}, ${row.action === "refine" ? "refining tunables" : "a new proposal"}`]],
+    ...(row.strategy ? [["strategy", [row.strategy]]] : []),
     ["note", detail.note ? [noteText(detail.note)] : ["–"]],
     ["tunables", [detail.tunables.map(([name, value]) => `${name} = ${value}`).join(", ") || "–"]],
   ];

@@ -1,0 +1,154 @@
+"""What first briefs ask for, and in which order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from kbopt.core import codec
+from kbopt.core.bottleneck import bounds_of
+from kbopt.core.events import Asked, Event, TaskProfiled
+from kbopt.core.kernel_strategies import Bound, KernelStrategy, next_strategy
+from kbopt.core.profile import Limits, Missing
+from kbopt.core.search import Search
+from kbopt.core.settings import Algorithm, SearchSettings
+from kbopt.core.types import Brief, Candidate
+from kbopt.simulated import ListJournal, landscape
+from tests.core.test_bottleneck import profile
+
+STRATEGIES = (
+    KernelStrategy(name="launch", text="Launch less.", fits=("launch",)),
+    KernelStrategy(name="tensor", text="Use tensor cores.", fits=("compute",)),
+    KernelStrategy(name="wide", text="Load wide.", fits=("memory", "latency")),
+    KernelStrategy(name="tiles", text="Tile.", fits=("compute", "memory")),
+    KernelStrategy(name="own", text="As you like."),
+)
+TASK = landscape("sim/smooth").task
+
+
+def order(bounds: tuple[Bound, ...], seed: int = 0, length: int = 5) -> list[str]:
+    used: Counter[str] = Counter()
+    for _ in range(length):
+        used[next_strategy(STRATEGIES, used, bounds, seed).name] += 1
+    return list(used)
+
+
+def test_what_suits_every_task_comes_first_and_what_fits_the_first_limit_next() -> None:
+    assert order(("compute", "launch"))[0] == "own"
+    assert set(order(("compute", "launch"))[1:3]) == {"tensor", "tiles"}
+    assert order(("compute", "launch"))[3:] == ["launch", "wide"]
+    assert order(("launch", "memory"))[:2] == ["own", "launch"]
+
+
+def test_each_is_asked_for_before_any_is_asked_for_again() -> None:
+    used: Counter[str] = Counter()
+    for _ in range(12):
+        used[next_strategy(STRATEGIES, used, ("memory",), 3).name] += 1
+    assert sorted(used.values()) == [2, 2, 2, 3, 3]
+
+
+def test_the_seed_orders_what_fits_equally_well() -> None:
+    orders = {tuple(order((), seed)) for seed in range(20)}
+    assert len(orders) > 5
+    assert {names[0] for names in orders} == {"own"}
+    assert order((), 7) == order((), 7)
+
+
+@pytest.mark.parametrize(
+    ("floor_ms", "operations_ms", "expected"),
+    [(0.03, 0.001, "memory"), (0.001, 0.03, "compute")],
+)
+def test_the_higher_floor_is_a_limit_of_the_task(
+    floor_ms: float, operations_ms: float, expected: str
+) -> None:
+    one = profile(40.0)
+    limits = Limits(size_bytes=1, operations=1, floor_ms=floor_ms, operations_ms=operations_ms)
+    found = bounds_of(replace(one, limits=limits, bottleneck=None))
+    assert found[0] == expected
+
+
+def test_a_reference_of_several_kernels_is_limited_by_launches_too() -> None:
+    one = profile(40.0)
+    assert one.bottleneck is not None
+    several = replace(one, trace=replace(one.trace, num_parts=5))
+    assert bounds_of(several) == (one.bottleneck.bound, "launch")
+    nothing = Limits(size_bytes=0, operations=0, floor_ms=0.0, operations_ms=0.0)
+    assert bounds_of(replace(one, trace=Missing(reason="no"), bottleneck=None, limits=nothing)) == ()
+
+
+def new_search(journal: ListJournal, **given: object) -> Search:
+    settings = SearchSettings(num_candidates=5, strategies=STRATEGIES, seed=4)
+    return Search(task=TASK, settings=replace(settings, **given), journal=journal)  # type: ignore[arg-type]
+
+
+def first_briefs(search: Search, most: int = 5) -> list[Brief]:
+    return [asked for _ in range(most) if isinstance(asked := search.ask(), Brief)]
+
+
+@pytest.mark.parametrize("algorithm", ["PS", "PS_epsNet", "best_of_n"])
+def test_first_briefs_ask_for_different_strategies(algorithm: Algorithm) -> None:
+    journal = ListJournal()
+    search = new_search(journal, algorithm=algorithm)
+    assert search.wants_bounds
+    search.take_bounds(("compute",))
+    assert not search.wants_bounds
+    briefs = first_briefs(search)
+    asked_for = [brief.strategy.name for brief in briefs if brief.strategy]
+    assert len(set(asked_for)) == 5
+    assert asked_for[0] == "own"
+    assert set(asked_for[1:3]) == {"tensor", "tiles"}
+    assert [event.strategy for event in journal.events if isinstance(event, Asked)] == asked_for
+
+
+def test_a_search_that_is_resumed_hands_out_the_same_strategies() -> None:
+    journal = ListJournal()
+    search = new_search(journal)
+    search.take_bounds(("launch",))
+    known = first_briefs(search, 2)
+    again = new_search(ListJournal())
+    again.replay(journal.events)
+    assert not again.wants_bounds
+    assert again.outstanding() == tuple(known)
+    assert first_briefs(again, 3) == first_briefs(search, 3)
+
+
+def test_who_improves_a_kernel_is_asked_for_no_strategy() -> None:
+    search = new_search(ListJournal(), num_candidates=1)
+    (first,) = first_briefs(search, 1)
+    assert first.strategy is not None
+    search.propose(Candidate(id=first.id, source="x", parent=None, proposer="p", memory_version=0))
+    (ready,) = search.take_ready()
+    from tests.support.llm_briefs import trial
+
+    search.tell(ready.candidate.id, trial().results[0])
+    (second,) = first_briefs(search, 1)
+    assert second.parent is not None
+    assert second.strategy is None
+
+
+def test_step_by_step_there_is_one_first_kernel_and_no_strategy() -> None:
+    search = new_search(ListJournal(), synchronous=True)
+    assert not search.wants_bounds
+    assert first_briefs(search)[0].strategy is None
+
+
+def test_a_journal_from_before_strategies_is_read_and_gone_on_with() -> None:
+    old = '{"action":"propose","brief":"c000001","exemplars":[],"memory_version":0,"parent":null,"seed":5,'
+    old += '"summary_version":0,"type":"Asked"}'
+    event: Event = codec.loads(Event, old)  # type: ignore[arg-type]
+    assert isinstance(event, Asked)
+    assert event.strategy == ""
+    search = Search(task=TASK, settings=SearchSettings(), journal=ListJournal())
+    search.replay([event])
+    assert search.outstanding()[0].strategy is None
+    assert not search.wants_bounds
+
+
+def test_bounds_are_taken_once() -> None:
+    journal = ListJournal()
+    search = new_search(journal)
+    search.take_bounds(())
+    search.take_bounds(("memory",))
+    assert journal.events == [TaskProfiled(bounds=())]
