@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import hashlib
 import os
@@ -10,7 +11,8 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,7 @@ from kbopt.config import (
     workspaces,
 )
 from kbopt.core.errors import UserError
+from kbopt.core.events import Event
 from kbopt.core.extras import require
 from kbopt.core.kernel_strategies import KernelStrategy
 from kbopt.core.ports import Attempts, Backend, Embedder, Proposer, Summarizer
@@ -134,6 +137,7 @@ def search_spec(config: RunConfig, folder: Path, *, shares_results: bool = False
         kernelbench=config.verdict != "strict",
         lease_s=lease_s(config.proposer),
         evidence=config.proposer.evidence and config.proposer.asks_models,
+        lessons=config.lessons,
     )
 
 
@@ -145,6 +149,44 @@ def strategies(proposer: ProposerConfig, backend: BackendConfig) -> tuple[Kernel
 
     folder = Path(proposer.prompts) if proposer.prompts else None
     return load_strategies(folder, _language(proposer, backend))
+
+
+def with_lessons(config: RunConfig) -> RunConfig:
+    """`config` with what its library has for its task. Raises `UserError` where that cannot be used."""
+    if not config.proposer.library:
+        return config
+    from kbopt.core.lessons import shown
+    from kbopt.store.lessons import read_lessons
+
+    library = Path(config.proposer.library)
+    if not library.parent.is_dir():
+        raise UserError(
+            f"--library {library}: there is no folder {library.parent}. Make it, or name another file."
+        )
+    lessons = shown(
+        read_lessons(library),
+        task=config.task.name,
+        family=config.task.family,
+        language=_language(config.proposer, config.backend),
+        device_facts=device_facts(config.backend),
+    )
+    return replace(config, lessons=lessons)
+
+
+def add_to_library(config: RunConfig, events: Iterable[Event]) -> int:
+    """Have the library keep what the search's journal teaches; how many lessons were new."""
+    from kbopt.core.lessons import lessons_of
+    from kbopt.store.lessons import add_lessons
+
+    found = lessons_of(
+        events,
+        task=config.task.name,
+        family=config.task.family,
+        language=_language(config.proposer, config.backend),
+        run=config.name,
+        date=datetime.date.today().isoformat(),
+    )
+    return add_lessons(Path(config.proposer.library), found)
 
 
 def lease_s(config: ProposerConfig) -> float:
@@ -305,6 +347,7 @@ def _proposer(
                 prompts=Path(config.prompts) if config.prompts else None,
                 language=_language(config, backend),
                 device_facts=device_facts(backend),
+                lessons=spec.lessons,
             )
 
 
@@ -406,6 +449,7 @@ def _llm(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> LL
         language=_language(config, backend),
         device_facts=device_facts(backend),
         transcripts=transcripts(spec.folder),
+        lessons=spec.lessons,
         max_concurrent=config.max_concurrent,
         timeout_s=config.timeout_s,
     )

@@ -57,9 +57,9 @@ class ProposerConfig:
     `starts` are the user's own kernels, in place of those that ship with kbopt. `api_base` may hold a key in
     its query or before its host: it is stored `without_secrets`. `timeout_s` is the limit of one request to a
     model, `simulated_s` the mean latency of the simulated proposer. With `evidence` a model is shown a
-    profile of the kernel that it is to improve, where the backend has profiles. An agent is one that kbopt
-    knows, or a command as a shell would split it; it may have `agent_evals` kernels judged for one brief,
-    within `agent_minutes`.
+    profile of the kernel that it is to improve, where the backend has profiles. `library` is the file of
+    lessons that the search reads and adds to, empty for none. An agent is one that kbopt knows, or a command
+    as a shell would split it; it may have `agent_evals` kernels judged for one brief, within `agent_minutes`.
     """
 
     name: ProposerName = "tunables"
@@ -68,6 +68,7 @@ class ProposerConfig:
     api_base: str | None = None
     prompts: str | None = None
     evidence: bool = True
+    library: str = ""
     language: Language | None = None
     embedding_model: str | None = None
     max_concurrent: int = 16
@@ -115,7 +116,8 @@ class ProposerConfig:
 class RunConfig:
     """One search with everything it needs: what a journal's header holds and `kbopt resume` reads.
 
-    Unless `verdict` is `strict`, KernelBench's own is asked for each measurement, not for the winner alone.
+    `lessons` are what its library had for it when it began. Unless `verdict` is `strict`, KernelBench's own
+    is asked for each measurement, not for the winner alone.
     """
 
     name: str
@@ -126,6 +128,7 @@ class RunConfig:
     proposer: ProposerConfig = ProposerConfig()
     explorers: int = 4
     verdict: Verdict = "strict"
+    lessons: str = ""
 
     @property
     def without_secrets(self) -> RunConfig:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kbopt.compose import add_to_library
 from kbopt.config import BackendConfig, RunConfig, transcripts
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
-from kbopt.core.events import Attempted, Entry, Proposed
+from kbopt.core.events import Attempted, Ended, Entry, Proposed
 from kbopt.core.types import EvalProtocol
 from kbopt.proposers.transcripts import Transcripts
 from kbopt.reporting.live import Source
@@ -74,6 +75,9 @@ def open_run(folder: Path) -> tuple[RunConfig, Run, JournalReader]:
 def _setup(config: RunConfig) -> dict[str, str]:
     proposer = config.proposer
     asked = {"models": proposer.models, "language": proposer.language or ""} if proposer.models else {}
+    if proposer.asks_models:
+        asked["strategies"] = "first briefs" if config.settings.strategies else "none"
+        asked["lessons"] = "of a library" if config.lessons else "none"
     return {"proposer": proposer.name, **asked, "protocol": config.protocol.id}
 
 
@@ -117,6 +121,24 @@ def finish(folder: Path) -> Finished:
     with journal:
         report = write_report([run], folder / "report.html")
     return Finished(summary=summary, source=source, journal=folder / "journal.sqlite", report=report)
+
+
+def keep_lessons(folder: Path) -> int:
+    """Add to the run's library what it taught, if it has one and is over; how many lessons were new.
+
+    May be called again. Raises `UserError` where the library cannot be used.
+    """
+    config = _config(folder)
+    if not config.proposer.library:
+        return 0
+    with JournalReader(folder / "journal.sqlite") as journal:
+        events = [entry.event for entry in journal.entries()]
+    return add_to_library(config, events) if any(isinstance(event, Ended) for event in events) else 0
+
+
+def _config(folder: Path) -> RunConfig:
+    with JournalReader(folder / "journal.sqlite") as journal:
+        return codec.loads(RunConfig, journal.config)
 
 
 def candidate_source(folder: Path, candidate: str) -> str:

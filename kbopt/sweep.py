@@ -20,7 +20,7 @@ from pathlib import Path
 from kbopt.backends.opening import Reminder, Waiting
 from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, SearchSpec
 from kbopt.cluster.session import ClusterSettings, Session
-from kbopt.compose import check, factories, prepare_backend, search_spec
+from kbopt.compose import check, factories, prepare_backend, search_spec, with_lessons
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
@@ -31,7 +31,7 @@ from kbopt.driver import stays_warm
 from kbopt.finish import Finished, finish, open_run, run_document, write_atomically
 from kbopt.reporting.comparison import best_speedup, compare, markdown
 from kbopt.reporting.report import write_report
-from kbopt.store.journal import SqliteJournal
+from kbopt.store.journal import JournalReader, SqliteJournal
 
 POLL_S = 1.0
 STOP_FILE = "stop"
@@ -111,11 +111,16 @@ def prepare(config: SweepConfig, folder: Path, *, on_cluster: bool = False) -> t
         except (OSError, InfraError) as error:
             raise UserError(f"cannot make {folder}: {error}. Choose a writable folder with --out.") from None
     specs = []
-    for run in config.runs():
-        spec = search_spec(run, (folder / run.name).resolve(), shares_results=config.shares_results)
-        if not spec.journal.exists():
-            SqliteJournal.create(spec.journal, codec.dumps(run.without_secrets)).close()
-        specs.append(spec)
+    for asked in config.runs():
+        run, place = asked, (folder / asked.name).resolve()
+        journal = place / "journal.sqlite"
+        if journal.exists():
+            with JournalReader(journal) as reader:
+                run = replace(run, lessons=codec.loads(RunConfig, reader.config).lessons)
+        else:
+            run = with_lessons(run)
+            SqliteJournal.create(journal, codec.dumps(run.without_secrets)).close()
+        specs.append(search_spec(run, place, shares_results=config.shares_results))
     return tuple(specs)
 
 

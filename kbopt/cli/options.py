@@ -414,6 +414,16 @@ proposer_options = options(
         "reductions, ...), those first that fit the profile of the reference.",
     ),
     option(
+        "--library",
+        group=MODEL,
+        type=click.Path(dir_okay=False, resolve_path=True),
+        envvar="KBOPT_LIBRARY",
+        show_envvar=True,
+        help="A TOML file of lessons: models are shown what earlier searches left there, and the search adds "
+        "what it taught. Default: none.",
+    ),
+    option("--no-library", group=MODEL, is_flag=True, help="None, whatever KBOPT_LIBRARY says."),
+    option(
         "--language",
         group=MODEL,
         type=Name("language", Language),
@@ -596,6 +606,8 @@ def proposer_config(given: dict[str, Any], tasks: Sequence[Task]) -> ProposerCon
     """Takes the proposer's options out of `given`, and reads the kernels of --start, for the first task."""
     name, limit_s = given.pop("proposer"), given.pop("request_timeout")
     config = replace(PROPOSER, name=name, timeout_s=limit_s)
+    library = given.pop("library")
+    given["library"] = "" if given.pop("no_library") else library or PROPOSER.library
     given["agent_command"] = _with_whole_paths(given["agent_command"])
     is_named = bool(given["agent"] or given["agent_command"])
     if is_named != (name == "agent"):

@@ -75,7 +75,7 @@ def run(
     kbopt run --task quick/gelu --proposer agent --agent claude --max-evals 20 --explorers 2
     """
     from kbopt import driver
-    from kbopt.compose import preflight
+    from kbopt.compose import preflight, with_lessons
     from kbopt.config import RunConfig
 
     output = {name: given.pop(name) for name in OUTPUT_OPTIONS}
@@ -95,6 +95,7 @@ def run(
     if not config.name:
         config = replace(config, name=out.name if out else driver.default_name(config))
     folder = out or Path("runs") / config.name
+    config = with_lessons(config)
     driver.create(config, folder)
     click.echo(preflight(config), err=True)
     with _resumable(folder):
@@ -145,10 +146,11 @@ def _drive_and_print(
 
     from kbopt import driver
     from kbopt.core.events import Entry, Evaluated
-    from kbopt.finish import finish, follow_run, print_result, run_document
+    from kbopt.finish import finish, follow_run, keep_lessons, print_result, run_document
     from kbopt.follow import JournalFollower, WandbFollower, WandbOptions
     from kbopt.reporting.live import LivePage
     from kbopt.reporting.terminal import ProgressView
+    from kbopt.reporting.text import plural
     from kbopt.store.journal import JournalReader
 
     followers: list[Callable[[], None]] = []
@@ -180,3 +182,5 @@ def _drive_and_print(
             print_result(result, Console())
         if wandb_log and (failed := wandb_log.close(result)):
             click.echo(f"Weights & Biases: {failed}", err=True)
+    if kept := keep_lessons(folder):
+        click.echo(f"{plural(kept, 'lesson')} added to {config.proposer.library}", err=True)

@@ -15,7 +15,7 @@ import click
 
 from kbopt.cli.values import OutFile, RunFolder
 from kbopt.core.errors import UserError
-from kbopt.core.events import Attempted, Dropped, Entry, Evaluated, FullForgone, Proposed
+from kbopt.core.events import Asked, Attempted, Dropped, Entry, Evaluated, FullForgone, Proposed
 
 if TYPE_CHECKING:
     from kbopt.reporting.listing import RunRow
@@ -157,9 +157,12 @@ def _find(run: Path, opened: Run, journal: JournalReader, candidate: str) -> tup
 
 
 def _of(candidates: Collection[str | None], entries: Iterable[Entry]) -> Iterator[Entry]:
-    """The entries about some candidates' sources and results."""
+    """The entries about some candidates' briefs, sources and results."""
+    briefs = {one.partition("-")[0] for one in candidates if one}
     for entry in entries:
         match entry.event:
+            case Asked(brief=brief) if brief in briefs:
+                yield entry
             case Proposed(candidate=proposed) | Attempted(candidate=proposed) if proposed.id in candidates:
                 yield entry
             case Evaluated(candidate=name) | FullForgone(candidate=name) | Dropped(candidate=name) if (

@@ -229,7 +229,9 @@ def run_sweep(
     With `use_wandb` each search is logged as a W&B run in `project_name`, grouped by the sweep's name.
     """
     from kbopt import sweep as sweeps
+    from kbopt.finish import keep_lessons
     from kbopt.follow import SweepWandb, WandbOptions
+    from kbopt.reporting.text import plural
 
     progress, wandb_log = Progress(config), None
     if use_wandb:
@@ -263,6 +265,9 @@ def run_sweep(
         shared.print_json(document)
     else:
         print_table(searches, shared=config.shares_results)
+    kept = sum(keep_lessons(folder / run.name) for run in config.runs())
+    if kept:
+        click.echo(f"{plural(kept, 'lesson')} added to {config.proposer.library}", err=True)
     if wandb_log and wandb_log.failed:
         click.echo(f"Weights & Biases: {wandb_log.failed}", err=True)
     if any(failure.kind == "infra" for _, failure in failures):

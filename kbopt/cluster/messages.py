@@ -26,7 +26,7 @@ class SearchSpec:
     With `shares_results` what another search has measured comes from the cache and costs no evaluation. With
     `kernelbench` KernelBench's own verdict is asked for each evaluation, not for the winner's full one alone,
     with `evidence` a profile of each kernel that a model is to improve. `lease_s` is how long a proposer may
-    take for one brief.
+    take for one brief. `lessons` are what earlier searches left for its proposer.
     """
 
     name: str
@@ -38,6 +38,7 @@ class SearchSpec:
     kernelbench: bool = False
     lease_s: float = LEASE_S
     evidence: bool = False
+    lessons: str = ""
 
     @property
     def journal(self) -> Path:

@@ -11,3 +11,9 @@ def encodable(text: str) -> str:
 def one_line(text: str) -> str:
     """The words of `text` on one line, without control characters."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def first_line(text: str, limit: int = 120) -> str:
+    """The first line with something on it, cut to `limit` characters."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -91,6 +91,7 @@ class AgentProposer:
         prompts: Path | None,
         language: Language,
         device_facts: str,
+        lessons: str = "",
     ) -> None:
         self.name = f"agent:{command.name}"
         self._command = command
@@ -100,6 +101,7 @@ class AgentProposer:
         self._prompts = Prompts.load(prompts)
         self._language = language
         self._device_facts = device_facts
+        self._lessons = lessons
 
     async def propose(self, brief: Brief) -> Candidate | NoProposal:
         key = brief_key(brief)
@@ -118,6 +120,7 @@ class AgentProposer:
                     self._device_facts,
                     evaluations=self._command.max_evals,
                     minutes=self._command.limit_s / 60,
+                    has_lessons=bool(self._lessons),
                 )
             )
             strategy = brief.strategy.name if brief.strategy else ""
@@ -158,7 +161,7 @@ class AgentProposer:
         place = await desk.open()
         started = time.monotonic()
         try:
-            write_workspace(workspace, brief, transcript.prompt, place)
+            write_workspace(workspace, brief, transcript.prompt, place, self._lessons)
             ended = await self._run(workspace)
         except OSError as error:  # the disk is full, or has no processes left
             raise InfraError(
@@ -255,7 +258,7 @@ def environment(environ: Mapping[str, str], workspace: Path) -> dict[str, str]:
     }
 
 
-def write_workspace(workspace: Path, brief: Brief, prompt: str, place: Place) -> None:
+def write_workspace(workspace: Path, brief: Brief, prompt: str, place: Place, lessons: str = "") -> None:
     """Everything that the agent is given: no seeds, no inputs, no device. What it left there itself stays."""
     (workspace / "tmp").mkdir(parents=True, exist_ok=True)
     files = {"TASK.md": prompt, "task.py": shown_source(brief.task.source)}
@@ -268,6 +271,8 @@ def write_workspace(workspace: Path, brief: Brief, prompt: str, place: Place) ->
         files["profile.txt"] = brief.evidence
     if brief.summary:
         files["learned.md"] = brief.summary
+    if lessons:
+        files["lessons.txt"] = lessons
     server = [sys.executable, "-P", "-m", MODULE, str(_place(workspace))]
     claude = {"mcpServers": {"kbopt": {"command": server[0], "args": server[1:]}}}
     local = {"type": "local", "command": server, "enabled": True, "timeout": 1000 * TOOL_TIMEOUT_S}

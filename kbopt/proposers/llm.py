@@ -60,8 +60,8 @@ class LLMProposer:
     """A proposer that asks LiteLLM models, one conversation for each brief.
 
     `api_base` goes with every request, for OpenAI-compatible servers. `transcripts` is a folder of this
-    search alone. `temperature` None leaves it to the model. Raises `InfraError` once no model has answered
-    for `give_up_after_s`.
+    search alone, `lessons` are those that other searches left for it. `temperature` None leaves it to the
+    model. Raises `InfraError` once no model has answered for `give_up_after_s`.
     """
 
     name = "llm"
@@ -75,6 +75,7 @@ class LLMProposer:
         language: Language,
         device_facts: str,
         transcripts: Path,
+        lessons: str = "",
         max_concurrent: int,
         timeout_s: float,
         temperature: float | None = None,
@@ -82,6 +83,7 @@ class LLMProposer:
     ) -> None:
         self.prompts = Prompts.load(prompts)
         self._system = self.prompts.system(language, device_facts)
+        self._lessons = lessons
         self._transcripts = Transcripts(transcripts)
         self._timeout_s = timeout_s
         service = LiteLLMService(api_base=api_base, timeout_s=timeout_s, temperature=temperature)
@@ -97,7 +99,7 @@ class LLMProposer:
         key = brief_key(brief)
         transcript = self._transcripts.find(brief.id, key)
         if transcript is None:
-            prompt = encodable(self.prompts.proposal(brief))
+            prompt = encodable(self.prompts.proposal(brief, self._lessons))
             transcript = Transcript(
                 brief=brief.id,
                 key=key,

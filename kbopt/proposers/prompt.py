@@ -35,9 +35,12 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
             "evidence",
             "exemplars",
             "summary",
+            "lessons",
         }
     ),
-    "first.md": frozenset({"task_name", "task_source", "evidence", "strategy", "exemplars", "summary"}),
+    "first.md": frozenset(
+        {"task_name", "task_source", "evidence", "strategy", "exemplars", "summary", "lessons"}
+    ),
     "again.md": frozenset({"reason"}),
     "agent.md": frozenset(
         {"task_name", "device_facts", "kernel_guide", "evaluations", "minutes", "files", "strategy"}
@@ -53,6 +56,7 @@ MAX_EVIDENCE_CHARS = 4_000
 MAX_EXEMPLAR_CHARS = 20_000
 MAX_TRIAL_CHARS = 4_000
 MAX_SUMMARY_CHARS = 8_000
+MAX_LESSONS_CHARS = 4_000
 MAX_SUMMARY_SUCCESSES = 8
 MAX_SUMMARY_FAILURES = 4
 
@@ -77,14 +81,15 @@ class Prompts:
         guide = self._fill(f"{language}.md", device_facts=facts)
         return self._fill("system.md", device_facts=facts, kernel_guide=guide)
 
-    def proposal(self, brief: Brief) -> str:
-        """The question that a brief asks."""
+    def proposal(self, brief: Brief, lessons: str = "") -> str:
+        """The question that a brief asks; `lessons` are those of other searches."""
         common = {
             "task_name": brief.task.name,
             "task_source": fenced(shown_source(brief.task.source), "python"),
             "evidence": fenced(_untrusted(brief.evidence, MAX_EVIDENCE_CHARS) or "(none)", "text"),
             "exemplars": "\n\n".join(map(_exemplar, brief.exemplars)) or "None yet.",
             "summary": _bounded(brief.summary.strip(), MAX_SUMMARY_CHARS) or "Nothing yet.",
+            "lessons": fenced(_untrusted(lessons, MAX_LESSONS_CHARS) or "(none)", "text"),
         }
         if brief.parent is None:
             return self._fill("first.md", **common, strategy=_strategy(brief))
@@ -99,7 +104,14 @@ class Prompts:
         )
 
     def agent(
-        self, brief: Brief, language: Language, device_facts: str, *, evaluations: int, minutes: float
+        self,
+        brief: Brief,
+        language: Language,
+        device_facts: str,
+        *,
+        evaluations: int,
+        minutes: float,
+        has_lessons: bool = False,
     ) -> str:
         """What an agent is asked to do, in a folder with the files that it names."""
         facts = device_facts.strip() or "Not known."
@@ -114,6 +126,8 @@ class Prompts:
             files.append(f"- `profile.txt`: what a profile says of {of}.")
         if brief.summary:
             files.append("- `learned.md`: what has been learned so far.")
+        if has_lessons:
+            files.append("- `lessons.txt`: what other searches taught.")
         return self._fill(
             "agent.md",
             task_name=brief.task.name,

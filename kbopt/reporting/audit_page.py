@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from kbopt.core import codec
+from kbopt.core.text import first_line
 from kbopt.reporting.audit import FAMILIES, STANDINGS, Audited, Sums, ratio_names, sums
 from kbopt.reporting.page_data import HIGHLIGHTED_CHARS, tokens
 from kbopt.reporting.report import render, write_page
-from kbopt.reporting.text import first_line, truncated
+from kbopt.reporting.text import truncated
 
 SCRIPTS = ("elements.js", "charts.js", "frame.js", "audit.js")
 FEEDBACK_CHARS = 20_000

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kbopt.core.scoring import Standing, standing
+from kbopt.core.text import first_line
 from kbopt.core.types import (
     KernelBenchVerdict,
     Measured,
@@ -22,7 +23,7 @@ from kbopt.core.types import (
     outcome_name,
     ranked_by,
 )
-from kbopt.reporting.text import RANKED_OVER, figure, first_line, plural, speedup_text
+from kbopt.reporting.text import RANKED_OVER, figure, plural, speedup_text
 
 _AGREEMENT = 0.1
 """How far apart two clocks of one call may be, as a share of it, to be marked as agreeing."""

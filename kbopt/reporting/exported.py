@@ -6,9 +6,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from kbopt import __version__
 from kbopt.core.scoring import standing
+from kbopt.core.text import first_line
 from kbopt.core.types import Measured, Trial, outcome_name, ranked_by
 from kbopt.reporting.run import Run
-from kbopt.reporting.text import RANKED_OVER, figure, first_line, printable
+from kbopt.reporting.text import RANKED_OVER, figure, printable
 
 _GUARD = '''
 

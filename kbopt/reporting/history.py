@@ -6,7 +6,6 @@ written, and a hundred thousand candidates in bounded memory.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -30,12 +29,13 @@ from kbopt.core.events import (
     Rented,
     Summarized,
 )
+from kbopt.core.failures import error_text
 from kbopt.core.scoring import mean_score, score_interval
+from kbopt.core.text import first_line
 from kbopt.core.types import (
     Audit,
     Candidate,
     Measured,
-    Outcome,
     Rent,
     Result,
     Seconds,
@@ -43,7 +43,7 @@ from kbopt.core.types import (
     outcome_name,
 )
 from kbopt.reporting.records import Bar, Message, Node, ProgressPoint, Recommendation, Spend
-from kbopt.reporting.text import first_line, truncated
+from kbopt.reporting.text import truncated
 from kbopt.reporting.tunables import seed_of, tunable_values
 
 TEXT_LIMIT_CHARS = 20_000
@@ -268,7 +268,7 @@ class History:
         outcome = event.result.outcome
         self.by_outcome[outcome_name(outcome)] += 1
         if not isinstance(outcome, Measured):
-            key = (outcome_name(outcome), _error_text(outcome))
+            key = (outcome_name(outcome), error_text(outcome))
             self.errors[key] += 1
             self.error_examples.setdefault(key, event.candidate)
 
@@ -397,14 +397,3 @@ def _bare(result: Result) -> Result:
         seconds=_NO_SECONDS,
         device_s=0.0,
     )
-
-
-def _error_text(outcome: Outcome) -> str:
-    """What went wrong, alike for all candidates with which the same went wrong."""
-    if isinstance(outcome, Measured):
-        raise TypeError("a measured kernel has no error")
-    kind = getattr(outcome, "how", "") or getattr(outcome, "family", "")
-    text = first_line(outcome.reason, 300)
-    text = re.sub(r"(?:/[\w.+-]+)+/", "…/", text)
-    text = re.sub(r"0x[0-9a-fA-F]+|(?<![A-Za-z_\d.])\d+(?:\.\d+)?(?:e[+-]?\d+)?", "#", text)
-    return f"{kind}: {text}" if kind and kind not in text else text

@@ -18,10 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from kbopt.core.scoring import Standing
+from kbopt.core.text import first_line
 from kbopt.core.types import Measured, Result, Trial, outcome_name
 from kbopt.reporting.evidence import evidence
 from kbopt.reporting.terminal import OUTCOME_STYLES, STATE_STYLES
-from kbopt.reporting.text import first_line, plural, printable, speedup_text, standing_text, truncated
+from kbopt.reporting.text import plural, printable, speedup_text, standing_text, truncated
 
 LOG_LIMIT_CHARS = 20_000
 

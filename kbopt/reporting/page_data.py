@@ -15,13 +15,14 @@ from pygments.token import STANDARD_TYPES
 
 from kbopt.core import codec
 from kbopt.core.scoring import HeadlineState, headline_state
+from kbopt.core.text import first_line
 from kbopt.core.types import Measured, Result
 from kbopt.reporting.evidence import evidence
 from kbopt.reporting.history import BARS_KEPT, History
 from kbopt.reporting.records import Bar, Node
 from kbopt.reporting.run import Run
 from kbopt.reporting.summary import summarize_history
-from kbopt.reporting.text import first_line, truncated
+from kbopt.reporting.text import truncated
 
 CANDIDATES_SHOWN = 2_000
 """By one page, over all of its runs."""

@@ -22,12 +22,12 @@ from rich.text import Text
 
 from kbopt.core.scoring import Standing
 from kbopt.core.tally import amount
+from kbopt.core.text import first_line
 from kbopt.reporting.evidence import equal_code_text, kernelbench_text
 from kbopt.reporting.summary import BestKernel, RunSummary
 from kbopt.reporting.text import (
     duration,
     figure,
-    first_line,
     over_text,
     plural,
     printable,

@@ -44,12 +44,6 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def first_line(text: str, limit: int = 120) -> str:
-    """The first line with something on it, cut to `limit` characters."""
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
 def truncated(text: str, limit: int) -> str:
     """The start and end of `text`, at most about `limit` characters, and how much was left out between."""
     if len(text) <= limit:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from kbopt.core.events import Asked, TaskProfiled
+from kbopt.reporting.history import fold
 from kbopt.simulated.kernels import to_source
 from kbopt.store.journal import JournalReader
+from kbopt.store.lessons import read_lessons
 from tests.cli.test_run import command, kbopt
 from tests.support.agents import GOOD
 from tests.support.openai_server import Answer, OpenAIServer, Script
@@ -115,6 +117,37 @@ def test_a_model_is_shown_profiles_of_the_reference_and_of_the_kernel_to_improve
     improve = next(text for text in asked if "The kernel to improve" in text)
     assert "Bottleneck: " in improve
     assert "aten::gelu" in improve
+
+
+@pytest.mark.slow
+def test_first_questions_differ_and_lessons_are_shown_and_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    library, folder = tmp_path / "lessons.toml", tmp_path / "run"
+    library.write_text('[[lesson]]\nfamily = "simulated"\ntext = "Larger levels were faster. ```"\n')
+    answers = [kernel(*[level] * 8) for level in (2, 3, 4, 9, 10, 11)]
+    size = ("--num-steps", 2, "--num-candidates", 3, "--explorers", 1)
+    with OpenAIServer(Script(behaviours=tuple(answers))) as server:
+        model = ("--model", "openai/scripted", "--api-base", server.url, "--library", library)
+        done = kbopt("run", *TASK, *model, *size, "--out", folder)
+        assert done.returncode == 0, done.stderr
+        asked = [request.prompt for request in server.requests]
+    assert all("\n- [simulated] Larger levels were faster. ```\n````\n" in text for text in asked)
+    shown = [text.partition("## The strategy")[2].partition("##")[0] for text in asked[:3]]
+    assert len(set(shown)) == 3
+    assert "Choose the structure" in shown[0]
+    with JournalReader(folder / "journal.sqlite") as journal:
+        history = fold(journal.entries())
+    assert history.nodes["c000001"].strategy == "own-choice"
+
+    kinds = {lesson.kind: lesson for lesson in read_lessons(library)}
+    assert kinds.keys() == {"advice", "faster", "strategies"}
+    assert "own-choice" in kinds["strategies"].text
+    assert kinds["faster"].interval[0] > 1.0
+    assert (kinds["faster"].task, kinds["faster"].run) == ("sim/smooth", "run")
+    assert kinds["faster"].device == "Simulated GPU"
+    assert "lessons added to" in done.stderr
 
 
 @pytest.mark.parametrize(

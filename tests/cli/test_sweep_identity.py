@@ -1,11 +1,12 @@
 """What a sweep's searches are called, what they share, and what is refused before anything is made."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kbopt.compose import check, check_device, device_facts
+from kbopt.compose import check, check_device, device_facts, with_lessons
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig, device_kind
 from kbopt.core.errors import UserError
 from kbopt.core.events import Evaluated, Event
@@ -54,6 +55,27 @@ def test_a_folder_that_cannot_be_made_is_answered_with_what_to_do(tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot make .*file/s.*--out"):
         prepare(config(landscape("sim/smooth").task), tmp_path / "file" / "s")
+
+
+def test_each_search_of_a_sweep_keeps_the_lessons_that_it_began_with(tmp_path: Path) -> None:
+    library = tmp_path / "lessons.toml"
+    library.write_text('[[lesson]]\nfamily = "simulated"\ntext = "Tile."\n')
+    sweep = config(landscape("sim/smooth").task)
+    sweep = replace(sweep, proposer=replace(sweep.proposer, library=str(library)))
+    (first,) = prepare(sweep, tmp_path / "s")
+    library.write_text("")
+    (again,) = prepare(sweep, tmp_path / "s")
+    assert first.lessons == again.lessons == "- [simulated] Tile."
+
+
+def test_a_library_that_cannot_be_read_or_made_ends_the_run_before_it_starts(tmp_path: Path) -> None:
+    run = next(config(landscape("sim/smooth").task).runs())
+    for library, message in (
+        (tmp_path / "no" / "l.toml", "there is no folder"),
+        (tmp_path, "cannot be used"),
+    ):
+        with pytest.raises(UserError, match=message):
+            with_lessons(replace(run, proposer=replace(run.proposer, library=str(library))))
 
 
 @pytest.mark.parametrize(

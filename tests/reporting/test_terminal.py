@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from kbopt.core.scoring import Standing
+from kbopt.core.text import first_line
 from kbopt.core.types import Rent, Speedup
 from kbopt.reporting.summary import RunSummary, summarize
 from kbopt.reporting.terminal import (
@@ -22,7 +23,6 @@ from kbopt.reporting.terminal import (
 from kbopt.reporting.text import (
     duration,
     figure,
-    first_line,
     plural,
     printable,
     speedup_text,
