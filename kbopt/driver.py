@@ -63,7 +63,10 @@ def drive(config: RunConfig, folder: Path, view: ProgressView, followers: Sequen
     if config.proposer.name == "agent" and not config.proposer.starts_agents:
         config = _without_its_agent(config, folder)
     spec = search_spec(config, folder.resolve())
-    cluster = ClusterSettings(explorers=config.explorers)
+    budget = config.settings.budget
+    # A search of a sweep that is gone on with by itself: it uses what it was granted, and nobody grants more.
+    shared = budget.evaluations if budget.grows else None
+    cluster = ClusterSettings(explorers=config.explorers, shared_evaluations=shared)
     cache = folder.resolve() / "evaluations.sqlite"
     parts = factories(config.backend, config.proposer, folder)
     with Session(config.name, (spec,), parts, cache, cluster) as session:

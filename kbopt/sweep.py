@@ -26,6 +26,7 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.scoring import fast_p_by_threshold
 from kbopt.core.settings import Algorithm, SearchSettings
+from kbopt.core.spending import Spend, first_part
 from kbopt.core.types import EvalProtocol, Task, Verdict
 from kbopt.driver import stays_warm
 from kbopt.finish import Finished, finish, open_run, run_document, write_atomically
@@ -42,7 +43,8 @@ STOP_FILE = "stop"
 class SweepConfig:
     """What a sweep runs. `settings` holds for every search but for its algorithm and seed.
 
-    Unless `shares_results` each search measures for itself, as a comparison at equal budgets needs.
+    Unless `shares_results` each search measures for itself, as a comparison at equal budgets needs. `spend`
+    says whether each has the evaluations of `settings`, or all together as many, where they are worth most.
     """
 
     name: str
@@ -57,17 +59,28 @@ class SweepConfig:
     parallel_searches: int = 8
     shares_results: bool = False
     verdict: Verdict = "strict"
+    spend: Spend = "evenly"
+
+    @property
+    def shared_evaluations(self) -> int | None:
+        """What all searches may use together; None where each has a budget of its own."""
+        each = self.settings.budget.evaluations
+        return each * len(list(self.runs())) if self.spend == "headroom" and each is not None else None
 
     def runs(self) -> Iterator[RunConfig]:
         """One run for each task, algorithm and seed, tasks varying slowest; what is named twice runs once."""
         labels = _labels(self.tasks)
+        settings, budget = self.settings, self.settings.budget
+        if self.spend == "headroom" and budget.evaluations is not None:
+            part = replace(budget, evaluations=first_part(budget.evaluations), grows=True)
+            settings = replace(settings, budget=part)
         for task, algorithm, seed in itertools.product(
             labels, dict.fromkeys(self.algorithms), dict.fromkeys(self.seeds)
         ):
             yield RunConfig(
                 name=f"{labels[task]}-{algorithm}-s{seed}",
                 task=task,
-                settings=replace(self.settings, algorithm=algorithm, seed=seed),
+                settings=replace(settings, algorithm=algorithm, seed=seed),
                 protocol=self.protocol,
                 backend=self.backend,
                 proposer=self.proposer,
@@ -155,6 +168,7 @@ def drive(
         explorers=config.explorers,
         parallel_searches=config.parallel_searches,
         stop_file=(folder / STOP_FILE).resolve(),
+        shared_evaluations=config.shared_evaluations,
         fingerprint=fingerprint(config, folder),
         device_fingerprint=fingerprint(config.backend),
     )

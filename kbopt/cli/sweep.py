@@ -14,10 +14,11 @@ import click
 
 from kbopt.cli import INFRA_ERROR, exit_interrupted
 from kbopt.cli import options as shared
-from kbopt.cli.grouped import DEVICE, Group
+from kbopt.cli.grouped import BUDGET, DEVICE, Group
 from kbopt.cli.options import option
-from kbopt.cli.values import sweep_folder
+from kbopt.cli.values import Name, sweep_folder
 from kbopt.core.errors import UserError
+from kbopt.core.spending import Spend
 
 if TYPE_CHECKING:
     from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus
@@ -69,6 +70,14 @@ json_option = option("--json", "as_json", is_flag=True, help="One JSON document 
 @option(
     "--share-results", is_flag=True, help="Measure a source once for all algorithms and seeds, not for each."
 )
+@option(
+    "--spend",
+    group=BUDGET,
+    type=Name("way to spend", Spend),
+    default="evenly",
+    help="Give each search --max-evals evaluations, or all of them as many together and the later ones where "
+    "most is expected of them (headroom).",
+)
 @shared.search_verdict_option
 @option("--name", default="sweep", help="Its name; its folder is OUT/NAME.")
 @out_option
@@ -88,6 +97,7 @@ def sweep(
     explorers: int,
     parallel_searches: int,
     share_results: bool,
+    spend: Spend,
     verdict: Verdict,
     name: str,
     out: Path,
@@ -115,6 +125,11 @@ def sweep(
     tasks = tuple(shared.with_workloads(task, workloads) for task in found)
     if given["start"] and len(tasks) > 1:
         raise UserError(f"--start goes with one task, and --tasks {task_names} names {len(tasks)}")
+    if spend == "headroom" and (not given["max_evals"] or given["synchronous"]):
+        raise UserError(
+            "--spend headroom shares out evaluations as searches go on: give --max-evals N, and leave "
+            "--synchronous out"
+        )
     settings, backend = shared.search_settings(given), shared.backend_config(given)
     proposer = shared.proposer_config(given, tasks)
     config = sweeps.SweepConfig(
@@ -130,6 +145,7 @@ def sweep(
         parallel_searches=parallel_searches,
         shares_results=share_results,
         verdict=verdict,
+        spend=spend,
     )
     run_sweep(
         config,
@@ -293,7 +309,8 @@ def extent(config: SweepConfig) -> str:
     searches = math.prod(sizes.values())
     each = config.settings.budget.evaluations or config.settings.num_total_proposals
     return (
-        f"{searches} search{'es' * (searches > 1)}: {product}, up to {each} evaluations each, "
+        f"{searches} search{'es' * (searches > 1)}: {product}, "
+        f"{'up to' if config.spend == 'evenly' else 'on average'} {each} evaluations each, "
         f"{searches * each} in all; --max-evals makes it smaller"
     )
 
@@ -306,6 +323,7 @@ class Progress:
 
     def __init__(self, config: SweepConfig) -> None:
         self._runs = {run.name: run for run in config.runs()}
+        self._shared = config.shared_evaluations
         self._started = time.monotonic()
         self._said = -PROGRESS_S
         self._done_at_first: float | None = None
@@ -336,10 +354,13 @@ class Progress:
         from kbopt.driver import snapshot
         from kbopt.reporting.terminal import done_fraction
 
-        done = 0.0
+        shared, done = self._shared, 0.0
         for search in status.searches:
             is_over = search.ended is not None or search.failure is not None
             spent = done_fraction(snapshot(self._runs[search.name], search, evaluator))
+            if shared:
+                spent = len(status.searches) * search.progress.evaluations / shared
+                is_over = False
             done += 1.0 if is_over else spent or 0.0
         if self._done_at_first is None:
             self._done_at_first = done

@@ -186,6 +186,7 @@ class CoordinatorActor(Coordinator):
         parallel_searches: int,
         stop_file: Path | None = None,
         fingerprint: str = "",
+        shared_evaluations: int | None = None,
     ) -> None:
         self._name = name
         self._fingerprint = fingerprint
@@ -200,6 +201,7 @@ class CoordinatorActor(Coordinator):
             parallel_searches=parallel_searches,
             stop_file=stop_file,
             evidence=Evidence(remote.profile),
+            shared_evaluations=shared_evaluations,
         )
         self._handle = ray.get_runtime_context().current_actor
         if self.finished:

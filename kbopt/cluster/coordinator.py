@@ -32,6 +32,7 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import InfraFailed
 from kbopt.core.ports import Attempt, Declined
 from kbopt.core.search import Ready
+from kbopt.core.spending import is_used, next_portion
 from kbopt.core.types import Candidate, EvalRequest, NoProposal, Rent, Trial, Usage
 
 log = logging.getLogger(__name__)
@@ -60,9 +61,11 @@ class Coordinator:
         parallel_searches: int,
         stop_file: Path | None = None,
         evidence: Evidence | None = None,
+        shared_evaluations: int | None = None,
     ) -> None:
         self._stop_file = stop_file
         self._evidence = evidence
+        self._shared_evaluations = shared_evaluations
         self._searches = {spec.name: RunningSearch(spec, factories) for spec in specs}
         self._evaluate = evaluate
         self._evaluator_status = evaluator_status
@@ -90,6 +93,7 @@ class Coordinator:
             if incarnation in self._retired:  # maybe since this call began to wait: nobody hears its answer
                 return Idle(finished=True)
             self._changed.clear()
+            self._share_out()
             for running in self._in_turn():
                 work = None
                 with self._ends_with_its_faults(running):
@@ -108,6 +112,31 @@ class Coordinator:
                 async with asyncio.timeout(min(remaining_s, 1.0)):
                     await self._changed.wait()
         return Idle(finished=self.finished)
+
+    def _share_out(self) -> None:
+        """Give what the searches share to those of which most is expected; end them when all is used."""
+        total = self._shared_evaluations
+        if total is None:
+            return
+        searches = list(self._searches.values())
+        while waiting := [running for running in searches if running.wants_more]:
+            by_dollar = all(running.search.progress.usd > 0 for running in waiting)
+            accounts = [running.account(by_dollar=by_dollar) for running in searches]
+            portion = next_portion(accounts, total)
+            if portion is None:
+                break
+            index, evaluations = portion
+            with self._ends_with_its_faults(searches[index]):
+                searches[index].search.grant(evaluations)
+        if waiting and is_used(accounts, total):
+            for running in waiting:
+                self._end(running, f"the sweep's {total} evaluations are used")
+
+    def _end(self, running: RunningSearch, reason: str) -> None:
+        with self._ends_with_its_faults(running):
+            running.search.end(reason)
+            self._advance(running)
+        self._settle(running)
 
     def _look_at_task(self, running: RunningSearch) -> None:
         """Have the search told what limits its task, once, before it writes its first brief."""
@@ -236,9 +265,8 @@ class Coordinator:
 
     def _in_turn(self) -> list[RunningSearch]:
         """The searches under way, beginning with another one each time."""
-        active = list(
-            itertools.islice((s for s in self._searches.values() if s.running), self._parallel_searches)
-        )
+        able = (s for s in self._searches.values() if s.running and not s.wants_more)
+        active = list(itertools.islice(able, self._parallel_searches))
         first = next(self._turn) % len(active) if active else 0
         return active[first:] + active[:first]
 

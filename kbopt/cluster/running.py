@@ -13,6 +13,7 @@ from kbopt.core.pacing import InFlightLimit
 from kbopt.core.ports import Attempt
 from kbopt.core.scoring import standing
 from kbopt.core.search import Search, Stuck, SummaryRequest
+from kbopt.core.spending import Account
 from kbopt.core.types import Brief
 from kbopt.store.journal import SqliteJournal
 
@@ -58,6 +59,22 @@ class RunningSearch:
         session = 1 + sum(isinstance(entry.event, Opened) for entry in entries)
         if self.running:
             self.journal.append(Opened(session=session))
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether it waits for more of what its sweep shares."""
+        return self.running and self.search.wants_more
+
+    def account(self, *, by_dollar: bool) -> Account:
+        """The search as the budget of its sweep sees it, its worth by the dollar or by the evaluation."""
+        progress = self.status().progress
+        if not self.running or self.search.is_ending:
+            return Account(state="over", committed=progress.evaluations + progress.in_flight)
+        committed = self.search.max_evaluations or 0
+        if not self.wants_more:
+            return Account(state="going", committed=committed)
+        cost = progress.usd / max(1, progress.evaluations) if by_dollar else 1.0
+        return Account(state="waiting", committed=committed, worth=self.search.worth / cost)
 
     @property
     def running(self) -> bool:

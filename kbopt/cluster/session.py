@@ -53,6 +53,7 @@ class ClusterSettings:
 
     The fingerprints name the configuration of the sweep and of the device: on a cluster, actors that are
     there already are used only if theirs are the same. The sweep stops once `stop_file` exists.
+    `shared_evaluations` are those that all searches have together, where their budgets grow.
     """
 
     address: str | None = None
@@ -60,6 +61,7 @@ class ClusterSettings:
     explorers: int = 8
     parallel_searches: int = 8
     stop_file: Path | None = None
+    shared_evaluations: int | None = None
     fingerprint: str = ""
     device_fingerprint: str = ""
 
@@ -156,6 +158,7 @@ class Session:
                 explorers=self._settings.explorers,
                 parallel_searches=self._settings.parallel_searches,
                 stop_file=self._settings.stop_file,
+                shared_evaluations=self._settings.shared_evaluations,
                 fingerprint=self._settings.fingerprint,
             )
         )

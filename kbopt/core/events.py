@@ -175,6 +175,13 @@ class InfraFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """The sweep gave the search more `evaluations` of what all of its searches share."""
+
+    evaluations: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """The search stopped asking: `reason` says which budget or target was reached, or who stopped it."""
 
@@ -196,6 +203,7 @@ Event = (
     | BackendStarted
     | Rented
     | InfraFailed
+    | Granted
     | Ended
 )
 

@@ -26,6 +26,7 @@ from kbopt.core.events import (
     Evaluated,
     Event,
     FullForgone,
+    Granted,
     ProposalFailed,
     Proposed,
     RemeasureAsked,
@@ -38,10 +39,11 @@ from kbopt.core.kernel_strategies import Bound, next_strategy
 from kbopt.core.ports import Embedder, Journal
 from kbopt.core.scoring import mean_score, score
 from kbopt.core.settings import SearchSettings
+from kbopt.core.spending import expected_gain
 from kbopt.core.stepwise import Stepwise
 from kbopt.core.strategy import Strategy
 from kbopt.core.tally import Progress, Tally
-from kbopt.core.targets import reached
+from kbopt.core.targets import reached, sure_share
 from kbopt.core.types import Brief, Candidate, NoProposal, Rent, Result, Task, Trial, Usage
 
 
@@ -137,6 +139,8 @@ class Search:
         self._ended: str | None = None
         self._finalists: list[str] = []
         self._full_asked = False
+        self._granted = 0
+        self._course: list[float] = []
         self._bounds: tuple[Bound, ...] | None = None
         self._strategies = {} if settings.synchronous else {one.name: one for one in settings.strategies}
         self._strategies_used: Counter[str] = Counter()
@@ -160,6 +164,8 @@ class Search:
         if reason:
             self.end(reason)
             return Wait(reason=reason) if self.num_in_flight else Done(reason=reason)
+        if not self._may_evaluate():
+            return Wait(reason="its part of the sweep's budget is used")
         number = self._tally.asked + 1
         seed = _seed(self._settings.seed, number)
         choice = self._strategy.choose(seed)
@@ -293,7 +299,37 @@ class Search:
             self._record(Ended(reason=reason))
             self._decide()
 
+    def grant(self, evaluations: int) -> None:
+        """Allow so many more evaluations. Only for a search whose budget grows."""
+        if not self._settings.budget.grows:
+            raise ValueError(f"the budget of this search of {self._task.name} does not grow")
+        self._record(Granted(evaluations=evaluations))
+
     # What can be read at any time.
+
+    @property
+    def max_evaluations(self) -> int | None:
+        """The limit of evaluations with what was granted; None for none."""
+        limit = self._settings.budget.evaluations
+        return None if limit is None else limit + self._granted
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it asks for nothing more, though results may be in flight."""
+        return self._ended is not None
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether it could go on, but for the evaluations that it has used. Nothing is in flight then."""
+        if not self._settings.budget.grows or self._ended is not None or self.num_in_flight:
+            return False
+        return not (self._may_evaluate() or self._hopeless() or self._exhausted(elapsed_s=0.0))
+
+    @property
+    def worth(self) -> float:
+        """The gain that is expected of the next evaluation, as `kbopt.core.spending` has it."""
+        best = self.best
+        return expected_gain(self._course, sure_share(best) if best else 0.0)
 
     @property
     def best(self) -> Trial | None:
@@ -392,12 +428,17 @@ class Search:
                 self._tally.pay(event.usage)
             case Rented():
                 self._tally.pay_rent(event.rent)
+            case Granted():
+                self._granted += event.evaluations
             case Ended():
                 self._ended = event.reason
         if not (isinstance(event, RemeasureAsked | Evaluated) and event.is_final):
             self._strategy.apply(
                 event
             )  # final measurements change no ranking, so a replay finds the same finalists
+        if isinstance(event, Evaluated) and not (event.is_final or event.cached):
+            best = self._strategy.best
+            self._course.append(mean_score(self._trials[best]) if best else 0.0)
 
     def _record(self, event: Event) -> None:
         self._journal.append(event)
@@ -483,7 +524,7 @@ class Search:
         total = self._settings.num_total_proposals
         if self._tally.asked - self._strategy.num_first_kernels - self._forgiven >= total:
             return f"all {total} proposals were asked for"
-        if not self._may_evaluate():
+        if not (limits.grows or self._may_evaluate()):
             return f"the budget of {limits.evaluations} evaluations is used"
         leading = (trial for trial in self.top(NUM_LEADING) if len(trial.results) > 1)
         ends = (end for trial in leading if (end := reached(trial, self._settings)))
@@ -507,7 +548,7 @@ class Search:
 
     def _may_evaluate(self) -> bool:
         """True if the budget has an evaluation left besides those that are in flight."""
-        limit = self._settings.budget.evaluations
+        limit = self.max_evaluations
         unanswered = sum(brief not in self._attempts for brief in self._outstanding)
         committed = self._tally.evaluations + len(self._pending) + unanswered + self._strategy.num_waiting
         return self._ended is None and (limit is None or committed < limit)

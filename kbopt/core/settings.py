@@ -20,13 +20,15 @@ class Budget:
     """Limits of one search; None is no limit. Overshoot is at most the work in flight.
 
     `evaluations` counts every measurement that used the device, repeats included and cache hits not; `usd`
-    counts language models and the rent of containers.
+    counts language models and the rent of containers. Where it `grows`, `evaluations` are a first part, and
+    the sweep grants more or ends the search.
     """
 
     evaluations: int | None = None
     usd: float | None = None
     tokens: int | None = None
     minutes: float | None = None
+    grows: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 from kbopt.core.events import Dropped
 from kbopt.core.scoring import Standing, standing
+from kbopt.core.settings import Budget
 from kbopt.core.tally import amount
 from kbopt.core.types import (
     OUTCOME_NAMES,
@@ -226,12 +227,18 @@ def summarize_history(run: Run, history: History) -> RunSummary:
     )
 
 
+def _evaluations(budget: Budget) -> str:
+    if budget.evaluations is None:
+        return ""
+    return plural(budget.evaluations, "evaluation") + (" and a part of the sweep's" if budget.grows else "")
+
+
 def _setup(run: Run, devices: tuple[str, ...]) -> dict[str, str]:
     settings, budget = run.settings, run.settings.budget
     algorithm = settings.algorithm + (", step by step" if settings.synchronous else "")
     limits = [
         plural(settings.num_total_proposals, "proposal"),
-        plural(budget.evaluations, "evaluation") if budget.evaluations else "",
+        _evaluations(budget),
         f"${amount(budget.usd)}" if budget.usd else "",
         plural(budget.tokens, "token") if budget.tokens else "",
         f"{budget.minutes:g} min" if budget.minutes else "",

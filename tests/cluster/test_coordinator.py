@@ -28,6 +28,7 @@ from kbopt.core.events import (
     Entry,
     Evaluated,
     FullForgone,
+    Granted,
     InfraFailed,
     Opened,
     ProposalFailed,
@@ -483,6 +484,42 @@ async def test_a_search_at_its_target_ends_early_and_the_others_go_on(tmp_path: 
     assert first.progress.evaluations < 20
     assert second.ended == "all 20 proposals were asked for"
     await lab.close()
+
+
+async def test_searches_that_share_a_budget_use_all_of_it_and_a_resume_goes_on(tmp_path: Path) -> None:
+    """What a search that is over has left is used by the others, and no evaluation is one too many."""
+    budget = Budget(evaluations=10, grows=True)
+    specs = tuple(
+        replace(
+            spec(tmp_path, name),
+            settings=SearchSettings(num_steps=60, num_candidates=1, budget=budget, remeasure_share=0.0),
+        )
+        for name in ("one", "two", "three", "four")
+    )
+    done = replace(specs[0], settings=replace(specs[0].settings, num_steps=4))
+    specs = (done, *specs[1:])
+    lab = Lab(tmp_path, specs, NumberedProposer())
+    lab.coordinator._shared_evaluations = 80
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        explorer = group.create_task(lab.explorer(0).run())
+        while (await lab.coordinator.status()).searches[1].progress.evaluations < 10:
+            await asyncio.sleep(0.005)
+        explorer.cancel()
+    await lab.close()
+
+    again = Lab(tmp_path, specs, NumberedProposer())
+    again.coordinator._shared_evaluations = 80
+    await again.run()
+    ended = (await again.coordinator.status()).searches
+    assert ended[0].ended == "all 4 proposals were asked for"
+    assert {search.ended for search in ended[1:]} == {"the sweep's 80 evaluations are used"}
+    assert sum(search.progress.evaluations for search in ended) == 80
+    granted = [
+        sum(event.evaluations for event in events(made) if isinstance(event, Granted)) for made in specs
+    ]
+    assert granted[0] == 0
+    assert sum(granted) == 80 - 4 - 30
+    await again.close()
 
 
 async def test_first_briefs_follow_what_limits_the_task(tmp_path: Path) -> None:

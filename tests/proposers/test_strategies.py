@@ -8,6 +8,8 @@ from typing import get_args
 
 import pytest
 
+from kbopt.compose import strategies
+from kbopt.config import BackendConfig, ProposerConfig
 from kbopt.core.errors import UserError
 from kbopt.core.kernel_strategies import Bound
 from kbopt.proposers.prompt import Language, Prompts
@@ -64,6 +66,15 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, text: str, message:
     with pytest.raises(UserError, match=message) as told:
         load_strategies(tmp_path, "c")
     assert str(tmp_path / "strategies.toml") in str(told.value)
+
+
+def test_only_who_reads_the_briefs_is_asked_for_strategies() -> None:
+    cpu = BackendConfig(name="local", device="cpu")
+    assert strategies(ProposerConfig(name="tunables"), cpu) == ()
+    for config in (ProposerConfig(name="llm+tunables"), ProposerConfig(name="agent", agent="claude")):
+        assert strategies(config, cpu) == load_strategies(None, "c")
+    triton = ProposerConfig(name="llm", language="triton")
+    assert strategies(triton, BackendConfig(name="modal")) == load_strategies(None, "triton")
 
 
 def test_a_first_question_holds_its_strategy_and_a_later_one_none() -> None:
