@@ -23,7 +23,7 @@ FAST = (0.5, 1.0, 1.2, 2.0)
 """The p of the fast_p in the table; KernelBench's leaderboards give 1 and 2 at least."""
 
 BASELINES = ("eager", "compile", "max-autotune")
-KERNELBENCH = "eager, by KernelBench's verdict"
+KERNELBENCH = "eager (KernelBench)"
 
 Fate = Literal["correct", "unsolved", "no seed", "refused", "unfinished"]
 FATES: Mapping[Fate, str] = {
@@ -43,7 +43,8 @@ class Row:
 
     `kernelbench` is KernelBench's own speedup of the same kernel, 0.0 where that calls it wrong, None where
     it was not asked. `roofline` is the share of the floor by bytes. `minutes` are the search's wall clock,
-    `device_minutes` those in which the device ran a kernel or the reference. `page` is a path.
+    `device_minutes` those in which the device ran a kernel or the reference. `page` is a path. `verdict` is
+    what a kernel of an audit was called, empty for a search.
     """
 
     task: str
@@ -61,6 +62,7 @@ class Row:
     minutes: float = 0.0
     device_minutes: float = 0.0
     page: str = ""
+    verdict: str = ""
 
     @property
     def counts(self) -> bool:

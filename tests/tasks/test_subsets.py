@@ -36,7 +36,7 @@ def test_nothing_left_is_an_error(checkout: Path) -> None:
 
 def test_levels_are_numbers_each_once() -> None:
     assert level_numbers("2, 1,2") == (2, 1)
-    with pytest.raises(UserError, match="there is no level '5'. Allowed: 1, 2, 3, 4"):
+    with pytest.raises(UserError, match=r"there is no level .5."):
         level_numbers("1,5")
 
 
