@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from kbopt.cli import INFRA_ERROR
+from kbopt.cli import INFRA_ERROR, exit_interrupted
 from kbopt.cli import options as shared
 from kbopt.cli.grouped import BUDGET, Command
 from kbopt.cli.options import option
@@ -31,7 +31,7 @@ class _Optimizer(Name):
     """The name of an optimizer, which is looked up when the option is given."""
 
     def __init__(self) -> None:
-        self.name, self.allowed = "optimizer", ("kbopt", "best_of_n")
+        self.name, self.allowed = "optimizer", ("kbopt", "best_of_n", "gepa", "openevolve")
 
 
 @click.command(cls=Command, short_help="From nothing to a table of what is found on KernelBench.")
@@ -48,7 +48,8 @@ class _Optimizer(Name):
     "--optimizer",
     type=_Optimizer(),
     default="kbopt",
-    help="Who searches: kbopt by --algorithm, or best_of_n, independent proposals.",
+    help="Who searches: kbopt by --algorithm, independent proposals, or another project's optimizer, by the "
+    "same model and judge.",
 )
 @option(
     "--algorithm",
@@ -121,6 +122,7 @@ def kernelbench(
     kbopt bench kernelbench --kernelbench experiments/kernelbench --device cpu --seeds 1 --max-evals 5
     kbopt bench kernelbench --backend modal --gpu H100 --model openai/gpt-5 --max-usd 50
     kbopt bench kernelbench --levels 1 --subset all --kernelbench ~/KernelBench --device cuda
+    kbopt bench kernelbench --optimizer gepa --model openai/gpt-5 --name gepa
     """
     from kbopt import bench, sweep
     from kbopt.tasks.subsets import chosen, level_numbers
@@ -195,6 +197,14 @@ def _run(config: BenchConfig, folder: Path, *, address: str | None, nodes: int) 
     share = f"; of ${config.usd:.2f} each may spend ${each:.4f}" if config.usd and each else ""
     shared.to_stderr(f"{config.num_searches} searches, each {preflight(first)}{share}")
     bench.prepare(config, folder)
+    if config.optimizer in bench.EXTERNAL:
+        from kbopt.adapters.contest import compete
+
+        try:
+            return compete(config.optimizer, config.searches, folder, shared.to_stderr)
+        except KeyboardInterrupt:
+            shared.to_stderr(f"stopped; the same command goes on. What was measured is in {folder}")
+            exit_interrupted()
     status = drive(config.searches, folder, address=address, nodes=nodes, again="the same command goes on")
     return {search.name: search.failure for search in status.searches if search.failure}
 
