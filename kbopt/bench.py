@@ -20,12 +20,14 @@ from kbopt.cluster.messages import Failure
 from kbopt.config import RunConfig, device_kind
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.events import Ended
 from kbopt.core.types import Task
 from kbopt.finish import finish, open_run, write_atomically
 from kbopt.proposers.seeds import seeds_for
 from kbopt.reporting.report import write_report
 from kbopt.reporting.scoreboard import Board, Fate, Row, boards, markdown, row_of
 from kbopt.reporting.summary import RunSummary, summarize
+from kbopt.store.journal import JournalReader
 from kbopt.sweep import SweepConfig
 
 DESCRIPTION, ROWS, TABLES, MARKDOWN, PAGES = (
@@ -117,6 +119,32 @@ def load(folder: Path) -> BenchConfig:
     if not description.is_file():
         raise UserError(f"no benchmark in {folder}: it has no {DESCRIPTION}")
     return codec.loads(BenchConfig, description.read_text())
+
+
+def rows_of(folder: Path) -> tuple[Row, ...]:
+    """The rows that were written last, none where there is no table yet."""
+    lines = folder / ROWS
+    text = lines.read_text(encoding="utf-8") if lines.is_file() else ""
+    return tuple(codec.loads(Row, line) for line in text.split("\n") if line)
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether the search in `folder` came to its end."""
+    if not (folder / "journal.sqlite").is_file():
+        return False
+    with JournalReader(folder / "journal.sqlite") as journal:
+        return any(isinstance(entry.event, Ended) for entry in journal.entries())
+
+
+def refused(config: BenchConfig, folder: Path) -> Mapping[str, Failure]:
+    """The searches whose tasks cannot be scored here, by the lines that were written before."""
+    reasons = {(row.task, row.seed): row.reason for row in rows_of(folder) if row.fate == "refused"}
+    places = {run.name: (run.task.name, run.settings.seed) for run in config.searches.runs()}
+    return {
+        name: Failure(kind="user", message=reasons[place])
+        for name, place in places.items()
+        if place in reasons
+    }
 
 
 def collect(config: BenchConfig, folder: Path, failures: Mapping[str, Failure]) -> tuple[Row, ...]:

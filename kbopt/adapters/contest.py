@@ -20,18 +20,17 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from kbopt.agents.run import AgentRun, settings
+from kbopt.bench import has_ended
 from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.cluster.messages import Failure
 from kbopt.compose import check, open_backend, prepare_backend
 from kbopt.config import RunConfig
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.events import Ended
 from kbopt.core.types import Result, Usage
 from kbopt.proposers.llm import LiteLLMService
 from kbopt.proposers.models import Unanswerable, parse_models
 from kbopt.proposers.pool import ModelPool
 from kbopt.store.cache import EvaluationCache
-from kbopt.store.journal import JournalReader
 from kbopt.sweep import SweepConfig
 
 T = TypeVar("T")
@@ -154,7 +153,7 @@ def compete(
     A search that was cut off begins anew, since the optimizer's own state is gone: its folder is kept as
     `NAME.cut-off`. Raises what the models' check raises, and `KeyboardInterrupt`.
     """
-    todo = [run for run in searches.runs() if not _has_ended(folder / run.name)]
+    todo = [run for run in searches.runs() if not has_ended(folder / run.name)]
     failures: dict[str, Failure] = {}
     if not todo:
         return failures
@@ -247,13 +246,6 @@ def _models(searches: SweepConfig) -> ModelPool:
         max_concurrent=proposer.max_concurrent,
         give_up_after_s=GIVE_UP_AFTER_S,
     )
-
-
-def _has_ended(folder: Path) -> bool:
-    if not (folder / "journal.sqlite").exists():
-        return False
-    with JournalReader(folder / "journal.sqlite") as journal:
-        return any(isinstance(entry.event, Ended) for entry in journal.entries())
 
 
 def _unused(folder: Path) -> Path:

@@ -22,7 +22,7 @@ PLACES = ("", "runs", "sweeps", "audits")
 """Where a name that is no path is looked for: the default folders of the commands that make them."""
 
 MOST_TASKS = 60
-"""Tasks in the text's table; more fill several screens, and --json has all."""
+"""Tasks in the text's table, and verdicts that are told apart; more fill several screens."""
 
 AUDIT_LINES = "results.jsonl"
 
@@ -88,12 +88,10 @@ def _sides(path: Path) -> Iterator[Side]:
 
 def _benchmark(folder: Path) -> Side:
     from kbopt import bench
-    from kbopt.core import codec
-    from kbopt.reporting.scoreboard import Row
     from kbopt.reporting.sides import Side
 
     config = bench.load(folder)
-    rows = tuple(codec.decode(Row, line) for line in objects(folder / bench.ROWS))
+    rows = bench.rows_of(folder)
     if not rows:
         raise UserError(
             f"the benchmark in {folder} has no table yet: start it again with the same command, which goes on"
@@ -226,37 +224,29 @@ def _told_apart(sides: Sequence[Side]) -> list[Side]:
 def _say(sides: Sequence[Side]) -> None:
     from rich.console import Console
 
+    from kbopt.reporting.listing import print_cells
     from kbopt.reporting.sides import side_by_side, table, tasks, told
-
-    console, found = Console(), side_by_side(sides)
-    for warning in found.warnings:
-        console.print(warning, highlight=False, markup=False)
-    _print(console, table(found))
-    names = [side.name for side in found.sides]
-    if found.settings:
-        console.print("\nWhat differs in the settings:")
-        _print(console, [["", *names], *([one.name, *one.values] for one in found.settings)])
-    else:
-        console.print("\nThe settings are the same.")
-    rows = tasks(sides)
-    if len(rows) <= MOST_TASKS + 1:
-        console.print("\nSpeedup over eager PyTorch, or the verdict:")
-        _print(console, rows)
-    else:
-        console.print(f"\n{len(rows) - 1} tasks: --json has each of them.")
-    for pair in found.against:
-        console.print("\n" + "\n".join(told(pair)), highlight=False, markup=False)
-        for one in pair.differing[:MOST_TASKS]:
-            console.print(f"  {one.task}: {one.first}, then {one.second}", highlight=False, markup=False)
-
-
-def _print(console: Any, rows: Sequence[Sequence[str]]) -> None:
-    from rich.markup import escape
-    from rich.table import Column, Table
-
     from kbopt.reporting.text import printable
 
-    shown = Table(*(Column(escape(printable(name)), overflow="fold") for name in rows[0]), box=None)
-    for row in rows[1:]:
-        shown.add_row(*(escape(printable(cell)) for cell in row))
-    console.print(shown)
+    found, console = side_by_side(sides), Console()
+    for warning in found.warnings:
+        click.echo(printable(warning))
+    print_cells(console, table(found))
+    if found.settings:
+        click.echo("\nWhat differs in the settings:")
+        names = [side.name for side in found.sides]
+        print_cells(console, [["", *names], *([one.name, *one.values] for one in found.settings)])
+    else:
+        click.echo("\nThe settings are the same.")
+    rows = tasks(found)
+    if len(rows) <= MOST_TASKS + 1:
+        click.echo("\nSpeedup over eager PyTorch, or the verdict:")
+        print_cells(console, rows)
+    else:
+        click.echo(f"\n{len(rows) - 1} tasks: --json has each of them.")
+    for pair in found.against:
+        click.echo("\n" + printable("\n".join(told(pair))))
+        for one in pair.differing[:MOST_TASKS]:
+            click.echo(printable(f"  {one.task}: {one.first}, then {one.second}"))
+        if len(pair.differing) > MOST_TASKS:
+            click.echo(f"  and {len(pair.differing) - MOST_TASKS} more; --json has all")

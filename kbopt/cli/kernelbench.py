@@ -197,6 +197,11 @@ def _run(config: BenchConfig, folder: Path, *, address: str | None, nodes: int) 
     share = f"; of ${config.usd:.2f} each may spend ${each:.4f}" if config.usd and each else ""
     shared.to_stderr(f"{config.num_searches} searches, each {preflight(first)}{share}")
     bench.prepare(config, folder)
+    refused = bench.refused(config, folder)
+    left = [run for run in config.searches.runs() if not bench.has_ended(folder / run.name)]
+    if all(run.name in refused for run in left):
+        shared.to_stderr("every search is over: nothing is run again")
+        return refused
     if config.optimizer in bench.EXTERNAL:
         from kbopt.adapters.contest import compete
 
@@ -211,21 +216,16 @@ def _run(config: BenchConfig, folder: Path, *, address: str | None, nodes: int) 
 
 def _say(config: BenchConfig, rows: tuple[Row, ...], *, as_json: bool) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     from kbopt.bench import document
+    from kbopt.reporting.listing import print_cells
     from kbopt.reporting.scoreboard import boards, extent, spent, table
 
     tables = boards(rows)
     if as_json:
         shared.print_json(document(config, tables))
         return
-    console = Console()
     for one in tables:
-        head, *lines = table(one)
-        console.print(f"\n{extent(one)}", highlight=False, markup=False)
-        shown = Table(*head, box=None)
-        for line in lines:
-            shown.add_row(*line)
-        console.print(shown)
-        console.print(spent(one), highlight=False, markup=False)
+        click.echo(f"\n{extent(one)}\n")
+        print_cells(Console(), table(one))
+        click.echo(f"\n{spent(one)}")

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Literal
 
 from kbopt.core.scoring import fast_p, geometric_mean, mean_interval
+from kbopt.core.tally import amount
 from kbopt.core.types import ranked_by
 from kbopt.reporting.summary import RunSummary
 from kbopt.reporting.text import RANKED_OVER, figure, first_line, plural
@@ -238,37 +239,34 @@ def _line(over: str, by_seed: Sequence[Sequence[Row]], get: Callable[[Row], floa
 
 
 def table(board: Board) -> list[list[str]]:
-    """The lines of a board as cells, the names of the columns first."""
-    head = ["over", "correct", *(f"fast_{p:g}" for p in FAST), "geometric mean"]
-    return [head, *(_cells(line) for line in board.lines)]
-
-
-def _cells(line: Line) -> list[str]:
-    shares = [line.solved, *line.fast.values()]
-    note = (
-        f" ({plural(line.missing, 'search').replace('searchs', 'searches')} without)" if line.missing else ""
-    )
-    return [line.over + note, *(shown(share, ".0%") for share in shares), shown(line.geomean, suffix="x")]
+    """A board as cells: a column for each baseline, named in the first row, and a row for each figure."""
+    rows = [["over", *(line.over for line in board.lines)]]
+    rows.append(["correct", *(shown(line.solved, ".0%") for line in board.lines)])
+    for name in map("{:g}".format, FAST):
+        rows += [[f"fast_{name}", *(shown(line.fast[name], ".0%") for line in board.lines)]]
+    rows.append(["geometric mean", *(shown(line.geomean, suffix="x") for line in board.lines)])
+    if any(line.missing for line in board.lines):
+        rows.append(["solved, not measured", *(str(line.missing) for line in board.lines)])
+    return rows
 
 
 def shown(found: Estimate | None, form: str = "", suffix: str = "") -> str:
-    """`1.40x [1.31, 1.52]`, or the figure alone where it is of one seed; a dash for None."""
+    """`1.40x [1.31, 1.52]`, the figure alone where it is of one seed or the same in all; a dash for None."""
     if found is None:
         return "–"
     mean, low, high = (format(v, form) if form else figure(v) for v in (found.mean, found.low, found.high))
-    return f"{mean}{suffix}" if found.num_seeds == 1 else f"{mean}{suffix} [{low}, {high}]"
+    return f"{mean}{suffix}" if low == high else f"{mean}{suffix} [{low}, {high}]"
 
 
 def spent(board: Board) -> str:
     """What one task took, in a line."""
-    parts = {
-        "roofline": f"roofline {shown(board.roofline, '.0%')}",
-        "usd": f"${shown(board.usd, '.4f')}",
-        "tokens": f"{shown(board.tokens, ',.0f')} tokens",
-        "evaluations": f"{shown(board.evaluations, '.1f')} evaluations",
-        "minutes": f"{shown(board.minutes, '.1f')} min, {shown(board.device_minutes, '.1f')} of the device",
-    }
-    return f"share of the {parts.pop('roofline')}; a task took {', '.join(parts.values())}"
+    usd = f"${amount(board.usd.mean)}" if board.usd else "–"
+    device = shown(board.device_minutes, ".1f")
+    return (
+        f"share of the roofline {shown(board.roofline, '.0%')}; a task took {usd}, "
+        f"{shown(board.tokens, ',.0f')} tokens, {shown(board.evaluations, '.1f')} evaluations, "
+        f"{shown(board.minutes, '.1f')} min, of the device {device} min"
+    )
 
 
 def extent(board: Board) -> str:
@@ -285,7 +283,7 @@ def markdown(rows: Sequence[Row], title: str, about: Sequence[str]) -> str:
     for one in boards(rows):
         head, *lines = table(one)
         parts += [f"## {one.name}", "", f"{extent(one)}.", "", *_piped([head, ["---"] * len(head), *lines])]
-        parts += ["", f"{spent(one).capitalize()}.", ""]
+        parts += ["", f"S{spent(one)[1:]}.", ""]
     head = ["task", "seed", "strict verdict", *BASELINES, "KernelBench", "roofline", "usd", "tokens", "min"]
     parts += ["## Each search", "", *_piped([head, ["---"] * len(head), *map(_search, rows)])]
     return "\n".join(parts) + "\n"
@@ -300,7 +298,7 @@ def _search(row: Row) -> list[str]:
         over[0] += f" [{figure(row.interval[0])}, {figure(row.interval[1])}]"
     theirs = {None: "–", 0.0: "not correct"}.get(row.kernelbench) or f"{figure(row.kernelbench or 0.0)}x"
     share = f"{row.roofline:.0%}" if row.roofline else "–"
-    costs = [f"{row.usd:.4f}", f"{row.tokens:,}", f"{row.minutes:.1f}"]
+    costs = [amount(row.usd), f"{row.tokens:,}", f"{row.minutes:.1f}"]
     return [task, str(row.seed), verdict + reason, *over, theirs, share, *costs]
 
 

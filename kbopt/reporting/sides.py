@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from kbopt.core.scoring import geometric_mean, mean_interval
 from kbopt.reporting.comparison import WARNINGS
 from kbopt.reporting.scoreboard import Board, Estimate, Row, board, shown
-from kbopt.reporting.text import figure, plural
+from kbopt.reporting.text import plural, speedup_text
 
 Kind = Literal["run", "sweep", "benchmark", "audit"]
 
@@ -69,6 +69,25 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """What one side says of a task: the speedup over eager, the geometric mean over the seeds that solved it,
+    with the lowest and the highest end of their 95 % intervals; None where none did.
+    """
+
+    speedup: float | None
+    interval: tuple[float, float] | None
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskLine:
+    """One task or kernel; `cells` are in the order of the sides, None where a side has it not."""
+
+    task: str
+    cells: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """A side in figures."""
 
@@ -82,6 +101,7 @@ class Sides:
     """The comparison: all sides in figures, each later one against the first, and what differs."""
 
     sides: tuple[Figures, ...]
+    tasks: tuple[TaskLine, ...]
     against: tuple[Against, ...]
     settings: tuple[Setting, ...]
     warnings: tuple[str, ...]
@@ -98,6 +118,7 @@ def side_by_side(sides: Sequence[Side]) -> Sides:
         sides=tuple(
             Figures(name=side.name, kind=side.kind, board=board(side.name, side.rows)) for side in sides
         ),
+        tasks=tuple(_task_lines(sides)),
         against=tuple(against(sides[0], side) for side in sides[1:]),
         settings=settings,
         warnings=tuple(_warnings(settings)),
@@ -145,9 +166,9 @@ def told(found: Against) -> tuple[str, ...]:
         f"for {found.agreeing} ({share})"
     ]
     if found.ratio:
-        low, high = figure(found.ratio.low), figure(found.ratio.high)
+        ends = (found.ratio.low, found.ratio.high) if found.both_correct > 1 else None
         lines.append(
-            f"{figure(found.ratio.mean)}x [{low}, {high}] as fast, the geometric mean over the "
+            f"{speedup_text(found.ratio.mean, ends)} as fast, the geometric mean over the "
             f"{found.both_correct} that both have correct; faster with confidence on {found.faster}, slower "
             f"on {found.slower}"
         )
@@ -178,20 +199,28 @@ def table(found: Sides) -> list[list[str]]:
     return rows
 
 
-def tasks(sides: Sequence[Side]) -> list[list[str]]:
+def tasks(found: Sides) -> list[list[str]]:
     """Each task's speedup over eager, or its verdict, side by side, the names of the columns first."""
+    cells = [[line.task, *(_told(cell) for cell in line.cells)] for line in found.tasks]
+    return [["task", *(side.name for side in found.sides)], *cells]
+
+
+def _told(cell: Cell | None) -> str:
+    if cell is None:
+        return "–"
+    return speedup_text(cell.speedup, cell.interval) if cell.speedup is not None else cell.verdict
+
+
+def _task_lines(sides: Sequence[Side]) -> Iterator[TaskLine]:
     by_side = [_by_task(side.rows) for side in sides]
-    names = dict.fromkeys(task for found in by_side for task in found)
-    cells = [[task, *(_cell(found[task]) if task in found else "–" for found in by_side)] for task in names]
-    return [["task", *(side.name for side in sides)], *cells]
+    for task in dict.fromkeys(task for found in by_side for task in found):
+        yield TaskLine(
+            task=task, cells=tuple(_cell(found[task]) if task in found else None for found in by_side)
+        )
 
 
-def _cell(rows: Sequence[Row]) -> str:
-    speedup, ends = _speedup(rows), _ends(rows)
-    if speedup is None:
-        return _verdict(rows)
-    interval = f" [{figure(ends[0])}, {figure(ends[1])}]" if ends else ""
-    return f"{figure(speedup)}x{interval}"
+def _cell(rows: Sequence[Row]) -> Cell:
+    return Cell(speedup=_speedup(rows), interval=_ends(rows), verdict=_verdict(rows))
 
 
 def _by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:

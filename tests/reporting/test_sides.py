@@ -68,7 +68,7 @@ def test_only_settings_that_differ_are_told_and_the_dangerous_ones_warn() -> Non
 def test_tables_have_a_line_for_each_side_and_for_each_task() -> None:
     sides = [side("a", row("x", 2.0, interval=(1.9, 2.1))), side("b", row("x"), row("y", 3.0))]
     assert [line[0] for line in table(side_by_side(sides))[1:]] == ["a", "b"]
-    assert tasks(sides) == [
+    assert tasks(side_by_side(sides)) == [
         ["task", "a", "b"],
         ["x", "2.00x [1.90, 2.10]", "unsolved"],
         ["y", "–", "3.00x"],
