@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import tempfile
@@ -169,6 +170,20 @@ def _verdict(evaluator: Judges, reference_source: str, text: str) -> dict[str, o
     }
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Takes away the handlers of logs that OpenEvolve leaves at the root, more with each search."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in set(root.handlers) - set(handlers):
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)
+
+
 def optimize(
     contestant: Contestant, reference_source: str, start: str, *, budget: int, seed: int, folder: Path
 ) -> None:
@@ -176,8 +191,9 @@ def optimize(
     from openevolve import run_evolution
     from openevolve.config import Config
 
-    with serving(contestant, reference_source, contestant.ask) as (path, client):
+    with _quiet(), serving(contestant, reference_source, contestant.ask) as (path, client):
         config = Config()
+        config.log_level = "ERROR"  # on stderr and in its own file alike
         config.random_seed = seed
         config.max_iterations = budget
         config.diff_based_evolution = False  # whole kernels, as a model writes them for kbopt

@@ -20,7 +20,7 @@ from kbopt.core.errors import UserError
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from kbopt.bench import BenchConfig, Optimizer
     from kbopt.cluster.messages import Failure
@@ -175,11 +175,22 @@ def kernelbench(
     files = bench.write(config, folder, rows)
     _say(config, rows, as_json=as_json)
     click.echo("\n".join(map(str, files)), err=True)
-    if any(row.fate == "unfinished" for row in rows):
-        for failure in dict.fromkeys(one.message for one in failures.values() if one.kind == "infra"):
-            shared.to_stderr(failure)
-        shared.to_stderr("some searches are not finished; the same command goes on with them")
-        sys.exit(INFRA_ERROR)
+    _end(config, rows, failures)
+
+
+def _end(config: BenchConfig, rows: Sequence[Row], failures: Mapping[str, Failure]) -> None:
+    """Say what is not finished and why, and exit with the code that tells it."""
+    unfinished = {(row.task, row.seed) for row in rows if row.fate == "unfinished"}
+    if not unfinished:
+        return
+    named = {run.name: (run.task.name, run.settings.seed) for run in config.searches.runs()}
+    reasons = {name: failure for name, failure in failures.items() if named[name] in unfinished}
+    for name, failure in reasons.items():
+        shared.to_stderr(f"{name}: {failure.message}")
+    if any(failure.kind == "user" for failure in reasons.values()):
+        raise UserError(f"{len(unfinished)} of {config.num_searches} searches could not run")
+    shared.to_stderr(f"{len(unfinished)} searches are not finished; the same command goes on with them")
+    sys.exit(INFRA_ERROR)
 
 
 def _run(config: BenchConfig, folder: Path, *, address: str | None, nodes: int) -> Mapping[str, Failure]:
