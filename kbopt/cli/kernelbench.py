@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class _Optimizer(Name):
-    """The name of an optimizer, which is looked up when the option is given."""
+    """The name of an optimizer; `kbopt.bench.Optimizer` has the same, and is imported when it is needed."""
 
     def __init__(self) -> None:
         self.name, self.allowed = "optimizer", ("kbopt", "best_of_n", "gepa", "openevolve")

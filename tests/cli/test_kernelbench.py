@@ -6,12 +6,13 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
 
 from kbopt import bench
-from kbopt.bench import BenchConfig
+from kbopt.bench import BenchConfig, Optimizer
 from kbopt.cli.kernelbench import kernelbench
 from kbopt.cluster.messages import Failure
 from kbopt.core import codec
@@ -79,6 +80,11 @@ def test_what_cannot_be_run_is_refused_before_a_folder_is_made(
     done = CliRunner().invoke(kernelbench, arguments)
     assert message in f"{done.output}{done.exception}"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_option_names_the_optimizers_that_there_are() -> None:
+    (option,) = [param for param in kernelbench.params if param.name == "optimizer"]
+    assert option.type.allowed == get_args(Optimizer)  # type: ignore[attr-defined]
 
 
 def benchmark(*seeds: int) -> BenchConfig:
