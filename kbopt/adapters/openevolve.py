@@ -69,7 +69,7 @@ class RemoteModel(LLMInterface):  # type: ignore[misc]
         """The answer to a conversation."""
         system = [{"role": "system", "content": system_message}] if system_message else []
         asked = {"messages": [*system, *messages]}
-        answer = await asyncio.to_thread(_asked, self._address, self._key, asked)
+        answer = await asyncio.to_thread(_asked, self._address, self._key, lambda: asked)
         return str(answer["text"])
 
 
@@ -109,13 +109,13 @@ def serving(
 
 def ask(address: str, key: bytes, program_path: str) -> EvaluationResult:
     """The verdict on a file, from the process that holds the device. Raises InfraError."""
-    answer = _asked(address, key, {"source": Path(program_path).read_text()})
+    answer = _asked(address, key, lambda: {"source": Path(program_path).read_text()})
     return EvaluationResult(metrics=answer["metrics"], artifacts=answer["artifacts"])
 
 
-def _asked(address: str, key: bytes, question: Mapping[str, object]) -> Any:
+def _asked(address: str, key: bytes, question: Callable[[], Mapping[str, object]]) -> Any:
     with Client(address, family="AF_UNIX", authkey=key) as connection:
-        connection.send_bytes(json.dumps(question).encode())
+        connection.send_bytes(json.dumps(question()).encode())
         answer = json.loads(connection.recv_bytes())
     if "error" in answer:
         raise InfraError(answer["error"])
