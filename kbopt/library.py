@@ -14,7 +14,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from kbopt.compose import open_backend
 from kbopt.config import BackendConfig, BackendName
@@ -25,6 +25,14 @@ from kbopt.proposers.answers import Malformed, read_answer
 
 T = TypeVar("T")
 BACKEND = BackendConfig()
+
+
+class Judges(Protocol):
+    """What an adapter asks: an `Evaluator`, or another one that gives its verdicts and keeps account."""
+
+    def evaluate(self, reference_source: str, candidate_source: str, *, repeat: int = 0) -> Result:
+        """As of `Evaluator`."""
+        ...
 
 
 class Evaluator:

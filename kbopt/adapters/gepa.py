@@ -1,5 +1,6 @@
 """GEPA's adapter protocol over an Evaluator: the text that GEPA evolves is a kernel's source.
 
+    folder.mkdir(parents=True, exist_ok=True)
     gepa.optimize(
         seed_candidate={"kernel": source},
         trainset=[reference_source],
@@ -15,16 +16,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gepa.core.adapter import EvaluationBatch
 
 from kbopt.core.scoring import score
 from kbopt.core.types import Result
-from kbopt.library import Evaluator, kernel_source
+from kbopt.library import Judges, kernel_source
 from kbopt.proposers.answers import Malformed
 
+if TYPE_CHECKING:
+    from kbopt.adapters.contest import Contestant
+
 COMPONENT = "kernel"
+
+CALLS_PER_EVALUATION = 10
+"""GEPA asks for the score of a text several times, which a search answers from what it knows. One that
+proposes nothing new any more ends after so many calls for each evaluation of the budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +56,7 @@ class KernelAdapter:
     propose_new_texts = None
     """GEPA's own reflection writes the next kernel."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: Judges) -> None:
         self._evaluator = evaluator
 
     def evaluate(
@@ -93,3 +102,41 @@ class KernelAdapter:
             for trace in eval_batch.trajectories or []
         ]
         return dict.fromkeys(components_to_update, records)
+
+
+class _Log:
+    """What GEPA says of its progress, in a file: stdout is for the table."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def log(self, message: str) -> None:
+        with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            print(message, file=file)
+
+
+def optimize(
+    contestant: Contestant, reference_source: str, start: str, *, budget: int, seed: int, folder: Path
+) -> None:
+    """Let GEPA search for a kernel of one task, from `start` on, until the contestant's budget is spent."""
+    import gepa
+
+    def model(prompt: str | list[dict[str, Any]]) -> str:
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        return contestant.ask(messages)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    gepa.optimize(
+        seed_candidate={COMPONENT: start},
+        trainset=[reference_source],
+        valset=[reference_source],
+        adapter=KernelAdapter(contestant),
+        reflection_lm=model,
+        reflection_minibatch_size=1,
+        skip_perfect_score=False,
+        max_metric_calls=CALLS_PER_EVALUATION * budget,
+        stop_callbacks=lambda _: contestant.is_over,
+        logger=_Log(folder / "gepa.log"),
+        run_dir=str(folder),
+        seed=seed,
+    )

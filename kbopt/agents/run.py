@@ -20,7 +20,7 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.search import Ready
 from kbopt.core.settings import Budget, SearchSettings
-from kbopt.core.types import Brief, Candidate, EvalRequest, Result, Trial
+from kbopt.core.types import Brief, Candidate, EvalRequest, NoProposal, Result, Trial, Usage
 from kbopt.finish import Finished, finish
 from kbopt.store.journal import SqliteJournal
 
@@ -90,8 +90,10 @@ class AgentRun:
         """Whether the result is that of an equal source, which costs no evaluation."""
         return candidate in self._cached
 
-    def propose(self, source: str, *, proposer: str, note: str) -> Ready:
-        """Take a kernel into the journal. Raises `UserError` where the search takes no more."""
+    def propose(self, source: str, *, proposer: str, note: str, usage: tuple[Usage, ...] = ()) -> Ready:
+        """Take a kernel into the journal, with what it cost. Raises `UserError` where the search takes no
+        more.
+        """
         search = self._running.search
         asked = search.ask()
         if not isinstance(asked, Brief):
@@ -104,6 +106,7 @@ class AgentRun:
                 proposer=proposer,
                 memory_version=asked.memory_version,
                 note=note,
+                usage=usage,
             )
         )
         (ready,) = search.take_ready()
@@ -130,6 +133,16 @@ class AgentRun:
             self.submitted = candidate
             self._submission = asyncio.create_task(self._finished(f"submitted {candidate}"))
         return await asyncio.shield(self._submission)
+
+    def pay(self, reason: str, usage: tuple[Usage, ...]) -> None:
+        """Take into the journal what was paid for no kernel; not after the search's end."""
+        asked = self._running.search.ask()
+        if isinstance(asked, Brief):
+            self._running.search.fail(asked.id, NoProposal(reason=reason, usage=usage))
+
+    async def end(self, reason: str) -> Finished:
+        """End the search with the best kernel as its answer, if there is one; else as `submit` does."""
+        return await self._finished(reason)
 
     def final(self, candidate: str) -> Result | None:
         """The final measurement of `candidate` or an equal source, None for one not among the best."""

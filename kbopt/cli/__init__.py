@@ -30,6 +30,7 @@ COMMANDS = {
     "show": "kbopt.cli.runs:show",
     "export": "kbopt.cli.runs:export",
     "report": "kbopt.cli.runs:report",
+    "compare": "kbopt.cli.compare:compare",
     "watch": "kbopt.cli.runs:watch",
     "wandb-dashboard": "kbopt.cli.dashboard:wandb_dashboard",
 }

@@ -23,6 +23,7 @@ from kbopt.core.text import first_line
 from kbopt.core.types import Admitted, EvalProtocol, EvalRequest, Refused, Task
 from kbopt.reporting.text import plural, printable
 from kbopt.tasks import kernelbench as levels
+from kbopt.tasks.subsets import level_numbers
 
 if TYPE_CHECKING:
     from kbopt.backends.local import LocalBackend
@@ -93,15 +94,11 @@ def parsed(document: dict[str, Any]) -> Line | None:
 
 def problems_of(checkout: Path | None, text: str) -> tuple[levels.Problem, ...]:
     """Those of the levels in a list such as `1,2,3`. Raises `UserError` where there are none."""
-    wanted = {part.strip() for part in text.split(",")}
-    unknown = sorted(wanted - {str(level) for level in levels.LEVELS})
-    if unknown:
-        allowed = ", ".join(map(str, levels.LEVELS))
-        raise UserError(f"--levels {text!r}: there is no level {unknown[0]!r}. Allowed: {allowed}")
+    wanted = level_numbers(text)
     every = levels.problems(checkout)
     if not every:
         raise UserError(f"--admit needs a checkout: give --kernelbench DIR or {levels.CHECKOUT_VARIABLE}")
-    found = tuple(problem for problem in every if str(problem.level) in wanted)
+    found = tuple(problem for problem in every if problem.level in wanted)
     if not found:
         held = ", ".join(str(level) for level in sorted({problem.level for problem in every}))
         raise UserError(f"--levels {text!r}: the checkout has no problems of these; it has level {held}")

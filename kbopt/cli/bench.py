@@ -1,4 +1,4 @@
-"""`kbopt bench`: algorithms against each other at equal budgets."""
+"""`kbopt bench`: algorithms against each other at equal budgets, and the benchmark on KernelBench."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from kbopt.cli import options as shared
-from kbopt.cli.grouped import BUDGET, Command
+from kbopt.cli.grouped import BUDGET, Group
+from kbopt.cli.kernelbench import kernelbench as on_kernelbench
 from kbopt.cli.options import option
 from kbopt.cli.sweep import address_option, json_option, nodes_option, out_option, run_sweep
 from kbopt.core.errors import UserError
@@ -16,7 +17,11 @@ from kbopt.core.errors import UserError
 ALGORITHMS = "PS,PS_Summarizer,PS_epsNet,PS_epsNet_Summarizer,best_of_n,random"
 
 
-@click.command(cls=Command, short_help="Compare algorithms at equal numbers of evaluations.")
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    short_help="Compare algorithms at equal numbers of evaluations; KernelBench.",
+)
 @option(
     "--tasks",
     "task_names",
@@ -36,7 +41,10 @@ ALGORITHMS = "PS,PS_Summarizer,PS_epsNet,PS_epsNet_Summarizer,best_of_n,random"
 @address_option
 @nodes_option
 @json_option
+@click.pass_context
 def bench(
+    context: click.Context,
+    /,
     task_names: str,
     algorithms: str,
     seeds: str,
@@ -57,10 +65,15 @@ def bench(
     itself. Leaves results.json; results.jsonl, a line for each search; table.md; and report.html with the
     curves: fast_p, and best so far over evaluations, minutes and dollars.
 
+    `kbopt bench kernelbench` is a benchmark of one optimizer instead, with options of its own.
+
     \b
     kbopt bench --algorithms PS,best_of_n,random --seeds 0..4
     kbopt bench --tasks quick/gelu,quick/softmax --proposer tunables --max-evals 20
+    kbopt bench kernelbench --help
     """
+    if context.invoked_subcommand:
+        return
     from kbopt import sweep as sweeps
     from kbopt.core.settings import Budget, SearchSettings
 
@@ -94,3 +107,6 @@ def bench(
     document = run_sweep(config, folder, address=address, nodes=nodes, as_json=as_json)
     files = (*sweeps.write_results(config, folder, document), sweeps.write_page(config, folder))
     click.echo("\n".join(map(str, files)), err=True)
+
+
+bench.add_command(on_kernelbench)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus
     from kbopt.core.types import Verdict
     from kbopt.finish import Finished
+    from kbopt.follow import SweepWandb
     from kbopt.sweep import SweepConfig
 
 PROGRESS_S = 5.0
@@ -249,26 +250,13 @@ def run_sweep(
     from kbopt.follow import SweepWandb, WandbOptions
     from kbopt.reporting.text import plural
 
-    progress, wandb_log = Progress(config), None
+    wandb_log = None
     if use_wandb:
         options = WandbOptions(project=project_name, mode=wandb_mode)
         wandb_log = SweepWandb(config.name, folder, options, config.backend)
-
-    def on_status(status: CoordinatorStatus, evaluator: EvaluatorStatus) -> None:
-        progress(status, evaluator)
-        if wandb_log:
-            wandb_log(status)
-
-    shared.to_stderr(extent(config))
+    again = "it goes on without this driver" if address else _how_to_resume(folder)
     started = time.monotonic()
-    try:
-        status = sweeps.drive(
-            config, folder, address=address, nodes=nodes, on_status=on_status, say=shared.to_stderr
-        )
-    except KeyboardInterrupt:
-        again = "it goes on without this driver" if address else _how_to_resume(folder)
-        click.echo(f"stopped; {again}. What was measured is in {folder}", err=True)
-        exit_interrupted()
+    status = drive(config, folder, address=address, nodes=nodes, again=again, wandb_log=wandb_log)
     seconds = time.monotonic() - started
     if status.stopped:
         click.echo(f"stopped; {_how_to_resume(folder)}", err=True)
@@ -292,6 +280,35 @@ def run_sweep(
     if failures:
         raise UserError(f"{len(failures)} of {len(searches)} searches could not run")
     return document
+
+
+def drive(
+    config: SweepConfig,
+    folder: Path,
+    *,
+    address: str | None,
+    nodes: int = 1,
+    again: str,
+    wandb_log: SweepWandb | None = None,
+) -> CoordinatorStatus:
+    """Run the searches with a line of progress every few seconds. After Ctrl-C it says `again` and exits."""
+    from kbopt import sweep as sweeps
+
+    progress = Progress(config)
+
+    def on_status(status: CoordinatorStatus, evaluator: EvaluatorStatus) -> None:
+        progress(status, evaluator)
+        if wandb_log:
+            wandb_log(status)
+
+    shared.to_stderr(extent(config))
+    try:
+        return sweeps.drive(
+            config, folder, address=address, nodes=nodes, on_status=on_status, say=shared.to_stderr
+        )
+    except KeyboardInterrupt:
+        click.echo(f"stopped; {again}. What was measured is in {folder}", err=True)
+        exit_interrupted()
 
 
 def _how_to_resume(folder: Path) -> str:

@@ -134,17 +134,18 @@ def _differs(summaries: Sequence[RunSummary], trait: str) -> bool:
     return len(_values(summaries, trait)) > 1
 
 
-_WARNINGS = {
+WARNINGS = {
     "device": "Measured on different devices ({}): their times and speedups do not compare.",
     "protocol": "Judged by different protocols ({}): their speedups are not of the same calls.",
     "budget": "The budgets differ ({}): compare at equal evaluations, in the charts, and not at the ends.",
 }
+"""Settings by which figures do not compare, and what to say where they differ."""
 
 
 def _warnings(summaries: Sequence[RunSummary]) -> tuple[str, ...]:
     return tuple(
         text.format("; ".join(_values(summaries, trait)))
-        for trait, text in _WARNINGS.items()
+        for trait, text in WARNINGS.items()
         if _differs(summaries, trait)
     )
 

@@ -70,6 +70,11 @@ def equal_code_of(trial: Trial) -> Speedup | None:
     return next((found.equal_code for found in reversed(_measured(trial)) if found.equal_code), None)
 
 
+def roofline_of(trial: Trial) -> Roofline | None:
+    """What a call costs at the least, by the last evaluation that says so."""
+    return next((found.roofline for found in reversed(_measured(trial)) if found.roofline), None)
+
+
 def workloads_of(trial: Trial) -> tuple[WorkloadTimes, ...]:
     """By workload, of the last evaluation, which at the end judges those that were held out, too."""
     measured = _measured(trial)

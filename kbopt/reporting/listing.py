@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.rule import Rule
 from rich.syntax import Syntax
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from kbopt.core.scoring import Standing
@@ -99,6 +99,17 @@ def _best(row: RunRow) -> Text:
 
 def _started(row: RunRow) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(row.started))
+
+
+def print_cells(console: Console, rows: Sequence[Sequence[str]]) -> None:
+    """A table of plain cells, the names of its columns first; in a pipe nothing is cut or wrapped."""
+    table = Table(*(Column(Text(printable(name)), overflow="fold") for name in rows[0]), box=None)
+    for row in rows[1:]:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    if not console.is_terminal:
+        console = Console(file=console.file, width=needed)
+    console.print(table)
 
 
 def print_candidate(

@@ -16,6 +16,7 @@ from kbopt.core.types import (
     KernelBenchVerdict,
     Measured,
     Rent,
+    Roofline,
     Speedup,
     WorkloadTimes,
     ranked_by,
@@ -23,6 +24,7 @@ from kbopt.core.types import (
 from kbopt.reporting.evidence import (
     equal_code_of,
     final_fault,
+    roofline_of,
     speedups_of,
     strongest,
     verdict_of,
@@ -47,7 +49,7 @@ class BestKernel(Standing):
     `strongest` the smallest of them beside that one; `kernelbench` is KernelBench's own verdict and
     `equal_code` what the task's own model was measured at over itself. `workloads` are those of a task that
     names some, and `by_workload` says it in a line. At the end they come from the winner's full evaluation;
-    `final_fault` says what that found wrong.
+    `final_fault` says what that found wrong. `roofline` is the floor of a call and the kernel's share of it.
     """
 
     device: str
@@ -60,6 +62,7 @@ class BestKernel(Standing):
     workloads: tuple[WorkloadTimes, ...] = ()
     by_workload: str = ""
     final_fault: str = ""
+    roofline: Roofline | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +271,7 @@ def _best(node: Node | None) -> BestKernel | None:
         workloads=workloads_of(node.trial),
         by_workload=workloads_text(node.trial),
         final_fault=final_fault(node.trial),
+        roofline=roofline_of(node.trial),
     )
 
 

@@ -25,6 +25,11 @@ def read_problem(level: int, index: int) -> str:
     return problems[index]
 
 
+def numbers(level: int) -> tuple[int, ...]:
+    """Those of the level's problems, ascending. Raises `UserError` where they cannot be downloaded."""
+    return tuple(sorted(_read_level(level)))
+
+
 @functools.cache
 def _read_level(level: int) -> dict[int, str]:
     """Each problem's number with its source."""
