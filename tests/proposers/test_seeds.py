@@ -80,6 +80,12 @@ FORMULAS = {
     "swish": lambda x: x * torch.sigmoid(x),
     "hard_swish": lambda x: x * torch.nn.functional.hardtanh(x + 3.0, 0.0, 6.0) / 6.0,
     "mish": lambda x: x * torch.tanh(torch.nn.functional.softplus(x)),
+    "leaky_relu": torch.nn.functional.leaky_relu,
+    "tanh": torch.tanh,
+    "gelu": torch.nn.functional.gelu,
+    "selu": torch.selu,
+    "elu": torch.nn.functional.elu,
+    "softplus": torch.nn.functional.softplus,
     "new_gelu": lambda x: 0.5 * x * (1.0 + torch.tanh(0.7978845608 * (x + 0.044715 * torch.pow(x, 3.0)))),
 }
 
@@ -96,7 +102,7 @@ def test_formulas_agree_with_pytorch_at_special_values_too(formula, tmp_path):
 def test_every_formula_in_the_table_is_tested():
     table = (KERNELS / "elementwise" / "variants.toml").read_text()
 
-    assert set(re.findall(r"^\[(\w+)\]", table, re.MULTILINE)) == {*FORMULAS, "swiglu"}
+    assert set(re.findall(r"^\[(\w+)\]", table, re.MULTILINE)) == {*FORMULAS, "swiglu", "scaled"}
 
 
 @pytest.mark.parametrize("special", INFINITE)
@@ -193,7 +199,7 @@ def test_every_tune_comment_of_a_seed_is_understood_and_allows_the_value_it_ship
     assert all(len(tunable.alternatives) == len(tunable.choices) - 1 for tunable in tunables)
 
 
-@pytest.mark.parametrize("block", ["vector math", "build", "tile"])
+@pytest.mark.parametrize("block", ["vector math", "build", "tile", "pointwise functions"])
 def test_blocks_that_several_seeds_share_are_the_same_in_all(block):
     pattern = re.compile(rf"(?:#|//) begin: {block}\n(.*?)(?:#|//) end: {block}\n", re.DOTALL)
     found = [match[1] for path in FILES for match in pattern.finditer(path.read_text())]
