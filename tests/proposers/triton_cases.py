@@ -50,3 +50,89 @@ CASES = {
     "elementwise/scaled": task("elementwise/scaled", "", "x * rest[0]", f"{SPREAD}, 3.14"),
     "elementwise/swiglu": task("elementwise/swiglu", "", "F.silu(x) * rest[0]", f"{SPREAD}, {SPREAD}"),
 }
+
+ALONG = "self.dim = dim"
+CUBE = "torch.randn(3, 35, 131) - 0.5"
+
+CASES |= {
+    f"reduction/{name} along {dim}": task(f"reduction/{name}", ALONG, forward, CUBE, dim, "dim")
+    for dim in ("1", "2", "0")
+    for name, forward in {
+        "sum": "x.sum(self.dim)",
+        "sum_kept": "x.sum(self.dim, keepdim=True)",
+        "mean": "x.mean(self.dim)",
+        "max": "x.max(self.dim)[0]",
+        "min": "x.min(self.dim)[0]",
+        "argmax": "x.argmax(self.dim)",
+        "argmin": "x.argmin(self.dim)",
+    }.items()
+}
+CASES |= {
+    f"scan/{name} along {dim}": task(f"scan/{name}", ALONG, forward, inputs, dim, "dim")
+    for dim in ("1", "0")
+    for name, forward, inputs in (
+        ("cumsum", "x.cumsum(self.dim)", "torch.rand(3, 9001)"),
+        ("cumprod", "x.cumprod(self.dim)", "torch.rand(3, 4600) + 0.5"),
+        ("reverse_cumsum", "x.flip(self.dim).cumsum(self.dim).flip(self.dim)", "torch.rand(3, 9001)"),
+        (
+            "exclusive_cumsum",
+            "torch.cat((torch.zeros_like(x.narrow(self.dim, 0, 1)), "
+            "x.narrow(self.dim, 0, x.shape[self.dim] - 1).cumsum(self.dim)), self.dim)",
+            "torch.rand(3, 9001)",
+        ),
+        (
+            "masked_cumsum",
+            "(x * rest[0]).cumsum(self.dim)",
+            "torch.rand(3, 9001), torch.rand(3, 9001) < 0.5",
+        ),
+    )
+}
+PAIR = "torch.rand(130, 70) * 2, torch.randn(130, 70)"
+SHARES = "torch.rand(60, 90).softmax(-1), torch.rand(60, 90).softmax(-1)"
+CASES |= {
+    "loss/mse": task("loss/mse", "", "torch.mean((x - rest[0]) ** 2)", PAIR),
+    "loss/smooth_l1": task("loss/smooth_l1", "", "F.smooth_l1_loss(x, rest[0])", PAIR),
+    "loss/hinge": task("loss/hinge", "", "torch.mean(torch.clamp(1 - x * rest[0], min=0))", PAIR),
+    "loss/hinge repeated": task(
+        "loss/hinge",
+        "",
+        "torch.mean(torch.clamp(1 - x * rest[0], min=0))",
+        "torch.rand(7, 2500), torch.randint(0, 2, (2500,)).float() * 2 - 1",
+    ),
+    "loss/kl_divergence": task(
+        "loss/kl_divergence", "", "F.kl_div(torch.log(x), rest[0], reduction='batchmean')", SHARES
+    ),
+    "triplet": task(
+        "triplet",
+        "self.loss = nn.TripletMarginLoss(margin=margin)",
+        "self.loss(x, *rest)",
+        "torch.rand(9, 3001), torch.rand(9, 3001), torch.rand(9, 3001)",
+        "1.5",
+        "margin",
+    ),
+    "log_softmax": task(
+        "log_softmax", ALONG, "F.log_softmax(x, self.dim)", "torch.randn(3, 5000) * 9", "1", "dim=1"
+    ),
+    "log_softmax along 0": task(
+        "log_softmax", ALONG, "F.log_softmax(x, self.dim)", "torch.randn(300, 3)", "0", "dim=1"
+    ),
+}
+CASES |= {
+    f"pooling/{kind}{rank}d {settings}": task(
+        f"pooling/{kind}{rank}d",
+        f"self.pool = nn.{layer}{rank}d(*settings)",
+        "self.pool(x)",
+        f"torch.randn(2, 3, {sizes})",
+        settings,
+        "*settings",
+    )
+    for kind, layer, rank, settings, sizes in (
+        ("max", "MaxPool", 1, "8, 1, 4, 3", "700"),
+        ("max", "MaxPool", 2, "4, 1, 1, 1", "9, 70"),
+        ("max", "MaxPool", 2, "(2, 3), None, (1, 0)", "9, 70"),
+        ("max", "MaxPool", 3, "3, 2, 1, 3", "11, 12, 14"),
+        ("average", "AvgPool", 1, "8, 1, 4", "200"),
+        ("average", "AvgPool", 2, "11", "23, 47"),
+        ("average", "AvgPool", 3, "3, 2, 1", "7, 8, 21"),
+    )
+}
