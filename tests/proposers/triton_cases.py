@@ -136,3 +136,41 @@ CASES |= {
         ("average", "AvgPool", 3, "3, 2, 1", "7, 8, 21"),
     )
 }
+
+PLANES = "torch.randn(3, 6, 7, 11) * 3 + 2"
+CASES |= {
+    "normalisation/batch2d": task(
+        "normalisation/batch2d", "self.bn = nn.BatchNorm2d(n)", "self.bn(x)", PLANES, "6", "n"
+    ),
+    "normalisation/batch2d known": task(
+        "normalisation/batch2d", "self.bn = nn.BatchNorm2d(n)", "self.bn(x)", PLANES, "6", "n", "TRAINING = False"
+    ),
+    "normalisation/instance2d": task(
+        "normalisation/instance2d", "self.inorm = nn.InstanceNorm2d(n)", "self.inorm(x)", PLANES, "6", "n"
+    ),
+    "normalisation/group": task(
+        "normalisation/group", "self.gn = nn.GroupNorm(groups, n)", "self.gn(x)", PLANES, "6, 3", "n, groups"
+    ),
+    "normalisation/layer": task(
+        "normalisation/layer", "self.ln = nn.LayerNorm(shape)", "self.ln(x)", PLANES, "(6, 7, 11)", "shape"
+    ),
+    "axis_norm/l1": task("axis_norm/l1", "", "x / x.abs().mean(1, keepdim=True)", "torch.randn(3, 9001)"),
+    "axis_norm/l2": task("axis_norm/l2", "", "x / x.norm(p=2, dim=1, keepdim=True)", "torch.randn(3, 9001)"),
+    "axis_norm/rms": task(
+        "axis_norm/rms",
+        "self.eps = eps",
+        "x / torch.sqrt((x**2).mean(1, keepdim=True) + self.eps)",
+        "torch.randn(2, 9, 5, 61)",
+        "9, 0.1",
+        "n, eps",
+    ),
+    "axis_norm/rms of many": task(
+        "axis_norm/rms",
+        "self.eps = eps",
+        "x / torch.sqrt((x**2).mean(1, keepdim=True) + self.eps)",
+        "torch.randn(1, 300, 5)",
+        "300, 0.1",
+        "n, eps",
+    ),
+    "frobenius": task("frobenius", "", "x / torch.norm(x, p='fro')", "torch.randn(7, 1301)"),
+}

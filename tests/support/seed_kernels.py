@@ -39,7 +39,9 @@ def errors(task, kernel, device="cpu"):
     exact_model.load_state_dict(model.state_dict())
     torch.manual_seed(0)
     candidate = kernel.ModelNew(*init)
-    model, exact_model, candidate = model.to(device), exact_model.to(device), candidate.to(device)
+    model, exact_model, candidate = (
+        m.to(device).train(getattr(task, "TRAINING", True)) for m in (model, exact_model, candidate)
+    )
     inputs = [x.to(device) if isinstance(x, torch.Tensor) else x for x in task.get_inputs()]
     before = [x.clone() if isinstance(x, torch.Tensor) else x for x in inputs]
     with torch.no_grad():
