@@ -174,3 +174,105 @@ CASES |= {
     ),
     "frobenius": task("frobenius", "", "x / torch.norm(x, p='fro')", "torch.randn(7, 1301)"),
 }
+
+
+def layers(family, name, layer, rows):
+    """A case for each (variant, settings, shape of x): the layer is kept as `name` in the task's model."""
+    return {
+        f"{family}/{variant} {settings}": task(
+            f"{family}/{variant}",
+            f"self.{name(variant)} = ({layer(variant)})(*settings)",
+            f"self.{name(variant)}(x)",
+            f"torch.randn({shape})",
+            settings,
+            "*settings",
+        )
+        for variant, settings, shape in rows
+    }
+
+
+def conv_name(variant):
+    return {"conv2d_pointwise": "conv1d", "conv2d_alexnet": "conv1"}.get(variant, variant.split("_")[0])
+
+
+def conv_layer(variant):
+    rank = conv_name(variant)[-2] if conv_name(variant) != "conv1" else "2"
+    return {
+        "conv1d_dilated": "lambda i, o, k, s, d: nn.Conv1d(i, o, k, s, dilation=d)",
+        "conv2d_pointwise": "lambda i, o, b: nn.Conv2d(i, o, 1, bias=b)",
+        "conv2d_alexnet": "lambda n: nn.Conv2d(3, 96, 11, 4, 2)",
+        "conv3d_flat": "lambda i, o, k: nn.Conv3d(i, o, (k, k, 1), bias=False)",
+    }.get(variant, f"lambda i, o, k, s=1, p=0, d=1, g=1, b=False: nn.Conv{rank}d(i, o, k, s, p, d, g, b)").replace(
+        "dilation=d)", "dilation=d, bias=False)"
+    )
+
+
+def transposed_layer(variant):
+    rank = variant[4]
+    return {
+        "conv1d_dilated": "lambda i, o, k, s=1, p=0, d=1: nn.ConvTranspose1d(i, o, k, s, p, 0, 1, False, d)",
+        "conv2d_dilated": "lambda i, o, k, s, p, d, g: nn.ConvTranspose2d(i, o, k, s, p, 0, g, False, d)",
+        "conv3d_dilated": "lambda i, o, k, s, p, d: nn.ConvTranspose3d(i, o, k, s, p, 0, 1, False, d)",
+        "conv3d_unpadded": "lambda i, o, k, s, p, e: nn.ConvTranspose3d(i, o, k, s, p, bias=False)",
+    }.get(
+        variant,
+        f"lambda i, o, k, s=1, p=0, e=0, g=1, b=False: nn.ConvTranspose{rank}d(i, o, k, s, p, e, g, b)",
+    )
+
+
+CASES |= layers(
+    "convolution",
+    conv_name,
+    conv_layer,
+    (
+        ("conv1d", "3, 5, 4, 2, 1, 2, 1, True", "2, 3, 150"),
+        ("conv1d_dilated", "5, 7, 3, 3, 4", "2, 5, 90"),
+        ("conv2d", "6, 10, (3, 5), 1, (1, 2), (2, 1), 2", "2, 6, 9, 17"),
+        ("conv2d", "17, 20, 3", "1, 17, 9, 10"),
+        ("conv2d_pointwise", "5, 9, True", "2, 5, 7, 19"),
+        ("conv2d_alexnet", "10", "1, 3, 31, 35"),
+        ("conv3d", "3, 6, (2, 3, 4), 2, 1", "2, 3, 7, 8, 9"),
+        ("conv3d_flat", "3, 6, 3", "2, 3, 5, 6, 7"),
+    ),
+)
+CASES |= layers(
+    "transposed_convolution",
+    lambda variant: f"conv_transpose{variant[4]}d" if variant[4] != "1" else "conv1d_transpose",
+    transposed_layer,
+    (
+        ("conv1d", "3, 5, 3", "2, 3, 150"),
+        ("conv1d_dilated", "5, 7, 3, 2, 1, 2", "2, 5, 90"),
+        ("conv2d", "6, 4, (3, 5), (2, 3), (1, 2), (1, 0), 2, True", "2, 6, 9, 17"),
+        ("conv2d", "18, 20, 3", "1, 18, 9, 10"),
+        ("conv2d_dilated", "6, 4, (3, 5), (2, 3), (1, 2), (2, 1), 2", "2, 6, 5, 7"),
+        ("conv2d_dilated", "3, 4, 3, 5, 1, 2, 1", "1, 3, 5, 7"),
+        ("conv3d", "4, 6, (3, 5, 3), (2, 1, 2), (1, 2, 0), (1, 0, 1), 2", "1, 4, 3, 4, 5"),
+        ("conv3d_dilated", "3, 4, 3, 2, 1, 2", "1, 3, 3, 4, 5"),
+        ("conv3d_unpadded", "3, 4, 3, 2, 1, 4", "1, 3, 3, 4, 5"),
+    ),
+)
+CASES |= layers(
+    "depthwise",
+    lambda variant: "conv2d",
+    {
+        "square": "lambda i, k, s, p, b: nn.Conv2d(i, i, k, s, p, groups=i, bias=b)",
+        "column": "lambda i, k, s, p, d: nn.Conv2d(i, i, (k, 1), s, p, d, groups=i, bias=False)",
+        "multiplied": "lambda i, o, k, s, p: nn.Conv2d(i, o, k, s, p, groups=i, bias=False)",
+        "rectangle": "lambda i, o, a, b, c, d, e, f, g, h, j: "
+        "nn.Conv2d(i, i, (a, b), (c, d), (e, f), (g, h), groups=i, bias=False)",
+    }.__getitem__,
+    (
+        ("square", "5, 3, 1, 1, True", "2, 5, 9, 40"),
+        ("column", "5, 3, 2, 0, 2", "2, 5, 11, 40"),
+        ("multiplied", "3, 6, 3, 1, 0", "2, 3, 9, 10"),
+        ("rectangle", "3, 3, 3, 7, 2, 1, 1, 3, 1, 2, 3", "2, 3, 9, 30"),
+    ),
+)
+CASES["separable"] = task(
+    "separable",
+    "self.depthwise = nn.Conv2d(i, i, k, s, p, d, i, bias); self.pointwise = nn.Conv2d(i, o, 1, bias=bias)",
+    "self.pointwise(self.depthwise(x))",
+    "torch.randn(2, 19, 9, 17)",
+    "19, 21, 3, 1, 1, 1, True",
+    "i, o, k, s, p, d, bias",
+)

@@ -9,7 +9,7 @@ import torch.nn as nn
 import triton
 import triton.language as tl
 
-BLOCK = 1024  # tune: 256, 512, 1024, 2048
+BLOCK = 512  # tune: 256, 512, 1024, 2048
 MAX_COLUMNS = 512  # tune: 64, 128, 256, 512, 1024
 NUM_WARPS = 4  # tune: 2, 4, 8
 
