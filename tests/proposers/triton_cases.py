@@ -143,7 +143,13 @@ CASES |= {
         "normalisation/batch2d", "self.bn = nn.BatchNorm2d(n)", "self.bn(x)", PLANES, "6", "n"
     ),
     "normalisation/batch2d known": task(
-        "normalisation/batch2d", "self.bn = nn.BatchNorm2d(n)", "self.bn(x)", PLANES, "6", "n", "TRAINING = False"
+        "normalisation/batch2d",
+        "self.bn = nn.BatchNorm2d(n)",
+        "self.bn(x)",
+        PLANES,
+        "6",
+        "n",
+        "TRAINING = False",
     ),
     "normalisation/instance2d": task(
         "normalisation/instance2d", "self.inorm = nn.InstanceNorm2d(n)", "self.inorm(x)", PLANES, "6", "n"
@@ -202,9 +208,9 @@ def conv_layer(variant):
         "conv2d_pointwise": "lambda i, o, b: nn.Conv2d(i, o, 1, bias=b)",
         "conv2d_alexnet": "lambda n: nn.Conv2d(3, 96, 11, 4, 2)",
         "conv3d_flat": "lambda i, o, k: nn.Conv3d(i, o, (k, k, 1), bias=False)",
-    }.get(variant, f"lambda i, o, k, s=1, p=0, d=1, g=1, b=False: nn.Conv{rank}d(i, o, k, s, p, d, g, b)").replace(
-        "dilation=d)", "dilation=d, bias=False)"
-    )
+    }.get(
+        variant, f"lambda i, o, k, s=1, p=0, d=1, g=1, b=False: nn.Conv{rank}d(i, o, k, s, p, d, g, b)"
+    ).replace("dilation=d)", "dilation=d, bias=False)")
 
 
 def transposed_layer(variant):
@@ -276,3 +282,33 @@ CASES["separable"] = task(
     "19, 21, 3, 1, 1, 1, True",
     "i, o, k, s, p, d, bias",
 )
+
+PRODUCT = "torch.matmul(x, rest[0])"
+CASES |= {
+    "matmul/nn": task("matmul/nn", "", PRODUCT, "torch.randn(37, 41), torch.randn(41, 53)"),
+    "matmul/nn batched": task("matmul/nn", "", PRODUCT, "torch.randn(2, 37, 41), torch.randn(2, 41, 3)"),
+    "matmul/nn of four dimensions": task(
+        "matmul/nn", "", PRODUCT, "torch.randn(2, 3, 7, 41), torch.randn(41, 3)"
+    ),
+    "matmul/nn with a column": task("matmul/nn", "", PRODUCT, "torch.randn(9, 5000), torch.randn(5000, 1)"),
+    "matmul/tn": task("matmul/tn", "", "x.T @ rest[0]", "torch.randn(41, 37), torch.randn(41, 53)"),
+    "matmul/tt": task("matmul/tt", "", "x.T @ rest[0].T", "torch.randn(41, 37), torch.randn(53, 41)"),
+    "triangular/upper": task(
+        "triangular/upper",
+        "",
+        "torch.triu(x @ rest[0])",
+        "torch.triu(torch.randn(150, 150)), torch.triu(torch.randn(150, 150))",
+    ),
+    "triangular/lower": task(
+        "triangular/lower",
+        "",
+        "torch.tril(x @ rest[0])",
+        "torch.tril(torch.randn(150, 150)), torch.tril(torch.randn(150, 150))",
+    ),
+    "attention": task(
+        "attention",
+        "",
+        "F.scaled_dot_product_attention(x, *rest)",
+        "torch.randn(2, 3, 21, 40), torch.randn(2, 3, 35, 40), torch.randn(2, 3, 35, 18)",
+    ),
+}

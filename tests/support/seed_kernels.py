@@ -45,7 +45,9 @@ def errors(task, kernel, device="cpu"):
     inputs = [x.to(device) if isinstance(x, torch.Tensor) else x for x in task.get_inputs()]
     before = [x.clone() if isinstance(x, torch.Tensor) else x for x in inputs]
     with torch.no_grad():
-        exact = exact_model(*(x.double() if getattr(x, "dtype", None) == torch.float32 else x for x in inputs))
+        exact = exact_model(
+            *(x.double() if getattr(x, "dtype", None) == torch.float32 else x for x in inputs)
+        )
         expected, actual = model(*inputs), candidate(*inputs)
     assert (actual.shape, actual.dtype, actual.device) == (expected.shape, expected.dtype, expected.device)
     assert all(torch.equal(x, y) for x, y in zip(inputs, before, strict=True) if isinstance(x, torch.Tensor))

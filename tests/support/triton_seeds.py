@@ -74,7 +74,9 @@ def compiled(case, folder):
     finally:
         gpu_code._compile_launcher = finish
     ptxas = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-    return {"kernels": [_facts(name, binary, ptxas, folder) for name, all_ in made.items() for binary in all_]}
+    return {
+        "kernels": [_facts(name, binary, ptxas, folder) for name, all_ in made.items() for binary in all_]
+    }
 
 
 def _facts(name, binary, ptxas, folder):

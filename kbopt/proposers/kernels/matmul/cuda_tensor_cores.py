@@ -9,10 +9,10 @@ import torch.nn as nn
 import triton
 import triton.language as tl
 
-BLOCK_M = 64  # tune: 32, 64, 128
-BLOCK_N = 128  # tune: 32, 64, 128, 256
-BLOCK_K = 16  # tune: 8, 16, 32, 64
-NUM_WARPS = 4  # tune: 4, 8
+BLOCK_M = 128  # tune: 64, 128
+BLOCK_N = 128  # tune: 64, 128, 256
+BLOCK_K = 32  # tune: 16, 32, 64
+NUM_WARPS = 8  # tune: 4, 8
 NUM_STAGES = 3  # tune: 2, 3, 4
 GROUP_M = 8  # tune: 1, 4, 8, 16
 

@@ -173,7 +173,9 @@ class ModelNew(nn.Module):
         partial = x.new_empty((3, segments, parts))
         moments_kernel[(segments, parts)](x, *partial, *layout, BLOCK=BLOCK, num_warps=NUM_WARPS)
         has_running = is_batch and layer.training and layer.running_mean is not None
-        running = (layer.running_mean, layer.running_var, layer.num_batches_tracked) if has_running else (x,) * 3
+        running = (
+            (layer.running_mean, layer.running_var, layer.num_batches_tracked) if has_running else (x,) * 3
+        )
         momentum = layer.momentum if has_running else 0.0
         block = triton.next_power_of_2(parts)
         finish_kernel[(segments,)](

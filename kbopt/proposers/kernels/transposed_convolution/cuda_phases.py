@@ -66,7 +66,11 @@ def transposed_kernel(
     place = tile_p * BLOCK_P + tl.arange(0, BLOCK_P)
     qd, qh, qw = place // (qh_count * qw_count), place // qw_count % qh_count, place % qw_count
     # Every ED-th tap of a dimension counts, from its first one on.
-    fd, fh, fw = first_tap(rd + PD, KD, SD, LD), first_tap(rh + PH, KH, SH, LH), first_tap(rw + PW, KW, SW, LW)
+    fd, fh, fw = (
+        first_tap(rd + PD, KD, SD, LD),
+        first_tap(rh + PH, KH, SH, LH),
+        first_tap(rw + PW, KW, SW, LW),
+    )
     nd, nh, nw = (KD - fd + ED - 1) // ED, (KH - fh + EH - 1) // EH, (KW - fw + EW - 1) // EW
     channel = tile_c * BLOCK_C + tl.arange(0, BLOCK_C)
     blocks_k = tl.cdiv(group_in, BLOCK_K)
