@@ -1,7 +1,7 @@
 """Scaled dot product attention by two products on tensor cores, with a softmax in place between them.
 
-The scores are in memory once, which pays for heads as wide as the sequence is long. Each factor is the sum of two
-TF32 numbers, which keeps fp32's precision.
+The scores are in memory once, which pays for heads as wide as the sequence is long. Each factor is the sum
+of two TF32 numbers, which keeps fp32's precision.
 """
 # seed: attention/cuda_two_products
 

@@ -1,7 +1,7 @@
 """Values divided by a norm over one dimension: by its mean of absolute values, Euclidean norm or mean square.
 
-Over the last dimension a program takes a row, which its second reading finds in the L2 cache; over another one it
-takes the values of neighbouring columns, and keeps them in registers where they are few enough.
+Over the last dimension a program takes a row, which its second reading finds in the L2 cache; over another
+one it takes the values of neighbouring columns, and keeps them in registers where they are few enough.
 """
 # seed: axis_norm/cuda_tiles
 

@@ -1,7 +1,7 @@
 """Convolution of one to three dimensions as a product of matrices that is never formed in memory.
 
-Rows are the places of the result, columns the channels, and the shared dimension runs over input channels and taps.
-TF32, as cuDNN computes by PyTorch's default; sums are in fp32.
+Rows are the places of the result, columns the channels, and the shared dimension runs over input channels
+and taps. TF32, as cuDNN computes by PyTorch's default; sums are in fp32.
 """
 # seed: convolution/cuda_implicit_gemm
 
@@ -25,8 +25,10 @@ NAME = "conv2d"  # variant: name
 @triton.jit
 def convolution_kernel(
     x_ptr, w_ptr, bias_ptr, y_ptr, places, channels_in, channels_out, groups, D, H, W, OH, OW,
-    KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
-    PD: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, LD: tl.constexpr, LH: tl.constexpr, LW: tl.constexpr,
+    KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+    PD: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
+    LD: tl.constexpr, LH: tl.constexpr, LW: tl.constexpr,
     HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip

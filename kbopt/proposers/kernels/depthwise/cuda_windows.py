@@ -19,8 +19,9 @@ NAME = "conv2d"  # variant: name
 @triton.jit
 def depthwise_kernel(
     x_ptr, w_ptr, bias_ptr, y_ptr, rows, channels, multiplier, H, W, OH, OW,
-    KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
-    LH: tl.constexpr, LW: tl.constexpr, HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+    PH: tl.constexpr, PW: tl.constexpr, LH: tl.constexpr, LW: tl.constexpr,
+    HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(OW, COLUMNS)
     row = (tl.program_id(0) // tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)

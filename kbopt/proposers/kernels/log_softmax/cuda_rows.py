@@ -1,4 +1,4 @@
-"""Logarithm of the softmax over one dimension, one program a row: maximum and sum in one pass, then the values.
+"""Logarithm of the softmax over one dimension: maximum and sum in one pass, then the values.
 
 A dimension that is not the last is made the last by a copy.
 """

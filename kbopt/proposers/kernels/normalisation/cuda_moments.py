@@ -1,8 +1,8 @@
 """Batch, instance, group and layer normalisation over any number of dimensions: moments, then the values.
 
-A segment is what shares a mean and a variance: the planes of one channel (batch), or values that lie side by side.
-Several programs share a segment. Each lane keeps a mean and a sum of squared deviations of its own (Welford), so
-that a large mean costs no digits.
+A segment is what shares a mean and a variance: the planes of one channel (batch), or values that lie side
+by side. Several programs share a segment. Each lane keeps a mean and a sum of squared deviations of its own
+(Welford), so that a large mean costs no digits.
 """
 # seed: normalisation/cuda_moments
 

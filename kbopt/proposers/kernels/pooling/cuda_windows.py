@@ -1,6 +1,7 @@
 """Maximum or mean of the windows of one, two or three dimensions: a tile of rows of the result in one pass.
 
-The mean counts the padding, as PyTorch's does by default. Neighbouring windows share their values in the L1 cache.
+The mean counts the padding, as PyTorch's does by default. Neighbouring windows share their values in the L1
+cache.
 """
 # seed: pooling/cuda_windows
 
@@ -21,8 +22,10 @@ DEFAULT_STRIDE = None  # variant: default_stride
 @triton.jit
 def pool_kernel(
     x_ptr, y_ptr, rows, D, H, W, OD, OH, OW,
-    KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
-    PD: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, LD: tl.constexpr, LH: tl.constexpr, LW: tl.constexpr,
+    KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+    PD: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
+    LD: tl.constexpr, LH: tl.constexpr, LW: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(OW, COLUMNS)

@@ -24,10 +24,8 @@ def scan_kernel(x_ptr, mask_ptr, y_ptr, n, BLOCK: tl.constexpr):
     if KIND == "exclusive_cumsum":
         tl.store(y_ptr + first, 0.0)
     for number in range(num_blocks):
-        if KIND == "reverse_cumsum":
-            at = (num_blocks - 1 - number) * BLOCK + lane
-        else:
-            at = number * BLOCK + lane
+        block = num_blocks - 1 - number if KIND == "reverse_cumsum" else number
+        at = block * BLOCK + lane
         inside = at < n
         if KIND == "cumprod":
             y = tl.cumprod(tl.load(x_ptr + first + at, mask=inside, other=1.0), axis=0) * carry

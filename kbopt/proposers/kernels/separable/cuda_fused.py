@@ -1,7 +1,7 @@
 """Depthwise and pointwise convolution in two dimensions at once: what the first makes is never in memory.
 
-A program makes a tile of depthwise results, places by input channels, in fp32, and multiplies it with the pointwise
-weights in TF32, as cuDNN computes by PyTorch's default; sums are in fp32.
+A program makes a tile of depthwise results, places by input channels, in fp32, and multiplies it with the
+pointwise weights in TF32, as cuDNN computes by PyTorch's default; sums are in fp32.
 """
 # seed: separable/cuda_fused
 
@@ -21,8 +21,9 @@ PRECISION = "tf32"  # tune: "tf32", "tf32x3"
 @triton.jit
 def separable_kernel(
     x_ptr, near_ptr, near_bias_ptr, w_ptr, bias_ptr, y_ptr, places, channels_in, channels_out, H, W, OW,
-    KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
-    LH: tl.constexpr, LW: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
+    KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+    PH: tl.constexpr, PW: tl.constexpr, LH: tl.constexpr, LW: tl.constexpr,
+    HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     tiles_c = tl.cdiv(channels_out, BLOCK_C)

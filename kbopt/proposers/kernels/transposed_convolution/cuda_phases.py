@@ -1,8 +1,9 @@
 """Transposed convolution of one to three dimensions as products of matrices that are never formed in memory.
 
-Places of the result whose coordinates leave the same remainder after division by the stride make a phase: they need
-the same taps, and read their inputs side by side. Rows of a product are the places of a phase, columns the output
-channels, and the shared dimension runs over taps and input channels. TF32, as cuDNN computes by PyTorch's default.
+Places of the result whose coordinates leave the same remainder after division by the stride make a phase:
+they need the same taps, and read their inputs side by side. Rows of a product are the places of a phase,
+columns the output channels, and the shared dimension runs over taps and input channels. TF32, as cuDNN
+computes by PyTorch's default.
 """
 # seed: transposed_convolution/cuda_phases
 
@@ -25,7 +26,7 @@ NAME = "conv_transpose2d"  # variant: name
 
 @triton.jit
 def pack_kernel(w_ptr, packed_ptr, size, group_in, group_out, taps, BLOCK: tl.constexpr):
-    """Weights (group, input, output, tap) as (group, tap, output, input): what a program reads lies together."""
+    """Weights (group, input, output, tap) as (group, tap, output, input), which a program reads together."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     i, o = at % group_in, at // group_in % group_out
     tap, group = at // group_in // group_out % taps, at // group_in // group_out // taps
@@ -46,8 +47,10 @@ def first_tap(remainder, K: tl.constexpr, S: tl.constexpr, L: tl.constexpr):
 @triton.jit
 def transposed_kernel(
     x_ptr, w_ptr, bias_ptr, y_ptr, tiles_p, channels_in, channels_out, groups, D, H, W, OD, OH, OW,
-    KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
-    PD: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, LD: tl.constexpr, LH: tl.constexpr, LW: tl.constexpr,
+    KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+    PD: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
+    LD: tl.constexpr, LH: tl.constexpr, LW: tl.constexpr,
     ED: tl.constexpr, EH: tl.constexpr, EW: tl.constexpr,
     HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -79,7 +82,7 @@ def transposed_kernel(
     from_place = (qd * H + qh) * W + qw
     total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     steps = nd * nh * nw * blocks_k if tile_p * BLOCK_P < places else 0
-    for step in range(0, steps):
+    for step in range(steps):
         number = step // blocks_k
         kd, kh, kw = fd + number // (nh * nw) * ED, fh + number // nw % nh * EH, fw + number % nw * EW
         zd, zh, zw = (rd + PD - kd * LD) // SD, (rh + PH - kh * LH) // SH, (rw + PW - kw * LW) // SW
