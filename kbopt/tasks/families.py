@@ -104,7 +104,7 @@ _LEVEL1 = {
     99: "triplet",
     100: "loss/hinge",
 }
-"""By the number in the file's name. The other problems have no seeds and need a language model."""
+"""By the number in the file's name. A CPU has seeds for some of them only."""
 
 
 def level1_family(index: int) -> str:

@@ -12,6 +12,7 @@ from kbopt.proposers.seeds import seed_name, seeds_for
 from tests.proposers.triton_cases import CASES
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.timeout(600)  # some 12 s each for the two processes on idle cores
 
 ROOT = Path(__file__).parents[2]
 ALLOWED_RATIO = 4.0
@@ -23,7 +24,9 @@ RUNS = {
     f"{name} by {seed.name}": {"name": f"{name} by {seed.name}", "kernel": seed.source, "task": source}
     for name, (family, source) in CASES.items()
     for seed in seeds_for(family, "cuda")
+    if seed.name != "elementwise/cuda_persistent" or name in ("elementwise/swiglu", "elementwise/scaled")
 }
+"""Each case by each seed of its family; of the formulas, which two seeds share, by one."""
 
 
 def judged(mode, runs):
@@ -33,7 +36,7 @@ def judged(mode, runs):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=170,
+        timeout=500,
         check=False,
     )
     answers = [json.loads(line) for line in done.stdout.splitlines()]

@@ -11,7 +11,7 @@ NUM_WARPS = 4  # tune: 2, 4, 8, 16
 PARAMETER = 0.0  # variant: parameter
 
 
-# begin: pointwise functions
+# begin: pointwise functions in Triton
 @triton.jit
 def expm1_(x):
     """e to the x less 1, without cancellation near 0; Taylor's sum is within a rounding for |x| < 1/2."""
@@ -43,7 +43,7 @@ def tanh_(x):
     return tl.where(a < 0.625, x + x * z * p, tl.where(x < 0.0, -far, far))
 
 
-# end: pointwise functions
+# end: pointwise functions in Triton
 
 
 @triton.jit
