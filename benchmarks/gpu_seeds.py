@@ -38,6 +38,8 @@ FIRST = {
     "level1/6": "matmul/cuda_split_k",
 }
 """By task or family: the seed that is judged first where another one comes first by name."""
+IN_TF32 = ('PRECISION = "tf32" ', 'PRECISION = "tf32x3" ')
+"""A tunable of the convolutions: where TF32 is refused, the same seed at fp32's precision is judged after the others."""
 AGAIN = ("InfraError", "out of memory")
 """Words in the reason of an answer that says nothing of the kernel, and is asked for again."""
 
@@ -52,8 +54,11 @@ def chosen_tasks(options: argparse.Namespace) -> list[Task]:
 
 def ordered(task: Task, kind: DeviceKind) -> list[Seed]:
     """The seeds of the task, the most promising one first."""
+    seeds = list(seeds_for(task.family, kind))
     first = FIRST.get(task.name) or FIRST.get(task.family) or FIRST.get(f"{task.family.split('/')[0]}/nn", "")
-    return sorted(seeds_for(task.family, kind), key=lambda seed: seed.name != first)
+    seeds.sort(key=lambda seed: seed.name != first)
+    exact = [(seed.name, seed.source.replace(*IN_TF32)) for seed in seeds if IN_TF32[0] in seed.source]
+    return [*seeds, *(Seed(name=f"{name}, 3xTF32", source=source) for name, source in exact)]
 
 
 def line_of(task: Task, seed: Seed, answer: Result | Exception, seconds: float) -> dict[str, Any]:

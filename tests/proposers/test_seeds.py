@@ -200,7 +200,8 @@ def test_every_tune_comment_of_a_seed_is_understood_and_allows_the_value_it_ship
 
 
 @pytest.mark.parametrize(
-    "block", ["vector math", "build", "tile", "pointwise functions", "pointwise functions in Triton"]
+    "block",
+    ["vector math", "build", "tile", "pointwise functions", "pointwise functions in Triton", "rounding"],
 )
 def test_blocks_that_several_seeds_share_are_the_same_in_all(block):
     pattern = re.compile(rf"(?:#|//) begin: {block}\n(.*?)(?:#|//) end: {block}\n", re.DOTALL)

@@ -44,9 +44,21 @@ def judged(mode, runs):
     return {answer["name"]: answer for answer in answers}
 
 
+TF32 = [
+    next(name for name in RUNS if name.startswith(family))
+    for family in ("convolution/", "transposed_", "separable")
+]
+"""Cases by seeds that compute in TF32, one each. The interpreter computes their products in fp32."""
+
+
 @pytest.fixture(scope="module")
 def interpreted():
-    return judged("interpret", RUNS.values())
+    """Those that round to TF32 are judged without it, and once as they ship."""
+    exact = [
+        {**run, "kernel": run["kernel"].replace('PRECISION = "tf32" ', 'PRECISION = "tf32x3" ')}
+        for run in RUNS.values()
+    ]
+    return judged("interpret", [*exact, *({**RUNS[name], "name": f"{name} in TF32"} for name in TF32)])
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +75,13 @@ def test_a_triton_seed_is_as_right_as_pytorch_in_the_interpreter(name, interpret
 
     least = 1e-6 if name.startswith("scan/") else LEAST_ERROR
     assert kernel_error <= max(ALLOWED_RATIO * reference_error, least)
+
+
+@pytest.mark.parametrize("name", TF32)
+def test_operands_of_convolutions_are_rounded_to_tf32_and_not_cut_off(name, interpreted):
+    _, error = interpreted[f"{name} in TF32"]["errors"]
+
+    assert 2e-6 < error < 2.0**-11  # one operand is at the most half of TF32's last bit off, 2**-12
 
 
 def test_every_triton_seed_compiles_for_an_h200_and_fits_its_shared_memory(compiled):

@@ -288,6 +288,7 @@ PRODUCT = "torch.matmul(x, rest[0])"
 CASES |= {
     "matmul/nn": task("matmul/nn", "", PRODUCT, "torch.randn(37, 41), torch.randn(41, 53)"),
     "matmul/nn batched": task("matmul/nn", "", PRODUCT, "torch.randn(2, 37, 41), torch.randn(2, 41, 3)"),
+    "matmul/nn with a long sum": task("matmul/nn", "", PRODUCT, "torch.rand(5, 2100), torch.rand(2100, 20)"),
     "matmul/nn with a column": task("matmul/nn", "", PRODUCT, "torch.randn(9, 1500), torch.randn(1500, 1)"),
     "matmul/tt": task("matmul/tt", "", "x.T @ rest[0].T", "torch.randn(41, 37), torch.randn(53, 41)"),
     "triangular/upper": task(

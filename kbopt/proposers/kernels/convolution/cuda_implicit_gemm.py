@@ -22,6 +22,23 @@ PRECISION = "tf32"  # tune: "tf32", "tf32x3"
 NAME = "conv2d"  # variant: name
 
 
+# begin: rounding
+@triton.jit
+def rounded(x):
+    """The nearest TF32 number: tensor cores cut the last 13 bits off, at more than twice the error."""
+    bits = x.to(tl.int32, bitcast=True)
+    return tl.where(x == x, ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True), x)
+
+
+# end: rounding
+
+
+@triton.jit
+def round_kernel(w_ptr, rounded_ptr, size, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(rounded_ptr + at, rounded(tl.load(w_ptr + at, mask=at < size)), mask=at < size)
+
+
 @triton.jit
 def convolution_kernel(
     x_ptr, w_ptr, bias_ptr, y_ptr, places, channels_in, channels_out, groups, D, H, W, OH, OW,
@@ -62,6 +79,8 @@ def convolution_kernel(
             z = w[:, None] + kw[None, :]
             inside &= (z >= 0) & (z < W)
         a = tl.load(x_ptr + (from_place[:, None] + from_tap[None, :]), mask=inside, other=0.0)
+        if PRECISION == "tf32":
+            a = rounded(a)
         b_inside = (k < depth)[:, None] & (channel < group_out)[None, :]
         b = tl.load(w_ptr + (channel[None, :] * depth + k[:, None]), mask=b_inside, other=0.0)
         total = tl.dot(a, b, total, input_precision=PRECISION)
@@ -96,10 +115,15 @@ class ModelNew(nn.Module):
         y = x.new_empty((x.shape[0], layer.out_channels, *made[3 - rank :]))
         places, group_out = math.prod(made), layer.out_channels // layer.groups
         block_c = min(BLOCK_C, max(16, triton.next_power_of_2(group_out)))
+        weight = layer.weight.contiguous()
+        if PRECISION == "tf32":
+            weight = torch.empty_like(weight)
+            size = weight.numel()
+            round_kernel[(triton.cdiv(size, 256),)](layer.weight.contiguous(), weight, size, BLOCK=256)
         grid = (x.shape[0] * triton.cdiv(places, BLOCK_P) * triton.cdiv(group_out, block_c), layer.groups)
         convolution_kernel[grid](
             x,
-            layer.weight.contiguous(),
+            weight,
             x if layer.bias is None else layer.bias,
             y,
             places,

@@ -15,7 +15,6 @@ BLOCK_K = 16  # tune: 8, 16, 32, 64
 NUM_WARPS = 4  # tune: 4, 8
 NUM_STAGES = 3  # tune: 2, 3, 4
 SPLITS = 32  # tune: 4, 8, 16, 32, 64, 128
-PRECISION = "ieee"  # tune: "ieee", "tf32x3"
 
 TRANSPOSE_A = False  # variant: transpose_a
 TRANSPOSE_B = False  # variant: transpose_b
@@ -27,7 +26,7 @@ COLUMN_BLOCK = 1024  # tune: 256, 512, 1024, 2048
 @triton.jit
 def partial_kernel(
     a_ptr, a_batch, a_row, a_k, b_ptr, b_batch, b_k, b_column, partial_ptr, m, n, depth, part,
-    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     columns = tl.cdiv(n, BLOCK_N)
     row = (tl.program_id(0) // columns).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -41,7 +40,7 @@ def partial_kernel(
         b_at = b_ptr + batch * b_batch + k[:, None] * b_k + column[None, :] * b_column
         a = tl.load(a_at, mask=(row < m)[:, None] & (k < end)[None, :], other=0.0)
         b = tl.load(b_at, mask=(k < end)[:, None] & (column < n)[None, :], other=0.0)
-        total = tl.dot(a, b, total, input_precision=PRECISION)
+        total = tl.dot(a, b, total, input_precision="ieee")
         k += BLOCK_K
     inside = (row < m)[:, None] & (column < n)[None, :]
     first = (split * tl.num_programs(2) + batch) * m
@@ -108,7 +107,7 @@ class ModelNew(nn.Module):
             )
         else:
             grid = (triton.cdiv(m, BLOCK_M) * triton.cdiv(n, BLOCK_N), splits, batches)
-            blocks = {"BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K, "PRECISION": PRECISION}
+            blocks = {"BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K}
             limits = {"num_warps": NUM_WARPS, "num_stages": NUM_STAGES}
             partial_kernel[grid](*factors, partial, m, n, depth, part, **blocks, **limits)
         sum_kernel[(triton.cdiv(size, 1024),)](partial, C, size, splits, BLOCK=1024)

@@ -1,6 +1,7 @@
 """Matrix product on tensor cores at fp32's precision: each factor is the sum of two TF32 numbers.
 
-Three products of such halves are added in fp32; the fourth is below fp32's rounding.
+Three products of such halves are added in fp32; the fourth is below fp32's rounding. Tensor cores cut off what they
+add, so sums of more than SPAN terms are added by the other cores, which round.
 """
 # seed: matmul/cuda_tensor_cores
 
@@ -10,11 +11,12 @@ import triton
 import triton.language as tl
 
 BLOCK_M = 128  # tune: 64, 128
-BLOCK_N = 128  # tune: 64, 128, 256
-BLOCK_K = 32  # tune: 16, 32, 64
+BLOCK_N = 128  # tune: 64, 128
+BLOCK_K = 16  # tune: 16, 32, 64
 NUM_WARPS = 8  # tune: 4, 8
 NUM_STAGES = 3  # tune: 2, 3, 4
 GROUP_M = 8  # tune: 1, 4, 8, 16
+SPAN = 1024  # tune: 512, 1024, 2048, 4096
 
 TRANSPOSE_A = False  # variant: transpose_a
 TRANSPOSE_B = False  # variant: transpose_b
@@ -35,6 +37,7 @@ def tile_of(program, m, n, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M
 def matmul_kernel(
     a_ptr, a_batch, a_row, a_k, b_ptr, b_batch, b_k, b_column, c_ptr, m, n, depth,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
+    SPAN: tl.constexpr,
 ):  # fmt: skip
     tile_row, tile_column = tile_of(tl.program_id(0), m, n, BLOCK_M, BLOCK_N, GROUP_M)
     batch = tl.program_id(1).to(tl.int64)
@@ -44,12 +47,15 @@ def matmul_kernel(
     a_at = a_ptr + batch * a_batch + row[:, None] * a_row + k[None, :].to(tl.int64) * a_k
     b_at = b_ptr + batch * b_batch + k[:, None].to(tl.int64) * b_k + column[None, :] * b_column
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for start in range(0, depth, BLOCK_K):
-        a = tl.load(a_at, mask=(row < m)[:, None] & (k < depth - start)[None, :], other=0.0)
-        b = tl.load(b_at, mask=(k < depth - start)[:, None] & (column < n)[None, :], other=0.0)
-        total = tl.dot(a, b, total, input_precision="tf32x3")
-        a_at += BLOCK_K * a_k
-        b_at += BLOCK_K * b_k
+    for first in range(0, depth, SPAN):
+        part = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        for start in range(first, tl.minimum(first + SPAN, depth), BLOCK_K):
+            a = tl.load(a_at, mask=(row < m)[:, None] & (k < depth - start)[None, :], other=0.0)
+            b = tl.load(b_at, mask=(k < depth - start)[:, None] & (column < n)[None, :], other=0.0)
+            part = tl.dot(a, b, part, input_precision="tf32x3")
+            a_at += BLOCK_K * a_k
+            b_at += BLOCK_K * b_k
+        total += part
     inside = (row < m)[:, None] & (column < n)[None, :]
     tl.store(c_ptr + (batch * m + row[:, None]) * n + column[None, :], total, mask=inside)
 
@@ -72,7 +78,13 @@ class ModelNew(nn.Module):
         rows = A.mT.shape[:-1] if TRANSPOSE_A else A.shape[:-1]
         C = A.new_empty((*rows, n))
         tiles = triton.cdiv(m, BLOCK_M) * triton.cdiv(n, BLOCK_N)
-        blocks = {"BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K, "GROUP_M": GROUP_M}
+        blocks = {
+            "BLOCK_M": BLOCK_M,
+            "BLOCK_N": BLOCK_N,
+            "BLOCK_K": BLOCK_K,
+            "GROUP_M": GROUP_M,
+            "SPAN": SPAN,
+        }
         limits = {"num_warps": NUM_WARPS, "num_stages": NUM_STAGES}
         matmul_kernel[(tiles, batches)](a, *a.stride(), b, *b.stride(), C, m, n, depth, **blocks, **limits)
         return C

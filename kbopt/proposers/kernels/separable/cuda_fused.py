@@ -18,6 +18,17 @@ NUM_STAGES = 2  # tune: 1, 2, 3
 PRECISION = "tf32"  # tune: "tf32", "tf32x3"
 
 
+# begin: rounding
+@triton.jit
+def rounded(x):
+    """The nearest TF32 number: tensor cores cut the last 13 bits off, at more than twice the error."""
+    bits = x.to(tl.int32, bitcast=True)
+    return tl.where(x == x, ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True), x)
+
+
+# end: rounding
+
+
 @triton.jit
 def separable_kernel(
     x_ptr, near_ptr, near_bias_ptr, w_ptr, bias_ptr, y_ptr, places, channels_in, channels_out, H, W, OW,
@@ -48,6 +59,8 @@ def separable_kernel(
             made += tl.load(near_bias_ptr + k, mask=k < channels_in, other=0.0)[None, :]
         b_inside = (k < channels_in)[:, None] & (channel < channels_out)[None, :]
         b = tl.load(w_ptr + (channel[None, :] * channels_in + k[:, None]), mask=b_inside, other=0.0)
+        if PRECISION == "tf32":
+            made, b = rounded(made), rounded(b)
         total = tl.dot(made, b, total, input_precision=PRECISION)
     if HAS_BIAS:
         total += tl.load(bias_ptr + channel, mask=channel < channels_out, other=0.0)[None, :]
