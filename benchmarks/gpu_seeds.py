@@ -39,7 +39,7 @@ FIRST = {
 }
 """By task or family: the seed that is judged first where another one comes first by name."""
 IN_TF32 = ('PRECISION = "tf32" ', 'PRECISION = "tf32x3" ')
-"""A tunable of the convolutions: where TF32 is refused, the same seed at fp32's precision is judged after the others."""
+"""A tunable of the convolutions: the same seed at fp32's precision is judged after the others."""
 AGAIN = ("InfraError", "out of memory")
 """Words in the reason of an answer that says nothing of the kernel, and is asked for again."""
 
