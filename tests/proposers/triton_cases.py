@@ -84,6 +84,7 @@ CASES |= {
         ("1", "torch.rand(2, 9001)", "", ("cumsum", "reverse_cumsum", "exclusive_cumsum")),
         ("1", "torch.rand(2, 4600) + 0.5", "", ("cumprod",)),
         ("1", "torch.rand(2, 9001)", ", torch.rand(2, 9001) < 0.5", ("masked_cumsum",)),
+        ("-1", "torch.rand(2, 901)", ", (torch.rand(2, 901) < 0.5).float()", ("masked_cumsum",)),
         ("0", "torch.rand(40, 3)", "", ("cumsum", "exclusive_cumsum")),
     )
     for name in names

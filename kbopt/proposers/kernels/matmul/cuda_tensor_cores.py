@@ -1,7 +1,7 @@
 """Matrix product on tensor cores at fp32's precision: each factor is the sum of two TF32 numbers.
 
-Three products of such halves are added in fp32; the fourth is below fp32's rounding. Tensor cores cut off what
-they add, so sums of more than SPAN terms are added by the other cores, which round.
+Three products of such halves are added in fp32; the fourth is below fp32's rounding. Tensor cores cut off
+what they add, so sums of more than SPAN terms are added by the other cores, which round.
 """
 # seed: matmul/cuda_tensor_cores
 

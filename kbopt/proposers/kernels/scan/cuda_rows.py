@@ -49,7 +49,9 @@ class ModelNew(nn.Module):
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         rows = x.movedim(self.dim, -1).contiguous()
-        kept = rows if mask is None else mask.movedim(self.dim, -1).contiguous().view(torch.uint8)
+        kept = rows if mask is None else mask.movedim(self.dim, -1).contiguous()
+        if kept.dtype == torch.bool:
+            kept = kept.view(torch.uint8)
         y = torch.empty_like(rows)
         n = rows.shape[-1]
         scan_kernel[(rows.numel() // n,)](rows, kept, y, n, BLOCK=BLOCK, num_warps=NUM_WARPS)
