@@ -1,82 +1,248 @@
-"""The Triton seed kernels on a GPU, through the evaluation service as it is: stdlib, torch, numpy, Triton.
+"""The seed kernels that fit tasks of KernelBench, on this machine's device: right, and how fast?
 
-Both sides of each ratio are measured in one session by the evaluator: the seed and eager PyTorch.
+python3 benchmarks/gpu_seeds.py --kernelbench DIR --levels 1 --out seeds.jsonl --minutes 9
 
-    python3 -m benchmarks.gpu_seeds [--out FILE.md]
+Judges through the local evaluation service, several at once: the first seed of each task, then the others,
+as long as there is time. Each answer is a JSON line of `--out`; what that file holds is not asked again, so
+that the same command goes on. Ends with a table of the best seed of each task and the numbers of tasks.
+`--baselines` asks for the speedups over `torch.compile` too, which takes a minute a task. `--tasks` takes
+kbopt's own tasks or files in place of a checkout. Needs torch, Triton and numpy, and nothing else of the
+project's requirements.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import sys
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
+from typing import Any
 
-from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, outcome_name
+sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
+
+from kbopt.core.errors import InfraError, UserError
+from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Seed, Task, outcome_name
 from kbopt.evaluation.client import ServiceClient
-from kbopt.proposers.seeds import seeds_for
-from kbopt.tasks import load_task
+from kbopt.proposers.seeds import DeviceKind, seeds_for
+from kbopt.tasks import expand, load_task
+from kbopt.tasks.kernelbench import Problem, problems
 
-TASKS = (
-    "matmul/2",
-    "matmul/4",
-    "matmul/5",
-    "matmul/9",
-    "matmul/10",
-    "matmul/11",
-    "matmul/15",
-    "quick/gelu",
-    "quick/swish",
-    "quick/mish",
-    "quick/softmax",
-    "quick/layernorm",
-)
+FIRST = {
+    "matmul/nn": "matmul/cuda_tensor_cores",
+    "level1/4": "matmul/cuda_split_k",
+    "level1/6": "matmul/cuda_split_k",
+}
+"""By task or family: the seed that is judged first where another one comes first by name."""
+IN_TF32 = ('PRECISION = "tf32" ', 'PRECISION = "tf32x3" ')
+"""A tunable of the convolutions: the same seed at fp32's precision is judged after the others."""
+AGAIN = ("InfraError", "out of memory")
+"""Words in the reason of an answer that says nothing of the kernel, and is asked for again."""
 
 
-async def measure(protocol: EvalProtocol) -> tuple[str, list[tuple[Task, Result, float]]]:
+def chosen_tasks(options: argparse.Namespace) -> list[Task]:
+    if options.tasks:
+        return [load_task(name, kernelbench=options.kernelbench) for name in expand(options.tasks)]
+    levels = {int(level) for level in options.levels.split(",")}
+    found: Iterable[Problem] = (p for p in problems(options.kernelbench) if p.level in levels)
+    return [load_task(problem.name, kernelbench=options.kernelbench) for problem in found]
+
+
+def ordered(task: Task, kind: DeviceKind) -> list[Seed]:
+    """The seeds of the task, the most promising one first."""
+    seeds = list(seeds_for(task.family, kind))
+    first = FIRST.get(task.name) or FIRST.get(task.family) or FIRST.get(f"{task.family.split('/')[0]}/nn", "")
+    seeds.sort(key=lambda seed: seed.name != first)
+    exact = [(seed.name, seed.source.replace(*IN_TF32)) for seed in seeds if IN_TF32[0] in seed.source]
+    return [*seeds, *(Seed(name=f"{name}, 3xTF32", source=source) for name, source in exact)]
+
+
+def line_of(task: Task, seed: Seed, answer: Result | Exception, seconds: float) -> dict[str, Any]:
+    """What one seed came to, in ms and s; `over` has a speedup with its interval for each baseline."""
+    line: dict[str, Any] = {"task": task.name, "seed": seed.name, "key": key_of(task, seed)}
+    line["seconds"] = round(seconds, 1)
+    if isinstance(answer, Exception):
+        outcome = "refused" if isinstance(answer, UserError) else "error"
+        return {**line, "outcome": outcome, "reason": f"{type(answer).__name__}: {answer}"[:400]}
+    outcome = answer.outcome
+    line |= {"outcome": outcome_name(outcome), "device": answer.device, "device_s": round(answer.device_s, 2)}
+    if not isinstance(outcome, Measured):
+        family = getattr(outcome, "family", "")
+        return {**line, "reason": f"{family}: {outcome.reason}"[:400] if family else outcome.reason[:400]}
+    line |= {"kernel_ms": median(outcome.kernel_ms), "eager_ms": median(outcome.reference_ms)}
+    line["over"] = {"eager": [outcome.speedup, *outcome.speedup_ci]} | {
+        s.baseline: [s.speedup, *s.interval] for s in outcome.speedups if s.clock == "device" and not s.reason
+    }
+    line["share"] = outcome.roofline.share if outcome.roofline else None
+    return line
+
+
+def key_of(task: Task, seed: Seed) -> str:
+    """What was judged: a line of another task's or seed's source does not count."""
+    return f"{task.key}/{Task(name='', source=seed.source).key}"
+
+
+def is_final(line: dict[str, Any], *, baselines: bool) -> bool:
+    if line["outcome"] == "measured":
+        return not baselines or "compile" in line["over"]
+    return not any(word in line["reason"] for word in AGAIN)
+
+
+def read_lines(path: Path | None) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
+
+
+async def judge_all(
+    options: argparse.Namespace, tasks: Sequence[Task], lines: list[dict[str, Any]]
+) -> DeviceKind:
+    """Judges what `lines` do not hold yet, and appends to them and to `--out`. The kind of device it was."""
+    protocol = EvalProtocol(
+        trials=options.trials, timed=options.timed, timeout_s=options.task_s, compile_timeout_s=options.task_s
+    )
+    known = {line["key"] for line in lines if is_final(line, baselines=options.baselines)}
+    refused = {line["task"] for line in lines if line["outcome"] == "refused"}
+    until = time.monotonic() + 60 * options.minutes
+    places = asyncio.Semaphore(options.in_flight)
     with tempfile.TemporaryDirectory() as state:
-        client = ServiceClient(device="cuda", state_dir=Path(state))
+        client = ServiceClient(device=options.device, state_dir=Path(state))
         info = await client.open()
+        kind: DeviceKind = "cuda" if info.is_cuda else "cpu"
+        print(f"{len(tasks)} tasks on {info.device}", flush=True)
 
-        async def one(name: str) -> tuple[Task, Result, float]:
-            task = load_task(name)
-            source = seeds_for(task.family, "cuda")[0].source
-            started = time.perf_counter()
-            result = await client.evaluate(EvalRequest(task=task, source=source, protocol=protocol))
-            return task, result, time.perf_counter() - started
+        async def judge(task: Task, seed: Seed) -> None:
+            async with places:
+                if time.monotonic() > until or task.name in refused:
+                    return
+                request = EvalRequest(
+                    task=task, source=seed.source, protocol=protocol, baselines=options.baselines
+                )
+                begun = time.monotonic()
+                answer: Result | Exception
+                try:
+                    answer = await client.evaluate(request)
+                except (InfraError, UserError) as error:
+                    answer = error
+            line = line_of(task, seed, answer, time.monotonic() - begun)
+            lines.append(line)
+            if line["outcome"] == "refused":
+                refused.add(task.name)
+            if options.out:
+                with options.out.open("a") as sink:
+                    sink.write(f"{json.dumps(line)}\n")
+            print(summary_of(line), flush=True)
 
+        pairs = [
+            (rank, task, seed)
+            for task in tasks
+            for rank, seed in enumerate(ordered(task, kind))
+            if key_of(task, seed) not in known
+        ]
+        pairs.sort(key=lambda pair: pair[0])
+        work = asyncio.gather(*(judge(task, seed) for _, task, seed in pairs))
         try:
-            return info.device, list(await asyncio.gather(*(one(name) for name in TASKS)))
+            await asyncio.wait_for(work, 60 * options.minutes + options.task_s)
+        except TimeoutError:
+            print("stopped with work in flight; the same command goes on", flush=True)
         finally:
             await client.close()
+    return kind
 
 
-def row(task: Task, result: Result) -> str:
-    outcome, seconds = result.outcome, result.seconds
-    spent = f"{seconds.compile:.1f} | {seconds.check:.1f} | {seconds.time:.1f}"
-    if not isinstance(outcome, Measured):
-        return f"| {task.name} | {outcome_name(outcome)}: {outcome.reason.splitlines()[0]} | | | | {spent} |"
-    low, high = outcome.speedup_ci
-    share = f"{outcome.roofline.share:.0%}" if outcome.roofline else ""
-    return (
-        f"| {task.name} | {sorted(outcome.kernel_ms)[len(outcome.kernel_ms) // 2]:.4g} "
-        f"| {sorted(outcome.reference_ms)[len(outcome.reference_ms) // 2]:.4g} "
-        f"| {outcome.speedup:.2f} [{low:.2f}, {high:.2f}] | {share} | {spent} |"
+def summary_of(line: dict[str, Any]) -> str:
+    if line["outcome"] != "measured":
+        return f"{line['task']} {line['seed']}: {line['outcome']}: {line['reason'].splitlines()[0][:160]}"
+    ms = f"{line['kernel_ms']:.4g} ms"
+    return f"{line['task']} {line['seed']}: {ms}, {interval(line, 'eager')} over eager"
+
+
+def interval(line: dict[str, Any], baseline: str) -> str:
+    found = line.get("over", {}).get(baseline)
+    return f"{found[0]:.2f} [{found[1]:.2f}, {found[2]:.2f}]" if found else ""
+
+
+def best_lines(lines: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """For each task the line with the greatest speedup, else one that says why there is none."""
+    best: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        old = best.get(line["task"])
+        if old is None or worth(line) >= worth(old):
+            best[line["task"]] = line
+    return best
+
+
+def worth(line: dict[str, Any]) -> tuple[float, bool]:
+    return line["over"]["eager"][0] if line["outcome"] == "measured" else 0.0, "compile" in line.get(
+        "over", ()
     )
 
 
+def table(tasks: Sequence[Task], lines: Sequence[dict[str, Any]], kind: DeviceKind) -> str:
+    best = best_lines(lines)
+    rows = [
+        "| task | seed | verdict | kernel ms | eager ms | over eager [95 %] | over compile [95 %] | share |"
+    ]
+    rows.append("| --- " * 8 + "|")
+    for task in tasks:
+        line = best.get(task.name)
+        if line is None:
+            why = "not judged yet" if seeds_for(task.family, kind) else "no seed"
+            rows.append(f"| {task.name} | | {why} | | | | | |")
+        elif line["outcome"] != "measured":
+            reason = line["reason"].splitlines()[0][:100].replace("|", "/")
+            rows.append(f"| {task.name} | {line['seed']} | {line['outcome']}: {reason} | | | | | |")
+        else:
+            share = f"{line['share']:.0%}" if line["share"] is not None else ""
+            over = f"{interval(line, 'eager')} | {interval(line, 'compile')}"
+            rows.append(
+                f"| {task.name} | {line['seed']} | measured | {line['kernel_ms']:.4g} "
+                f"| {line['eager_ms']:.4g} | {over} | {share} |"
+            )
+    here = [best[task.name] for task in tasks if task.name in best]
+    measured = [line for line in here if line["outcome"] == "measured"]
+    faster = [line for line in measured if line["over"]["eager"][1] > 1.0]
+    compiled = [line for line in measured if "compile" in line["over"]]
+    ahead = [line for line in compiled if line["over"]["compile"][1] > 1.0]
+    fitting = sum(bool(seeds_for(task.family, kind)) for task in tasks)
+    rows += [
+        "",
+        f"{len(tasks)} tasks: {fitting} have a seed, {len(measured)} a correct one, {len(faster)} one "
+        "that is faster than eager with 95 % confidence.",
+    ]
+    if compiled:
+        rows.append(f"Over `torch.compile`: {len(ahead)} of {len(compiled)} are faster with 95 % confidence.")
+    return "\n".join(rows)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--timed", type=int, default=100)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kernelbench", type=Path, help="a checkout of KernelBench")
+    parser.add_argument("--levels", default="1", help="comma-separated (default 1)")
+    parser.add_argument("--tasks", nargs="+", default=[], help="these instead: level1/40, quick, mine.py")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, help="JSON lines, appended to")
+    parser.add_argument("--minutes", type=float, default=9.0, help="ask for nothing after that (default 9)")
+    parser.add_argument(
+        "--task-s", type=float, default=40.0, help="seconds that a seed may take (default 40)"
+    )
+    parser.add_argument("--in-flight", type=int, default=6, help="seeds that are judged at once (default 6)")
+    parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--timed", type=int, default=40)
+    parser.add_argument("--baselines", action="store_true", help="also over torch.compile and max-autotune")
+    parser.add_argument("--table", action="store_true", help="judge nothing, print what --out holds")
     options = parser.parse_args()
-    device, found = asyncio.run(measure(EvalProtocol(timed=options.timed)))
-    heading = "| task | kernel ms | eager ms | speedup [95 % CI] | roofline | compile s | check s | time s |"
-    lines = [f"Device: {device}", "", heading, "| --- " * 8 + "|", *(row(task, r) for task, r, _ in found)]
-    print("\n".join(lines))
-    if options.out:
-        options.out.write_text("\n".join(lines) + "\n")
+    if not options.tasks and not options.kernelbench:
+        parser.error("nothing to judge: give --kernelbench DIR, or --tasks with names or files")
+    tasks, lines = chosen_tasks(options), read_lines(options.out)
+    kind: DeviceKind = "cpu" if options.device == "cpu" else "cuda"
+    if not options.table:
+        kind = asyncio.run(judge_all(options, tasks, lines))
+    print(table(tasks, lines, kind))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 `kernels/FAMILY/cpu_NAME.py` and `cuda_NAME.py` are complete sources. One that serves several variants of
 its family (a formula, a layout, a triangle) marks the assignments and returns that differ with
-`# variant: KEY`; `kernels/FAMILY/variants.toml` gives their right-hand sides for each variant.
+`# variant: KEY`; `kernels/FAMILY/variants.toml` gives their right-hand sides for each variant. What a variant
+does not give stays as the seed has it.
 """
 
 from __future__ import annotations
@@ -62,4 +63,7 @@ def check_seeds(task: Task, device_kind: DeviceKind) -> None:
 
 
 def _specialise(source: str, values: dict[str, str]) -> str:
-    return _VARIANT_LINE.sub(lambda line: line["head"] + values[line["key"]] + line["tail"], source)
+    def replaced(line: re.Match[str]) -> str:
+        return line["head"] + values.get(line["key"], line["value"]) + line["tail"]
+
+    return _VARIANT_LINE.sub(replaced, source)

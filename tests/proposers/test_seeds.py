@@ -80,6 +80,12 @@ FORMULAS = {
     "swish": lambda x: x * torch.sigmoid(x),
     "hard_swish": lambda x: x * torch.nn.functional.hardtanh(x + 3.0, 0.0, 6.0) / 6.0,
     "mish": lambda x: x * torch.tanh(torch.nn.functional.softplus(x)),
+    "leaky_relu": torch.nn.functional.leaky_relu,
+    "tanh": torch.tanh,
+    "gelu": torch.nn.functional.gelu,
+    "selu": torch.selu,
+    "elu": torch.nn.functional.elu,
+    "softplus": torch.nn.functional.softplus,
     "new_gelu": lambda x: 0.5 * x * (1.0 + torch.tanh(0.7978845608 * (x + 0.044715 * torch.pow(x, 3.0)))),
 }
 
@@ -96,7 +102,7 @@ def test_formulas_agree_with_pytorch_at_special_values_too(formula, tmp_path):
 def test_every_formula_in_the_table_is_tested():
     table = (KERNELS / "elementwise" / "variants.toml").read_text()
 
-    assert set(re.findall(r"^\[(\w+)\]", table, re.MULTILINE)) == {*FORMULAS, "swiglu"}
+    assert set(re.findall(r"^\[(\w+)\]", table, re.MULTILINE)) == {*FORMULAS, "swiglu", "scaled"}
 
 
 @pytest.mark.parametrize("special", INFINITE)
@@ -193,7 +199,10 @@ def test_every_tune_comment_of_a_seed_is_understood_and_allows_the_value_it_ship
     assert all(len(tunable.alternatives) == len(tunable.choices) - 1 for tunable in tunables)
 
 
-@pytest.mark.parametrize("block", ["vector math", "build", "tile"])
+@pytest.mark.parametrize(
+    "block",
+    ["vector math", "build", "tile", "pointwise functions", "pointwise functions in Triton", "rounding"],
+)
 def test_blocks_that_several_seeds_share_are_the_same_in_all(block):
     pattern = re.compile(rf"(?:#|//) begin: {block}\n(.*?)(?:#|//) end: {block}\n", re.DOTALL)
     found = [match[1] for path in FILES for match in pattern.finditer(path.read_text())]
@@ -203,19 +212,27 @@ def test_blocks_that_several_seeds_share_are_the_same_in_all(block):
 
 
 @pytest.mark.parametrize("table", sorted(KERNELS.glob("*/variants.toml")), ids=lambda path: path.parent.name)
-def test_every_variant_gives_all_that_the_seeds_of_its_family_leave_open(table):
-    for variant in tomllib.loads(table.read_text()):
-        for kind in ("cpu", "cuda"):
-            assert seeds_for(f"{table.parent.name}/{variant}", kind)
+def test_every_variant_gives_what_its_seeds_leave_open_and_nothing_else(table):
+    files = list(table.parent.glob("*.py"))
+    asked = {key for path in files for key in re.findall(r"(?:#|//) variant: (\w+)", path.read_text())}
+    for variant, values in tomllib.loads(table.read_text()).items():
+        assert values.keys() <= asked, variant
+        for kind in {path.name.split("_")[0] for path in files}:
+            found = seeds_for(f"{table.parent.name}/{variant}", kind)
+            assert found
+            assert all(compile(seed.source, variant, "exec") for seed in found)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
-def test_every_built_in_task_and_every_known_problem_of_kernelbench_has_seeds(kind):
-    families = {info.family for info in list_tasks()} | {level1_family(index) for index in range(1, 101)} - {
-        ""
-    }
+def test_every_built_in_task_has_seeds(kind):
+    families = {info.family for info in list_tasks()}
 
     assert [family for family in families if not seeds_for(family, kind)] == []
+
+
+def test_every_problem_of_kernelbenchs_level_1_has_triton_seeds():
+    assert [index for index in range(1, 101) if not seeds_for(level1_family(index), "cuda")] == []
+    assert level1_family(101) == ""
 
 
 @pytest.mark.parametrize("family", ["", "softmax/unheard", "elementwise", "unheard", "../tasks", "matmul"])

@@ -39,13 +39,17 @@ def errors(task, kernel, device="cpu"):
     exact_model.load_state_dict(model.state_dict())
     torch.manual_seed(0)
     candidate = kernel.ModelNew(*init)
-    model, exact_model, candidate = model.to(device), exact_model.to(device), candidate.to(device)
-    inputs = [x.to(device) for x in task.get_inputs()]
-    before = [x.clone() for x in inputs]
+    model, exact_model, candidate = (
+        m.to(device).train(getattr(task, "TRAINING", True)) for m in (model, exact_model, candidate)
+    )
+    inputs = [x.to(device) if isinstance(x, torch.Tensor) else x for x in task.get_inputs()]
+    before = [x.clone() if isinstance(x, torch.Tensor) else x for x in inputs]
     with torch.no_grad():
-        exact = exact_model(*(x.double() if x.is_floating_point() else x for x in inputs))
+        exact = exact_model(
+            *(x.double() if getattr(x, "dtype", None) == torch.float32 else x for x in inputs)
+        )
         expected, actual = model(*inputs), candidate(*inputs)
     assert (actual.shape, actual.dtype, actual.device) == (expected.shape, expected.dtype, expected.device)
-    assert all(torch.equal(x, y) for x, y in zip(inputs, before, strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(inputs, before, strict=True) if isinstance(x, torch.Tensor))
     scale = exact.abs().max()
     return tuple(((y.double() - exact).abs().max() / scale).item() for y in (expected, actual))
