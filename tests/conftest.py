@@ -1,5 +1,5 @@
-"""The order of the tests, and which need the machine to themselves: those that time real kernels, and the one
-that starts whole Ray clusters in namespaces.
+"""The order of the tests, and which need the machine to themselves: those that say how fast a kernel is, or
+how soon one ends.
 """
 
 from pathlib import Path
@@ -12,27 +12,35 @@ settings.load_profile("kbopt")
 
 TESTS = Path(__file__).parent
 QUIET = (
-    "adversarial",
-    "library",
-    "contracts",
-    "cli/test_eval.py",
-    "mcp/test_stdio.py",
-    "mcp/test_http.py",
-    "cluster/test_machines.py",
+    "adversarial/test_at_par.py",
+    "adversarial/test_typed_ends.py",
 )
 
 LONGEST = (
-    "leanbuild/test_machine_code.py",
-    "cli/test_run.py",
-    "docs/test_commands.py",
+    "cluster/test_machines.py",
+    "adversarial/test_cheats.py",
     "leanbuild/test_inline.py",
-    "proposers/test_seeds.py",
+    "cli/test_run_llm.py",
+    "adversarial/test_controls.py",
+    "backends/test_spool_drains.py",
+    "backends/test_modal_run.py",
+    "docs/test_commands.py",
+    "evaluation/test_verdicts.py",
+    "cli/test_stops.py",
     "backends/test_modal_backend.py",
+    "evaluation/test_sandbox.py",
     "reporting/test_page_in_browser.py",
-    "evaluation/test_lifetime.py",
+    "proposers/test_seeds.py",
+    "leanbuild/test_machine_code.py",
+    "contracts/test_backend_contract.py",
+    "cli/test_eval.py",
+    "mcp/test_http.py",
+    "mcp/test_stdio.py",
+    "cli/test_run.py",
+    "evaluation/test_memory.py",
+    "cli/test_audit.py",
 )
-"""Begun first, so that no worker is left with one of them at the end. What keeps the processor busy stands
-beside what waits for others."""
+"""Those of more than a minute, longest first, so that no worker is left with one of them at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

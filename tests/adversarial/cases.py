@@ -9,8 +9,9 @@ from kbopt.core.types import EvalProtocol
 from tests.adversarial.case import PROTOCOL, Case, Device
 
 FORBID = replace(PROTOCOL, torch_ops="forbid")
-HALF = replace(PROTOCOL, precision="fp16")
-BF16 = replace(PROTOCOL, precision="bf16")
+HALF = replace(PROTOCOL, precision="fp16", timed=12)
+BF16 = replace(PROTOCOL, precision="bf16", timed=12)
+"""Many processors have no such arithmetic and take ten times as long: half as many calls do."""
 MANY_CALLS = replace(PROTOCOL, timed=60)
 """For cheats that are honest in some of the calls: enough calls to meet the others for certain."""
 

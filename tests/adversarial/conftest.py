@@ -1,16 +1,23 @@
-"""One run of the suite per session; its table is printed when it is done (`pytest -s` shows it)."""
+"""The verdicts on the suite's sources, each group's once; `pytest -s` shows the tables.
+
+Only controls at par are called wrong by how fast they are; they have the machine to themselves. The others
+are judged beside other tests: what a cheat may gain, and what an honest source loses, is no matter of noise.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from kbopt.core.types import Measured, Result
+from tests.adversarial.case import Case
 from tests.adversarial.cases import CHEATS, CONTROLS, ENDS
 from tests.adversarial.ends import EndFinding, find_ends
-from tests.adversarial.suite import find, service, table
+from tests.adversarial.suite import find, on_cpu, service, table
 
 if TYPE_CHECKING:
     from tests.adversarial.case import Finding
@@ -20,13 +27,11 @@ def was_measured(finding: Finding) -> bool:
     return isinstance(finding.answer, Result) and isinstance(finding.answer.outcome, Measured)
 
 
-@pytest.fixture(scope="session")
-def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
-    """What the evaluator said of every cheat and control on the CPU, by id."""
+def judged(cases: Sequence[Case], folder: Path) -> dict[str, Finding]:
+    """What the evaluator said of every case on the CPU, by id."""
 
     async def run() -> list[Finding]:
-        async with service("cpu", tmp_path_factory.mktemp("adversarial")) as client:
-            cases = [case for case in (*CONTROLS, *CHEATS) if "cpu" in case.devices]
+        async with service("cpu", folder) as client:
             first = await find(client, cases)
             # Another tenant of the machine may wrong an honest control or end a cheat in another way than it
             # would; such a case gets a second hearing. A cheat that was measured is a hole at once.
@@ -39,6 +44,27 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
     found = asyncio.run(run())
     print("\n" + table(found))
     return {finding.case.id: finding for finding in found}
+
+
+@pytest.fixture(scope="module")
+def cheats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
+    """Those that may be measured as no faster than their honest twins are judged with these."""
+    cases = on_cpu(CHEATS)
+    twins = {f"{case.twin}-{case.task}" for case in cases if "neutral" in case.expected}
+    honest = [case for case in on_cpu(CONTROLS) if case.id in twins]
+    return judged([*honest, *cases], tmp_path_factory.mktemp("cheats"))
+
+
+@pytest.fixture(scope="module")
+def controls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
+    cases = [case for case in on_cpu(CONTROLS) if not case.at_par]
+    return judged(cases, tmp_path_factory.mktemp("controls"))
+
+
+@pytest.fixture(scope="module")
+def at_par(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
+    cases = [case for case in on_cpu(CONTROLS) if case.at_par]
+    return judged(cases, tmp_path_factory.mktemp("par"))
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,11 @@ SECRET = "KBOPT_SUITE_SECRET"
 """An environment variable, and the beginning of what no candidate may ever see."""
 
 
+def on_cpu(cases: Sequence[Case]) -> list[Case]:
+    """Those of `cases` that are judged on a CPU."""
+    return [case for case in cases if "cpu" in case.devices]
+
+
 @asynccontextmanager
 async def service(device: Device, state_dir: Path) -> AsyncIterator[ServiceClient]:
     """An open service whose environment and state folder hold a secret for the candidates to look for."""

@@ -120,7 +120,7 @@ async def test_a_spool_travels_and_one_file_comes_back(tmp_path: Path) -> None:
 async def test_a_killed_search_goes_on_and_nothing_is_judged_twice(tmp_path: Path) -> None:
     spool, run = tmp_path / "spool", tmp_path / "run"
     where = ("--backend", "spool", "--spool", spool, "--device", "cpu")
-    short = ("--trials", 1, "--timed", 10, "--max-evals", 8, "--explorers", 2)
+    short = ("--trials", 1, "--timed", 10, "--max-evals", 4, "--explorers", 2)
     with draining(spool, tmp_path / "state"):
         search = start("run", "--task", "quick/gelu", *where, *short, "--out", run)
         try:

@@ -16,6 +16,8 @@ from kbopt.core.events import Evaluated, Opened
 from kbopt.store.journal import JournalReader
 from tests.support.processes import descendants, is_running, kill_family
 
+STARTED_S = 120.0
+"""By when a search has evaluations: to start Ray and a judge takes a minute where four others do as well."""
 SIMULATED = ("--task", "sim/smooth", "--backend", "simulated", "--proposer", "simulated")
 
 
@@ -46,14 +48,14 @@ def evaluations(folder: Path) -> list[str]:
 
 
 def wait_for_evaluations(folder: Path, at_least: int) -> list[str]:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + STARTED_S
     while time.monotonic() < deadline:
         if (folder / "journal.sqlite").exists():
             found = evaluations(folder)
             if len(found) >= at_least:
                 return found
         time.sleep(0.05)
-    raise TimeoutError(f"no {at_least} evaluations in {folder} within 60 s")
+    raise TimeoutError(f"no {at_least} evaluations in {folder} within {STARTED_S:g} s")
 
 
 @pytest.mark.slow
@@ -96,10 +98,10 @@ def test_ctrl_c_keeps_what_was_measured_ends_the_actors_and_says_how_to_resume(t
 def test_kill_9_at_random_moments_then_resume_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     rng = random.Random(20261123)
-    process = start("run", *SIMULATED, "--num-steps", 30, "--out", folder)
+    process = start("run", *SIMULATED, "--num-steps", 20, "--out", folder)
     seen: list[str] = []
-    for _ in range(3):
-        seen = wait_for_evaluations(folder, min(len(seen) + rng.randrange(1, 25), 140))
+    for _ in range(2):
+        seen = wait_for_evaluations(folder, min(len(seen) + rng.randrange(1, 25), 90))
         kill_family(process.pid)
         process.communicate(timeout=30)
         survived = evaluations(folder)
@@ -108,7 +110,7 @@ def test_kill_9_at_random_moments_then_resume_loses_nothing_and_repeats_nothing(
         seen = survived
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert json.loads(output)["proposals"] == 150
+    assert json.loads(output)["proposals"] == 100
     counted = Counter(evaluations(folder))
     assert set(counted.values()) == {1}
     assert set(seen) <= counted.keys()

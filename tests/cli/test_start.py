@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_task_of_ones_own_is_searched_from_a_kernel_of_ones_own(folder: Path) -> None:
-    options = ("--device", "cpu", "--num-steps", 2, "--num-candidates", 2, "--timed", 10)
+    options = ("--device", "cpu", "--num-steps", 2, "--num-candidates", 2, "--trials", 1, "--timed", 10)
     done = kbopt(folder, "run", "--task", "task.py", "--start", "mine.py", *options, "--out", "run", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["best"] is not None

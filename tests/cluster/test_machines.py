@@ -42,6 +42,7 @@ def two_sweeps(cluster: RayMachines) -> dict[str, subprocess.Popen[bytes]]:
 
 def test_submit_exec_and_rsync_do_what_the_readme_says(cluster: RayMachines, tmp_path: Path) -> None:
     options = "--tasks quick/gelu --algorithms PS_epsNet_Summarizer --seeds 1 --max-evals 2 --name quick"
+    options += " --trials 1 --timed 10"
     said = cluster.ray("submit", "experiments/sweep.py", *options.split(), "--backend", "local")
     assert "1/1 searches" in said
     assert "quick/gelu" in said

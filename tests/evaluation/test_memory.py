@@ -220,16 +220,16 @@ def test_what_judging_needs_follows_from_the_tasks_data():
     assert need_of("load_inline()", None, on_cuda=False, compiles=False, kernelbench=False).own == GXX_BYTES
 
 
-@pytest.fixture
-def kernel(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The counter of processes that were killed because memory ran out."""
-    return machine(tmp_path / "machine", {}) / "proc/vmstat"
+    return machine(tmp_path_factory.mktemp("machine"), {}) / "proc/vmstat"
 
 
-@pytest.fixture
-def service(tmp_path: Path, kernel: Path) -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, kernel: Path) -> Iterator[Service]:
     host = find_host(3, kernel.parents[1])
-    with closing(Service("cpu", tmp_path / "state", host)) as made:
+    with closing(Service("cpu", tmp_path_factory.mktemp("state"), host)) as made:
         yield made
 
 
@@ -257,8 +257,9 @@ def killing(monkeypatch: pytest.MonkeyPatch, kernel: Path, victim: Callable[[Any
 
     def judged(handle: JudgeHandle, request: EvalRequest, child: Child, *rest: Any) -> dict[str, Any]:
         if left:
-            kernel.write_text(VMSTAT.format(times - len(left) + 1))
             left.pop()
+            *_, killed = kernel.read_text().split()
+            kernel.write_text(VMSTAT.format(int(killed) + 1))
             os.kill(victim(handle, child), signal.SIGKILL)
         return judge(handle, request, child, *rest)
 

@@ -28,6 +28,29 @@ def test_times(): pass
 @pytest.mark.skipif(True, reason="needs root")
 def test_times_as_root(): pass
 """
+BUSY = """
+import pathlib, pytest
+@pytest.fixture
+def device():
+    made = pathlib.Path("made")
+    if not made.exists():
+        made.touch()
+        raise TimeoutError("the machine is busy")
+class TestOfKernels:
+    @pytest.mark.parametrize("kernel", ["a::b c", "d"])
+    def test_is_fast(self, kernel, device): pass
+"""
+ELEVEN = """
+import pathlib, pytest
+@pytest.mark.parametrize("number", range(11))
+def test_fails_once(number):
+    made = pathlib.Path(f"made{number}")
+    if not made.exists():
+        made.touch()
+        raise TimeoutError("the machine is busy")
+"""
+NO_OTHER_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "-p xdist"}
+"""They take a second of each start of pytest."""
 APT = '#!/bin/sh\necho "$@" >> {log}\nexit {code}\n'
 
 
@@ -46,7 +69,7 @@ def suite(folder: Path, parallel: str, *, apt: str | None) -> subprocess.Complet
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "test.py"), "1"],
         cwd=folder,
-        env={**os.environ, "PATH": str(programs)},
+        env={**os.environ, "PATH": str(programs), **NO_OTHER_PLUGINS},
         capture_output=True,
         text=True,
         check=False,
@@ -81,3 +104,23 @@ def test_tests_that_are_left_out_are_no_failure_whatever_apt_says(tmp_path: Path
     else:
         assert [line.split()[0] for line in asked] == ["update", "install"]
         assert "chromium" in asked[1].split()
+
+
+@pytest.mark.slow
+def test_what_passes_when_it_is_run_again_is_named_and_is_no_failure(tmp_path: Path) -> None:
+    done = suite(tmp_path, BUSY, apt=None)
+    assert done.returncode == 0, done.stdout
+    assert "make test: 1 failed; they run once more, alone" in done.stdout
+    assert "4 tests: 0 failed, 1 left out" in done.stdout
+    assert done.stdout.rstrip().splitlines()[-2:] == [
+        "passed only when run again: 1",
+        "  test_parallel.py::TestOfKernels::test_is_fast[a::b c]",
+    ]
+
+
+@pytest.mark.slow
+def test_more_than_ten_failures_have_a_cause_and_are_not_run_again(tmp_path: Path) -> None:
+    done = suite(tmp_path, ELEVEN, apt=None)
+    assert done.returncode == 1
+    assert "13 tests: 11 failed" in done.stdout
+    assert "again" not in done.stdout

@@ -9,7 +9,7 @@ class Model(torch.nn.Module):
 
 
 def get_inputs():
-    size = 4096 if torch.cuda.is_available() else 448
+    size = 4096 if torch.cuda.is_available() else 256
     return [torch.randn(size, size), torch.randn(size, size)]
 
 

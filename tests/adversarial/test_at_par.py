@@ -1,0 +1,31 @@
+"""The reference's own expression is not called faster than the reference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kbopt.core.types import Measured, Result
+from tests.adversarial.case import Case
+from tests.adversarial.cases import CONTROLS
+from tests.adversarial.suite import on_cpu
+
+if TYPE_CHECKING:
+    from tests.adversarial.case import Finding
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+AT_PAR = [case for case in on_cpu(CONTROLS) if case.at_par]
+
+
+@pytest.mark.parametrize("case", AT_PAR, ids=lambda case: case.id)
+def test_it_is_measured_and_not_as_faster(case: Case, at_par: dict[str, Finding]) -> None:
+    assert at_par[case.id].problem == ""
+
+
+def test_the_audit_finds_no_kernel_of_its_own(at_par: dict[str, Finding]) -> None:
+    answer = at_par["plain_elementwise-elementwise"].answer
+    assert isinstance(answer, Result)
+    assert isinstance(answer.outcome, Measured)
+    assert answer.outcome.audit.custom_kernel is False
