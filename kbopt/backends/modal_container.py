@@ -155,9 +155,9 @@ def answer(info: ContainerInfo, pages: Sequence[bytes] = ()) -> Message:
     return {"head": codec.encode(info), "page": pages[0] if pages else b"", "pages": len(pages)}
 
 
-def _keep(shelf: dict[str, V], call: str, fresh: V) -> V:
+def _keep(entries: dict[str, V], call: str, fresh: V) -> V:
     """Return the entry of `call`, at first `fresh`. Remove the oldest entries beyond `MAX_OPEN_PAGES`."""
-    value = shelf.setdefault(call, fresh)
-    while len(shelf) > MAX_OPEN_PAGES:
-        del shelf[next(iter(shelf))]
+    value = entries.setdefault(call, fresh)
+    while len(entries) > MAX_OPEN_PAGES:
+        del entries[next(iter(entries))]
     return value

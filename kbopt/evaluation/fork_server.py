@@ -207,17 +207,17 @@ def _run_and_exit(body: Callable[[], None]) -> None:
 def probe_isolation(scratch: str) -> Isolation:
     """Return the strongest isolation under which a probe child can import modules, fork and end."""
     spaces = {"processes": True, "mounts": True, "network": True}
-    wishes: list[dict[str, bool]] = [{**spaces, "user": True}] if os.geteuid() == 0 else []
-    wishes += [
+    attempts: list[dict[str, bool]] = [{**spaces, "user": True}] if os.geteuid() == 0 else []
+    attempts += [
         {**spaces, "user": True, "user_namespace": True},
         spaces,
         {"processes": True, "network": True},
         {"network": True},
         {},
     ]
-    for wish in wishes:
+    for attempt in attempts:
         for calls in ({"calls": True, "counted": True}, {"calls": True}, {}):
-            isolation = Isolation(**wish, **calls)
+            isolation = Isolation(**attempt, **calls)
             if _survives(isolation, scratch):
                 return isolation
     return Isolation()

@@ -97,7 +97,7 @@ class Store:
             return None
         except (ValueError, KeyError, TypeError, NotADirectoryError):
             # A full disk or a crash of the machine can damage an entry. It is then removed.
-            self._bury(key)
+            self._remove_entry(key)
             return None
         with contextlib.suppress(FileNotFoundError, PermissionError):
             os.utime(directory)
@@ -216,16 +216,16 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            return self._bury(key)
+            return self._remove_entry(key)
 
-    def _bury(self, key: str) -> bool:
+    def _remove_entry(self, key: str) -> bool:
         """Rename an entry, so that no reader sees a part of it, and remove it. Return whether it existed."""
-        grave = self.root / "staging" / secrets.token_hex(16)
+        renamed = self.root / "staging" / secrets.token_hex(16)
         try:
-            self._entry(key).rename(grave)
+            self._entry(key).rename(renamed)
         except FileNotFoundError:
             return False
-        remove(grave)
+        remove(renamed)
         return True
 
     def _remove_stale_staging(self) -> None:

@@ -230,7 +230,7 @@ class Sessions:
         if self._models.most_calls > 1:
             # Its time is not used: it checks that outputs of one block do not share memory.
             self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
-        evidence = yield from self._fire(
+        evidence = yield from self._run_batches(
             self._alone, samples.median_ms(reference), samples.median_ms(singles)
         )
         return batches.read_gpu_session(reference, singles, evidence, self._alone)
@@ -293,7 +293,9 @@ class Sessions:
             theirs = self._models.reference_block(draws)
         return theirs, ours
 
-    def _fire(self, alone: batches.Alone, reference_ms: float, kernel_ms: float) -> Steps[batches.Evidence]:
+    def _run_batches(
+        self, alone: batches.Alone, reference_ms: float, kernel_ms: float
+    ) -> Steps[batches.Evidence]:
         """Run the batches of a session whose single calls take these medians by the workers' clocks."""
         number = _NUM_ONES if kernel_ms <= _SLOW_MS else _NUM_SLOW_ONES
         started = time.perf_counter()
