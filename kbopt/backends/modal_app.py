@@ -20,6 +20,7 @@ from kbopt.backends.modal_container import ModalContainer, answer
 DEFAULT_WARM_S = 600
 NUM_CORES = 8
 MEMORY_GIB = 32
+"""CPU cores and memory of a container."""
 MAX_CONCURRENT_CALLS = 64
 """Calls in one container at once: batches of several drivers, their pages, questions about the state."""
 

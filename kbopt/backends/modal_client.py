@@ -54,9 +54,12 @@ __all__ = [
 ]
 
 DEFAULT_START_TIMEOUT_S = 900.0
+"""Seconds to wait for a container before giving up."""
 DEFAULT_POLL_S = 5.0
+"""Seconds between two looks at Modal's statistics while a call is awaited."""
 MAX_GPUS = 64
 OTHERS_S = 1.0
+"""Seconds for further containers to answer after the first one."""
 LANE = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 BATCHES_PER_GPU = 16

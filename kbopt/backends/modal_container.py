@@ -22,6 +22,7 @@ from kbopt.evaluation.client import ServiceClient
 V = TypeVar("V")
 
 MAX_REMEMBERED_RESULTS = 512
+"""Results that are kept for drivers that start again."""
 MAX_LOSSES_IN_A_ROW = 3
 """Batches lost in a row after which the machine counts as broken, as when a GPU has fallen off the bus."""
 

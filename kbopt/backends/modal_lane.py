@@ -30,6 +30,8 @@ BATCH_GRACE_S = 60.0
 
 CANCEL_TIMEOUT_S = 5.0
 FIRST_LOOK_S = 0.5
+"""Seconds before the first look at Modal's statistics while a container starts. Later looks come less
+often."""
 
 
 @dataclass(eq=False, slots=True)

@@ -14,6 +14,7 @@ QUIET_S = 2.0
 
 REPEAT_S = 15.0
 REMIND_S = 60.0
+"""Seconds between messages while a device starts, and while a backend in state `waiting` waits."""
 POLL_S = 0.5
 
 Say = Callable[[str], None]

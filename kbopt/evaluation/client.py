@@ -25,6 +25,7 @@ from kbopt.evaluation.sandbox.confinement import LOG_NAME, scrubbed
 
 _LINE_LIMIT_BYTES = 64 * 2**20
 _CLOSE_S = 5.0
+"""Seconds for the service to end by itself before it is killed."""
 _STDERR_LINES = 50
 _LOG_BYTES = 2 * 2**20
 """Bytes of the log at most. One older log of the same size is kept."""

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-# `build`: compile and keep, without a device. `use`: take what is there.
 Mode = Literal["build", "use"]
+"""`build`: compile without a device and keep the results. `use`: load the kept results."""
 
 
 def install(directory: Path, mode: Mode, arch: str) -> None:

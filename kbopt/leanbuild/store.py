@@ -30,12 +30,14 @@ from typing import BinaryIO
 from kbopt.core.errors import InfraError
 
 DEFAULT_LIMIT_BYTES = 20 * 2**30
+"""Bytes of the entries of a store, above which it is pruned."""
 MAX_LOG_CHARACTERS = 200_000
 STALE_STAGING_S = 3600.0
 """Age in seconds from which on a staging directory is removed. No build may take so long."""
 MAX_ENTRY_BYTES = 512 * 2**20
 MAX_FILES = 10_000
 MAX_DEPTH = 32
+"""Bytes, files and nested folders of one entry at most."""
 _LOCKS = ("lock",)
 """Lock files of torch's own builds. They are not kept, because a process that finds one waits for its end."""
 PRUNE_SHARE = 0.01

@@ -13,6 +13,7 @@ from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
 
 _LIMIT_S = 60.0
+"""Seconds to disassemble a build."""
 _REPLY_LIMIT_BYTES = 64 * 2**10
 _MAX_TEXT = 120
 

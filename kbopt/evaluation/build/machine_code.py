@@ -19,7 +19,9 @@ from kbopt.evaluation.messages import Inspect
 from kbopt.evaluation.transport.channel import Channel
 
 MAX_FOUND = 10
+"""Findings in a build at most."""
 _DISASSEMBLY_S = 30.0
+"""Seconds to disassemble one file."""
 _HEAD_BYTES = 4096
 _MAX_TEXT_BYTES = 256 * 2**20
 _SASS = re.compile(

@@ -27,11 +27,15 @@ from kbopt.evaluation.numerics import DTYPES
 _SEED = 42
 _WARM_UPS = 3
 _DISCARDED = 1
+"""Seed, warm-up calls and discarded first calls: KernelBench's own values."""
 _FEWEST_TIMED = 20
 _ENOUGH_MS = 300.0
 _SETTLED = 0.01
+"""A timing ends after `_FEWEST_TIMED` calls and `_ENOUGH_MS` once the mean's relative standard error is this
+small. This is kbopt's rule and not KernelBench's; see `is_settled`."""
 _TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
 _FLUSH_BYTES = 256 * 2**20
+"""Absolute and relative tolerance, and the bytes written to flush the L2: KernelBench's own values."""
 _TASK_FAILS = (
     "the reference fails by KernelBench's protocol, which casts every input to the task's precision: "
 )

@@ -14,6 +14,7 @@ from kbopt.evaluation.transport.channel import Channel, Message
 from kbopt.evaluation.transport.untrusted import MAX_TEXT, clean, finite, one_line
 
 EXCESSIVE_SPEEDUP = 10.0
+"""A larger speedup sets KernelBench's flag `excessive_speedup`, with KernelBench's own threshold."""
 REPLY_LIMIT_BYTES = 2**20
 _MOST_FIELDS = 20
 

@@ -11,6 +11,7 @@ from kbopt.core.profile import Share
 
 MOST_KERNELS = 8
 MOST_KINDS = 10
+"""Kernels of a library, and kinds of instruction of a kernel, that are reported at most."""
 
 
 @dataclass(slots=True)

@@ -25,13 +25,18 @@ from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, 
 from kbopt.evaluation.transport.untrusted import clean
 
 _FORK_SERVER_START_S = 120.0
+"""Seconds for the fork server to import torch and probe the isolation."""
 _FORK_SERVER_ANSWER_S = 30.0
 _END_S = 5.0
+"""Seconds for an ended sandbox to report, and for its output to end."""
 _WARM_UP_S = 30.0
+"""Seconds for a worker to create its CUDA context and load its build."""
 _REAPED_S = 3.0
+"""Seconds for the fork server to notice the end of a process."""
 _REAPED_LOOK_S = 0.1
 _LOG_HEAD_BYTES = 4_000
 _LOG_TAIL_BYTES = 12_000
+"""Bytes of a sandbox's output that are kept from its start and its end."""
 
 
 class ForkServerHandle:
@@ -151,7 +156,7 @@ class Child:
         return self.data.fileno(), self.control.fileno()
 
     def close(self) -> None:
-        """Kill what is left and release everything; harmless when repeated."""
+        """Kill all processes in the sandbox and release everything. A second call does nothing."""
         if self._status_fd < 0:
             return
         self.data.close()

@@ -47,6 +47,7 @@ _DEVICES = ("/dev/fuse", "/dev/userfaultfd")
 _LISTS = ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH")
 _FIRST_UID = 61_000
 _NUM_UIDS = 4_000
+"""Sandboxes run as user `_FIRST_UID` and the following ones, above UID_MAX (60000) of login.defs(5)."""
 
 
 def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:

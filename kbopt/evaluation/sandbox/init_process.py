@@ -44,6 +44,7 @@ holds."""
 INPUT_BUFFER_BYTES = 512 * 2**20
 """Bytes allowed for inputs, which count as the child's memory once it has mapped them."""
 _WATCH_INTERVAL_S = 0.1
+"""Seconds between two looks at the memory of the sandbox."""
 _STANDING_S = 5.0
 """Seconds in which all threads have to stop. A thread stops only once it gets a core."""
 _AWAKE = {"R", "S"}
@@ -56,6 +57,7 @@ _WAITING_S = 0.5
 child is stopped itself."""
 _ENDED = {"Z", "X"}
 _LOOK_S = 0.0002
+"""Seconds between two looks at the threads that should stop."""
 _BROKEN = 70
 """Exit code if the body itself failed: EX_SOFTWARE of sysexits.h."""
 
@@ -183,7 +185,7 @@ def _run_child(
 
 
 class _Watch:
-    """Waits for the child's end, and meanwhile pauses, resumes and bounds what is in the sandbox."""
+    """Waits for the child's end. Until then it pauses and resumes the sandbox and limits its memory."""
 
     def __init__(
         self, child: int, control_fd: int, memory_bytes: int, isolation: Isolation, counter_fds: list[int]

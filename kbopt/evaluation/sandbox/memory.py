@@ -25,6 +25,7 @@ _NO_MEMORY = (
     "OutOfMemoryError",
 )
 _UNLIMITED_BYTES = 2**60
+"""A larger limit means none: cgroup v1 writes a number near 2**63 for no limit."""
 
 
 class KilledForMemory(InfraError):

@@ -36,6 +36,7 @@ from kbopt.evaluation.server.keyed_locks import KeyedLocks
 _COMPILE_S = 600.0
 """Seconds for a baseline's check and timing, with compilation: max-autotune tries dozens of kernels."""
 _TRIALS = 1
+"""Checks of a baseline: it runs the reference itself, so one is enough."""
 _CLOCKS: tuple[Clock, ...] = ("device", "latency")
 _COMPILED = """
 

@@ -19,6 +19,7 @@ from kbopt.evaluation.transport.channel import ChannelClosed
 from kbopt.leanbuild.toolchain import Toolchain
 
 _SURVEY_S = 120.0
+"""Seconds to look for devices, torch's initialisation of CUDA included."""
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 
 

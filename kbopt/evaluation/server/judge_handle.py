@@ -22,9 +22,13 @@ from kbopt.evaluation.transport.channel import ChannelClosed
 T = TypeVar("T", bound=messages.FromJudge)
 
 _START_S = 120.0
+"""Seconds for a judge to start."""
 _ADMISSION_S = 300.0
+"""Seconds for the device's part of an admission, the reference's runs included."""
 _DRAW_S = 120.0
+"""Seconds to construct the task's model, and to draw its inputs once."""
 _GRACE_S = 300.0
+"""Seconds for the reference's part of a judgement, beyond twice the candidate's `timeout_s`."""
 
 
 class NoMemory(UserError):

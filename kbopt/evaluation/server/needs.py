@@ -23,6 +23,7 @@ UNKNOWN_DATA_BYTES = GIB // 8
 _INPUT_BUFFER_BYTES = GIB // 2
 """The shared input buffer holds as many sets of inputs as fit into this, but at least one."""
 _MOST_SETS = 6
+"""Sets of inputs in the shared buffer on a CPU at most: the calls of the longest block."""
 _COMPILES = ("load_inline", "cpp_extension", "torch.compile", "nvcc")
 
 

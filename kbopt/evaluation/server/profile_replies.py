@@ -25,7 +25,9 @@ from kbopt.evaluation.transport.untrusted import (
 
 T = TypeVar("T")
 REPLY_LIMIT_BYTES = 256 * 2**10
+"""Bytes of a reply at most."""
 _MOST_CODE = 8 * MOST_KERNELS
+"""Kernels of a build at most: an honest process sends `MOST_KERNELS` for each library."""
 _MOST = 2**62
 _MAX_REASON = 400
 

@@ -18,6 +18,7 @@ from kbopt.evaluation.server.judge_handle import JudgeHandle
 from kbopt.evaluation.server.probe import PROBE_TASK, sandboxes_for_cuda
 
 _CPU_MEMORY_BYTES = 4 * 2**30
+"""Memory of a sandbox on a CPU in bytes, unless the host has little or much more."""
 
 
 class Sandboxes:

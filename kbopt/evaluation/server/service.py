@@ -57,7 +57,9 @@ from kbopt.evaluation.server.turns import Turns
 T = TypeVar("T")
 
 MAX_CONCURRENT = 64
+"""Requests that run or wait in the service at once."""
 _NUM_WAITING = 2
+"""Built candidates on a GPU that wait for the device with their CUDA contexts ready."""
 
 
 class Service:
@@ -146,10 +148,7 @@ class Service:
             return self._with_memory(request, work)
 
     def describe(self, request: EvalRequest) -> TaskReport:
-        """Return whether the request's task can be scored, and what that takes. Ignores the source.
-
-        Raises InfraError.
-        """
+        """Return whether the request's task can be scored, and what that takes. Raises InfraError."""
         started = time.monotonic()
 
         def work(reservation: Reservation) -> Admitted:

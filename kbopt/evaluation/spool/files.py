@@ -20,10 +20,12 @@ from kbopt.core.profile import ProfileRequest
 from kbopt.core.types import EvalRequest
 
 FORMAT = 1
+"""Version of the format. Readers refuse any other."""
 LABEL = "spool.json"
 REQUESTS, CLAIMS, RESULTS, JOBS = PARTS = ("requests", "claims", "results", "jobs")
 
 POLL_S = 1.0
+"""Seconds between two looks at the folder."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _VERSION = "kbopt spool"

@@ -15,6 +15,7 @@ from kbopt.evaluation.spool.files import CLAIMS, JOBS, Say, publish
 JobState = Literal["starting", "serving", "ended"]
 
 BEAT_S = 2.0
+"""Seconds between two heartbeats."""
 TAKEOVER_S = 120.0
 """Seconds without a heartbeat after which a job counts as gone. NFS may show a file as it was a minute
 ago."""

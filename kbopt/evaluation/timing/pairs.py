@@ -17,6 +17,7 @@ from kbopt.core.types import EvalProtocol, Measured, Speedup
 from kbopt.evaluation.timing.intervals import CPU_SCATTER, WIDEST, median_variance
 
 NUM_PAIRS = 3
+"""Pairs of processes that time one kernel on a CPU (decision 46)."""
 _FEWEST_TIMED = 7
 """Timed calls of each model in a pair at least: quartiles and the comparison of the clocks need so many."""
 _PRIOR_WEIGHT = 4

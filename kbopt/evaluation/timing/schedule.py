@@ -17,6 +17,7 @@ from kbopt.evaluation.timing.interleaving import Steps
 from kbopt.evaluation.timing.workloads import share_of
 
 _NUM_LONG_BLOCKS = 4
+"""Blocks of several calls in a session on a CPU at most."""
 _CHECKED_SHARE = {"cpu": 0.25, "cuda": 0.5}
 """Share of single calls whose answers are checked. It is larger on a GPU, where a timing may end after 20."""
 _LONG_CHECKED_SHARE = 0.5
@@ -24,6 +25,7 @@ _LONG_CHECKED_SHARE = 0.5
 _MOST_TIMING_SHARE = 0.5
 """A session plans at most as many single calls as fit into this share of the protocol's `timeout_s`."""
 _FEWEST_TIMED = 10
+"""Single calls in a session at least, however slow they are."""
 _PROBES_PER_BLOCK = 0.15
 """Probability of a probe before a block. Probes are not timed, and the candidate cannot tell them apart."""
 _FEWEST_PROBES = {"cpu": 3, "cuda": 6}
@@ -46,6 +48,7 @@ _NUM_ONES = 5
 _NUM_SLOW_ONES = 3
 """Batches of one call, for kernels that take longer than `_SLOW_MS`."""
 _MOST_ONES = 25
+"""Batches of one call at most, for a candidate that they charge."""
 _CHARGED_S = 0.3
 """Seconds for further batches of one call while those so far would charge the candidate. Another process that
 starts or ends slows the device's memory for 0.1 s; work that a candidate hides is in every batch."""

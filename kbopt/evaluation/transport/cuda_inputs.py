@@ -26,6 +26,7 @@ LONGEST_BATCH = 32
 _FLUSH_BYTES = 256 * 2**20
 """Bytes written to flush the L2 cache at least; at least twice the device's L2."""
 _FLUSHES_BEFORE_GATE = 4
+"""Flushes before the start event, which give the host time to queue what follows it."""
 GATE_BYTES = 256
 """Bytes behind the inputs: first the number of the last open gate, then that of the gate whose calls are
 done."""

@@ -19,6 +19,7 @@ from kbopt.evaluation.sandbox.init_process import INPUT_BUFFER_BYTES
 from kbopt.evaluation.transport.layout import ALIGNMENT_BYTES, TensorSpec, aligned, view
 
 _JITTER_STEPS = 64
+"""Random steps of `ALIGNMENT_BYTES` before each tensor, so that calls see different addresses."""
 
 
 class InputBuffer(ABC):

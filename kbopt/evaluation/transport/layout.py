@@ -17,6 +17,7 @@ import torch
 
 Skeleton = Any
 ALIGNMENT_BYTES = 256
+"""Alignment of tensors in the input buffer."""
 _MOST_ELEMENTS = 2**48
 _MOST_DIMENSIONS = 64
 _MOST_INTERLEAVED = 2**20
