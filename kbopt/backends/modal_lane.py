@@ -30,8 +30,7 @@ BATCH_GRACE_S = 60.0
 
 CANCEL_TIMEOUT_S = 5.0
 FIRST_LOOK_S = 0.5
-"""Seconds before the first look at Modal's statistics while a container starts. Later looks come less
-often."""
+"""Seconds before the first look at Modal's statistics while a container starts. Later looks are rarer."""
 
 
 @dataclass(eq=False, slots=True)

@@ -212,8 +212,7 @@ class Warm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """Have a worker import `source`, which builds it. With a `task_source`, also construct and call its
-    model.
+    """Have a worker import `source`, which builds it; with a `task_source`, also call its model.
 
     `arch` is the device's compute capability, for kernels that are compiled without a device.
     """

@@ -55,8 +55,7 @@ PRODUCTS = CONVOLUTIONS | frozenset(
 
 
 def apply(arithmetic: Arithmetic) -> None:
-    """Switch TF32 on or off for matrix products and convolutions on CUDA, before a task or candidate is
-    loaded.
+    """Switch TF32 on or off for CUDA's products and convolutions, before a task or candidate is loaded.
 
     `default` keeps PyTorch's settings, so that times are those that users see.
     """

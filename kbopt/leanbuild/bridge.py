@@ -1,5 +1,4 @@
-"""The bridge: a library between candidates and torch. It is compiled once per toolchain and kept in the
-store.
+"""The bridge: a library between candidates and torch, compiled once per toolchain and kept in the store.
 
 It is trusted code: the evaluator builds it, and candidates only link to it.
 """

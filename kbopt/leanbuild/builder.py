@@ -207,9 +207,7 @@ def _nvcc_command(
 
 
 def _arch_flags(cuda_cflags: Sequence[str]) -> list[str]:
-    """Return torch's own flags for the GPU's architecture, from TORCH_CUDA_ARCH_LIST and the candidate's
-    flags.
-    """
+    """Return torch's architecture flags, from TORCH_CUDA_ARCH_LIST and the candidate's own flags."""
     from torch.utils.cpp_extension import _get_cuda_arch_flags
 
     return list(_get_cuda_arch_flags(list(cuda_cflags)))

@@ -220,9 +220,7 @@ def _compile_only(
     cuda_include_dirs: list[str] | None = None,
     nvcc_options: list[str] | None = None,
 ) -> Callable[..., None]:
-    """Do what `torch.cuda._compile_kernel` does, without loading the kernel. Return a function that does
-    nothing.
-    """
+    """Compile as `torch.cuda._compile_kernel` does, and return a function that does nothing."""
     import torch.cuda._utils as utils
 
     utils._nvrtc_compile(kernel_source, kernel_name, compute_capability, cuda_include_dirs, nvcc_options)

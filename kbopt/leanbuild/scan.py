@@ -110,8 +110,7 @@ _BLAMES_MACHINE = re.compile(
     r"|memory exhausted|Cannot allocate|temporarily unavailable|Too many open files|internal compiler error"
     r"|[Kk]illed|[Tt]erminated|[Ss]egmentation|[Bb]us error|Illegal instruction|no end after"
 )
-"""Messages of compilers and linkers about causes that can go away: missing files, a full disk, a killed
-process."""
+"""Messages of compilers and linkers about causes that can go away, such as missing files or a full disk."""
 
 
 def blames_source(log: str) -> bool:

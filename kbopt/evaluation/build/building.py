@@ -160,8 +160,7 @@ class Builder:
         return self._built(request.source, found.directory, mode="use")
 
     def builds_more(self, request: EvalRequest, outcome: Outcome) -> bool:
-        """Return whether the candidate should be built again, because it loaded an extension that is not
-        built.
+        """Return whether the candidate should be built again, because it asked for an unbuilt extension.
 
         The next build also constructs and calls its model. This is tried once for each source.
         """

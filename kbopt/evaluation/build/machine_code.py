@@ -1,5 +1,4 @@
-"""Finds matrix instructions in the machine code of a build. They show half precision and TF32 that outputs
-hide.
+"""Finds matrix instructions in a build's machine code. They show half precision and TF32 that outputs hide.
 
 This runs in a sandboxed child, because a candidate's files are not trusted. PTX is read as text, cubins and
 libraries by `cuobjdump`, which both CUDA and Triton contain.

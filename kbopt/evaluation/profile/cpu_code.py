@@ -44,8 +44,7 @@ _ARM = {
 _ARITHMETIC = ("multiply-add", "dot product", "float")
 _SCALAR = re.compile(r".*s[sdh]$")
 _FEWEST = 4
-"""A function with fewer floating-point instructions is no kernel: bindings to Python convert arguments
-too."""
+"""A function with fewer floating-point instructions is no kernel: Python bindings convert arguments."""
 _FOREIGN = ("std::", "c10::", "at::", "torch::", "pybind11::", "void std::", "_init", "__")
 
 

@@ -1,5 +1,4 @@
-"""Theoretical occupancy: the share of a multiprocessor's warps that a kernel can use, as CUDA's calculator
-has it.
+"""Theoretical occupancy: the share of a multiprocessor's warps that a kernel can use.
 
 The limits are those of the CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 Clusters are not considered.

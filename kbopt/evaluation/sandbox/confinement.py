@@ -226,9 +226,7 @@ def homes() -> frozenset[Path]:
 
 
 def _folders_of_users() -> set[Path]:
-    """Return the folders in / that are not the system's, and the service user's folders in /etc, /opt and
-    /usr.
-    """
+    """Return the root's folders that are not the system's, and the service user's in /etc, /opt and /usr."""
     folders = {path for path in Path("/").iterdir() if path.name not in _SHOWN and path.is_dir()}
     places = [Path(place) for place in ("/etc", "/opt", "/usr", "/usr/local") if Path(place).is_dir()]
     folders |= {path for place in places for path in place.iterdir() if path.is_dir() and _is_ours(path)}

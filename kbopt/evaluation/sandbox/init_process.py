@@ -39,8 +39,7 @@ HOLD = b"H"
 LOOK = b"L"
 CONTINUE = b"C"
 REPLY = struct.Struct("<cI?")
-"""The command; the number of processes that were started and have ended, modulo 2**32; whether the pause
-holds."""
+"""The command; how many processes were started and have ended, modulo 2**32; whether the pause holds."""
 INPUT_BUFFER_BYTES = 512 * 2**20
 """Bytes allowed for inputs, which count as the child's memory once it has mapped them."""
 _WATCH_INTERVAL_S = 0.1

@@ -9,8 +9,7 @@ from kbopt.core.errors import InfraError, UserError
 
 GIB = 2**30
 MARGIN = 0.05
-"""Share of the limit that stays free, for the kernel's tables, for page cache in use, and because estimates
-err."""
+"""Share of the limit that stays free: for the kernel's tables, page cache in use, and errors of estimates."""
 SERVICE_BYTES = int(0.4 * GIB)
 """Bytes for the supervisor (24 MiB) and for the fork server with torch imported (190 MiB), whose memory
 its forks share. Both were measured as PSS with torch for the CPU; the rest is for what the libraries map

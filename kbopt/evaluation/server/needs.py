@@ -59,7 +59,7 @@ class Data:
         """Held by the judge beyond `held_bytes` while it computes.
 
         These are the inputs and a copy that the reference may write to, its answer, inputs and outputs in
-        float64, and two intermediate results in float64; or what the peak showed, if that is more.
+        float64, and two intermediate results of each run; or what the peak showed, if that is more.
         """
         computed = (2 + 2) * self.inputs_bytes + (1 + 2 + 3 * 2) * self.outputs_bytes
         return max(computed, self.peak_bytes - self.held_bytes - CPU_PROCESS_BYTES)

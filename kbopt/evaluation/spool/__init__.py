@@ -1,5 +1,4 @@
-"""A spool: a shared folder in which a search writes requests and jobs on machines without a network write
-results.
+"""A spool: a shared folder with the requests of a search and the results of jobs that need no network.
 
     spool.json                  the format's version
     requests/OWNER.LIFE.jsonl   one driver's requests; each start of the driver writes a new file

@@ -17,8 +17,7 @@ JobState = Literal["starting", "serving", "ended"]
 BEAT_S = 2.0
 """Seconds between two heartbeats."""
 TAKEOVER_S = 120.0
-"""Seconds without a heartbeat after which a job counts as gone. NFS may show a file as it was a minute
-ago."""
+"""Seconds without a heartbeat after which a job counts as gone. NFS may show a file a minute late."""
 
 
 def claim(folder: Path, request: str, generation: int, job: str) -> str:

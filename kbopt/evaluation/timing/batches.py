@@ -25,11 +25,10 @@ the candidate left on the device slows it."""
 _SLOWED = 1.1
 """The reference may take this many times as long beside a candidate as alone: the device gets warmer."""
 _IMPOSSIBLE_MS = 0.01
-"""A shortest call may come out this many milliseconds below zero, because the overhead that is taken off
-scatters."""
+"""A shortest call may come out this many milliseconds below zero: the overhead that is taken off scatters."""
 _HOST_MS = 0.3
 """Milliseconds per call by which the host's clock around single calls may differ between two processes that
-do the same. The difference is the launching of kernels."""
+do the same. A larger difference counts as hidden launching of kernels."""
 _AROUND_MS = 0.002
 """Milliseconds of standard deviation of a batch's overhead, for one source in several processes:
 benchmarks/results/2026-11-25-volleys-of-one.md."""

@@ -18,11 +18,9 @@ the calls are too short to be compared, and a limit keeps its ends finite."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scatter:
-    """How much the median call of one source differs between processes. More calls in one process do not show
-    it.
+    """How much the median call of one source differs between processes, which more calls in one do not show.
 
-    The standard deviation is the root of the squares' sum of `call_ms` milliseconds and `call_share` of the
-    call.
+    The standard deviation is `call_ms` milliseconds and `call_share` of the call, added in quadrature.
     """
 
     call_ms: float = 0.0

@@ -1,5 +1,4 @@
-"""One result from several pairs of processes on a CPU. A pair is a process with the kernel and one with the
-reference.
+"""One result from several pairs of processes on a CPU, each one with the kernel and one with the reference.
 
 A process keeps the pages of memory that it got first, and its speed depends on them. Equal code therefore
 differs by 5 % and more between processes, and more calls in one pair do not show this. See

@@ -38,13 +38,13 @@ _LONG_MS = 250.0
 """If a call of both models together takes longer, one warm-up is enough: a first call's set-up is small
 beside it, and three would take long for a task of 300 MiB in every pair of processes."""
 _ENOUGH_S = 0.3
-"""Seconds from which on a session ends once its ratio is settled. Slow kernels would hold the device
-longer."""
+"""Seconds after which a session ends once its ratio is settled. Else slow kernels would take many seconds."""
 _SETTLED = {"cpu": 0.015, "cuda": 0.005}
 """Relative standard error of a settled ratio: on a CPU about a quarter of the scatter between processes."""
 _BATCH_MS = 2.0
 """Milliseconds of work in a batch: a thousand kernels of 2 us, as many as a stream holds without blocking."""
 _NUM_ONES = 5
+"""Batches of one call, of which the shortest counts (decision 35)."""
 _NUM_SLOW_ONES = 3
 """Batches of one call, for kernels that take longer than `_SLOW_MS`."""
 _MOST_ONES = 25
@@ -59,9 +59,9 @@ _NUM_LONGER = 5
 _NUM_CHECKED = 4
 """Answers that are checked in a longer batch."""
 _SLOW_MS = 1.0
-"""A slower kernel gets fewer batches of one call; a slower reference gets no batches."""
+"""Milliseconds. A slower kernel gets `_NUM_SLOW_ONES` batches of one call; a slower reference gets none."""
 _SHORT_MS = 0.25
-"""Kernels up to this time also run in longer batches, because 4 us of tolerance are much beside them."""
+"""Milliseconds. Faster kernels also run in longer batches, because 4 us of tolerance are much beside them."""
 _FEWEST_ALONE = 3
 """Single calls of the reference, after a first one, before the candidate's code is loaded; at most
 `_MOST_ALONE`, and more than these only within `_ENOUGH_ALONE_S` seconds."""
@@ -81,10 +81,10 @@ Draw = Any
 
 
 class Models(Protocol):
-    """Runs blocks of at most `most_calls` calls of the reference and of the candidate, and checks the
-    answers.
+    """Runs blocks of at most `most_calls` calls of both models, on `draws`, and checks answers.
 
-    Methods that call the candidate raise the judge's `Refused` for a wrong answer.
+    Methods that call the candidate check `checked` of its answers, at random, and raise the judge's `Refused`
+    for a wrong one. With `marked` the block has times by the worker's clock.
     """
 
     @property
@@ -248,9 +248,7 @@ class Sessions:
         self._num_probes += 1
 
     def latency(self) -> Steps[samples.Latency | None]:
-        """Time pairs of synchronised calls of both models. Returns None on a CPU, where calls are
-        synchronous.
-        """
+        """Time pairs of synchronised calls of both models. Return None on a CPU, where all calls are."""
         if self._on_cpu:
             return None
         pairs: list[tuple[samples.Block, samples.Block]] = []
