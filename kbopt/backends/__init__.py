@@ -1,1 +1,1 @@
-"""Where sources are judged: a worker process on this machine, or a container."""
+"""Backends judge sources: on this machine's devices, in Modal containers, or by jobs behind a folder."""

@@ -1,4 +1,4 @@
-"""Evaluations at once, whose answers come in order."""
+"""Concurrent evaluations with their results in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kbopt.core.types import Result
 
 
 async def in_order(evaluations: Iterable[Awaitable[Result]]) -> list[Result]:
-    """Results in the order of the evaluations. All are awaited even when one raises; then that is raised."""
+    """Return the results in the order of the evaluations. All are awaited before an exception is raised."""
     answers = await asyncio.gather(*evaluations, return_exceptions=True)
     results: list[Result] = []
     for answer in answers:

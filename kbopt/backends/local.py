@@ -1,4 +1,4 @@
-"""The device of this machine, behind the evaluation service as a child process."""
+"""A backend for a device of this machine, with the evaluation service as a child process."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ SANDBOX_REMEDY = (
 
 
 class LocalBackend:
-    """Implements the Backend port. A service that died is started again by the next call, and counted.
+    """Implements the Backend port. If the service has died, the next call starts it again.
 
-    `state_dir` keeps builds and baselines between runs and may be shared by several backends. Where
-    candidates are not isolated it says so on stderr; with `needs_sandbox` opening it raises UserError there.
-    `cores` are those that the service and all that it starts run on, `memory_gib` what they may hold.
+    `state_dir` keeps builds and baselines between runs; several backends may share it. If candidates are not
+    isolated, a warning is printed on stderr, or, with `needs_sandbox`, `open` raises UserError. The service
+    and its processes run on `cores` and use at most `memory_gib` of memory.
     """
 
     max_in_flight = 16
     max_batch = 1
-    """The service streams its answers, so no result has to wait for the others of a batch."""
+    """The service sends each answer when it is ready, so a result never waits for others of a batch."""
 
     def __init__(
         self,
@@ -57,31 +57,31 @@ class LocalBackend:
 
     @property
     def log(self) -> Path:
-        """What the service printed, the end of it last."""
+        """The file with the output of the service."""
         return self._client.log
 
     @property
     def pid(self) -> int:
-        """The service's process id, 0 before it was started."""
+        """The service's process id, or 0 before it was started."""
         return self._info.pid if self._info else 0
 
     async def open(self) -> BackendStatus:
-        """Start the service unless it runs. Raises UserError for a device that is not there, InfraError."""
+        """Start the service unless it runs. Raises InfraError, and UserError without device or sandbox."""
         await self._ensure_running()
         return await self.status()
 
     async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
-        """Results in the order of the requests. All are awaited even when one raises."""
+        """Return the results in the order of the requests. All are awaited even if one raises."""
         await self._ensure_running()
         return await in_order(self._client.evaluate(request) for request in requests)
 
     async def describe(self, request: EvalRequest) -> TaskReport:
-        """Whether the request's task can be scored, and what that takes. Raises InfraError."""
+        """Return whether the request's task can be scored, and what that takes. Raises InfraError."""
         await self._ensure_running()
         return await self._client.describe(request)
 
     async def profile(self, request: ProfileRequest) -> Profiled:
-        """What limits one source. Raises UserError for a task that cannot be scored, InfraError."""
+        """Profile one source. Raises UserError for a task that cannot be scored, and InfraError."""
         await self._ensure_running()
         return await self._client.profile(request)
 

@@ -1,4 +1,4 @@
-"""Modal's account, network and GPU names: what may be wrong before any container is asked for."""
+"""Checks of Modal's account, network and GPU names, before a container is asked for."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ GPU_NAMES = (
     *("T4", "L4", "A10", "A10G", "L40S", "A100", "A100-40GB", "A100-80GB"),
     *("RTX-PRO-6000", "H100", "H100!", "H200", "B200"),
 )
-"""GPU types by price, as Modal spells them; `H100!` forbids an upgrade to H200."""
+"""GPU types as Modal spells them, in the order of price. Modal may upgrade `H100` to H200, but not
+`H100!`."""
 
 CONNECT_TIMEOUT_S = 20.0
-"""Modal's own SDK gives up after 56 s."""
+"""Seconds for one answer of Modal. Its SDK would try for 56 s."""
 
-# CBOR carries plain data only. The SDK reads this at each call, and containers answer in kind.
+# CBOR carries only plain data. The SDK reads this variable at each call, and containers answer in CBOR too.
 os.environ["MODAL_PAYLOAD_FORMAT"] = "cbor"
 
 
 class ContainerGone(InfraError):
-    """The app or the call does not exist any more; the next attempt has to look it up or deploy again."""
+    """The app or the call does not exist any more. The next attempt has to find or deploy the app again."""
 
 
 def check_gpu(name: str) -> str:
-    """`name` as Modal spells it. Raises `UserError` with the nearest names."""
+    """Return `name` as Modal spells it. Raises UserError with the nearest names."""
     canonical = name.upper()
     if canonical not in GPU_NAMES:
         raise unknown_name("GPU type", name, GPU_NAMES)
@@ -45,7 +46,7 @@ def check_gpu(name: str) -> str:
 
 
 def other_gpus(gpu: str, count: int = 3) -> tuple[str, ...]:
-    """The types nearest in price to `gpu`, for when none is free. `A10G` and `H100!` are no alternatives."""
+    """Return the `count` other types nearest in price to `gpu`, without `A10G` and `H100!`."""
     position = GPU_NAMES.index(gpu)
     others = [
         name for name in GPU_NAMES if name.rstrip("G!") != gpu.rstrip("G!") and name not in ("A10G", "H100!")
@@ -54,13 +55,13 @@ def other_gpus(gpu: str, count: int = 3) -> tuple[str, ...]:
 
 
 def check_token() -> None:
-    """Raise `UserError` where no Modal token is configured. Asks nobody; a wrong token shows at first use."""
+    """Raise UserError if no Modal token is configured. A wrong token shows only at its first use."""
     if not (config.get("token_id") and config.get("token_secret")) and not config.get("oauth_refresh_token"):
         raise UserError(_no_token("no Modal token is configured"))
 
 
 async def connect(*, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-    """Say hello to Modal. Raises `UserError` for a missing or wrong token, `InfraError` for no answer."""
+    """Connect to Modal. Raises UserError for a missing or wrong token, InfraError without an answer."""
     check_token()
     async with modal_errors():
         await bounded(_hello(), timeout_s)
@@ -72,7 +73,7 @@ async def _hello() -> None:
 
 
 async def bounded(call: Awaitable[T], timeout_s: float = CONNECT_TIMEOUT_S) -> T:
-    """The answer of one short call to Modal, or `InfraError` after `timeout_s`."""
+    """Return the answer of one short call to Modal. Raises InfraError after `timeout_s` seconds."""
     try:
         return await asyncio.wait_for(call, timeout_s)
     except TimeoutError:
@@ -84,7 +85,7 @@ async def bounded(call: Awaitable[T], timeout_s: float = CONNECT_TIMEOUT_S) -> T
 
 @asynccontextmanager
 async def modal_errors() -> AsyncIterator[None]:
-    """Translate what the SDK raises: what the user must change, what is gone, and what may be retried."""
+    """Translate the SDK's errors to UserError, ContainerGone and InfraError."""
     try:
         yield
     except AuthError as error:
@@ -100,7 +101,7 @@ async def modal_errors() -> AsyncIterator[None]:
 
 
 def run_blocking(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, also where the caller's thread already runs an event loop, as in a notebook."""
+    """Run `work` in a new thread, so that it also works within an event loop, as in a notebook."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         return pool.submit(asyncio.run, work).result()
 

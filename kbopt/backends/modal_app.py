@@ -1,9 +1,9 @@
-"""The container side as Modal sees it: the image and the class with its one warm container per GPU type.
+"""The Modal app: the image, and the class with one warm container for each GPU type and lane.
 
-`modal deploy -m kbopt.backends.modal_app --name NAME` deploys it; `kbopt.backends.modal_deploy` does just
-that under the content's name. Drivers vary only `gpu` and `lane`, because Modal scales every distinct set
-of options on its own and a different timeout would mean a second GPU. That is also why the warm time is
-part of the deployment: KBOPT_MODAL_WARM_S is read when the app is deployed.
+`modal deploy -m kbopt.backends.modal_app --name NAME` deploys it, which `kbopt.backends.modal_deploy` does
+under a name made from the content. Drivers choose only `gpu` and `lane`: Modal scales each set of options
+separately, so another timeout would mean a second GPU. For the same reason the warm time is part of the
+deployment: KBOPT_MODAL_WARM_S is read when the app is deployed.
 """
 
 # No `from __future__ import annotations`: Modal reads the types of parameters from the class itself.
@@ -20,11 +20,12 @@ from kbopt.backends.modal_container import ModalContainer, answer
 DEFAULT_WARM_S = 600
 NUM_CORES = 8
 MEMORY_GIB = 32
+"""CPU cores and memory of a container."""
 MAX_CONCURRENT_CALLS = 64
-"""Calls in one container: batches of several drivers, their pages and questions about the state."""
+"""Calls in one container at once: batches of several drivers, their pages, questions about the state."""
 
 MAX_BATCH_S = 3600
-"""Modal's own limit for one call. The service's and the driver's limits are shorter."""
+"""Seconds after which Modal ends a call. The limits of the service and the driver are usually shorter."""
 
 STATE_DIR = Path(tempfile.gettempdir()) / "kbopt"
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -36,15 +37,15 @@ SHIPPED_FILES = (
 
 
 def ships(path: Path) -> bool:
-    """Whether a file of the package runs in the container, and so belongs to the content's name."""
+    """Return whether a file of the package is sent to the container, and so is part of the app's name."""
     relative = path.relative_to(PACKAGE) if path.is_absolute() else path
     if "__pycache__" in relative.parts or relative.suffix == ".pyc":
         return False
     return relative.parts[0] in SHIPPED or relative.as_posix() in SHIPPED_FILES
 
 
-# torch 2.9.0 brings CUDA 12.8, so the toolkit that builds extensions is 12.8 too. The sources come last:
-# they are mounted when a container starts, and an edit builds no image.
+# torch 2.9.0 contains CUDA 12.8, so the toolkit that builds extensions is 12.8 too. The sources come last:
+# they are mounted when a container starts, so that an edit does not build a new image.
 image = (
     modal.Image.from_registry("nvidia/cuda:12.8.1-devel-ubuntu24.04", add_python="3.12")
     .apt_install("build-essential")
@@ -69,14 +70,14 @@ app = modal.App("kbopt", image=image, include_source=False)
 )
 @modal.concurrent(max_inputs=MAX_CONCURRENT_CALLS)
 class Evaluator:
-    """One container, whoever calls; another `lane` is another container of the same kind."""
+    """The container that all drivers of one GPU type share. Each `lane` has its own container."""
 
     lane: str = modal.parameter(default="shared")
 
     @modal.enter()
     async def open(self) -> None:
-        # A container asks for its GPU by name and must never answer from its CPU instead; only the
-        # loopback control plane of the tests, which has no GPUs, says otherwise.
+        # The device is named, because a container without its GPU must not judge on its CPU. Only the tests'
+        # own control plane, which has no GPUs, sets the variable.
         device = os.environ.get("KBOPT_MODAL_DEVICE", "cuda")
         self._container = ModalContainer(device=device, state_dir=STATE_DIR)
         await self._container.open()
@@ -98,13 +99,13 @@ class Evaluator:
 
     @modal.method()
     async def describe(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Answer with the state of the container. Starts one where none is up."""
+        """Answer with the state of the container. The call starts a container if none is up."""
         if self._container.broken:
             await modal.experimental.stop_fetching_inputs.aio()
         return answer(self._container.describe(message["owner"]))
 
     @modal.method()
     async def retire(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Finish what is running, take nothing more, and shut the container down."""
+        """Finish the running calls, take no more, and shut the container down."""
         await modal.experimental.stop_fetching_inputs.aio()
         return answer(self._container.describe(message["owner"]))

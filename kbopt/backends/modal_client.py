@@ -1,7 +1,7 @@
-"""The driver's side of Modal: a backend over warm containers, and what the command line asks about them.
+"""The driver's side of Modal: a backend with warm containers, and functions for the command line.
 
-Everything a driver needs of Modal is imported from here. Importing it sets MODAL_PAYLOAD_FORMAT to `cbor`
-for the process, so that neither requests nor results are ever pickled.
+A driver imports everything about Modal from here. The import sets MODAL_PAYLOAD_FORMAT to `cbor` for the
+process, so that neither requests nor results are ever pickled.
 """
 
 from __future__ import annotations
@@ -54,24 +54,27 @@ __all__ = [
 ]
 
 DEFAULT_START_TIMEOUT_S = 900.0
+"""Seconds to wait for a container before giving up."""
 DEFAULT_POLL_S = 5.0
+"""Seconds between two looks at Modal's statistics while a call is awaited."""
 MAX_GPUS = 64
 OTHERS_S = 1.0
+"""Seconds for further containers to answer after the first one."""
 LANE = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 BATCHES_PER_GPU = 16
 BATCH_SIZE = 2
-"""Small batches, many in flight: an answer waits for one other evaluation at most, stays inline, and 32
-candidates compile while one is timed."""
+"""Requests in a batch. Batches are small, so that a result waits for at most one other and fits into one
+message; and many are in flight, so that 32 candidates compile while one is timed."""
 
 
 class ModalBackend:
-    """Judges sources on `gpus` warm Modal containers with one `gpu` each, shared with other drivers.
+    """Judges sources on `gpus` warm Modal containers with one `gpu` each. Other drivers may share them.
 
-    The container of `lane` stays warm for `warm_minutes` after the last call of any driver; `close` leaves
-    it so. A container that is gone, an app that somebody stopped, or a GPU that broke raise `InfraError`,
-    and the next `evaluate` finds or starts another. Opened again with the same `owner`, a backend joins the
-    evaluations that a killed driver of that name left behind instead of paying for them twice.
+    A container stays warm for `warm_minutes` after the last call of any driver, also after `close`.
+    `evaluate` raises InfraError if a container is gone, the app was stopped or a GPU is broken; the next call
+    finds or starts another. A backend with the same `owner` as a killed driver joins the evaluations that the
+    driver started, so that they are not paid twice.
     """
 
     def __init__(
@@ -101,10 +104,10 @@ class ModalBackend:
         self.max_batch = BATCH_SIZE
 
     async def open(self) -> BackendStatus:
-        """Deploy where nobody has, then find or start the containers; returns when the first is warm.
+        """Deploy the app if necessary, and find or start the containers. Return when the first one is warm.
 
-        Others that are warm already have `OTHERS_S` to say so, else the first would get all the first work.
-        Raises `UserError` without a usable token, `InfraError` where no container came up in time.
+        It waits up to `OTHERS_S` seconds more for others that are warm already, or the first one would get
+        all work at first. Raises UserError without a usable token, and InfraError if no container starts.
         """
         await self._warm_lanes()
         if others := [opening for opening in self._openings.values() if not opening.done()]:
@@ -112,7 +115,7 @@ class ModalBackend:
         return await self.status()
 
     async def open_all(self) -> BackendStatus:
-        """As `open`, but returns when every container is warm."""
+        """Open the backend, and return when all containers are warm. Raises the same errors as `open`."""
         await self.open()
         await asyncio.gather(*self._openings.values())
         return await self.status()
@@ -129,7 +132,7 @@ class ModalBackend:
             raise
 
     async def status(self) -> BackendStatus:
-        """What is known without asking Modal."""
+        """Return what is known without a call to Modal."""
         infos = [lane.info for lane in self._lanes if lane.info is not None]
         best = next((lane for lane in self._lanes if lane.state == "warm"), self._lanes[0])
         detail = "; ".join(dict.fromkeys(lane.detail for lane in self._lanes if lane.detail))
@@ -146,7 +149,7 @@ class ModalBackend:
         )
 
     async def close(self) -> None:
-        """Let go of the containers, which stay warm for the next driver."""
+        """Stop holding the containers. They stay warm for the next driver."""
         openings = list(self._openings.values())
         self._openings.clear()
         for opening in openings:
@@ -157,12 +160,12 @@ class ModalBackend:
         self._closed = True
 
     def _rent(self) -> Rent:
-        """The container time that this backend held so far. Drivers that share a container each count it."""
+        """Return the container time of this backend so far. All drivers that share a container count it."""
         seconds = sum(lane.held_s() for lane in self._lanes)
         return Rent(gpu=self._gpu, seconds=seconds, usd=seconds * self._usd_per_second)
 
     async def _warm_lanes(self) -> list[Lane]:
-        """The containers that answer, once there is one. Lanes that are not up go on starting meanwhile."""
+        """Wait for a container that answers, and return all that do. The others go on starting."""
         if self._closed:
             raise UserError("this Modal backend is closed; open a new one")
         await self._attach()
@@ -177,7 +180,7 @@ class ModalBackend:
                 return warm
             pending = [opening for opening in openings.values() if not opening.done()]
             if not pending:
-                await next(iter(openings.values()))  # raises what every lane failed of
+                await next(iter(openings.values()))  # Raises the first lane's error.
             await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 
     async def _attach(self) -> None:
@@ -198,14 +201,14 @@ class ModalBackend:
 
 
 def usd_per_second(gpu: str) -> float:
-    """The price of one container with `gpu`. Raises `UserError` for a name or a price table that is wrong."""
+    """Return the price of a container with `gpu`. Raises UserError for a wrong name or price table."""
     return load_prices().usd_per_second(
         check_gpu(gpu), num_cores=modal_app.NUM_CORES, memory_gib=modal_app.MEMORY_GIB
     )
 
 
 def lane_names(lane: str, gpus: int) -> tuple[str, ...]:
-    """The lanes of `gpus` containers that work together. Raises `UserError`."""
+    """Return the names of the lanes of `gpus` containers. Raises UserError for a wrong name or number."""
     if not 1 <= gpus <= MAX_GPUS:
         raise UserError(f"{gpus} GPUs are asked for; allowed are 1 to {MAX_GPUS}")
     if not LANE.fullmatch(lane):
@@ -215,7 +218,7 @@ def lane_names(lane: str, gpus: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerStatus:
-    """What Modal and, where one is up, the container itself say. `info` is None where none is up."""
+    """The state of a container. `info` is the container's own answer, or None if none is up."""
 
     app: str
     gpu: str
@@ -229,14 +232,14 @@ class ContainerStatus:
 def container_status(
     gpu: str, *, lane: str = "shared", warm_minutes: float = DEFAULT_WARM_MINUTES
 ) -> ContainerStatus:
-    """The state of one container. Starts none; asking one that is up begins its warm time anew."""
+    """Return the state of one container, without starting one. The question restarts its warm time."""
     return run_blocking(_container_status(_handle(gpu, lane), warm_minutes))
 
 
 def stop(gpu: str | None = None, *, lane: str = "shared", warm_minutes: float = DEFAULT_WARM_MINUTES) -> bool:
-    """Shut down the container of one GPU type after its batches, or with None the whole app at once.
+    """Shut down the container of one GPU type after its batches, or the whole app at once if `gpu` is None.
 
-    False where there was nothing to stop.
+    Return whether there was anything to stop.
     """
     return run_blocking(_stop(None if gpu is None else _handle(gpu, lane), warm_minutes))
 

@@ -1,6 +1,6 @@
-"""What the Modal container does with a batch: read its pages, evaluate, keep the answers, page them out.
+"""The work of a Modal container: it collects a batch's pages, evaluates it, and returns the results in pages.
 
-It knows nothing of Modal, and evaluates with the same service as the local backend.
+This module does not import Modal. It evaluates with the same service as the local backend.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from kbopt.evaluation.client import ServiceClient
 V = TypeVar("V")
 
 MAX_REMEMBERED_RESULTS = 512
+"""Results that are kept for drivers that start again."""
 MAX_LOSSES_IN_A_ROW = 3
-"""Lost batches after which the machine is blamed, as for a GPU that fell off the bus."""
+"""Batches lost in a row after which the machine counts as broken, as when a GPU has fallen off the bus."""
 
 MAX_OPEN_PAGES = 64
-"""Batches whose pages are kept at a time, on the way in or out; a driver that died leaves some behind."""
+"""Batches whose pages are kept at most, in each direction. A driver that died leaves some behind."""
 
 
 class ModalContainer:
     """Serves batches from any number of drivers with one evaluation service.
 
-    An answer is remembered for its owner, so a driver that comes back after a crash, or whose result
-    Modal dropped, joins what is running or finds what is done instead of evaluating it a second time.
+    Results are kept for their owner. So a driver that starts again after a crash, or whose result Modal
+    dropped, gets the kept result, or joins the running evaluation, and nothing is evaluated twice.
     """
 
     def __init__(self, *, device: str, state_dir: Path) -> None:
@@ -47,14 +48,14 @@ class ModalContainer:
 
     @property
     def broken(self) -> bool:
-        """The service is lost: a new container, perhaps on another machine, has to take over."""
+        """Whether the service is lost, so that a new container has to take over."""
         return bool(self._failure)
 
     async def open(self) -> None:
-        """Start the service. A failure is kept for the next answers, because Modal would not pass it on."""
+        """Start the service. A failure is kept for later answers, because Modal does not report it."""
         try:
             info = await self._service.open()
-        except UserError as error:  # asked for a GPU and found none: the machine's fault, not the user's
+        except UserError as error:  # There is no GPU, which is the machine's fault here.
             self._failure = f"it has no usable GPU: {error}"
         except InfraError as error:
             self._failure = str(error)
@@ -83,7 +84,7 @@ class ModalContainer:
         )
 
     async def run_batch(self, message: Message) -> Message:
-        """Take one page of a batch; with its last page, evaluate and answer with the first page back."""
+        """Take one page of a batch. After the last one, evaluate and return the results' first page."""
         owner, call = message["owner"], message["call"]
         info = self.describe(owner)
         if info.failure:
@@ -94,14 +95,14 @@ class ModalContainer:
             return answer(info)
         del self._incoming[call]
         try:
-            # A page that is missing went to a container that is gone: the batch is sent again as a whole.
+            # A missing page went to a container that is gone. The driver then sends the whole batch again.
             requests = unpack(tuple[EvalRequest, ...], [pages[index] for index in range(message["pages"])])
         except (KeyError, WireError) as error:
             raise InfraError(f"batch {call} arrived incomplete: {error!r}") from None
         return await self._answer_batch(owner, call, requests)
 
     def read_page(self, message: Message) -> Message:
-        """A further page of an answer; the last one is forgotten with it."""
+        """Return a further page of an answer. Raises InfraError if this container does not have it."""
         pages = self._outgoing.get(message["call"], [])
         if message["page"] >= len(pages):
             raise InfraError(f"this container has no page {message['page']} of batch {message['call']}")
@@ -109,7 +110,7 @@ class ModalContainer:
 
     async def _answer_batch(self, owner: str, call: str, requests: Sequence[EvalRequest]) -> Message:
         tasks = [self._evaluation(owner, request) for request in requests]
-        # A cancelled call leaves its evaluations running: the driver's next attempt joins them.
+        # If the call is cancelled, its evaluations go on, and the driver's next attempt joins them.
         done = await asyncio.gather(*map(asyncio.shield, tasks), return_exceptions=True)
         self._last_used = time.monotonic()
         results: list[Result] = []
@@ -128,7 +129,7 @@ class ModalContainer:
         return answer(self.describe(owner), pages)
 
     def _lost(self, error: InfraError) -> str:
-        """Why the batch is lost. Breaks the container where the next batch would be lost as well."""
+        """Return why a batch was lost, and mark the container as broken if the next one would be lost too."""
         self._losses_in_a_row += 1
         if not self._service.alive:
             self._failure = f"the evaluation service was lost: {error}"
@@ -151,13 +152,13 @@ class ModalContainer:
 
 
 def answer(info: ContainerInfo, pages: Sequence[bytes] = ()) -> Message:
-    """A head, the first page of the body if there is one, and how many pages the body has."""
+    """Return a message with a head, the first page of the body (b"" for none), and the number of pages."""
     return {"head": codec.encode(info), "page": pages[0] if pages else b"", "pages": len(pages)}
 
 
-def _keep(shelf: dict[str, V], call: str, fresh: V) -> V:
-    """`call`'s entry on the shelf, `fresh` where there is none; the oldest go where it is full."""
-    value = shelf.setdefault(call, fresh)
-    while len(shelf) > MAX_OPEN_PAGES:
-        del shelf[next(iter(shelf))]
+def _keep(entries: dict[str, V], call: str, fresh: V) -> V:
+    """Return the entry of `call`, at first `fresh`. Remove the oldest entries beyond `MAX_OPEN_PAGES`."""
+    value = entries.setdefault(call, fresh)
+    while len(entries) > MAX_OPEN_PAGES:
+        del entries[next(iter(entries))]
     return value

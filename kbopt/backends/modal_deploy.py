@@ -1,7 +1,7 @@
-"""Deploys the container side under a name that its content decides, once for all drivers.
+"""Deploys the Modal app under a name made from its content, once for all drivers.
 
-A run that has the same sources, image, SDK and warm time finds the app of an earlier run, and its warm
-container; one that differs gets an app of its own and never replaces another run's container.
+A run with the same sources, image, SDK and warm time finds the app of an earlier run and its warm container.
+Any other run gets another app, so it never replaces another run's container.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from kbopt.core.errors import InfraError, UserError
 
 DEFAULT_WARM_MINUTES = modal_app.DEFAULT_WARM_S / 60
 MIN_WARM_S, MAX_WARM_S = 2, 3600
-"""What Modal allows as `scaledown_window`."""
+"""Seconds that Modal allows as `scaledown_window`."""
 
 DEPLOY_TIMEOUT_S = 1800.0
-"""A first deployment builds the image: several GB of CUDA and torch."""
+"""Seconds for a deployment. The first one builds the image, with several GB of CUDA and torch."""
 
 LOCK_POLL_S = 0.1
 KEPT_OUTPUT_LINES = 100
-"""Of a failed command. Below the reason may stand tracebacks of tasks that Modal's client cancelled."""
+"""Lines of output that are shown of a failed command. Tracebacks of cancelled tasks may follow the reason."""
 CLASS_NAME = "Evaluator"
 
 OnOutput = Callable[[str], None]
 
 
 def warm_seconds(warm_minutes: float) -> int:
-    """`warm_minutes` as Modal's `scaledown_window`. Raises `UserError` outside 2 s to 60 min."""
+    """Return `warm_minutes` in seconds. Raises UserError outside `MIN_WARM_S` to `MAX_WARM_S`."""
     seconds = round(warm_minutes * 60)
     if not MIN_WARM_S <= seconds <= MAX_WARM_S:
         raise UserError(
@@ -51,9 +51,9 @@ def warm_seconds(warm_minutes: float) -> int:
 
 
 def app_name(warm_minutes: float = DEFAULT_WARM_MINUTES) -> str:
-    """`kbopt-<hash>` of the container's sources with the image definition, the SDK and the warm time.
+    """Return `kbopt-<hash>`: a hash of the container's sources, image definition, SDK and warm time.
 
-    A process keeps the name that it saw first, so that an edit during a run starts no second container.
+    A process keeps the first name that it computes, so that an edit during a run starts no second container.
     """
     return _name_of_content(warm_seconds(warm_minutes))
 
@@ -69,16 +69,16 @@ def _name_of_content(warm_s: int) -> str:
 
 
 def ensure_deployed(*, warm_minutes: float = DEFAULT_WARM_MINUTES, on_output: OnOutput | None = None) -> str:
-    """The name of the deployed app; deploys it first where nobody has. Safe to call from many processes.
+    """Return the name of the app, and deploy it first if necessary. Many processes may call this at once.
 
-    `on_output` gets the lines of the image build. Raises `UserError` without a usable token, `InfraError`
-    where Modal cannot be reached or the build fails.
+    `on_output` is called with each line of the image build. Raises UserError without a usable token, and
+    InfraError if Modal cannot be reached or the build fails.
     """
     return run_blocking(deployed(warm_minutes=warm_minutes, on_output=on_output))
 
 
 def deploy(*, warm_minutes: float = DEFAULT_WARM_MINUTES, on_output: OnOutput | None = None) -> str:
-    """Deploy even where the app exists, as after an interrupted deployment; the result is its name."""
+    """Deploy the app even if it exists, as after an interrupted deployment. Return its name."""
 
     async def work() -> str:
         name = app_name(warm_minutes)
@@ -91,7 +91,7 @@ def deploy(*, warm_minutes: float = DEFAULT_WARM_MINUTES, on_output: OnOutput | 
 
 
 async def deployed(*, warm_minutes: float, on_output: OnOutput | None = None) -> str:
-    """`ensure_deployed` for callers with an event loop."""
+    """Do what `ensure_deployed` does, in the caller's event loop."""
     name = app_name(warm_minutes)
     await connect()
     if await is_deployed(name):
@@ -104,7 +104,7 @@ async def deployed(*, warm_minutes: float, on_output: OnOutput | None = None) ->
 
 
 async def is_deployed(name: str) -> bool:
-    """Whether the app runs; a stopped one counts as absent."""
+    """Return whether the app is deployed and not stopped."""
     async with modal_errors():
         try:
             await bounded(modal.Cls.from_name(name, CLASS_NAME).hydrate.aio())
@@ -114,7 +114,7 @@ async def is_deployed(name: str) -> bool:
 
 
 async def stop_app(name: str) -> None:
-    """End the app and all its containers at once; the next run deploys it again."""
+    """Stop the app and all its containers at once. The next run deploys it again."""
     await _modal_cli(("app", "stop", "--yes", name), what=f"stopping {name}")
 
 
@@ -134,7 +134,10 @@ async def _modal_cli(
     env: dict[str, str] | None = None,
     on_output: OnOutput | None = None,
 ) -> None:
-    """Run Modal's own command line: a process of its own reads the warm time afresh, and prints the build."""
+    """Run Modal's command line in a new process, which reads the warm time anew and prints the build.
+
+    Raises InfraError if it fails or takes longer than `DEPLOY_TIMEOUT_S`.
+    """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "modal", *arguments),
         env={**os.environ, **(env or {})},
@@ -165,7 +168,7 @@ async def _modal_cli(
 
 @asynccontextmanager
 async def _lock(name: str) -> AsyncIterator[None]:
-    """Only one process of this user deploys `name` at a time. The lock goes with its process."""
+    """Hold a lock, so that one process of this user at a time deploys `name`. It ends with its process."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = Path(os.environ.get("KBOPT_CACHE") or caches / "kbopt")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""One container as a driver sees it: spawn a call, wait for it with deadlines of one's own, cancel it."""
+"""A driver's handle on one Modal container. It spawns calls, waits with deadlines, and cancels calls."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ from kbopt.core.ports import BackendState
 from kbopt.core.types import EvalRequest, Result
 
 PAGE_TIMEOUT_S = 60.0
-"""For calls that only move data: a page in or out, a question about the state."""
+"""Seconds for a call that does not evaluate: it moves a page, or asks about the state."""
 
 BATCH_GRACE_S = 60.0
-"""What a batch may take beyond the limits of its evaluations, which the service enforces itself."""
+"""Seconds that a batch may take beyond the limits of its evaluations, which the service enforces itself."""
 
 CANCEL_TIMEOUT_S = 5.0
 FIRST_LOOK_S = 0.5
+"""Seconds before the first look at Modal's statistics while a container starts. Later looks are rarer."""
 
 
 @dataclass(eq=False, slots=True)
 class Lane:
-    """The container for one GPU type and lane name. `owner` names the driver to the container.
+    """The container of one GPU type and lane name. `owner` names the driver to the container.
 
-    `poll_s` is how long a wait lasts before the statistics are looked at, and with them the deadlines.
-    `warm_s` is how long the container stays up, and costs, after its last call.
+    Every `poll_s` seconds a wait checks Modal's statistics and the deadlines. The container stays up, and
+    costs money, for `warm_s` seconds after its last call.
     """
 
     gpu: str
@@ -61,20 +62,20 @@ class Lane:
     _container: Any = None
 
     def attach(self, app: str) -> None:
-        """Point at the class of a deployed app. Asks nobody yet."""
+        """Refer to the class of a deployed app. This does not call Modal yet."""
         self._app = app
         self._container = modal.Cls.from_name(app, CLASS_NAME).with_options(gpu=self.gpu)(lane=self.name)
 
     @property
     def age_s(self) -> float:
-        """The age of the container, 0 where none has answered."""
+        """The age of the container in seconds, or 0 if none has answered."""
         return time.monotonic() - self._born if self.info else 0.0
 
     def held_s(self) -> float:
-        """Seconds for which this driver held a container, this one or one before it.
+        """Return the seconds for which this driver has held this container or earlier ones.
 
-        From when the container began to start for the driver's first call, or from that call where it was
-        up already; between calls for the warm time at most.
+        They begin when the container starts for the driver's first call, or with that call if it was up
+        already. The time between calls counts up to the warm time.
         """
         if self.info is not None:
             now = time.monotonic()
@@ -84,21 +85,21 @@ class Lane:
         return self._held_s
 
     def let_go(self) -> None:
-        """Hold the container no longer; it stays warm for others."""
+        """Stop holding the container. It stays warm for other drivers."""
         self.held_s()
         self.info = None
 
     async def open(self) -> None:
-        """Start the container, or find it warm."""
+        """Start the container unless it is up."""
         await self.call("describe", {"owner": self.owner}, limit_s=PAGE_TIMEOUT_S)
 
     async def current_stats(self) -> modal.types.FunctionCurrentStats:
-        """Backlog and number of containers, without starting one."""
+        """Return the backlog and the number of containers, without starting one."""
         async with modal_errors():
             return await bounded(self._container.describe.get_current_stats.aio())
 
     async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
-        """The results in the order of `requests`. Raises `InfraError` where any was lost."""
+        """Return the results in the order of `requests`. Raises InfraError if any was lost."""
         self.num_in_flight += 1
         try:
             return await self._evaluate(requests)
@@ -126,10 +127,10 @@ class Lane:
         return list(results)
 
     async def call(self, method: str, message: Message, *, limit_s: float) -> Message:
-        """One answer of the container, which may take `limit_s` once the container is up.
+        """Call the container and return its answer. It may take `limit_s` seconds once the container is up.
 
-        Raises `InfraError` past the deadlines, for a lost container and for one that says it is broken, and
-        `UserError` for what the user must change. The call is cancelled on every way out but success.
+        Raises InfraError after the deadlines and if the container is lost or says that it is broken, and
+        UserError for what the user has to change. The call is cancelled unless it succeeds.
         """
         function = getattr(self._container, method)
         spawned = time.monotonic()
@@ -150,7 +151,7 @@ class Lane:
         waiting_s = running_s = 0.0
         looked = time.monotonic()
         while True:
-            # Somebody watches a container start, and wants to hear soon that none is free.
+            # A user waits while a container starts, and should hear soon if none is free.
             soon_s = self.poll_s if self.info else min(self.poll_s, FIRST_LOOK_S + waiting_s + running_s)
             reply = await read_output(call, soon_s)
             if reply is not None:
@@ -175,7 +176,7 @@ class Lane:
                 )
 
     def _show_waiting(self, waiting_s: float, backlog: int) -> None:
-        self._counted_until = time.monotonic()  # the container is gone and costs nothing
+        self._counted_until = time.monotonic()  # No container is up, so nothing costs money.
         self.state = "waiting"
         self.detail = (
             f"no {self.gpu} container for {waiting_s:.0f} s ({backlog} calls wait): Modal has none free, or "
@@ -195,7 +196,10 @@ class Lane:
         return InfraError(reason)
 
     def _learn(self, reply: Message, spawned: float) -> None:
-        """Keep what an answer's head says of the container. `spawned` is when it was asked."""
+        """Note what an answer's head says about the container. `spawned` is the time of the call.
+
+        Raises InfraError or UserError if the head names a failure.
+        """
         try:
             info = codec.decode(ContainerInfo, reply["head"])
         except (KeyError, codec.CodecError) as error:

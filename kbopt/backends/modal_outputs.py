@@ -1,9 +1,9 @@
 """Reads the outputs of Modal calls without ever unpickling them.
 
-`FunctionCall.get` trusts the container to name the format of its output, and unpickles what calls itself a
-pickle, also for exceptions. A container runs code that nobody trusts, so its output is fetched raw and only
-plain CBOR is accepted. This is the one module that uses the SDK's private parts; they are pinned in
-pyproject.toml, and tests/backends/test_modal_outputs.py fails when they change.
+In `FunctionCall.get` the container names the format of its output, and the SDK unpickles a pickle, also for
+exceptions. But a container runs untrusted code. So its output is fetched raw, and only plain CBOR is
+accepted. Only this module uses private parts of the SDK. Its version is pinned in pyproject.toml, and
+tests/backends/test_modal_outputs.py fails when they change.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _fetch_on_sdk_loop = synchronize_api(_fetch)  # type: ignore[no-untyped-call]
 
 
 async def read_output(call: modal.FunctionCall[Any], timeout_s: float) -> dict[str, Any] | None:
-    """The call's answer, or None if there is none after `timeout_s`.
+    """Return the call's answer, or None if there is none after `timeout_s` seconds.
 
-    Raises `RemoteError` for a failed call and for an answer that is not plain CBOR with a mapping in it,
-    `OutputExpiredError` for one that Modal has dropped.
+    Raises RemoteError if the call failed or its answer is not a mapping in plain CBOR, and OutputExpiredError
+    if Modal has dropped the answer.
     """
     response = await _fetch_on_sdk_loop.aio(call, timeout_s)
     if not response.outputs:

@@ -1,4 +1,4 @@
-"""What a container costs: its seconds times a price table that the user can replace."""
+"""The price of a container per second, from a table that the user can replace."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SHIPPED_TABLE = Path(__file__).with_name("modal_prices.toml")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
-    """US dollars per second, by GPU type, per CPU core and per GiB of memory."""
+    """Prices in US dollars per second: of each GPU type, of a CPU core and of a GiB of memory."""
 
     gpu: dict[str, float]
     cpu_core: float
     memory_gib: float
 
     def usd_per_second(self, gpu: str, *, num_cores: float, memory_gib: float) -> float:
-        """The price of one running container. Raises `UserError` for a GPU that the table lacks."""
+        """Return the price of one running container. Raises UserError for a GPU that is not in the table."""
         if gpu not in self.gpu:
             raise UserError(
                 f"the price table has no {gpu}; add it under [gpu] in a copy of {SHIPPED_TABLE} and set "
@@ -31,7 +31,7 @@ class Prices:
 
 
 def load_prices() -> Prices:
-    """The table in the file that KBOPT_MODAL_PRICES names, else the one that ships with kbopt."""
+    """Read the table in the file that KBOPT_MODAL_PRICES names, or else kbopt's own. Raises UserError."""
     path = Path(os.environ.get("KBOPT_MODAL_PRICES", SHIPPED_TABLE))
     try:
         table = tomllib.loads(path.read_text())

@@ -1,8 +1,8 @@
-"""What the driver and its Modal container say to each other. Both sides import this; it needs no Modal.
+"""Messages between the driver and its Modal container. Both sides import this; it needs no Modal.
 
-Messages are plain values that CBOR carries. Requests and results travel as compressed JSON in pages small
-enough to stay inside Modal's inline limit for spawned calls: larger payloads would take the way over blob
-storage, which a container without network may not reach.
+Messages are plain values in CBOR. Requests and results are compressed JSON, split into pages below Modal's
+inline limit for spawned calls. Modal sends larger payloads by blob storage, which a container without network
+may not reach.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ T = TypeVar("T")
 Message = dict[str, Any]
 
 PAGE_BYTES = 7 * 1024
-"""Modal carries 8 KiB inline with a spawned call; the rest is for the envelope."""
+"""Bytes of a page. Modal sends up to 8 KiB inline with a spawned call; the rest is for the envelope."""
 
 MAX_UNPACKED_BYTES = 64 * 2**20
-"""More than any honest batch, so that a hostile container cannot fill the driver's memory."""
+"""Bytes of an unpacked batch at most, so that a hostile container cannot fill the driver's memory."""
 
 
 class WireError(ValueError):
-    """Pages that do not unpack to what was asked for."""
+    """Pages that do not unpack to a value of the expected type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerInfo:
     """The head of every answer.
 
-    `starter` is the owner whose call was the first that this container served: the one on whose behalf
-    it was started. `age_s` counts since the container began to start the service, `idle_s` since the last
-    batch ended. `isolation` says how candidates are kept apart from it. `failure` says why the container
-    could not answer, `user_error` why the user must change something; either is empty where all is well.
+    `starter` is the owner of the first call, for which the container was started. `age_s` are the seconds
+    since the container began to start the service, and `idle_s` those since the last batch ended. `isolation`
+    says how candidates are isolated. `failure` says why the container could not answer, and `user_error` what
+    the user has to change; both are "" if all is well.
     """
 
     boot: str
@@ -50,13 +50,13 @@ class ContainerInfo:
 
 
 def pack(value: object) -> list[bytes]:
-    """`value` as compressed JSON, cut into pages of at most `PAGE_BYTES`; at least one page."""
+    """Return `value` as compressed JSON, in at least one page of at most `PAGE_BYTES` bytes."""
     data = zlib.compress(codec.dumps(value).encode(), level=9)
     return [data[start : start + PAGE_BYTES] for start in range(0, len(data), PAGE_BYTES)]
 
 
 def unpack(kind: type[T], pages: Sequence[bytes]) -> T:
-    """The `kind` that `pack` cut up. Raises `WireError`, also for what would be too large."""
+    """Return the value of type `kind` that `pack` split. Raises WireError, also if it is too large."""
     stream = zlib.decompressobj()
     try:
         text = stream.decompress(b"".join(pages), MAX_UNPACKED_BYTES)

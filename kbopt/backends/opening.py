@@ -1,4 +1,4 @@
-"""What a user hears while a device is being started, which on Modal may take minutes."""
+"""Messages to the user while a device starts, which may take minutes on Modal."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 from kbopt.core.ports import Backend, BackendStatus
 
 QUIET_S = 2.0
-"""A device that is there within this time is not worth a word."""
+"""Seconds without a message: many devices are ready by then."""
 
 REPEAT_S = 15.0
 REMIND_S = 60.0
+"""Seconds between messages while a device starts, and while a backend in state `waiting` waits."""
 POLL_S = 0.5
 
 Say = Callable[[str], None]
 
 
 class Waiting:
-    """Takes each new status, and says what the device does when its state changes and now and then."""
+    """Called with each status. Says what the device does when its state changes, and every `REPEAT_S` s."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -36,7 +37,7 @@ class Waiting:
 
 
 class Reminder:
-    """Takes each new status, and says each `REMIND_S` what a backend waits for that serves nobody."""
+    """Called with each status. Says every `REMIND_S` s what a backend in state `waiting` waits for."""
 
     def __init__(self, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
         self._say = say
@@ -55,12 +56,12 @@ class Reminder:
 async def open_aloud(
     backend: Backend, opening: Coroutine[Any, Any, BackendStatus], say: Say
 ) -> BackendStatus:
-    """What `opening` (a call of the backend's `open`) returns; says meanwhile what the backend waits for."""
+    """Await `opening`, a call of the backend's `open`, and say meanwhile what the backend waits for."""
     waiting = Waiting(say)
     task = asyncio.create_task(opening)
     try:
         while not (await asyncio.wait([task], timeout=POLL_S))[0]:
             waiting(await backend.status())
     finally:
-        task.cancel()  # does nothing to one that is done
+        task.cancel()  # Does nothing if the task is done.
     return await task

@@ -1,4 +1,4 @@
-"""Several devices of one machine behind one queue, each with a service and a lease of its own."""
+"""A backend over several devices of one machine. Each device has its own service."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from kbopt.core.types import EvalRequest, Result, TaskReport
 from kbopt.evaluation.sandbox.memory import GIB, find_host
 
 _STAYS_FOR = 4
-"""Requests by which a device may be busier than the idlest one and still get those of a task that it knows.
-To admit a task elsewhere takes one to five seconds, as long as a few candidates."""
+"""A device that knows a task gets its requests if it has at most this many more in flight than the idlest
+device. To admit the task on another device takes 1 to 5 s, as long as a few candidates."""
 _AWAY_S = 30.0
-"""For which a device that was lost gets no work. Then it is tried again: its service starts anew."""
+"""Seconds for which a lost device gets no work. Then it is tried again, and its service starts anew."""
 
 
 class DevicePool:
-    """Implements the Backend port by `members`, whose devices have to be of one kind.
+    """Implements the Backend port with several `members`, whose devices must be of one kind.
 
-    A task stays on the device that knows it while that is no slower. The work of a device that is lost is
-    done by the others, and `evaluate` raises InfraError only where none is left.
+    A task stays on a device that knows it, unless another one is much less busy. The other devices do the
+    work of a lost one. `evaluate` raises InfraError only if all devices fail.
     """
 
     def __init__(self, members: Sequence[Backend], clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,9 +44,10 @@ class DevicePool:
         self.max_batch = max(member.max_batch for member in members)
 
     async def open(self) -> BackendStatus:
-        """Open all of them; one that cannot be started is said so and left out for a while.
+        """Open all members. One that cannot start is reported on stderr and left out for a while.
 
-        Raises UserError for devices of several kinds or that are not there, InfraError where none starts.
+        Raises UserError for devices of several kinds or a device that does not exist, and InfraError if none
+        starts.
         """
         async with self._opening:
             if not self._is_open:
@@ -77,14 +78,14 @@ class DevicePool:
         return await in_order(map(self._one, requests))
 
     async def profile(self, request: ProfileRequest) -> Profiled:
-        """By one that knows the task. Raises UserError where it has no profiles."""
+        """Profile on a device that knows the task. Raises UserError if its backend has no profiles."""
         async with self._member(request.task.key) as member:
             if not isinstance(member, Profiler):
                 raise UserError("these devices have no profiles; give --backend local")
             return await member.profile(request)
 
     async def describe(self, request: EvalRequest) -> TaskReport:
-        """By one that knows the task. Raises UserError where it describes none."""
+        """Describe the task on a device that knows it. Raises UserError if its backend describes none."""
         async with self._member(request.task.key) as member:
             if not isinstance(member, Describer):
                 raise UserError("these devices describe no tasks; give --backend local")
@@ -92,7 +93,7 @@ class DevicePool:
 
     @asynccontextmanager
     async def _member(self, task: str) -> AsyncIterator[Backend]:
-        """The device for a question about `task`, which is counted as busy meanwhile."""
+        """Choose a device for a question about `task`, and count it as busy within the context."""
         await self.open()
         number = self._choose(task, set())
         self._num_in_flight[number] += 1
@@ -102,7 +103,7 @@ class DevicePool:
             self._num_in_flight[number] -= 1
 
     async def status(self) -> BackendStatus:
-        """Of the first that is warm; the boots and cold starts of all, and how many are there."""
+        """Return the status of the first warm device, with the boots of all and the number of warm ones."""
         statuses = [await member.status() for member in self._members]
         first = next((status for status in statuses if status.state == "warm"), statuses[0])
         num_warm = sum(status.state == "warm" for status in statuses)
@@ -140,7 +141,7 @@ class DevicePool:
                 self._num_in_flight[number] -= 1
 
     def _choose(self, task: str, tried: set[int]) -> int:
-        """The idlest device, or one that knows the task and is hardly busier; none that was `tried`."""
+        """Return a device not in `tried`: the idlest, or one that knows the task and is hardly busier."""
         left = [number for number in range(len(self._members)) if number not in tried]
         now = self._clock()
         there = [number for number in left if self._away_until[number] <= now] or left
@@ -158,7 +159,7 @@ class DevicePool:
 
 
 def local_pool(gpus: int, state_dir: Path, *, needs_sandbox: bool = False) -> DevicePool:
-    """The first `gpus` GPUs of this machine, each with a share of its cores and of its memory."""
+    """Return a pool of this machine's first `gpus` GPUs, each with an equal share of cores and memory."""
     cores = sorted(os.sched_getaffinity(0))
     memory_gib = find_host().limit_bytes / GIB / gpus
     return DevicePool(

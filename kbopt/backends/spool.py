@@ -1,6 +1,6 @@
-"""Devices without a network, behind a shared folder: requests are written there, and jobs drain it.
+"""A backend for devices without a network: it writes requests to a shared folder, and jobs answer them there.
 
-`python -m kbopt.evaluation drain DIR` is the other side. A language model's keys stay here.
+The jobs run `python -m kbopt.evaluation drain DIR`. Keys of language models stay on this machine.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ from kbopt.evaluation.spool.files import (
 from kbopt.evaluation.spool.jobs import BEAT_S, Job, JobWatch
 
 DEFAULT_AHEAD = 16
-"""Requests in the folder for each job: as many as a GPU builds ahead."""
+"""Requests in the folder for each job: as many as a job on a GPU claims."""
 
 OPEN_S = 3 * BEAT_S
-"""How long opening looks for a job that drains the spool."""
+"""Seconds for which `open` waits for a job that drains the spool."""
 
 SILENCE_S = 60.0
-"""A job that gave no sign of life for this long is not counted on."""
+"""Seconds without a heartbeat after which a job does not count as serving."""
 
 REMIND_S = 60.0
 OWNER = "spool-owner"
 
 
 def kept_owner(folder: Path) -> str:
-    """The name under which the run in `folder` asks a spool, always the same. Raises InfraError.
+    """Return the owner name of the run in `folder`, and create it if necessary. Raises InfraError.
 
-    A file of the run's folder holds it: the run may be resumed on another machine, and another run in a
-    folder of the same name is another owner.
+    A file in the run's folder holds the name. So a run that is resumed on another machine keeps it, and
+    another run in a folder of the same path gets another one.
     """
     path = folder / OWNER
     try:
@@ -64,7 +64,7 @@ def kept_owner(folder: Path) -> str:
             draft = path.with_name(f".{OWNER}.{uuid.uuid4().hex}")
             draft.write_text(uuid.uuid4().hex)
             with suppress(FileExistsError):
-                os.link(draft, path)  # unlike a rename it never replaces what another driver wrote
+                os.link(draft, path)  # Unlike a rename, this never replaces another driver's file.
             draft.unlink()
         return path.read_text().strip()
     except OSError as error:
@@ -72,14 +72,14 @@ def kept_owner(folder: Path) -> str:
 
 
 def drain_command(folder: Path, device: str = "auto") -> str:
-    """What to start on the machine with the GPU."""
+    """Return the command to start on the machine with the GPU."""
     words = ["python", "-m", "kbopt.evaluation", "drain", str(folder), "--minutes", "55"]
     return shlex.join(words + (["--device", device] if device != "auto" else []))
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """Where an answer stands, and the device that it came from: "" for an error."""
+    """The place of an answer in a file of results. `device` made it, or is "" if it is no result."""
 
     path: Path
     number: int
@@ -92,13 +92,14 @@ class _Answer:
 
 
 class SpoolBackend:
-    """Implements the Backend port by the folder `folder`, which jobs drain: none, one or many at a time.
+    """Implements the Backend port with a folder that any number of jobs drain.
 
-    What was asked under `owner` before is answered by what is there, and joined where it is under way: a
-    killed driver that comes back has nothing judged twice. Asked twice by one driver, a request is judged
-    twice. All results of one owner are of one device: the first that a result came from, or that a job had
-    when this was opened. `ahead` requests are written for each job; results are looked for every `poll_s`.
-    While nothing drains the spool, `say` is told each minute what to start.
+    A request that the same `owner` wrote before is not judged again: its result is used, or awaited if a job
+    still works on it. So a driver that was killed and starts again loses nothing. A request that one driver
+    makes twice is judged twice. All results of an owner come from one device: that of its first result, or
+    else of a job that served when this was opened. `ahead` requests are written for each job, and results are
+    read every `poll_s` seconds. While no job drains the spool, `say` tells the user each minute what to
+    start.
     """
 
     max_batch = 1
@@ -137,9 +138,9 @@ class SpoolBackend:
         self._failure = ""
 
     async def open(self) -> BackendStatus:
-        """Find the spool, and a job that drains it; without one requests can be written all the same.
+        """Open the spool and wait shortly for a job that drains it. Requests can be written without one.
 
-        Raises UserError for a folder that is no spool, or cannot be one.
+        Raises UserError for a folder that is no spool and cannot become one.
         """
         async with self._opening:
             if self._polling is None:
@@ -152,12 +153,12 @@ class SpoolBackend:
         return await self.status()
 
     async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
-        """Results in the order of the requests, however long jobs take to come. All are awaited."""
+        """Return the results in the order of the requests. It waits for jobs without a limit."""
         await self.open()
         return await in_order(map(self._evaluate, requests))
 
     async def profile(self, request: ProfileRequest) -> Profiled:
-        """What limits a source, by a job on this search's device. After a restart it is asked for again."""
+        """Profile one source by a job. Unlike a result, a profile is asked for again after a restart."""
         await self.open()
         answer = await self._answer_to(request)
         return await asyncio.to_thread(self._read_profile, answer)
@@ -173,7 +174,7 @@ class SpoolBackend:
         )
 
     async def close(self) -> None:
-        """Look for no more results; what was asked stays there, for jobs to answer."""
+        """Stop reading results. Requests stay in the folder, and jobs may still answer them."""
         if self._polling is not None:
             self._polling.cancel()
             await asyncio.gather(self._polling, return_exceptions=True)
@@ -182,7 +183,7 @@ class SpoolBackend:
         self._asking.close()
 
     def _start(self) -> None:
-        """Read what this owner asked before, and what was answered."""
+        """Read this owner's earlier requests and their answers."""
         open_spool(self._folder, create=True)
         self._asking = self._new_file()
         for line in self._mine.new():
@@ -210,7 +211,7 @@ class SpoolBackend:
         return self._answers[name]
 
     def _next_asking(self, request: EvalRequest | ProfileRequest) -> str:
-        """The id of a request that this backend has not asked yet, and that did not fail in former days."""
+        """Return the next id of `request`. Ids whose answer was an error before a restart are skipped."""
         content = request_id(self._owner, request, 0)
         while True:
             name = request_id(self._owner, request, self._askings[content])
@@ -220,7 +221,7 @@ class SpoolBackend:
                 return name
 
     def _read(self, answer: _Answer) -> Result:
-        """The result that stands there. Raises UserError or InfraError, as the job did."""
+        """Read the result of an answer. Raises the UserError or InfraError that the job had."""
         result: Result = self._read_as(answer, "result", Result)
         if result.device != self._device:
             raise InfraError(
@@ -264,7 +265,7 @@ class SpoolBackend:
             await asyncio.sleep(self._poll_s)
 
     def _look(self) -> None:
-        """Read what came since. Raises OSError where the spool cannot be read."""
+        """Read new heartbeats and results. Raises OSError if the spool cannot be read."""
         self._watch.look()
         self._alive, self._last = self._watch.alive, self._watch.last
         for line in self._results.new():
@@ -291,7 +292,7 @@ class SpoolBackend:
 
     @property
     def _serving(self) -> list[Job]:
-        """The jobs that judge for this owner."""
+        """The jobs that serve and have this owner's device."""
         return [job for job in self._alive if job.state == "serving" and self._device in ("", job.device)]
 
     @property

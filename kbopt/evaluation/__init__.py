@@ -1,15 +1,17 @@
-"""Judges one source against one task, next to the device, and cannot be talked into a better verdict.
+"""Judges one source against one task, on the machine with the device, without trust in the source.
 
-The service (`python -m kbopt.evaluation serve`) is made of four kinds of process, and the folders show them:
+The service (`python -m kbopt.evaluation serve`) has four kinds of process, each with its own folder or
+module:
 
-- `server`: the supervisor queues, builds, holds the device lease and the memory budget, and writes results;
-- `fork_server` has imported torch, never touches CUDA, and forks the others in milliseconds;
-- `judge`: one process per task holds the reference, the secret seed and the clock that is believed;
-- `worker`: one disposable process per candidate, in a `sandbox` of its own.
+- `server`: the supervisor. It has the queue, the builds, the device lease and the memory budget.
+- `fork_server` has imported torch, never uses CUDA, and forks the others in milliseconds.
+- `judge`: one process for each task, with the reference, the secret seed and the clock that counts.
+- `worker`: one disposable process for each candidate, in its own `sandbox`.
 
-`timing` says what is timed and what the times mean, `transport` what processes exchange, `build` makes a
-candidate's extensions, and `kernelbench` is that project's own format and protocol. `worker` imports nothing
-of `judge` or `server`, `judge` nothing of `server`: CI checks it.
+`timing` has the clocks and the statistics, `transport` the exchange between processes, `build` the builds of
+candidates, `kernelbench` that project's format and protocol, `profile` the readers of profiling tools, and
+`spool` the folder by which machines without a network are asked. `worker` imports nothing of `judge` or
+`server`, and `judge` nothing of `server`; CI checks this.
 
-Only kbopt.core, the standard library, numpy and torch are imported here.
+Apart from the standard library this package needs only kbopt.core, kbopt.leanbuild, numpy and torch.
 """

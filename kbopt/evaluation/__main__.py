@@ -17,7 +17,7 @@ from kbopt.evaluation.spool.jobs import BEAT_S, TAKEOVER_S
 
 
 def main() -> None:
-    """`serve` answers standard input on standard output until the former ends; `drain` answers a folder."""
+    """Run a command: `serve` answers standard input on standard output, `drain` answers a shared folder."""
     commands = parser()
     given = commands.parse_args()
     try:
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Both commands with their options."""
+    """Return the parser of both commands."""
     whole = argparse.ArgumentParser(prog="python -m kbopt.evaluation", description=__doc__)
     commands = whole.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="judge what standard input asks for")
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def drain_options(drain: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """`drain` with the options that are its own."""
+    """Add the options that only `drain` has, and return the parser."""
     drain.add_argument(
         "folder", metavar="DIR", type=Path, help="the folder that the searches have as --spool"
     )
@@ -102,7 +102,7 @@ def _cores(text: str) -> tuple[int, ...]:
 
 
 def _above(limit: float) -> Callable[[str], float]:
-    """Reads a number above `limit`."""
+    """Return a parser of numbers above `limit`."""
 
     def number(text: str) -> float:
         try:

@@ -1,4 +1,4 @@
-"""The service's client: starts it, asks it many things at once, notices its death. No torch here."""
+"""The service's client: it starts the service, sends many requests at once and notices its end. No torch."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ from kbopt.evaluation.sandbox.confinement import LOG_NAME, scrubbed
 
 _LINE_LIMIT_BYTES = 64 * 2**20
 _CLOSE_S = 5.0
+"""Seconds for the service to end by itself before it is killed."""
 _STDERR_LINES = 50
 _LOG_BYTES = 2 * 2**20
-"""Of the log, and of the one before it, which is kept beside it."""
+"""Bytes of the log at most. One older log of the same size is kept."""
 
 
 class ServiceClient:
     """One evaluation service as a child process.
 
-    `evaluate`, `describe` and `profile` may be called any number of times at once; answers come in the order
-    in which they are ready. When the service dies, every call under way raises InfraError, and `open` may be
-    called again.
-    `memory_gib` of host memory is what it may use; None for what its container or machine has. It runs on
-    `cores`; on all that this process has where there are none. What it prints
-    goes to `log`, which is kept to a few MiB.
+    Any number of calls of `evaluate`, `describe` and `profile` may run at once. When the service dies, all of
+    them raise InfraError, and `open` may be called again. `memory_gib` limits its host memory (None: what its
+    container or machine has). It runs on `cores` (none: all cores of this process). Its output goes to the
+    file `log`, of which a few MiB are kept.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class ServiceClient:
 
     @property
     def alive(self) -> bool:
-        """Whether the service runs, as far as is known."""
+        """Whether the service has been started and has not been seen to end."""
         return self._process is not None and self._process.returncode is None
 
     async def open(self) -> ServiceInfo:
@@ -98,17 +97,17 @@ class ServiceClient:
         return codec.decode(ServiceInfo, ready)
 
     async def evaluate(self, request: EvalRequest) -> Result:
-        """The verdict. Raises UserError for a task that cannot be scored, InfraError."""
+        """Judge one source. Raises UserError for a task that cannot be scored, and InfraError."""
         result: Result = await self._ask("evaluate", request, Result)
         return result
 
     async def describe(self, request: EvalRequest) -> TaskReport:
-        """Whether the request's task can be scored, and what that takes. Raises InfraError."""
+        """Return whether the request's task can be scored, and what that takes. Raises InfraError."""
         report: TaskReport = await self._ask("describe", request, TaskReport)
         return report
 
     async def profile(self, request: ProfileRequest) -> Profiled:
-        """What limits one source. Raises UserError for a task that cannot be scored, InfraError."""
+        """Profile one source. Raises UserError for a task that cannot be scored, and InfraError."""
         profiled: Profiled = await self._ask("profile", request, Profiled)
         return profiled
 
@@ -132,7 +131,7 @@ class ServiceClient:
             self._waiting.pop(number, None)
 
     async def close(self) -> None:
-        """End the service and everything it started; calls under way raise InfraError."""
+        """End the service and its processes. Calls that are running raise InfraError."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -144,7 +143,7 @@ class ServiceClient:
             process.kill()
             await process.wait()
         if self._tasks:
-            # Its pipes end with the last process that it started, which may take a moment longer than itself.
+            # The pipes close with the service's last process, which may end a moment later than the service.
             await asyncio.wait(self._tasks, timeout=_CLOSE_S)
         for task in self._tasks:
             task.cancel()
@@ -167,12 +166,12 @@ class ServiceClient:
         )
 
     async def _read_answers(self, process: asyncio.subprocess.Process) -> None:
-        """Until the service ends or says what cannot be read; then no call is left waiting."""
+        """Read answers until the service ends or sends an unreadable line. Then all open calls fail."""
         assert process.stdout is not None
         try:
             while line := await process.stdout.readline():
                 self._take_answer(json.loads(line))
-        except (ValueError, LookupError) as error:  # no JSON, beyond the limit, or another message
+        except (ValueError, LookupError) as error:  # Not JSON, too long, or not an answer.
             process.kill()
             self._fail_waiting(f"the evaluation service said what cannot be read: {error!r}")
         code = await process.wait()

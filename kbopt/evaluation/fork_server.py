@@ -1,9 +1,8 @@
-"""The process that has imported torch, stays single-threaded, never touches CUDA, and forks the others.
+"""The fork server: it has imported torch, stays single-threaded, never uses CUDA, and forks the others.
 
-Started by the supervisor as `python -m kbopt.evaluation.fork_server FD`. It answers one request at a time:
-`spawn` (a judge, or a sandboxed child in a role), `kill`, and `ended`: the exit code, negative for a
-signal, of a process that ended by itself. Thread pools do not survive a fork, so
-nothing here may start one: each child builds its own at its first parallel operation.
+It answers one request at a time: `spawn` (a trusted process, or a sandboxed child in a role), `kill`,
+`environ`, and `ended`: the exit code, negative for a signal, of a process that ended by itself. Threads do
+not survive a fork, so nothing here may start one. Each child starts its own when it needs them.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ _FOR_EXTENSIONS = ("torch.utils.cpp_extension",)
 _FOR_CUDA = (
     *_FOR_EXTENSIONS,
     "torch._subclasses.fake_tensor",
-    "torch._dynamo",  # Which the first operation on such a tensor imports: 0.8 s.
-    *("triton.language", "triton.experimental.gluon.nvidia.hopper"),  # The latter at Triton's first launch.
+    "torch._dynamo",  # The first operation on a fake tensor imports it, which takes 0.8 s.
+    *("triton.language", "triton.experimental.gluon.nvidia.hopper"),  # Triton's first launch imports gluon.
 )
 _TRUSTED: dict[str, Callable[[Channel], None]] = {
     "judge": judge_process.main,
@@ -57,7 +56,7 @@ _ROLES: dict[str, Callable[[Channel], None]] = {
 
 
 class ForkServer:
-    """Forks on request. `isolation` is what the kernel granted a probe child."""
+    """Forks processes on request. `isolation` is what the kernel granted a probe child."""
 
     def __init__(self, channel: Channel, isolation: Isolation) -> None:
         self._channel = channel
@@ -141,7 +140,7 @@ class ForkServer:
 
 
 def _fork_init(isolation: Isolation, uid: int) -> int:
-    """Fork the first process of a sandbox; its pid, and 0 in itself. Raises OSError."""
+    """Fork the init process of a sandbox. Return its pid, and 0 in the new process. Raises OSError."""
     if isolation.user_namespace:
         return _fork_into_user_namespace(isolation, uid)
     if not isolation.processes:
@@ -158,10 +157,10 @@ def _fork_init(isolation: Isolation, uid: int) -> int:
 
 
 def _fork_into_user_namespace(isolation: Isolation, uid: int) -> int:
-    """The same within a user namespace, which whoever enters it cannot leave: so by a process in between.
+    """Do the same in a user namespace. A process cannot leave one, so another process enters it and forks.
 
-    What that one forks becomes the fork server's child by its end, and goes on only then: by the same end the
-    kernel would kill it if it had asked to die with its parent.
+    When that process ends, the init process becomes the fork server's child. Only then it continues: it asks
+    to die with its parent, and that end would kill it.
     """
     pid_read, pid_write = os.pipe()
     go_read, go_write = os.pipe()
@@ -206,19 +205,19 @@ def _run_and_exit(body: Callable[[], None]) -> None:
 
 
 def probe_isolation(scratch: str) -> Isolation:
-    """The strongest isolation that a probe child survives, lazy imports after the change of user included."""
+    """Return the strongest isolation under which a probe child can import modules, fork and end."""
     spaces = {"processes": True, "mounts": True, "network": True}
-    wishes: list[dict[str, bool]] = [{**spaces, "user": True}] if os.geteuid() == 0 else []
-    wishes += [
+    attempts: list[dict[str, bool]] = [{**spaces, "user": True}] if os.geteuid() == 0 else []
+    attempts += [
         {**spaces, "user": True, "user_namespace": True},
         spaces,
         {"processes": True, "network": True},
         {"network": True},
         {},
     ]
-    for wish in wishes:
+    for attempt in attempts:
         for calls in ({"calls": True, "counted": True}, {"calls": True}, {}):
-            isolation = Isolation(**wish, **calls)
+            isolation = Isolation(**attempt, **calls)
             if _survives(isolation, scratch):
                 return isolation
     return Isolation()
@@ -277,8 +276,8 @@ def _import_lazily() -> None:
 
 
 def main() -> None:
-    """Arguments: the descriptor of the supervisor's socket, a folder for scratch files, `cpu` or `cuda`, and
-    modules, comma-separated, that are not to be imported.
+    """Run the fork server. Its arguments are the descriptor of the supervisor's socket, a folder for scratch
+    files, `cpu` or `cuda`, and modules that it must not import, separated by commas.
     """
     linux.die_with_parent()
     linux.hide_memory()
@@ -306,11 +305,11 @@ def main() -> None:
 
 
 def spoiled_by(names: Sequence[str]) -> str | None:
-    """Import here what children would each spend seconds on. The first module after which the process is no
-    longer fit to fork; a module that is not there, or cannot be imported, is passed by.
+    """Import modules once that would take each child seconds. Return the first one that makes the process
+    unfit to fork, or None. A module that is missing or cannot be imported is skipped.
     """
-    # Has torch ask NVML whether there is a GPU, as cpp_extension does at its import; the runtime, asked
-    # the same, starts threads and cannot be used in children any more.
+    # cpp_extension asks torch at its import whether there is a GPU. NVML can answer. The CUDA runtime would
+    # start threads and could not be used in children any more.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     for name in names:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
@@ -322,7 +321,7 @@ def spoiled_by(names: Sequence[str]) -> str | None:
 
 
 def _remember_triton_key() -> None:
-    """Have Triton hash its own 300 MB once, here: each process that launches a kernel would, for a second."""
+    """Have Triton hash its own 300 MB once. Otherwise each process that launches a kernel does, for 1 s."""
     for name in ("triton.runtime.cache", "triton.compiler.compiler"):
         key = getattr(sys.modules.get(name), "triton_key", None)
         if key is not None:
@@ -330,7 +329,7 @@ def _remember_triton_key() -> None:
 
 
 def _is_fit_to_fork() -> bool:
-    """Whether this process is single-threaded, and CUDA usable in its children."""
+    """Return whether this process is single-threaded and its children can use CUDA."""
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         return False
     if (pid := os.fork()) == 0:
@@ -340,7 +339,7 @@ def _is_fit_to_fork() -> bool:
 
 
 def _warm_up() -> None:
-    """Pay one-time costs once: libraries that torch loads at its first product or convolution."""
+    """Load libraries that torch loads at its first product, once for all forks."""
     square = torch.ones(8, 8)
     torch.nn.functional.gelu(square @ square)
     np.median(np.ones(3))

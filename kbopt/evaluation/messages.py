@@ -1,9 +1,8 @@
-"""What the processes of the evaluator say to each other: each message is defined here alone, and `core.codec`
-reads it.
+"""The messages between the evaluator's processes. Each is defined here once, and `core.codec` encodes it.
 
-Not here is what a worker answers, which its reader does not believe (`judge.replies`, `transport.untrusted`),
-and what a judge asks of it a hundred times a second (`judge.worker`). Memory is in bytes, shares are of the
-device's memory.
+Two kinds of message are elsewhere: the answers of workers, which are not trusted (`judge.replies`,
+`transport.untrusted`), and the judge's frequent requests to workers (`judge.worker`). Memory is in bytes, and
+shares are of the device's memory.
 """
 
 from __future__ import annotations
@@ -18,7 +17,10 @@ from kbopt.leanbuild.toolchain import Toolchain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a sandbox's child ended, as its init process saw it: one of these is set, or `how` says more."""
+    """How a sandbox's child ended: by a `signal`, with an `exit` code, or because it held `memory_bytes`.
+
+    If none of these is set, `how` says it in words.
+    """
 
     how: str = "killed"
     signal: int | None = None
@@ -28,10 +30,11 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceInfo:
-    """`boot` names this start of the service, `started` is in Unix seconds.
+    """What a service says about itself.
 
-    `is_isolated` says that a candidate reaches neither the user's files, nor the network, nor other
-    processes; `isolation` says by what.
+    `boot` names this start of the service; `started` is its time in Unix seconds. `is_isolated` says that a
+    candidate can reach neither users' files nor the network nor other processes, and `isolation` by which
+    means.
     """
 
     device: str
@@ -45,9 +48,9 @@ class ServiceInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """The first message. With it come the two descriptors of the worker that runs the reference.
+    """The first message to a judge. It carries the two descriptors of the worker that runs the reference.
 
-    `init` is the first process of that worker's sandbox.
+    `init` is the pid of the init process of that worker's sandbox. Answered by `Done`.
     """
 
     source: str
@@ -60,7 +63,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Construct:
-    """Load the task and make its model. Answered by `Done`."""
+    """Load the task and construct its model. Answered by `Done`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,14 +83,15 @@ class Admit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Describe:
-    """Answered by `Description`."""
+    """Time the reference and describe the task. Answered by `Description`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """Judge a candidate whose worker's two descriptors come with this. `setup` says where its compiled parts
-    lie, `arithmetic` what its machine code was seen to multiply in. With `held_out` it is judged on the
-    workloads that a search does not see, too. Answered by `Verdict`.
+    """Judge a candidate. The message carries the two descriptors of its worker. Answered by `Verdict`.
+
+    `setup` says where its build lies, and `arithmetic` what its machine code multiplies in. With `held_out`
+    it is also judged on the workloads that a search does not see.
     """
 
     source: str
@@ -100,8 +104,9 @@ class Judge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeAgain:
-    """Time a candidate that was judged in another worker, beside another one that runs the reference from now
-    on: two descriptors of either. Answered by `Verdict`.
+    """Time a judged candidate in a new worker, beside a new worker that runs the reference from now on.
+
+    The message carries two descriptors of each. Answered by `Verdict`.
     """
 
     source: str
@@ -117,12 +122,12 @@ ToJudge = Start | Construct | Weigh | Size | Admit | Describe | Judge | TimeAgai
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """It is."""
+    """The request was carried out. It has no other answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Of the task's data, and the most that the judge has held, shared inputs included."""
+    """The sizes of the task's data, and the judge's peak memory, shared inputs included."""
 
     inputs_bytes: int
     outputs_bytes: int
@@ -132,14 +137,14 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceShare:
-    """What admitting the task takes."""
+    """The share of the device's memory that admission of the task takes."""
 
     share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """The task was admitted; judging a candidate takes `needed_share` beyond what is held now."""
+    """The task was admitted. To judge a candidate takes `needed_share` more than is held now."""
 
     needed_share: float
     sizes: Sizes
@@ -147,7 +152,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What the table of admitted tasks, and a profile, say of this one."""
+    """The figures of a task, for the table of admitted tasks and for profiles."""
 
     reference_ms: float
     limits: Limits
@@ -161,9 +166,11 @@ class Description:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Of `Judge` what was `measured` on each of the judged workloads, of `TimeAgain` a pair for each, unless
-    something went wrong: then there is an `outcome`, or none of them where the candidate's worker died, of
-    which the server knows how. `frames` are lines of its source.
+    """The answer to `Judge` (`measured` on each workload) and to `TimeAgain` (`pairs`, one for each
+    workload).
+
+    If the candidate failed, both are empty and `outcome` says how; if its worker died, `outcome` is None too,
+    because the server knows how it died. `frames` are the lines of a traceback in the candidate's source.
     """
 
     outcome: Outcome | None
@@ -176,7 +183,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFault:
-    """The task cannot be scored, and the judge has ended. `died` where the worker of the reference did."""
+    """The task cannot be scored, and the judge has ended. `died` says that the reference's worker died."""
 
     reason: str
     no_memory: bool
@@ -188,7 +195,7 @@ FromJudge = Done | Sizes | DeviceShare | Ready | Description | Verdict | TaskFau
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """`free_share` is what nobody takes of the device's memory."""
+    """A judge's answer, with the share of the device's memory that is free."""
 
     content: FromJudge
     free_share: float = 1.0
@@ -196,9 +203,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warm:
-    """To a worker that will be judged: create its CUDA context, find its builds, and load Triton's driver for
-    whoever launches by it.
-    """
+    """Have a worker create its CUDA context, find its build and, with `triton`, load Triton's driver."""
 
     device: str
     setup: str
@@ -207,8 +212,9 @@ class Warm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """To a worker that builds: import `source`. With a `task_source` its model is constructed and called too.
-    `arch` is the device's, for kernels that are compiled where no device is.
+    """Have a worker import `source`, which builds it; with a `task_source`, also call its model.
+
+    `arch` is the device's compute capability, for kernels that are compiled without a device.
     """
 
     source: str
@@ -221,7 +227,7 @@ class Build:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelBench:
-    """To a worker that runs KernelBench's own protocol."""
+    """Have a worker judge `source` by KernelBench's own protocol."""
 
     task_source: str
     source: str
@@ -233,8 +239,9 @@ class KernelBench:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileCall:
-    """To a worker that profiles a call of `source`, by a trace or by counters. It says when it needs the
-    device, and waits for an answer.
+    """Have a worker profile a call of `source`, by a trace or by hardware counters.
+
+    The worker says when it needs the device and waits for an answer.
     """
 
     task_source: str
@@ -247,7 +254,7 @@ class ProfileCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dissect:
-    """To a worker that lists the kernels in the machine code of a build."""
+    """Have a worker list the kernels in the machine code of a build."""
 
     folder: str
     on_cuda: bool
@@ -255,22 +262,24 @@ class Dissect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspect:
-    """To a worker that reads the machine code of a build."""
+    """Have a worker look for matrix instructions in the machine code of a build."""
 
     folder: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """To the process that looks for devices. Answered by `Surveyed`."""
+    """Look for devices and compilers. Answered by `Surveyed`."""
 
     device: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surveyed:
-    """The names of the CUDA devices that torch finds, unless only the CPU was asked for. Of the wanted one
-    its PCI address, and its name for CUDA_VISIBLE_DEVICES where it is a whole GPU.
+    """The names of the CUDA devices that torch finds; none if only the CPU was asked for.
+
+    `bus` is the PCI address of the wanted device and `uuid` its name for CUDA_VISIBLE_DEVICES. Both are ""
+    without such a device, and for a MIG instance.
     """
 
     cuda: tuple[str, ...]

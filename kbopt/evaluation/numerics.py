@@ -1,4 +1,4 @@
-"""Precision and arithmetic, alike in every process that runs a reference, a candidate or a baseline."""
+"""Precision and arithmetic, the same in every process that runs a reference, a candidate or a baseline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONVOLUTIONS = frozenset(
         *("_cudnn_rnn", "mkldnn_rnn_layer", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"),
     )
 )
-"""ATen's operations that cuDNN runs, in TF32 by PyTorch's default."""
+"""ATen's convolutions and recurrent layers. PyTorch lets cuDNN run them in TF32 by default."""
 PRODUCTS = CONVOLUTIONS | frozenset(
     (
         *(
@@ -51,13 +51,13 @@ PRODUCTS = CONVOLUTIONS | frozenset(
         *("_scaled_dot_product_attention_math", "lstm", "gru", "rnn_tanh", "rnn_relu"),
     )
 )
-"""ATen's operations that multiply and add: those whose operands a lower precision would round."""
+"""ATen's operations that sum products, so that a lower precision rounds their operands."""
 
 
 def apply(arithmetic: Arithmetic) -> None:
-    """Switch TF32 on or off for products and convolutions on CUDA, before anybody's code is loaded.
+    """Switch TF32 on or off for CUDA's products and convolutions, before a task or candidate is loaded.
 
-    Under `default` nothing is touched: otherwise no figure would be the one that users see.
+    `default` keeps PyTorch's settings, so that times are those that users see.
     """
     if arithmetic != "default":
         torch.backends.cuda.matmul.allow_tf32 = arithmetic == "tf32"
@@ -65,16 +65,17 @@ def apply(arithmetic: Arithmetic) -> None:
 
 
 def placed(tensor: torch.Tensor, precision: Precision, device: torch.device) -> torch.Tensor:
-    """Dense, on the device, and of the task's precision where it holds floats."""
+    """Return the tensor without gaps, on the device, and in the task's precision if it holds floats."""
     tensor = dense(tensor.detach())
     dtype = DTYPES[precision] if tensor.is_floating_point() else tensor.dtype
     return tensor.to(device=device, dtype=dtype)
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every generator that a task's source may draw from.
+    """Seed the generators of torch, CUDA, Python and NumPy.
 
-    Not by torch.manual_seed, which formats the stack for each kind of device that is not there: 1.3 ms.
+    torch.manual_seed is not used: it takes 1.3 ms, because it formats the stack for each absent kind of
+    device.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():

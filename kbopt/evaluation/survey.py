@@ -1,4 +1,4 @@
-"""Looks for devices and compilers, in a process of its own."""
+"""The process that looks for devices and compilers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kbopt.leanbuild import toolchain
 
 
 def survey(channel: Channel) -> None:
-    """Answer `Survey` with what there is."""
+    """Answer a `Survey` with the devices and compilers of this machine."""
     job: Survey = codec.decode(Survey, channel.receive())
     wanted = job.device
     count = torch.cuda.device_count() if wanted != "cpu" and torch.cuda.is_available() else 0

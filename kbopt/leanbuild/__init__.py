@@ -1,8 +1,8 @@
-"""Building candidates before the GPU lease: what is compiled, how fast, and where it is kept.
+"""Fast builds of candidates' extensions, and a store of them.
 
-`store` keeps finished builds by content, `builder` compiles one, `inline` stands in for
-`torch.utils.cpp_extension.load_inline` inside the children, `gpu_code` does the same for Triton and
-NVRTC, and `bridge` is the small library that lets a candidate compile without torch's headers.
+`store` keeps finished builds by content, `builder` compiles one extension, `inline` replaces
+`torch.utils.cpp_extension.load_inline` in a candidate's processes, `gpu_code` does the same for Triton and
+NVRTC, and `bridge` is a small library with which a candidate compiles without torch's headers.
 
-Nothing here imports torch at import time.
+No module imports torch when it is imported.
 """

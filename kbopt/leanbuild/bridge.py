@@ -1,6 +1,6 @@
-"""The library between candidates and torch, compiled once per toolchain and kept in the store.
+"""The bridge: a library between candidates and torch, compiled once per toolchain and kept in the store.
 
-It is trusted code: whoever starts the evaluator builds it, candidates only link to it.
+It is trusted code: the evaluator builds it, and candidates only link to it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SOURCES = (HEADERS / "bridge" / "tensor.cpp", HEADERS / "bridge" / "python.cpp"
 
 @cache
 def headers_key() -> str:
-    """A hash over every header shipped with kbopt: part of the key of whatever they compile."""
+    """Return a hash of all headers of kbopt. It is part of the key of each build that uses them."""
     digest = hashlib.sha256()
     for path in sorted(path for path in HEADERS.rglob("*") if path.is_file()):
         digest.update(path.relative_to(HEADERS).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
@@ -34,10 +34,10 @@ def headers_key() -> str:
 
 
 def ensure_bridge(store: Store, toolchain: Toolchain) -> Path:
-    """The path of the bridge for `toolchain`, built now unless the store has it.
+    """Return the path of the bridge for `toolchain`, and build it first if the store does not have it.
 
-    Takes some 6 s of two cores the first time. Raises `InfraError` with the compiler's words
-    if it does not build: then this installation of torch cannot build any extension.
+    A build takes two cores some 6 s. Raises InfraError with the compiler's output if the build fails: then
+    this installation of torch can probably build no extension.
     """
     source = "".join(path.read_text() for path in _SOURCES)
     key = build_key(source, flags=_flags(), toolchain_key=toolchain.key)

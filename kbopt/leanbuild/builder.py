@@ -1,13 +1,13 @@
-"""Compiles one extension: lean headers first, torch's own where they do not do.
+"""Compiles one extension, with lean headers first and with torch's own headers if those fail.
 
-Three sets of headers, each tried only if the one before failed, so that no candidate is judged by ours:
+There are three sets of headers. The last one is torch's, so that no candidate fails because of ours:
 
-- `slim`: our own `torch::Tensor` over the bridge; no torch header is read.
-- `core`: torch's Tensor from ATen's core headers and the operators that the source names.
-- `full`: what torch's `load_inline` does, command for command, with pybind11.
+- `slim`: kbopt's own `torch::Tensor` over the bridge. No header of torch is read.
+- `core`: torch's Tensor from ATen's core headers, and the operators that the source names.
+- `full`: the same commands as torch's `load_inline`, with pybind11.
 
-The kernels are the same code in all three: nothing in the headers reaches the device passes of a kernel
-that takes pointers and numbers (`benchmarks/lean_headers.py` compares the machine code).
+The machine code of kernels is the same with all three, because the headers do not change the device code of
+kernels that take pointers and numbers. `benchmarks/lean_headers.py` compares it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TIERS: tuple[Tier, ...] = ("slim", "core", "full")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """One file to compile. `implicit` says that torch would put its own includes before `text`."""
+    """One file to compile. `implicit` says that torch puts its own includes before `text`."""
 
     file_name: str
     text: str
@@ -40,9 +40,10 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extension:
-    """What a call of `load_inline` or `load` asks for. Flags are as torch takes them.
+    """The arguments of a call of `load_inline` or `load`.
 
-    `functions` maps the functions to bind to their docstrings; None where the source binds itself.
+    `functions` maps the names of functions to bind to their docstrings. It is None if the source has its own
+    bindings.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Extension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try with one set of headers. `log` is what the compilers said."""
+    """One attempt with one set of headers. `log` is the compilers' output."""
 
     tier: Tier
     ok: bool
@@ -68,7 +69,7 @@ class Attempt:
 
 
 def tiers_to_try(extension: Extension, *, has_bridge: bool) -> tuple[Tier, ...]:
-    """The sets of headers that may carry `extension`, cheapest first; always ends with `full`."""
+    """Return the sets of headers to try for `extension`, the fastest first. The last is always `full`."""
     text = "\n".join(unit.text for unit in extension.units)
     if not has_bridge or not extension.is_python_module or scan.needs_full_headers(text):
         return ("full",)
@@ -78,9 +79,10 @@ def tiers_to_try(extension: Extension, *, has_bridge: bool) -> tuple[Tier, ...]:
 def build(
     extension: Extension, directory: Path, toolchain: Toolchain, *, bridge: Path | None
 ) -> tuple[Attempt, ...]:
-    """Compiles `extension` to `directory / <name>.so`; the last attempt tells how it ended.
+    """Compile `extension` to `directory / <name>.so`. Return the attempts; the last one is the result.
 
-    A failure of the last attempt is one of torch's own headers, hence the candidate's.
+    If the last attempt failed, it was with torch's own headers, so the extension does not compile in torch
+    either.
     """
     attempts: list[Attempt] = []
     for tier in tiers_to_try(extension, has_bridge=bridge is not None):
@@ -112,7 +114,7 @@ def _attempt(
 def compile_commands(
     extension: Extension, directory: Path, toolchain: Toolchain, tier: Tier
 ) -> list[list[str]]:
-    """Writes the sources of `tier` into `directory` and returns one compiler command for each."""
+    """Write the sources of `tier` into `directory`. Return one compiler command for each."""
     if tier == "core":
         text = "\n".join(unit.text for unit in extension.units)
         headers = scan.operators(text, Path(toolchain.torch_includes[0]))
@@ -205,7 +207,7 @@ def _nvcc_command(
 
 
 def _arch_flags(cuda_cflags: Sequence[str]) -> list[str]:
-    """Torch's own choice, from TORCH_CUDA_ARCH_LIST and from what the candidate asks for itself."""
+    """Return torch's architecture flags, from TORCH_CUDA_ARCH_LIST and the candidate's own flags."""
     from torch.utils.cpp_extension import _get_cuda_arch_flags
 
     return list(_get_cuda_arch_flags(list(cuda_cflags)))

@@ -1,4 +1,4 @@
-"""Runs compilers, several at once, and keeps what they say."""
+"""Runs several compilers at once and collects their output."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ POLL_S = 0.005
 def run_side_by_side(
     commands: Sequence[Sequence[str]], directory: Path, *, timeout_s: float = math.inf
 ) -> tuple[bool, str]:
-    """Runs all commands at once; at the first failure the others are ended. Returns their output.
+    """Run all commands at once. Return whether all succeeded, and their output.
 
-    After a failure only the output of those that failed is returned. Whatever still runs after
-    `timeout_s` seconds is ended, and has failed.
+    At the first failure the other commands are ended, and only the output of the failed ones is returned.
+    Commands that still run after `timeout_s` seconds are ended, and the run has failed.
     """
     deadline = time.monotonic() + timeout_s
     logs = [directory / f"command{number}.log" for number in range(len(commands))]
-    # In this process' own group: whoever kills the child kills its compilers with it.
+    # Compilers stay in this process's group, so that a signal to the group ends them too.
     running = [_start(command, log) for command, log in zip(commands, logs, strict=True)]
     try:
         while (codes := [process.poll() for process in running]).count(None) and not any(codes):
@@ -44,5 +44,5 @@ def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    # gcc's messages in plain ASCII English, for the one who reads the feedback.
+    # gcc's messages then are in English and ASCII, for the reader of the feedback.
     return {**os.environ, "LC_ALL": "C"}

@@ -1,4 +1,4 @@
-"""The extensions of one candidate: built in its directory, found there later, loaded."""
+"""Builds the extensions of one candidate in its directory, and finds and loads them there later."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from kbopt.leanbuild.gpu_code import Mode
 from kbopt.leanbuild.toolchain import Toolchain
 
 BUILD_FAILED = "Error building extension"
-"""How torch begins the message of such an error."""
+"""The beginning of torch's message for a failed build."""
 
 
 class NotBuilt(RuntimeError):
-    """The measure child asked for a build that the build child never saw."""
+    """The measure child asked for an extension that the build child did not build."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a child must be told to compile, or to find what was compiled.
+    """What a child needs in order to build extensions, or to find them.
 
-    `directory` holds this candidate's builds: writable in mode `build`, read-only in mode `use`.
-    `bridge` is the path that `ensure_bridge` returned, empty to compile with torch's own headers only.
+    `directory` holds this candidate's builds. It is writable in mode `build`; mode `use` does not write to
+    it. `bridge` is the path that `ensure_bridge` returned, or "" to compile with torch's own headers only.
     """
 
     mode: Mode
@@ -50,21 +50,21 @@ class Setup:
 
 
 _failed_for_now: list[str] = []
-"""Extensions of this process that something from outside may make possible: see `is_whole`."""
+"""Names of extensions in this process whose build failed because of the machine: see `is_whole`."""
 
 
 def is_whole() -> bool:
-    """Whether all that failed to build in this process would fail again."""
+    """Return whether no extension in this process failed for a reason that can go away."""
     return not _failed_for_now
 
 
 def is_lasting(error: BaseException) -> bool:
-    """Whether `error` is a compiler's complaint of the source."""
+    """Return whether `error` is a failed build for which the compiler blames the source."""
     return isinstance(error, RuntimeError) and getattr(error, "blames_source", False) is True
 
 
 def _failure(name: str, log: str) -> RuntimeError:
-    """As torch raises it."""
+    """Return the error that torch raises for a failed build."""
     error = RuntimeError(f"{BUILD_FAILED} '{name}': {log}")
     if scan.blames_source(log):
         error.blames_source = True  # type: ignore[attr-defined]
@@ -74,15 +74,16 @@ def _failure(name: str, log: str) -> RuntimeError:
 
 
 class Builds:
-    """The extensions in one candidate's directory."""
+    """Builds and loads the extensions in one candidate's directory."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
 
     def obtain(self, extension: Extension) -> Any:
-        """The loaded extension; built first in mode `build`.
+        """Return the loaded extension. In mode `build` build it first if necessary.
 
-        Raises RuntimeError with the compiler's words, as torch does, and `NotBuilt` in mode `use`.
+        Raises RuntimeError with the compiler's output, as torch does, and NotBuilt in mode `use` if there is
+        no build.
         """
         home = Path(self._setup.directory) / _key(extension)
         if not (home / "build.json").is_file():
@@ -99,7 +100,7 @@ class Builds:
         return _load_library(extension, home / f"{extension.name}.so")
 
     def _build(self, extension: Extension, home: Path) -> None:
-        """Compiles into a directory beside `home` and renames it, so that `home` is whole or absent."""
+        """Compile into a directory beside `home` and rename it, so that `home` is complete or absent."""
         private = home.with_name(f"{home.name}.{secrets.token_hex(4)}")
         started = time.monotonic()
         bridge = Path(self._setup.bridge) if self._setup.bridge else None
@@ -126,14 +127,14 @@ class Builds:
 
 
 def num_builds(directory: Path) -> int:
-    """How many extensions lie in a candidate's directory."""
+    """Return the number of extensions in a candidate's directory."""
     return len(list(directory.glob("*/build.json")))
 
 
 def build_records(directory: Path) -> list[dict[str, Any]]:
-    """The `build.json` of every extension under a candidate's directory, in no particular order.
+    """Return the `build.json` of each extension in a candidate's directory, in no particular order.
 
-    A candidate can write these files too: they are hints for feedback and statistics, not evidence.
+    A candidate can forge these files. Use them for feedback and statistics only.
     """
     return [json.loads(path.read_text()) for path in directory.glob("*/build.json")]
 

@@ -1,11 +1,11 @@
-"""Triton and NVRTC kernels, compiled before there is a device to run them on.
+"""Compiles Triton and NVRTC kernels without a device.
 
-Neither compiles at import: Triton waits for the first launch, to see the arguments. `ahead_of_device`
-is a context in which a candidate's constructor and forward run on tensors that have shapes, types and
-strides but no memory. A Triton launch then compiles and stops there, for every configuration of an
-autotuner; an NVRTC kernel compiles, and calling it does nothing. No kernel runs, so nobody else's
-timing is disturbed. What stops such a run (a look at values, a call into a C++ extension) is no
-verdict: what it did not reach is compiled later, as if nothing had happened.
+Triton compiles a kernel only at its first launch, when it sees the arguments. In the context
+`ahead_of_device` a candidate's constructor and forward run on fake tensors, which have shapes, types and
+strides but no memory. A Triton launch then only compiles, for each configuration of an autotuner, and a call
+of an NVRTC kernel does nothing. No kernel runs, so no other candidate's timing is disturbed. If such a run
+fails, because it needs values or calls a C++ extension, that is no verdict: the kernels that it did not reach
+are compiled later.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-# `build`: compile and keep, without a device. `use`: take what is there.
 Mode = Literal["build", "use"]
+"""`build`: compile without a device and keep the results. `use`: load the kept results."""
 
 
 def install(directory: Path, mode: Mode, arch: str) -> None:
-    """Points Triton's, Inductor's and the driver's caches at the candidate's directory.
+    """Point the caches of Triton, Inductor, NVRTC and the CUDA driver at the candidate's directory.
 
-    In mode `use` the directory is read-only, and compilers insist on writing: they get a copy in the
-    process' temporary directory, small because it holds this candidate's kernels alone.
+    In mode `use` that directory may be read-only, but the compilers write to their caches. So they get a copy
+    in a temporary directory. It is small, because it holds only this candidate's kernels.
     """
     home = directory / "caches"
     if mode == "use":
@@ -48,8 +48,10 @@ def install(directory: Path, mode: Mode, arch: str) -> None:
 
 
 def _move_groups(cache: Path) -> None:
-    """Have Triton find a kernel's files where they are now: an index beside them says where they were built,
-    and what is missing there is compiled again, while the candidate holds the device.
+    """Correct the paths in Triton's cache after it was copied.
+
+    An index beside a kernel's files has their absolute paths. If they are missing there, Triton compiles the
+    kernel again while the candidate holds the device.
     """
     for index in cache.glob("*/__grp__*.json"):
         with contextlib.suppress(ValueError):
@@ -61,7 +63,9 @@ def _move_groups(cache: Path) -> None:
 
 @contextlib.contextmanager
 def ahead_of_device(arch: str) -> Iterator[None]:
-    """Inside, tensors have no memory and kernels for compute capability `arch` (`9.0`) only compile."""
+    """Within the context tensors have no memory, and kernels are only compiled, for capability `arch`
+    (`9.0`).
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with contextlib.ExitStack() as stack:
@@ -80,9 +84,9 @@ def _has_triton() -> bool:
 
 @contextlib.contextmanager
 def _without_context() -> Iterator[None]:
-    """Keep tensors without memory from making a context on the device, beside somebody's timing.
+    """Keep fake tensors from creating a CUDA context, which would disturb another candidate's timing.
 
-    Torch makes one for what a backward pass would need.
+    torch creates one for a possible backward pass.
     """
     from torch._subclasses import fake_tensor
 
@@ -124,7 +128,7 @@ def _triton_without_launch(arch: str) -> Iterator[None]:
 
 
 def _stand_in(value: Any) -> Any:
-    """An argument as Triton specializes on it: a tensor's type and the alignment of its address."""
+    """Return a stand-in for an argument: Triton specializes on its type and on its address's alignment."""
     import torch
     from triton.runtime.jit import MockTensor
 
@@ -134,20 +138,20 @@ def _stand_in(value: Any) -> Any:
     class Aligned(MockTensor):  # type: ignore[misc]
         @staticmethod
         def data_ptr() -> int:
-            # torch's allocator aligns to 512 bytes; only an offset into the storage disturbs that.
+            # torch's allocator aligns to 512 bytes, so only the offset in the storage matters.
             return int(value.storage_offset() * value.element_size()) % 16
 
     return Aligned(value.dtype, list(value.shape))
 
 
 def _absent_device(arch: str) -> Any:
-    """A Triton driver that knows its target and nothing else."""
+    """Return a Triton driver that needs no device: it only names the target."""
     from triton.backends.compiler import GPUTarget
     from triton.backends.nvidia.driver import CudaDriver
 
     class AbsentDevice(CudaDriver):  # type: ignore[misc]
         def __init__(self) -> None:
-            # Not the parent's: that one loads the CUDA driver.
+            # The parent's constructor is not called: it loads the CUDA driver.
             pass
 
         def get_current_device(self) -> int:
@@ -163,9 +167,9 @@ def _absent_device(arch: str) -> Any:
 
 
 def _compile_launcher(kernel: Any) -> None:
-    """Compiles the C stubs through which Triton talks to the driver and launches `kernel`.
+    """Compile the C stubs with which Triton calls the CUDA driver and launches `kernel`.
 
-    They are loaded as well, which fails where there is no libcuda; then they are compiled later.
+    Triton also loads them. If that fails, because there is no libcuda, they are loaded or compiled later.
     """
     from triton.backends.nvidia.driver import CudaLauncher, CudaUtils
 
@@ -175,15 +179,15 @@ def _compile_launcher(kernel: Any) -> None:
 
 
 def _remember_nvrtc(home: Path, mode: Mode, arch: str) -> None:
-    """Makes torch's NVRTC compilation look into `home` first and leave its results there.
+    """Have torch's NVRTC compilation look in `home` first and store its results there.
 
-    In mode `build` there is no device to load a kernel on: calling one does nothing.
+    In mode `build` there is no device, so a call of a kernel does nothing.
     """
     import torch
     import torch.cuda._utils as utils
 
     if not hasattr(torch.cuda, "_compile_kernel"):
-        return  # torch before 2.8 has no NVRTC interface, hence no candidate that uses it
+        return  # torch before 2.8 has no interface to NVRTC.
     compile_now: Callable[..., tuple[bytes, str]] = utils._nvrtc_compile
     home.mkdir(parents=True, exist_ok=True)
 
@@ -216,7 +220,7 @@ def _compile_only(
     cuda_include_dirs: list[str] | None = None,
     nvcc_options: list[str] | None = None,
 ) -> Callable[..., None]:
-    """`torch.cuda._compile_kernel` without its last step, the loading."""
+    """Compile as `torch.cuda._compile_kernel` does, and return a function that does nothing."""
     import torch.cuda._utils as utils
 
     utils._nvrtc_compile(kernel_source, kernel_name, compute_capability, cuda_include_dirs, nvcc_options)

@@ -1,10 +1,9 @@
-"""What stands in for `torch.utils.cpp_extension.load_inline` and `load` inside a candidate's processes.
+"""Replacements of `torch.utils.cpp_extension.load_inline` and `load` in a candidate's processes.
 
-The same source is executed twice: in the *build* child, without the GPU, where each call compiles into
-a directory private to this candidate, and in the *measure* child, where the same call finds the library
-there and only loads it. `install` puts the functions in place; the candidate sees torch's own names and
-signatures. Calls with arguments that torch alone understands go to torch's own implementation, with its
-files in the same directory.
+The same source runs twice. In the *build* child, without the GPU, each call compiles into a directory of this
+candidate. In the *measure* child the same call finds the library there and only loads it. `install` replaces
+the functions; their names and signatures are torch's. A call with arguments that only torch understands goes
+to torch's own implementation, with its files in the same directory.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from kbopt.leanbuild.extensions import Builds, Setup
 
 
 def install(setup: Setup) -> None:
-    """Replaces torch's functions in this process and points every compiler cache at the directory.
+    """Replace torch's functions in this process and point all compiler caches at the candidate's directory.
 
-    To be called before any candidate code runs. Imports torch, creates no CUDA context.
+    Call it before any candidate code runs. It imports torch and creates no CUDA context.
     """
     from torch.utils import cpp_extension
 
@@ -44,10 +43,10 @@ def install(setup: Setup) -> None:
 
 
 class Loader:
-    """Functions with torch's signatures; `obtain` gets what was asked for and returns the module.
+    """Functions with torch's signatures. `obtain` builds or finds the extension and returns its module.
 
-    `build_directory`, `keep_intermediates` and `use_pch` are accepted and mean nothing here: the build
-    lives in the candidate's directory, objects are never kept, and lean headers replace precompiled ones.
+    `build_directory`, `keep_intermediates` and `use_pch` are ignored: builds lie in the candidate's
+    directory, object files are never kept, and lean headers replace precompiled ones.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class Loader:
         no_implicit_headers: bool = False,
         **unknown: Any,
     ) -> Any:
-        """As `torch.utils.cpp_extension.load_inline`."""
+        """Do what `torch.utils.cpp_extension.load_inline` does."""
         if positional or any(value for value in unknown.values()):
             return self._original_inline(
                 name,
@@ -135,7 +134,7 @@ class Loader:
         keep_intermediates: bool = True,
         **unknown: Any,
     ) -> Any:
-        """As `torch.utils.cpp_extension.load`."""
+        """Do what `torch.utils.cpp_extension.load` does."""
         if positional or is_standalone or any(value for value in unknown.values()):
             return self._original_load(
                 name,
@@ -177,7 +176,7 @@ class Loader:
 
 
 def _unit(file_name: str, texts: Sequence[str], *, is_cuda: bool, implicit: bool) -> Unit:
-    # The compiler then counts lines as the author of the string does.
+    # With `#line` the compiler counts lines within each of the author's strings.
     label = "cuda_sources" if is_cuda else "cpp_sources"
     numbered = (f'#line 1 "{label}[{number}]"\n{text}' for number, text in enumerate(texts))
     return Unit(file_name=file_name, text="\n".join(numbered), is_cuda=is_cuda, implicit=implicit)
@@ -188,7 +187,7 @@ def _texts(sources: str | Sequence[str]) -> list[str]:
 
 
 def _flags(flags: Sequence[str] | None) -> tuple[str, ...]:
-    # Split as the shell does that torch's build runs through: "-O3 -lineinfo" is two flags, "" is none.
+    # torch's build runs in a shell, which splits words: "-O3 -lineinfo" is two flags, "" is none.
     return tuple(word for flag in flags or () for word in shlex.split(flag))
 
 

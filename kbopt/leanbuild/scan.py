@@ -1,7 +1,6 @@
-"""What a C++ or CUDA source uses, read from its text, to choose headers that are tried first.
+"""Guesses from the text of a C++ or CUDA source which headers it needs, so that lean ones can be tried first.
 
-Nothing here decides whether a candidate is right: a wrong guess costs a failed attempt, after which
-torch's own headers are used.
+A wrong guess costs only time: the attempt fails, and torch's own headers are used.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-# Standard names that torch/extension.h brings along, and the header that declares each.
+# Headers that torch/extension.h includes, with the names in namespace std that each declares.
 _STANDARD_HEADERS = {
     "iostream": "cout cerr clog endl ostream istream",
     "sstream": "stringstream ostringstream istringstream",
@@ -56,7 +55,7 @@ _TORCH_WORDS = re.compile(
 
 
 def standard_headers(source: str) -> tuple[str, ...]:
-    """The standard headers whose names `source` uses as `std::name`, sorted."""
+    """Return the standard headers whose names `source` uses, sorted."""
     names = re.findall(r"\bstd::(\w+)", source)
     headers = {_HEADER_OF[name] for name in names if name in _HEADER_OF}
     if re.search(r"\bassert\s*\(", source):
@@ -69,7 +68,7 @@ def standard_headers(source: str) -> tuple[str, ...]:
 
 
 def cuda_headers(source: str) -> tuple[str, ...]:
-    """CUDA's own headers that torch's would have included and `source` relies on."""
+    """Return the CUDA headers that `source` uses and that torch's headers would include."""
     headers = []
     if _CUDA_HALF.search(source):
         headers.append("cuda_fp16.h")
@@ -79,22 +78,22 @@ def cuda_headers(source: str) -> tuple[str, ...]:
 
 
 def uses_reduced_types(source: str) -> bool:
-    """Whether `source` names torch's half-precision types or dispatches over them."""
+    """Return whether `source` names torch's half-precision types or dispatches over them."""
     return _REDUCED.search(source) is not None
 
 
 def needs_full_headers(source: str) -> bool:
-    """Whether `source` names a part of torch that no lean set of headers offers."""
+    """Return whether `source` names a part of torch that only torch's full headers have."""
     return _FULL_ONLY.search(source) is not None
 
 
 def uses_pybind(source: str) -> bool:
-    """Whether `source` says more of pybind11 than `PYBIND11_MODULE` and `m.def` with a docstring."""
+    """Return whether `source` uses pybind11 beyond `PYBIND11_MODULE` and `m.def` with a docstring."""
     return _PYBIND.search(source) is not None
 
 
 def operators(source: str, torch_include: Path) -> tuple[str, ...]:
-    """The `ATen/ops` headers of the free functions that `source` calls, as this torch has them."""
+    """Return the `ATen/ops` headers in this torch of the free functions that `source` calls, sorted."""
     return tuple(sorted(set(_operator_headers(source, torch_include))))
 
 
@@ -111,15 +110,15 @@ _BLAMES_MACHINE = re.compile(
     r"|memory exhausted|Cannot allocate|temporarily unavailable|Too many open files|internal compiler error"
     r"|[Kk]illed|[Tt]erminated|[Ss]egmentation|[Bb]us error|Illegal instruction|no end after"
 )
-"""Words of compilers and linkers for what is missing, full or ended, and may not be so another time."""
+"""Messages of compilers and linkers about causes that can go away, such as missing files or a full disk."""
 
 
 def blames_source(log: str) -> bool:
-    """Whether compilers complain of what is written, and of nothing that may be there another time."""
+    """Return whether a log has an error, and no message of a cause that can go away."""
     return "error:" in log.replace("error :", "error:") and not _BLAMES_MACHINE.search(log)
 
 
 def blames_torch(log: str) -> bool:
-    """Whether an error in a compiler's `log` could stem from headers that lack something of torch."""
+    """Return whether an error in `log` may come from lean headers that lack a part of torch."""
     errors: list[str] = _ERROR.findall(log)
     return not errors or any(_TORCH_WORDS.search(error) for error in errors)

@@ -1,14 +1,13 @@
-"""A directory of finished builds, named by what they were built from.
+"""A directory of finished builds, named by a hash of what they were built from.
 
-Layout under `root`: `entries/<key>/` holds `entry.json` and `files/`; `staging/` holds builds under
-way; `locks/<key>` orders builders of one key. An entry appears by one `rename` and never changes, so a
-reader needs no lock to see a whole one, and a killed build leaves only a staging directory, which the
-next `prune` removes. Locks are `flock`s: the kernel drops them with the process that held them.
+Layout under `root`: `entries/<key>/` holds `entry.json` and `files/`, `staging/` holds unfinished builds, and
+`locks/<key>` is the lock of the builders of one key. An entry appears by one `rename` and never changes, so
+readers need no lock. A killed build leaves only a staging directory, which a later `prune` removes. Locks are
+flock(2)s, which the kernel releases when the process ends.
 
-A candidate never writes here. Its build runs in a private directory of its own user, and the trusted
-caller copies the result in under the key of *that* candidate's source (`publish`), so that the most a
-hostile build can do is to forge its own entry. Readers get entries without write permission, and
-`verify` compares every file with the hash taken at publication.
+A candidate never writes into entries. Its build runs in a staging directory, and the trusted caller copies
+the result to the key of that candidate's source (`publish`). So a hostile build can forge only its own entry.
+Readers have no write permission, and `verify` compares each file with its hash at publication.
 """
 
 from __future__ import annotations
@@ -31,41 +30,43 @@ from typing import BinaryIO
 from kbopt.core.errors import InfraError
 
 DEFAULT_LIMIT_BYTES = 20 * 2**30
+"""Bytes of the entries of a store, above which it is pruned."""
 MAX_LOG_CHARACTERS = 200_000
-# Longer than any build may take.
 STALE_STAGING_S = 3600.0
+"""Age in seconds from which on a staging directory is removed. No build may take so long."""
 MAX_ENTRY_BYTES = 512 * 2**20
 MAX_FILES = 10_000
 MAX_DEPTH = 32
+"""Bytes, files and nested folders of one entry at most."""
 _LOCKS = ("lock",)
-"""Of torch's own builds; a process that finds one waits for whoever holds it."""
+"""Lock files of torch's own builds. They are not kept, because a process that finds one waits for its end."""
 PRUNE_SHARE = 0.01
 PRUNE_EVERY = 1000
-"""A process looks at all entries again after it has published this share of the limit, or this many: a look
-takes 17 us an entry, which at each publication was more than all else from a thousand entries on."""
+"""A process prunes after it has published this share of the limit, or this many entries. To prune takes 17 us
+per entry; after each publication that was most of the time from a thousand entries on."""
 
 FORMAT = 2
-"""Counts the changes to what an entry holds; entries of another format are never looked up."""
+"""Version of an entry's format. It is part of the key, so entries of other formats are never found."""
 
 
 def build_key(source: str, *, flags: Mapping[str, str], toolchain_key: str) -> str:
-    """The name of the build of `source`: SHA-256 over everything that can change its result."""
+    """Return the key of the build of `source`: a SHA-256 of everything that the result depends on."""
     flags = dict(sorted(flags.items()))
     parts = {"format": FORMAT, "source": source, "flags": flags, "toolchain": toolchain_key}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class TooMuchLeft(Exception):
-    """A build left more than an entry holds. The message is for the proposer."""
+    """A build left more files than an entry may hold. The message is for the proposer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A finished build. `ok` is False where the source cannot be built, for a `reason` that will stay.
+    """A finished build.
 
-    `log` holds what the compiler printed.
-    `files` maps the path of each file under `directory` to its SHA-256. `seconds` is the wall clock
-    that the build took when it was made.
+    `ok` is False if the source cannot be built, with the lasting `reason`. `log` is the compiler's output.
+    `files` maps the path of each file under `directory` to its SHA-256. `seconds` is the build's wall-clock
+    time.
     """
 
     key: str
@@ -79,7 +80,7 @@ class Entry:
 
 
 class Store:
-    """Shared by processes, runs and users of `root`; every method may be called concurrently."""
+    """A store of builds. Processes, runs and users may share `root`. All methods may run concurrently."""
 
     def __init__(self, root: Path, *, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
         self.root = root
@@ -90,15 +91,15 @@ class Store:
             (root / name).mkdir(parents=True, exist_ok=True)
 
     def find(self, key: str) -> Entry | None:
-        """The entry of `key`, or None. Counts as a use for eviction."""
+        """Return the entry of `key`, or None. This counts as a use for eviction."""
         directory = self._entry(key)
         try:
             entry = _read(directory, key)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, NotADirectoryError):
-            # Damaged, as a full disk or a fallen machine leaves it: as good as none.
-            self._bury(key)
+            # A full disk or a crash of the machine can damage an entry. It is then removed.
+            self._remove_entry(key)
             return None
         with contextlib.suppress(FileNotFoundError, PermissionError):
             os.utime(directory)
@@ -106,16 +107,16 @@ class Store:
 
     @contextlib.contextmanager
     def building(self, key: str) -> Iterator[Entry | None]:
-        """Orders builders of one key: yields what another builder finished meanwhile, else None.
+        """Hold the lock of `key`, and yield its entry if another builder finished it meanwhile, else None.
 
-        Blocks while another process builds the same key, for as long as that process lives and no
-        longer. Inside the block the caller builds and calls `publish`.
+        It blocks while another process that lives builds the same key. If None is yielded, build and call
+        `publish` in the context.
         """
         with self._locked(key):
             yield self.find(key)
 
     def staging(self) -> Path:
-        """A new empty directory on the store's file system, for one build; the caller removes it."""
+        """Return a new empty directory in the store, for one build. The caller removes it."""
         directory = self.root / "staging" / secrets.token_hex(16)
         directory.mkdir(mode=0o700)
         return directory
@@ -123,11 +124,11 @@ class Store:
     def publish(
         self, key: str, built: Path, *, ok: bool, log: str, seconds: float, reason: str = ""
     ) -> Entry:
-        """Copies the regular files under `built` into a new entry and returns it.
+        """Copy the regular files under `built` into a new entry and return it.
 
-        Links, devices and sockets that the build left are not followed and not copied: they could name
-        files that the candidate itself may not read. If another builder published `key` first, its
-        entry stays and is returned. Raises TooMuchLeft.
+        Links, devices and sockets are left out: a link could name a file that the candidate may not read. If
+        another builder published `key` first, its entry stays and is returned. Raises TooMuchLeft and
+        InfraError.
         """
         private = self.staging()
         try:
@@ -162,7 +163,7 @@ class Store:
         return entry
 
     def verify(self, entry: Entry) -> None:
-        """Raises `InfraError` if a file of `entry` is not what was published."""
+        """Compare each file of `entry` with its hash at publication. Raises InfraError if one has changed."""
         for name, expected in entry.files.items():
             seen = _sha256(entry.directory / name)
             if seen != expected:
@@ -172,10 +173,9 @@ class Store:
                 )
 
     def prune(self, *, keep: str = "") -> int:
-        """Evicts the least recently used entries until the store fits; returns how many went.
+        """Remove the least recently used entries until the store fits its limit. Return their number.
 
-        An entry that somebody is `building` is skipped. Staging directories of builders
-        that are gone are removed as well.
+        Entries that are locked by `building` stay. Stale staging directories are removed as well.
         """
         self._bytes_since_prune, self._entries_since_prune = 0.0, 0
         self._remove_stale_staging()
@@ -218,20 +218,20 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            return self._bury(key)
+            return self._remove_entry(key)
 
-    def _bury(self, key: str) -> bool:
-        """Remove an entry; renamed first, so that no reader ever sees half of one. Whether it was there."""
-        grave = self.root / "staging" / secrets.token_hex(16)
+    def _remove_entry(self, key: str) -> bool:
+        """Rename an entry, so that no reader sees a part of it, and remove it. Return whether it existed."""
+        renamed = self.root / "staging" / secrets.token_hex(16)
         try:
-            self._entry(key).rename(grave)
+            self._entry(key).rename(renamed)
         except FileNotFoundError:
             return False
-        remove(grave)
+        remove(renamed)
         return True
 
     def _remove_stale_staging(self) -> None:
-        # By age alone: a process id says nothing about a builder in another container on this volume.
+        # Only the age tells: the builder may live in another container, where pids mean something else.
         for directory in (self.root / "staging").iterdir():
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - directory.stat().st_mtime > STALE_STAGING_S:
@@ -253,9 +253,9 @@ def _read(directory: Path, key: str) -> Entry:
 
 
 def _copy_regular_files(source: Path, target: Path) -> dict[str, str]:
-    """Copies `source` without following links; returns the SHA-256 of each file by relative path.
+    """Copy regular files without following links. Return the SHA-256 of each by its relative path.
 
-    Leaves out what cannot be read, and locks, for which nobody is left to open them. Raises TooMuchLeft.
+    Files that cannot be read and torch's lock files are left out. Raises TooMuchLeft.
     """
     target.mkdir()
     hashes: dict[str, str] = {}
@@ -267,8 +267,8 @@ def _copy_regular_files(source: Path, target: Path) -> dict[str, str]:
         for name in sorted(names):
             path = Path(folder) / name
             relative = path.relative_to(source)
-            # O_NOFOLLOW closes the gap between looking at a file and opening it; O_NONBLOCK keeps a
-            # named pipe from holding us up.
+            # With O_NOFOLLOW no link can take a file's place before it is opened, and with O_NONBLOCK a named
+            # pipe does not block.
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             except OSError:
@@ -300,8 +300,8 @@ def _make_read_only(directory: Path) -> None:
 
 
 def remove(directory: Path) -> None:
-    """Whatever a build left there; what resists stays."""
-    # Folders nested by the thousand are too many for rmtree, which recurses.
+    """Remove a directory as far as possible. Errors are ignored."""
+    # rmtree recurses, so it fails for thousands of nested folders. `rm` does not.
     with contextlib.suppress(RecursionError):
         shutil.rmtree(directory, ignore_errors=True)
     if os.path.lexists(directory):

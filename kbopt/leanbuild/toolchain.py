@@ -1,4 +1,4 @@
-"""The compilers and the torch that builds depend on, as one value that can be hashed."""
+"""The toolchain: the compilers and the torch that a build depends on, as one hashable value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import cast
 
 from kbopt.core.errors import InfraError
 
-# torch compiles every CUDA extension with these; without them half-precision sources change meaning.
+# torch compiles all CUDA extensions with these flags. Without them half-precision sources mean other things.
 NVCC_FLAGS = (
     "-D__CUDA_NO_HALF_OPERATORS__",
     "-D__CUDA_NO_HALF_CONVERSIONS__",
@@ -28,11 +28,11 @@ NVCC_FLAGS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toolchain:
-    """Everything outside a source that decides what it compiles to.
+    """Everything besides the source that a compiled extension depends on.
 
-    `cuda` and `nvcc` are empty strings where torch was built without CUDA or no compiler is installed.
-    `arch` is a compute capability as torch spells it (`9.0`), empty on a machine without a GPU.
-    `cxx_version` and `nvcc_version` identify the compilers by their own words.
+    `cuda` is "" if torch was built without CUDA, and `nvcc` if no nvcc was found. `arch` is a compute
+    capability as torch spells it (`9.0`), or "" without a GPU. `cxx_version` and `nvcc_version` are the
+    output of `--version`.
     """
 
     torch: str
@@ -64,7 +64,7 @@ class Toolchain:
     def cuda_home(self) -> Path:
         if not self.nvcc:
             raise InfraError("no nvcc was found; put it on PATH or set CUDA_HOME to build CUDA candidates")
-        # Debian and some images put a script named nvcc on PATH, away from the headers.
+        # Debian and some images have a script named nvcc on PATH, in another folder than the toolkit.
         for home in (Path(self.nvcc).resolve().parent.parent, Path("/usr/local/cuda")):
             if (home / "include" / "cuda_runtime.h").is_file():
                 return home
@@ -77,9 +77,9 @@ class Toolchain:
 
 
 def detect(*, arch: str = "") -> Toolchain:
-    """The toolchain of this process; runs each compiler once for its version and imports torch.
+    """Return the toolchain of this process. It imports torch and runs each compiler once for its version.
 
-    `arch` is handed in because finding it out would create a CUDA context.
+    The caller gives `arch`, because to find it out would create a CUDA context here.
     """
     import torch
 
@@ -115,7 +115,10 @@ def _version(compiler: str) -> str:
 
 
 def _cxx_standard(torch_dir: Path) -> str:
-    """The standard that this torch compiles extensions with: its headers set it, and it moves."""
+    """Return the C++ standard with which this torch compiles extensions. It differs between versions.
+
+    Raises InfraError if torch's source does not show it.
+    """
     source = (torch_dir / "utils" / "cpp_extension.py").read_text()
     found = re.search(r"'-fPIC', '-std=(c\+\+\d+)'", source)
     if found is None:

@@ -1,1 +1,1 @@
-"""Builds of candidates on CPUs, ahead of the device lease, and what their machine code shows."""
+"""Builds of candidates ahead of the device lease, and a look at their machine code."""

@@ -1,7 +1,7 @@
-"""What a candidate compiles, built in a sandbox before the lease and kept by content.
+"""Builds candidates' extensions in a sandbox, before the device lease, and keeps them by content.
 
-The same source runs twice: in a build child, where compilers may run, and in the children that measure
-it, which find the results. See `kbopt.leanbuild` for how.
+The same source runs twice: in a build child, where compilers may run, and in the children that measure it,
+which find the results. `kbopt.leanbuild` does the work.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _EXTENSIONS = "cpp_extension"
 _REPLY_LIMIT_BYTES = 2**20
 _LATER = ("def ", "lambda", " as ", "class ")
 _KILLED = re.compile(r"[Kk]illed|\([Kk]ill signal\)|signal 9")
-"""How g++ and nvcc tell that a compiler of theirs was ended by SIGKILL."""
+"""How g++ and nvcc report that SIGKILL ended one of their compilers."""
 _COMPILED_AT_LAUNCH = ("triton", "_compile_kernel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """Where the results lie, and what `inline.install` needs in order to find them ("" for nothing).
+    """A build: the folder of its results, and the argument of `inline.install` with which a child finds them.
 
-    `readable` are folders that a child has to see besides.
+    `setup` is "" if there is nothing to find. `readable` are further folders that the child has to see.
     """
 
     folder: str
@@ -56,10 +56,10 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotBuilt:
-    """Why there is no build, with what the compiler printed.
+    """A failed build, with the output of the compiler.
 
-    `lasting`: it would be the same again, because python or a compiler refuses the source as it is written.
-    Anything else may be mended from outside: a header or a package that is missing, a disk that is full.
+    `lasting` says that the next try would fail too, because Python or a compiler refuses the source itself.
+    Other causes can go away: a missing header or package, a full disk.
     """
 
     outcome: Outcome
@@ -69,8 +69,10 @@ class NotBuilt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Done:
-    """A child that came to the end of a source. Not `whole` where the source made do without something that
-    could not be compiled for want of something else.
+    """A source that ran to its end in a build child.
+
+    It is not `whole` if the source went on without an extension that could not be compiled because of the
+    machine.
     """
 
     log: str
@@ -93,7 +95,11 @@ def _ended(reply: Message, log: str) -> _Done | NotBuilt:
 
 
 def names_loader_late(source: str) -> bool:
-    """Whether a line that may run after the import names what builds an extension, by whatever name."""
+    """Return whether the source may load an extension after its import, by `load` or `load_inline`.
+
+    It is true if a line with `load` is indented, defines a function or class, or gives the loader another
+    name.
+    """
     if _EXTENSIONS not in source:
         return False
     lines = [line for line in source.split("\n") if "load" in line]
@@ -101,10 +107,10 @@ def names_loader_late(source: str) -> bool:
 
 
 def num_builds_at_once(device: Device) -> int:
-    """As many as keep the cores at work, and no more than the memory that is free carries.
+    """Return how many builds run at once: as many as the cores and the free memory allow, at least one.
 
-    In CUDA a build runs two compilers side by side. With more of them all would end later and together, and
-    the device would wait for the first one as long as for the last.
+    A CUDA build runs two compilers at once. With more builds than cores, all would end late and together, and
+    the device would wait longer for the first one.
     """
     free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     compilers = 2 if device.is_cuda else 1
@@ -112,10 +118,10 @@ def num_builds_at_once(device: Device) -> int:
 
 
 class Builder:
-    """Builds sources for one device; may be used from many threads.
+    """Builds sources for one device. Many threads may use it.
 
-    Equal sources are built once, across threads, processes and runs: the store's locks see to it.
-    `sandbox` makes the configuration of a child that may write to a folder.
+    Equal sources are built once, across threads, processes and runs, because the store has locks. `sandbox`
+    returns the configuration of a child that may write to the build's folder.
     """
 
     def __init__(
@@ -132,16 +138,16 @@ class Builder:
         self._late: set[str] = set()
 
     def prepare(self) -> None:
-        """In a thread, build what candidates in C++ and CUDA link to, unless the store has it."""
+        """Build the bridge that C++ and CUDA candidates link to, in a thread, unless the store has it."""
 
         def work() -> None:
-            with suppress(InfraError, OSError):  # Whoever needs it will say so.
+            with suppress(InfraError, OSError):  # The first build that needs it raises the error.
                 ensure_bridge(self._store, self._device.toolchain)
 
         threading.Thread(target=work, daemon=True).start()
 
     def build(self, request: EvalRequest) -> Built | NotBuilt:
-        """From the store, or by running the source in a build child. Raises InfraError."""
+        """Return the build from the store, or run the source in a build child. Raises InfraError."""
         key = self._key(request)
         found: Entry | NotBuilt | None = self._store.find(key)
         if found is None:
@@ -154,8 +160,9 @@ class Builder:
         return self._built(request.source, found.directory, mode="use")
 
     def builds_more(self, request: EvalRequest, outcome: Outcome) -> bool:
-        """Whether a candidate asked, when it was measured, for what its build had not come by. Then its model
-        is constructed and called when it is built again, which is worth a try once.
+        """Return whether the candidate should be built again, because it asked for an unbuilt extension.
+
+        The next build also constructs and calls its model. This is tried once for each source.
         """
         failed = isinstance(outcome, CompileFailed) and outcome.reason.startswith(
             f"{extensions.NotBuilt.__name__}:"
@@ -180,7 +187,7 @@ class Builder:
             done = self._run_child(request, self._built(request.source, staging, mode="build"))
             seconds = time.monotonic() - started
             if isinstance(done, _Done):
-                # What the machine was to blame for is not kept: nobody finds it under that key.
+                # A build that is not whole gets a random key, so that it is never found again.
                 kept = key if done.whole else secrets.token_hex(len(key) // 2)
                 return self._store.publish(kept, staging, ok=True, log=done.log, seconds=seconds)
             if done.lasting and isinstance(done.outcome, CompileFailed):
@@ -230,8 +237,10 @@ class Builder:
         )
 
     def _is_called_ahead(self, source: str) -> bool:
-        """Whether it may have kernels that are compiled at their launch, for the types they are given, or
-        extensions that are built for the first model or the first call.
+        """Return whether the build also has to construct and call the model.
+
+        Some kernels are compiled at their launch, for the types of their arguments, and some extensions are
+        built when the model is constructed or first called.
         """
         at_launch = self._device.is_cuda and any(word in source for word in _COMPILED_AT_LAUNCH)
         return at_launch or self._builds_late(source)
@@ -243,7 +252,7 @@ class Builder:
         extends = _EXTENSIONS in source
         if not extends and not self._device.is_cuda:
             return Built(folder=str(folder), setup="", readable=())
-        # The bridge takes some 6 s to build, once: only where there is something to link to it.
+        # The bridge takes some 6 s to build, once, so it is built only for a source that links to it.
         bridge = ensure_bridge(self._store, self._device.toolchain) if extends else None
         setup = Setup(
             mode=mode,

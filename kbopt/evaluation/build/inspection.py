@@ -1,4 +1,4 @@
-"""The supervisor's look at what candidates built, by `build.machine_code` in a sandbox. No torch here."""
+"""Inspects the machine code of candidates' builds, by `build.machine_code` in a sandbox. No torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
 
 _LIMIT_S = 60.0
+"""Seconds to disassemble a build."""
 _REPLY_LIMIT_BYTES = 64 * 2**10
 _MAX_TEXT = 120
 
 
 class Inspections:
-    """Lines such as `half: HMMA.16816.F32 in kernel.so`, by the build's folder. `child` starts a process in a
-    role.
+    """Keeps the findings for each build's folder: lines such as `half: HMMA.16816.F32 in kernel.so`.
+
+    `child` starts a sandboxed process in a role.
     """
 
     def __init__(self, child: Callable[[Built, str], Child]) -> None:
@@ -27,7 +29,7 @@ class Inspections:
         self._known: dict[str, list[str]] = {}
 
     def of(self, built: Built) -> list[str]:
-        """What the build's machine code multiplies in, other than fp32; nothing where that cannot be read."""
+        """Return the half-precision and TF32 instructions in the build, or none if it cannot be read."""
         if built.folder not in self._known:
             self._known[built.folder] = self._inspected(built)
         return self._known[built.folder]

@@ -1,8 +1,7 @@
-"""Which matrix instructions the machine code of a build holds: evidence of half precision and TF32 that
-outputs may not show.
+"""Finds matrix instructions in a build's machine code. They show half precision and TF32 that outputs hide.
 
-Runs in a sandboxed child, because a build is the candidate's. PTX is read as text; cubins and libraries
-through `cuobjdump`, which CUDA and Triton both bring.
+This runs in a sandboxed child, because a candidate's files are not trusted. PTX is read as text, cubins and
+libraries by `cuobjdump`, which both CUDA and Triton contain.
 """
 
 from __future__ import annotations
@@ -19,7 +18,9 @@ from kbopt.evaluation.messages import Inspect
 from kbopt.evaluation.transport.channel import Channel
 
 MAX_FOUND = 10
+"""Findings in a build at most."""
 _DISASSEMBLY_S = 30.0
+"""Seconds to disassemble one file."""
 _HEAD_BYTES = 4096
 _MAX_TEXT_BYTES = 256 * 2**20
 _SASS = re.compile(
@@ -31,8 +32,9 @@ _PTX = re.compile(
 
 
 def inspect(channel: Channel) -> None:
-    """Answer with `half: ...` and `tf32: ...` lines, one for each kind of instruction that the folder's files
-    hold.
+    """Answer an `Inspect` with one line for each kind of instruction in the folder's files.
+
+    A line is `half: INSTRUCTION in FILE` or `tf32: INSTRUCTION in FILE`. There are at most `MAX_FOUND`.
     """
     job: Inspect = codec.decode(Inspect, channel.receive())
     folder = Path(job.folder)
@@ -72,7 +74,7 @@ def _disassembled(tool: str, file: Path) -> bytes:
 
 
 def disassembler() -> str | None:
-    """The path of `cuobjdump`."""
+    """Return the path of `cuobjdump`, on PATH or in Triton's package, or None."""
     if found := shutil.which("cuobjdump"):
         return found
     spec = importlib.util.find_spec("triton")
@@ -83,7 +85,5 @@ def disassembler() -> str | None:
 
 
 def _kind(instruction: str) -> str:
-    """TF32 is named in the instructions that use it; all others that are looked for take half precision or
-    less.
-    """
+    """Return `tf32` if the instruction names it, else `half`: all others take half precision or less."""
     return "tf32" if "TF32" in instruction.upper() else "half"

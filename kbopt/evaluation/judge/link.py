@@ -1,6 +1,7 @@
-"""The judge's line to one candidate: requests and answers, pausing, and a budget of seconds.
+"""The judge's connection to one worker: requests and answers, pauses, and a budget of seconds.
 
-Time counts against the budget only while the candidate is awaited, so a slow reference costs it nothing.
+Time counts only while the judge waits for the worker, so a slow reference does not use up the candidate's
+budget.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _REPLY_LIMIT_BYTES = 4 * 2**20
 
 
 class CandidateRaised(Exception):
-    """The candidate raised; `kind` is the exception's name, `frames` the candidate's own lines."""
+    """The candidate raised an exception named `kind`. `frames` are the lines of the candidate's source."""
 
     def __init__(self, raised: Raised) -> None:
         super().__init__(str(raised))
@@ -29,7 +30,7 @@ class CandidateRaised(Exception):
 
 
 class CandidateDied(Exception):
-    """Its process ended, or what it sent is no answer to what was asked."""
+    """The worker has ended, or its init process does not answer as it should."""
 
 
 class SourceRejected(Exception):
@@ -41,7 +42,7 @@ class OutOfTime(Exception):
 
 
 class Link:
-    """`budget_s` is what is left for the candidate; `busy_s` what it has used."""
+    """A connection to a worker, which may take `budget_s` seconds in all and has taken `busy_s`."""
 
     def __init__(self, channel: Channel, control_fd: int, budget_s: float) -> None:
         self._channel = channel
@@ -52,17 +53,17 @@ class Link:
 
     @classmethod
     def over(cls, sock: Any, control_fd: int, budget_s: float, spin_s: float = 0.0) -> Link:
-        # Descriptors that a candidate sends would use up those with which its processes are looked at.
+        # Descriptors are not accepted: a candidate could use up the number that the judge may have open.
         channel = Channel(sock, _REPLY_LIMIT_BYTES, max_fds=0)
         channel.spin_s = spin_s
         return cls(channel, control_fd, budget_s)
 
     def ask(self, operation: str, fds: tuple[int, ...] = (), **fields: object) -> Message:
-        """Send a request and wait for its answer. Raises the exceptions above."""
+        """Send a request and return its answer. Raises the exceptions above and CandidateForged."""
         return self.receive(self.send(operation, fds, **fields))
 
     def send(self, operation: str, fds: tuple[int, ...] = (), **fields: object) -> int:
-        """Send a request; the number that its answers bear."""
+        """Send a request and return its number, which is in its answers."""
         number = secrets.randbits(62)
         with self._awaited():
             self._channel.send({"op": operation, "id": number, **fields}, fds)
@@ -70,8 +71,10 @@ class Link:
 
     @contextmanager
     def asking(self, operation: str, **fields: object) -> Iterator[int]:
-        """Send a request; the number that its answers bear. Those that an exception leaves unread are dropped
-        when they come, so that the child can be asked again.
+        """Send a request and yield its number, which is in its answers.
+
+        If the context ends with an exception, later answers to this request are dropped, so that the worker
+        can be asked again.
         """
         number = self.send(operation, (), **fields)
         try:
@@ -81,12 +84,12 @@ class Link:
             raise
 
     def answers_within(self, patience_s: float) -> bool:
-        """Whether there is something to `receive` before that time is over."""
+        """Return whether there is something to `receive` within `patience_s` seconds."""
         with self._awaited():
             return self._channel.is_readable_within(min(patience_s, self._left_s))
 
     def receive(self, number: int) -> Message:
-        """The next answer, which has to be one to the request of that number."""
+        """Return the next answer. Raises CandidateForged if it is not to the request of that number."""
         reply = self._next()
         while reply.get("id") != number and self._is_abandoned(reply.get("id")):
             reply = self._next()
@@ -130,14 +133,14 @@ class Link:
         self._command(init_process.STOP)
 
     def hold(self) -> tuple[int, bool]:
-        """The same, and wait until they stand.
+        """Stop every process and wait until all have stopped.
 
-        How many of those that were ever started are gone, and whether all the others stand still.
+        Return how many processes were started and have ended so far, and whether all others have stopped.
         """
         return self._command(init_process.HOLD)
 
     def stands(self) -> bool:
-        """Whether all of them have stood still since `hold`."""
+        """Return whether no process has run since `hold`."""
         return self._command(init_process.LOOK)[1]
 
     def resume(self) -> None:

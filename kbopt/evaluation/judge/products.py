@@ -1,4 +1,4 @@
-"""A reference's products: what they multiply, and the same model with their operands rounded."""
+"""The products in a reference: their operands, and the model's output if these are rounded."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from kbopt.evaluation.numerics import PRODUCTS
 
 Rounding = Literal["tf32", "half"]
 _MANTISSA_BITS: dict[Rounding, int] = {"tf32": 10, "half": 7}
-"""Bits after the leading one. fp16 has those of TF32; `half` stands for bf16, which has fewer."""
+"""Stored bits of the mantissa. `half` has those of bf16; fp16 has as many as TF32."""
 _SUMS = frozenset(("addmm", "baddbmm", "addmv", "addbmm", "addr", "_addmm_activation"))
 _FP32_MANTISSA_BITS = 23
 
 
 def plain(reference: Reference, draw: Draw) -> Output:
-    """The reference's answer to a copy of the inputs."""
+    """Return the reference's output for a copy of the inputs."""
     return reference.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
 
 
 def rounded(reference: Reference, draw: Draw, kind: Rounding) -> Output:
-    """The reference's answer with the operands of its products rounded; of its inputs, where it has no
-    products.
+    """Return the reference's output with the operands of its products rounded.
+
+    If it has no products, its fp32 inputs are rounded instead.
     """
     bits = _MANTISSA_BITS[kind]
     with Products(bits) as mode:
@@ -39,20 +40,18 @@ def rounded(reference: Reference, draw: Draw, kind: Rounding) -> Output:
 
 
 def products_of(reference: Reference, draw: Draw) -> Products:
-    """Which products the reference computes, and from what."""
+    """Run the reference once and note its products and their operands."""
     with Products(None) as mode:
         plain(reference, draw)
     return mode
 
 
 class Products(TorchDispatchMode):  # type: ignore[misc]
-    """Rounds the operands of products to `bits` of mantissa, unless that is None, and notes where they
-    lie.
-    """
+    """Notes products and their operands, and rounds operands to `bits` of mantissa unless it is None."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No: wrapping the method so would import all of torch._dynamo, which takes two seconds."""
+        """Return False: otherwise torch wraps the method, which imports torch._dynamo and takes 2 s."""
         return False
 
     def __init__(self, bits: int | None) -> None:
@@ -62,7 +61,7 @@ class Products(TorchDispatchMode):  # type: ignore[misc]
         self._storages: set[int] = set()
 
     def operands_of(self, reference: Reference) -> frozenset[str]:
-        """The names of the parameters that products took."""
+        """Return the names of the parameters that were operands of products."""
         return frozenset(
             name
             for name, tensor in reference.parameters().items()
@@ -73,7 +72,7 @@ class Products(TorchDispatchMode):  # type: ignore[misc]
         name = func._schema.name.partition("::")[2]
         if name in PRODUCTS:
             self.names.add(name)
-            # The first argument of a sum is added, and no operand of the product.
+            # The first argument of such an operation is added to the product.
             args = (args[0], *self._taken(args[1:])) if name in _SUMS else self._taken(args)
         return func(*args, **(kwargs or {}))
 
@@ -90,7 +89,7 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
 
 
 def arithmetic_of_kernel(name: str) -> list[str]:
-    """What the name of a GPU kernel says of its matrix instructions, as `half:` or `tf32:` and the name."""
+    """Return `half: kernel NAME` or `tf32: kernel NAME` if a GPU kernel's name shows that, else nothing."""
     lower = name.lower()
     if re.search(r"tf32|tensorop_s1688", lower):
         return [f"tf32: kernel {name}"]
@@ -100,7 +99,10 @@ def arithmetic_of_kernel(name: str) -> list[str]:
 
 
 def round_mantissa(tensor: torch.Tensor, bits: int | None) -> torch.Tensor:
-    """`tensor` with `bits` after the leading one, to nearest, ties to even; what is no fp32 as it is."""
+    """Round an fp32 tensor to `bits` stored bits of mantissa, to nearest, ties to even.
+
+    Other tensors are returned unchanged.
+    """
     if bits is None or tensor.dtype != torch.float32:
         return tensor
     drop = _FP32_MANTISSA_BITS - bits

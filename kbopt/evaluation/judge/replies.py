@@ -1,6 +1,6 @@
-"""A runner's replies as values: the only way from a child's message to what the judge works with.
+"""Decoders of a worker's replies. The judge gets values from a worker's messages only by these.
 
-Whatever JSON a child sends, these functions return what the runner would have said or raise CandidateForged.
+For any JSON they return values that an honest worker could send, or raise CandidateForged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kbopt.evaluation.transport.untrusted import (
 
 _MOST_ADDRESS = 2**63
 _MOST_BYTES = 2**47
-"""What a process can address."""
+"""Bytes of a process's address space on x86-64 and on most of 64-bit ARM."""
 _MOST_NS = 2**62
 _MOST_TENSORS = 10_000
 _MOST_NAMES = 50
@@ -32,7 +32,7 @@ _HANDLE_CHARACTERS = 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a tensor lies, as the child says: its address; on a GPU also the segment and where in it."""
+    """The place of a tensor, as the worker reports it. On a GPU it has a segment and the offset in it."""
 
     address: int
     spec: TensorSpec
@@ -42,13 +42,13 @@ class Place:
 
     @property
     def span(self) -> range:
-        """Of addresses, from its first element to its last."""
+        """The addresses of its bytes, from the first element to the last."""
         return range(self.address, self.address + self.spec.size_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What one call returned: tensors in a skeleton, or something `unusable` that is named."""
+    """The output of one call: a skeleton with tensors, or the name of an `unusable` type."""
 
     skeleton: Skeleton = None
     places: tuple[Place, ...] = ()
@@ -57,7 +57,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What an audited call did, see `audit.audited`."""
+    """What an audit saw of a call: see `worker.audit.Audited`."""
 
     torch_ops: tuple[str, ...]
     custom_kernel: bool
@@ -66,7 +66,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelTime:
-    """One kernel of a call on a GPU: how often it ran, and how long in all."""
+    """One kernel of a call on a GPU: the number of its launches and their time in all, in microseconds."""
 
     name: str
     calls: int
@@ -74,12 +74,12 @@ class KernelTime:
 
 
 def base_of(reply: Message) -> int:
-    """Where the inputs' memory lies in the child."""
+    """Decode the address of the input buffer in the worker."""
     return integer_of(reply.get("base"), "an address", below=_MOST_ADDRESS)
 
 
 def times_of(reply: Message, num_calls: int) -> list[int]:
-    """Nanoseconds of each call."""
+    """Decode the nanoseconds of each call."""
     times = list_of(reply.get("ns"), "times", most=num_calls)
     if len(times) != num_calls:
         raise CandidateForged("times of another number of calls")
@@ -87,7 +87,7 @@ def times_of(reply: Message, num_calls: int) -> list[int]:
 
 
 def answers_of(reply: Message, num_calls: int) -> list[Answer]:
-    """What each call returned."""
+    """Decode the output of each call."""
     answers = list_of(reply.get("outputs"), "outputs", most=num_calls)
     if len(answers) != num_calls:
         raise CandidateForged("outputs of another number of calls")
@@ -127,7 +127,7 @@ def _place(raw: Any) -> Place:
 
 
 def seen_of(reply: Message) -> Seen:
-    """An audit."""
+    """Decode an audit."""
     raw = reply.get("audit")
     if type(raw) is not dict or type(raw.get("custom_kernel")) is not bool:
         raise CandidateForged("an audit that is none")
@@ -143,7 +143,7 @@ def seen_of(reply: Message) -> Seen:
 
 
 def kernels_of(reply: Message) -> list[KernelTime]:
-    """A profile, as the child ordered it."""
+    """Decode a list of kernels, in the worker's order."""
     return [_kernel(row) for row in list_of(reply.get("kernels"), "kernels", most=_MOST_KERNELS)]
 
 

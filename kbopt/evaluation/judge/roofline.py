@@ -1,8 +1,8 @@
-"""What a call of a task costs at the least: its bytes over the bandwidth, per device.
+"""The roofline of a task: the time to move its bytes at the device's bandwidth.
 
-Bytes are inputs, outputs and parameters, each moved once. The reference's own products and convolutions (two
-operations per multiply-add, at least one per output element) over the peak of its arithmetic are a second
-figure, and no bound: a better algorithm, structure in the data, or a split onto faster units needs less.
+The bytes are inputs, outputs and parameters, each moved once. A second figure is the time of the reference's
+own operations at the peak of its arithmetic, with two operations per multiply-add and at least one per output
+element. It is no bound: a better algorithm, structure in the data, or faster units may need less.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.numerics import DTYPES
 
 _IMPOSSIBLE_SHARE = 0.2
-"""Times below this share of the time to move the bytes once are rejected: caches explain a factor of a
-few, and a triangular operand one of two."""
+"""Times below this share of the time to move inputs and outputs once are rejected as `implausible`. Caches
+can save a factor of a few, and a triangular operand a factor of two."""
 
 Arithmetic = Literal["fp32", "tf32", "fp16", "bf16"]
 
@@ -45,8 +45,9 @@ _TFLOPS: dict[str, dict[Arithmetic, float]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What one call has to move, and what the reference computes. `impossible_ms` is a time that no kernel
-    can reach.
+    """The work of one call: bytes to move, operations of the reference, and the times of both.
+
+    No kernel can be faster than `impossible_ms`. It is 0 on a CPU.
     """
 
     size_bytes: int
@@ -57,7 +58,7 @@ class Work:
 
     @property
     def limits(self) -> Limits:
-        """As a profile has them."""
+        """The limits as a profile has them."""
         return Limits(
             size_bytes=self.size_bytes,
             operations=self.operations,
@@ -67,7 +68,7 @@ class Work:
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[misc]
-    """Adds up torch's own operation counts; FlopCounterMode itself would import all of torch._dynamo."""
+    """Adds up torch's own counts of operations. torch's FlopCounterMode would import all of torch._dynamo."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -86,7 +87,7 @@ class _Operations(TorchDispatchMode):  # type: ignore[misc]
 
 
 def work_of(reference: Reference, draw: Draw) -> Work:
-    """Counts one call of the reference on `draw`."""
+    """Run the reference once on `draw` and count its work."""
     counter = _Operations()
     with counter:
         output = reference.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
@@ -107,14 +108,14 @@ def work_of(reference: Reference, draw: Draw) -> Work:
 
 
 def cached_ms(reference: Reference) -> float:
-    """How long the way to memory takes for what the L2 can keep of an answer of the reference's on a GPU."""
+    """Return the milliseconds to write to memory what the L2 can keep of the reference's output on a GPU."""
     l2_bytes: int = torch.cuda.get_device_properties(reference.device).L2_cache_size
     bandwidth, _ = device_peaks(str(reference.device), arithmetic_of(reference))
     return 1000 * min(l2_bytes, reference.output_bytes) / bandwidth
 
 
 def device_facts(reference: Reference) -> DeviceFacts:
-    """What the device of `reference` is, with its peaks by data sheet, else that of the task's arithmetic."""
+    """Describe the reference's device. Peaks are from its data sheet, or else measured for one arithmetic."""
     arithmetic = arithmetic_of(reference)
     bandwidth, peak = device_peaks(str(reference.device), arithmetic)
     peaks: dict[str, float] = {arithmetic: peak / 1e12}
@@ -147,13 +148,13 @@ def device_facts(reference: Reference) -> DeviceFacts:
 
 
 def _last_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:
-    """Of the CPU's largest cache, 0 where the kernel does not say."""
+    """Return the bytes of the CPU's largest cache, or 0 if the kernel does not tell."""
     sizes = [path.read_text().strip() for path in folder.glob("index*/size")]
     return max((1024 * int(size.removesuffix("K")) for size in sizes if size.endswith("K")), default=0)
 
 
 def arithmetic_of(reference: Reference) -> Arithmetic:
-    """That of the reference's products: in TF32 only where the protocol has all of them so."""
+    """Return the arithmetic of the reference's products: TF32 only if the protocol allows it everywhere."""
     if reference.precision == "fp32" and reference.protocol.arithmetic == "tf32":
         return "tf32"
     return reference.precision
@@ -161,7 +162,10 @@ def arithmetic_of(reference: Reference) -> Arithmetic:
 
 @functools.cache
 def device_peaks(device: str, arithmetic: Arithmetic) -> tuple[float, float]:
-    """Bytes per second as measured by a copy; operations per second by data sheet, else by a product."""
+    """Return a device's bytes and operations per second.
+
+    The bandwidth is that of a copy. The peak is from the data sheet, or else that of a matrix product.
+    """
     dtype = DTYPES["fp32" if arithmetic == "tf32" else arithmetic]
     size = 2**28 if device.startswith("cuda") else 2**25
     source = torch.ones(size, dtype=torch.uint8, device=device)

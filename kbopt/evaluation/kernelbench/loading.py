@@ -1,7 +1,7 @@
-"""Sources become modules as an import would make them: from a file, under a name that `sys.modules` knows.
+"""Loads sources as modules, as an import would: from a file, and with an entry in `sys.modules`.
 
-Dataclasses, pickle and TorchScript look a class's module up by its name; `inspect`, TorchScript, Triton and
-tracebacks read a function's lines back from its file.
+Dataclasses, pickle and TorchScript look up a class's module by its name. `inspect`, TorchScript, Triton and
+tracebacks read a function's lines from its file.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 def parsed(source: str, file_name: str) -> CodeType:
-    """The code of `source`, a mark at its beginning apart, as of a file. Raises what `compile` raises."""
+    """Compile `source` without its byte order mark, as if read from a file. Raises what `compile` raises."""
     return compile(source.removeprefix(_BYTE_ORDER_MARK), file_name, "exec", dont_inherit=True)
 
 
 def load_module(name: str, source: str, folder: Path) -> ModuleType:
-    """The module `name` of `source`, which is left as a file in `folder`. Raises what the source raises."""
+    """Write `source` to `folder` and load it as module `name`. Raises what the source raises."""
     text = source.removeprefix(_BYTE_ORDER_MARK)
     path = folder / f"{name}.py"
     code = parsed(source, str(path))
@@ -37,18 +37,18 @@ def load_module(name: str, source: str, folder: Path) -> ModuleType:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    # Without a time of change: the lines stay known when the file is gone.
+    # An entry without a modification time stays valid when the file is gone.
     linecache.cache[str(path)] = (len(text), None, io.StringIO(text, newline=None).readlines(), str(path))
     exec(code, module.__dict__)
     return module
 
 
 def first_inputs(task: ModuleType, source: str) -> Callable[[], Sequence[Any]]:
-    """What draws inputs of the first workload of a `task` that was loaded from `source`."""
+    """Return a function that draws inputs of the first workload of `task`, which was loaded from `source`."""
     return partial(task.get_inputs, **workloads_of(source)[0].arguments)
 
 
 def load_task_module(source: str) -> ModuleType:
-    """The module `task` of a task's source, for a process without a folder of its own: the file goes."""
+    """Load a task's source as module `task`, and delete its file."""
     with tempfile.TemporaryDirectory(prefix="kbopt-task-") as folder:
         return load_module("task", source, Path(folder))

@@ -1,9 +1,9 @@
-"""KernelBench's own protocol, field for field, for comparison with published numbers.
+"""KernelBench's own protocol, field by field, for comparison with published numbers.
 
-It trusts what `strict` does not: seeds are public, the candidate runs in the reference's process and
-globals, and times itself. Its answer is reported beside the strict one and never ranks.
+It can be fooled, unlike the strict verdict: seeds are public, and the candidate runs in the reference's
+process and globals and times itself. Its verdict is reported beside the strict one and never ranks.
 
-Source of the protocol: KernelBench's `eval_kernel_against_ref` and its timing module.
+Source: KernelBench's `eval_kernel_against_ref` and its timing module.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ from kbopt.evaluation.numerics import DTYPES
 _SEED = 42
 _WARM_UPS = 3
 _DISCARDED = 1
+"""Seed, warm-up calls and discarded first calls: KernelBench's own values."""
 _FEWEST_TIMED = 20
 _ENOUGH_MS = 300.0
 _SETTLED = 0.01
+"""A timing ends after `_FEWEST_TIMED` calls and `_ENOUGH_MS` once the mean's relative standard error is this
+small. This is kbopt's rule and not KernelBench's; see `is_settled`."""
 _TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
 _FLUSH_BYTES = 256 * 2**20
+"""Absolute and relative tolerance, and the bytes written to flush the L2: KernelBench's own values."""
 _TASK_FAILS = (
     "the reference fails by KernelBench's protocol, which casts every input to the task's precision: "
 )
@@ -39,7 +43,7 @@ _TASK_FAILS = (
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task's source, executed: its globals, and its functions as they were bound then."""
+    """A loaded task: its globals, and its functions as they were before the candidate ran."""
 
     context: dict[str, Any]
     model: Callable[..., Any]
@@ -47,7 +51,7 @@ class Task:
     get_inputs: Callable[[], Sequence[Any]]
 
     def draw(self, seed: int, precision: str, device: torch.device) -> list[Any]:
-        """Inputs under `seed`, drawn on the device and cast to the task's precision."""
+        """Return inputs drawn under `seed` on the device and cast to the task's precision."""
         torch.manual_seed(seed)
         with device:
             drawn = self.get_inputs()
@@ -55,8 +59,9 @@ class Task:
 
 
 def load_task(source: str) -> Task:
-    """KernelBench binds the functions before the candidate runs in the same globals. It knows one workload,
-    the first.
+    """Load a task and bind its functions before the candidate runs in the same globals, as KernelBench does.
+
+    KernelBench knows no workloads, so the first one is used.
     """
     module = load_task_module(source)
     context = vars(module)
@@ -64,7 +69,7 @@ def load_task(source: str) -> Task:
 
 
 def input_seeds(trials: int) -> list[int]:
-    """The seed of each trial, and last that of the timing."""
+    """Return the seeds of the trials, followed by the seed of the timing."""
     torch.manual_seed(_SEED)
     return [*(int(torch.randint(0, 2**32 - 1, (1,)).item()) for _ in range(trials)), _SEED]
 
@@ -73,12 +78,12 @@ Turn = Callable[[], AbstractContextManager[None]]
 
 
 def judge(job: KernelBench, device_turn: Turn) -> KernelBenchVerdict:
-    """KernelBench's fields for the candidate, with the reference's own times.
+    """Judge the candidate by KernelBench's protocol, and time the reference.
 
-    `device_turn` holds the device for whoever computes on it, not while code is loaded. The reference is
-    timed before the candidate's code is there, in the same process and by the same rules, so that the two
-    times can be compared. KernelBench draws inputs on the CPU; drawn on the device, they have the same
-    distribution, and seven sets of several GiB take neither a minute nor the host's memory.
+    `device_turn` is entered only for work on the device, not while code is loaded. The reference is timed in
+    the same process and by the same rules, before the candidate's code is loaded. KernelBench draws inputs on
+    the CPU. Here they are drawn on the device, with the same distribution: on the CPU seven sets of several
+    GiB take a minute and the host's memory.
     """
     protocol, device, precision = job.protocol, torch.device(job.device), job.protocol.precision
     numerics.apply(protocol.arithmetic)
@@ -128,12 +133,12 @@ def _cast_all(values: Sequence[Any], precision: str, device: torch.device) -> li
 
 
 def device_name(device: torch.device) -> str:
-    """KernelBench's `hardware`: the card's name, `cpu` for the CPU."""
+    """Return KernelBench's `hardware`: the name of the GPU, or `cpu`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def statistics(times_ms: list[float]) -> dict[str, float]:
-    """Mean, std, min, max with three significant digits, and their number."""
+    """Return mean, std, min and max of the times with three significant digits, and their number."""
     mean = sum(times_ms) / len(times_ms)
     std = math.sqrt(sum((t - mean) ** 2 for t in times_ms) / len(times_ms))
     figures = {"mean": mean, "std": std, "min": min(times_ms), "max": max(times_ms)}
@@ -154,7 +159,7 @@ class _Trials:
         passed, trials = 0, len(self.seeds) - 1
         arguments: list[Any] = []
         for seed in self.seeds[:-1]:
-            # KernelBench lets go of a trial's inputs first: the next ones may come to lie where they were.
+            # KernelBench frees a trial's inputs first, so the next ones may get the same addresses.
             arguments.clear()
             arguments = self.task.draw(seed, self.precision, self.device)
             torch.manual_seed(seed)
@@ -198,10 +203,10 @@ def _times(model: Any, inputs: Sequence[Any], timed: int, device: torch.device) 
 
 
 def is_settled(times_ms: list[float]) -> bool:
-    """Whether a slow kernel has been timed for long enough: the mean's standard error is a percent.
+    """Return whether a slow kernel has been timed for long enough: the mean's standard error is at most 1 %.
 
-    KernelBench itself makes all of its calls. Where they take more than 0.3 s, they hold the device
-    from others and hardly change the mean.
+    KernelBench itself always makes all calls. Beyond 0.3 s further calls only hold the device and hardly
+    change the mean.
     """
     if len(times_ms) < _FEWEST_TIMED or sum(times_ms) < _ENOUGH_MS:
         return False
@@ -228,7 +233,7 @@ def _host_ms(model: Any, inputs: Sequence[Any], _flush: None, _device: torch.dev
 
 
 def _constructed(task: Task, precision: str, device: torch.device) -> tuple[Any, list[Any]]:
-    """The reference, still on the CPU, and what it was constructed from."""
+    """Return the reference, still on the CPU, and the arguments of its construction."""
     torch.manual_seed(_SEED)
     init_inputs = _cast_all(task.get_init_inputs(), precision, device)
     torch.manual_seed(_SEED)
@@ -237,7 +242,7 @@ def _constructed(task: Task, precision: str, device: torch.device) -> tuple[Any,
 
 
 def _give_back(device: torch.device) -> None:
-    """At the end of a turn, what torch keeps: others need the device's memory until the next one."""
+    """Free the device memory that torch caches, which others need until the next turn."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
@@ -255,7 +260,7 @@ def _place(model: Any, precision: str, device: torch.device) -> Any:
 
 
 def _cast(value: Any, precision: str, device: torch.device) -> Any:
-    """Every tensor, integers included: KernelBench casts all of them."""
+    """Cast a tensor to the precision. KernelBench casts integers too."""
     if isinstance(value, torch.Tensor):
         return value.to(device=device, dtype=DTYPES[precision])  # type: ignore[index]
     return value

@@ -1,4 +1,4 @@
-"""What a task's inputs look like, found out without a device and without their memory."""
+"""Describes a task's inputs on torch's meta device, without memory for them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from kbopt.evaluation.kernelbench.protocol import load_task
 
 
 def describe_inputs(source: str) -> str:
-    """The tensors of `get_inputs()`, such as `float32[16, 1024], int64[16]`; empty where it raises."""
+    """Return the tensors of `get_inputs()`, such as `float32[16, 1024], int64[16]`, or "" if it raises."""
     try:
         with torch.device("meta"):
             inputs = load_task(source).get_inputs()
-    except Exception:  # noqa: BLE001 - whatever the task's source raises: it is then described by nothing
+    except Exception:  # noqa: BLE001 - a task's source may raise anything
         return ""
     return ", ".join(_described(inputs))
 

@@ -1,6 +1,4 @@
-"""KernelBench's protocol as the supervisor sees it, without torch: the conversation with the child, and
-outcomes as KernelBench spells them.
-"""
+"""The supervisor's side of KernelBench's protocol: it talks to the child and makes verdicts. No torch."""
 
 from __future__ import annotations
 
@@ -16,12 +14,13 @@ from kbopt.evaluation.transport.channel import Channel, Message
 from kbopt.evaluation.transport.untrusted import MAX_TEXT, clean, finite, one_line
 
 EXCESSIVE_SPEEDUP = 10.0
+"""A larger speedup sets KernelBench's flag `excessive_speedup`, with KernelBench's own threshold."""
 REPLY_LIMIT_BYTES = 2**20
 _MOST_FIELDS = 20
 
 
 class Late(Exception):
-    """A child that did not answer in time."""
+    """The child did not answer in time."""
 
 
 def converse(
@@ -32,10 +31,10 @@ def converse(
     held_s: float,
     waited_s: float,
 ) -> tuple[Mapping[str, Any], float]:
-    """Have a child judge by KernelBench's protocol. Its fields, and the seconds for which it had the device.
+    """Have a child judge by KernelBench's protocol. Return its fields and the seconds that it had the device.
 
-    It has a `turn` on the device while it asks to, for `held_s` in all; what it does in between, such as
-    loading the candidate, may take `waited_s`. Raises Late, ChannelClosed and WireError.
+    The child asks for the device and gets it within `turn`, for `held_s` seconds in all. Its other work, such
+    as loading the candidate, may take `waited_s` seconds. Raises Late, ChannelClosed and WireError.
     """
     busy_s, waits_until = 0.0, time.monotonic() + waited_s
     channel.send(codec.encode(job))
@@ -62,7 +61,7 @@ def _await(channel: Channel, limit_s: float) -> Message:
 
 
 def kernelbench_from(raw: Mapping[str, Any]) -> KernelBenchVerdict:
-    """The verdict by a child's fields, whatever it sent."""
+    """Return a verdict from a child's fields. They are not trusted: fields of a wrong type are left out."""
     correct, runtime = raw.get("correctness") is True, finite(raw.get("runtime")) or 0.0
     stats, reference = (_figures(raw.get(key)) for key in ("runtime_stats", "ref_runtime_stats"))
     mean = finite(reference.get("mean")) or 0.0
@@ -82,7 +81,7 @@ def kernelbench_from(raw: Mapping[str, Any]) -> KernelBenchVerdict:
 
 
 def kernelbench_failure(outcome: Outcome, hardware: str, device: str) -> KernelBenchVerdict:
-    """What KernelBench would say of a candidate that never ran to its end."""
+    """Return the verdict that KernelBench gives to a candidate that did not run to its end."""
     compiled = not isinstance(outcome, CompileFailed) and not (
         isinstance(outcome, TimedOut) and outcome.stage == "compile"
     )
@@ -109,7 +108,7 @@ def _figures(raw: Any) -> dict[str, object]:
 
 
 def _plain(raw: Any) -> dict[str, object]:
-    """Strings and lists of strings."""
+    """Return the strings and lists of strings in `raw`, cleaned."""
     if not isinstance(raw, dict):
         return {}
     plain: dict[str, object] = {}

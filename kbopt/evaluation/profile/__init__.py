@@ -1,1 +1,1 @@
-"""What tools print of machine code, traces and counters, as values."""
+"""Parsers of the output of profiling tools: machine code, traces and hardware counters. Pure functions."""

@@ -1,4 +1,4 @@
-"""What `objdump -d -C` prints of a library for x86-64 or 64-bit ARM: vector width, and kinds."""
+"""Parses `objdump -d -C` of a library for x86-64 or 64-bit ARM: vector width and kinds of instruction."""
 
 from __future__ import annotations
 
@@ -44,13 +44,12 @@ _ARM = {
 _ARITHMETIC = ("multiply-add", "dot product", "float")
 _SCALAR = re.compile(r".*s[sdh]$")
 _FEWEST = 4
-"""Instructions of floating point from which a function is taken for a kernel, and not for a conversion of an
-argument in what binds it to Python."""
+"""A function with fewer floating-point instructions is no kernel: Python bindings convert arguments."""
 _FOREIGN = ("std::", "c10::", "at::", "torch::", "pybind11::", "void std::", "_init", "__")
 
 
 def kernels(text: str) -> tuple[KernelCode, ...]:
-    """The functions with the most floating point, those of libraries' headers left out."""
+    """Return the functions with the most floating-point instructions, without those of libraries' headers."""
     kind = _FORMAT.search(text)
     if kind is None:
         return ()
@@ -95,7 +94,7 @@ def _x86_bits(opcode: str, operands: str) -> int:
 
 def _arm_bits(operands: str) -> int:
     if re.search(r"\bz\d+\.", operands):
-        return 256  # The least that processors with SVE have, but for those of 128 bits.
+        return 256  # A guess: each processor has its own width of SVE, of at least 128 bits.
     if re.search(r"\bv\d+\.(?:4s|2d|8h|16b)", operands):
         return 128
     return 64 if re.search(r"\bd\d+", operands) else 32

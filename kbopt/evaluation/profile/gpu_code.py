@@ -1,4 +1,4 @@
-"""What `cuobjdump` prints: the resources of each kernel, and its SASS."""
+"""Parses the output of `cuobjdump`: the resources of each kernel and its SASS."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _KINDS = {
     ),
     "move": re.compile(r"U?MOV|U?R2UR|S2U?R|CS2R|P2R|R2P|MOVM"),
 }
-"""Kinds by the beginning of an opcode; `async copy` and others that begin alike are told by `_kind`."""
+"""Kinds by the beginning of an opcode. `_kind` decides first where two kinds begin alike."""
 _ARITHMETIC = ("tensor", "fp32", "fp16", "fp64", "special")
 _GLOBAL = re.compile(r"(?:LDG|STG|LD|ST)\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """Registers a thread, static shared memory a block, local memory a thread with its stack. Bytes."""
+    """Registers per thread, bytes of static shared memory per block, bytes of local memory per thread."""
 
     target: str
     registers: int
@@ -52,7 +52,10 @@ class Resources:
 
 
 def resources(text: str) -> dict[tuple[str, str], Resources]:
-    """Of `cuobjdump --dump-resource-usage`, by architecture and mangled name; nothing for another text."""
+    """Parse `cuobjdump --dump-resource-usage`. Return resources by architecture and mangled name.
+
+    The result is empty for another text.
+    """
     found: dict[tuple[str, str], Resources] = {}
     target = name = ""
     for line in text.splitlines():
@@ -72,7 +75,7 @@ def resources(text: str) -> dict[tuple[str, str], Resources]:
 
 
 def functions(text: str) -> dict[tuple[str, str], Function]:
-    """Of `cuobjdump -sass`, by architecture and mangled name."""
+    """Parse `cuobjdump -sass`. Return functions by architecture and mangled name."""
     found: dict[tuple[str, str], Function] = {}
     target, current = "", None
     for line in text.splitlines():
@@ -82,7 +85,7 @@ def functions(text: str) -> dict[tuple[str, str], Function]:
             current = found[target, match.group(1)] = Function(match.group(1))
         elif current is not None and (match := _INSTRUCTION.match(line)):
             opcode = match.group(1)
-            if opcode == "NOP":  # By which ptxas fills a kernel's last cache line.
+            if opcode == "NOP":  # ptxas fills a kernel's last cache line with these.
                 continue
             current.kinds[_kind(opcode)] += 1
             if _GLOBAL.match(opcode):
@@ -91,8 +94,9 @@ def functions(text: str) -> dict[tuple[str, str], Function]:
 
 
 def kernels(resource_text: str, sass_text: str) -> tuple[KernelCode, ...]:
-    """Both texts joined, the kernels with the most arithmetic first. Functions that are no kernels of their
-    own have resources too and are left out where the listing does not have them.
+    """Join both texts and return the kernels, those with the most arithmetic first.
+
+    A function that has resources but no SASS listing is left out: it is no kernel.
     """
     used, listed = resources(resource_text), functions(sass_text)
     names = defaultdict[str, int](int)
@@ -124,13 +128,13 @@ def _kind(opcode: str) -> str:
         return "async copy"
     if opcode.startswith("ATOMS"):
         return "shared"
-    if opcode == "HFMA2.MMA":  # By which ptxas writes constants into registers.
+    if opcode == "HFMA2.MMA":  # ptxas writes constants into registers with it.
         return "move"
     return kind_of(opcode, _KINDS)
 
 
 def _width(opcode: str) -> int:
-    """Bits that a thread loads or stores: 32 where the instruction names none."""
+    """Return the bits that a thread loads or stores: 32 if the instruction names no width."""
     for part in opcode.split("."):
         if part in ("64", "128", "256"):
             return int(part)

@@ -1,4 +1,4 @@
-"""What every listing of machine code is read into: kinds of instruction, by function."""
+"""The result of parsing any listing of machine code: kinds of instruction by function."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from kbopt.core.profile import Share
 
 MOST_KERNELS = 8
 MOST_KINDS = 10
+"""Kernels of a library, and kinds of instruction of a kernel, that are reported at most."""
 
 
 @dataclass(slots=True)
 class Function:
-    """Counts of instructions by kind, and the widest vector in bits, while a listing is read."""
+    """A function in a listing: counts of instructions by kind, and the widest vector in bits."""
 
     name: str
     kinds: Counter[str] = field(default_factory=Counter)
@@ -27,18 +28,18 @@ class Function:
 
     @property
     def mix(self) -> tuple[Share, ...]:
-        """Most frequent first."""
+        """The shares of the most frequent kinds, largest first."""
         most = self.kinds.most_common(MOST_KINDS)
         return tuple(Share(kind=kind, share=count / self.instructions) for kind, count in most)
 
 
 def kind_of(opcode: str, kinds: Mapping[str, re.Pattern[str]]) -> str:
-    """The first kind whose pattern matches the beginning of `opcode`, else `other`."""
+    """Return the first kind whose pattern matches the beginning of `opcode`, else `other`."""
     return next((kind for kind, pattern in kinds.items() if pattern.match(opcode)), "other")
 
 
 def base_name(name: str) -> str:
-    """`softmax` of `_Z7softmaxPKfPfi`, `ns::softmax<4>(float const*)` and `softmax`."""
+    """Return a function's name alone: `softmax` for `_Z7softmaxPKfPfi` and `ns::softmax<4>(float const*)`."""
     plain = re.sub(r"<.*>", "", name.partition("(")[0].strip()) if not name.startswith("_Z") else name
     if not name.startswith("_Z"):
         return plain.rpartition("::")[2].rpartition(" ")[2] or name

@@ -1,4 +1,4 @@
-"""What Nsight Compute is asked, and what it prints: `ncu --csv`, or why it counted nothing."""
+"""The command line of Nsight Compute (`ncu --csv`), and a parser of its output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import dropwhile
 from kbopt.core.profile import Counted, Counters, Missing
 
 MOST_LAUNCHES = 8
-"""Launches of a call that are counted: each is run again for every group of counters."""
+"""Launches of a call that are counted at most: ncu replays each for every group of counters."""
 _TIME = "gpu__time_duration.sum"
 _COMPUTE = "sm__throughput.avg.pct_of_peak_sustained_elapsed"
 _DRAM = "dram__throughput.avg.pct_of_peak_sustained_elapsed"
@@ -25,7 +25,7 @@ _STALLS = (
     *("wait", "no_instruction", "not_selected"),
 )
 METRICS = (_TIME, _COMPUTE, _DRAM, _L2, _WARPS, _L2_HITS, _READ, _WRITTEN, *map(_STALLED.format, _STALLS))
-"""Known for compute capability 7.0 and later."""
+"""Metrics of ncu that exist for compute capability 7.0 and later."""
 _WORDS = {
     "long_scoreboard": "global memory",
     "short_scoreboard": "shared memory",
@@ -41,7 +41,7 @@ _UNITS = {
     "msecond": 1e3, "ms": 1e3, "second": 1e6, "s": 1e6,
     "byte": 1.0, "kbyte": 1e3, "mbyte": 1e6, "gbyte": 1e9,
 }  # fmt: skip
-"""To microseconds and bytes, by units in lower case; ncu's of bytes are decimal."""
+"""Factors to microseconds and bytes, by ncu's units in lower case. Its units of bytes are decimal."""
 _PERMISSION = (
     "the driver lets only administrators read counters (ERR_NVGPUCTRPERM): load the kernel module nvidia "
     "with NVreg_RestrictProfilingToAdminUsers=0, or give the container the capability SYS_ADMIN"
@@ -49,10 +49,10 @@ _PERMISSION = (
 
 
 def command(ncu: str, target: list[str]) -> list[str]:
-    """What counts the launches between `cudaProfilerStart` and `cudaProfilerStop` of `target`."""
+    """Return the command that counts the launches of `target` while CUDA's profiler is started in it."""
     return [
         *(ncu, "--csv", "--page", "raw", "--print-units", "base"),
-        *("--clock-control", "none"),  # Others are timed on this device afterwards.
+        *("--clock-control", "none"),  # The clocks must not change: candidates are timed later.
         *("--profile-from-start", "off", "--target-processes", "application-only"),
         *("--launch-count", str(MOST_LAUNCHES), "--metrics", ",".join(METRICS)),
         *target,
@@ -60,7 +60,10 @@ def command(ncu: str, target: list[str]) -> list[str]:
 
 
 def counters(text: str) -> Counters | Missing:
-    """Of both forms of CSV: a row for each launch with a second row of units, or a row for each metric."""
+    """Parse ncu's CSV, or return the reason why it has no counters.
+
+    It may have a row for each launch, after a row of units, or a row for each metric.
+    """
     lines = list(dropwhile(lambda line: not line.startswith('"ID"'), text.splitlines()))
     if not lines:
         return Missing(reason=why_none(text))
@@ -73,7 +76,7 @@ def counters(text: str) -> Counters | Missing:
 
 
 def why_none(text: str) -> str:
-    """What a run of ncu without any counter says."""
+    """Return the reason why a run of ncu has no counters."""
     if "ERR_NVGPUCTRPERM" in text:
         return _PERMISSION
     if "No kernels were profiled" in text:
@@ -108,7 +111,7 @@ def _wide(rows: list[dict[str, str]]) -> Mapping[str, tuple[str, dict[str, float
 def _number(text: str, unit: str) -> float | None:
     try:
         return float(text.replace(",", "")) * _UNITS.get(unit.lower(), 1.0)
-    except ValueError:  # `n/a`, for what a GPU does not count
+    except ValueError:  # `n/a`: the GPU does not have this counter.
         return None
 
 

@@ -1,7 +1,7 @@
-"""How many warps of a kernel a multiprocessor can hold at once: the formula of CUDA's occupancy calculator.
+"""Theoretical occupancy: the share of a multiprocessor's warps that a kernel can use.
 
-Limits by compute capability are those of the CUDA C++ Programming Guide, "Technical Specifications per
-Compute Capability". Clusters and what a driver reserves are not in it.
+The limits are those of the CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
+Clusters are not considered.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ import math
 from dataclasses import dataclass
 
 _WARP = 32
-"""Threads of a warp."""
+"""Threads in a warp."""
 _WARPS_OF_A_SCHEDULER = 4
-"""Registers are shared out over four schedulers, so warps are granted in fours."""
+"""Granularity of warps: the registers are divided among four schedulers."""
 _REGISTERS_AT_ONCE = 256
-"""Registers are granted to a warp in units of this many."""
+"""Granularity of a warp's registers."""
 _MOST_BLOCK_THREADS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Multiprocessor:
-    """What one can hold. `reserved_bytes` of shared memory are the system's, for each block; shared memory is
-    granted in units of `unit_bytes`.
+    """The limits of a multiprocessor.
+
+    The system reserves `reserved_bytes` of shared memory for each block. Shared memory is granted in units of
+    `unit_bytes`.
     """
 
     warps: int
@@ -44,13 +46,14 @@ MULTIPROCESSORS = {
     "10.0": Multiprocessor(64, 32, 228 * _KIB),
     "12.0": Multiprocessor(48, 24, 100 * _KIB),
 }
-"""By compute capability."""
+"""Limits by compute capability."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occupancy:
-    """The share of warps that can be resident, from 0 to 1, and which resource ends it: `registers`, `shared
-    memory`, `blocks` or `warps`; `launch` for a block that fits nowhere.
+    """The share of warps that can be resident, from 0 to 1, and the resource that limits it.
+
+    That is `registers`, `shared memory`, `blocks` or `warps`, or `launch` if not even one block fits.
     """
 
     share: float
@@ -58,8 +61,9 @@ class Occupancy:
 
 
 def occupancy(capability: str, *, threads: int, registers: int, shared_bytes: int) -> Occupancy | None:
-    """Of a kernel with so many threads a block, registers a thread and bytes of shared memory a block. None
-    for a compute capability that is not known.
+    """Return a kernel's occupancy, or None for an unknown compute capability such as "9.9".
+
+    `threads` and `shared_bytes` are per block, `registers` are per thread (0: not known).
     """
     most = MULTIPROCESSORS.get(capability)
     if most is None:

@@ -1,4 +1,4 @@
-"""A trace that torch's profiler saved, as what one call of a model spends time in."""
+"""Parses a trace of torch's profiler: the parts in which one call of a model spends its time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from kbopt.core.profile import Launch, Part, Trace
 
 CALL = "kbopt.call"
-"""The annotation around the call."""
+"""The name of the annotation around the call."""
 OWN_CODE = "outside of ATen: the model's own code"
 MOST_PARTS = 20
 _ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
@@ -30,8 +30,10 @@ class _Event:
 
 
 def traced(text: str, *, on_cuda: bool) -> Trace:
-    """The one call of a trace in Chrome's format, on a CPU what lies inside its annotation. Rates are zero:
-    they need the task. Raises ValueError for a text that is no trace, LookupError for one without the call.
+    """Parse a trace in Chrome's format that holds one call, on a CPU within the annotation `CALL`.
+
+    The rates are zero, because they depend on the task. Raises ValueError for a text that is no JSON, and
+    LookupError for one without the call.
     """
     events = json.loads(text)["traceEvents"]
     return _on_gpu(events) if on_cuda else _on_cpu(events)
@@ -74,7 +76,7 @@ def _on_cpu(events: Sequence[Any]) -> Trace:
 
 
 def _own(event: _Event, inner_us: list[float]) -> tuple[str, float, Launch | None]:
-    """What it takes without what it calls."""
+    """Return the event's own time, without the events inside it."""
     name = OWN_CODE if event.name == CALL else event.name
     return name, max(0.0, event.us - sum(inner_us)), None
 

@@ -1,1 +1,1 @@
-"""Where workers run: namespaces, limits, the first process of each sandbox, and handles on them. No torch."""
+"""The sandbox of workers: namespaces, limits, the init process, and the supervisor's handles. No torch."""

@@ -1,4 +1,4 @@
-"""The supervisor's handles on the fork server and on what it forked."""
+"""The supervisor's handles on the fork server and on the processes that it forked."""
 
 from __future__ import annotations
 
@@ -25,19 +25,25 @@ from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, 
 from kbopt.evaluation.transport.untrusted import clean
 
 _FORK_SERVER_START_S = 120.0
+"""Seconds for the fork server to import torch and probe the isolation."""
 _FORK_SERVER_ANSWER_S = 30.0
 _END_S = 5.0
+"""Seconds for an ended sandbox to report, and for its output to end."""
 _WARM_UP_S = 30.0
+"""Seconds for a worker to create its CUDA context and load its build."""
 _REAPED_S = 3.0
+"""Seconds for the fork server to notice the end of a process."""
 _REAPED_LOOK_S = 0.1
 _LOG_HEAD_BYTES = 4_000
 _LOG_TAIL_BYTES = 12_000
+"""Bytes of a sandbox's output that are kept from its start and its end."""
 
 
 class ForkServerHandle:
     """A running fork server. Thread-safe: requests are answered one at a time.
 
-    `log` is the file that has what it and its trusted processes print; `host` counts whom the kernel kills.
+    `log` is the file with the output of the fork server and its trusted processes. `host` counts the
+    processes that the kernel kills for memory.
     """
 
     def __init__(
@@ -85,14 +91,14 @@ class ForkServerHandle:
         return reply
 
     def spawn_trusted(self, role: str) -> tuple[Channel, int]:
-        """A trusted process, and its pid."""
+        """Start a trusted process. Return the channel to it and its pid."""
         channel, theirs = Channel.pair()
         with theirs:
             pid = self.request({"spawn": role}, [theirs.fileno()])["pid"]
         return channel, pid
 
     def set_environment(self, variables: Mapping[str, str]) -> None:
-        """For trusted processes from here on; sandboxes have an environment of their own."""
+        """Set variables for trusted processes that start later. Sandboxes get theirs by `SandboxConfig`."""
         self.request({"environ": dict(variables)}, [])
 
     def kill(self, pid: int) -> None:
@@ -100,7 +106,7 @@ class ForkServerHandle:
             self.request({"kill": pid}, [])
 
     def was_killed(self, pid: int) -> bool:
-        """Whether a process that is ending was ended by SIGKILL, and not by `kill`."""
+        """Return whether SIGKILL ended a process, other than by `kill`. Wait `_REAPED_S` s for its end."""
         until = time.monotonic() + _REAPED_S
         while time.monotonic() < until:
             code = self.request({"ended": pid}, [])["code"]
@@ -116,9 +122,10 @@ class ForkServerHandle:
 
 
 class Child:
-    """A sandboxed process in a role. Its end of the data socket and its control go to whoever drives it.
+    """A sandbox with one process in it, in the given role.
 
-    `close` ends everything inside the sandbox. `report` is the init process's line about the end.
+    `data` and `control` are sockets to that process and to the sandbox's init process. `close` ends
+    everything in the sandbox, and `end` returns the init process's report.
     """
 
     def __init__(self, fork_server: ForkServerHandle, role: str, config: SandboxConfig) -> None:
@@ -145,11 +152,11 @@ class Child:
 
     @property
     def fds(self) -> tuple[int, int]:
-        """What a judge needs in order to drive the child: the data socket and the init process's control."""
+        """The descriptors of `data` and `control`, which a judge needs."""
         return self.data.fileno(), self.control.fileno()
 
     def close(self) -> None:
-        """Kill what is left and release everything; harmless when repeated."""
+        """Kill all processes in the sandbox and release everything. A second call does nothing."""
         if self._status_fd < 0:
             return
         self.data.close()
@@ -160,7 +167,7 @@ class Child:
         self._log.join()
 
     def end(self) -> Ended:
-        """How the child ended. To be called once its end was noticed; waits a moment for the report."""
+        """Return how the child ended. Call it once the end was noticed; it waits for the report."""
         timer = threading.Timer(_END_S, self._fork_server.kill, [self.init_pid])
         timer.start()
         with os.fdopen(os.dup(self._status_fd)) as pipe:
@@ -169,8 +176,9 @@ class Child:
         return codec.decode(Ended, json.loads(line)) if line else Ended()
 
     def crash(self) -> Crashed:
-        """The outcome for a child that ended before it answered. Raises KilledForMemory where that is not its
-        own doing.
+        """Return the outcome of a child that ended before it answered.
+
+        Raises KilledForMemory if the kernel may have killed it because the machine ran out of memory.
         """
         ended = self.end()
         is_unseen = ended in (Ended(how="killed"), Ended(how="gone"))
@@ -180,14 +188,14 @@ class Child:
 
     @property
     def has_seen_kills(self) -> bool:
-        """Whether the kernel has ended any process for want of memory since this one was started."""
+        """Whether the kernel has killed any process for memory since this one was started."""
         return self._fork_server.host.num_kills() > self._kills
 
 
 def warm_up(children: Sequence[Child], device: str, setup: str = "", *, triton: bool = False) -> None:
-    """Create their CUDA contexts, find their builds, load Triton's driver for whoever launches by it.
+    """Have the children create their CUDA contexts, load their builds and, with `triton`, Triton's driver.
 
-    A child that dies of it is found dead later.
+    A child that dies in it is no error here: its next user notices.
     """
     for child in children:
         with contextlib.suppress(ChannelClosed, TimeoutError, WireError):
@@ -230,14 +238,14 @@ class _Log:
 
 
 def _signal_name(number: int) -> str:
-    """`SIGKILL` for 9. Those in real time have no names of their own."""
+    """Return `SIGKILL` for 9, and `signal N` for real-time signals, which Python does not name."""
     with contextlib.suppress(ValueError):
         return signal.Signals(number).name
     return f"signal {number}"
 
 
 def crash_from(ended: Ended) -> Crashed:
-    """The outcome for a process that ended before it answered."""
+    """Return the outcome of a process that ended before it answered."""
     if ended.memory_bytes is not None:
         used = ended.memory_bytes / 2**30
         return Crashed(

@@ -1,10 +1,10 @@
-"""What a child that runs untrusted code is allowed: where it may read, write, and how much.
+"""The limits of a child that runs untrusted code: what it may read and write, and how much.
 
-The fork server probes once which of these the kernel grants (`Isolation`), and every child gets all of them:
-namespaces for processes, mounts, network and System V objects, a user of its own, a filter of system calls,
-resource limits, an empty environment but for a short list. A service that is not root's has no other user to
-give: its sandboxes are user namespaces, and show none of the folders in which a user keeps things. Where
-namespaces are refused, limits and the process tree remain.
+The fork server probes once which kinds of isolation the kernel grants (`Isolation`), and every child gets all
+of those: PID, mount, network and IPC namespaces, a separate user, a filter of system calls, resource limits,
+and a short list of environment variables. A service that does not run as root cannot change users. Its
+sandboxes are user namespaces, in which users' folders are hidden. Without namespaces only resource limits and
+the walk of the process tree remain.
 """
 
 from __future__ import annotations
@@ -30,22 +30,24 @@ ALLOWED_VARIABLES = (
     *("CC", "CXX", "OMP_NUM_THREADS", "TORCH_CUDA_ARCH_LIST", "NVIDIA_VISIBLE_DEVICES"),
     *("NCCL_NVLS_ENABLE", "TORCH_SYMM_MEM_DISABLE_MULTICAST", "NVSHMEM_DISABLE_NVLS"),
 )
-"""Variables that reach the service and its children; none of them holds a secret."""
+"""Environment variables that the service and its children get. None of them holds a secret."""
 
 SCRATCH = Path("/tmp")
 LOG_NAME = "service.log"
-"""In the service's state folder: what it and its trusted processes print on standard error."""
+"""File in the service's state folder with what it and its trusted processes print on standard error."""
 OOM_TRUSTED = 500
-"""A judge goes after the candidates, and before the fork server, which everything else dies with."""
+"""oom_score_adj of a judge. The kernel kills candidates (1000) first and the fork server last, because all
+other processes die with it."""
 _COVERED = ("/tmp", "/var/tmp", "/dev/shm")
 _SYSTEM = ("bin", "dev", "etc", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "opt", "proc", "sbin")
 _SHOWN = (*_SYSTEM, "sys", "usr")
-"""Folders of the root that belong to the system, and not to any user."""
+"""Folders in / that belong to the system and to no user."""
 _DEVICES = ("/dev/fuse", "/dev/userfaultfd")
-"""By which a process can serve memory that its reader waits for."""
+"""Devices with which a process can fill memory only when it is read. The sandbox hides them."""
 _LISTS = ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH")
 _FIRST_UID = 61_000
 _NUM_UIDS = 4_000
+"""Sandboxes run as user `_FIRST_UID` and the following ones, above UID_MAX (60000) of login.defs(5)."""
 
 
 def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
@@ -55,10 +57,11 @@ def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isolation:
-    """What the kernel grants. `network` means that the child has none.
+    """The kinds of isolation that the kernel grants.
 
-    `user` is another user than the service's; with `user_namespace` that holds inside only. `calls` means
-    that the system calls are refused that `seccomp` lists, `counted` that each start of a process is noticed.
+    `network` means that the child has no network. `user` means that it runs as another user than the service;
+    with `user_namespace` this holds inside the sandbox only. `calls` means that the system calls in `seccomp`
+    are refused, and `counted` that the init process is notified of each start of a process.
     """
 
     processes: bool = False
@@ -71,7 +74,7 @@ class Isolation:
 
     @property
     def is_whole(self) -> bool:
-        """Whether a candidate can reach neither the user's files, nor the network, nor other processes."""
+        """Whether a candidate can reach neither users' files nor the network nor other processes."""
         return self.processes and self.mounts and self.network and self.user and self.calls
 
     def without(self, names: Iterable[str]) -> Isolation:
@@ -84,9 +87,10 @@ class Isolation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """`memory_bytes` bounds private memory of all of the child's processes together.
+    """Resource limits of a child.
 
-    `address_space` also applies it to each process's address space, which CUDA does not survive.
+    `memory_bytes` limits the private memory of all of its processes together. With `address_space` it also
+    limits the address space of each process; CUDA needs this off, because it reserves far more than it uses.
     """
 
     memory_bytes: int
@@ -99,12 +103,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxConfig:
-    """One child's sandbox. `scratch` is its only writable folder, `HOME` and working directory.
+    """The configuration of one child's sandbox.
 
-    With a private mount namespace that is /tmp, empty but for a copy of `build` where one is given;
-    without it, `scratch_fallback` is used. `serial` chooses the child's user. `readable`
-    are folders to be seen besides the interpreter's. `hidden` are device files that nobody in it can open.
-    `without` names the kinds of isolation that the device's driver does not work under.
+    Its scratch folder is `HOME` and the working directory: a new folder in the private /tmp, or
+    `scratch_fallback` without a mount namespace. `build` is the folder of the candidate's build; the child
+    sees a copy unless `build_writable`. `serial` chooses the child's user. `readable` are folders that it
+    sees besides the interpreter's. `hidden` are device files that it cannot open. `without` names kinds of
+    isolation, as in `Isolation`, under which the device's driver does not work.
     """
 
     limits: Limits
@@ -127,9 +132,9 @@ class SandboxConfig:
 
 
 def interpreter_paths() -> list[Path]:
-    """Folders that Python needs to import lazily, wherever they lie, by each name that they go by.
+    """Return the folders from which Python imports, each as written and with symbolic links resolved.
 
-    Of the folder that holds kbopt, which may be a user's checkout, only kbopt itself.
+    Of the folder that holds kbopt only kbopt itself is returned, because it may be a user's checkout.
     """
     package = Path(kbopt.__file__).resolve().parent
     folders = {Path(path) for path in (sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path) if path}
@@ -142,10 +147,10 @@ def interpreter_paths() -> list[Path]:
 
 
 def toolchain_paths(environ: Mapping[str, str]) -> list[Path]:
-    """Folders in which `environ` says that programs and libraries lie.
+    """Return the folders of programs and libraries that `environ` names.
 
-    A compiler looks beside them, so the folder around them comes too, unless that is the caller's own or
-    everybody's.
+    A compiler also looks in their siblings, so the parent is returned instead, unless it is a folder of the
+    root or belongs to the caller.
     """
     names = [Path(path) for name in _LISTS for path in environ.get(name, "").split(":") if path]
     known: set[Path] = set()
@@ -159,12 +164,12 @@ def toolchain_paths(environ: Mapping[str, str]) -> list[Path]:
 
 
 def mount_privately(config: SandboxConfig, keep: Sequence[Path], isolation: Isolation) -> None:
-    """Give the caller's mount namespace its own /tmp, /var/tmp, /dev/shm and /proc.
+    """Give the caller's mount namespace its own /tmp, /var/tmp and /dev/shm, and hide other folders.
 
-    Folders that another user cannot pass through (such as a home that holds the interpreter) are covered
-    by an empty one, in which only the `keep` folders reappear: whatever else they held is out of sight.
-    In a user namespace, where the user's files are the candidate's own, so is every folder that is not the
-    system's, and nothing that was there before can be written to.
+    A folder that other users cannot enter, such as a home that holds the interpreter, is covered by an empty
+    one in which only the `keep` folders are visible. In a user namespace the candidate has the service's
+    rights on files. So there every folder that is not the system's is covered too, and all mounts are
+    read-only.
     """
     linux.mount("", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     covered = {Path(path) for path in _COVERED if Path(path).is_dir()}
@@ -198,7 +203,7 @@ def mount_proc() -> None:
 
 
 def _outermost(paths: Iterable[Path]) -> list[Path]:
-    """Those that lie in none of the others."""
+    """Return the paths that lie in none of the others."""
     found: list[Path] = []
     for path in sorted(set(paths)):
         if not any(path.is_relative_to(other) for other in found):
@@ -208,9 +213,10 @@ def _outermost(paths: Iterable[Path]) -> list[Path]:
 
 @functools.cache
 def homes() -> frozenset[Path]:
-    """The home of the service's user, by the name that the system knows and by the one that it resolves to.
+    """Return the home of the service's user, as the system names it and with symbolic links resolved.
 
-    To be called first where that user and the network are still there.
+    The first call has to come before the process changes its user or loses the network, since it asks the
+    system.
     """
     with contextlib.suppress(KeyError):
         home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
@@ -220,7 +226,7 @@ def homes() -> frozenset[Path]:
 
 
 def _folders_of_users() -> set[Path]:
-    """Folders of the root that are not the system's, and what a user owns in places of the system's."""
+    """Return the root's folders that are not the system's, and the service user's in /etc, /opt and /usr."""
     folders = {path for path in Path("/").iterdir() if path.name not in _SHOWN and path.is_dir()}
     places = [Path(place) for place in ("/etc", "/opt", "/usr", "/usr/local") if Path(place).is_dir()]
     folders |= {path for place in places for path in place.iterdir() if path.is_dir() and _is_ours(path)}
@@ -232,7 +238,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def closed_ancestor(path: Path) -> Path | None:
-    """The outermost folder on the way to `path` that other users cannot pass through."""
+    """Return the outermost parent of `path` that other users cannot enter, or None."""
     for ancestor in reversed(path.parents):
         if not ancestor.stat().st_mode & stat.S_IXOTH:
             return ancestor
@@ -240,7 +246,7 @@ def closed_ancestor(path: Path) -> Path | None:
 
 
 def cover(folder: Path, keep: Iterable[Path], size_bytes: int, inside: Iterable[Path] = ()) -> None:
-    """Lay an empty folder over `folder` that shows only `keep`, with places to mount what goes `inside`."""
+    """Mount an empty tmpfs over `folder`, bind `keep` into it, and create empty folders for `inside`."""
     kept = [(path, os.open(path, os.O_PATH)) for path in _outermost(keep)]
     mode = "1777" if str(folder) in _COVERED else "0755"
     options = f"mode={mode},size={size_bytes}"
@@ -254,7 +260,7 @@ def cover(folder: Path, keep: Iterable[Path], size_bytes: int, inside: Iterable[
 
 
 def _hide(files: Iterable[str]) -> None:
-    """Lay a file over each that nobody may open. The driver takes such a device for somebody else's."""
+    """Cover each file by one that cannot be opened. A GPU's driver then skips that device."""
     nothing = SCRATCH / "nothing"
     nothing.touch(mode=0)
     for file in files:
@@ -263,10 +269,10 @@ def _hide(files: Iterable[str]) -> None:
 
 
 def place_build(config: SandboxConfig, folder_fd: int, isolation: Isolation) -> None:
-    """Show the build folder behind `folder_fd` where it was, after its surroundings were covered.
+    """Mount the build folder behind `folder_fd` at its old path, after the folders around it were covered.
 
-    Only the child that builds writes to the folder itself; others get a copy of their own, so that a
-    candidate that writes beside its library harms nobody and leaves nothing behind.
+    Only the child that builds writes to the folder itself. Others get a copy, so that a candidate that writes
+    into it changes nothing for later ones.
     """
     target = Path(config.build)
     target.mkdir(parents=True, exist_ok=True)
@@ -300,27 +306,27 @@ def apply_limits(limits: Limits) -> None:
 
 
 def become_nobody(uid: int, isolation: Isolation) -> None:
-    """Continue as user and group `uid`, which owns nothing, with no way back."""
-    if not isolation.user_namespace:  # In one, nobody may change groups.
+    """Change for good to user and group `uid`, which own nothing."""
+    if not isolation.user_namespace:  # There setgroups(2) is denied.
         os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
 
 
 def prefer_for_oom_kill(score: int = 1000) -> None:
-    """Have the kernel end this process before those of a lower score when memory runs out."""
+    """Have the kernel kill this process before those of a lower score when memory runs out."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(score))
 
 
 def replace_environment(environ: Mapping[str, str]) -> None:
-    """The caller's environment becomes exactly `environ`, for C code too."""
+    """Replace the caller's environment by `environ`, for C code too."""
     os.environ.clear()
     os.environ.update(environ)
 
 
 def close_other_fds(keep: Iterable[int]) -> None:
-    """Close every descriptor above standard error but those in `keep`."""
+    """Close all descriptors from 3 on except those in `keep`."""
     low = 3
     for fd in sorted(keep):
         os.closerange(low, fd)

@@ -1,16 +1,15 @@
-"""The first process of a sandbox: starts the untrusted child, pauses, resumes, bounds and ends it.
+"""The first process of a sandbox. It starts the untrusted child, pauses, resumes, limits and ends it.
 
-In a process namespace of its own the init process is process 1: `kill(-1)` reaches every other process there
-at one stroke, none can be started outside, and none survives it. Without namespaces it adopts orphans and
-walks the tree of descendants instead.
+In a PID namespace the init process is process 1: one `kill(-1)` reaches all other processes, and the kernel
+kills them when process 1 ends (pid_namespaces(7)). Without a namespace it adopts orphans and walks the tree
+of descendants instead.
 
-It obeys single bytes on its control socket (`STOP`, `HOLD`, `LOOK`, `CONTINUE`), answers each by a `REPLY`,
-and writes one JSON line about the child's end to its status pipe.
+It reads single bytes from its control socket (`STOP`, `HOLD`, `LOOK`, `CONTINUE`), answers each with a
+`REPLY`, and writes one JSON line about the child's end to its status pipe.
 
-Where a pause counts, it is held and not believed: every thread in the sandbox was seen standing, and no
-process used its processor meanwhile; by a later look, none has since. SIGSTOP alone would not do, because a
-process can be woken by what was on its way when it came: another one's signal, or the end of its parent. To
-go on takes no looking, because that is timed.
+`HOLD` proves that the sandbox is paused: every thread was seen stopped, and no process used processor time
+meanwhile. `LOOK` proves that it still is. SIGSTOP alone is not enough: a signal that was sent before it, or
+the end of a parent, can wake a process. `CONTINUE` checks nothing, because it is timed.
 """
 
 from __future__ import annotations
@@ -40,20 +39,26 @@ HOLD = b"H"
 LOOK = b"L"
 CONTINUE = b"C"
 REPLY = struct.Struct("<cI?")
-"""The command; how many processes were started and are gone, modulo 2**32; whether the pause holds."""
+"""The command; how many processes were started and have ended, modulo 2**32; whether the pause holds."""
 INPUT_BUFFER_BYTES = 512 * 2**20
-"""Room for inputs, which count as the child's memory once it has mapped them."""
+"""Bytes allowed for inputs, which count as the child's memory once it has mapped them."""
 _WATCH_INTERVAL_S = 0.1
+"""Seconds between two looks at the memory of the sandbox."""
 _STANDING_S = 5.0
-"""Until everything stands, which takes as long as each thread waits for a core."""
+"""Seconds in which all threads have to stop. A thread stops only once it gets a core."""
 _AWAKE = {"R", "S"}
+"""States of proc_pid_stat(5) in which a thread can continue by itself: running, and interruptible sleep."""
 _WAITING = {"D"}
-"""For a page of a file, after which a thread goes on until it meets the signal; or for `vfork`'s child."""
+"""Uninterruptible sleep: a thread that waits for a page of a file, and runs on until it handles the signal;
+or one that waits for its `vfork` child."""
 _WAITING_S = 0.5
-"""Until who still waits is taken to stand: a page takes milliseconds, and that child is stopped."""
+"""Seconds after which a thread in such a sleep counts as stopped: a page takes milliseconds, and a `vfork`
+child is stopped itself."""
 _ENDED = {"Z", "X"}
 _LOOK_S = 0.0002
+"""Seconds between two looks at the threads that should stop."""
 _BROKEN = 70
+"""Exit code if the body itself failed: EX_SOFTWARE of sysexits.h."""
 
 
 def run(
@@ -69,7 +74,7 @@ def run(
 ) -> NoReturn:
     """Set the sandbox up, run `body` in it, and watch until everything inside has ended.
 
-    With `is_build`, where nothing is timed, processes are not counted.
+    With `is_build` it does not count processes, because nothing is timed there.
     """
     linux.die_with_parent()
     os.setsid()
@@ -179,7 +184,7 @@ def _run_child(
 
 
 class _Watch:
-    """Waits for the child's end, and meanwhile pauses, resumes and bounds what is in the sandbox."""
+    """Waits for the child's end. Until then it pauses and resumes the sandbox and limits its memory."""
 
     def __init__(
         self, child: int, control_fd: int, memory_bytes: int, isolation: Isolation, counter_fds: list[int]
@@ -227,7 +232,7 @@ class _Watch:
         return REPLY.pack(command, (started - (len(pids) - 1)) % 2**32, holds)
 
     def _stand(self) -> dict[int, int] | None:
-        """Stop everything; the processor time of each process, once there was a moment without any of it."""
+        """Stop all processes. Return the nanoseconds that each has used, or None if some do not stop."""
         started = time.monotonic()
         while (waited_s := time.monotonic() - started) < _STANDING_S:
             _signal_all(self._isolation, signal.SIGSTOP)
@@ -241,8 +246,9 @@ class _Watch:
 
 
 def _standing(pids: list[int], awake: Set[str] = _AWAKE) -> dict[int, int] | None:
-    """The processor time of each that has not ended; None where a thread of one is in an `awake` state, from
-    which it could go on by itself.
+    """Return the processor time in nanoseconds of each process that has not ended.
+
+    Return None if any of their threads is in an `awake` state, in which it can continue by itself.
     """
     states = {pid: linux.states(pid) for pid in pids}
     if any(letters & awake for letters in states.values()):
@@ -251,7 +257,7 @@ def _standing(pids: list[int], awake: Set[str] = _AWAKE) -> dict[int, int] | Non
 
 
 def _clocks(pids: list[int]) -> dict[int, int]:
-    """The processor time of each of them in nanoseconds, but for those that have ended."""
+    """Return the processor time in nanoseconds of each process that has not ended."""
     clocks: dict[int, int] = {}
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -285,7 +291,7 @@ def _signal_all(isolation: Isolation, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, number)
         return
-    # Until a round finds nobody new: a tree that forks while it is walked is caught in the next round.
+    # A process that forks during a walk is found in the next one, so walk until nothing new is found.
     seen: set[int] = set()
     while new := set(linux.descendants(os.getpid())) - seen:
         for pid in new:
@@ -295,7 +301,7 @@ def _signal_all(isolation: Isolation, number: int) -> None:
 
 
 def _own_bytes(pid: int) -> int:
-    """Resident memory that is no file's: private, and shared by mappings without a file."""
+    """Return the resident bytes that belong to no file: private and shared anonymous memory."""
     total_kib = 0
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():

@@ -88,13 +88,13 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str
 
 
 def become_user_namespace(uid: int) -> None:
-    """Move the caller into a user namespace of its own, with all privileges there and none outside.
+    """Move the caller into a new user namespace, where it has all capabilities; outside it has none.
 
-    It holds one user and one group, both called `uid` inside: whoever called, who stays it outside.
+    The namespace maps one user and one group: the caller's own, both with the number `uid` inside.
     """
     outside = os.geteuid(), os.getegid()
     unshare(CLONE_NEWUSER)
-    # The files below belong to whoever may look at the process.
+    # Only a dumpable process owns its files in /proc, and so may write to them.
     show_memory_to_itself()
     Path("/proc/self/setgroups").write_text("deny")
     for name, number in zip(("uid_map", "gid_map"), outside, strict=True):
@@ -103,7 +103,7 @@ def become_user_namespace(uid: int) -> None:
 
 
 def make_read_only() -> None:
-    """Nothing can be written to any of the files that the caller's mount namespace shows now."""
+    """Make all present mounts of the caller's mount namespace read-only."""
     attributes = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_RDONLY)
     result = _libc.syscall(
         _MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, ctypes.byref(attributes), ctypes.sizeof(attributes)
@@ -120,14 +120,14 @@ def make_read_only_one_by_one() -> None:
         fields, _, rest = line.partition(" - ")
         target = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields.split()[4])
         if rest.startswith("autofs") or target.startswith("/proc/"):
-            continue  # Even to look at the former mounts what it stands for.
-        # A mount below another one that covers it: nobody can reach it by its name.
+            continue  # To look at an autofs mount point mounts its file system.
+        # A mount that another one covers cannot be reached by its name.
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             set_read_only(target)
 
 
 def set_read_only(target: str, read_only: bool = True) -> None:
-    """Change one mount, without touching what else holds for it."""
+    """Make one mount read-only or writable and keep its other flags."""
     has = os.statvfs(target).f_flag & ~os.ST_RDONLY
     flags = has & (MS_NOSUID | MS_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME)
     flags |= _MS_RELATIME if has & os.ST_RELATIME else 0
@@ -145,7 +145,7 @@ def hide_memory() -> None:
 
 
 def show_memory_to_itself() -> None:
-    """Undo what a change of user implies, or a process may not even list its own descriptors."""
+    """Make the caller dumpable again after a change of user. Else it cannot list its own descriptors."""
     _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl")
 
 
@@ -155,46 +155,49 @@ def adopt_orphans() -> None:
 
 
 def allow_reader(pid: int | None) -> None:
-    """Let process `pid`, None for whoever may otherwise, read the caller's memory where Yama would forbid it.
+    """Let process `pid`, or any process if None, read the caller's memory although Yama restricts ptrace.
 
-    Without Yama there is nothing to allow.
+    The other permission checks still hold. Without Yama the call does nothing.
     """
     number = _ANY_PROCESS if pid is None else pid
     _libc.prctl(_PR_SET_PTRACER, ctypes.c_ulong(number), 0, 0, 0)
 
 
 def forbid_new_privileges() -> None:
-    """No setuid binary gives the caller or its descendants anything."""
+    """Set no_new_privs: no setuid binary gives the caller or its descendants more privileges."""
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
 
 
 def drop_bounding_capabilities() -> None:
-    """Empty the set of capabilities that an exec could ever regain."""
+    """Empty the bounding set, so that no exec gains a capability."""
     for capability in range(_LAST_CAPABILITY + 1):
         _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 def drop_capabilities() -> None:
-    """Give up every capability of the calling thread, for a root that has to keep its uid."""
+    """Drop all capabilities of the calling thread, in case it is root and keeps its uid."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     data = (ctypes.c_uint32 * 6)()
     _check(_libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")
 
 
 def process_cpu_ns(pid: int) -> int:
-    """CPU time that all threads of process `pid` have used so far, by the kernel's count."""
+    """Return the CPU time in nanoseconds that all threads of process `pid` have used so far."""
     return time.clock_gettime_ns((~pid << 3) | _CPUCLOCK_SCHED)
 
 
 def displaced_ns(pid: int | str = "thread-self") -> int:
-    """Time that the main thread of `pid` waited for a core, ready to run; 0 where that is not counted."""
+    """Return the nanoseconds that the main thread of `pid` was runnable and waited for a core.
+
+    Return 0 if the kernel keeps no such statistics.
+    """
     with contextlib.suppress(OSError, IndexError):
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
     return 0
 
 
 def descendants(pid: int) -> list[int]:
-    """Children of all threads of `pid`, their children, and so on. What ends meanwhile may be missing."""
+    """Return all descendants of `pid`. Processes that end meanwhile may be missing."""
     found: list[int] = []
     pending = [pid]
     while pending:
@@ -207,7 +210,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def tasks(pid: int) -> list[Path]:
-    """The folders of the threads of `pid` in /proc; none once it has ended."""
+    """Return the folders of the threads of `pid` in /proc; none if it has ended."""
     folder = Path(f"/proc/{pid}/task")
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return list(folder.iterdir())
@@ -215,7 +218,10 @@ def tasks(pid: int) -> list[Path]:
 
 
 def states(pid: int) -> set[str]:
-    """Those of the threads of `pid`, as letters: R and S can use a core, T is stopped, Z has ended."""
+    """Return the states of the threads of `pid`, as letters of proc_pid_stat(5).
+
+    In R and S a thread can use a core, T is stopped, Z has ended.
+    """
     found = set()
     for task in tasks(pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -224,10 +230,10 @@ def states(pid: int) -> set[str]:
 
 
 def keep_freed_memory() -> None:
-    """Have malloc reuse what was freed instead of returning it to the kernel, for blocks up to 32 MiB.
+    """Have malloc keep freed blocks of up to 32 MiB instead of returning them to the kernel (mallopt(3)).
 
-    Otherwise whether a call pays for fresh pages, half of an elementwise kernel's time, depends on what
-    the process happened to allocate and free before.
+    Otherwise a call's time depends on what the process allocated before: fresh pages are half the time of an
+    elementwise kernel.
     """
     for option, value in ((_M_MMAP_THRESHOLD, 32 * 2**20), (_M_TRIM_THRESHOLD, 2**31 - 1)):
         if _libc.mallopt(option, value) != 1:
@@ -248,12 +254,12 @@ def read_memory(pid: int, address: int, target: int, size_bytes: int) -> None:
 
 
 def peak_bytes() -> int:
-    """The most memory that the caller has held resident, shared mappings included."""
+    """Return the caller's peak resident memory in bytes, shared mappings included."""
     return _status_bytes("VmHWM")
 
 
 def address_space_bytes() -> int:
-    """All that the caller has mapped, resident or not."""
+    """Return the size of the caller's address space in bytes, resident or not."""
     return _status_bytes("VmSize")
 
 

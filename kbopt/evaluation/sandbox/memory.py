@@ -1,4 +1,4 @@
-"""Host memory: what the service may use, what is used, and how its want is told. Reads files only."""
+"""Host memory: the service's limit, the memory in use, and signs that it ran out. Reads files only."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from kbopt.core.errors import InfraError, UserError
 
 GIB = 2**30
 MARGIN = 0.05
-"""Share of the limit that stays free: the kernel's own tables, page cache that is in use, estimates."""
+"""Share of the limit that stays free: for the kernel's tables, page cache in use, and errors of estimates."""
 SERVICE_BYTES = int(0.4 * GIB)
-"""The supervisor (24 MiB of its own) and the fork server with an imported torch (190 MiB), whose memory its
-forks share. Measured as PSS, torch for the CPU; more than that, for whatever the libraries map later."""
+"""Bytes for the supervisor (24 MiB) and for the fork server with torch imported (190 MiB), whose memory
+its forks share. Both were measured as PSS with torch for the CPU; the rest is for what the libraries map
+later."""
 REMEDY = "make the task's inputs smaller, use a machine with more memory, or raise --memory-gib"
 _NO_MEMORY = (
     "can't allocate memory",
@@ -23,11 +24,14 @@ _NO_MEMORY = (
     "OutOfMemoryError",
 )
 _UNLIMITED_BYTES = 2**60
+"""A larger limit means none: cgroup v1 writes a number near 2**63 for no limit."""
 
 
 class KilledForMemory(InfraError):
-    """The kernel ended a process because memory ran out: neither the task nor the candidate is to blame,
-    unless it happens to a request that runs alone. `of_judge` tells a trusted process from a candidate's own.
+    """The kernel killed a process because memory ran out.
+
+    The task or the candidate is to blame only if the request ran alone. `of_judge` says that the process was
+    a trusted one and not the candidate's.
     """
 
     def __init__(self, what: str, *, of_judge: bool) -> None:
@@ -36,19 +40,22 @@ class KilledForMemory(InfraError):
 
 
 def is_out_of_memory(text: str) -> bool:
-    """Whether an exception of torch's or Python's, as a text, says that memory could not be had."""
+    """Return whether the text of an exception of torch or Python says that memory ran out."""
     return any(words in text for words in _NO_MEMORY)
 
 
 def gib(size_bytes: float) -> str:
-    """For messages."""
+    """Format a size for messages, in GiB."""
     return f"{size_bytes / GIB:.2f} GiB"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """The memory that the service may use, `source` in words. `cgroup` is the folder that sets the limit;
-    `explicit` that the user did, so that what others use does not count.
+    """The memory that the service may use.
+
+    `source` says in words where the limit comes from, and `cgroup` is the folder that sets it, if one does.
+    `explicit` says that the user set it, so that memory of other programs does not count. `counters` are the
+    files with the kernel's count of processes that it killed for memory.
     """
 
     limit_bytes: int
@@ -63,7 +70,10 @@ class Host:
         return int(self.limit_bytes * (1 - MARGIN))
 
     def used_bytes(self) -> int:
-        """By everything that the limit holds for; of an explicit one, what the service takes by itself."""
+        """Return the bytes in use by all processes under the limit.
+
+        For an explicit limit return `SERVICE_BYTES`, an estimate of what the service itself takes.
+        """
         if self.explicit:
             return SERVICE_BYTES
         if self.cgroup is None:
@@ -79,14 +89,14 @@ class Host:
         return 0
 
     def num_kills(self) -> int:
-        """How many processes the kernel has killed because memory ran out, here or on the whole machine."""
+        """Return a count that grows when the kernel kills a process for memory, here or on the machine."""
         return sum(_fields(file).get("oom_kill", 0) for file in self.counters)
 
 
 def find_host(memory_gib: float | None = None, root: Path = Path("/")) -> Host:
-    """The tightest limit of the process's own cgroup and those around it, or the machine's memory.
+    """Return the tightest limit of the process's cgroup and its ancestors, or the machine's memory.
 
-    `memory_gib` is the user's own figure instead. Raises UserError where it is none.
+    `memory_gib` is the user's own limit, in GiB. Raises UserError if it is not above 0.
     """
     groups = _cgroups(root)
     counters = tuple(
@@ -115,7 +125,7 @@ def find_host(memory_gib: float | None = None, root: Path = Path("/")) -> Host:
 
 
 def _cgroups(root: Path) -> list[Path]:
-    """The folders of the process's memory cgroup and of those around it, innermost first."""
+    """Return the folders of the process's memory cgroup and its ancestors, innermost first."""
     found: list[Path] = []
     listing = root / "proc/self/cgroup"
     for line in listing.read_text().splitlines() if listing.exists() else ():
@@ -127,7 +137,7 @@ def _cgroups(root: Path) -> list[Path]:
         else:
             continue
         folder = mount / path.lstrip("/")
-        # In a container the path may be that of the host, and the mount the container's own.
+        # In a container the path may be the host's although the mount is the container's.
         folder = folder if folder.is_dir() else mount
         found += [group for group in (folder, *folder.parents) if group.is_relative_to(mount)]
     return found

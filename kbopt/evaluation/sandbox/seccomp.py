@@ -1,12 +1,13 @@
-"""The system calls that a sandbox refuses, and those by which its init process counts processes (seccomp).
+"""The seccomp filter of a sandbox: which system calls it refuses, and how the init process counts processes.
 
-A filter holds for a process and all that it starts, and cannot be taken off. It looks at numbers only,
-never behind pointers: `clone3`, whose flags lie behind one, does not exist, and libc falls back on `clone`.
+A filter holds for a process and all its descendants and cannot be removed (seccomp(2)). It sees the numbers
+of calls and arguments but no memory, so `clone3`, whose flags lie in memory, returns ENOSYS, and libc falls
+back to `clone`.
 
-Threads are free, since the kernel adds their processor time to their process's. A process that ends before
-it was looked at takes its time with it, so each start of one is told to the init process, whoever starts it.
-That holds for `vfork` and `posix_spawn` too: the parent's thread waits, and its other threads do not. Only a
-process that shares memory and lets nobody wait has no honest use; it is refused.
+Threads are allowed without notice, because the kernel adds their processor time to their process. A process
+that ends between two looks takes its processor time with it, so the filter notifies the init process of every
+start. That includes `vfork` and `posix_spawn`, whose parent waits in one thread while its others run. A
+process that shares memory with a parent that does not wait has no honest use and is refused.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from contextlib import suppress
 from typing import Literal
 
 Starts = Literal["counted", "unshared", "free"]
-"""Whether processes may start: each told to the init process; only those that share no memory, untold; any.
-"""
+"""Which processes may start. "counted": all, and the init process is notified of each. "unshared": those that
+share no memory, without notice. "free": all, without notice."""
 
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32 = 0x40000000
@@ -75,18 +76,18 @@ _SAME_NUMBERS = {
     "open_tree_attr": 467,
 }
 _REFUSED = (
-    # A user namespace of its own would give the candidate mounts, FUSE's among them, and a network to set up.
+    # In a new user namespace the candidate could mount file systems, FUSE included, and set up a network.
     *("unshare", "setns", "mount", "umount2", "pivot_root", "open_tree", "open_tree_attr", "move_mount"),
     *("fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr"),
-    # Memory that its reader waits for.
+    # With userfaultfd(2) a candidate fills an output's memory only when the judge reads it.
     "userfaultfd",
-    # What could wake a process that is paused: a debugger, and a timer whose signal is SIGCONT.
+    # A debugger, or a timer whose signal is SIGCONT, could wake a paused process.
     *("ptrace", "timer_create"),
-    # The user's keys, which are no files.
+    # The user's keys are not files, so mounts do not hide them.
     *("add_key", "request_key", "keyctl"),
 )
 _ABSENT = ("clone3", "io_uring_setup")
-"""Answered by ENOSYS, as by older kernels: callers have another way."""
+"""These return ENOSYS, as on an older kernel: callers then use other calls."""
 _F_SETSIG = 10
 _CLONE_VM = 0x00000100
 _CLONE_VFORK = 0x00004000
@@ -111,14 +112,14 @@ class _Program(ctypes.Structure):
 
 
 def refuse_calls(starts: Starts) -> int | None:
-    """Filter the calls of the calling thread and of all that it starts.
+    """Install the filter for the calling thread and all its descendants.
 
-    Where starts are "counted", returns a descriptor for `ProcessCounter`: until somebody reads from it,
-    nothing can start a process. Needs `linux.forbid_new_privileges`. Raises OSError where the kernel has no
-    such filters, or this machine's architecture is unknown.
+    If `starts` is "counted", return a descriptor for `ProcessCounter`. No process can start until that is
+    read. Call `linux.forbid_new_privileges` first. Raises OSError if the kernel has no such filters or the
+    machine's architecture is unknown.
     """
     program = b"".join(struct.pack("HBBI", *each) for each in _instructions(starts))
-    # Without the first flag older kernels slow the process down, as a remedy for speculation.
+    # Without SPEC_ALLOW kernels before 5.16 turn on the slow mitigation of speculative store bypass.
     flags = _SPEC_ALLOW | (_NEW_LISTENER if starts == "counted" else 0)
     filters = _Program(len(program) // 8, program)
     number = _SECCOMP[platform.machine()]
@@ -130,9 +131,9 @@ def refuse_calls(starts: Starts) -> int | None:
 
 
 class ProcessCounter:
-    """Answers a filter's notices: lets each start of a process happen, and counts them in `started`.
+    """Answers the filter's notices: it allows each start of a process and counts it in `started`.
 
-    A start that fails, or is interrupted and made again, counts too.
+    A start that fails counts, and one that is interrupted and tried again counts twice.
     """
 
     def __init__(self, fd: int) -> None:
@@ -143,9 +144,9 @@ class ProcessCounter:
         return self._fd
 
     def answer(self) -> None:
-        """Let the start go on that the descriptor is readable for."""
+        """Allow the start whose notice makes the descriptor readable."""
         notice = bytearray(_NOTIFICATION_BYTES)
-        with suppress(FileNotFoundError):  # Whoever asked was interrupted meanwhile, or has ended.
+        with suppress(FileNotFoundError):  # The caller was interrupted or has ended.
             fcntl.ioctl(self._fd, _RECEIVE, notice)
             (number,) = struct.unpack_from("Q", notice)
             self.started += 1

@@ -1,1 +1,1 @@
-"""The supervisor: the queue, the device lease, the memory budget and the results. It imports no torch."""
+"""The supervisor: it has the queue, the device lease, the memory budget and the results. No torch."""

@@ -1,9 +1,8 @@
-"""Other ways to run a task's reference, judged as candidates are, so that one timer gives every figure.
+"""Baselines: other ways to run a task's reference. They are judged like candidates, by the same timer.
 
-Each baseline is the task's own source with a `ModelNew` that wraps its `Model`, and is timed beside eager
-PyTorch like a candidate. Its speedup over eager is measured once a task and kept; a kernel's speedup over it
-is the quotient of the two. What was measured in two sessions is compared through the eager times of both, so
-that a device that became slower in between changes neither.
+A baseline is the task's own source with a `ModelNew` that wraps its `Model`. Its speedup over eager PyTorch
+is measured once for each task and kept. A kernel's speedup over the baseline is the quotient of the two
+speedups over eager, so a device that became slower between the two sessions does not change it.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.keyed_locks import KeyedLocks
 
 _COMPILE_S = 600.0
-"""Seconds for a baseline's check and timing, `torch.compile` included: max-autotune tries dozens of
-kernels."""
+"""Seconds for a baseline's check and timing, with compilation: max-autotune tries dozens of kernels."""
 _TRIALS = 1
+"""Checks of a baseline: it runs the reference itself, so one is enough."""
 _CLOCKS: tuple[Clock, ...] = ("device", "latency")
 _COMPILED = """
 
@@ -79,9 +78,8 @@ class ModelNew(Model):
 _NO_ISA_CHECK = """import torch._inductor.config
 torch._inductor.config.cpp.vec_isa_ok = True
 """
-"""On a CPU Inductor compiles a program for each vector extension that the processor names, to see that
-the compiler knows it. That takes half of a first call. Where the compiler does not, the check is made.
-"""
+"""On a CPU Inductor compiles a program for each vector extension of the processor, to test the compiler. That
+takes half of a first call, so this skips it. If the baseline then fails, it is judged again with the test."""
 _SOURCES = {
     "compile": _COMPILED.format(mode=""),
     "max-autotune": _COMPILED.format(mode=', mode="max-autotune"'),
@@ -94,13 +92,13 @@ _ON_CUDA_ONLY = {
 _RANKING = {"compile": ("compile",), "best": tuple(_SOURCES)}
 
 Judge = Callable[[EvalRequest, bool], Outcome]
-"""What a source is found to do, judged as a candidate; with `True` in several pairs of processes on a CPU."""
+"""Judges a source like a candidate, if the second argument is true in several pairs of processes on a CPU."""
 
 
 class Baselines:
-    """Speedups of baselines over eager by task, device, driver, torch and protocol, kept under `root`.
+    """Measures the speedups of baselines over eager and keeps them in files under `root`.
 
-    `judge` takes the device's lease itself.
+    The key of a file is a hash of task, device, driver, torch and protocol. `judge` takes the lease on a GPU.
     """
 
     def __init__(self, device: Device, root: Path, judge: Judge) -> None:
@@ -111,9 +109,10 @@ class Baselines:
         self._equal_code: dict[str, tuple[Speedup, ...]] = {}
 
     def of(self, request: EvalRequest, *, alone: bool = False) -> tuple[Speedup, ...]:
-        """Of each baseline by either clock: all where asked for, else those that the protocol ranks by.
+        """Return the speedup of each baseline over eager, by both clocks.
 
-        Raises KilledForMemory; where the request runs `alone` only for a baseline that ranks.
+        These are all baselines if the request asks for them, else those that the protocol ranks by. Raises
+        KilledForMemory; if the request runs `alone`, only for a baseline that ranks.
         """
         names = tuple(_SOURCES) if request.baselines else _RANKING.get(request.protocol.baseline, ())
         return tuple(speedup for name in names for speedup in self._baseline(request, name, alone))
@@ -123,8 +122,10 @@ class Baselines:
         return self._unless_lost(name, lambda: self._one(request, name), alone and not ranks)
 
     def equal_code(self, request: EvalRequest, *, alone: bool = False) -> Speedup:
-        """The task's own model over itself, by the protocol's clock. Kept only while this service runs: it
-        says how steady the machine is today. Raises KilledForMemory unless the request runs `alone`.
+        """Return the speedup of the task's own model over itself, by the protocol's clock.
+
+        It says how steady the machine is today, so it is kept only while this service runs. Raises
+        KilledForMemory unless the request runs `alone`.
         """
         found = self._unless_lost("equal code", lambda: self._equal_code_of(request), alone)
         return next(speedup for speedup in found if speedup.clock == request.protocol.clock)
@@ -139,8 +140,10 @@ class Baselines:
     def _unless_lost(
         self, name: str, measure: Callable[[], tuple[Speedup, ...]], is_left_out: bool
     ) -> tuple[Speedup, ...]:
-        """What machines lost is not kept: another time it may run. What was killed for memory is tried again
-        alone first.
+        """Return what `measure` returns, or the reason why a baseline was lost with the machine.
+
+        A loss is not stored, because the baseline may run another time. KilledForMemory is raised unless
+        `is_left_out`, so that the request is tried again alone.
         """
         try:
             return measure()
@@ -209,7 +212,7 @@ class Baselines:
 
 
 def compared(kernel: Measured, baselines: Sequence[Speedup]) -> Measured:
-    """`kernel` with its speedups over `baselines`, whose own are over eager."""
+    """Return `kernel` with its speedups over `baselines`, which are given as speedups over eager."""
     found = [
         other if other.reason else _quotient(over_eager, other)
         for other in baselines
@@ -219,9 +222,7 @@ def compared(kernel: Measured, baselines: Sequence[Speedup]) -> Measured:
 
 
 def ranked(kernel: Measured, protocol: EvalProtocol) -> Measured:
-    """`kernel` with the speedup that the protocol ranks by; a baseline that does not run is said to be left
-    out.
-    """
+    """Return `kernel` with the speedup that the protocol ranks by. Baselines that do not run are left out."""
     ways = [s for s in kernel.speedups if s.clock == protocol.clock and not s.reason]
     if protocol.baseline == "compile":
         ways = [s for s in ways if s.baseline == "compile"] or [s for s in ways if s.baseline == "eager"]
@@ -238,7 +239,7 @@ def _does_not_run(name: str, reason: str) -> tuple[Speedup, ...]:
 
 
 def _quotient(kernel: Speedup, baseline: Speedup) -> Speedup:
-    """Of two speedups over eager. Their logarithms' errors are independent: they add by squares."""
+    """Return the quotient of two speedups over eager. The errors of the logarithms add in quadrature."""
     ratio = kernel.speedup / baseline.speedup
     low, high = (
         math.hypot(*(abs(math.log(s.interval[end] / s.speedup)) for s, end in sides))

@@ -1,4 +1,4 @@
-"""Host memory as a budget: who may start, and who waits. It counts, and starts or ends no process."""
+"""Host memory as a budget: which requests may start and which wait. It only counts bytes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from kbopt.evaluation.sandbox.memory import REMEDY, SERVICE_BYTES, Host, gib
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """Bytes: `judge` stays held when the request is over, `own` does not."""
+    """The bytes that a request needs: `own` until it is over, `judge` for as long as its judge lives."""
 
     own: int
     judge: int
 
 
 class Budget:
-    """Grants requests what they need of `host`'s memory, in the order in which they ask.
+    """Grants requests parts of `host`'s memory, in the order in which they ask, to at most `most` at once.
 
-    A request has one reservation, made before anything of it starts, so none waits for another that waits for
-    it. `close_idle` ends the judge that was used least recently of those whose key is not among the given
-    ones, and says whether there was one; it may be called from any request's thread. At most `most` run.
+    A request makes its one reservation before any of its processes starts, so requests cannot wait for each
+    other in a circle. `close_idle(keep)` ends the least recently used judge whose key is not in `keep` and
+    returns whether there was one. Any request's thread may call it.
     """
 
     def __init__(self, host: Host, most: int, close_idle: Callable[[Collection[Hashable]], bool]) -> None:
@@ -40,17 +40,18 @@ class Budget:
 
     @property
     def available_bytes(self) -> int:
-        """For requests, were there nothing else on the host."""
+        """Bytes for requests if nothing but the service used the host's memory."""
         return self.host.usable_bytes - SERVICE_BYTES
 
     @contextmanager
     def reserve(
         self, key: Hashable, what: str, need: Callable[[], Need], *, alone: bool = False
     ) -> Iterator[Reservation]:
-        """While within, `need` is there; where `alone`, nobody else has a reservation and no judge is kept.
+        """Wait until `need()` is free and hold it within the context.
 
-        `need` is asked when it is this request's turn. Raises UserError where it is more than there can ever
-        be, InfraError where other processes of the machine hold it.
+        `need` is called when it is this request's turn. With `alone` no other request has a reservation and
+        no judge is kept. Raises UserError if the need is more than `available_bytes`, and InfraError if other
+        programs hold the memory.
         """
         mine = Reservation(self, key, what, alone)
         with self._changed:
@@ -73,13 +74,16 @@ class Budget:
                 self._changed.notify_all()
 
     def forget(self, key: Hashable) -> None:
-        """The judge of `key` has ended."""
+        """Note that the judge of `key` has ended."""
         with self._changed:
             self._judges.pop(key, None)
             self._changed.notify_all()
 
     def grow(self, mine: Reservation, need: Need) -> None:
-        """`mine`, which is in use, turns out to need as much: idle judges make room. Raises as `reserve`."""
+        """Raise the need of the active reservation `mine`, and end idle judges if memory is missing.
+
+        Raises the same errors as `reserve`.
+        """
         mine.need = Need(own=max(mine.need.own, need.own), judge=need.judge)
         with self._changed:
             self._judges[mine.key] = need.judge
@@ -88,7 +92,7 @@ class Budget:
                 continue
             with self._changed:
                 if len(self._active) > 1:
-                    return  # Only on a GPU, where data of tasks are not on the host.
+                    return  # This happens on a GPU only, where tasks' data are not on the host.
             self._refuse(mine)
 
     def _may_start(self, mine: Reservation) -> bool:
@@ -115,11 +119,11 @@ class Budget:
             return
         with self._changed:
             if mine.alone:
-                self._judges.clear()  # Judges that died by themselves.
+                self._judges.clear()  # Those that are left have died.
             if self._active:
                 self._changed.wait(1.0)
                 return
-            # Nothing is in use, and no judge is kept but perhaps its own.
+            # No request is active, and no judge lives except perhaps this request's own.
             self._judges = {key: held for key, held in self._judges.items() if key == mine.key}
             extra = mine.need.own + mine.need.judge - self._judges.get(mine.key, 0)
             if self._missing_unlocked(extra) <= 0:
@@ -151,7 +155,7 @@ class Budget:
 
 
 class Reservation:
-    """What one request may use. `alone`: no other has one at the same time."""
+    """The memory of one request. `alone` says that no other request has a reservation meanwhile."""
 
     def __init__(self, budget: Budget, key: Hashable, what: str, alone: bool) -> None:
         self._budget = budget

@@ -1,4 +1,4 @@
-"""What the judge of a task says of it, without a candidate."""
+"""Describes a task without a candidate: whether it can be scored, and what it takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kbopt.evaluation.server.measuring import Needs
 
 
 class Describing:
-    """Takes the lease itself. `need` says how much host memory a request takes, as far as is known."""
+    """Asks judges about their tasks. It takes the lease itself. `need` estimates a request's host memory."""
 
     def __init__(self, device: Device, judges: Judges, lease: Lease, need: Needs) -> None:
         self._device = device
@@ -25,7 +25,10 @@ class Describing:
         self._need = need
 
     def report(self, request: EvalRequest, reservation: Reservation) -> Admitted:
-        """Raises UserError for a task that cannot be scored, InfraError."""
+        """Return what judging the request's task takes.
+
+        Raises UserError if the task cannot be scored, and InfraError if the machine failed.
+        """
         with self._lease:
             seen, admission_s = self._asked(request, reservation)
         need = self._need(request)
@@ -44,8 +47,8 @@ class Describing:
         )
 
     def description(self, request: EvalRequest, reservation: Reservation) -> messages.Description:
-        """The judge's own answer. Raises as `report`."""
-        with suppress(InfraError, NoMemory):  # With the lease it is tried again.
+        """Return the judge's own answer. Raises the same errors as `report`."""
+        with suppress(InfraError, NoMemory):  # `_asked` tries again with the lease.
             self._judges.start(request)
         with self._lease:
             return self._asked(request, reservation)[0]

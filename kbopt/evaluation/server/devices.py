@@ -1,5 +1,6 @@
-"""Which device the service judges on, with which compilers, and which GPUs it has to hide: found out by a
-process of its own.
+"""Finds the service's device, its compilers, and the other GPUs that sandboxes should hide.
+
+A separate process looks for them, because that takes torch.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from kbopt.evaluation.transport.channel import ChannelClosed
 from kbopt.leanbuild.toolchain import Toolchain
 
 _SURVEY_S = 120.0
+"""Seconds to look for devices, torch's initialisation of CUDA included."""
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """`torch` is how torch names it (`cpu`, `cuda:0`), `name` how results do.
+    """The device that a service judges on.
 
-    Of the machine's `num_gpus`, `others` are the device files of those that can be hidden: none where its own
-    cannot be told. Where there are any, `uuid` names this one to CUDA, and `torch` does so for processes that
-    see no other.
+    `torch` is its name in torch (`cpu`, `cuda:0`), `name` its name in results. `others` are the device files
+    of the machine's other GPUs, or empty if this GPU's own file is not known. If `others` is not empty,
+    processes get CUDA_VISIBLE_DEVICES=`uuid` and `torch` is the name in them.
     """
 
     torch: str
@@ -44,7 +46,10 @@ class Device:
 
 
 def find_device(wanted: str, fork_server: ForkServerHandle) -> Device:
-    """The device called `auto`, `cpu`, `cuda` or `cuda:N`. Raises UserError where there is none."""
+    """Return the device called `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises UserError if there is no such device, and InfraError if the process that looks for it ended.
+    """
     channel, _ = fork_server.spawn_trusted("survey")
     with closing(channel):
         channel.send(codec.encode(Survey(device=wanted)))
@@ -78,12 +83,15 @@ def find_device(wanted: str, fork_server: ForkServerHandle) -> Device:
 
 
 def gpu_files(files: Path = Path("/dev")) -> list[Path]:
-    """One for each GPU that this machine, or container, has."""
+    """Return one device file for each GPU of this machine or container."""
     return sorted(path for path in files.glob("nvidia*") if path.name.removeprefix("nvidia").isdecimal())
 
 
 def other_gpus(bus: str, driver: Path = _DRIVER, files: Path = Path("/dev")) -> tuple[str, ...]:
-    """The device files of GPUs but the one at PCI address `bus`; none where its own cannot be told."""
+    """Return the device files of all GPUs except the one at PCI address `bus`.
+
+    Return none if the driver does not tell which file belongs to that GPU.
+    """
     try:
         minor = re.search(r"Device Minor:\s*(\d+)", (driver / bus / "information").read_text())
     except OSError:
@@ -94,10 +102,10 @@ def other_gpus(bus: str, driver: Path = _DRIVER, files: Path = Path("/dev")) -> 
 
 
 def num_threads() -> int:
-    """Threads of either model: one core stays free for all that is not being timed.
+    """Return the number of threads of each model: all cores but one, which stays free for everything else.
 
-    With a thread on every core, a parallel region waits for whichever thread the rest of the system has
-    displaced: on 2 busy cores that made a 1 ms call take 50 ms.
+    With a thread on every core, a parallel region waits for any thread that another process displaced. On 2
+    busy cores a call of 1 ms took 50 ms.
     """
     return max(1, len(os.sched_getaffinity(0)) - 1)
 

@@ -1,7 +1,7 @@
-"""Serves a spool: takes requests that nobody has judged, a driver in its turn, and writes down the results.
+"""Serves a spool: it takes requests without a result, from each driver in turn, and writes the results.
 
-Needs no network and nothing but this package, numpy and torch. Any number of jobs may drain one spool, at
-once or after one another.
+It needs no network, and only this package, numpy and torch. Any number of jobs may drain one spool, at once
+or one after the other.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from kbopt.evaluation.spool.files import POLL_S, RESULTS, AppendOnly, Complaints
 from kbopt.evaluation.spool.jobs import BEAT_S, TAKEOVER_S, Job, JobState, show_life
 
 AT_ONCE, AT_ONCE_ON_A_CPU = 16, 2
-"""Requests that a job has claimed at most: on a GPU they are built while one is timed."""
+"""Requests that one job claims at most. On a GPU further ones are built while one is timed."""
 
 MAX_LOSSES_IN_A_ROW = 3
-"""Services that died without a result in between, after which the machine is to blame."""
+"""Services that may die without a result in between. After that the job ends: the machine is to blame."""
 
 PAUSE_S = 10.0
-"""Before another try to use a spool that fails, as on a full disk."""
+"""Seconds before the next try after the spool's folder could not be read or written, as on a full disk."""
 
 USER_ERROR, INFRA_ERROR = 2, 3
 
@@ -56,8 +56,9 @@ NO_SANDBOX = (
 class Options:
     """How a job drains a spool.
 
-    It takes nothing more after `minutes`, or with `once` when nothing is left that another job does not
-    judge; what it has begun it finishes. None is for ever.
+    It takes no more requests after `minutes` (None: no limit), or with `once` when all that are left belong
+    to another job. It finishes those that it has taken. `takeover_s` is the age in seconds from which on a
+    silent job counts as dead.
     """
 
     minutes: float | None = None
@@ -67,7 +68,7 @@ class Options:
 
 
 class Drain:
-    """One job. `run` may be called once; `stopped_by` is the signal that ended it, 0 for none."""
+    """One job. `run` may be called once. `stopped_by` is the number of the signal that ended it, or 0."""
 
     def __init__(self, folder: Path, client: ServiceClient, options: Options, say: Say) -> None:
         self._folder = open_spool(folder)
@@ -96,7 +97,7 @@ class Drain:
         self.stopped_by = 0
 
     async def run(self) -> None:
-        """Serve until the options say so, or SIGTERM or Ctrl-C comes. Raises UserError, InfraError."""
+        """Serve until the options end it, or SIGTERM or SIGINT arrives. Raises UserError and InfraError."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stopped, number)
         beating = asyncio.create_task(self._beat())
@@ -118,7 +119,7 @@ class Drain:
         self._stop.set()
 
     async def _end(self, beating: asyncio.Task[None], given_up: int) -> None:
-        """Whatever was under way is free for the next job once this one says that it ended."""
+        """Write the last results and announce the end. Unfinished requests are then free for other jobs."""
         await self._client.close()
         await asyncio.to_thread(self._write_last)
         self._num_waiting += given_up
@@ -139,14 +140,14 @@ class Drain:
             if self._tasks:
                 done, _ = await asyncio.wait(self._tasks, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    task.result()  # a defect of this job ends it, and frees what it has claimed
+                    task.result()  # An error in this job ends it, which frees its requests.
             elif not self._unwritten and self._is_over:
                 return
             else:
                 await asyncio.sleep(POLL_S)
 
     async def _open(self) -> None:
-        """Start the service. Raises UserError where device or sandbox are missing, InfraError."""
+        """Start the service. Raises UserError if device or sandbox is missing, and InfraError."""
         if self._losses >= MAX_LOSSES_IN_A_ROW:
             raise InfraError(
                 f"the evaluation service died {self._losses} times without a result in between; "
@@ -165,7 +166,7 @@ class Drain:
         self._say(f"{info.device} drains {self._folder} as {self._name}")
 
     def _look(self) -> list[tuple[Asked, EvalRequest | ProfileRequest]]:
-        """Write what is done, read what came, and take what there is room for. Raises InfraError."""
+        """Write the results, read new requests, and take as many as there is room for. Raises InfraError."""
         with self._using:
             return [] if self._has_ended else self._looked()
 
@@ -193,7 +194,7 @@ class Drain:
         self._next_try = time.monotonic() + PAUSE_S
 
     async def _judge(self, asked: Asked, request: EvalRequest | ProfileRequest) -> None:
-        """An answer comes of it, to be written down. A cancelled one is free for the next job."""
+        """Judge one request and queue the answer for writing. A cancelled request is free for other jobs."""
         answer: Mapping[str, Any]
         try:
             if isinstance(request, ProfileRequest):
@@ -203,9 +204,8 @@ class Drain:
         except UserError as error:
             answer = {"user_error": str(error)}
         except InfraError as error:
-            await asyncio.sleep(
-                POLL_S
-            )  # What ends the job may end the service first: then this is cancelled.
+            # If a signal ends both service and job, this task is cancelled here and the request stays free.
+            await asyncio.sleep(POLL_S)
             answer = {"infra_error": str(error)}
         else:
             self._losses = 0
@@ -218,7 +218,7 @@ class Drain:
             self._results.close()
 
     def _write(self) -> None:
-        """Write the answers down. On a full disk they are kept, and tried again."""
+        """Write the queued answers. If the disk is full, keep them and try again later."""
         if time.monotonic() < self._next_try:
             return
         while self._unwritten:
@@ -277,7 +277,7 @@ class Drain:
 
 
 def main(folder: Path, client: ServiceClient, options: Options) -> int:
-    """Drain `folder` with `client`'s device. Returns the exit code."""
+    """Drain `folder` with `client`'s device. Return the exit code."""
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)

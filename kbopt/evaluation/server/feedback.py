@@ -1,4 +1,4 @@
-"""Text that helps the next attempt: what was seen, in terms of the candidate's own source, bounded."""
+"""Feedback for the next attempt: text about what was observed, of at most `MAX_CHARS` characters."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from kbopt.core.types import (
 
 MAX_CHARS = 4000
 _APART = 0.1
-"""Two speedups of one kernel that differ by more get a line that says why."""
+"""If two speedups of one kernel differ by more than this share, a line says why."""
 
 NO_SANDBOX_NOTE = (
     "No sandbox: this machine did not isolate the candidate, which could have disturbed its judge."
 )
-"""Shown in red by the report, which knows it by its first words."""
+"""The report recognises this note by its first words and shows it in red."""
 _REMEDIES: dict[Family, str] = {
     "precision_downgrade": "Compute and accumulate at the task's precision. Splits that keep its accuracy, "
     "such as 3xTF32 "
@@ -45,8 +45,10 @@ _REMEDIES: dict[Family, str] = {
 def for_outcome(
     outcome: Outcome, frames: str = "", log: str = "", verdict: KernelBenchVerdict | None = None
 ) -> str:
-    """`frames` are the candidate's own lines of a traceback, `log` what the process or compiler printed,
-    `verdict` KernelBench's where it was asked for.
+    """Return the feedback for an outcome.
+
+    `frames` are the lines of a traceback in the candidate's source, `log` is the output of its process or of
+    the compiler, and `verdict` is KernelBench's if asked for.
     """
     text = _headline(outcome)
     if isinstance(outcome, Measured) and verdict is not None:
@@ -101,7 +103,7 @@ def _success(measured: Measured) -> str:
 
 
 def _by_workload(measured: Measured) -> list[str]:
-    """A table over eager PyTorch, and how the workloads that were held out compare with the others."""
+    """Return a table of speedups over eager PyTorch, and a comparison of held-out with other workloads."""
     if not measured.workloads:
         return []
     width = max(len(workload.name) for workload in measured.workloads)
@@ -144,9 +146,7 @@ def _equal_code(found: Speedup) -> str:
 
 
 def _clocks_apart(measured: Measured) -> list[str]:
-    """Why a call takes its caller longer than it keeps the device busy, where the two speedups differ by a
-    tenth.
-    """
+    """Explain the difference between latency and device time if the two speedups differ by a tenth."""
     device, latency = measured.over("eager", "device"), measured.over("eager", "latency")
     if device is None or latency is None or not _differ(device.speedup, latency.speedup):
         return []
@@ -160,7 +160,7 @@ def _clocks_apart(measured: Measured) -> list[str]:
 
 
 def verdicts_apart(measured: Measured, verdict: KernelBenchVerdict) -> list[str]:
-    """Why KernelBench's own verdict gives another speedup, where the two differ by a tenth."""
+    """Explain why KernelBench's own verdict gives another speedup, if the two differ by a tenth."""
     device = measured.over("eager", "device")
     if (
         device is None

@@ -1,4 +1,4 @@
-"""The supervisor's handle on the judge of one task, and on the worker that runs its reference."""
+"""The supervisor's handle on the judge of one task and on the worker that runs its reference."""
 
 from __future__ import annotations
 
@@ -22,23 +22,26 @@ from kbopt.evaluation.transport.channel import ChannelClosed
 T = TypeVar("T", bound=messages.FromJudge)
 
 _START_S = 120.0
+"""Seconds for a judge to start."""
 _ADMISSION_S = 300.0
+"""Seconds for the device's part of an admission, the reference's runs included."""
 _DRAW_S = 120.0
+"""Seconds to construct the task's model, and to draw its inputs once."""
 _GRACE_S = 300.0
+"""Seconds for the reference's part of a judgement, beyond twice the candidate's `timeout_s`."""
 
 
 class NoMemory(UserError):
-    """The task does not fit into what other tasks have left of the device's memory."""
+    """The task does not fit into the device memory that other tasks have left."""
 
 
 class JudgeHandle:
-    """The supervisor's handle on one judge. It starts, and constructs the task's model, beside whoever holds
-    the device; the rest needs the lease.
+    """The supervisor's handle on one judge. To start it and to `construct` needs no lease; all else does.
 
-    `request` is the one it was started for. `data` says how large the task's are, once it drew inputs.
-    `free_share` of the device's memory was not taken by anybody after the latest answer, `taken_share` is
-    what admitting the task took in `admission_s` seconds, `needed_share` what judging a candidate takes
-    beyond that. Raises InfraError, and UserError for a task that cannot be scored.
+    `request` is the request that it was started for. `data` are the sizes of the task's data, once inputs
+    were drawn. Shares are of the device's memory: `free_share` was free after the latest answer,
+    `taken_share` was taken by admission, and judging a candidate takes `needed_share` more. Admission took
+    `admission_s` seconds. Methods raise UserError for a task that cannot be scored, and InfraError.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class JudgeHandle:
             warm_up([self._child], device.torch)
 
     def construct(self) -> None:
-        """Have the task loaded and its model made, once: without the lease, for some take ten seconds."""
+        """Load the task and construct its model, once. It may take ten seconds, so it needs no lease."""
         if self._constructed:
             return
         started, name = time.monotonic(), self.request.task.name
@@ -87,9 +90,11 @@ class JudgeHandle:
         learned: Callable[[Data], None] = lambda _: None,
         make_room: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """Find out whether the task can be scored, once. `learned` hears how large its data are, and raises
-        where that is too much: before the reference runs, and afterwards. `make_room` hears the share of the
-        device's memory that admission takes.
+        """Find out once whether the task can be scored. Raises UserError if not.
+
+        `learned` is called with the size of the task's data, before the reference runs and afterwards, and
+        raises if it is too much. `make_room` is called with the share of the device's memory that admission
+        takes.
         """
         if self.admitted:
             return
@@ -120,8 +125,10 @@ class JudgeHandle:
     def judge(
         self, request: EvalRequest, child: Child, setup: str, arithmetic: Sequence[str] = ()
     ) -> messages.Verdict:
-        """The verdict; `arithmetic` is what the build's machine code was seen to multiply in, see
-        `inspection`.
+        """Return the verdict on the candidate in `child`.
+
+        `setup` tells the worker where its build lies, as in `Built`. `arithmetic` lists the arithmetic that
+        `build.inspection` found in the build's machine code.
         """
         job = messages.Judge(
             source=request.source,
@@ -134,8 +141,9 @@ class JudgeHandle:
         return self._judged(job, child.fds)
 
     def time(self, request: EvalRequest, child: Child, setup: str, reference: Child) -> messages.Verdict:
-        """The times of a candidate that was judged, in `child` beside `reference`, which runs the task's
-        reference from now on and is this handle's to close.
+        """Time a candidate that was judged before, in a new `child` beside a new `reference`.
+
+        `reference` runs the task's reference from now on, and this handle closes it.
         """
         before, self._child = self._child, reference
         job = messages.TimeAgain(
@@ -201,7 +209,7 @@ class JudgeHandle:
         return self._fork_server.host.num_kills() > self._kills and self._fork_server.was_killed(self._pid)
 
     def _task_error(self, fault: messages.TaskFault) -> UserError | InfraError:
-        """What a judge says of its task; where the reference's worker ended, how it did."""
+        """Return the error for a judge's message about its task, and how the reference's worker ended."""
         text = fault.reason
         if fault.no_memory:
             return NoMemory(text)
@@ -218,7 +226,7 @@ class JudgeHandle:
 
 
 def failed_test(message: str) -> str:
-    """The admission test that an error's message names, empty where it names none."""
+    """Return the admission test that an error's message names, or "" if it names none."""
     found = re.search(r"admission test '([^']*)' failed", message)
     return found[1] if found else ""
 
@@ -230,7 +238,7 @@ def _late(what: str, limit_s: float) -> UserError:
 def _data_of(sizes: messages.Sizes) -> Data:
     return Data(
         inputs_bytes=sizes.inputs_bytes,
-        # Until the reference has run they are taken to be as large as its inputs.
+        # Until the reference has run, its outputs are assumed to be as large as its inputs.
         outputs_bytes=sizes.outputs_bytes or sizes.inputs_bytes,
         parameters_bytes=sizes.parameters_bytes,
         peak_bytes=sizes.peak_bytes,

@@ -1,4 +1,4 @@
-"""The supervisor's handles on the tasks' judges, and on the workers that run the references for them."""
+"""The supervisor's pool of judges, one for each task, with the workers that run their references."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from kbopt.evaluation.server.lease import Lease
 from kbopt.evaluation.server.needs import Data
 
 _MOST = 12
-"""Judges that are kept, where the memory budget allows for them: two processes of 1 GiB each on a GPU's
-host."""
+"""Judges that are kept at most. The memory budget may allow fewer: beside a GPU each takes two processes of
+1 GiB."""
 _AHEAD = 4
-"""Judges that are started before the device is free for them. Each takes a core for two seconds; with thirty
-at once on 16 cores, whoever had the device judged three times as slowly."""
+"""Judges that start at once before the device is free for them. Each takes a core for 2 s. With 30 at once on
+16 cores, the candidate that had the device was judged three times as slowly."""
 _FREE_FOR_ANOTHER = 0.45
-"""Share of a GPU's memory to be had before a task is admitted, which says how much it needs. The judge and
-the reference's worker hold inputs and outputs there; the least used ones go until it is."""
+"""Share of a GPU's memory that has to be free before a task is admitted. Only admission tells how much it
+needs. Judges and references' workers hold inputs and outputs there."""
 
 
 Key = tuple[str, str, str, bool]
 
 
 class Judges:
-    """One judge for each task and precision, started while candidates are built, the least used end first.
+    """Keeps at most `most` judges, one for each `key_of` a request, and ends the least recently used first.
 
-    `of` under the lease; `prepare` takes it when it needs it. Whoever will need a judge says so before, by
-    `awaited`: such judges end last. `ended` hears the key of each that was closed. At most `most` are kept.
+    `prepare` starts a judge while candidates are built, and takes the lease itself if the device is idle.
+    Call `of` with the lease. A request that will need its judge says so with `awaited`: awaited judges end
+    last. `ended` is called with the key of each judge that was closed.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Judges:
 
     @contextmanager
     def awaited(self, request: EvalRequest) -> Iterator[None]:
-        """While somebody waits for its judge, others make room before it."""
+        """Mark the request's judge as needed within the context, so that other judges end before it."""
         key = key_of(request)
         with self._lock:
             self._awaited[key] += 1
@@ -75,10 +76,10 @@ class Judges:
                 self._awaited[key] -= 1
 
     def prepare(self, request: EvalRequest) -> Future[None]:
-        """In a thread, start the judge of the request's task, and admit the task where the device is idle and
-        has room; nothing where several others are about to start.
+        """Start the judge of the request's task in a thread, and admit the task if the device is idle.
 
-        Done when that is; with the exception that a task which cannot be scored raises.
+        Do nothing if `_AHEAD` others are starting. The future is done when the thread is. It raises UserError
+        if the task cannot be scored.
         """
         done: Future[None] = Future()
         known = self._handles.get(key_of(request))
@@ -91,8 +92,8 @@ class Judges:
             try:
                 self._admit_beforehand(request)
             except (NoMemory, InfraError):
-                done.set_result(None)  # Later others may have made room; with the lease it is tried again.
-            except BaseException as error:  # noqa: BLE001 - it is raised where the future is asked
+                done.set_result(None)  # `of` tries again with the lease, when there may be room.
+            except BaseException as error:  # noqa: BLE001 - the future raises it
                 done.set_exception(error)
             else:
                 done.set_result(None)
@@ -103,7 +104,7 @@ class Judges:
         return done
 
     def start(self, request: EvalRequest) -> JudgeHandle:
-        """The judge of the request's task; it may not be admitted yet."""
+        """Return the judge of the request's task, started if necessary. The task may not be admitted yet."""
         key = key_of(request)
         with self._starting.of(key):
             with self._lock:
@@ -116,18 +117,16 @@ class Judges:
         return handle
 
     def is_warm(self, key: Hashable) -> bool:
-        """Whether there is a judge of that key, and its task is admitted."""
+        """Return whether the judge of that key lives and has admitted its task."""
         handle = self._handles.get(key)  # type: ignore[call-overload]
         return handle is not None and handle.alive and handle.admitted
 
     def data_of(self, request: EvalRequest) -> Data | None:
-        """How large the data of the request's task are, where one of its judges has found out."""
+        """Return the size of the task's data, or None if no judge has found it out yet."""
         return self._data.get(key_of(request))
 
     def close_idle(self, keep: Collection[Hashable]) -> bool:
-        """End the judge that was used least recently of those whose key is not in `keep`. Whether there was
-        one.
-        """
+        """End the least recently used judge whose key is not in `keep`. Return whether there was one."""
         with self._lock:
             chosen = next((key for key in self._handles if key not in keep), None)
         if chosen is None:
@@ -142,8 +141,9 @@ class Judges:
         return True
 
     def of(self, request: EvalRequest, learned: Callable[[Data], None] = lambda _: None) -> JudgeHandle:
-        """The judge of the request's task, which was admitted. `learned` hears how large its data are,
-        see `JudgeHandle.admit`.
+        """Return the judge of the request's task, with the task admitted. Call it with the lease.
+
+        `learned` is called with the size of the task's data, as `JudgeHandle.admit` does.
         """
         handle = self.start(request)
         if not handle.admitted:
@@ -173,13 +173,13 @@ class Judges:
             handle.close()
 
     def make_room(self, request: EvalRequest) -> None:
-        """For as much of the device's memory as judging the request's task takes. Under the lease."""
+        """Free as much of the device's memory as judging the task takes. Call it with the lease."""
         with self._lock:
             handle = self._handles.get(key_of(request))
         self._make_room(request, handle.needed_share if handle is not None else _FREE_FOR_ANOTHER)
 
     def make_all_room(self, request: EvalRequest) -> bool:
-        """End the judges of all other tasks. Whether there were any. Under the lease."""
+        """End the judges of all other tasks. Return whether there were any. Call it with the lease."""
         had_others = False
         while self.close_idle({key_of(request)}):
             had_others = True
@@ -191,7 +191,7 @@ class Judges:
         handle = self.start(request)
         if handle.admitted:
             return
-        # Only where the device has nothing else to do: to wait for it here would gain nothing.
+        # Only if the device is idle: to wait for the lease here would gain nothing.
         if not self._lease.acquire_now():
             return
         try:
@@ -223,9 +223,11 @@ class Judges:
             return sum(handle.alive for key, handle in self._handles.items() if key != key_of(request))
 
     def _make_room(self, request: EvalRequest, free_share: float) -> None:
-        """End the judges of other tasks: those that nobody waits for by the time of their last use, then
-        those that were used or started last. Such as were not admitted hold little: they end where there are
-        too many, or all is asked for.
+        """End judges of other tasks until `free_share` of the device's memory is free.
+
+        Judges that nobody awaits end first, the least recently used before others; then the awaited ones, the
+        most recently used first. Judges without an admitted task hold little memory. They end only if there
+        are too many judges or `free_share` is 1.
         """
         while not self._has_room(request, free_share):
             with self._lock:
@@ -235,7 +237,7 @@ class Judges:
                 if not others:
                     return
                 chosen = next((key for key in others if not self._awaited[key]), others[-1])
-            with self._starting.of(chosen):  # Nobody is to find it dying at its start.
+            with self._starting.of(chosen):  # So that no thread is starting it meanwhile.
                 with self._lock:
                     handle = self._handles.pop(chosen)
                 self._free += handle.taken_share
@@ -244,6 +246,6 @@ class Judges:
 
 
 def key_of(request: EvalRequest) -> Key:
-    """What requests have in common that one judge judges."""
+    """Return the key of the judge that serves the request: its task and the protocol's arithmetic."""
     protocol = request.protocol
     return request.task.key, protocol.precision, protocol.arithmetic, protocol.eval_mode

@@ -1,4 +1,4 @@
-"""KernelBench's own verdict of a candidate, from a worker that runs its protocol."""
+"""KernelBench's own verdict on a candidate, from a worker that runs KernelBench's protocol."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from kbopt.evaluation.server.timeline import Timeline
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
 
 _LOADING_S = 600.0
-"""For what KernelBench's protocol does beside the device: it constructs models and loads the candidate."""
+"""Seconds for the work without the device: to construct the models and to load the candidate."""
 _AT_ONCE = 4
-"""Processes with a CUDA context and a task's models on the device."""
+"""Workers at once. Each has a CUDA context and a task's models on the device."""
 
 
 class KernelBench:
-    """Without the lease, which it takes where its worker asks for the device."""
+    """Runs KernelBench's protocol. On a GPU it takes the lease when the worker asks for the device."""
 
     def __init__(self, device: Device, lease: Lease, judges: Judges, sandboxes: Sandboxes) -> None:
         self._device = device
@@ -78,7 +78,7 @@ class KernelBench:
 
     @contextmanager
     def _turn(self, request: EvalRequest) -> Iterator[None]:
-        if not self._device.is_cuda:  # Whoever asks for a verdict has the lease.
+        if not self._device.is_cuda:  # The caller holds the lease.
             yield
             return
         with self._lease:

@@ -1,4 +1,4 @@
-"""A lock for each key: what takes long for one task does not keep the others waiting."""
+"""A lock for each key, so that slow work for one task does not keep other tasks waiting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Hashable
 
 
 class KeyedLocks:
-    """`of` gives the same lock for equal keys. They are few, and kept."""
+    """Returns the same lock for equal keys. Locks are never removed, since keys are few."""
 
     def __init__(self) -> None:
         self._locks: dict[Hashable, threading.Lock] = {}

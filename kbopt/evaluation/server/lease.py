@@ -1,4 +1,4 @@
-"""The right to use the device: one holder at a time, in the order in which they asked."""
+"""The right to use the device. It has one holder at a time, in the order of asking."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 
 
 class Lease:
-    """A fair lock: whoever asks first gets it first, so that no part of an evaluation waits for ever."""
+    """A lock that serves threads in the order of asking, so that none waits forever."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -16,7 +16,7 @@ class Lease:
         self._held = False
 
     def acquire_now(self) -> bool:
-        """Take it if nobody holds it or waits for it."""
+        """Take the lease if no thread holds it or waits for it. Return whether that worked."""
         with self._mutex:
             if self._held or self._waiting:
                 return False
@@ -24,7 +24,7 @@ class Lease:
             return True
 
     def release(self) -> None:
-        """Hand it to whoever has waited longest."""
+        """Hand the lease to the thread that has waited longest."""
         with self._mutex:
             if self._waiting:
                 self._waiting.popleft().set()

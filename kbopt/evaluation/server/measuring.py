@@ -1,4 +1,4 @@
-"""Has candidates measured by the judge of their task, on a CPU in several pairs of processes."""
+"""Has the judge of a task measure candidates, on a CPU in several pairs of processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Needs = Callable[[EvalRequest], Need]
 
 
 class Measuring:
-    """Under the device lease. `need` says how much host memory a request takes, as far as is known."""
+    """Measures candidates. The caller holds the device lease. `need` estimates a request's host memory."""
 
     def __init__(
         self,
@@ -50,7 +50,11 @@ class Measuring:
         child: Child,
         reservation: Reservation | None = None,
     ) -> Judged:
-        """What `child` is found to do, on a CPU beside what further pairs of processes measure."""
+        """Judge the candidate in `child`; on a CPU also time it in further pairs of processes.
+
+        A candidate that fails is an outcome. Raises UserError for a task that cannot be scored, and
+        InfraError.
+        """
         if self._device.is_cuda:
             return self.judge_once(request, built, timeline, child, reservation)
         judged = self._in_pairs(request, built, timeline, child, reservation)
@@ -81,9 +85,7 @@ class Measuring:
     def _another_pair(
         self, request: EvalRequest, built: Built, timeline: Timeline
     ) -> tuple[Pair, ...] | Judged:
-        """What the kernel and the reference take in new processes on each workload, or what went wrong
-        there.
-        """
+        """Time kernel and reference in new processes. Return a pair for each workload, or the failure."""
         judge = self._judges.of(request)
         with closing(self._sandboxes.child(built)) as child:
             reference = self._sandboxes.child()
@@ -101,7 +103,7 @@ class Measuring:
         child: Child,
         reservation: Reservation | None = None,
     ) -> Judged:
-        """What `child` is found to do, in one pair of processes."""
+        """Judge the candidate in `child` in one pair of processes."""
         return _combined(request, self._judge_once(request, built, timeline, child, reservation))
 
     def _judge_once(
@@ -120,8 +122,8 @@ class Measuring:
         judged: Judged | NoMemory
         try:
             judged = self._judge(request, built, judge, child, timeline)
-        except NoMemory as error:  # The judge has ended of it.
-            child.close()  # What it holds would be missing the second time.
+        except NoMemory as error:  # The judge has ended.
+            child.close()  # Frees its memory for the second try.
             judged = error
         lacked_memory = isinstance(judged, NoMemory) or (self._device.is_cuda and judged.lacked_memory)
         if lacked_memory and self._judges.make_all_room(request):
@@ -132,7 +134,7 @@ class Measuring:
         if isinstance(judged, NoMemory):
             raise judged
         if not self._device.is_cuda and judged.hides_work:
-            # How long calls take is decided once in each process.
+            # Clocks that disagree in one process may agree in another: decision 22.
             with closing(self._sandboxes.child(built)) as another:
                 judged = self._judge(request, built, judge, another, timeline)
         self._judges.settle(judge)
@@ -158,7 +160,7 @@ class Measuring:
 
 
 def _combined(request: EvalRequest, judged: Judged) -> Judged:
-    """What was measured on all workloads of the request's task as one outcome."""
+    """Combine the results on all workloads of the request's task into one outcome."""
     if not judged.measured:
         return judged
     about = judged_of(workloads_of(request.task.source), held_out=request.baselines)

@@ -1,4 +1,4 @@
-"""What judging takes of the host's memory: measured constants, and what follows from a task's data."""
+"""Estimates of the host memory that judging takes, from measured constants and the size of a task's data."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from kbopt.evaluation.sandbox.memory import GIB
 from kbopt.evaluation.server.budget import Need
 
 CPU_PROCESS_BYTES = int(0.15 * GIB)
-"""What a fork has for itself without any tensors: 25 MiB at first, more once its libraries have warmed up.
-Its resident 0.2 to 0.3 GiB are for the most part the fork server's."""
+"""Private memory of a forked process without tensors: 25 MiB at first, more once its libraries have warmed
+up. Most of its resident 0.2 to 0.3 GiB is shared with the fork server."""
 CUDA_PROCESS_BYTES = int(1.2 * GIB)
-"""A process with a CUDA context, whose libraries are paged in once for each. Measured on an H200."""
+"""Host memory of a process with a CUDA context, whose libraries are not shared. Measured on an H200."""
 NVCC_BYTES = 3 * GIB
-"""nvcc on torch's full headers peaks near 1.6 GB, cicc and cc1plus in turn, and g++ beside it near 1.2 GB."""
+"""nvcc on torch's full headers peaks near 1.6 GB (cicc, then cc1plus), and g++ beside it near 1.2 GB."""
 GXX_BYTES = int(1.5 * GIB)
 """g++ on torch's full headers peaks near 1.2 GB."""
 PLAIN_BUILD_BYTES = GIB // 2
-"""A source that only has to be imported."""
+"""A source that is only imported."""
 UNKNOWN_DATA_BYTES = GIB // 8
-"""What a task's data are taken to need until its judge has drawn them."""
+"""Assumed for a task's data until its judge has drawn inputs."""
 _INPUT_BUFFER_BYTES = GIB // 2
-"""Shared inputs are as many sets as fit into this, and one at the least."""
+"""The shared input buffer holds as many sets of inputs as fit into this, but at least one."""
 _MOST_SETS = 6
+"""Sets of inputs in the shared buffer on a CPU at most: the calls of the longest block."""
 _COMPILES = ("load_inline", "cpp_extension", "torch.compile", "nvcc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """The bytes of one set of a task's inputs, of its outputs and its parameters, in the task's precision.
+    """Sizes in bytes of one set of a task's inputs, of its outputs and its parameters, at its precision.
 
-    `peak_bytes` is the most that its judge was seen to hold, activations of the reference included.
+    `peak_bytes` is the peak memory of its judge, activations of the reference included, or 0 if not known.
     """
 
     inputs_bytes: int = 0
@@ -40,52 +41,57 @@ class Data:
 
     @property
     def input_buffer_bytes(self) -> int:
-        """Inputs that a judge shares with a child."""
+        """Size of the buffer of inputs that the judge shares with a child."""
         sets = max(1, min(_MOST_SETS, _INPUT_BUFFER_BYTES // max(1, self.inputs_bytes, self.outputs_bytes)))
         return max(sets * self.inputs_bytes, self.parameters_bytes)
 
     @property
     def held_bytes(self) -> int:
-        """By an idle judge and its reference's worker: inputs that both see, three copies of the
-        parameters (its own, in float64 twice as large) and the child's.
+        """Held by an idle judge and its reference's worker.
+
+        These are the shared inputs and four times the parameters: the judge's own, its float64 copy of twice
+        the size, and the worker's.
         """
         return self.input_buffer_bytes + 4 * self.parameters_bytes
 
     @property
     def judging_bytes(self) -> int:
-        """By the judge of a candidate, beyond that: draws and a copy that the reference may write to, its own
-        answer, inputs, outputs and parameters in float64, two steps on the way to the latter.
+        """Held by the judge beyond `held_bytes` while it computes.
+
+        These are the inputs and a copy that the reference may write to, its answer, inputs and outputs in
+        float64, and two intermediate results of each run; or what the peak showed, if that is more.
         """
         computed = (2 + 2) * self.inputs_bytes + (1 + 2 + 3 * 2) * self.outputs_bytes
         return max(computed, self.peak_bytes - self.held_bytes - CPU_PROCESS_BYTES)
 
     @property
     def beside_child_bytes(self) -> int:
-        """By the judge while a candidate's child computes: the draw, and its own and the float64 answer."""
+        """Held by the judge while a candidate computes: inputs, its own answer and the float64 answer."""
         return self.inputs_bytes + 3 * self.outputs_bytes
 
     @property
     def child_bytes(self) -> int:
-        """By a candidate's child while it computes: its answer, and two steps on the way to it."""
+        """Held by a candidate's child while it computes: its answer and two intermediate results."""
         return 3 * self.outputs_bytes
 
     @property
     def own_bytes(self) -> int:
-        """By judge and candidate beyond what the judge holds when idle. They compute in turns."""
+        """Held by judge and candidate together beyond `held_bytes`. They compute in turns."""
         idle_child = self.input_buffer_bytes + 2 * self.parameters_bytes
         return idle_child + max(self.judging_bytes, self.beside_child_bytes + self.child_bytes)
 
     @property
     def kernelbench_bytes(self) -> int:
-        """By KernelBench's protocol: inputs drawn and cast, two models, their answers, the difference."""
+        """Held by KernelBench's protocol: inputs drawn and cast, two models, answers and their difference."""
         return 3 * self.inputs_bytes + 3 * self.parameters_bytes + 5 * self.outputs_bytes
 
 
 def need_of(source: str, data: Data | None, *, on_cuda: bool, compiles: bool, kernelbench: bool) -> Need:
-    """What judging `source` takes at once: its build, then its child beside the judge, then KernelBench's
-    where that is asked for. `compiles` where baselines are.
+    """Estimate the host memory of judging `source`: the largest of its stages, which follow one another.
 
-    `data` is None for a task that was never seen. On a GPU the task's data lie there.
+    The stages are the build, the child beside the judge, and KernelBench's protocol if asked for. `compiles`
+    says that something is compiled besides the source, such as baselines. `data` is None for a task never
+    seen. On a GPU the task's data lie in the device's memory and do not count.
     """
     process = CUDA_PROCESS_BYTES if on_cuda else CPU_PROCESS_BYTES
     compiles = compiles or any(word in source for word in _COMPILES)

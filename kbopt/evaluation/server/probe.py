@@ -1,4 +1,4 @@
-"""What the service tries at its start, to find the strongest sandbox that the device's driver bears."""
+"""The sandboxes that the service tries at its start, strongest first, until the GPU's driver works in one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def get_init_inputs():
 
 
 def sandboxes_for_cuda(others: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """What to hide and what to leave out, in the order to be tried. Hiding takes a mount namespace."""
+    """Yield the devices to hide and the kinds of isolation to leave out, in the order of trial.
+
+    Devices can be hidden only in a mount namespace.
+    """
     for without in _SANDBOXES_FOR_CUDA if others else ():
         if "mounts" not in without:
             yield others, without

@@ -1,5 +1,6 @@
-"""What a profile's processes say, as values: whatever they send, these functions return what an untouched
-one would have said, or raise CandidateForged.
+"""Decodes the answers of untrusted profile processes into bounded values.
+
+Every function raises CandidateForged for a message that an honest process would not send.
 """
 
 from __future__ import annotations
@@ -24,18 +25,20 @@ from kbopt.evaluation.transport.untrusted import (
 
 T = TypeVar("T")
 REPLY_LIMIT_BYTES = 256 * 2**10
+"""Bytes of a reply at most."""
 _MOST_CODE = 8 * MOST_KERNELS
+"""Kernels of a build at most: an honest process sends `MOST_KERNELS` for each library."""
 _MOST = 2**62
 _MAX_REASON = 400
 
 
 def code_of(raw: Any) -> Code | Missing:
-    """The kernels of a build, or why there are none to be told of."""
+    """Return the kernels of a build, or the reason why they could not be read."""
     return _tier(raw, lambda fields: Code(kernels=_rows(fields, "kernels", _kernel, _MOST_CODE)))
 
 
 def trace_of(raw: Any) -> Trace:
-    """Without the rates, which whoever knows the task adds."""
+    """Return a trace with rates of zero. `Profiling` computes them from the task's bytes and operations."""
     fields = _object(raw)
     return Trace(
         call_us=_number(fields, "call_us"),
@@ -48,7 +51,7 @@ def trace_of(raw: Any) -> Trace:
 
 
 def counters_of(raw: Any) -> Counters | Missing:
-    """The counted launches of a call, or why none was counted."""
+    """Return the launches of a call with their hardware counters, or the reason why there are none."""
     return _tier(raw, lambda fields: Counters(kernels=_rows(fields, "kernels", _counted, MOST_LAUNCHES)))
 
 

@@ -1,7 +1,6 @@
-"""Profiles of candidates, tier by tier, when nothing is being evaluated. Nothing here is a verdict.
+"""Profiles candidates, tier by tier, while nothing is evaluated. No verdict depends on a profile.
 
-Each tier holds the device by itself and for a bounded time, so that an evaluation that comes meanwhile waits
-for one tier at the most.
+Each tier holds the device by itself and for a limited time, so that an evaluation waits for at most one tier.
 """
 
 from __future__ import annotations
@@ -46,24 +45,24 @@ from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, 
 from kbopt.evaluation.transport.untrusted import CandidateForged, raised_of, rejected_of
 
 _PATIENCE_S = 10.0
-"""Seconds for which a profile lets evaluations pass before it takes its turn among them, as in `turns`."""
+"""Seconds that a profile waits for evaluations to end before it takes its turn among them, as in `turns`."""
 _CODE_S = 60.0
 """Seconds for the disassemblers, which do not use the device."""
 _LOADING_S = 120.0
 """Seconds to import a candidate, without the device."""
 _TRACE_S = 30.0
-"""Seconds that a trace may hold the device: a few calls, and what a first call compiles or tunes."""
+"""Seconds that a trace may hold the device, for a few calls and for what the first one compiles or tunes."""
 _COUNTERS_S = 40.0
-"""Seconds that counters may hold the device: `profile_process` ends them before."""
+"""Seconds that counters may hold the device. `profile_process` has a shorter limit of its own."""
 _MOST_REFERENCES = 64
-"""Tasks whose reference's trace is remembered."""
+"""Traces of references that are kept, one for each task."""
 
 _ON_CPU = Missing(reason="hardware counters are read on NVIDIA GPUs only")
 _NOT_ASKED = Missing(reason="they were not asked for")
 
 
 class Profiling:
-    """`reserve` grants host memory, `quiet` knows of evaluations under way. Takes the lease itself."""
+    """Profiles one request at a time. `reserve` grants host memory. It takes the lease itself."""
 
     def __init__(
         self,
@@ -84,13 +83,13 @@ class Profiling:
         self._describing = describing
         self._reserve = reserve
         self._quiet = quiet
-        self._turn = threading.Lock()  # One at a time: an evaluation never waits behind several.
+        self._turn = threading.Lock()  # One profile at a time, so that an evaluation waits for one only.
         self._lock = threading.Lock()
         self._references: dict[Hashable, Trace | Missing] = {}
 
     def profile(self, request: ProfileRequest) -> Profiled:
-        """Raises UserError for a task that cannot be scored, InfraError."""
-        # As much memory as KernelBench's protocol, which has two models in one process, too.
+        """Profile a candidate. Raises UserError for a task that cannot be scored, and InfraError."""
+        # Reserves memory as for KernelBench's protocol, which also has two models in one process.
         asked = EvalRequest(
             task=request.task, source=request.source, protocol=request.protocol, kernelbench=True
         )
@@ -104,7 +103,7 @@ class Profiling:
 
     @contextmanager
     def _taking_turn(self, clock: _Clock) -> Iterator[None]:
-        """Once no other profile is under way, and evaluations have passed."""
+        """Wait for other profiles to end, and up to `_PATIENCE_S` seconds for evaluations."""
         with ExitStack() as turn:
             with clock.of("waiting"):
                 turn.enter_context(self._turn)
@@ -156,7 +155,7 @@ class Profiling:
                 return Missing(reason="the process that reads machine code gave no answer")
 
     def _reference(self, request: EvalRequest, clock: _Clock) -> Trace | Missing:
-        """Of the task's own model, traced once a task."""
+        """Return the trace of the task's own model. It is made once for each task."""
         key = key_of(request)
         with self._lock:
             if key in self._references:
@@ -199,8 +198,9 @@ class Profiling:
     def _with_device(
         self, child: Child, request: EvalRequest, built: Built | None, clock: _Clock, limit_s: float
     ) -> Message:
-        """What the child answers. It loads its sources first, and gets the device when it says that it is
-        ready; an answer that comes before needs none.
+        """Return the child's answer. The child loads its sources first and gets the device when it is ready.
+
+        An answer that comes earlier, such as a failure to load, needs no device.
         """
         job = messages.ProfileCall(
             task_source=request.task.source,
@@ -223,7 +223,7 @@ class Profiling:
             except (TimeoutError, WireError):
                 child.close()
                 raise
-            child.close()  # Nothing of it runs on when somebody else is timed.
+            child.close()  # Nothing of it may run while another candidate is timed.
             return reply
 
     def _with_rates(self, trace: Trace, described: messages.Description) -> Trace:
@@ -253,7 +253,7 @@ class Profiling:
 
 
 class _Clock:
-    """Wall-clock seconds by what they were spent on."""
+    """Sums wall-clock seconds by stage."""
 
     def __init__(self) -> None:
         self._spent = defaultdict[str, float](float)

@@ -1,4 +1,4 @@
-"""Whether anything is being evaluated: what can wait does so until nothing is."""
+"""Counts the evaluations that are running, so that profiles can wait until none is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class Quiet:
-    """Counts evaluations under way."""
+    """A thread-safe count of running evaluations."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -27,7 +27,7 @@ class Quiet:
                 self._changed.notify_all()
 
     def wait(self, patience_s: float) -> float:
-        """Until nothing is evaluated, or so many seconds have passed. Returns how many did."""
+        """Wait until no evaluation runs, at most `patience_s` seconds. Return the seconds waited."""
         started = time.monotonic()
         with self._changed:
             self._changed.wait_for(lambda: not self._num_busy, patience_s)

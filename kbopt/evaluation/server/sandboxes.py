@@ -1,4 +1,4 @@
-"""The sandboxes of this machine: what isolates them, and the configuration of each one that is started."""
+"""The sandboxes of one service: how they are isolated, and the configuration of each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from kbopt.evaluation.server.judge_handle import JudgeHandle
 from kbopt.evaluation.server.probe import PROBE_TASK, sandboxes_for_cuda
 
 _CPU_MEMORY_BYTES = 4 * 2**30
+"""Memory of a sandbox on a CPU in bytes, unless the host has little or much more."""
 
 
 class Sandboxes:
-    """Of one service. `available_bytes` says how much of the host's memory requests may use in all."""
+    """Configures and starts sandboxes. `available_bytes` returns the host memory for all requests."""
 
     def __init__(
         self,
@@ -57,10 +58,10 @@ class Sandboxes:
         return ", ".join(parts)
 
     def find_working(self) -> None:
-        """Find out which GPUs a sandbox can hide, and what it has to leave out, for GPU memory to be shared
-        with it. Raises InfraError where nothing works.
+        """Find the strongest sandbox with which the judge can share GPU memory, and use it from now on.
 
-        Drivers differ in whether they hand memory to another user, or across process namespaces.
+        It hides the other GPUs if it can. Some drivers do not share memory with another user or another PID
+        namespace, so that kind of isolation is left out. Raises InfraError if no sandbox works.
         """
         task = Task(name="probe", source=PROBE_TASK)
         request = EvalRequest(task=task, source="", protocol=EvalProtocol())

@@ -1,7 +1,7 @@
-"""The supervisor: runs each request through build, check and timing, or says of a task what judging it takes.
+"""The supervisor: it runs each request through build, check and timing, or describes a task.
 
-One request is one thread, written as plain sequential code; the device lease and the fork server are what
-they share. Nothing here executes or imports a candidate, a task or torch.
+Each request runs in one thread as sequential code. Requests share the device lease and the fork server.
+Nothing here executes or imports a candidate, a task or torch.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ from kbopt.evaluation.server.turns import Turns
 T = TypeVar("T")
 
 MAX_CONCURRENT = 64
+"""Requests that run or wait in the service at once."""
 _NUM_WAITING = 2
+"""Built candidates on a GPU that wait for the device with their CUDA contexts ready."""
 
 
 class Service:
@@ -128,9 +130,9 @@ class Service:
         )
 
     def evaluate(self, request: EvalRequest) -> Result:
-        """Judge one source. Raises UserError for a task that cannot be scored, InfraError.
+        """Judge one source. If the kernel kills one of its processes for memory, judge it again, alone.
 
-        Where the kernel killed a process of it because memory ran out, it is tried again, alone.
+        Raises UserError for a task that cannot be scored, and InfraError if the machine failed.
         """
 
         def work(reservation: Reservation) -> Result:
@@ -146,10 +148,7 @@ class Service:
             return self._with_memory(request, work)
 
     def describe(self, request: EvalRequest) -> TaskReport:
-        """Whether the request's task can be scored, and what that takes. Its source is not looked at.
-
-        Raises InfraError.
-        """
+        """Return whether the request's task can be scored, and what that takes. Raises InfraError."""
         started = time.monotonic()
 
         def work(reservation: Reservation) -> Admitted:
@@ -171,16 +170,18 @@ class Service:
             )
 
     def profile(self, request: ProfileRequest) -> Profiled:
-        """What limits one source, when nothing is being evaluated. Raises UserError for a task that cannot be
-        scored, InfraError.
+        """Profile one source while no evaluation runs, or after some seconds.
+
+        Raises UserError for a task that cannot be scored, and InfraError.
         """
         return self._profiling.profile(request)
 
     def _with_memory(self, request: EvalRequest, work: Callable[[Reservation], T]) -> T:
-        """`work` with the host memory that the request needs; where the kernel killed a process of it because
-        memory ran out, once more, alone.
+        """Run `work` with the host memory that the request needs.
+
+        If the kernel kills one of its processes for memory, run it again with no other request beside it.
         """
-        # On a GPU requests get their turn later, when they are built.
+        # On a GPU a request waits for its turn later, once it is built.
         with nullcontext() if self.device.is_cuda else self._turns.of(key_of(request)):
             try:
                 with self._reserve(request) as reservation:
@@ -214,7 +215,7 @@ class Service:
         )
 
     def _killed_alone(self, error: KilledForMemory, reservation: Reservation) -> Crashed:
-        """The outcome for a candidate that nobody else took memory from. Raises UserError for such a task."""
+        """Return the outcome of a candidate that ran alone. Raises UserError if its judge was killed."""
         host, need = self._budget.host, reservation.need
         figures = (
             f"{error} while nothing else ran: {reservation.what} needs about {gib(need.own + need.judge)} of "
@@ -226,14 +227,12 @@ class Service:
         return Crashed(reason=figures, how="out of memory")
 
     def _judge_baseline(self, request: EvalRequest, in_pairs: bool) -> Outcome:
-        """A baseline's outcome: its source is the task's, with a model that runs the reference in another
-        way.
-        """
+        """Judge a baseline: the task's own source with a model that runs the reference in another way."""
         built = self._builder.build(request)
         if not isinstance(built, Built):
             return built.outcome
         with closing(self._sandboxes.child(built)) as child:
-            if not self.device.is_cuda:  # Whoever asks for it has the lease.
+            if not self.device.is_cuda:  # The caller holds the lease.
                 measure = self._measuring.measure if in_pairs else self._measuring.judge_once
                 return measure(request, built, Timeline(), child).outcome
             warm_up([child], self.device.torch, built.setup, triton=True)
@@ -249,20 +248,20 @@ class Service:
                     built = self._build(request, timeline)
                 if isinstance(built, Built):
                     judge_is_ready.result()
-                    # A few candidates wait with processes of their own, whose CUDA contexts are ready.
+                    # A few candidates wait with their CUDA contexts ready.
                     turn = self._turns.of(key_of(request))
                     with turn, closing(self._sandboxes.child(built)) as child:
                         warm_up([child], self.device.torch, built.setup, triton="triton" in request.source)
                         if request.protocol.precision == "fp32":
                             self._inspections.of(built)
-                        with suppress(InfraError, NoMemory):  # With the lease it is tried again.
+                        with suppress(InfraError, NoMemory):  # `measure` tries again with the lease.
                             self._judges.start(request)
                         with self._lease:
                             judged = self._measuring.measure(request, built, timeline, child, reservation)
             if isinstance(built, Built):
                 return self._completed(request, built, judged, timeline, reservation)
         else:
-            # On the CPU a build would disturb the timing of another candidate: it needs the lease too.
+            # On a CPU a build would disturb the timing of another candidate, so it needs the lease too.
             with self._lease:
                 built = self._build(request, timeline)
                 if isinstance(built, Built):
@@ -282,8 +281,9 @@ class Service:
         timeline: Timeline,
         reservation: Reservation,
     ) -> Result:
-        """The result, with what a full evaluation asks for besides. On a GPU without the lease, which each
-        part takes for itself.
+        """Return the result with baselines and KernelBench's verdict, as far as asked for.
+
+        On a GPU the caller does not hold the lease, because each part takes it itself.
         """
         outcome, verdict = judged.outcome, None
         if isinstance(outcome, Measured):

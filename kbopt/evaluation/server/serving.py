@@ -1,4 +1,4 @@
-"""Requests as JSON lines to the service, and its answers, until the line ends."""
+"""The service as a process: requests and answers are JSON lines."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from kbopt.evaluation.server.service import MAX_CONCURRENT, Service
 def serve(
     device: str, state_dir: Path, requests: TextIO, replies: TextIO, memory_gib: float | None = None
 ) -> None:
-    """Answer requests until `requests` ends. One JSON line each way; answers come as they are ready.
+    """Answer requests until `requests` ends, then end the process. Answers come in the order of completion.
 
-    A request's `kind` is `evaluate`, `describe` for what judging its task takes, or `profile`.
+    A request's `kind` is `evaluate`, `describe` (of its task) or `profile`.
     """
     lock = threading.Lock()
 
@@ -51,7 +51,7 @@ def serve(
         except InfraError as error:
             reply(id=number, infra_error=str(error))
         except BaseException as error:
-            # A defect of the service must reach the caller, who would otherwise wait forever.
+            # The caller has to hear of a defect of the service, or it would wait forever.
             reply(id=number, infra_error=f"{type(error).__name__}: {error}")
             raise
 
@@ -74,9 +74,9 @@ def _answered(service: Service, kind: str, raw: Any) -> Result | TaskReport | Pr
 
 
 def main(device: str, state_dir: Path, memory_gib: float | None = None) -> None:
-    """Serve standard input and output, and end with the process that started this one."""
+    """Serve standard input and output. The process ends when its parent ends."""
     linux.die_with_parent()
     linux.hide_memory()
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # Whatever prints by mistake must not corrupt the protocol.
+    os.dup2(2, 1)  # Stray prints go to standard error, so that they do not corrupt the protocol.
     serve(device, state_dir, sys.stdin, replies, memory_gib)

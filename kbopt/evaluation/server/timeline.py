@@ -1,4 +1,4 @@
-"""When the stages of one evaluation ran, and what a judge found in one child."""
+"""The times at which the stages of one evaluation ran, and a judge's findings about one child."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from kbopt.evaluation.sandbox.memory import is_out_of_memory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """What a judge found in one child: of what it `measured` on each of several workloads, `outcome` is the
-    first, until they are combined.
+    """A judge's findings about one child.
+
+    `measured` has a result for each workload. Until they are combined, `outcome` is the first of them.
     """
 
     outcome: Outcome
@@ -23,7 +24,7 @@ class Judged:
 
     @property
     def lacked_memory(self) -> bool:
-        """Whether it raised for want of memory, which other tasks may have held."""
+        """Whether the candidate raised because memory ran out, which other tasks may have held."""
         return isinstance(self.outcome, Crashed) and is_out_of_memory(self.outcome.reason)
 
     @property
@@ -32,7 +33,7 @@ class Judged:
 
 
 class Timeline:
-    """Collects the spans of one evaluation; what lies between them was spent waiting."""
+    """Collects the spans of one evaluation. The time between them counts as queueing."""
 
     def __init__(self) -> None:
         self._started = time.time()

@@ -1,4 +1,4 @@
-"""The order in which requests come to the device: those of a task whose judge is there go first."""
+"""The order in which requests get the device: requests of a task whose judge is ready go first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 _PATIENCE_S = 10.0
-"""For which a request may be passed by. To admit another task takes one to five seconds of the device."""
+"""Seconds for which later requests may pass a request. To admit another task takes the device 1 to 5 s."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,7 +19,7 @@ class _Waiting:
 
 
 class Turns:
-    """At most `most` requests have a turn at once. `is_warm` says of a key whether its judge is there."""
+    """At most `most` requests have a turn at once. `is_warm(key)` says whether that key's judge is ready."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Turns:
 
     @contextmanager
     def of(self, key: Hashable) -> Iterator[None]:
-        """A turn for a request of the task `key`, once it is next."""
+        """Wait for a turn of a request of the task `key`, and hold it within the context."""
         mine = _Waiting(key, self._clock())
         with self._changed:
             self._waiting.append(mine)
@@ -54,7 +54,7 @@ class Turns:
                 self._changed.notify_all()
 
     def _next(self) -> _Waiting:
-        """The oldest, where it waits for too long; else the oldest of a warm task, if there is one."""
+        """Return the oldest request of a warm task, or the oldest of all if it waits too long."""
         oldest = self._waiting[0]
         if self._clock() - oldest.since > self._patience_s:
             return oldest

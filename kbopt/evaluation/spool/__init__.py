@@ -1,17 +1,17 @@
-"""A spool: the folder in which a search asks, and jobs on machines without a network answer.
+"""A spool: a shared folder with the requests of a search and the results of jobs that need no network.
 
     spool.json                  the format's version
-    requests/OWNER.LIFE.jsonl   what one driver asks; each start of it writes a file of its own
-    claims/ID.GENERATION        created exclusively by the job that judges the request, whose name it holds
-    results/JOB.jsonl           what one job found
-    jobs/JOB.json               the job's sign of life, replaced every `BEAT_S`
+    requests/OWNER.LIFE.jsonl   one driver's requests; each start of the driver writes a new file
+    claims/ID.GENERATION        created by the job that judges the request; it holds the job's name
+    results/JOB.jsonl           one job's results
+    jobs/JOB.json               the job's heartbeat, replaced every `BEAT_S` seconds
 
-Each file has one writer for ever, so nobody repairs what a killed process left: the half of a line at the
-end of its file is no line to any reader, and the next process writes another file. Claims rest on exclusive
-creation alone, which network file systems keep, and on no lock. No two machines' clocks are compared: a job
-is gone when its sign of life has not changed for a while on the reader's own clock, or says that it ended.
-Then the claim of the next generation decides who takes its requests over.
+Each file has only one writer ever, so a file of a killed process needs no repair: readers ignore half a line
+at its end, and the next process writes a new file. Claims use exclusive creation (O_EXCL), which network file
+systems support, and no locks. Clocks of different machines are never compared. A job counts as gone if its
+heartbeat has not changed for `TAKEOVER_S` seconds on the reader's clock, or says that it ended. Then the job
+that creates the claim of the next generation takes over its requests.
 
-`files` has the format, `jobs` who is alive and who judges what; the server drains it, the backend `spool`
-asks through it.
+`files` has the format, and `jobs` the heartbeats and claims. `server.draining` answers requests, and
+`kbopt.backends.spool` writes them.
 """

@@ -1,4 +1,4 @@
-"""What the drivers of a spool ask, as one job sees it: which request it takes next, and which are done."""
+"""The requests in a spool, as one job sees them: which one it takes next, and which have results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kbopt.evaluation.spool.jobs import TAKEOVER_S, JobWatch, claim
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One request. `device` is the only one that may judge it, "" for any."""
+    """One request. Only the device named `device` may judge it, or any device if it is ""."""
 
     id: str
     owner: str
@@ -34,7 +34,7 @@ class _Claim:
 
 
 class Requests:
-    """The requests of a spool for the job `name`, which takes them driver by driver in turn."""
+    """The requests of a spool for the job `name`. The job takes requests from each driver in turn."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Requests:
         self.device = ""
 
     def look(self) -> None:
-        """Read what came since. Raises OSError where the spool cannot be read."""
+        """Read new requests, results and heartbeats. Raises OSError if the spool cannot be read."""
         self._jobs.look()
         self._read_results()
         for line in self._asked.new():
@@ -71,9 +71,9 @@ class Requests:
                     self._waiting.setdefault(asked.owner, {})[asked.id] = asked
 
     def take(self) -> tuple[Asked, EvalRequest | ProfileRequest] | None:
-        """The next request that is for this device and nobody's, now claimed. Raises OSError.
+        """Claim and return the next free request for this device, or None. Raises OSError.
 
-        The driver that was served longest ago comes first, and of its requests the oldest.
+        The driver that was served longest ago comes first, with its oldest request.
         """
         for owner in sorted(self._waiting, key=lambda owner: self._turns.get(owner, 0)):
             for asked in list(self._waiting.get(owner, {}).values()):
@@ -82,7 +82,7 @@ class Requests:
                 try:
                     request = codec.decode(EvalRequest | ProfileRequest, asked.raw)
                 except codec.CodecError as error:
-                    self._drop(asked.owner, asked.id)  # another job, of the search's version, may judge it
+                    self._drop(asked.owner, asked.id)  # A job with the search's version may judge it.
                     self._complain(f"{asked.place}: the request cannot be read: {error}. {SAME_VERSION}")
                     continue
                 if self._claim(asked):
@@ -92,28 +92,28 @@ class Requests:
         return None
 
     def is_done(self, asked: Asked) -> bool:
-        """Whether some job has written its answer, as far as this one has read."""
+        """Return whether any job has written its result, as far as this job has read."""
         return asked.id in self._done
 
     @property
     def num_waiting(self) -> int:
-        """The requests that nobody has answered, but for those that this job has taken."""
+        """The number of requests without a result that this job has not taken."""
         return sum(map(len, self._waiting.values()))
 
     @property
     def num_elsewhere(self) -> int:
-        """Those of the waiting ones that are for another device."""
+        """The number of waiting requests for other devices."""
         return sum(not self._is_for_us(asked) for asked in self._all_waiting())
 
     @property
     def num_left(self) -> int:
-        """Those of the waiting ones that are for this device, and that no living job is known to judge."""
+        """The number of waiting requests for this device that no living job has claimed."""
         return sum(
             self._is_for_us(asked) and not self._is_judged_by_another(asked) for asked in self._all_waiting()
         )
 
     def wanted_devices(self) -> tuple[str, ...]:
-        """The other devices that requests wait for."""
+        """Return the names of other devices that requests wait for, sorted."""
         return tuple(sorted({a.device for a in self._all_waiting() if not self._is_for_us(a)}))
 
     def _all_waiting(self) -> list[Asked]:
@@ -131,7 +131,7 @@ class Requests:
         return known is not None and self._jobs.is_alive(known.holder)
 
     def _claim(self, asked: Asked) -> bool:
-        """Whether the request is this job's now: unclaimed, or its job is gone and left no answer."""
+        """Try to claim the request, if necessary from a job that is gone. Return whether it worked."""
         known = self._claims.setdefault(asked.id, _Claim())
         while True:
             known.holder = known.holder or claim(self._folder, asked.id, known.generation, self._name)

@@ -1,4 +1,4 @@
-"""The files of a spool: what it consists of, how lines are appended, and how they are read as they come."""
+"""The files of a spool: its format, a writer of lines, and a reader of lines as they are written."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from kbopt.core.profile import ProfileRequest
 from kbopt.core.types import EvalRequest
 
 FORMAT = 1
+"""Version of the format. Readers refuse any other."""
 LABEL = "spool.json"
 REQUESTS, CLAIMS, RESULTS, JOBS = PARTS = ("requests", "claims", "results", "jobs")
 
 POLL_S = 1.0
+"""Seconds between two looks at the folder."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _VERSION = "kbopt spool"
@@ -33,9 +35,10 @@ Say = Callable[[str], None]
 
 
 def open_spool(folder: Path, *, create: bool = False) -> Path:
-    """`folder` with all parts of a spool in it; with `create` it is made if its parent is there.
+    """Return `folder` as an absolute path, with all parts of a spool in it.
 
-    Raises UserError for one that is missing, holds something else, cannot be written or is of another format.
+    With `create` the folder is made if its parent exists. Raises UserError if the folder is missing, holds
+    other files, cannot be written or has another format.
     """
     folder = folder.absolute()
     try:
@@ -76,7 +79,7 @@ def _check_format(label: Path) -> None:
 
 
 def publish(path: Path, fields: Mapping[str, Any]) -> None:
-    """Replace `path` at once: a reader finds the old file or the new one. Raises OSError."""
+    """Replace `path` atomically: a reader sees the old file or the new one. Raises OSError."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with draft.open("wb") as file:
@@ -91,18 +94,21 @@ def publish(path: Path, fields: Mapping[str, Any]) -> None:
 
 
 def request_id(owner: str, request: EvalRequest | ProfileRequest, asking: int) -> str:
-    """Names the `asking`-th time, from 0, that `owner` asks for this very request, its `repeat` included."""
+    """Return the id of a request of `owner`. `asking` counts, from 0, how often it asked for an equal one."""
     text = f"{owner}\n{asking}\n{codec.dumps(request)}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def is_id(name: object) -> bool:
-    """Whether `name` can be a request's: it becomes a part of a file's name."""
+    """Return whether `name` is a valid id of a request. An id becomes part of a file's name."""
     return isinstance(name, str) and _ID.fullmatch(name) is not None
 
 
 class AppendOnly:
-    """A new file of JSON lines with this one writer, of any thread. Half a written line is cut off again."""
+    """A new file of JSON lines, written only by this object, from any thread.
+
+    A line that was written in part is cut off before the next one.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -112,7 +118,7 @@ class AppendOnly:
         self._lock = threading.Lock()
 
     def append(self, fields: Mapping[str, Any]) -> None:
-        """Write one line to the disk. Raises InfraError; then a later call may write it again."""
+        """Write one line and sync it to the disk. Raises InfraError; a later call may then write it again."""
         data = line_of({_VERSION: FORMAT, **fields})
         with self._lock:
             try:
@@ -135,14 +141,14 @@ class AppendOnly:
         os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Let the file go; what was appended is in it."""
+        """Close the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 class Complaints:
-    """Says each complaint once; `latest` is the one that was made last."""
+    """Says each complaint once. `latest` is the last complaint, also if it was said before."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -158,7 +164,7 @@ class Complaints:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One whole line of a file, the `number`-th from 1, which begins at byte `offset`."""
+    """One complete line of a file: line `number`, counted from 1, which begins at byte `offset`."""
 
     path: Path
     number: int
@@ -171,9 +177,10 @@ class Line:
 
 
 class Tails:
-    """Reads the files of one folder as they grow, each line once, and says which cannot be read.
+    """Reads the files of one folder as they grow, each complete line once.
 
-    A line counts once it is whole. `expect` has a file read that the folder's listing may not show yet.
+    It complains of lines that it cannot read. `expect` adds a file that the folder's listing may not show
+    yet.
     """
 
     def __init__(self, folder: Path, complain: Say) -> None:
@@ -185,7 +192,7 @@ class Tails:
         self._places.setdefault(name, (0, 0))
 
     def new(self) -> Iterator[Line]:
-        """The lines that came since. Raises OSError where the folder cannot be listed."""
+        """Yield the lines that are new since the last call. Raises OSError if the folder cannot be listed."""
         for path in self._folder.iterdir():
             if path.suffix == ".jsonl":
                 self.expect(path.name)
@@ -205,7 +212,7 @@ class Tails:
             for text in file:
                 if not text.endswith(b"\n"):
                     break
-                # A network file system may show the end of what was written last before its middle.
+                # A network file system may show the end of a write before its middle, which reads as nulls.
                 if b"\0" in text and not file.peek(1):
                     break
                 number += 1
@@ -233,7 +240,7 @@ class Tails:
 
 
 def line_of(fields: Mapping[str, Any]) -> bytes:
-    """The line as it is written: ASCII, with no line feed and no null but the feed at its end."""
+    """Encode a line in ASCII. It holds no nulls, and no line feed except at its end."""
     return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 

@@ -1,4 +1,4 @@
-"""The jobs that drain a spool: which request is whose, and who is still alive."""
+"""The jobs that drain a spool: their claims of requests, and their heartbeats."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from kbopt.evaluation.spool.files import CLAIMS, JOBS, Say, publish
 JobState = Literal["starting", "serving", "ended"]
 
 BEAT_S = 2.0
+"""Seconds between two heartbeats."""
 TAKEOVER_S = 120.0
-"""A job that gave no sign of life for this long is gone. NFS may show a file as it was a minute ago."""
+"""Seconds without a heartbeat after which a job counts as gone. NFS may show a file a minute late."""
 
 
 def claim(folder: Path, request: str, generation: int, job: str) -> str:
-    """Claim a request for `job`. Returns whose it is: `job`, if nobody was quicker. Raises OSError.
+    """Claim a request for `job`. Return the name of the job that holds the claim. Raises OSError.
 
-    A claim without a name, of a job that was killed as it made it, belongs to a job of the claim's own name.
+    If the claiming job was killed before it wrote its name, the name of the claim's file is returned. No job
+    has that name, so the claim can be taken over.
     """
     path = folder / CLAIMS / f"{request}.{generation}"
     try:
@@ -41,10 +43,11 @@ def claim(folder: Path, request: str, generation: int, job: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A drain's sign of life. `beat` counts up; `time` is its own clock, in Unix seconds, to be shown only.
+    """A job's heartbeat.
 
-    `waiting` requests have no result, and of these `elsewhere` are for another device. `trouble` is what
-    the user should hear of it.
+    `beat` counts up. `time` is the job's own clock in Unix seconds, only for display. `waiting` counts
+    requests without a result, and `elsewhere` those of them for another device. `trouble` is a message for
+    the user, or "".
     """
 
     name: str
@@ -64,7 +67,7 @@ class Job:
 
 
 def show_life(folder: Path, job: Job) -> None:
-    """Replace the job's sign of life. Raises OSError."""
+    """Write the job's heartbeat. Raises OSError."""
     publish(folder / JOBS / f"{job.name}.json", codec.encode(job))
 
 
@@ -76,7 +79,7 @@ class _Seen:
 
 
 class JobWatch:
-    """Which jobs are alive, by whether their signs of life change while this looks. `clock` is in seconds."""
+    """Finds out which jobs are alive, by whether their heartbeats change. `clock` returns seconds."""
 
     def __init__(
         self,
@@ -94,7 +97,7 @@ class JobWatch:
         self._missed: dict[str, float] = {}
 
     def look(self) -> None:
-        """Read the signs of life. Raises OSError where the folder cannot be listed."""
+        """Read the heartbeats. Raises OSError if the folder cannot be listed."""
         for path in self._folder.iterdir():
             if path.suffix != ".json" or path.name.startswith("."):
                 continue
@@ -115,21 +118,21 @@ class JobWatch:
 
     @property
     def last(self) -> Job | None:
-        """The job that gave the latest sign of life, by the jobs' own clocks."""
+        """The job with the latest heartbeat by the jobs' own clocks, or None."""
         return max((seen.job for seen in self._seen.values()), key=lambda job: job.time, default=None)
 
     @property
     def alive(self) -> tuple[Job, ...]:
-        """The jobs whose signs of life changed lately, by name."""
+        """The jobs that are alive, sorted by name."""
         return tuple(self._seen[name].job for name in sorted(self._seen) if self.is_alive(name))
 
     def is_alive(self, name: str) -> bool:
-        """Whether it gave a sign of life since this looks, and not too long ago."""
+        """Return whether its heartbeat has changed while this watched, and not too long ago."""
         seen = self._seen.get(name)
         return seen is not None and seen.moves and not self.is_gone(name)
 
     def is_gone(self, name: str) -> bool:
-        """Whether it ended, or was silent for so long that others take its requests over."""
+        """Return whether it said that it ended, or had no new heartbeat for `takeover_s` seconds."""
         seen = self._seen.get(name)
         if seen is None:
             return self._clock() - self._missed.setdefault(name, self._clock()) >= self._takeover_s

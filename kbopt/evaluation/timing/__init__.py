@@ -1,1 +1,1 @@
-"""What is timed, in which order, and what the times say. The statistics are pure."""
+"""The clocks, the order of timed calls, and the statistics of their times. The statistics are pure."""

@@ -1,7 +1,8 @@
-"""What batches on a GPU prove of single calls. Pure functions.
+"""Bounds on the times of single calls on a GPU, from batches of calls. Pure functions.
 
-A batch is a block whose calls wait at a gate in the child's stream until their inputs are there, and whose
-time is that between two events of the judge's, see `Worker.batch`. So neither host is in it.
+The calls of a batch wait at a gate in the worker's stream until the judge has copied their inputs in. The
+batch's time is the time between two events of the judge's, so it holds no time of either process's host code.
+See `GpuWorker.batch` and docs/decisions/0035-gpu-times-are-bounded-behind-a-gate.md.
 """
 
 from __future__ import annotations
@@ -14,25 +15,31 @@ from kbopt.evaluation.timing.intervals import GPU_SCATTER
 from kbopt.evaluation.timing.samples import Block, Clocks, Overhead, Session
 
 _BATCH_AGREEMENT = 1.3
-"""How much more of the reference's time single calls of an honest kernel may save than batches show."""
+"""An honest kernel's speedup by single calls is at most this many times its speedup by long batches. Honest
+sources reach 1/0.96 (decision 35)."""
 _SINGLE_AGREEMENT = 1.02
-"""How much longer a batch of one call may be than a single call by the child's clock."""
+"""A batch of one call may take this many times a single call by the worker's clock without charge."""
 _MOST_LONGER = 1.5
-"""Than alone, a call of the reference's in a batch. More comes of work that somebody left on the device."""
+"""A reference call in a batch counts as at most this many times a single call. If it takes longer, work that
+the candidate left on the device slows it."""
 _SLOWED = 1.1
-"""By how much the reference may be slower beside a candidate than alone, as on a device that got warm."""
+"""The reference may take this many times as long beside a candidate as alone: the device gets warmer."""
 _IMPOSSIBLE_MS = 0.01
+"""A shortest call may come out this many milliseconds below zero: the overhead that is taken off scatters."""
 _HOST_MS = 0.3
-"""By how much the host's clock around single calls may differ between two processes that do the same."""
+"""Milliseconds per call by which the host's clock around single calls may differ between two processes that
+do the same. A larger difference counts as hidden launching of kernels."""
 _AROUND_MS = 0.002
-"""Standard deviation of what is around a batch, of one source in several processes:
+"""Milliseconds of standard deviation of a batch's overhead, for one source in several processes:
 benchmarks/results/2026-11-25-volleys-of-one.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alone:
-    """What was found on a GPU before the candidate's code was there: single calls of the reference's and
-    batches of `copies` by their child's clock, and what is `around` these by the judge's.
+    """What was measured on a GPU before the candidate's code was loaded.
+
+    `reference_ms` is the median single call of the reference by its worker's clock, `copies` the time of
+    batches of copies by the same clock, and `around` the rest of those batches' time by the judge's clock.
     """
 
     reference_ms: float
@@ -40,18 +47,21 @@ class Alone:
     around: Overhead
 
     def share_of(self, reference_ms: Sequence[float]) -> float:
-        """Of the reference's times in a session, what counts: it may have been slowed down on purpose."""
+        """Return the share of a session's reference times that counts, at most 1.
+
+        It is below 1 if the reference was much slower than alone: a candidate may slow it down on purpose.
+        """
         most_ms = _SLOWED * self.reference_ms + 4 * GPU_SCATTER.call_ms
         return min(1.0, most_ms / median(reference_ms))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batches:
-    """Blocks of one length whose calls are all queued before their inputs are there: of a copy and, where it
-    was asked, of the reference, both in trusted children; and of the candidate.
+    """Batches of one length: of copies, of the candidate and, if asked for, of the reference.
 
-    Before the candidate's code was there, as many copies took `known_copies_ms`, and `known_around_ms` was
-    around them. The blocks have no times by their child's clock: nothing may be left out.
+    Before the candidate's code was loaded, a batch of as many copies took `known_copies_ms` by the worker's
+    clock and `known_around_ms` more by the judge's. The blocks here hold no times by the worker's clock: a
+    candidate that left out the events would look faster.
     """
 
     known_copies_ms: float
@@ -61,7 +71,7 @@ class Batches:
     kernel: tuple[Block, ...]
 
     def with_more(self, others: Batches) -> Batches:
-        """These and others of the same length."""
+        """Return these batches and `others` of the same length."""
         return replace(
             self,
             copies=self.copies + others.copies,
@@ -75,32 +85,32 @@ class Batches:
 
     @property
     def around_ms(self) -> float:
-        """What is around copies at the least: others on the device only add.
+        """A batch's overhead in milliseconds: the smallest one, since other processes only add to it.
 
-        Beside a candidate it is taken to be no more than before: a copy takes up to a fifth longer after a
-        kernel that leaves the cache full of its output, and what surrounds it does not.
+        It is never more than before the candidate was loaded: a copy takes up to a fifth longer after a
+        kernel that leaves the cache full of its output, and that time is no overhead.
         """
         seen_ms = min(block.wall_ms for block in self.copies) - self.known_copies_ms
         return min(self.known_around_ms, seen_ms)
 
     @property
     def are_late(self) -> bool:
-        """Whether most of the candidate's wait for the device: then they show what waiting costs as well."""
+        """Whether most of the candidate's batches wait for the device. Their times then include that wait."""
         return sum(block.is_late for block in self.kernel) > len(self.kernel) / 2
 
     @property
     def shortest_ms(self) -> float:
-        """A call of the candidate's by the judge's clock alone, in the shortest of its batches."""
+        """Milliseconds per call of the candidate in its shortest batch, by the judge's clock alone."""
         return (min(block.wall_ms for block in self.kernel) - self.around_ms) / self.length
 
     @property
     def median_ms(self) -> float:
-        """The same in the median batch: for batches of which not all answers were checked."""
+        """The same in the median batch. It is used for batches of which some answers were not checked."""
         return self._median_ms(self.kernel)
 
     @property
     def reference_ms(self) -> float:
-        """A call of the reference's in the median batch; 0 where it was not asked."""
+        """Milliseconds per call of the reference in its median batch, or 0 if there is none."""
         return self._median_ms(self.reference) if self.reference else 0.0
 
     def _median_ms(self, blocks: Sequence[Block]) -> float:
@@ -109,9 +119,11 @@ class Batches:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """A session's batches: of single calls, all of which were checked; of short kernels of many calls, too,
-    in which what scatters is divided among them. `cached_ms` is what a call saves that leaves the cache full
-    of its output: in the longer batches the next call pays for it.
+    """A session's batches.
+
+    `ones` are batches of one call, all of them checked. `longer`, for short kernels only, divide the
+    overhead's scatter among many calls. `cached_ms` is the time that a single call saves because its output
+    may stay in the cache: in longer batches the next call has to write it back.
     """
 
     ones: Batches
@@ -125,21 +137,23 @@ class Evidence:
 
     @property
     def is_possible(self) -> bool:
-        """Whether a call took longer than nothing: no process gets the device sooner than a copy does."""
+        """Whether the shortest batch took longer than its overhead alone, within `_IMPOSSIBLE_MS`."""
         return self.ones.shortest_ms > -_IMPOSSIBLE_MS
 
     def least_ms(self) -> float:
-        """The shortest single call that can be believed. From one that waits for the device nothing is taken
-        off: who waits on purpose shall not gain by it.
+        """Return the shortest time in milliseconds that is believed of a single call.
+
+        A call that waits for the device gets no tolerance: to wait on purpose must gain nothing.
         """
         call_ms = self.ones.shortest_ms
         return call_ms if self.waits else call_ms / _SINGLE_AGREEMENT - 2 * _AROUND_MS
 
     def least_longer_ms(self, reference_ms: float) -> float:
-        """The same by longer batches, next to a single call of the reference's of `reference_ms`.
+        """Return the same by longer batches, or 0 without any. `reference_ms` is the reference's single call.
 
-        Calls that follow each other closely may cost more than single ones, by what depends on their kernels.
-        But the ratio of two models hardly changes, and slow ones, which are not asked, take what they take.
+        Calls that follow each other closely may take longer than single ones, and how much depends on the
+        kernels. But the ratio of candidate to reference hardly changes, so the bound is taken from that
+        ratio. A reference that is too slow for batches counts with its single call.
         """
         batches = self.longer
         if batches is None:
@@ -152,12 +166,13 @@ class Evidence:
 def read_gpu_session(
     reference: Sequence[Block], singles: Sequence[Block], evidence: Evidence, alone: Alone
 ) -> Session:
-    """What single calls on a GPU say by their own clocks, as far as batches allow it.
+    """Return the times of single calls on a GPU by the worker's clock, corrected by what the batches show.
 
-    What batches show beyond the child's clock is charged, and no reason to refuse a candidate that waits for
-    the device in its calls: that is in it. So is, and charged only, what the host's clock shows far beyond
-    it: the launching of kernels, which no batch holds. `alone` bounds what both models' times may have been
-    made of by work that the candidate left on the device.
+    Time that batches show beyond the worker's clock is added to the candidate's times. If it is too much, the
+    clocks do not agree, except for a candidate that waits for the device in its calls: its batches include
+    the wait. Time far beyond that by the host's clock is the launching of kernels, which no batch holds: it
+    is added too, and never a reason to refuse. `alone` bounds how much the candidate can slow down the
+    reference.
     """
     kernel_ms, theirs_ms = ([block.native_ms[0] for block in blocks] for blocks in (singles, reference))
     share = alone.share_of(theirs_ms)
@@ -182,7 +197,7 @@ def read_gpu_session(
 
 
 def _hidden_launching_ms(reference: Sequence[Block], singles: Sequence[Block]) -> float:
-    """What the host's clock shows around the candidate's calls and not around the reference's."""
+    """Return the milliseconds per call that the host's clock shows around the candidate's calls alone."""
     ours_ms, theirs_ms = (
         quantiles([block.around_ms for block in blocks], n=4) for blocks in (singles, reference)
     )

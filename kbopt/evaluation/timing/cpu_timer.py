@@ -1,4 +1,4 @@
-"""The clock inside a worker on a CPU. What the judge's own clock finds beyond it is added: see `samples`."""
+"""The worker's clock on a CPU. `samples` adds the time that only the judge's clock saw."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import Any
 def host_timed(
     calls: Sequence[Callable[[], Any]], clock: Callable[[], int] = time.perf_counter_ns
 ) -> tuple[list[Any], list[int]]:
-    """The calls' results, and the nanoseconds of each by a clock bound before the candidate was loaded."""
+    """Return the calls' results and the nanoseconds that each call took.
+
+    `clock` is bound before the candidate is loaded, so that a candidate that patches `time` does not change
+    it.
+    """
     results, nanoseconds = [], []
     for call in calls:
         started = clock()

@@ -1,4 +1,4 @@
-"""The clock inside a worker on a GPU: pairs of events around calls, single or behind the gate."""
+"""The worker's clock on a GPU: a pair of CUDA events around each call, single or queued behind a gate."""
 
 from __future__ import annotations
 
@@ -29,13 +29,18 @@ from kbopt.evaluation.transport.cuda_inputs import (
 )
 
 _HOLD_MS = 0.4
-"""How long the child's stream is busy while it queues a call's kernels, so that its event pair measures the
-device's work and not Python's. Who makes it longer hides launching, up to what the host's clock shows."""
+"""Milliseconds for which the stream is kept busy while a call's kernels are queued. The pair of events then
+measures the device's work and not Python's. A candidate that makes it longer hides the launching of kernels,
+but no more than `_HOST_MS` in `batches` of it."""
 _NUM_JOINS = 11
+"""Empty calls whose median gives the time to join all streams: 1.5 us with 0.1 us of jitter (decision 35)."""
 
 
 class CudaTimer:
-    """What the child needs: the input buffer opened, outputs located, calls timed by events."""
+    """The CUDA side of a worker: it opens the input buffer, locates outputs and times calls by events.
+
+    `ticket` is the input buffer's handle, as `cuda_inputs.attach` reads it. Raises CudaError.
+    """
 
     def __init__(self, ticket: str, device: torch.device) -> None:
         torch.cuda.set_device(device)
@@ -48,13 +53,17 @@ class CudaTimer:
         self._exported: dict[tuple[int, int], str] = {}
         self._context = ctypes.c_void_p()
         check(self._driver.cuCtxGetCurrent(ctypes.byref(self._context)), "cuCtxGetCurrent")
-        self._marks = [_Marks() for _ in range(LONGEST_BATCH)]  # Before anybody can replace what makes them.
+        # Made before a candidate can replace torch's events.
+        self._marks = [_Marks() for _ in range(LONGEST_BATCH)]
         self._synchronize: Callable[[], None] = torch.cuda.synchronize
         self._hold = partial(torch.cuda._sleep, int(_HOLD_MS * clock_khz(self._library, device)))
         self._join_ms = median(self._time_join() for _ in range(_NUM_JOINS))
 
     def locate(self, address: int) -> tuple[str, int]:
-        """The handle of the segment in which `address` lies and the segment's number; the offset there."""
+        """Return the segment that holds `address`, as "handle:number", and the offset in bytes in it.
+
+        An address in the input buffer gives `INPUTS` as its segment, and address 0 gives an empty one.
+        """
         if address == 0:
             return "", 0
         if 0 <= address - self.buffer.data_ptr() < self.buffer.numel():
@@ -66,15 +75,15 @@ class CudaTimer:
         return self._exported[allocation], address - base
 
     def forget(self) -> None:
-        """Have the L2 keep nothing of what the candidate asked it to."""
+        """Reset the lines that the candidate asked the L2 to keep (persisting accesses) to normal."""
         self._library.cudaCtxResetPersistingL2Cache()
 
     def timed(self, calls: Sequence[Callable[[], Any]]) -> tuple[list[Any], list[int]]:
-        """The calls' results, and the nanoseconds of each on the device until no stream has work left.
+        """Return the calls' results and the nanoseconds that each took on the device, in all streams.
 
-        One event pair on the current stream would miss what a call leaves running on another one, which
-        is a common mistake. The event over all streams comes later by what joining them takes. Several calls
-        are queued one after the other, and waited for together.
+        A pair of events on the current stream alone would miss work that a call leaves running on another
+        stream. So a third event covers all streams of the context; the time to join them is taken off. All
+        calls are queued before the host waits for them.
         """
         results = []
         self._hold()
@@ -87,9 +96,7 @@ class CudaTimer:
     def waited_for(
         self, call: Callable[[], Any], clock: Callable[[], int] = time.perf_counter_ns
     ) -> tuple[list[Any], list[int]]:
-        """The call's result, and the nanoseconds until the device has done all of its work, launching
-        included.
-        """
+        """Return the call's result and its latency in nanoseconds, from launch until the device is idle."""
         self._synchronize()
         started = clock()
         result = call()
@@ -104,13 +111,13 @@ class CudaTimer:
         *,
         marked: bool,
     ) -> list[int]:
-        """The calls behind a gate in the current stream, which says itself when it is done.
+        """Queue the calls behind gate number `gate` in the current stream, and wait until they are done.
 
-        Before the gate is open, `queued` is told of the results. The nanoseconds of each, where they are
-        `marked`, or zeros.
-
-        Two events a call take the device 6 us, so that leaving them out could pass for speed. A context that
-        waits at a gate and in other streams for it keeps the device for whole turns of 2 ms.
+        The stream waits until the judge opens the gate, and itself writes the number that says that it is
+        done. `queued` is called with the results as soon as all calls are queued. Returns the nanoseconds of
+        each call if `marked`, else zeros: two events take the device 6 us, so a candidate that left them out
+        would look faster. No event covers all streams here, because a context that waits at a gate and
+        records one keeps the device for whole time slices of 2 ms (decision 35).
         """
         address = self.buffer.data_ptr() + self.buffer.numel()
         stream = torch.cuda.current_stream(self._device).cuda_stream
@@ -146,7 +153,7 @@ class CudaTimer:
         check(code, "cuCtxRecordEvent")
 
     def _time_join(self) -> float:
-        """Milliseconds between the two ends of a call that does nothing."""
+        """Return the milliseconds from an event on one stream to an event over all, with no work between."""
         marks = self._marks[0]
         marks.end.record()
         self._record_all_done(marks)
@@ -155,7 +162,7 @@ class CudaTimer:
 
 
 class _Marks:
-    """The events of one call."""
+    """The events of one call: its start, its end on the current stream, and its end on all streams."""
 
     def __init__(self) -> None:
         self.start, self.end, self.all_done = (torch.cuda.Event(enable_timing=True) for _ in range(3))

@@ -1,4 +1,4 @@
-"""Work that is done in steps, so that the steps of several workloads can come in random order."""
+"""Work in steps, so that the steps of several workloads can run in random order."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
-"""Pauses after each step, and returns what came of them all."""
+"""A generator that yields after each step and returns the result of all steps."""
 
 
 def finish(steps: Steps[T]) -> T:
-    """All steps one after the other."""
+    """Run all steps and return their result."""
     return interleaved([steps], random.Random(0))[0]
 
 
@@ -22,8 +22,10 @@ def interleaved(
     rng: random.Random,
     during: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> list[T]:
-    """The results of `many` in their order, whose next step is each time one of those that are left, drawn at
-    random. `during` surrounds each step, and hears whose it is.
+    """Run all of `many`, each next step from one drawn at random, and return their results in the order of
+    `many`.
+
+    Each step runs within the context `during(index)`, where `index` is the position in `many`.
     """
     results: dict[int, T] = {}
     while left := [number for number in range(len(many)) if number not in results]:

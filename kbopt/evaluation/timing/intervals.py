@@ -1,4 +1,4 @@
-"""How sure a ratio of times is: intervals, and what differs between processes. Pure functions."""
+"""Confidence intervals of a ratio of times, and the scatter between processes. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ import numpy as np
 
 _BOOTSTRAP_ROUNDS = 1000
 WIDEST = math.log(1000.0)
-"""An interval so much wider each way says that calls so short cannot be compared, in numbers that exist."""
+"""Limit of an interval's half width, as a logarithm: 1000 times up and down. An interval this wide says that
+the calls are too short to be compared, and a limit keeps its ends finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scatter:
-    """By how much one source's times differ between processes, which no repetition in one of them shows.
+    """How much the median call of one source differs between processes, which more calls in one do not show.
 
-    Standard deviations of the median call: `call_ms` and `call_share` of it, together.
+    The standard deviation is `call_ms` milliseconds and `call_share` of the call, added in quadrature.
     """
 
     call_ms: float = 0.0
     call_share: float = 0.0
 
     def log_ratio(self, *medians_ms: float) -> float:
-        """Standard deviation of the logarithm of a quotient of medians, by the delta method."""
+        """Return the standard deviation of the logarithm of a quotient of the medians (delta method)."""
         return math.hypot(*(math.hypot(self.call_ms / ms, self.call_share) for ms in medians_ms))
 
 
 NO_SCATTER = Scatter()
 CPU_SCATTER = Scatter(call_ms=0.03, call_share=0.055)
-"""Which pages of memory a process has is decided once: benchmarks/results/2026-11-29-cpu-identity.md."""
+"""A process keeps the pages of memory that it got first: benchmarks/results/2026-11-29-cpu-identity.md."""
 GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01)
-"""Where its memory lies: benchmarks/results/2026-11-24-cuda-verdicts.md."""
+"""The device's memory lies elsewhere in each process: benchmarks/results/2026-11-24-cuda-verdicts.md."""
 LAUNCH_SCATTER = Scatter(call_ms=0.03, call_share=0.1)
-"""On a GPU that waits for kernels to be launched: benchmarks/results/2026-11-25-volleys-of-one.md."""
+"""The GPU waits for kernels to be launched: benchmarks/results/2026-11-25-volleys-of-one.md."""
 LATENCY_SCATTER = Scatter(call_ms=0.002, call_share=0.03)
-"""Of one synchronised call: which cores and which memory a process meets."""
+"""Latency of one synchronised call on a GPU. Each process gets other cores and other memory."""
 
 
 def ratio_interval(
@@ -47,7 +48,10 @@ def ratio_interval(
     rng: random.Random,
     scatter: Scatter = NO_SCATTER,
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of median(reference_ms) / median(kernel_ms), wider by `scatter`."""
+    """Return the ends of the 95 % interval of median(reference_ms) / median(kernel_ms).
+
+    It is a percentile bootstrap over the calls, widened by `scatter` in quadrature, on the logarithmic scale.
+    """
     generator = np.random.default_rng(rng.getrandbits(64))
     above, below = (
         np.median(generator.choice(np.asarray(samples), (_BOOTSTRAP_ROUNDS, len(samples))), axis=1)
@@ -63,14 +67,16 @@ def ratio_interval(
 
 
 def median_variance(times_ms: Sequence[float]) -> float:
-    """Variance of the logarithm of the median: its standard error is 1.25 times that of a mean, here from the
-    quartiles, which lie 1.35 standard deviations apart, so that outliers do not count.
+    """Return the variance of the logarithm of the median of at least two times.
+
+    For normal times the median's standard error is 1.25 times that of the mean. The standard deviation comes
+    from the quartiles, which lie 1.35 standard deviations apart: outliers do not change it.
     """
     low, middle, high = quantiles(times_ms, n=4)
     return (1.25 * (high - low) / 1.35 / middle) ** 2 / len(times_ms)
 
 
 def drift(samples_ms: Sequence[float]) -> float:
-    """Median of the later half over that of the earlier half; 1.0 is a steady clock."""
+    """Return the median of the later half over that of the earlier half. 1.0 means no drift."""
     half = len(samples_ms) // 2
     return median(samples_ms[half:]) / median(samples_ms[:half]) if half else 1.0

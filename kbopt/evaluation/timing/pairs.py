@@ -1,7 +1,7 @@
-"""What several pairs of processes say together, one with the kernel and one with the reference in each.
+"""One result from several pairs of processes on a CPU, each one with the kernel and one with the reference.
 
-On a CPU a process keeps the pages of memory that it was given, and with them a speed of its own: equal code
-differs by 5 % and more from process to process, which no number of calls in one pair shows. See
+A process keeps the pages of memory that it got first, and its speed depends on them. Equal code therefore
+differs by 5 % and more between processes, and more calls in one pair do not show this. See
 docs/decisions/0046-pairs-of-processes.md. Pure functions.
 """
 
@@ -16,20 +16,21 @@ from kbopt.core.types import EvalProtocol, Measured, Speedup
 from kbopt.evaluation.timing.intervals import CPU_SCATTER, WIDEST, median_variance
 
 NUM_PAIRS = 3
+"""Pairs of processes that time one kernel on a CPU (decision 46)."""
 _FEWEST_TIMED = 7
-"""Calls of each model in a pair: what a quartile needs, and what the clocks' comparison calls enough."""
+"""Timed calls of each model in a pair at least: quartiles and the comparison of the clocks need so many."""
 _PRIOR_WEIGHT = 4
-"""Degrees of freedom that the usual scatter counts for, beside the `NUM_PAIRS - 1` of the pairs at hand: as
-much as five pairs. It was measured on two machines of one kind only."""
+"""Degrees of freedom of the usual scatter; the pairs themselves have `NUM_PAIRS - 1`. The usual scatter
+weighs as much as five pairs and no more, because it was measured on two machines of one kind only."""
 _STUDENT = 2.447
 """The 97.5 % quantile of Student's t with `_PRIOR_WEIGHT + NUM_PAIRS - 1` degrees of freedom."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Single calls of the kernel and of the reference in one pair of processes, in milliseconds.
+    """Times of single calls in one pair of processes, in milliseconds.
 
-    `native_ms` and `wall_ms` are the kernel's median by the two clocks that had to agree, as in `Measured`.
+    `native_ms` is the kernel's median by the worker's clock and `wall_ms` by the judge's, as in `Measured`.
     """
 
     kernel_ms: tuple[float, ...]
@@ -39,7 +40,7 @@ class Pair:
 
     @property
     def hidden_ms(self) -> float:
-        """What the kernel was charged beyond its own clock."""
+        """Milliseconds per call that were added to the times of the worker's clock."""
         return median(self.kernel_ms) - self.native_ms
 
     @property
@@ -48,14 +49,14 @@ class Pair:
 
 
 def protocol_of_each(protocol: EvalProtocol) -> EvalProtocol:
-    """For one pair of several, which share the timed calls."""
+    """Return the protocol of one of `NUM_PAIRS` pairs, which share the timed calls."""
     return replace(protocol, timed=max(_FEWEST_TIMED, math.ceil(protocol.timed / NUM_PAIRS)))
 
 
 def pooled(first: Measured, others: Sequence[Pair]) -> Measured:
-    """What `first` and `NUM_PAIRS - 1` others measured of one kernel over eager PyTorch.
+    """Return the result of all pairs: of `first`, which went through the whole protocol, and of `others`.
 
-    Its speedup is the geometric mean over the pairs.
+    The speedup over eager PyTorch is the geometric mean of the pairs' speedups.
     """
     pairs = [
         Pair(
@@ -87,8 +88,10 @@ def pooled(first: Measured, others: Sequence[Pair]) -> Measured:
 
 
 def _over_eager(pairs: Sequence[Pair]) -> Speedup:
-    """By the pairs' medians. The interval is that of their mean logarithm, whose variance the usual scatter
-    and that of these pairs say together: a scaled inverse chi-squared prior, and its posterior.
+    """Return the mean speedup by the pairs' medians, with the 95 % interval of their mean logarithm.
+
+    The variance is the posterior of a scaled inverse chi-squared prior at the usual scatter, updated by the
+    scatter of these pairs.
     """
     logs = [math.log(pair.speedup) for pair in pairs]
     usual = fmean(

@@ -1,7 +1,8 @@
-"""What interleaved timings say: which clock is believed, and what it did not see. Pure functions.
+"""Times of single calls from interleaved blocks, by the worker's clock and the judge's. Pure functions.
 
-Times are milliseconds of single calls. `native` is the clock inside the child, `wall` the judge's own
-clock around a block of calls, less what an empty block cost before candidate code was loaded.
+Times are in milliseconds. `native` is the worker's clock around each call, `wall` the judge's clock around a
+block of calls. The overhead of a block is what an empty block takes. *Hidden* time is what the judge's clock
+shows beyond the worker's times and the overhead. See docs/decisions/0022-two-clocks.md.
 """
 
 from __future__ import annotations
@@ -16,20 +17,25 @@ from kbopt.evaluation.timing.intervals import median_variance
 
 _BOOTSTRAP_ROUNDS = 1000
 _CLOCK_SLACK_MS = 0.005
+"""Milliseconds per call by which the clocks may differ on a CPU without charge."""
 _QUIET = 0.05
+"""A block is quiet if other processes took at most this share of its wall time."""
 _FEWEST_QUIET = 5
+"""Quiet blocks from which on only these are compared: quartiles of fewer say little."""
 _UNUSUAL = 1.25
+"""A call that was displaced is corrected if it took more than this many times the median of quiet calls."""
 _LEAST_SHARE = 0.25
+"""A corrected call keeps at least this share of its time if too few quiet calls show what is usual."""
 _FEWEST_SETTLED = 20
+"""Single calls of each model at least before a timing may end early."""
 _AGREEMENT = 1.3
-"""How much longer the wall clock may find a call than the native one. Hidden work shows as 2 and more."""
-
-
+"""The wall clock may show this many times the native clock's time. Hidden work shows as 2 and more."""
 _LATENCY_SLACK_MS = 0.05
-"""By how much messages around a call may differ between two processes that do the same."""
+"""Milliseconds by which the time of messages around a call may differ between processes that do the same."""
 _LAUNCH_SHARE = 0.8
-"""Of a call's time, what the device works at the most where it waits for launches."""
+"""A launch-bound call would take less than this share of its time if its kernels were queued beforehand."""
 _LAUNCH_LEAST_MS = 0.01
+"""Such a call would take at least this many milliseconds less."""
 _WAITS_NOTE = (
     "A call waits for the device (synchronize, .item(), cudaFree), or queues more than a thousand kernels: "
     "its time holds what that costs."
@@ -46,11 +52,12 @@ _SLOWED_NOTE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """`native_ms` of each of the block's calls, and the judge's `wall_ms` for all of them together.
+    """The times of one block of calls: `native_ms` of each call, and `wall_ms` of all of them together.
 
-    `displaced_ms` of the wall time went to other processes of the machine; see `Worker._displaced`.
-    `cpu_ms` is the processor time of all of the sandbox, until it was paused. `is_late` where the calls of a
-    batch were not all queued when their inputs came, since they wait for the device themselves.
+    `displaced_ms` is the part of the wall time that the machine gave to other processes, as
+    `CpuWorker._displaced` finds it. `cpu_ms` is the processor time of the whole sandbox until it was paused.
+    `is_late` says that not all calls of a batch were queued when the judge opened the gate: they wait for the
+    device, or queue more than a thousand kernels.
     """
 
     native_ms: tuple[float, ...]
@@ -61,34 +68,34 @@ class Block:
 
     @property
     def around_ms(self) -> float:
-        """What the judge's clock saw beyond the child's, waiting for a core included.
+        """Milliseconds of wall time outside the calls by the worker's clock, waits for a core included.
 
-        A wait inside a call is in both clocks. Taking `displaced_ms` off would therefore make the overhead
-        of long calls on a busy machine negative, and would forgive a child whose clock stands still.
+        A wait inside a call is in both clocks. To take `displaced_ms` off would therefore make the overhead
+        of long calls on a busy machine negative, and would forgive a worker whose clock stands still.
         """
         return self.wall_ms - sum(self.native_ms)
 
     @property
     def outside_ms(self) -> float:
-        """The same less all waiting for a core: where no quiet block can be had."""
+        """The same without all waits for a core. It serves for longer blocks, which are seldom quiet."""
         return self.around_ms - self.displaced_ms
 
     @property
     def is_quiet(self) -> bool:
-        """Whether other processes took next to nothing of it."""
+        """Whether other processes took at most the share `_QUIET` of the block's wall time."""
         return self.displaced_ms <= _QUIET * self.wall_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overhead:
-    """What a block costs besides its calls: `fixed_ms` once, `per_call_ms` for each."""
+    """The time of a block besides its calls: `fixed_ms` once and `per_call_ms` for each call."""
 
     fixed_ms: float
     per_call_ms: float
 
     @classmethod
     def through(cls, short: int, short_ms: float, long: int, long_ms: float) -> Overhead:
-        """The line through empty blocks of two lengths."""
+        """Return the line through the times of blocks of two lengths. Its slope is never negative."""
         slope = max(0.0, (long_ms - short_ms) / (long - short)) if long > short else 0.0
         return cls(fixed_ms=short_ms - short * slope, per_call_ms=slope)
 
@@ -96,10 +103,10 @@ class Overhead:
         return self.fixed_ms + num_calls * self.per_call_ms
 
     def as_seen_in(self, reference: Sequence[Block]) -> Overhead:
-        """The same slope through what single calls of the reference cost in the session itself.
+        """Return the overhead with the same slope through the single calls of the reference in this session.
 
-        The reference's child is trusted and does the same work around its calls, at the same time. The
-        lower quartile, as in `_hidden_single_ms`: waiting for a core only ever adds.
+        The reference's worker is trusted and does the same work around its calls, at the same time. The lower
+        quartile counts, as in `_hidden_single_ms`, because waits for a core only add.
         """
         return Overhead(
             fixed_ms=_around_quartiles(reference)[0] - self.per_call_ms,
@@ -109,9 +116,10 @@ class Overhead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clocks:
-    """`native_ms` is the median single call by the child's clock. The other two are what the judge's
-    clock found beyond the child's at the least, per call, in blocks of one call and in longer ones. On a GPU
-    the blocks are batches.
+    """A call by both clocks, in milliseconds.
+
+    `native_ms` is the median single call by the worker's clock. The others are lower bounds of the hidden
+    time per call, in blocks of one call and in longer blocks. On a GPU the blocks are batches.
     """
 
     native_ms: float
@@ -120,21 +128,22 @@ class Clocks:
 
     @property
     def wall_ms(self) -> float:
-        """A call by the judge's clock: the figure that the child cannot influence."""
+        """Milliseconds of a call by the judge's clock, which the worker cannot influence."""
         return self.native_ms + max(0.0, self.hidden_single_ms, self.hidden_longer_ms)
 
     def agree(self, slack_ms: float) -> bool:
-        """Whether no more than 30 % of a call and `slack_ms` is hidden."""
+        """Whether the hidden time is at most 30 % of a call plus `slack_ms`."""
         return self.wall_ms <= _AGREEMENT * self.native_ms + slack_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """Both models' times of single calls, as they are believed, and whether they may be.
+    """Both models' times of single calls in milliseconds, and whether they can be believed.
 
-    `is_busy` where too few blocks were free of waiting for a core, which makes clocks disagree by chance.
-    On a GPU the reference's times were `slowed` times as long, the candidate's calls `wait` for the device,
-    and the shortest of them that was queued beforehand, as far as it goes, took `queued_ms`; 0 on a CPU.
+    `kernel_ms` includes the hidden time. `is_busy` says that too few blocks were quiet, so that the clocks
+    may disagree by chance. On a GPU `slowed` is how many times as long the reference took beside the
+    candidate as is believed, `waits` says that the candidate's calls wait for the device, and `queued_ms` is
+    a call of the candidate in its shortest batch of one. On a CPU `queued_ms` is 0.
     """
 
     kernel_ms: tuple[float, ...]
@@ -154,7 +163,7 @@ class Session:
 
     @property
     def notes(self) -> list[str]:
-        """What its reader should know of the times."""
+        """Sentences for the reader of the result."""
         notes = [_WAITS_NOTE] if self.waits else []
         if self.is_launch_bound:
             notes.append(_LAUNCH_NOTE.format(queued_ms=self.queued_ms, native_ms=self.clocks.native_ms))
@@ -165,15 +174,17 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Both models' times of single synchronised calls on a GPU, as their callers see them."""
+    """Both models' times in milliseconds of single synchronised calls on a GPU, as a caller sees them."""
 
     kernel_ms: tuple[float, ...]
     reference_ms: tuple[float, ...]
 
 
 def read_latency(pairs: Sequence[tuple[Block, Block]]) -> Latency:
-    """Blocks of one call, the reference's and the candidate's. What the judge's clock shows around the
-    candidate's and not around the reference's is added to it: a child's own clock can be made to stand still.
+    """Return the latencies from pairs of blocks of one call, the reference's block and the candidate's.
+
+    The candidate's times grow by what the judge's clock shows around its calls and not around the
+    reference's, because a candidate can make the worker's clock stand still.
     """
     theirs, ours = zip(*pairs, strict=True)
     hidden_ms = _around_quartiles(ours)[0] - _around_quartiles(theirs)[1] - _LATENCY_SLACK_MS
@@ -191,13 +202,13 @@ def read_session(
     *,
     single_threaded: bool = False,
 ) -> Session:
-    """What interleaved blocks on a CPU say: single calls of both models, and longer blocks as pairs of the
-    reference's and the candidate's.
+    """Return the times of a session on a CPU, from single calls of both models and from longer blocks.
 
-    What the child's clock did not see is added to its times, so that hiding less than is punished gains
-    nothing, however noisy the machine; to be refused for it, it has to be certain. Where both models get
-    one thread, so is processor time that the call does not explain: work that another core does while the
-    answer is on its way takes no wall time.
+    `longer` holds pairs of a block of the reference and one of the candidate, of the same length and inputs.
+    Hidden time is always added to the candidate's times, so that hiding a little gains nothing. The clocks
+    disagree only if the hidden time is certain, by the noise of this session. With `single_threaded`
+    processor time outside the calls is added as well: another core can work while the answer is on its way,
+    and the wall clock does not show that.
     """
     theirs, ours = _comparable(reference, singles)
     overhead = calibrated.as_seen_in(theirs)
@@ -216,12 +227,12 @@ def read_session(
 
 
 def median_ms(singles: Sequence[Block]) -> float:
-    """The median single call by its own clock."""
+    """Return the median single call in milliseconds by the worker's clock."""
     return median(block.native_ms[0] for block in singles)
 
 
 def is_settled(reference: Sequence[Block], singles: Sequence[Block], share: float) -> bool:
-    """Whether more single calls would hardly change the ratio: its standard error is below `share` of it."""
+    """Return whether the standard error of the ratio of both models is at most `share` of it."""
     if min(len(reference), len(singles)) < _FEWEST_SETTLED:
         return False
     times = ([block.native_ms[0] for block in blocks] for blocks in (reference, singles))
@@ -229,11 +240,11 @@ def is_settled(reference: Sequence[Block], singles: Sequence[Block], share: floa
 
 
 def undisturbed_ms(singles: Sequence[Block], overhead: Overhead) -> list[float]:
-    """Single calls by the child's clock, those that other processes lengthened without that.
+    """Return the single calls in milliseconds by the worker's clock, corrected for other processes' time.
 
-    What displaced a block may have done so before or after the call. So only times that are unusual
-    next to the quiet blocks' are corrected, by the judge's clock, and to no less than what is usual.
-    A child can read how long it waited and lie there alone: what is unusually short is corrected too.
+    Other processes may have displaced a block before or after its call. So only a call that is unusually long
+    next to the quiet ones is shortened, by the judge's clock, and to no less than the usual time. A candidate
+    can read how long it waited and report a short time only then, so an unusually short call is lengthened.
     """
     quiet = [block.native_ms[0] for block in singles if block.is_quiet]
     usual_ms = median(quiet) if len(quiet) >= _FEWEST_QUIET else 0.0
@@ -254,7 +265,7 @@ def undisturbed_ms(singles: Sequence[Block], overhead: Overhead) -> list[float]:
 def read_clocks(
     singles: Sequence[Block], longer: Sequence[tuple[Block, Block]], overhead: Overhead
 ) -> Clocks:
-    """What the two clocks say of the blocks; see `_hidden_single_ms` on a machine that is busy."""
+    """Return the median call by the worker's clock and the hidden time per call."""
     return Clocks(
         native_ms=median(undisturbed_ms(singles, overhead)),
         hidden_single_ms=_hidden_single_ms(singles, overhead),
@@ -263,7 +274,7 @@ def read_clocks(
 
 
 def overhead_spread_ms(reference: Sequence[Block]) -> float:
-    """From the lower quartile of the reference's overhead to the median: what is noise, at the least."""
+    """Return the noise of the overhead: from the lower quartile to the median, of the reference's blocks."""
     lower, middle, _ = _around_quartiles(reference)
     return middle - lower
 
@@ -275,9 +286,9 @@ def _around_quartiles(blocks: Sequence[Block]) -> list[float]:
 def _comparable(
     reference: Sequence[Block], singles: Sequence[Block]
 ) -> tuple[Sequence[Block], Sequence[Block]]:
-    """Those of either model that nothing displaced, where both have enough of them, else all of both.
+    """Return the quiet blocks of both models if both have enough of them, else all blocks of both.
 
-    Quiet blocks of the one beside waiting ones of the other would make honest work look hidden.
+    Quiet blocks of one model against displaced blocks of the other would make honest time look hidden.
     """
     quiet = [[block for block in blocks if block.is_quiet] for blocks in (reference, singles)]
     if min(map(len, quiet)) < _FEWEST_QUIET:
@@ -286,11 +297,10 @@ def _comparable(
 
 
 def _hidden_single_ms(singles: Sequence[Block], overhead: Overhead) -> float:
-    """Time per call that the child's clock did not see, in the blocks that make its median.
+    """Return the hidden milliseconds per call: the lower quartile over the faster half of the blocks.
 
-    Other processes lengthen some blocks outside the child's timer, but rarely those that are fast by it;
-    work that is hidden from the timer to look fast is there in each of them. So the blocks of the faster
-    half are looked at, and among them the quarter with the least hidden.
+    Other processes lengthen some blocks outside the worker's timer, but rarely the blocks that are fast by
+    it. Work that a candidate hides from the timer in order to look fast is in each of the fast blocks.
     """
     hidden = sorted(block.around_ms - overhead.of(1) for block in _faster_half(singles))
     return hidden[len(hidden) // 4]
@@ -302,8 +312,8 @@ def _faster_half(singles: Sequence[Block]) -> Sequence[Block]:
 
 
 def _hidden_cpu_ms(reference: Sequence[Block], singles: Sequence[Block]) -> float:
-    """Processor time per call that its own clock does not cover, beyond the reference's."""
-    # The faster half of both: in a call that waits for a core less processor time than wall time passes.
+    """Return the processor milliseconds per call outside the worker's timer, beyond the reference's."""
+    # The faster half of both counts: a call that waits for a core uses less processor time than wall time.
     ours, theirs = (
         float(np.quantile([block.cpu_ms - block.native_ms[0] for block in _faster_half(blocks)], 0.25))
         for blocks in (singles, reference)
@@ -312,8 +322,9 @@ def _hidden_cpu_ms(reference: Sequence[Block], singles: Sequence[Block]) -> floa
 
 
 def _uncertainty_ms(reference: Sequence[Block], singles: Sequence[Block]) -> float:
-    """How much less than `_hidden_single_ms` says may be hidden, with 95 % confidence, by the scatter of
-    what it compares: a bootstrap of the difference of lower quartiles.
+    """Return by how many milliseconds `_hidden_single_ms` may be too large, with 95 % confidence.
+
+    It is a bootstrap of the difference of the two lower quartiles that are compared.
     """
     generator = np.random.default_rng(len(singles))
     ours, theirs = (
@@ -328,9 +339,10 @@ def _uncertainty_ms(reference: Sequence[Block], singles: Sequence[Block]) -> flo
 
 
 def _hidden_longer_ms(longer: Sequence[tuple[Block, Block]], overhead: Overhead) -> float:
-    """The least per call over the few longer blocks, which are seldom quiet. Punished, never credited.
+    """Return the smallest hidden time per call over the longer blocks, in milliseconds.
 
-    Beside what the reference's block of the same length and inputs cost just before or after.
+    Each block's overhead is that of the reference's block of the same length and inputs just before or after
+    it, or the calibrated one if that is larger.
     """
     return min(
         (ours.outside_ms - max(theirs.outside_ms, overhead.of(len(ours.native_ms)))) / len(ours.native_ms)

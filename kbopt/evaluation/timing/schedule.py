@@ -1,7 +1,6 @@
-"""Sessions of timing: which blocks of calls are asked for, in which order, and when they are enough.
+"""Sessions of timing: which blocks of calls run, in which order, and when a session ends.
 
-What the blocks say is read in `samples` and `batches`; what is right or wrong about a candidate's answers in
-`judge.judgement`.
+`samples` and `batches` compute times from the blocks. `judge.checks` decides whether answers are right.
 """
 
 from __future__ import annotations
@@ -18,51 +17,63 @@ from kbopt.evaluation.timing.interleaving import Steps
 from kbopt.evaluation.timing.workloads import share_of
 
 _NUM_LONG_BLOCKS = 4
+"""Blocks of several calls in a session on a CPU at most."""
 _CHECKED_SHARE = {"cpu": 0.25, "cuda": 0.5}
-"""Of single calls. On a GPU, where a timing may end after twenty, more of them."""
+"""Share of single calls whose answers are checked. It is larger on a GPU, where a timing may end after 20."""
 _LONG_CHECKED_SHARE = 0.5
+"""Share of longer blocks in which one answer is checked."""
 _MOST_TIMING_SHARE = 0.5
+"""A session plans at most as many single calls as fit into this share of the protocol's `timeout_s`."""
 _FEWEST_TIMED = 10
+"""Single calls in a session at least, however slow they are."""
 _PROBES_PER_BLOCK = 0.15
-"""Calls that are not timed, and that the candidate cannot tell from those that are."""
+"""Probability of a probe before a block. Probes are not timed, and the candidate cannot tell them apart."""
 _FEWEST_PROBES = {"cpu": 3, "cuda": 6}
-"""In a session. A CPU has three of them, one in each pair of processes."""
+"""Probes in a session at least. A CPU has three sessions, one in each pair of processes."""
 _LAST_PROBES = 2
-"""After the last timed call, one of each kind: what a call computes may depend on how many were before it."""
+"""Probes after the last timed call, one of each kind: a kernel can count its calls and compute something
+else after the timed ones."""
 _NUM_WARM_UPS = 3
 _LONG_MS = 250.0
-"""Calls of both models that take longer together are warmed up by one: what a first call sets up is small
-beside them, and a task of 300 MiB would wait for three of each in every pair of processes."""
+"""If a call of both models together takes longer, one warm-up is enough: a first call's set-up is small
+beside it, and three would take long for a task of 300 MiB in every pair of processes."""
 _ENOUGH_S = 0.3
-"""From here on a timing ends early once it is settled: slow kernels would hold the device for seconds."""
+"""Seconds after which a session ends once its ratio is settled. Else slow kernels would take many seconds."""
 _SETTLED = {"cpu": 0.015, "cuda": 0.005}
-"""The standard error of the ratio at which it is: on a CPU a quarter of what differs between processes."""
+"""Relative standard error of a settled ratio: on a CPU about a quarter of the scatter between processes."""
 _BATCH_MS = 2.0
-"""Of work in a batch: a thousand of the shortest kernels, as many as a stream holds without blocking."""
+"""Milliseconds of work in a batch: a thousand kernels of 2 us, as many as a stream holds without blocking."""
 _NUM_ONES = 5
+"""Batches of one call, of which the shortest counts (decision 35)."""
 _NUM_SLOW_ONES = 3
-"""Batches of one call, of kernels above a millisecond."""
+"""Batches of one call, for kernels that take longer than `_SLOW_MS`."""
 _MOST_ONES = 25
+"""Batches of one call at most, for a candidate that they charge."""
 _CHARGED_S = 0.3
-"""For which further ones are made where those so far would charge the candidate. Other processes that start
-or end keep the device's memory busy for a tenth of a second; what a candidate hides is in every batch."""
+"""Seconds for further batches of one call while those so far would charge the candidate. Another process that
+starts or ends slows the device's memory for 0.1 s; work that a candidate hides is in every batch."""
 _SHORTEST_BATCH = 4
-"""That is tried where longer ones are late: of kernels and events a stream holds a thousand."""
+"""Calls in a batch that is tried if longer batches are late: a stream holds a thousand kernels and events."""
 _NUM_LONGER = 5
-"""Of which the median counts: in the first one the children's allocators may still grow."""
+"""Longer batches, of which the median counts: in the first one the workers' allocators may still grow."""
 _NUM_CHECKED = 4
-"""Of the calls of a longer batch."""
+"""Answers that are checked in a longer batch."""
 _SLOW_MS = 1.0
+"""Milliseconds. A slower kernel gets `_NUM_SLOW_ONES` batches of one call; a slower reference gets none."""
 _SHORT_MS = 0.25
-"""Kernels up to here are called in longer batches too: two percent of it are let pass around one call."""
+"""Milliseconds. Faster kernels also run in longer batches, because 4 us of tolerance are much beside them."""
 _FEWEST_ALONE = 3
+"""Single calls of the reference, after a first one, before the candidate's code is loaded; at most
+`_MOST_ALONE`, and more than these only within `_ENOUGH_ALONE_S` seconds."""
 _MOST_ALONE = 8
 _ENOUGH_ALONE_S = 0.05
 _FEWEST_LATENCIES = 7
+"""Pairs of synchronised calls; at most `_MOST_LATENCIES`, and more than these only within
+`_ENOUGH_LATENCIES_S` seconds."""
 _MOST_LATENCIES = 30
 _ENOUGH_LATENCIES_S = 0.15
 _NUM_CALIBRATIONS = 3
-"""Of which the least counts: others who start on the device only ever add."""
+"""Batches of copies of each kind, of which the shortest counts: other processes only add to a time."""
 
 
 Draw = Any
@@ -70,8 +81,10 @@ Draw = Any
 
 
 class Models(Protocol):
-    """Whoever has the reference and the candidate answer a block of calls, of `most_calls` at the most, and
-    judges the answers.
+    """Runs blocks of at most `most_calls` calls of both models, on `draws`, and checks answers.
+
+    Methods that call the candidate check `checked` of its answers, at random, and raise the judge's `Refused`
+    for a wrong one. With `marked` the block has times by the worker's clock.
     """
 
     @property
@@ -80,7 +93,7 @@ class Models(Protocol):
     def draw(self) -> Draw: ...
 
     def cached_ms(self) -> float:
-        """What a call takes at the least whose inputs lie in the device's cache. On a GPU."""
+        """Milliseconds that a call on a GPU saves because its output may stay in the L2 cache."""
 
     def reference_block(self, draws: list[Draw]) -> samples.Block: ...
 
@@ -98,9 +111,11 @@ class Models(Protocol):
 
 
 class Sessions:
-    """The sessions of one candidate on one of `num_workloads`. On a GPU `calibrate` comes before its code is
-    loaded; `warm_up` before the first `run`. `device` is `cpu` or `cuda`. `overhead` is what requests to its
-    worker cost besides the calls, on a CPU. The steps of several workloads may be interleaved.
+    """The sessions of one candidate on one workload of `num_workloads`.
+
+    `device` is `cpu` or `cuda`. `overhead` is the time of requests to the worker besides the calls, on a CPU,
+    and None on a GPU. Call `calibrate` before the candidate's code is loaded, and `warm_up` before the first
+    `run`. The steps of several workloads may be interleaved.
     """
 
     def __init__(
@@ -125,14 +140,16 @@ class Sessions:
         self._share = share_of(num_workloads)
 
     def scatter_of(self, session: samples.Session) -> intervals.Scatter:
-        """By how much such times differ between processes."""
+        """Return how much times of this kind differ between processes."""
         if self._on_cpu:
             return intervals.CPU_SCATTER
         return intervals.LAUNCH_SCATTER if session.is_launch_bound else intervals.GPU_SCATTER
 
     def calibrate(self) -> None:
-        """See what the reference takes, and what there is around batches, before the candidate's code is
-        there. A GPU cannot be paused: later, what the candidate left running could lengthen both.
+        """Measure the reference and the overhead of batches on a GPU; on a CPU do nothing.
+
+        It has to happen before the candidate's code is loaded. A GPU cannot be paused, so work that a
+        candidate leaves running could lengthen both times later.
         """
         if self._on_cpu:
             return
@@ -151,10 +168,11 @@ class Sessions:
         )
 
     def _around_batches(self, draws: list[Draw]) -> tuple[samples.Overhead, samples.Overhead]:
-        """What batches of copies take by their child's clock, and what is around them without that clock.
+        """Return the time of batches of copies by the worker's clock, and their overhead without that clock.
 
-        Of each length by itself: what a copy leaves in the cache for the next one to write back is 17 us of
-        268 MB, and the first one finds nothing there.
+        Batches of one call and of the most calls are measured apart. In a longer batch each copy writes back
+        what the last one left in the cache, which takes 31 us for 268 MB (decision 35). The first copy finds
+        nothing there.
         """
 
         def least_ms(length: int) -> tuple[float, float]:
@@ -182,7 +200,7 @@ class Sessions:
                 break
 
     def run(self) -> Steps[samples.Session]:
-        """Time both models, as many calls as the protocol and their slowness allow."""
+        """Time both models and return the session. Slow models get fewer calls than `protocol.timed`."""
         reference: list[samples.Block] = []
         singles: list[samples.Block] = []
         longer: list[tuple[samples.Block, samples.Block]] = []
@@ -202,7 +220,7 @@ class Sessions:
             if is_long and has_longer and samples.is_settled(reference, singles, _SETTLED[self._device]):
                 break
         missing = round(self._share * _FEWEST_PROBES[self._device]) - self._num_probes
-        for _ in range(max(_LAST_PROBES, missing)):  # Nobody knows that the times are taken.
+        for _ in range(max(_LAST_PROBES, missing)):  # The candidate does not know that timing is over.
             self._probe()
             yield
         if self._overhead is not None:
@@ -213,26 +231,24 @@ class Sessions:
         if self._alone is None:
             raise RuntimeError("sessions on a GPU are calibrated before the candidate's code is there")
         if self._models.most_calls > 1:
-            # Not for its time: outputs of one block must not lie in the same memory.
+            # Its time is not used: it checks that outputs of one block do not share memory.
             self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
-        evidence = yield from self._fire(
+        evidence = yield from self._run_batches(
             self._alone, samples.median_ms(reference), samples.median_ms(singles)
         )
         return batches.read_gpu_session(reference, singles, evidence, self._alone)
 
     def _of_all(self, seconds: float) -> float:
-        """What all workloads may take together, where the only one of a task takes `seconds`."""
+        """Return the seconds for all workloads together, if a task's only workload gets `seconds`."""
         return self._share * self._num_workloads * seconds
 
     def _probe(self) -> None:
-        """Of its two kinds, one after the other, so that both are there."""
+        """Run the next probe. The two kinds take turns."""
         self._models.travelling_probe(self._num_probes)
         self._num_probes += 1
 
     def latency(self) -> Steps[samples.Latency | None]:
-        """What one synchronised call of either model takes, by pairs of them; None on a CPU, where it is
-        their time.
-        """
+        """Time pairs of synchronised calls of both models. Return None on a CPU, where all calls are."""
         if self._on_cpu:
             return None
         pairs: list[tuple[samples.Block, samples.Block]] = []
@@ -247,11 +263,11 @@ class Sessions:
 
     @property
     def _longest(self) -> int:
-        """Of the blocks between single calls. On a GPU there are batches instead, in the end."""
+        """Calls in the longest block between single calls. A GPU has batches at the end instead."""
         return self._models.most_calls if self._on_cpu else 1
 
     def _plan(self) -> list[int]:
-        """Lengths of blocks: `timed` single calls, and a few longer blocks somewhere between them."""
+        """Return the lengths of the blocks in order: single calls and a few longer blocks, shuffled."""
         affordable_ms = _MOST_TIMING_SHARE * self._protocol.timeout_s * 1000 / self._num_workloads
         affordable = affordable_ms / max(self._slowest_ms, 1e-3)
         timed = min(self._protocol.timed, max(_FEWEST_TIMED, int(affordable)))
@@ -263,8 +279,9 @@ class Sessions:
         return plan
 
     def _both_blocks(self, length: int) -> tuple[samples.Block, samples.Block]:
-        """The reference's block and the candidate's, on the same inputs, in either order: what a call costs
-        depends on what the allocator and the caches saw before it.
+        """Run a block of the reference and one of the candidate on the same inputs, in random order.
+
+        The time of a call depends on what the allocator and the caches saw before it.
         """
         draws = [self._models.draw() for _ in range(length)]
         single_share = _CHECKED_SHARE[self._device]
@@ -277,8 +294,10 @@ class Sessions:
             theirs = self._models.reference_block(draws)
         return theirs, ours
 
-    def _fire(self, alone: batches.Alone, reference_ms: float, kernel_ms: float) -> Steps[batches.Evidence]:
-        """Batches of models whose single calls take that long by their own clocks."""
+    def _run_batches(
+        self, alone: batches.Alone, reference_ms: float, kernel_ms: float
+    ) -> Steps[batches.Evidence]:
+        """Run the batches of a session whose single calls take these medians by the workers' clocks."""
         number = _NUM_ONES if kernel_ms <= _SLOW_MS else _NUM_SLOW_ONES
         started = time.perf_counter()
         ones = yield from self._batches(alone, 1, number, with_reference=False)

@@ -1,4 +1,4 @@
-"""What a kernel's figures on each of a task's workloads say together. Pure functions."""
+"""One result from a kernel's results on each of a task's workloads. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from kbopt.core.types import Audit, EvalProtocol, Measured, Roofline, Speedup, W
 from kbopt.core.workloads import Workload
 
 _MOST_CALLS = 2.5
-"""Times the calls of one workload, all of them together: eight workloads are to cost three times as much as
-one at the most, and what each costs besides its calls is the rest."""
+"""All workloads of a task together get at most this many times the calls of a task with one workload. Eight
+workloads should cost at most three times as much as one; each also costs time besides its calls."""
 _FEWEST_TRIALS = 2
+"""Checks of each workload at least."""
 _FEWEST_TIMED = 10
-"""Calls of each: with fewer the clocks cannot be compared, see `samples`."""
+"""Timed calls of each workload at least: `samples` cannot compare the clocks by fewer."""
 
 
 def share_of(num_workloads: int) -> float:
-    """Of the checks and timed calls of a task's only workload, what each of several gets."""
+    """Return the share of the protocol's checks and timed calls that each of `num_workloads` gets."""
     return min(1.0, _MOST_CALLS / num_workloads)
 
 
 def protocol_of_each(protocol: EvalProtocol, num_workloads: int) -> EvalProtocol:
-    """For one workload of several, which share the calls."""
+    """Return the protocol of one workload of `num_workloads`, which share the checks and the timed calls."""
     share = share_of(num_workloads)
     if share == 1.0:
         return protocol
@@ -36,11 +37,12 @@ def protocol_of_each(protocol: EvalProtocol, num_workloads: int) -> EvalProtocol
 
 
 def combined(workloads: Sequence[Workload], found: Sequence[Measured]) -> Measured:
-    """Of one kernel, measured on each of the workloads in their order; of a task's only one as it is.
+    """Return one result from those `found` on each of `workloads`, in the same order.
 
-    Times and speedups are weighted geometric means over those that are not held out. So are the ends of the
-    interval: what differs between processes is the same for all workloads of one, so that nothing averages
-    out; where it is not the same, the interval is wider than it had to be.
+    The result of an only, unnamed workload is returned unchanged. Times, speedups and the ends of the
+    interval are weighted geometric means over the workloads that are not held out. The interval does not
+    narrow with the number of workloads: all of them run in one process, so what differs between processes
+    does not average out. Where it differs between workloads, the interval is wider than necessary.
     """
     if len(found) == 1 and not workloads[0].name:
         return found[0]
@@ -68,7 +70,7 @@ def combined(workloads: Sequence[Workload], found: Sequence[Measured]) -> Measur
 
 
 def mean(weights: Sequence[float], values: Sequence[float]) -> float:
-    """The weighted geometric mean; zero where a value is."""
+    """Return the weighted geometric mean, or zero if a value is zero or less."""
     if min(values) <= 0:
         return 0.0
     total = sum(w * math.log(value) for w, value in zip(weights, values, strict=True))
@@ -90,8 +92,10 @@ def _times(workload: Workload, found: Measured) -> WorkloadTimes:
 
 
 def _mean_samples(weights: Sequence[float], samples: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
-    """The mean of the first call of each, of the second, and so on, as far as all go; then scaled so that
-    their median is the mean of the medians.
+    """Return as many times as the shortest of `samples` has.
+
+    Time i is the weighted mean of call i of all. All are then scaled so that their median is the mean of the
+    medians.
     """
     means = [mean(weights, calls) for calls in zip(*samples, strict=False)]
     middle = mean(weights, [median(calls) for calls in samples])
@@ -119,7 +123,7 @@ def _mean_speedup(weights: Sequence[float], parts: Sequence[Speedup]) -> Speedup
 
 
 def _audit(workloads: Sequence[Workload], found: Sequence[Measured]) -> Audit:
-    """Operations of all; notes that all share once, others with their workload's name."""
+    """Join the audits. A note that all share stands once; any other begins with its workload's name."""
     notes: list[str] = []
     for workload, part in zip(workloads, found, strict=True):
         for note in part.audit.notes:

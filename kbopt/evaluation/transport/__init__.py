@@ -1,1 +1,1 @@
-"""What processes exchange: messages, the layout of tensors, shared memory, CUDA IPC."""
+"""Exchange between processes: messages, the layout of tensors, shared memory, CUDA IPC."""

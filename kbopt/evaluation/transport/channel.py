@@ -1,6 +1,6 @@
 """Messages between the service's processes: length-prefixed JSON and file descriptors over a Unix socket.
 
-JSON only, bounded in size, because one end of some of these sockets is held by code that nobody trusts.
+Untrusted code holds one end of some of these sockets, so messages are JSON only and limited in size.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Message = dict[str, Any]
 
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 SPIN_S = 0.005
-"""For whom it suits, see `Channel`: longer than the gap between two requests of a session of timings."""
+"""A value for `Channel.spin_s`, in seconds: longer than the gap between two requests of a timing session."""
 
 
 class ChannelClosed(Exception):
@@ -32,18 +32,15 @@ class ChannelClosed(Exception):
 
 
 class WireError(Exception):
-    """The other end sent something that is no message of this protocol."""
+    """The other end sent bytes that are no message of this protocol."""
 
 
 class Channel:
-    """One end of a connection. `limit_bytes` bounds what it is willing to receive in one message, `max_fds`
-    the descriptors that come with a part of it; the kernel drops more.
+    """One end of a connection.
 
-    For the first `spin_s` of waiting it keeps its core, so that a message is met without the tens of
-    microseconds that waking up takes, and their scatter.
-
-    Not safe for concurrent use of the same direction. The socket methods and clocks are bound at
-    construction, so that code loaded into the process later cannot redirect them by patching modules.
+    It receives messages of at most `limit_bytes`, and at most `max_fds` descriptors with each read; the
+    kernel drops more. For the first `spin_s` seconds of a wait it polls without sleeping, because to wake up
+    takes tens of microseconds that scatter. Two threads must not use the same direction at once.
     """
 
     def __init__(
@@ -57,7 +54,7 @@ class Channel:
 
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
-        """A channel and the raw socket of its other end, which is to be handed to another process."""
+        """Return a channel and the socket of its other end, which is for another process."""
         ours, theirs = socket.socketpair()
         return cls(ours), theirs
 
@@ -65,7 +62,7 @@ class Channel:
         return self._sock.fileno()
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Write one message; `fds` travel with its first byte. Raises ChannelClosed."""
+        """Send one message, with the descriptors `fds`. Raises ChannelClosed."""
         body = json.dumps(message, separators=(",", ":")).encode()
         data = memoryview(_HEADER.pack(len(body)) + body)
         try:
@@ -76,7 +73,10 @@ class Channel:
             raise ChannelClosed(str(error)) from None
 
     def receive(self, timeout_s: float | None = None) -> Message:
-        """The next message. Raises ChannelClosed, WireError, or TimeoutError after `timeout_s` seconds."""
+        """Return the next message.
+
+        Raises ChannelClosed, WireError, and TimeoutError after `timeout_s` seconds.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         if self.spin_s:
             self._spin(time.monotonic() + self.spin_s)
@@ -92,7 +92,7 @@ class Channel:
         return message
 
     def is_readable_within(self, timeout_s: float) -> bool:
-        """Whether something arrives, or the other end goes, before the time is over."""
+        """Return whether data arrive, or the other end closes, within `timeout_s` seconds."""
         if self.spin_s:
             self._spin(time.monotonic() + min(self.spin_s, timeout_s))
         poll = select.poll()
@@ -100,7 +100,7 @@ class Channel:
         return bool(poll.poll(1000 * timeout_s))
 
     def take_fds(self) -> list[int]:
-        """File descriptors that arrived with the messages received so far; the caller owns them."""
+        """Return the descriptors that arrived with the messages so far. The caller owns them."""
         fds, self._fds = self._fds, []
         return fds
 

@@ -1,6 +1,7 @@
 """CUDA's runtime and driver by ctypes: IPC handles, stream memory operations, allocations.
 
-In the libraries that torch has loaded. torch's own wrappers of IPC need a shared /dev/shm.
+The libraries are those that torch has loaded. torch's own wrappers of IPC are not used: they need a shared
+/dev/shm.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ _PCI_ADDRESS_BYTES = 32
 _CLOCK_RATE = 13
 """cudaDevAttrClockRate."""
 _BUFFER_ID = 7
-"""CU_POINTER_ATTRIBUTE_BUFFER_ID, unique in a process: another allocation may come to lie at an address."""
+"""CU_POINTER_ATTRIBUTE_BUFFER_ID. It is unique in a process, whereas a later allocation may reuse an
+address."""
 
 
 class _IpcHandle(ctypes.Structure):
@@ -27,7 +29,7 @@ class CudaError(RuntimeError):
 
 
 def runtime() -> ctypes.CDLL:
-    """The CUDA runtime that torch was built with."""
+    """Return the CUDA runtime that torch was built with."""
     major = str(torch.version.cuda).partition(".")[0]
     library = ctypes.CDLL(f"libcudart.so.{major}")
     library.cudaIpcOpenMemHandle.argtypes = (ctypes.POINTER(ctypes.c_void_p), _IpcHandle, ctypes.c_uint)
@@ -39,15 +41,15 @@ def runtime() -> ctypes.CDLL:
 
 
 def check(code: int, what: str, library: ctypes.CDLL | None = None) -> None:
-    """Raise CudaError unless `code`, which the call named `what` returned, is that of success."""
+    """Raise CudaError if `code`, which the call named `what` returned, is an error."""
     if code:
         if library is not None:
-            library.cudaGetLastError()  # Or torch takes it for the error of its next call.
+            library.cudaGetLastError()  # Clears the error, or torch would raise it in its next call.
         raise CudaError(f"{what} failed with CUDA error {code}")
 
 
 class _Pointer:
-    """Device memory as torch's `as_tensor` takes it, without owning it."""
+    """Device memory in the form that `torch.as_tensor` accepts. It does not own the memory."""
 
     def __init__(self, address: int, size_bytes: int) -> None:
         self.__cuda_array_interface__ = {
@@ -59,19 +61,22 @@ class _Pointer:
 
 
 def tensor_at(address: int, size_bytes: int, device: torch.device) -> torch.Tensor:
-    """Memory that somebody else owns, as bytes of shape (size_bytes,)."""
+    """Return device memory that is owned elsewhere as uint8 of shape (size_bytes,)."""
     return torch.as_tensor(_Pointer(address, size_bytes), device=device)
 
 
 def export(library: ctypes.CDLL, address: int) -> str:
-    """The handle by which another process opens the allocation at `address`, in hexadecimal."""
+    """Return the IPC handle of the allocation at `address`, in hexadecimal. Raises CudaError."""
     handle = _IpcHandle()
     check(library.cudaIpcGetMemHandle(ctypes.byref(handle), address), "cudaIpcGetMemHandle", library)
     return bytes(handle).hex()
 
 
 def open_handle(library: ctypes.CDLL, handle: str) -> int:
-    """Where the allocation lies in this process; of `handle` what is before a colon. Raises CudaError."""
+    """Open another process's allocation and return its address here. Raises CudaError.
+
+    Anything from a colon on in `handle` is ignored.
+    """
     raw = bytes.fromhex(handle.partition(":")[0])
     if len(raw) != _HANDLE_BYTES:
         raise CudaError("a memory handle of another size than CUDA's")
@@ -83,7 +88,7 @@ def open_handle(library: ctypes.CDLL, handle: str) -> int:
 
 
 def clock_khz(library: ctypes.CDLL, device: torch.device) -> int:
-    """Peak clock of the device's multiprocessors, in kilohertz."""
+    """Return the peak clock of the device's multiprocessors in kHz."""
     value = ctypes.c_int()
     code = library.cudaDeviceGetAttribute(ctypes.byref(value), _CLOCK_RATE, device.index or 0)
     check(code, "cudaDeviceGetAttribute")
@@ -91,14 +96,14 @@ def clock_khz(library: ctypes.CDLL, device: torch.device) -> int:
 
 
 def pci_address(library: ctypes.CDLL, index: int) -> str:
-    """Domain, bus, slot and function of the device, as the kernel spells it: `0000:3b:00.0`."""
+    """Return the device's PCI address as Linux spells it: `0000:3b:00.0`."""
     text = ctypes.create_string_buffer(_PCI_ADDRESS_BYTES)
     check(library.cudaDeviceGetPCIBusId(text, len(text), index), "cudaDeviceGetPCIBusId")
     return text.value.decode().lower()
 
 
 def driver() -> ctypes.CDLL:
-    """The NVIDIA driver. Raises CudaError for one that is too old."""
+    """Return the NVIDIA driver's library. Raises CudaError if the driver is too old."""
     library = ctypes.CDLL("libcuda.so.1")
     if not hasattr(library, "cuCtxRecordEvent"):
         raise CudaError("the NVIDIA driver is older than CUDA 12.5; install version 555 or a later one")
@@ -111,7 +116,7 @@ def driver() -> ctypes.CDLL:
 
 
 def segment_of(driver: ctypes.CDLL, address: int) -> tuple[int, int]:
-    """Base and size in bytes of the allocation that `address` lies in."""
+    """Return the base and the size in bytes of the allocation that holds `address`."""
     base, size = ctypes.c_uint64(), ctypes.c_size_t()
     code = driver.cuMemGetAddressRange_v2(ctypes.byref(base), ctypes.byref(size), ctypes.c_uint64(address))
     check(code, "cuMemGetAddressRange")
@@ -119,7 +124,7 @@ def segment_of(driver: ctypes.CDLL, address: int) -> tuple[int, int]:
 
 
 def allocation_of(driver: ctypes.CDLL, address: int) -> int:
-    """The number of the allocation that `address` lies in."""
+    """Return the number of the allocation that holds `address`."""
     number = ctypes.c_uint64()
     code = driver.cuPointerGetAttribute(ctypes.byref(number), _BUFFER_ID, address)
     check(code, "cuPointerGetAttribute")

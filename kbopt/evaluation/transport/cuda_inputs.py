@@ -1,6 +1,6 @@
-"""The shared input buffer on a GPU, and the gate behind which a batch of calls waits for its inputs.
+"""The shared input buffer on a GPU, and the gate at which a batch of calls waits for its inputs.
 
-The judge allocates both and the worker opens them, through CUDA's IPC handles.
+The judge allocates both, and the worker opens them by CUDA IPC handles.
 """
 
 from __future__ import annotations
@@ -22,26 +22,29 @@ from kbopt.evaluation.transport.cuda_api import (
 from kbopt.evaluation.transport.input_buffer import InputBuffer
 
 LONGEST_BATCH = 32
-"""Calls of a block on a GPU, at the most."""
+"""Calls in a batch on a GPU at most."""
 _FLUSH_BYTES = 256 * 2**20
+"""Bytes written to flush the L2 cache at least; at least twice the device's L2."""
 _FLUSHES_BEFORE_GATE = 4
+"""Flushes before the start event, which give the host time to queue what follows it."""
 GATE_BYTES = 256
-"""Behind the inputs: the number of the gate that was opened last, and of the one whose calls are done."""
+"""Bytes behind the inputs: first the number of the last open gate, then that of the gate whose calls are
+done."""
 DONE_BYTES = 128
-"""From the gate on, where the latter lies."""
+"""Offset of the second number in the gate."""
 WAIT_UNTIL_REACHED = 0
-"""CU_STREAM_WAIT_VALUE_GEQ."""
+"""CU_STREAM_WAIT_VALUE_GEQ of the driver API: wait until the value is at least that given."""
 INPUTS = "inputs"
-"""In place of a handle: the output lies in memory that the child was given and cannot export again."""
+"""In place of a handle: the output lies in the input buffer, which the worker cannot export again."""
 _MOST_INPUT_BUFFER_BYTES = 4 * 2**30
 _ENOUGH_INPUT_BUFFER_BYTES = 2**30
+"""The input buffer has as many slots as fit into this, but at least `_FEWEST_SLOTS`, within
+`_MOST_INPUT_BUFFER_BYTES`. Candidate and reference's worker also hold the outputs of as many calls."""
 _FEWEST_SLOTS = 4
-"""The outputs of a block are kept beside its inputs, by the candidate and by the reference's worker, and a
-judge for each task. So the input buffer has as many slots as go into a gigabyte, or a few in more."""
 
 
 class CudaInputBuffer(InputBuffer):
-    """GPU memory of the judge, exported to the child."""
+    """An input buffer in GPU memory, which the judge allocates and the worker opens by `ticket`."""
 
     def _allocate(self, size_bytes: int) -> None:
         self._library = runtime()
@@ -64,22 +67,22 @@ class CudaInputBuffer(InputBuffer):
         torch.cuda.synchronize(self.device)
 
     def flush_cache(self) -> None:
-        """Of the L2, which is one for all processes. Does not wait for it."""
+        """Queue a flush of the L2, which all processes share. Does not wait for it."""
         self._flush.zero_()
 
     def next_gate(self) -> int:
-        """The number of a gate that is shut, for the child to wait at."""
+        """Return the number of the next gate. It is closed until `open_gate`."""
         self._gate += 1
         return self._gate
 
     def open_gate(
         self, places: Sequence[Sequence[int]], sets: Sequence[Sequence[torch.Tensor]]
     ) -> torch.cuda.Event:
-        """Fill, and let the child go on once all is there and no cache holds it.
+        """Copy the inputs in, flush the L2 and open the gate, in this process's stream.
 
-        Returns the event between which and a later one of this process's stream the child's time lies. By
-        the device's clock, because it can keep this process from looking at its own. The flushes before the
-        event give time to queue what follows it, and the device to this process, whoever had it.
+        Returns the event that marks the start of the batch. Its time ends at a later event of the same
+        stream. The device's clock is used, because the host may look at its own too late. The flushes before
+        the event give the host time to queue the rest, and the device time to switch to this process.
         """
         seen, given = self._pairs(places, sets)
         begun = torch.cuda.Event(enable_timing=True)
@@ -93,16 +96,16 @@ class CudaInputBuffer(InputBuffer):
         return begun
 
     def await_done(self) -> None:
-        """Have this process's stream wait until the child's has passed its calls, without the host's help.
+        """Have this process's stream wait until the worker's stream says that its calls are done.
 
-        A child may say so too early: this process is given the device no earlier for it.
+        A worker that says so too early gains 1 to 2 us: this process gets the device no sooner (decision 35).
         """
         stream = torch.cuda.current_stream(self.device).cuda_stream
         code = self._driver.cuStreamWaitValue32_v2(stream, self._done, self._gate, WAIT_UNTIL_REACHED)
         check(code, "cuStreamWaitValue32")
 
     def give_up(self) -> None:
-        """Wait no more, for a child that did not say that it is done."""
+        """End the wait of `await_done` for a worker that never says that it is done."""
         self._write(self._side, self._done)
 
     @property
@@ -110,7 +113,7 @@ class CudaInputBuffer(InputBuffer):
         return self._address + self.size_bytes + DONE_BYTES
 
     def _write(self, stream: torch.cuda.Stream, address: int) -> None:
-        """The gate's number, when the stream comes to it."""
+        """Queue the write of the gate's number to `address` in `stream`."""
         code = self._driver.cuStreamWriteValue32_v2(stream.cuda_stream, address, self._gate, 0)
         check(code, "cuStreamWriteValue32")
 
@@ -132,6 +135,6 @@ class CudaInputBuffer(InputBuffer):
 
 
 def attach(ticket: str, device: torch.device) -> torch.Tensor:
-    """The buffer of a CudaInputBuffer, in the process that was sent its ticket."""
+    """Open a CudaInputBuffer by its ticket, "handle:bytes". Returns its bytes, uint8 of one dimension."""
     handle, _, size = ticket.partition(":")
     return tensor_at(open_handle(runtime(), handle), int(size), device)

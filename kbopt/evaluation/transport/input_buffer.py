@@ -1,7 +1,7 @@
-"""Memory in which the judge hands inputs to a child without copying them twice.
+"""Shared memory in which the judge hands inputs to a worker.
 
-Mapped by both. The judge fills it while the child is paused, at another place each time, and looks at
-it again afterwards: an input that was written to shows.
+Both processes map it. The judge writes inputs at another place for each call, on a CPU while the worker is
+paused. Afterwards it compares them, so that it finds an input that the candidate wrote to.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from kbopt.evaluation.sandbox.init_process import INPUT_BUFFER_BYTES
 from kbopt.evaluation.transport.layout import ALIGNMENT_BYTES, TensorSpec, aligned, view
 
 _JITTER_STEPS = 64
+"""Random steps of `ALIGNMENT_BYTES` before each tensor, so that calls see different addresses."""
 
 
 class InputBuffer(ABC):
-    """Room for `slots` sets of tensors of these specs, fewer where each set's `output_bytes` are many.
+    """A buffer with room for `slots` sets of input tensors.
 
-    A task's workloads share it, one at a time: `specs` and `slots` are those of the one that it was turned to
-    last, at first the first. `output_bytes` is the most that any workload's output has. `fds` and `ticket`
-    are what the other process needs in order to map it, see `attach`.
+    The workloads of a task use it in turns: `specs` and `slots` are those of the current workload, at first
+    number 0. There are at most `max_slots` slots, and fewer if inputs or outputs (`output_bytes` at most) are
+    large. The other process maps the buffer by `fds` or `ticket`, with `attach`.
     """
 
     fds: tuple[int, ...] = ()
@@ -56,13 +57,13 @@ class InputBuffer(ABC):
         self.turn_to(0)
 
     def turn_to(self, workload: int) -> None:
-        """Have it hold inputs of the workload of that number."""
+        """Use the buffer for the workload of that number."""
         self.specs = self._specs_of_each[workload]
         self.slots = self._slots_of_each[workload]
         self._slot_bytes = self._bytes_of_each[workload]
 
     def slots_of(self, workload: int) -> int:
-        """Sets of inputs of that workload that there is room for."""
+        """Return how many sets of that workload's inputs fit in."""
         return self._slots_of_each[workload]
 
     @property
@@ -70,7 +71,7 @@ class InputBuffer(ABC):
         return self.buffer.numel()
 
     def choose(self, slot: int, rng: random.Random) -> list[int]:
-        """Offsets in bytes for a set of tensors in `slot`, each at a random place of its own."""
+        """Return offsets in bytes for the tensors of one set in `slot`, with random distances."""
         offsets: list[int] = []
         at = slot * self._slot_bytes
         for spec in self.specs:
@@ -80,7 +81,7 @@ class InputBuffer(ABC):
         return offsets
 
     def fill(self, places: Sequence[Sequence[int]], sets: Sequence[Sequence[torch.Tensor]]) -> None:
-        """Copy sets of tensors to the offsets that were chosen for each, all of them at once."""
+        """Copy sets of tensors to the offsets that were chosen for each set."""
         seen, given = self._pairs(places, sets)
         if seen:
             torch._foreach_copy_(seen, given)
@@ -99,7 +100,7 @@ class InputBuffer(ABC):
         return seen, given
 
     def place(self, tensors: Sequence[torch.Tensor]) -> list[int]:
-        """Copy tensors of any kind one after the other from the start; their offsets in bytes."""
+        """Copy tensors of any specs to the start of the buffer. Return their offsets in bytes."""
         offsets: list[int] = []
         at = 0
         for tensor in tensors:
@@ -110,14 +111,14 @@ class InputBuffer(ABC):
         return offsets
 
     def views(self, offsets: Sequence[int]) -> tuple[torch.Tensor, ...]:
-        """The tensors at `offsets`, sharing the input buffer's memory."""
+        """Return the current workload's tensors at `offsets`. They share the buffer's memory."""
         return tuple(view(self.buffer, spec, at) for spec, at in zip(self.specs, offsets, strict=True))
 
     def finish_filling(self) -> None:  # noqa: B027 - nothing to do for memory that is coherent
-        """Return once what was copied in is there."""
+        """Wait until all copies are done."""
 
-    def flush_cache(self) -> None:  # noqa: B027 - a CPU's holds what the task's own inputs would leave in it
-        """Have no cache of the device hold what was copied in."""
+    def flush_cache(self) -> None:  # noqa: B027 - on a CPU the inputs may be in the cache, as for any caller
+        """Remove the inputs from the device's cache, on a GPU."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -135,7 +136,7 @@ def _slot_bytes(specs: Sequence[TensorSpec]) -> int:
 
 
 class CpuInputBuffer(InputBuffer):
-    """A memory file."""
+    """An input buffer in a memory file (memfd_create(2))."""
 
     def _allocate(self, size_bytes: int) -> None:
         fd = os.memfd_create("kbopt-inputs")
@@ -151,7 +152,7 @@ class CpuInputBuffer(InputBuffer):
 
 
 def attach(fds: Sequence[int]) -> torch.Tensor:
-    """The buffer of a CpuInputBuffer, in the process that was sent its descriptor."""
+    """Map a CpuInputBuffer by its descriptor. Returns its bytes, uint8 of one dimension."""
     (fd,) = fds
     memory = mmap.mmap(fd, 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     os.close(fd)

@@ -1,7 +1,7 @@
-"""Arguments and outputs of a model as a JSON skeleton plus raw buffers: what crosses processes.
+"""Arguments and outputs of a model as a JSON skeleton and raw buffers, which can cross processes.
 
-`flatten` takes a nested value apart into a skeleton and its tensors, `unflatten` puts it together again.
-A skeleton is plain JSON, so it can be compared, sent, and received from an untrusted process.
+`flatten` splits a nested value into a skeleton and its tensors, and `unflatten` joins them again. A skeleton
+is plain JSON, so it can be compared, sent, and received from an untrusted process.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import torch
 
 Skeleton = Any
 ALIGNMENT_BYTES = 256
+"""Alignment of tensors in the input buffer."""
 _MOST_ELEMENTS = 2**48
 _MOST_DIMENSIONS = 64
 _MOST_INTERLEAVED = 2**20
+"""Elements of a tensor with interleaved dimensions at most: each element's place is compared."""
 _MOST_GAP_BYTES = 64 * 2**20
+"""Bytes of memory with gaps that are read at once."""
 
 _DTYPES: dict[str, torch.dtype] = {
     str(dtype).removeprefix("torch."): dtype
@@ -34,15 +37,15 @@ _DTYPES: dict[str, torch.dtype] = {
 
 
 class LayoutError(ValueError):
-    """A value that cannot cross: an object that is no tensor, number, string, list, tuple or dict.
+    """A value that cannot cross processes.
 
-    Of tensors those cross that are memory with strides and nothing else.
+    Strided tensors of the dtypes in `_DTYPES`, numbers, strings, None, dtypes, lists, tuples and dicts can.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """How a dense tensor lies in its buffer. `stride` counts elements, as torch does."""
+    """How a tensor lies in its buffer. `stride` counts elements, as in torch."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -54,7 +57,7 @@ class TensorSpec:
 
     @classmethod
     def from_json(cls, raw: Any) -> TensorSpec:
-        """Validate what an untrusted process said. Raises LayoutError."""
+        """Decode and validate a spec from an untrusted process. Raises LayoutError."""
         if not _is_spec(raw):
             raise LayoutError(f"no tensor looks like {raw!r}"[:200])
         dtype, shape, stride = raw
@@ -69,17 +72,17 @@ class TensorSpec:
 
     @property
     def num_bytes(self) -> int:
-        """Of the elements themselves."""
+        """Bytes of the elements, without gaps."""
         return math.prod(self.shape) * self.torch_dtype.itemsize
 
     @property
     def alignment_bytes(self) -> int:
-        """What its address is a multiple of: an element's size, of complex ones a part's."""
+        """The address is a multiple of this: the size of an element, or of a complex element's part."""
         return self.torch_dtype.itemsize // (2 if self.torch_dtype.is_complex else 1)
 
     @property
     def size_bytes(self) -> int:
-        """Bytes from the first to the last element, as an upper bound of the memory that is read."""
+        """Bytes from the start of the first element to the end of the last one, gaps included."""
         if 0 in self.shape:
             return 0
         span = sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True)) + 1
@@ -102,7 +105,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def flatten(value: Any) -> tuple[Skeleton, list[torch.Tensor]]:
-    """The skeleton of `value` and its tensors in the skeleton's order. Raises LayoutError."""
+    """Return the skeleton of `value`, and its tensors in the skeleton's order. Raises LayoutError."""
     tensors: list[torch.Tensor] = []
     return _take_apart(value, tensors), tensors
 
@@ -112,8 +115,8 @@ def _take_apart(value: Any, tensors: list[torch.Tensor]) -> Skeleton:
         _require_plain(value)
         tensors.append(value)
         return {"tensor": len(tensors) - 1}
-    if isinstance(value, tuple):  # Named ones too, such as torch.max returns.
-        # What it holds, not what an iterator of its own would compute only now.
+    if isinstance(value, tuple):  # Named tuples too, such as torch.max returns.
+        # A subclass could compute its items in an iterator of its own, after the timed call.
         return {"tuple": [_take_apart(item, tensors) for item in tuple.__iter__(value)]}
     if type(value) is list:
         return {"list": [_take_apart(item, tensors) for item in value]}
@@ -134,7 +137,7 @@ def _require_plain(tensor: torch.Tensor) -> None:
 
 
 def unflatten(skeleton: Skeleton, tensors: Sequence[torch.Tensor]) -> Any:
-    """The value that `flatten` took apart, around other tensors."""
+    """Return the value that `flatten` split, with `tensors` in place of the old ones."""
     ((kind, content),) = skeleton.items()
     if kind == "tensor":
         return tensors[content]
@@ -148,7 +151,7 @@ def unflatten(skeleton: Skeleton, tensors: Sequence[torch.Tensor]) -> Any:
 
 
 def same_structure(one: Skeleton, other: Skeleton) -> bool:
-    """Whether two skeletons differ in plain values at the most."""
+    """Return whether two skeletons are equal except for plain values."""
     ((kind, content),), ((other_kind, other_content),) = one.items(), other.items()
     if kind != other_kind:
         return False
@@ -162,7 +165,7 @@ def same_structure(one: Skeleton, other: Skeleton) -> bool:
 
 
 def is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
-    """Whether the elements lie without gaps or overlaps, in whatever order of dimensions."""
+    """Return whether the elements have neither gaps nor overlaps, in any order of dimensions."""
     expected = 1
     for step, size in sorted(zip(stride, shape, strict=True)):
         if size == 1:
@@ -174,7 +177,7 @@ def is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
 
 
 def is_separate(shape: Sequence[int], stride: Sequence[int]) -> bool:
-    """Whether no two elements share memory; gaps between them may be there."""
+    """Return whether no two elements share memory. Gaps are allowed."""
     if 0 in shape:
         return True
     steps = sorted((step, size) for step, size in zip(stride, shape, strict=True) if size > 1)
@@ -187,7 +190,10 @@ def is_separate(shape: Sequence[int], stride: Sequence[int]) -> bool:
 
 
 def _lie_apart(steps: Sequence[tuple[int, int]]) -> bool:
-    """The same where dimensions reach into each other, of as many elements as can be looked at singly."""
+    """Return the same for interleaved dimensions, by comparing the places of all elements.
+
+    Return False for more than `_MOST_INTERLEAVED` elements.
+    """
     if steps[0][0] == 0 or math.prod(size for _, size in steps) > _MOST_INTERLEAVED:
         return False
     places = torch.zeros((), dtype=torch.int64)
@@ -197,7 +203,10 @@ def _lie_apart(steps: Sequence[tuple[int, int]]) -> bool:
 
 
 def bytes_at(spec: TensorSpec, shares: torch.Tensor) -> torch.Tensor:
-    """Offsets of bytes that belong to elements; `shares` from 0 to 1 of all of them say which ones."""
+    """Return the offset of the byte at each of `shares` (0 to below 1) of the elements' bytes.
+
+    Gaps are skipped. The result has the shape of `shares`.
+    """
     if is_dense(spec.shape, spec.stride):
         return (shares * spec.size_bytes).long()
     item_bytes = spec.torch_dtype.itemsize
@@ -210,9 +219,9 @@ def bytes_at(spec: TensorSpec, shares: torch.Tensor) -> torch.Tensor:
 
 
 def copy_elements(spec: TensorSpec, read: Callable[[int, torch.Tensor], None]) -> torch.Tensor:
-    """A tensor like `spec` out of memory that `read(start, buffer)` copies from, both in bytes.
+    """Copy a tensor out of memory that `read(start, buffer)` copies from, by bytes.
 
-    Of memory with wide gaps only some is in a buffer at a time.
+    Memory with wide gaps is read in parts, so that no buffer holds all of the gaps.
     """
     if spec.num_bytes == 0:
         return torch.empty(spec.shape, dtype=spec.torch_dtype)
@@ -238,17 +247,17 @@ def _read_from(read: Callable[[int, torch.Tensor], None], base: int, at: int, bu
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:
-    """`tensor` without gaps or overlaps, its strides kept where they allow that."""
+    """Return `tensor` if it has neither gaps nor overlaps, else a contiguous copy."""
     return tensor if is_dense(tensor.shape, tensor.stride()) else tensor.contiguous()
 
 
 def aligned(size_bytes: int) -> int:
-    """`size_bytes` rounded up to the alignment of a fresh allocation."""
+    """Round `size_bytes` up to `ALIGNMENT_BYTES`."""
     return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 def view(buffer: torch.Tensor, spec: TensorSpec, offset_bytes: int) -> torch.Tensor:
-    """The tensor that lies at `offset_bytes` of `buffer` (uint8, one dimension), sharing its memory."""
+    """Return the tensor at `offset_bytes` of `buffer` (uint8, one dimension). It shares its memory."""
     if spec.size_bytes == 0:
         return torch.empty(spec.shape, dtype=spec.torch_dtype, device=buffer.device)
     flat = buffer[offset_bytes : offset_bytes + spec.size_bytes].view(spec.torch_dtype)

@@ -1,8 +1,8 @@
-"""What comes out of a process that runs a candidate, before anything else looks at it. Without torch.
+"""Decoders of values from a process that runs a candidate. No torch.
 
-A value has the type and the size that an untouched child sends, or `CandidateForged` is raised and nothing
-else. Text can be stored, sent and printed afterwards: no lone surrogates, which no file takes, and no control
-characters, by which a terminal would show something else than is there.
+Each function returns a value of the type and size that an honest process sends, or raises CandidateForged.
+Text is safe to store, send and print: it has no lone surrogates, which cannot be encoded, and no control
+characters, which could change what a terminal shows.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _LARGEST = 1e300
 
 
 class CandidateForged(Exception):
-    """It sent something that the runner, left alone, never sends."""
+    """A worker sent something that an honest one never sends."""
 
 
 def clean(text: str, most: int = MAX_TEXT) -> str:
-    """At most the first `most` characters; what cannot be printed, as an escape sequence."""
+    """Return the first `most` characters, with escape sequences for those that cannot be printed."""
     plain = text[:most].replace("\r\n", "\n").replace("\r", "\n")
     if plain.isprintable():
         return plain
@@ -34,45 +34,45 @@ def _escaped(character: str) -> str:
 
 
 def one_line(text: str, most: int = MAX_NAME) -> str:
-    """`clean`, without line breaks."""
+    """Return the text as `clean` does, with spaces for line breaks."""
     return " ".join(clean(text, most).split())
 
 
 def indented(text: str) -> str:
-    """All lines but the first moved to the right, so that none passes for a line of the evaluator's own."""
+    """Indent all lines but the first, so that none looks like the evaluator's own."""
     return text.replace("\n", f"\n{_INDENT}")
 
 
 def text_of(raw: Any, what: str, most: int = MAX_TEXT) -> str:
-    """A clean string. Raises CandidateForged."""
+    """Return a string, cleaned. Raises CandidateForged."""
     if type(raw) is not str:
         raise CandidateForged(f"{what} that is no text")
     return clean(raw, most)
 
 
 def integer_of(raw: Any, what: str, *, below: int) -> int:
-    """From zero up. Raises CandidateForged."""
+    """Return an integer from 0 to below `below`. Raises CandidateForged."""
     if type(raw) is not int or not 0 <= raw < below:
         raise CandidateForged(f"{what} that is no number from 0 to {below - 1}")
     return raw
 
 
 def list_of(raw: Any, what: str, *, most: int) -> list[Any]:
-    """Of at most so many items. Raises CandidateForged."""
+    """Return a list of at most `most` items. Raises CandidateForged."""
     if type(raw) is not list or len(raw) > most:
         raise CandidateForged(f"{what} that are no list of at most {most}")
     return raw
 
 
 def finite(raw: Any) -> float | None:
-    """A number that can be calculated with, None for anything else: infinities, integers without end."""
+    """Return a number below 1e300 in size as a float, or None for anything else."""
     is_number = type(raw) in (int, float) and -_LARGEST < raw < _LARGEST
     return float(raw) if is_number else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raised:
-    """An exception in a child: its type's name, its text, the candidate's own lines of its traceback."""
+    """An exception in a worker: its type's name, its text, and the candidate's lines of its traceback."""
 
     kind: str
     text: str
@@ -80,7 +80,7 @@ class Raised:
 
     @classmethod
     def of(cls, raw: Any) -> Raised:
-        """Raises CandidateForged."""
+        """Decode an exception. Raises CandidateForged."""
         if type(raw) is not dict:
             raise CandidateForged("an exception that is none")
         kind = one_line(text_of(raw.get("type", ""), "an exception's type", MAX_NAME))
@@ -93,11 +93,11 @@ class Raised:
 
 
 def raised_of(message: Mapping[str, Any]) -> Raised | None:
-    """The exception that a message tells of. Raises CandidateForged."""
+    """Return the exception in a message, or None. Raises CandidateForged."""
     return Raised.of(message["raised"]) if message.get("raised") is not None else None
 
 
 def rejected_of(message: Mapping[str, Any]) -> str | None:
-    """Why the source defines no model, by a message. Raises CandidateForged."""
+    """Return the reason in a message why the source defines no model, or None. Raises CandidateForged."""
     raw = message.get("rejected_source")
     return None if raw is None else indented(text_of(raw, "a refusal"))

@@ -1,6 +1,7 @@
-"""What a candidate asks of PyTorch in one call, and whether something else than PyTorch computed.
+"""The audit: which PyTorch operations a candidate's call runs, and whether something else wrote its outputs.
 
-A report for the reader, made inside the candidate's process: it informs `--torch-ops`, it is no proof.
+It runs in the candidate's process, so the candidate can forge it. It serves `--torch-ops` and reports; it is
+no proof.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-# The profiler's own interface, because `torch.profiler.profile` imports torch._dynamo: seconds.
+# Private functions, because `torch.profiler.profile` imports torch._dynamo, which takes seconds.
 from torch._C._autograd import DeviceType, _disable_profiler, _enable_profiler, _prepare_profiler
 from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -34,11 +35,11 @@ _HALF_TYPES = frozenset((torch.float16, torch.bfloat16, torch.float8_e4m3fn, tor
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[misc]
-    """Records computing operations, and the storages that PyTorch allocated or wrote."""
+    """Records operations that compute, and the storages that PyTorch allocated or wrote."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No: wrapping the method so would import all of torch._dynamo, which takes two seconds."""
+        """Return False: otherwise torch wraps the method, which imports torch._dynamo and takes 2 s."""
         return False
 
     def __init__(self) -> None:
@@ -69,7 +70,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
         return result
 
     def _note_arithmetic(self, name: str, operands: list[torch.Tensor]) -> None:
-        """`half:` or `tf32:` and the operation, for products that do not compute in fp32."""
+        """Note a product that does not compute in fp32, as `half: OPERATION` or `tf32: OPERATION`."""
         if low := next((t.dtype for t in operands if t.dtype in _HALF_TYPES), None):
             self.arithmetic[f"half: {name} on {str(low).removeprefix('torch.')}"] = None
         elif any(t.is_cuda and t.dtype == torch.float32 for t in operands):
@@ -78,7 +79,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
                 self.arithmetic[f"tf32: {name}"] = None
 
     def _check_reads(self, func: Any, args: Any) -> None:
-        """Memory that PyTorch never wrote is read by PyTorch: somebody else wrote it."""
+        """Note if PyTorch reads memory that it never wrote: then something else wrote it."""
         for argument, value in zip(func._schema.arguments, args, strict=False):
             written = argument.alias_info is not None and argument.alias_info.is_write
             if not written and any(_storage(t) in self.uninitialised for t in _tensors(value)):
@@ -117,8 +118,11 @@ def _storage(tensor: torch.Tensor) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """What one call did: `torch_ops` by PyTorch, `operators` that were registered by others, `arithmetic` in
-    which PyTorch multiplied; `custom_kernel` where something else than PyTorch wrote memory.
+    """What the audit saw of one call.
+
+    `torch_ops` are the operations of PyTorch that compute, `operators` those that other libraries registered,
+    and `arithmetic` the products of PyTorch that were not in fp32. `custom_kernel` says that something else
+    than PyTorch wrote memory.
     """
 
     torch_ops: tuple[str, ...]
@@ -128,14 +132,14 @@ class Audited:
 
 
 def audited(call: Callable[[], Any]) -> tuple[Any, Audited]:
-    """The call's result, and what was seen of it."""
+    """Run the call. Return its result and the audit."""
     watch = _Watch()
     with _every_thread() as elsewhere, watch:
         result = call()
     foreign = watch.foreign_writes or any(_storage(t) in watch.uninitialised for t in _tensors(result))
-    # Memory that PyTorch filled or copied, and that holds something else now, was written by a kernel.
+    # If memory that PyTorch filled or copied holds something else now, a kernel wrote it.
     foreign = foreign or any(not torch.equal(now, then) for now, then in watch.contents.values())
-    # What only the profiler saw ran in another thread, or with dispatch modes off.
+    # Operations that only the profiler saw ran in another thread, or with dispatch modes off.
     unwatched = [] if watch.computing else [name for name in elsewhere if name not in _NOT_COMPUTING]
     return result, Audited(
         torch_ops=(*watch.computing, *unwatched)[:50],
@@ -147,7 +151,7 @@ def audited(call: Callable[[], Any]) -> tuple[Any, Audited]:
 
 @contextmanager
 def _every_thread() -> Iterator[dict[str, None]]:
-    """Names of ATen operations that any thread runs, filled in at the end."""
+    """Yield a dict that holds, after the context, the names of ATen operations that any thread ran in it."""
     names: dict[str, None] = {}
     with _profiled({torch.profiler.ProfilerActivity.CPU}) as events:
         yield names
@@ -159,7 +163,7 @@ def _every_thread() -> Iterator[dict[str, None]]:
 
 @contextmanager
 def _profiled(activities: set[Any]) -> Iterator[list[Any]]:
-    """Kineto's events of what runs inside, on any thread, filled in at the end."""
+    """Yield a list that holds, after the context, Kineto's events of all threads."""
     config = ProfilerConfig(
         *(ProfilerState.KINETO, False, False, False, False, False),
         _ExperimentalConfig(profile_all_threads=True),
@@ -174,7 +178,7 @@ def _profiled(activities: set[Any]) -> Iterator[list[Any]]:
 
 
 def kernel_times(call: Callable[[], Any]) -> list[list[Any]]:
-    """`[name, calls, microseconds]` of each kernel and copy that one call runs on a GPU, slowest first."""
+    """Return `[name, calls, microseconds]` of each kernel and copy of one call on a GPU, slowest first."""
     call()
     torch.cuda.synchronize()
     with _profiled({torch.profiler.ProfilerActivity.CUDA}) as events:

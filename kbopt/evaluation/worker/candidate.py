@@ -1,4 +1,4 @@
-"""Loading a candidate's source, and speaking of its failures in terms of its own lines."""
+"""Loads a candidate's source, and describes its exceptions by the lines of that source."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CandidateError(Exception):
 
 
 def check_syntax(source: str) -> None:
-    """Raise CandidateError for a source that does not parse; runs nothing of it."""
+    """Raise CandidateError for a source that does not parse. It does not run the source."""
     try:
         parsed(source, FILE_NAME)
     except SyntaxError as error:
@@ -34,7 +34,7 @@ def check_syntax(source: str) -> None:
 
 
 def load_candidate(source: str) -> Any:
-    """The imported module of `source`, which lies as a file in the working directory."""
+    """Write `source` to a file in the working directory and import it. Raises CandidateError."""
     check_syntax(source)
     module = load_module("candidate", source, Path.cwd())
     if not callable(getattr(module, "ModelNew", None)):
@@ -45,7 +45,7 @@ def load_candidate(source: str) -> Any:
 
 
 def describe_exception(error: BaseException) -> dict[str, str]:
-    """The exception's type and text, with the frames that lie in the candidate's own file, bounded."""
+    """Return an exception's type and text, and its frames in the candidate's file, all limited in size."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""The reference's weights in a candidate: by name and shape where those agree, else as the seed decides."""
+"""Copies the reference's weights into a candidate whose state dict has the same names and shapes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping
 import torch
 
 _MAX_NAMES = 5
-"""Names of each kind in a message."""
+"""Names of each kind in a message at most."""
 
 
 def take_over(model: torch.nn.Module, parameters: Mapping[str, torch.Tensor]) -> tuple[bool, str]:
-    """Copy `parameters` into `model` if its state dict has the same names and shapes. Whether it has.
+    """Copy `parameters` into `model` if its state dict has the same names and shapes. Return whether it has.
 
-    With it comes what keeps them from fitting where only some of them do, else "": a model with parameters of
-    its own is filled by the seed alone, as KernelBench has it. Values that are equal already are left as they
-    are, so that what the constructor made of them stays valid.
+    If only some of them fit, the second value says which do not, else it is "". A model with other parameters
+    keeps the values that its constructor drew under the seed, as in KernelBench. Equal values are not copied,
+    so that data that the constructor derived from them stay valid.
     """
     own = model.state_dict()
     missing = [name for name in parameters if name not in own]
