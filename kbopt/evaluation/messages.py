@@ -208,7 +208,8 @@ class Warm:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
     """To a worker that builds: import `source`. With a `task_source` its model is constructed and called too.
-    `arch` is the device's, for kernels that are compiled where no device is.
+    With `backward` that call is both passes, on a CPU: without a device autograd does not run. `arch` is the
+    device's, for kernels that are compiled where no device is.
     """
 
     source: str
@@ -216,6 +217,7 @@ class Build:
     task_source: str
     device: str
     precision: Precision
+    backward: bool
     arch: str
 
 

@@ -10,6 +10,7 @@ import torch
 
 from kbopt.core.types import Precision
 from kbopt.evaluation.judge.tolerance import counts_in_steps, pieces, wide
+from kbopt.evaluation.passes import NameOf, output_name
 
 _PRECISION_FACTOR: dict[Precision, float] = {"fp32": 128.0, "fp16": 16.0, "bf16": 8.0}
 """How many times the reference's own error an honest kernel may make. Rounding an fp32 input to TF32 or
@@ -81,13 +82,17 @@ def is_downgrade(candidate: Error, reference: Error, precision: Precision) -> bo
     )
 
 
-def describe_bias(got: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> str:
+def describe_bias(
+    got: Sequence[torch.Tensor],
+    exact: Sequence[torch.Tensor],
+    name_of: NameOf = output_name,
+) -> str:
     """`all elements are 1.0 % too small`, where one factor is what is wrong with an output; else empty."""
     for number, (one, truth) in enumerate(zip(got, exact, strict=True)):
         if not counts_in_steps(one) and one.numel():
             bias = _common_factor(one, truth) - 1.0
             if bias:
-                what = "all elements" if len(got) == 1 else f"all elements of output {number}"
+                what = "all elements" if len(got) == 1 else f"all elements of {name_of(number)}"
                 size = f"{100 * abs(bias):.1f}" if abs(bias) >= 1e-3 else f"{100 * abs(bias):.2g}"
                 return f"{what} are {size} % too {'small' if bias < 0 else 'large'}"
     return ""
@@ -127,6 +132,13 @@ def _moved(wide: torch.Tensor, most: float, together: bool) -> torch.Tensor:
 def most_moved(precision: Precision) -> float:
     """Of an element, what an honest kernel may err by in all."""
     return _PRECISION_FACTOR[precision] * _UNIT_ROUNDOFF[precision]
+
+
+def rounding_of_kinks(precision: Precision) -> float:
+    """Of an element, what moves it across a kink: in half precision, whose sums are kept in fp32 and whose
+    tolerance is wide, no more than rounding it once.
+    """
+    return most_moved(precision) if precision == "fp32" else 2 * _UNIT_ROUNDOFF[precision]
 
 
 def sparse_probe(tensor: torch.Tensor, keep_share: float) -> torch.Tensor:

@@ -29,7 +29,7 @@ _FREE_FOR_ANOTHER = 0.45
 the reference's worker hold inputs and outputs there; the least used ones go until it is."""
 
 
-Key = tuple[str, str, str, bool]
+Key = tuple[str, str, str, bool, bool]
 
 
 class Judges:
@@ -246,4 +246,4 @@ class Judges:
 def key_of(request: EvalRequest) -> Key:
     """What requests have in common that one judge judges."""
     protocol = request.protocol
-    return request.task.key, protocol.precision, protocol.arithmetic, protocol.eval_mode
+    return request.task.key, protocol.precision, protocol.arithmetic, protocol.eval_mode, protocol.backward

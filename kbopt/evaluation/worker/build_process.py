@@ -13,10 +13,12 @@ from torch.utils._pytree import tree_map_only
 
 from kbopt.core import codec
 from kbopt.core.types import Precision
+from kbopt.evaluation.gradients import starts_of
 from kbopt.evaluation.kernelbench.loading import first_inputs, load_module
 from kbopt.evaluation.messages import Build
 from kbopt.evaluation.numerics import placed
 from kbopt.evaluation.transport.channel import Channel, Message
+from kbopt.evaluation.transport.layout import flatten
 from kbopt.evaluation.worker.candidate import CandidateError, describe_exception, load_candidate
 from kbopt.leanbuild import extensions, gpu_code, inline
 
@@ -56,6 +58,7 @@ def _build_late(module: Any, request: Build) -> None:
                 request.precision,
                 _ABSENT if on_cuda else torch.device("cpu"),
                 request.setup,
+                backward=request.backward and not on_cuda,
             )
     except Exception as error:
         if str(error).startswith(extensions.BUILD_FAILED):
@@ -74,6 +77,8 @@ def _call_once(
     precision: Precision,
     device: torch.device = _ABSENT,
     setup: str = "",
+    *,
+    backward: bool = False,
 ) -> None:
     """Construct and call the model as it will be measured: on a GPU that does not have to be there, inside
     `gpu_code.ahead_of_device`; on a CPU only if all is not there once the model is.
@@ -86,8 +91,12 @@ def _call_once(
         return
     if isinstance(model, torch.nn.Module):
         _move(model, precision, device)
-    with torch.no_grad():
-        model(*_moved(first_inputs(task, task_source)(), precision, device))
+    inputs = _moved(first_inputs(task, task_source)(), precision, device)
+    if backward:
+        starts_of(model, *flatten(list(inputs)))  # Both passes, to see what has a gradient.
+    else:
+        with torch.no_grad():
+            model(*inputs)
 
 
 def _moved(values: Any, precision: Precision, device: torch.device) -> Any:

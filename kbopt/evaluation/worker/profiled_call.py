@@ -11,9 +11,12 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from kbopt.evaluation import numerics
+from kbopt.evaluation.gradients import starts_of
 from kbopt.evaluation.kernelbench.loading import load_module
 from kbopt.evaluation.messages import ProfileCall
 from kbopt.evaluation.numerics import DTYPES, placed, seed_everything
+from kbopt.evaluation.passes import Gradients, call_of
+from kbopt.evaluation.transport.layout import flatten, unflatten
 from kbopt.evaluation.worker.build_process import find_builds
 from kbopt.evaluation.worker.candidate import load_candidate
 from kbopt.evaluation.worker.weights import take_over
@@ -38,6 +41,7 @@ class ProfiledCall:
         self._module = load_candidate(job.source)
         self._model: Callable[..., Any]
         self._arguments: Sequence[Any]
+        self._gradients: Gradients | None = None
 
     def prepare(self) -> None:
         """Construct the model with the reference's weights where they fit, draw inputs, and call it."""
@@ -53,13 +57,19 @@ class ProfiledCall:
         with self.device:  # Drawn on the host, gigabytes take a minute.
             inputs = task.get_inputs()
         self._arguments = tree_map_only(torch.Tensor, place, inputs)
+        if job.protocol.backward:
+            reference = self._constructed(task.Model, init_inputs)
+            skeleton, tensors = flatten(list(self._arguments))
+            start = starts_of(reference, skeleton, tensors)
+            self._gradients = start.gradients
+            self._arguments = unflatten(*start.with_gradients(skeleton, tuple(tensors)))
         for _ in range(_WARM_UPS):
             self.run()
 
     def run(self) -> None:
         """One call, after which the device is done."""
         with torch.no_grad():
-            self._model(*self._arguments)
+            call_of(self._model, self._gradients, self._arguments)()
         self._synchronize()
 
     def flush(self) -> None:
