@@ -91,6 +91,7 @@ class AgentProposer:
         prompts: Path | None,
         language: Language,
         device_facts: str,
+        backward: bool = False,
     ) -> None:
         self.name = f"agent:{command.name}"
         self._command = command
@@ -100,6 +101,7 @@ class AgentProposer:
         self._prompts = Prompts.load(prompts)
         self._language = language
         self._device_facts = device_facts
+        self._backward = backward
 
     async def propose(self, brief: Brief) -> Candidate | NoProposal:
         key = brief_key(brief)
@@ -118,6 +120,7 @@ class AgentProposer:
                     self._device_facts,
                     evaluations=self._command.max_evals,
                     minutes=self._command.limit_s / 60,
+                    backward=self._backward,
                 )
             )
             transcript = Transcript(brief=brief.id, key=key, system="", prompt=question)
