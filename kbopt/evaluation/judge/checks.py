@@ -317,11 +317,16 @@ class Checks:
         if downgrade is not None and not self._is_excused(got, exact, own, draw):
             raise downgrade
 
+    def _takes_half(self) -> bool:
+        """Whether the task itself has operands of less than fp32, whose products are exact in fp32."""
+        given = (*self._calls.draw().tensors, *self._reference.parameters().values())
+        return any(t.is_floating_point() and t.dtype.itemsize < 4 for t in given)
+
     def require_allowed_arithmetic(self) -> None:
         """Half precision, or TF32 where the reference has none, that was seen at work and that no probe
         vouches for.
         """
-        if self._reference.precision != "fp32" or self._shows_fp32:
+        if self._reference.precision != "fp32" or self._shows_fp32 or self._takes_half():
             return
         allowed = ("tf32",) if self._admission.sensitivity.may_use_tf32 else ()
         seen = [line for line in self.arithmetic if not line.startswith(allowed or ("none",))]

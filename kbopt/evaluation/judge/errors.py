@@ -10,6 +10,7 @@ import torch
 
 from kbopt.core.types import Precision
 from kbopt.evaluation.judge.tolerance import counts_in_steps, pieces, wide
+from kbopt.evaluation.numerics import is_float8
 from kbopt.evaluation.passes import NameOf, output_name
 
 _PRECISION_FACTOR: dict[Precision, float] = {"fp32": 128.0, "fp16": 16.0, "bf16": 8.0}
@@ -151,7 +152,8 @@ def sparse_probe(tensor: torch.Tensor, keep_share: float) -> torch.Tensor:
     """
     mask = torch.rand(tensor.shape, device=tensor.device) < keep_share
     square = tensor.dim() >= 2 and tensor.shape[-1] == tensor.shape[-2]
-    if square and torch.equal(tensor, tensor.mT):
+    compared = tensor.float() if is_float8(tensor) else tensor
+    if square and torch.equal(compared, compared.mT):
         upper = torch.triu(mask)
         mask = upper | upper.mT
     return torch.where(mask, tensor, 0)

@@ -19,7 +19,7 @@ from kbopt.evaluation import numerics
 from kbopt.evaluation.gradients import NotDifferentiable, Start, starts_of
 from kbopt.evaluation.judge.errors import most_moved, moved
 from kbopt.evaluation.kernelbench.loading import load_task_module
-from kbopt.evaluation.numerics import DTYPES, placed, seed_everything
+from kbopt.evaluation.numerics import keeps_dtypes, placed, placed_model, seed_everything
 from kbopt.evaluation.passes import Gradients, call_of, output_name
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
 from kbopt.evaluation.transport.layout import (
@@ -31,6 +31,10 @@ from kbopt.evaluation.transport.layout import (
     unflatten,
 )
 
+_FLOAT8_REMEDY = (
+    "PyTorch has no such operation on floats of 8 bits here: convert them in forward, as by .float(), or "
+    "use a device and an operation that takes them, such as torch._scaled_mm"
+)
 _NUM_NEARBY = 16
 """An element near a tie that is moved either way stays as it is in all of them once in tens of thousands."""
 
@@ -117,6 +121,7 @@ class Reference:
         self.device = device
         self.weight_seed = weight_seed
         self.module = _load(source)
+        self.keeps_dtypes = keeps_dtypes(self.module)
         seed_everything(weight_seed)
         arguments = _guard("get_init_inputs() raised", self.module.get_init_inputs)
         self.init_skeleton, init_tensors = _flatten_for_task(list(arguments), "get_init_inputs()")
@@ -161,7 +166,7 @@ class Reference:
         model = _guard("Model(*get_init_inputs()) raised", lambda: self.module.Model(*init_values))
         if not isinstance(model, torch.nn.Module):
             raise TaskError(f"Model is a {type(model).__name__}; it has to be a torch.nn.Module")
-        model = model.to(device=self.device, dtype=DTYPES[self.precision])
+        model = placed_model(model, self.precision, self.device, keeps=self.keeps_dtypes)
         if self.protocol.eval_mode:
             model.eval()
         return _Twins(model=model, exact=copy.deepcopy(model).double())
@@ -295,7 +300,7 @@ class Reference:
             torch.cuda.synchronize(self.device)
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
-        return placed(tensor, self.precision, self.device)
+        return placed(tensor, self.precision, self.device, keeps=self.keeps_dtypes)
 
 
 def _widened(tensor: torch.Tensor) -> torch.Tensor:
@@ -325,6 +330,8 @@ def _guard(what: str, call: Callable[[], Any], passed: type[Exception] = torch.O
         text = f"{type(error).__name__}: {error}"[:1000]
         if is_out_of_memory(text):
             raise torch.OutOfMemoryError(f"{what} {text}") from None
+        if "not implemented for 'Float8" in text:
+            text += f"; {_FLOAT8_REMEDY}"
         raise TaskError(f"admission test 'the reference runs' failed: {what} {text}") from None
 
 

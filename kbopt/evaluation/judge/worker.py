@@ -118,6 +118,7 @@ class Worker(ABC):
             "construct",
             weight_seed=reference.weight_seed,
             keeps_state=reference.keeps_state,
+            keeps_dtypes=reference.keeps_dtypes,
             gradients=codec.encode([one.gradients for one in self._references]),
             init_skeleton=reference.init_skeleton,
             num_init=len(reference.init_tensors),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from kbopt.core.types import Precision
 from kbopt.evaluation.gradients import starts_of
 from kbopt.evaluation.kernelbench.loading import first_inputs, load_module
 from kbopt.evaluation.messages import Build
-from kbopt.evaluation.numerics import placed
+from kbopt.evaluation.numerics import keeps_dtypes, placed
 from kbopt.evaluation.transport.channel import Channel, Message
 from kbopt.evaluation.transport.layout import flatten
 from kbopt.evaluation.worker.candidate import CandidateError, describe_exception, load_candidate
@@ -84,14 +85,15 @@ def _call_once(
     `gpu_code.ahead_of_device`; on a CPU only if all is not there once the model is.
     """
     task = load_module("task", task_source, Path.cwd())
+    place = partial(placed, precision=precision, device=device, keeps=keeps_dtypes(task))
     folder = Path(extensions.Setup.decode(setup).directory) if setup else Path.cwd()
     num_before = extensions.num_builds(folder)
-    model = module.ModelNew(*_moved(task.get_init_inputs(), precision, device))
+    model = module.ModelNew(*tree_map_only(torch.Tensor, place, task.get_init_inputs()))
     if device.type == "cpu" and extensions.num_builds(folder) > num_before:
         return
     if isinstance(model, torch.nn.Module):
-        _move(model, precision, device)
-    inputs = _moved(first_inputs(task, task_source)(), precision, device)
+        _move(model, place)
+    inputs = tree_map_only(torch.Tensor, place, first_inputs(task, task_source)())
     if backward:
         starts_of(model, *flatten(list(inputs)))  # Both passes, to see what has a gradient.
     else:
@@ -99,15 +101,12 @@ def _call_once(
             model(*inputs)
 
 
-def _moved(values: Any, precision: Precision, device: torch.device) -> Any:
-    return tree_map_only(torch.Tensor, partial(placed, precision=precision, device=device), values)
-
-
-def _move(model: torch.nn.Module, precision: Precision, device: torch.device) -> None:
+def _move(model: torch.nn.Module, place: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """`Module.to` swaps parameters in place, which those without memory refuse."""
     for part in model.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
-            moved = torch.nn.Parameter(placed(parameter, precision, device), requires_grad=False)
-            setattr(part, name, moved)
+            moved = place(parameter)
+            differentiable = parameter.requires_grad and moved.device.type == "cpu"
+            setattr(part, name, torch.nn.Parameter(moved, requires_grad=differentiable))
         for name, buffer in list(part.named_buffers(recurse=False)):
-            setattr(part, name, placed(buffer, precision, device))
+            setattr(part, name, place(buffer))

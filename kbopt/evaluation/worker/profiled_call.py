@@ -14,7 +14,7 @@ from kbopt.evaluation import numerics
 from kbopt.evaluation.gradients import starts_of
 from kbopt.evaluation.kernelbench.loading import load_module
 from kbopt.evaluation.messages import ProfileCall
-from kbopt.evaluation.numerics import DTYPES, placed, seed_everything
+from kbopt.evaluation.numerics import keeps_dtypes, placed, placed_model, seed_everything
 from kbopt.evaluation.passes import Gradients, call_of
 from kbopt.evaluation.transport.layout import flatten, unflatten
 from kbopt.evaluation.worker.build_process import find_builds
@@ -46,7 +46,9 @@ class ProfiledCall:
     def prepare(self) -> None:
         """Construct the model with the reference's weights where they fit, draw inputs, and call it."""
         job, task = self._job, self._task
-        place = partial(placed, precision=job.protocol.precision, device=self.device)
+        place = partial(
+            placed, precision=job.protocol.precision, device=self.device, keeps=keeps_dtypes(task)
+        )
         seed_everything(_SEED)
         init_inputs = task.get_init_inputs()
         model = self._constructed(self._module.ModelNew, init_inputs)
@@ -82,7 +84,8 @@ class ProfiledCall:
         seed_everything(_SEED)
         model = kind(*init_inputs)
         if isinstance(model, torch.nn.Module):
-            model = model.to(device=self.device, dtype=DTYPES[self._job.protocol.precision])
+            precision, keeps = self._job.protocol.precision, keeps_dtypes(self._task)
+            model = placed_model(model, precision, self.device, keeps=keeps)
             if self._job.protocol.eval_mode:
                 model.eval()
         return model

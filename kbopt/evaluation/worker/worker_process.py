@@ -19,7 +19,7 @@ from kbopt.core import codec
 from kbopt.core.types import EvalProtocol
 from kbopt.evaluation import numerics
 from kbopt.evaluation.messages import KernelBench, Warm
-from kbopt.evaluation.numerics import DTYPES, seed_everything
+from kbopt.evaluation.numerics import placed_model, seed_everything
 from kbopt.evaluation.passes import Gradients, call_of
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.timing.cpu_timer import host_timed
@@ -89,7 +89,8 @@ class _Session:
         model = self._module.ModelNew(*values)
         taken, misfits = False, ""
         if isinstance(model, torch.nn.Module):
-            model = model.to(device=self._device, dtype=DTYPES[self._protocol.precision])
+            precision, keeps = self._protocol.precision, request["keeps_dtypes"]
+            model = placed_model(model, precision, self._device, keeps=keeps)
             if self._protocol.eval_mode:
                 model.eval()
             taken, misfits = take_over(model, dict(zip(request["names"], tensors[num_init:], strict=True)))
