@@ -47,7 +47,7 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
 """The template files, and what may stand in each."""
 
 _FORWARD = "Only `forward` is called, and no gradients are asked for."
-_BOTH_PASSES = (
+BOTH_PASSES = (
     "`forward` and its backward are called and timed together, and the gradients of all floating inputs and "
     "parameters are checked, for random gradients of the outputs. So `forward` calls a "
     "`torch.autograd.Function` of yours with a `backward`, whose kernels are what the time is won in, or "
@@ -85,7 +85,7 @@ class Prompts:
         """
         facts = device_facts.strip() or "Not known."
         guide = self._fill(f"{language}.md", device_facts=facts)
-        passes = _BOTH_PASSES if backward else _FORWARD
+        passes = BOTH_PASSES if backward else _FORWARD
         return self._fill("system.md", device_facts=facts, kernel_guide=guide, passes=passes)
 
     def proposal(self, brief: Brief) -> str:
@@ -134,7 +134,7 @@ class Prompts:
             task_name=brief.task.name,
             device_facts=facts,
             kernel_guide=self._fill(f"{language}.md", device_facts=facts),
-            passes=_BOTH_PASSES if backward else _FORWARD,
+            passes=BOTH_PASSES if backward else _FORWARD,
             evaluations=str(evaluations),
             minutes=f"{minutes:g}",
             files="\n".join(files),
