@@ -52,7 +52,6 @@ def structured() -> dict[str, torch.Tensor]:
         "shares of columns": torch.rand(40, 50).softmax(0),
         "few elements": torch.rand(4),
         "not finite": torch.full((100,), float("inf")),
-        "float8": square.to(torch.float8_e4m3fn),
     }
 
 
