@@ -197,7 +197,7 @@ def test_a_kernel_is_judged_by_both_of_its_passes(bench: Bench) -> None:
     assert isinstance(right.outcome, Measured)
     assert "/backward/" in right.protocol
     assert isinstance(bad.outcome, WrongAnswer)
-    assert "too small: gradient of input 0 at index [" in bad.outcome.reason
+    assert "gradient of input 0 at index [" in bad.outcome.reason
     assert isinstance(none.outcome, WrongAnswer)
     assert none.outcome.reason.startswith("gradient of input 0 is missing: autograd finds no way to it")
     with pytest.raises(UserError, match="admission test 'differentiable' failed"):
