@@ -212,6 +212,11 @@ def check(config: RunConfig, *, on_this_machine: bool = True) -> None:
 
         check_starts(config.proposer.starts)
     elif config.proposer.name == "tunables":
+        if config.protocol.backward:
+            raise UserError(
+                "--backward needs kernels with gradients, and the seed kernels that ship with kbopt compute "
+                "forward alone. Give one of your own with --start FILE, or choose --proposer llm or agent."
+            )
         from kbopt.proposers.seeds import check_seeds
 
         check_seeds(config.task, device_kind(config.backend))
@@ -348,6 +353,7 @@ def _proposer(
                 language=_language(config, backend),
                 device_facts=device_facts(backend),
                 lessons=spec.lessons,
+                backward=spec.protocol.backward,
             )
 
 
@@ -448,6 +454,7 @@ def _llm(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> LL
         prompts=Path(config.prompts) if config.prompts else None,
         language=_language(config, backend),
         device_facts=device_facts(backend),
+        backward=spec.protocol.backward,
         transcripts=transcripts(spec.folder),
         lessons=spec.lessons,
         max_concurrent=config.max_concurrent,

@@ -39,6 +39,7 @@ EVAL_OPTIONS = {
     "--baseline": "baseline",
     "--clock": "clock",
     "--eval-mode": "eval_mode",
+    "--backward": "backward",
     "--timeout": "timeout_s",
 }
 """The options of `kbopt eval` that decide what is measured and where, and the fields that they set."""

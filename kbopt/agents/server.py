@@ -25,9 +25,10 @@ from kbopt.agents.evidence import Evidence, evidence
 from kbopt.agents.run import AgentRun
 from kbopt.agents.session import Judge, Session
 from kbopt.core.errors import UserError
-from kbopt.core.types import Measured, Trial
+from kbopt.core.types import EvalProtocol, Measured, Trial
 from kbopt.core.workloads import shown_source
 from kbopt.proposers.agent_desk import MAX_KERNEL_BYTES
+from kbopt.proposers.prompt import BOTH_PASSES
 
 SESSION_HEADER = "kbopt-session"
 """By this header of HTTP a client names its session, where the protocol's revision has none."""
@@ -74,10 +75,15 @@ Note = Annotated[str, Field(description="What you changed, in one line, for the 
 OneTask = Annotated[str, Field(description="Needed only where the session has several tasks")]
 
 
+def instructions(protocol: EvalProtocol) -> str:
+    """What a client is told first, for kernels that are judged by `protocol`."""
+    return f"{INSTRUCTIONS}\n{BOTH_PASSES}" if protocol.backward else INSTRUCTIONS
+
+
 def build(judge: Judge) -> MCPServer[Any]:
     """The server with its tools. It serves any number of clients, each with a session of its own."""
     server: MCPServer[Any] = MCPServer(
-        "kbopt", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING"
+        "kbopt", version=__version__, instructions=instructions(judge.offer.protocol), log_level="WARNING"
     )
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     adds = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)

@@ -212,6 +212,13 @@ eval_mode_option = option(
     "--eval-mode", group=EXPERT, is_flag=True, help="Run both models after Module.eval(): no dropout."
 )
 
+backward_option = option(
+    "--backward",
+    group=EXPERT,
+    is_flag=True,
+    help="Time forward and backward together, and check the gradients as outputs are.",
+)
+
 device_option = option(
     "--device",
     group=DEVICE,
@@ -268,6 +275,7 @@ protocol_options = options(
         help="What ranks: the device's work alone, or the latency of one synchronised call.",
     ),
     eval_mode_option,
+    backward_option,
     option(
         "--timeout",
         group=EXPERT,

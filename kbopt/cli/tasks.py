@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @shared.precision_option
 @shared.arithmetic_option
 @shared.eval_mode_option
+@shared.backward_option
 @click.pass_context
 def tasks(
     ctx: click.Context,

@@ -83,7 +83,8 @@ class EvalProtocol:
     `ieee` (no TF32) or `tf32` (TF32 everywhere); the reference runs so too. `outputs` says whether each call
     has to return memory of its own. `baseline` and `clock` choose the speedup that ranks: over eager PyTorch,
     `torch.compile` or the fastest baseline; by the device's work or by what one synchronised call takes.
-    `eval_mode` runs both models after `Module.eval()`. `timeout_s` bounds check and timing together,
+    `eval_mode` runs both models after `Module.eval()`. With `backward` a call is forward and
+    backward, and its gradients are outputs. `timeout_s` bounds check and timing together,
     `compile_timeout_s` the build before it; both are seconds of wall clock.
     """
 
@@ -96,6 +97,7 @@ class EvalProtocol:
     baseline: Baseline = "eager"
     clock: Clock = "device"
     eval_mode: bool = False
+    backward: bool = False
     timeout_s: float = 60.0
     compile_timeout_s: float = 300.0
 
@@ -117,6 +119,7 @@ class EvalProtocol:
                 (f"over-{self.baseline}", "over-eager"),
                 (self.clock, "device"),
                 ("eval-mode" if self.eval_mode else "", ""),
+                ("backward" if self.backward else "", ""),
             )
             if value != usual
         ]

@@ -214,7 +214,8 @@ class Warm:
 class Build:
     """Have a worker import `source`, which builds it; with a `task_source`, also call its model.
 
-    `arch` is the device's compute capability, for kernels that are compiled without a device.
+    With `backward` that call is both passes on a CPU; without a device autograd does not run. `arch` is the
+    device's compute capability, for kernels that are compiled without a device.
     """
 
     source: str
@@ -222,6 +223,7 @@ class Build:
     task_source: str
     device: str
     precision: Precision
+    backward: bool
     arch: str
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,11 +65,42 @@ def apply(arithmetic: Arithmetic) -> None:
         torch.backends.cudnn.allow_tf32 = arithmetic == "tf32"
 
 
-def placed(tensor: torch.Tensor, precision: Precision, device: torch.device) -> torch.Tensor:
-    """Return the tensor without gaps, on the device, and in the task's precision if it holds floats."""
+def keeps_dtypes(task: Any) -> bool:
+    """Whether the `task`, a module, is one of several precisions: it says KEEPS_DTYPES = True."""
+    return getattr(task, "KEEPS_DTYPES", False) is True
+
+
+def placed(
+    tensor: torch.Tensor, precision: Precision, device: torch.device, *, keeps: bool = False
+) -> torch.Tensor:
+    """Return the tensor without gaps, on the device, and in the task's precision if it holds floats.
+
+    Floats of 8 bits keep their dtype, and all tensors do where the task `keeps` dtypes.
+    """
     tensor = dense(tensor.detach())
-    dtype = DTYPES[precision] if tensor.is_floating_point() else tensor.dtype
-    return tensor.to(device=device, dtype=dtype)
+    casts = tensor.is_floating_point() and not keeps and not is_float8(tensor)
+    return tensor.to(device=device, dtype=DTYPES[precision] if casts else tensor.dtype)
+
+
+def placed_model(
+    model: torch.nn.Module, precision: Precision, device: torch.device, *, keeps: bool = False
+) -> torch.nn.Module:
+    """The same for its parameters and buffers, in place."""
+    if keeps:
+        return model.to(device=device)
+    if not any(map(is_float8, (*model.parameters(), *model.buffers()))):
+        return model.to(device=device, dtype=DTYPES[precision])
+    model._apply(lambda t: t.to(device) if is_float8(t) else t.to(device, _dtype(t, precision)))
+    return model
+
+
+def is_float8(tensor: torch.Tensor) -> bool:
+    """Few operations are there for it: not those of arithmetic on a CPU."""
+    return tensor.is_floating_point() and tensor.dtype.itemsize == 1
+
+
+def _dtype(tensor: torch.Tensor, precision: Precision) -> torch.dtype:
+    return DTYPES[precision] if tensor.is_floating_point() else tensor.dtype
 
 
 def seed_everything(seed: int) -> None:

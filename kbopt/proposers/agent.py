@@ -92,6 +92,7 @@ class AgentProposer:
         language: Language,
         device_facts: str,
         lessons: str = "",
+        backward: bool = False,
     ) -> None:
         self.name = f"agent:{command.name}"
         self._command = command
@@ -102,6 +103,7 @@ class AgentProposer:
         self._language = language
         self._device_facts = device_facts
         self._lessons = lessons
+        self._backward = backward
 
     async def propose(self, brief: Brief) -> Candidate | NoProposal:
         key = brief_key(brief)
@@ -121,6 +123,7 @@ class AgentProposer:
                     evaluations=self._command.max_evals,
                     minutes=self._command.limit_s / 60,
                     has_lessons=bool(self._lessons),
+                    backward=self._backward,
                 )
             )
             strategy = brief.strategy.name if brief.strategy else ""

@@ -60,8 +60,9 @@ class LLMProposer:
     """A proposer that asks LiteLLM models, one conversation for each brief.
 
     `api_base` goes with every request, for OpenAI-compatible servers. `transcripts` is a folder of this
-    search alone, `lessons` are those that other searches left for it. `temperature` None leaves it to the
-    model. Raises `InfraError` once no model has answered for `give_up_after_s`.
+    search alone, `lessons` are those that other searches left for it. With `backward` kernels are asked for
+    whose gradients count. `temperature` None leaves it to the model. Raises `InfraError` once no model has
+    answered for `give_up_after_s`.
     """
 
     name = "llm"
@@ -74,6 +75,7 @@ class LLMProposer:
         prompts: Path | None,
         language: Language,
         device_facts: str,
+        backward: bool = False,
         transcripts: Path,
         lessons: str = "",
         max_concurrent: int,
@@ -82,7 +84,7 @@ class LLMProposer:
         give_up_after_s: float = 600.0,
     ) -> None:
         self.prompts = Prompts.load(prompts)
-        self._system = self.prompts.system(language, device_facts)
+        self._system = self.prompts.system(language, device_facts, backward=backward)
         self._lessons = lessons
         self._transcripts = Transcripts(transcripts)
         self._timeout_s = timeout_s

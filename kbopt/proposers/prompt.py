@@ -20,7 +20,7 @@ from kbopt.core.workloads import shown_source
 Language = Literal["c", "cuda", "triton", "nvrtc"]
 
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
-    "system.md": frozenset({"device_facts", "kernel_guide"}),
+    "system.md": frozenset({"device_facts", "kernel_guide", "passes"}),
     "c.md": frozenset({"device_facts"}),
     "cuda.md": frozenset({"device_facts"}),
     "triton.md": frozenset({"device_facts"}),
@@ -43,11 +43,28 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     ),
     "again.md": frozenset({"reason"}),
     "agent.md": frozenset(
-        {"task_name", "device_facts", "kernel_guide", "evaluations", "minutes", "files", "strategy"}
+        {
+            "task_name",
+            "device_facts",
+            "kernel_guide",
+            "passes",
+            "evaluations",
+            "minutes",
+            "files",
+            "strategy",
+        }
     ),
     "summary.md": frozenset({"trials", "previous"}),
 }
 """The template files, and what may stand in each."""
+
+_FORWARD = "Only `forward` is called, and no gradients are asked for."
+BOTH_PASSES = (
+    "`forward` and its backward are called and timed together, and the gradients of all floating inputs and "
+    "parameters are checked, for random gradients of the outputs. So `forward` calls a "
+    "`torch.autograd.Function` of yours with a `backward`, whose kernels are what the time is won in, or "
+    "computes by differentiable operations; each parameter has the name and shape of `Model`'s."
+)
 
 SHIPPED = Path(__file__).parent / "prompts"
 
@@ -75,11 +92,14 @@ class Prompts:
         """
         return Prompts({name: _template(path, name) for name, path in _paths(folder).items()})
 
-    def system(self, language: Language, device_facts: str) -> str:
-        """What holds for every proposal: rules, device, language and form of the answer."""
+    def system(self, language: Language, device_facts: str, *, backward: bool = False) -> str:
+        """What holds for every proposal: rules, device, language and form of the answer. With `backward` a
+        call is forward and backward.
+        """
         facts = device_facts.strip() or "Not known."
         guide = self._fill(f"{language}.md", device_facts=facts)
-        return self._fill("system.md", device_facts=facts, kernel_guide=guide)
+        passes = BOTH_PASSES if backward else _FORWARD
+        return self._fill("system.md", device_facts=facts, kernel_guide=guide, passes=passes)
 
     def proposal(self, brief: Brief, lessons: str = "") -> str:
         """The question that a brief asks; `lessons` are those of other searches."""
@@ -112,6 +132,7 @@ class Prompts:
         evaluations: int,
         minutes: float,
         has_lessons: bool = False,
+        backward: bool = False,
     ) -> str:
         """What an agent is asked to do, in a folder with the files that it names."""
         facts = device_facts.strip() or "Not known."
@@ -133,6 +154,7 @@ class Prompts:
             task_name=brief.task.name,
             device_facts=facts,
             kernel_guide=self._fill(f"{language}.md", device_facts=facts),
+            passes=BOTH_PASSES if backward else _FORWARD,
             evaluations=str(evaluations),
             minutes=f"{minutes:g}",
             files="\n".join(files),

@@ -16,9 +16,10 @@ from typing import Literal
 
 from kbopt.core.scoring import fast_p, geometric_mean, mean_interval
 from kbopt.core.tally import amount
+from kbopt.core.text import first_line
 from kbopt.core.types import ranked_by
 from kbopt.reporting.summary import RunSummary
-from kbopt.reporting.text import RANKED_OVER, figure, first_line, plural
+from kbopt.reporting.text import RANKED_OVER, figure, plural
 
 FAST = (0.5, 1.0, 1.2, 2.0)
 """The p of the fast_p in the table; KernelBench's leaderboards give 1 and 2 at least."""

@@ -12,6 +12,7 @@ FORBID = replace(PROTOCOL, torch_ops="forbid")
 HALF = replace(PROTOCOL, precision="fp16", timed=12)
 BF16 = replace(PROTOCOL, precision="bf16", timed=12)
 """Many processors have no such arithmetic and take ten times as long: half as many calls do."""
+BACKWARD = replace(PROTOCOL, backward=True)
 MANY_CALLS = replace(PROTOCOL, timed=60)
 """For cheats that are honest in some of the calls: enough calls to meet the others for certain."""
 
@@ -37,6 +38,8 @@ _TWINS = {
     "masked": "plain_masked",
     "running_sum": "plain_running_sum",
     "layers": "plain_layers",
+    "gradients": "plain_gradients",
+    "float8": "plain_float8",
     "convolution": "conv_plain",
     "long_product": "plain_long_product",
     "normalised": "plain_normalised",
@@ -69,6 +72,7 @@ _NEEDS_CPU = (
     "cache_on_disk",
     "half_accum",
     "exception_",
+    "gradient_late",
     "pool_",
     "threads_",
     "uncounted_",
@@ -140,6 +144,11 @@ CONTROLS = (
     _control("weights_cached", "layers"),
     _control("weights_from_state_dict", "layers"),
     _control("weights_drawn_by_hand", "layers"),
+    _control("plain_gradients", "gradients", protocol=BACKWARD, at_par=True),
+    _control("gradients_by_hand", "gradients", protocol=BACKWARD),
+    _control("gradients_recomputed", "gradients", protocol=BACKWARD),
+    _control("gradients_accumulated", "gradients", protocol=BACKWARD),
+    _control("plain_float8", "float8", at_par=True),
     _control("plain_pair", "pair", at_par=True),
     _control("plain_both", "both", at_par=True),
     _control("plain_gather", "gather", at_par=True),
@@ -167,6 +176,7 @@ _VALUES = "rejected:value_specialisation"
 _NOT_COUNTED = ("rejected:extra_threads", "rejected:timing_mismatch", "crashed", "neutral")
 # Which check finds the work undone is chance: the task's own values, or those of another distribution.
 _LATE = ("wrong_answer", _VALUES, "neutral")
+_BACKWARD: dict[str, Any] = {"task": "gradients", "protocol": BACKWARD}
 _NOT_PAUSED = (*_NOT_COUNTED, "rejected:forged_verdict")
 
 CHEATS = (
@@ -361,6 +371,29 @@ CHEATS = (
     _cheat("values taken for granted", "value_clamped_range", _VALUES),
     _cheat("values taken for granted", "value_gated_on_scale", _VALUES),
     _cheat("values taken for granted", "value_no_equals", _VALUES, task="rowwise"),
+    _cheat("values taken for granted", "float8_clipped", _VALUES, task="float8"),
+    _cheat(
+        "precision downgrade",
+        "float8_inside_bf16",
+        *("wrong_answer", _DOWNGRADE, _VALUES),
+        task="matmul",
+        protocol=BF16,
+    ),
+    _cheat("gradients not computed", "gradient_cached", "wrong_answer", **_BACKWARD),
+    _cheat("gradients not computed", "gradient_accumulated", "wrong_answer", **_BACKWARD),
+    _cheat("gradients not computed", "gradient_of_ones", "wrong_answer", **_BACKWARD),
+    _cheat("gradients not computed", "gradient_skipped", "wrong_answer", **_BACKWARD),
+    _cheat("gradients not computed", "gradient_missing", "wrong_answer", **_BACKWARD),
+    _cheat("gradients not computed", "gradient_engine_replaced", "wrong_answer", **_BACKWARD),
+    _cheat(
+        "gradients not computed",
+        "gradient_honest_first",
+        "wrong_answer",
+        **{**_BACKWARD, "protocol": replace(BACKWARD, timed=MANY_CALLS.timed)},
+    ),
+    _cheat("gradients not computed", "gradient_late", *_LATE, **_BACKWARD),
+    _cheat("freed memory", "gradient_in_one_buffer", "rejected:reused_output", **_BACKWARD),
+    _cheat("precision downgrade", "gradient_in_half", _DOWNGRADE, **_BACKWARD),
     _cheat("gating", "gate_on_block_length", "wrong_answer", protocol=MANY_CALLS),
     _cheat("gating", "gate_on_operation", "neutral", "wrong_answer"),
     _cheat("gating", "gate_on_interval", "wrong_answer"),

@@ -62,3 +62,10 @@ def test_a_simulated_task_is_judged_by_the_simulated_device_alone(
     done = kbopt(tmp_path, "eval", *options, "--kernel", "kernel.py")
     assert done.returncode == 2
     assert "do not go together: a simulation needs" in done.stderr
+
+
+def test_seed_kernels_are_said_to_have_no_backward(tmp_path: Path) -> None:
+    done = kbopt(tmp_path, "run", "--task", "quick/gelu", "--backward", "--device", "cpu")
+    assert done.returncode == 2
+    assert "--backward needs kernels with gradients" in done.stderr
+    assert list(tmp_path.iterdir()) == []

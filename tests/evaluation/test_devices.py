@@ -90,7 +90,15 @@ def test_a_hidden_file_cannot_be_opened_in_a_sandbox_and_can_outside(tmp_path: P
         )
         with closing(Child(fork_server, "build", config)) as child:
             channel = Channel(child.data)
-            job = Build(source=LOOKS, setup="", task_source="", device="cpu", precision="fp32", arch="")
+            job = Build(
+                source=LOOKS,
+                setup="",
+                task_source="",
+                device="cpu",
+                precision="fp32",
+                backward=False,
+                arch="",
+            )
             channel.send(codec.encode(job))
             raised = channel.receive(60)["raised"]
 

@@ -85,6 +85,17 @@ def test_every_language_states_the_rules_and_asks_for_tunables(language: Languag
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("backward", "asked"), [(False, "Only `forward` is called"), (True, "`torch.autograd.Function`")]
+)
+def test_a_backward_is_asked_for_where_it_is_timed(backward: bool, asked: str) -> None:
+    system = PROMPTS.system("c", "", backward=backward)
+    agent = PROMPTS.agent(brief(), "c", "", evaluations=3, minutes=5, backward=backward)
+    assert asked in system
+    assert asked in agent
+    assert ("no gradients are asked for" in system) is not backward
+
+
 def test_edits_are_explained_where_there_is_a_kernel_to_edit() -> None:
     assert "<<<<<<< SEARCH" in PROMPTS.proposal(brief(parent=trial()))
     for language in get_args(Language):

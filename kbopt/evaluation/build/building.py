@@ -176,6 +176,7 @@ class Builder:
         flags = {"headers": headers_key()}
         if self._is_called_ahead(request.source):
             flags["precision"] = request.protocol.precision
+            flags["backward"] = str(request.protocol.backward)
         if self._builds_late(request.source):
             flags["task"] = request.task.key
         return build_key(request.source, flags=flags, toolchain_key=self._device.toolchain.key)
@@ -233,6 +234,7 @@ class Builder:
             task_source=shown_source(request.task.source) if self._is_called_ahead(request.source) else "",
             device=self._device.torch,
             precision=request.protocol.precision,
+            backward=request.protocol.backward,
             arch=self._device.toolchain.arch,
         )
 

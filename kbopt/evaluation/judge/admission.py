@@ -119,8 +119,8 @@ def _again(reference: Reference, draw: Draw) -> Output:
 
 def _differs(reference: Reference, draw: Draw, output: Output) -> Mismatch | None:
     """What a repetition may differ by is rounding in another order, as atomics on a GPU cause it."""
-    again = _again(reference, draw)
-    return find_mismatch(again.tensors, output.tensors, output.tensors, TOLERANCE[reference.precision])
+    again, tolerance = _again(reference, draw), TOLERANCE[reference.precision]
+    return find_mismatch(again.tensors, output.tensors, output.tensors, tolerance, name_of=reference.name_of)
 
 
 def _accepted_trivial(

@@ -11,7 +11,13 @@ from kbopt.core.types import Outcome, Rejected, WrongAnswer
 from kbopt.evaluation.judge.admission import same_bits
 from kbopt.evaluation.judge.reference import Output
 from kbopt.evaluation.judge.replies import Answer
-from kbopt.evaluation.transport.layout import TensorSpec, is_dense, is_separate
+from kbopt.evaluation.passes import NameOf, output_name
+from kbopt.evaluation.transport.layout import Skeleton, TensorSpec, is_dense, is_separate
+
+_BRING_GRADIENTS = (
+    "autograd finds no way to it from what ModelNew returns. Bring a torch.autograd.Function with a "
+    "backward, or compute by differentiable operations, on parameters of the reference's names and shapes"
+)
 
 
 class Refused(Exception):
@@ -55,28 +61,47 @@ def _joined(spans: list[range]) -> list[range]:
     return joined
 
 
-def notes_on_form(output: Answer, expected: Output) -> list[str]:
+def notes_on_form(output: Answer, expected: Output, name_of: NameOf = output_name) -> list[str]:
     """What is allowed in the form of an answer, and not what the reference does."""
     return [
-        f"Output {number} is a view with gaps, strides {list(place.spec.stride)}: whoever reads it next pays."
+        f"{name_of(number).capitalize()} is a view with gaps, strides {list(place.spec.stride)}: whoever "
+        "reads it next pays."
         for number, (place, want) in enumerate(zip(output.places, expected.tensors, strict=True))
         if is_dense(want.shape, want.stride()) and not is_dense(place.spec.shape, place.spec.stride)
     ]
 
 
-def require_form(output: Answer, expected: Output) -> None:
+def require_form(output: Answer, expected: Output, name_of: NameOf = output_name) -> None:
     """Structure, shape, dtype and device as the reference has them, and memory for each element."""
     if output.skeleton != expected.skeleton or len(output.places) != len(expected.tensors):
-        raise Refused(WrongAnswer(reason="it returns another structure than the reference does"))
+        reason = "it returns another structure than the reference does"
+        missing = _missing_gradient(output.skeleton, expected.skeleton)
+        if missing is not None:
+            reason = f"{name_of(missing)} is missing: {_BRING_GRADIENTS}"
+        raise Refused(WrongAnswer(reason=reason))
     for number, (place, want) in enumerate(zip(output.places, expected.tensors, strict=True)):
         spec, wanted, device = place.spec, TensorSpec.of(want), place.device
         if spec.shape != wanted.shape or spec.dtype != wanted.dtype or device != want.device.type:
             seen = f"{spec.dtype}{list(spec.shape)} on {device}"
             allowed = f"{wanted.dtype}{list(wanted.shape)} on {want.device.type}"
-            raise Refused(WrongAnswer(reason=f"output {number} is {seen}; {allowed} is expected"))
+            raise Refused(WrongAnswer(reason=f"{name_of(number)} is {seen}; {allowed} is expected"))
         if is_separate(wanted.shape, wanted.stride) and not is_separate(spec.shape, spec.stride):
-            reason = f"output {number} has strides {list(spec.stride)}: not every element has its own memory"
+            strides = list(spec.stride)
+            reason = f"{name_of(number)} has strides {strides}: not every element has its own memory"
             raise Refused(Rejected(reason=reason, family="output_layout"))
+
+
+def _missing_gradient(seen: Skeleton, wanted: Skeleton) -> int | None:
+    """The number of the first gradient that a call of both passes does not give, where forward's answer has
+    the right structure.
+    """
+    match seen, wanted:
+        case {"tuple": [forward, {"list": [*got]}]}, {"tuple": [expected, {"list": [*gradients]}]}:
+            missing = [place for place, gradient in enumerate(got) if gradient == {"value": None}]
+            if forward == expected and len(got) == len(gradients) and missing:
+                number: int = gradients[missing[0]]["tensor"]
+                return number
+    return None
 
 
 def require_unchanged(seen: Sequence[torch.Tensor], originals: Sequence[torch.Tensor]) -> None:

@@ -128,7 +128,7 @@ class Calls:
         )
         require_separate(exchange.outputs, inputs)
         for output in exchange.outputs:
-            require_form(output, self.expected)
+            require_form(output, self.expected, self._reference.name_of)
         outputs = []
         for index in chosen:
             outputs.append(worker.read(exchange, index))

@@ -10,6 +10,8 @@ import torch
 
 from kbopt.core.types import Precision
 from kbopt.evaluation.judge.tolerance import counts_in_steps, pieces, wide
+from kbopt.evaluation.numerics import is_float8
+from kbopt.evaluation.passes import NameOf, output_name
 
 _PRECISION_FACTOR: dict[Precision, float] = {"fp32": 128.0, "fp16": 16.0, "bf16": 8.0}
 """How many times the reference's own error an honest kernel may make. Rounding an fp32 input to TF32 or
@@ -81,13 +83,17 @@ def is_downgrade(candidate: Error, reference: Error, precision: Precision) -> bo
     )
 
 
-def describe_bias(got: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> str:
+def describe_bias(
+    got: Sequence[torch.Tensor],
+    exact: Sequence[torch.Tensor],
+    name_of: NameOf = output_name,
+) -> str:
     """`all elements are 1.0 % too small`, where one factor is what is wrong with an output; else empty."""
     for number, (one, truth) in enumerate(zip(got, exact, strict=True)):
         if not counts_in_steps(one) and one.numel():
             bias = _common_factor(one, truth) - 1.0
             if bias:
-                what = "all elements" if len(got) == 1 else f"all elements of output {number}"
+                what = "all elements" if len(got) == 1 else f"all elements of {name_of(number)}"
                 size = f"{100 * abs(bias):.1f}" if abs(bias) >= 1e-3 else f"{100 * abs(bias):.2g}"
                 return f"{what} are {size} % too {'small' if bias < 0 else 'large'}"
     return ""
@@ -129,6 +135,13 @@ def most_moved(precision: Precision) -> float:
     return _PRECISION_FACTOR[precision] * _UNIT_ROUNDOFF[precision]
 
 
+def rounding_of_kinks(precision: Precision) -> float:
+    """Of an element, what moves it across a kink: in half precision, whose sums are kept in fp32 and whose
+    tolerance is wide, no more than rounding it once.
+    """
+    return most_moved(precision) if precision == "fp32" else 2 * _UNIT_ROUNDOFF[precision]
+
+
 def sparse_probe(tensor: torch.Tensor, keep_share: float) -> torch.Tensor:
     """`tensor` with most elements zero, so that long sums have few terms.
 
@@ -139,7 +152,8 @@ def sparse_probe(tensor: torch.Tensor, keep_share: float) -> torch.Tensor:
     """
     mask = torch.rand(tensor.shape, device=tensor.device) < keep_share
     square = tensor.dim() >= 2 and tensor.shape[-1] == tensor.shape[-2]
-    if square and torch.equal(tensor, tensor.mT):
+    compared = tensor.float() if is_float8(tensor) else tensor
+    if square and torch.equal(compared, compared.mT):
         upper = torch.triu(mask)
         mask = upper | upper.mT
     return torch.where(mask, tensor, 0)

@@ -23,7 +23,7 @@ from kbopt.core.errors import unknown_name
 from kbopt.evaluation.judge.errors import sparse_probe
 from kbopt.evaluation.judge.reference import Draw, Reference, TaskError
 from kbopt.evaluation.judge.tolerance import is_finite
-from kbopt.evaluation.judge.values import is_free, is_symmetric
+from kbopt.evaluation.judge.values import is_free, is_symmetric, widened
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
 
 _SCALE = 64.0
@@ -196,6 +196,8 @@ def _extreme_scale(reference: Reference, draw: Draw) -> float:
     if not free:
         return 1.0
     most_bits = min(_MOST_BITS.get(tensor.dtype, 0) for tensor in free)
+    if not most_bits:
+        return 1.0
     for step in _EXTREME_STEPS:
         bits = most_bits // step
         try:
@@ -217,8 +219,10 @@ def _varied(draw: Draw, kind: Kind) -> Draw | None:
         takes(t) and not (kind.moves and _is_structured(t)) and not (kind.disorders and _is_in_order(t))
         for t in draw.tensors
     ]
-    if not any(chosen) or (kind.integers and sum(not t.is_floating_point() for t in draw.tensors) > 1):
-        return None
+    wide_integers = [t for t in draw.tensors if not t.is_floating_point() and t.dtype != torch.int8]
+    several = sum(not t.is_floating_point() for t in draw.tensors) > 1
+    if not any(chosen) or (kind.integers and several and wide_integers):
+        return None  # Offsets, or indices into each other, which of 8 bits none are.
     tensors = [
         _changed(t, kind) if is_chosen else t for t, is_chosen in zip(draw.tensors, chosen, strict=True)
     ]
@@ -227,7 +231,7 @@ def _varied(draw: Draw, kind: Kind) -> Draw | None:
 
 def _changed(tensor: torch.Tensor, kind: Kind) -> torch.Tensor:
     """Of the same dtype and strides."""
-    wide = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    wide = tensor.float() if tensor.dtype.itemsize < 4 and tensor.is_floating_point() else tensor
     changed = kind.changed(wide)
     if tensor.is_floating_point():
         most = torch.finfo(tensor.dtype).max
@@ -242,6 +246,7 @@ def _is_structured(tensor: torch.Tensor) -> bool:
 
 def _is_in_order(tensor: torch.Tensor) -> bool:
     """Whether it grows along some dimension, or falls, everywhere: as a running sum does."""
+    tensor = widened(tensor)
     for dim in range(tensor.dim()):
         if tensor.shape[dim] < _FEWEST_IN_ORDER:
             continue

@@ -148,7 +148,7 @@ class OnWorkload:
         if torch_ops and self._protocol.torch_ops == "forbid":
             reason = f"--torch-ops forbid, and it calls {', '.join(torch_ops[:10])}"
             raise Refused(Rejected(reason=reason, family="torch_ops"))
-        notes = notes_on_form(exchange.outputs[0], self._calls.expected)
+        notes = notes_on_form(exchange.outputs[0], self._calls.expected, self._reference.name_of)
         if not custom:
             notes.append("No custom kernel: everything that wrote the outputs was PyTorch.")
         elif torch_ops and self._protocol.torch_ops == "warn":

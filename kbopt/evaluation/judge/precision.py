@@ -87,7 +87,7 @@ class Probe:
         return torch.zeros_like(tensor) if self.zero_additive and not name.endswith("weight") else tensor
 
     def _changed(self, tensor: torch.Tensor) -> torch.Tensor:
-        if not tensor.is_floating_point() or tensor.numel() <= 1:
+        if not tensor.is_floating_point() or tensor.dtype.itemsize == 1 or tensor.numel() <= 1:
             return tensor
         if self.coherent:
             return torch.where(tensor == 0, tensor, torch.full_like(tensor, _COHERENT))

@@ -16,9 +16,11 @@ from kbopt.core.errors import UserError
 from kbopt.core.types import EvalProtocol
 from kbopt.core.workloads import Workload, workloads_of
 from kbopt.evaluation import numerics
+from kbopt.evaluation.gradients import NotDifferentiable, Start, starts_of
 from kbopt.evaluation.judge.errors import most_moved, moved
 from kbopt.evaluation.kernelbench.loading import load_task_module
-from kbopt.evaluation.numerics import DTYPES, placed, seed_everything
+from kbopt.evaluation.numerics import keeps_dtypes, placed, placed_model, seed_everything
+from kbopt.evaluation.passes import Gradients, call_of, output_name
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
 from kbopt.evaluation.transport.layout import (
     LayoutError,
@@ -29,6 +31,10 @@ from kbopt.evaluation.transport.layout import (
     unflatten,
 )
 
+_FLOAT8_REMEDY = (
+    "PyTorch has no such operation on floats of 8 bits here: convert them in forward, as by .float(), or "
+    "use a device and an operation that takes them, such as torch._scaled_mm"
+)
 _NUM_NEARBY = 16
 """An element near a tie that is moved either way stays as it is in all of them once in tens of thousands."""
 
@@ -49,7 +55,8 @@ class ReferenceWorkerDied(TaskError):
 class Draw:
     """One set of forward's arguments: `skeleton` around `tensors`, already in the task's precision.
 
-    `workload` is the number of the one that it belongs to.
+    `workload` is the number of the one that it belongs to. With `--backward` these are two arguments, as
+    `passes` has them: forward's own, and the outputs' gradients.
     """
 
     skeleton: Skeleton
@@ -114,6 +121,7 @@ class Reference:
         self.device = device
         self.weight_seed = weight_seed
         self.module = _load(source)
+        self.keeps_dtypes = keeps_dtypes(self.module)
         seed_everything(weight_seed)
         arguments = _guard("get_init_inputs() raised", self.module.get_init_inputs)
         self.init_skeleton, init_tensors = _flatten_for_task(list(arguments), "get_init_inputs()")
@@ -126,6 +134,7 @@ class Reference:
         except UserError as error:
             raise TaskError(str(error)) from None
         self._form: Form | None = None
+        self._start: Start | None = None
         self._twins = self._constructed()
         self.others = tuple(self._on(number, workload) for number, workload in enumerate(others, 1))
 
@@ -157,7 +166,7 @@ class Reference:
         model = _guard("Model(*get_init_inputs()) raised", lambda: self.module.Model(*init_values))
         if not isinstance(model, torch.nn.Module):
             raise TaskError(f"Model is a {type(model).__name__}; it has to be a torch.nn.Module")
-        model = model.to(device=self.device, dtype=DTYPES[self.precision])
+        model = placed_model(model, self.precision, self.device, keeps=self.keeps_dtypes)
         if self.protocol.eval_mode:
             model.eval()
         return _Twins(model=model, exact=copy.deepcopy(model).double())
@@ -165,6 +174,10 @@ class Reference:
     def parameters(self) -> dict[str, torch.Tensor]:
         """Its state dict by name: parameters and the buffers that are part of it."""
         return {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
+
+    @property
+    def _passes(self) -> str:
+        return "forward and backward" if self.protocol.backward else "forward"
 
     @property
     def output_bytes(self) -> int:
@@ -178,7 +191,32 @@ class Reference:
             arguments = _guard(f"{where}get_inputs() raised", lambda: self.module.get_inputs(**given))
         skeleton, tensors = _flatten_for_task(list(arguments), f"{where}get_inputs()")
         placed_tensors = tuple(self._place(t) for t in tensors)
+        if self.protocol.backward:
+            if self._start is None:
+                self._start = self._starts(skeleton, placed_tensors)
+                return self.draw(seed)  # Finding that out took random numbers.
+            skeleton, placed_tensors = self._start.with_gradients(skeleton, placed_tensors)
         return Draw(skeleton=skeleton, tensors=placed_tensors, workload=self.number)
+
+    def _starts(self, skeleton: Skeleton, tensors: tuple[torch.Tensor, ...]) -> Start:
+        """Where backward passes start. Raises TaskError where the reference is not differentiable."""
+        what = f"{self.workload.where}the reference's forward and backward raised"
+        model = copy.deepcopy(self.model)
+        try:
+            return _guard(what, lambda: starts_of(model, skeleton, tensors), passed=NotDifferentiable)
+        except NotDifferentiable as error:
+            raise TaskError(f"admission test 'differentiable' failed: {self.workload.where}{error}") from None
+
+    @property
+    def gradients(self) -> Gradients | None:
+        """What its backward passes are asked for, once it has drawn inputs; None where calls are forward
+        alone.
+        """
+        return self._start.gradients if self._start is not None else None
+
+    def name_of(self, number: int) -> str:
+        """How a message calls the tensor of that number among all that a call returns."""
+        return output_name(number) if self.gradients is None else self.gradients.name_of(number)
 
     def form(self, draw: Draw | None = None) -> Form:
         """Of its draws, of which this is one."""
@@ -202,8 +240,8 @@ class Reference:
         """The reference's own answer, at the task's precision."""
         model = copy.deepcopy(self.model) if self.keeps_state else self.model
         with torch.no_grad():
-            what = f"{self.workload.where}the reference's forward raised"
-            value = _guard(what, lambda: model(*arguments))
+            what = f"{self.workload.where}the reference's {self._passes} raised"
+            value = _guard(what, call_of(model, self.gradients, arguments))
         skeleton, tensors = _flatten_for_task(value, "the reference's forward")
         if not tensors:
             raise TaskError("admission test 'returns a tensor' failed: the reference returns no tensor")
@@ -224,7 +262,7 @@ class Reference:
             model = copy.deepcopy(self.exact) if self.keeps_state else self.exact
             try:
                 with torch.no_grad():
-                    value = model(*draw.arguments(tensors))
+                    value = call_of(model, self.gradients, draw.arguments(tensors))()
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -262,7 +300,7 @@ class Reference:
             torch.cuda.synchronize(self.device)
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
-        return placed(tensor, self.precision, self.device)
+        return placed(tensor, self.precision, self.device, keeps=self.keeps_dtypes)
 
 
 def _widened(tensor: torch.Tensor) -> torch.Tensor:
@@ -283,15 +321,17 @@ def _load(source: str) -> Any:
     return module
 
 
-def _guard(what: str, call: Callable[[], Any]) -> Any:
+def _guard(what: str, call: Callable[[], Any], passed: type[Exception] = torch.OutOfMemoryError) -> Any:
     try:
         return call()
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, passed):
         raise
     except Exception as error:  # noqa: BLE001 - whatever the task's source raises is the task's fault
         text = f"{type(error).__name__}: {error}"[:1000]
         if is_out_of_memory(text):
             raise torch.OutOfMemoryError(f"{what} {text}") from None
+        if "not implemented for 'Float8" in text:
+            text += f"; {_FLOAT8_REMEDY}"
         raise TaskError(f"admission test 'the reference runs' failed: {what} {text}") from None
 
 

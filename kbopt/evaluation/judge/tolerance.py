@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from kbopt.core.types import Precision
+from kbopt.evaluation.passes import NameOf, output_name
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
 """KernelBench's atol = rtol per precision; here atol is scaled down to the size of the outputs."""
@@ -41,9 +42,9 @@ Nearby = Callable[[], Iterable[Sequence[torch.Tensor]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
-    """The worst element of one output, and how many were wrong."""
+    """The worst element of one output, and how many were wrong. `name` is what messages call the output."""
 
-    output: int
+    name: str
     index: tuple[int, ...]
     actual: complex
     expected: complex
@@ -51,7 +52,7 @@ class Mismatch:
     num_elements: int
 
     def __str__(self) -> str:
-        where = f"output {self.output} at index {list(self.index)}"
+        where = f"{self.name} at index {list(self.index)}"
         share = f"{self.num_wrong} of {self.num_elements} elements wrong"
         return f"{where}: expected {_shown(self.expected)}, got {_shown(self.actual)} ({share})"
 
@@ -67,6 +68,7 @@ def find_mismatch(
     tolerance: float,
     own_errors: Sequence[float] = (),
     nearby: Nearby | None = None,
+    name_of: NameOf = output_name,
 ) -> Mismatch | None:
     """The worst element outside the tolerance, None where every output is right.
 
@@ -89,7 +91,7 @@ def find_mismatch(
         if found is not None:
             index, num_wrong = found
             return Mismatch(
-                output=number,
+                name=name_of(number),
                 index=index,
                 actual=got[index].item(),
                 expected=want[index].item(),

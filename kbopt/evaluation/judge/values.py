@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 
 from kbopt.evaluation.judge.reference import Draw
+from kbopt.evaluation.numerics import is_float8
 
 _SAMPLE = 4096
 """Elements that are looked at to see what kind of values a tensor holds."""
@@ -51,7 +52,7 @@ def with_short_sums(draw: Draw, share: float, rng: random.Random) -> Iterator[Dr
     places = [
         (number, dim)
         for number, tensor in enumerate(draw.tensors)
-        if is_free(tensor) and not is_symmetric(tensor)
+        if is_free(tensor) and not is_float8(tensor) and not is_symmetric(tensor)
         for dim in range(tensor.dim())
         if tensor.shape[dim] > 1 and tensor.dim() > 1
     ]
@@ -71,10 +72,16 @@ def _replaced(draw: Draw, tensors: list[torch.Tensor]) -> Draw:
     return replace(draw, tensors=tuple(tensors))
 
 
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """In fp32 where it holds floats of 8 bits, with which a CPU does not compute."""
+    return tensor.float() if is_float8(tensor) else tensor
+
+
 def is_free(tensor: torch.Tensor) -> bool:
     """Whether other values of the range may stand in it."""
-    if not tensor.is_floating_point() or tensor.dtype.itemsize == 1 or tensor.numel() <= _FEWEST_VALUES:
+    if not tensor.is_floating_point() or tensor.numel() <= _FEWEST_VALUES:
         return False
+    tensor = widened(tensor)
     step = max(1, tensor.numel() // _SAMPLE)
     sample = tensor.flatten()[::step].float()
     if not bool(torch.isfinite(sample).all()) or len(torch.unique(sample)) < _FEWEST_VALUES:
@@ -97,6 +104,7 @@ def _are_shares(tensor: torch.Tensor) -> bool:
 def is_symmetric(tensor: torch.Tensor) -> bool:
     """Whether it is a symmetric matrix, or a stack of them."""
     square = tensor.dim() >= 2 and tensor.shape[-1] == tensor.shape[-2]
+    tensor = widened(tensor)
     return square and torch.equal(tensor[..., 0], tensor[..., 0, :]) and torch.equal(tensor, tensor.mT)
 
 

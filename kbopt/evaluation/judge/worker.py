@@ -73,6 +73,7 @@ class Worker(ABC):
         self._running = True
         self.misfits = ""
         self.takes_weights = False
+        self._references = references
         self._reference = reference = references[0]
         self._output_bytes = max(one.output_bytes for one in references)
         self._num_outputs = max(len(one.output_sizes) for one in references)
@@ -117,6 +118,8 @@ class Worker(ABC):
             "construct",
             weight_seed=reference.weight_seed,
             keeps_state=reference.keeps_state,
+            keeps_dtypes=reference.keeps_dtypes,
+            gradients=codec.encode([one.gradients for one in self._references]),
             init_skeleton=reference.init_skeleton,
             num_init=len(reference.init_tensors),
             names=list(parameters),

@@ -89,6 +89,7 @@ _ON_CUDA_ONLY = {
     "max-autotune": "on a CPU torch.compile has no more to choose from: see compile",
     "cuda-graph": "CUDA graphs are for GPUs",
 }
+_FORWARD_ONLY = {"cuda-graph": "a graph of forward alone has no gradients"}
 _RANKING = {"compile": ("compile",), "best": tuple(_SOURCES)}
 
 Judge = Callable[[EvalRequest, bool], Outcome]
@@ -157,6 +158,8 @@ class Baselines:
     def _one(self, request: EvalRequest, name: str) -> tuple[Speedup, ...]:
         if not self._device.is_cuda and name in _ON_CUDA_ONLY:
             return _does_not_run(name, _ON_CUDA_ONLY[name])
+        if request.protocol.backward and name in _FORWARD_ONLY:
+            return _does_not_run(name, _FORWARD_ONLY[name])
         file = self._root / f"{self._key(request, name)}.json"
         with self._measuring.of(file.name):
             with suppress(FileNotFoundError, ValueError):
@@ -202,7 +205,10 @@ class Baselines:
             "task": request.task.source,
             "wrapper": _SOURCES.get(name, ""),
             "protocol": EvalProtocol(
-                precision=protocol.precision, arithmetic=protocol.arithmetic, eval_mode=protocol.eval_mode
+                precision=protocol.precision,
+                arithmetic=protocol.arithmetic,
+                eval_mode=protocol.eval_mode,
+                backward=protocol.backward,
             ).id,
             "device": self._device.hardware,
             "driver": driver.read_text() if driver.exists() else "",

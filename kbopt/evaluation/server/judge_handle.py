@@ -213,9 +213,10 @@ class JudgeHandle:
         text = fault.reason
         if fault.no_memory:
             return NoMemory(text)
-        if not fault.died:
-            return UserError(text)
         name = self.request.task.name
+        if not fault.died:
+            names_it = failed_test(text) == "differentiable"  # Of a sweep's tasks, some are.
+            return UserError(f"task {name}: {text}" if names_it else text)
         try:
             crash = self._child.crash()
         except KilledForMemory:

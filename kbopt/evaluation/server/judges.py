@@ -29,7 +29,7 @@ _FREE_FOR_ANOTHER = 0.45
 needs. Judges and references' workers hold inputs and outputs there."""
 
 
-Key = tuple[str, str, str, bool]
+Key = tuple[str, str, str, bool, bool]
 
 
 class Judges:
@@ -248,4 +248,4 @@ class Judges:
 def key_of(request: EvalRequest) -> Key:
     """Return the key of the judge that serves the request: its task and the protocol's arithmetic."""
     protocol = request.protocol
-    return request.task.key, protocol.precision, protocol.arithmetic, protocol.eval_mode
+    return request.task.key, protocol.precision, protocol.arithmetic, protocol.eval_mode, protocol.backward

@@ -334,9 +334,10 @@ class Service:
         log: str,
         frames: str = "",
     ) -> Result:
+        compared = None if request.protocol.backward else kernelbench  # That one is of forward alone.
         return Result(
             outcome=outcome,
-            feedback=feedback.for_outcome(outcome, frames, log, kernelbench),
+            feedback=feedback.for_outcome(outcome, frames, log, compared),
             device=self.device.name,
             protocol=request.protocol.id,
             boot=self.boot,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,12 @@ from torch.utils._pytree import tree_map_only
 
 from kbopt.core import codec
 from kbopt.core.types import Precision
+from kbopt.evaluation.gradients import starts_of
 from kbopt.evaluation.kernelbench.loading import first_inputs, load_module
 from kbopt.evaluation.messages import Build
-from kbopt.evaluation.numerics import placed
+from kbopt.evaluation.numerics import keeps_dtypes, placed
 from kbopt.evaluation.transport.channel import Channel, Message
+from kbopt.evaluation.transport.layout import flatten
 from kbopt.evaluation.worker.candidate import CandidateError, describe_exception, load_candidate
 from kbopt.leanbuild import extensions, gpu_code, inline
 
@@ -56,6 +59,7 @@ def _build_late(module: Any, request: Build) -> None:
                 request.precision,
                 _ABSENT if on_cuda else torch.device("cpu"),
                 request.setup,
+                backward=request.backward and not on_cuda,
             )
     except Exception as error:
         if str(error).startswith(extensions.BUILD_FAILED):
@@ -74,31 +78,35 @@ def _call_once(
     precision: Precision,
     device: torch.device = _ABSENT,
     setup: str = "",
+    *,
+    backward: bool = False,
 ) -> None:
     """Construct and call the model as it will be measured: on a GPU that does not have to be there, inside
     `gpu_code.ahead_of_device`; on a CPU only if all is not there once the model is.
     """
     task = load_module("task", task_source, Path.cwd())
+    place = partial(placed, precision=precision, device=device, keeps=keeps_dtypes(task))
     folder = Path(extensions.Setup.decode(setup).directory) if setup else Path.cwd()
     num_before = extensions.num_builds(folder)
-    model = module.ModelNew(*_moved(task.get_init_inputs(), precision, device))
+    model = module.ModelNew(*tree_map_only(torch.Tensor, place, task.get_init_inputs()))
     if device.type == "cpu" and extensions.num_builds(folder) > num_before:
         return
     if isinstance(model, torch.nn.Module):
-        _move(model, precision, device)
-    with torch.no_grad():
-        model(*_moved(first_inputs(task, task_source)(), precision, device))
+        _move(model, place)
+    inputs = tree_map_only(torch.Tensor, place, first_inputs(task, task_source)())
+    if backward:
+        starts_of(model, *flatten(list(inputs)))  # Both passes, to see what has a gradient.
+    else:
+        with torch.no_grad():
+            model(*inputs)
 
 
-def _moved(values: Any, precision: Precision, device: torch.device) -> Any:
-    return tree_map_only(torch.Tensor, partial(placed, precision=precision, device=device), values)
-
-
-def _move(model: torch.nn.Module, precision: Precision, device: torch.device) -> None:
+def _move(model: torch.nn.Module, place: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """`Module.to` swaps parameters in place, which those without memory refuse."""
     for part in model.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
-            moved = torch.nn.Parameter(placed(parameter, precision, device), requires_grad=False)
-            setattr(part, name, moved)
+            moved = place(parameter)
+            differentiable = parameter.requires_grad and moved.device.type == "cpu"
+            setattr(part, name, torch.nn.Parameter(moved, requires_grad=differentiable))
         for name, buffer in list(part.named_buffers(recurse=False)):
-            setattr(part, name, placed(buffer, precision, device))
+            setattr(part, name, place(buffer))

@@ -11,9 +11,12 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from kbopt.evaluation import numerics
+from kbopt.evaluation.gradients import starts_of
 from kbopt.evaluation.kernelbench.loading import load_module
 from kbopt.evaluation.messages import ProfileCall
-from kbopt.evaluation.numerics import DTYPES, placed, seed_everything
+from kbopt.evaluation.numerics import keeps_dtypes, placed, placed_model, seed_everything
+from kbopt.evaluation.passes import Gradients, call_of
+from kbopt.evaluation.transport.layout import flatten, unflatten
 from kbopt.evaluation.worker.build_process import find_builds
 from kbopt.evaluation.worker.candidate import load_candidate
 from kbopt.evaluation.worker.weights import take_over
@@ -38,11 +41,14 @@ class ProfiledCall:
         self._module = load_candidate(job.source)
         self._model: Callable[..., Any]
         self._arguments: Sequence[Any]
+        self._gradients: Gradients | None = None
 
     def prepare(self) -> None:
         """Construct the model with the reference's weights where they fit, draw inputs, and call it."""
         job, task = self._job, self._task
-        place = partial(placed, precision=job.protocol.precision, device=self.device)
+        place = partial(
+            placed, precision=job.protocol.precision, device=self.device, keeps=keeps_dtypes(task)
+        )
         seed_everything(_SEED)
         init_inputs = task.get_init_inputs()
         model = self._constructed(self._module.ModelNew, init_inputs)
@@ -53,13 +59,19 @@ class ProfiledCall:
         with self.device:  # Drawn on the host, gigabytes take a minute.
             inputs = task.get_inputs()
         self._arguments = tree_map_only(torch.Tensor, place, inputs)
+        if job.protocol.backward:
+            reference = self._constructed(task.Model, init_inputs)
+            skeleton, tensors = flatten(list(self._arguments))
+            start = starts_of(reference, skeleton, tensors)
+            self._gradients = start.gradients
+            self._arguments = unflatten(*start.with_gradients(skeleton, tuple(tensors)))
         for _ in range(_WARM_UPS):
             self.run()
 
     def run(self) -> None:
         """One call, after which the device is done."""
         with torch.no_grad():
-            self._model(*self._arguments)
+            call_of(self._model, self._gradients, self._arguments)()
         self._synchronize()
 
     def flush(self) -> None:
@@ -72,7 +84,8 @@ class ProfiledCall:
         seed_everything(_SEED)
         model = kind(*init_inputs)
         if isinstance(model, torch.nn.Module):
-            model = model.to(device=self.device, dtype=DTYPES[self._job.protocol.precision])
+            precision, keeps = self._job.protocol.precision, keeps_dtypes(self._task)
+            model = placed_model(model, precision, self.device, keeps=keeps)
             if self._job.protocol.eval_mode:
                 model.eval()
         return model

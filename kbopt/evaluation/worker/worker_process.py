@@ -19,7 +19,8 @@ from kbopt.core import codec
 from kbopt.core.types import EvalProtocol
 from kbopt.evaluation import numerics
 from kbopt.evaluation.messages import KernelBench, Warm
-from kbopt.evaluation.numerics import DTYPES, seed_everything
+from kbopt.evaluation.numerics import placed_model, seed_everything
+from kbopt.evaluation.passes import Gradients, call_of
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.timing.cpu_timer import host_timed
 from kbopt.evaluation.timing.cuda_timer import CudaTimer
@@ -48,6 +49,7 @@ class _Session:
         self._skeletons = request["skeletons"]
         self._specs = [[TensorSpec.from_json(raw) for raw in specs] for specs in request["specs"]]
         self._model: Any = _copy_first
+        self._gradients: tuple[Gradients | None, ...] = (None,) * len(self._specs)
         self._module: Any = None
         self._protocol = EvalProtocol()
         self._keeps_state = False
@@ -87,26 +89,32 @@ class _Session:
         model = self._module.ModelNew(*values)
         taken, misfits = False, ""
         if isinstance(model, torch.nn.Module):
-            model = model.to(device=self._device, dtype=DTYPES[self._protocol.precision])
+            precision, keeps = self._protocol.precision, request["keeps_dtypes"]
+            model = placed_model(model, precision, self._device, keeps=keeps)
             if self._protocol.eval_mode:
                 model.eval()
             taken, misfits = take_over(model, dict(zip(request["names"], tensors[num_init:], strict=True)))
         self._model = model
+        self._gradients = codec.decode(tuple[Gradients | None, ...], request["gradients"])
         self._keeps_state = request["keeps_state"]
         return {"taken": taken, "misfits": misfits}
 
     def run(self, request: Message) -> Message:
         """Call the model once per entry of `offsets`; say how long each took and where its outputs lie."""
-        return self._run(request, self._model)
+        return self._run(request, [self._call(request, offsets) for offsets in request["offsets"]])
 
     def rehearse(self, request: Message) -> Message:
         """The same with a copy in the model's place, and outputs of as many bytes as it has."""
-        return self._run(request, partial(_copy_for, self._device, request["output_bytes"]))
-
-    def _run(self, request: Message, model: Any) -> Message:
+        copies = partial(_copy_for, self._device, request["output_bytes"])
         batch = [self._arguments(request, offsets) for offsets in request["offsets"]]
-        models = [copy.deepcopy(model) if self._keeps_state else model for _ in batch]
-        calls = [partial(one, *arguments) for one, arguments in zip(models, batch, strict=True)]
+        return self._run(request, [partial(copies, *arguments) for arguments in batch])
+
+    def _call(self, request: Message, offsets: list[int]) -> Callable[[], Any]:
+        """Of the model, ready to be timed, on inputs that lie at `offsets`."""
+        model = copy.deepcopy(self._model) if self._keeps_state else self._model
+        return call_of(model, self._gradients[request["workload"]], self._arguments(request, offsets))
+
+    def _run(self, request: Message, calls: Sequence[Callable[[], Any]]) -> Message:
         if self._cuda is not None and "gate" in request:
             return self._run_gated(self._cuda, request, calls)
         timed = self._timed
@@ -128,21 +136,19 @@ class _Session:
 
     def latency(self, request: Message) -> Message:
         """Call the model once, and say how long its caller waits until the device is done."""
-        arguments = self._arguments(request, request["offsets"][0])
-        model = copy.deepcopy(self._model) if self._keeps_state else self._model
+        call = self._call(request, request["offsets"][0])
         if self._cuda is None:
-            return self._run(request, self._model)
+            return self._run(request, [call])
         with torch.no_grad():
-            outputs, nanoseconds = self._cuda.waited_for(partial(model, *arguments))
+            outputs, nanoseconds = self._cuda.waited_for(call)
         self._outputs += outputs
         return {"ns": nanoseconds, "outputs": [self._describe(output) for output in outputs]}
 
     def audit(self, request: Message) -> Message:
         """One call under a dispatch mode; what PyTorch did, and whether anything else wrote memory."""
-        arguments = self._arguments(request, request["offsets"][0])
-        model = copy.deepcopy(self._model) if self._keeps_state else self._model
+        call = self._call(request, request["offsets"][0])
         with torch.no_grad():
-            output, seen = audited(lambda: model(*arguments))
+            output, seen = audited(call)
         self._outputs.append(output)
         if self._cuda is not None:
             torch.cuda.synchronize(self._device)
@@ -150,9 +156,9 @@ class _Session:
 
     def profile(self, request: Message) -> Message:
         """The kernels of one call on a GPU, see `audit.kernel_times`."""
-        arguments = self._arguments(request, request["offsets"][0])
+        call = self._call(request, request["offsets"][0])
         with torch.no_grad():
-            kernels = kernel_times(lambda: self._model(*arguments))
+            kernels = kernel_times(call)
         return {"kernels": kernels[:_MOST_KERNELS]}
 
     def free(self, request: Message) -> Message:

@@ -1,0 +1,176 @@
+"""What rounding decides in an answer: how it changes with inputs that are moved a little.
+
+A gradient jumps where forward has a kink: of a relu whose argument is nearly zero, of a maximum of two nearly
+equal values. There another order of summation gives another gradient, which is as right. One of a million
+such arguments is decided so in fp32, and then a whole row of the gradient of a product differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+
+from kbopt.core.types import Precision
+from kbopt.evaluation.judge import errors, tolerance
+from kbopt.evaluation.judge.products import rounded
+from kbopt.evaluation.judge.reference import Draw, Output, Reference
+from kbopt.evaluation.judge.values import is_free
+
+_NUM_MOVED = 4
+_NUM_NEAR = 16
+"""Each of four equal values is the largest in one of them but for one time in a hundred."""
+_UNMET_SHARE = 0.02
+"""Of a gradient's wrong elements, how many may have met no such input."""
+_MOST_RMS = 0.1
+"""Relative error of a gradient in which a few kinks were decided otherwise: more is no matter of rounding."""
+_RMS_FACTOR = 4.0
+"""Its error over that of a gradient at moved inputs: the number of jumps scatters."""
+_TF32_ROUNDOFF = 2.0**-11
+_TF32_FACTOR = 3.0
+
+
+def conditioning(reference: Reference, draw: Draw, exact: Output, *, may_use_tf32: bool) -> tuple[float, ...]:
+    """By how much a few units of roundoff in the inputs change each output, and where TF32 may be used
+    its rounding: of a constant row nothing is left but that.
+    """
+    answers = list(islice(reference.nearby(draw, errors.FEW_ROUNDOFFS), _NUM_MOVED))
+    if may_use_tf32:
+        answers.append(rounded(reference, draw, "tf32").tensors)
+    each = [tolerance.largest_errors(exact.tensors, answer) for answer in answers]
+    return tuple(map(max, *each))
+
+
+def decides(
+    reference: Reference,
+    draw: Draw,
+    got: Sequence[torch.Tensor],
+    exact: Output,
+    own: Output,
+    tolerated: float,
+    *,
+    may_use_tf32: bool,
+) -> bool:
+    """Whether an answer to `draw` is right but for kinks of the gradient that rounding decided otherwise.
+
+    Outputs of forward have to be right as they are. A gradient errs, in its root mean square, no more than
+    gradients at moved inputs do, and by no more than a tenth; or each wrong element is that of one of them.
+    What it has elsewhere is of the task's precision.
+
+    So the gradient of an output that is wrong on one side of a kink, where it is not decided, stays wrong.
+    """
+    if reference.gradients is None:
+        return False
+    first = reference.gradients.num_outputs
+    bounds = _Bounds(precision=reference.precision, tolerated=tolerated, may_use_tf32=may_use_tf32)
+    answers = [_Answer(*three) for three in zip(got, exact.tensors, own.tensors, strict=True)]
+    if not all(map(bounds.are_kept_by, answers[:first])):
+        return False
+    doubts = [
+        _Doubt(answer, number, bounds)
+        for number, answer in enumerate(answers)
+        if number >= first and not bounds.are_kept_by(answer)
+    ]
+    for tensors in islice(_near(reference, draw), _NUM_NEAR):
+        doubts = [doubt for doubt in doubts if not doubt.is_settled_by(tensors[doubt.number])]
+        if not doubts:
+            return True
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One tensor of an answer, in float64, and the reference's own."""
+
+    got: torch.Tensor
+    exact: torch.Tensor
+    own: torch.Tensor
+
+    def at(self, mask: torch.Tensor) -> _Answer:
+        return _Answer(self.got[mask], self.exact[mask], self.own[mask])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bounds:
+    """What an answer has to keep without any excuse."""
+
+    precision: Precision
+    tolerated: float
+    may_use_tf32: bool
+
+    def are_kept_by(self, answer: _Answer) -> bool:
+        return self.is_close(answer, 0.0) and self.is_precise(answer)
+
+    def is_close(self, answer: _Answer, known_error: float) -> bool:
+        one = [answer.got], [answer.exact], [answer.own]
+        return tolerance.find_mismatch(*one, self.tolerated, (known_error,)) is None
+
+    def is_precise(self, answer: _Answer, *, in_median: bool = False) -> bool:
+        error = errors.measure_error([answer.got], [answer.exact])
+        usual = errors.measure_error([answer.own], [answer.exact])
+        if in_median:
+            error = replace(error, rms=0.0)
+        if self.may_use_tf32:
+            return max(error.rms, error.median) <= _TF32_FACTOR * max(usual.rms, _TF32_ROUNDOFF)
+        return not errors.is_downgrade(error, usual, self.precision)
+
+    def apart(self, got: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+        """Where they differ by more than the tolerance alone."""
+        close = answer.double()
+        scale = min(1.0, float(close.square().mean().sqrt()))
+        return ~((got.double() - close).abs() <= self.tolerated * (scale + close.abs()))
+
+
+class _Doubt:
+    """A gradient that is wrong in places, until one at moved inputs shows that rounding decides there."""
+
+    def __init__(self, answer: _Answer, number: int, bounds: _Bounds) -> None:
+        self.number = number
+        self._answer = answer
+        self._bounds = bounds
+        self._rms = errors.measure_error([answer.got], [answer.exact]).rms
+        self._is_precise = bounds.is_precise(answer, in_median=True)
+        self._unmet = bounds.apart(answer.got, answer.exact)
+        self._most_unmet = _UNMET_SHARE * int(self._unmet.sum())
+        self._may_be_met = bounds.is_precise(answer.at(~self._unmet))
+        self._usual_rms = self._largest = 0.0
+
+    def is_settled_by(self, other: torch.Tensor) -> bool:
+        """Whether it is, by that gradient and those before."""
+        return self._errs_no_more(other) or self._is_met(other)
+
+    def _errs_no_more(self, other: torch.Tensor) -> bool:
+        exact = [self._answer.exact]
+        self._usual_rms = max(self._usual_rms, errors.measure_error([other], exact).rms)
+        self._largest = max(self._largest, *tolerance.largest_errors([other], exact))
+        if not self._is_precise or self._rms > min(_MOST_RMS, _RMS_FACTOR * self._usual_rms):
+            return False
+        return self._bounds.is_close(self._answer, self._largest)
+
+    def _is_met(self, other: torch.Tensor) -> bool:
+        if not self._may_be_met:
+            return False
+        self._unmet &= self._bounds.apart(self._answer.got, other)
+        return int(self._unmet.sum()) <= self._most_unmet
+
+
+def _near(reference: Reference, draw: Draw) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Answers to inputs moved by what rounding moves them in all; zeros among other values, by as much of
+    these.
+    """
+    most = errors.rounding_of_kinks(reference.precision)
+    while True:
+        tensors = tuple(_off_zero(tensor, most) for tensor in draw.tensors)
+        yield next(iter(reference.nearby(replace(draw, tensors=tensors), most)))
+
+
+def _off_zero(tensor: torch.Tensor, most: float) -> torch.Tensor:
+    """Its zeros moved, unless it is a mask."""
+    is_zero = tensor == 0
+    if not bool(is_zero.any()) or not is_free(tensor[~is_zero]):
+        return tensor
+    step = most * tensor.float().square().mean().sqrt()
+    signed = torch.where(torch.rand(tensor.shape, device=tensor.device) < 0.5, step, -step)
+    return torch.where(is_zero, signed.to(tensor.dtype), tensor)

@@ -1,0 +1,104 @@
+"""A model's call, in every process that makes one: forward alone, or forward and backward together.
+
+The latter takes two arguments: the list of forward's own, and a list with the gradient of each output that
+has one. It returns what forward returned, and the list of gradients that were asked for: None in place of one
+that autograd does not find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from kbopt.evaluation.transport.layout import LayoutError, flatten, unflatten
+
+NameOf = Callable[[int], str]
+"""How messages call the tensor of that number among all that a call returns."""
+
+_grad = torch.autograd.grad
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gradients:
+    """What a backward pass starts from, and what it is asked for: numbers of tensors among the `num_outputs`
+    that forward returns and among its arguments, and names of parameters.
+    """
+
+    num_outputs: int
+    of_outputs: tuple[int, ...]
+    of_inputs: tuple[int, ...]
+    of_parameters: tuple[str, ...]
+
+    def name_of(self, number: int) -> str:
+        """Of the tensor of that number among all that a call returns."""
+        if number < self.num_outputs:
+            return output_name(number)
+        number -= self.num_outputs
+        if number < len(self.of_inputs):
+            return f"gradient of input {self.of_inputs[number]}"
+        return f"gradient of parameter {self.of_parameters[number - len(self.of_inputs)]}"
+
+
+def output_name(number: int) -> str:
+    """Where calls are forward alone."""
+    return f"output {number}"
+
+
+def call_of(model: Any, gradients: Gradients | None, arguments: Sequence[Any]) -> Callable[[], Any]:
+    """A call that is ready to be made, and timed: forward alone where no `gradients` are asked for."""
+    if gradients is None:
+        return partial(model, *arguments)
+    skeleton, tensors = flatten(list(arguments))
+    for number in gradients.of_inputs:
+        tensors[number] = tensors[number].detach().requires_grad_()
+    inputs, given = unflatten(skeleton, tensors)
+    parameters = dict(model.named_parameters(remove_duplicate=False)) if is_module(model) else {}
+    leaves = [tensors[number] for number in gradients.of_inputs]
+    leaves += [parameters.get(name) for name in gradients.of_parameters]
+    return partial(_both_passes, model, inputs, given, leaves, gradients.of_outputs)
+
+
+def is_module(model: Any) -> bool:
+    """Whether it may have parameters; other callables are taken for models, too."""
+    return isinstance(model, torch.nn.Module)
+
+
+def _both_passes(
+    model: Any,
+    inputs: Sequence[Any],
+    given: Sequence[torch.Tensor],
+    leaves: Sequence[torch.Tensor | None],
+    of_outputs: Sequence[int],
+) -> tuple[Any, list[torch.Tensor | None]]:
+    with torch.enable_grad():
+        value = model(*inputs)
+    known = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
+    outputs = _outputs(value, given, of_outputs)
+    if not known or not outputs:
+        return value, [None] * len(leaves)
+    found = iter(
+        _grad([output for output, _ in outputs], known, [grad for _, grad in outputs], allow_unused=True)
+    )
+    return value, [next(found) if leaf is not None and leaf.requires_grad else None for leaf in leaves]
+
+
+def _outputs(
+    value: Any, given: Sequence[torch.Tensor], of_outputs: Sequence[int]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The outputs with their gradients; none where an output's form does not take its gradient, of which the
+    judge says what is wrong.
+    """
+    try:
+        _, tensors = flatten(value)
+    except LayoutError:
+        return []
+    if of_outputs and of_outputs[-1] >= len(tensors):
+        return []
+    pairs = [(tensors[number], grad) for number, grad in zip(of_outputs, given, strict=True)]
+    if any((one.shape, one.dtype, one.device) != (two.shape, two.dtype, two.device) for one, two in pairs):
+        return []
+    return [(output, grad) for output, grad in pairs if output.requires_grad]
