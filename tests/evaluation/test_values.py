@@ -44,7 +44,6 @@ def test_other_values_lie_within_the_range_and_keep_form_and_sign(seed, dtype, s
 
 def structured() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    square = torch.rand(40, 40)
     return {
         "integers": torch.randint(0, 9, (40, 40)),
         "labels as floats": torch.randint(0, 2, (400,)).float() * 2 - 1,
