@@ -44,8 +44,13 @@ from kbopt.evaluation.transport.untrusted import CandidateForged
 _MODEST_SHARE = 0.25
 """Of the device's free memory: a candidate that takes less is not to blame where the reference needs more."""
 _FEWEST_KINDS = 4
+"""Kinds of values that are tried for certain."""
 _ENOUGH_KINDS_S = 1.0
-"""For kinds of values beyond these: float64 answers of the largest tasks take a second each."""
+_ENOUGH_KINDS_SHARE = 2.0
+"""Seconds, and share of the time that the checks took: after the longer of both no further kind is begun.
+
+The float64 answers of the largest tasks take a second each. Ten kinds need about as many answers as the usual
+five checks twice. On a busy machine a second alone was over after four kinds, and a cheat got through."""
 _COMPILER_ERRORS = ("CompilationError", "NotBuilt")
 _EXTENSION_ERROR = "RuntimeError: Error building extension"
 
@@ -119,27 +124,29 @@ class Judgement:
     def _judge(self, worker: Worker, source: str, setup: str) -> None:
         with self._span("check"):
             self._load(worker, source, setup)
+            started = time.perf_counter()
             for workload in self._each():
                 workload.check()
-            self._try_values()
+            self._try_values(checks_s=time.perf_counter() - started)
         with self._span("time"):
             self._time(with_latency=True)
         with self._span("check"):
             self._measured = tuple(workload.conclude() for workload in self._each())
 
-    def _try_values(self) -> None:
-        """Each kind once, on one of the workloads, as far as time allows: all of them meet several among
-        their timed calls.
+    def _try_values(self, *, checks_s: float) -> None:
+        """Try each kind that some workload takes, once, on one of these, as far as time allows. Several are
+        among the timed calls, too.
         """
+        takes = {kind: [w for w in self._workloads if kind in w.kinds] for kind in KINDS}
+        kinds = [kind for kind in KINDS if takes[kind]]
+        enough_s = max(_ENOUGH_KINDS_S, _ENOUGH_KINDS_SHARE * checks_s)
         started = time.perf_counter()
-        for number, kind in enumerate(self._rng.sample(KINDS, len(KINDS))):
-            if number >= _FEWEST_KINDS and time.perf_counter() - started > _ENOUGH_KINDS_S:
+        for number, kind in enumerate(self._rng.sample(kinds, len(kinds))):
+            if number >= _FEWEST_KINDS and time.perf_counter() - started > enough_s:
                 return
-            takes = [workload for workload in self._workloads if kind in workload.kinds]
-            if takes:
-                workload = self._rng.choice(takes)
-                with self._on(workload):
-                    workload.try_kind(kind)
+            workload = self._rng.choice(takes[kind])
+            with self._on(workload):
+                workload.try_kind(kind)
 
     def _time_again(self, worker: Worker, source: str, setup: str) -> None:
         with self._span("time"):
