@@ -19,7 +19,7 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.scoring import score
 from kbopt.core.types import Measured, outcome_name
-from kbopt.library import Evaluator, kernel_source
+from kbopt.library import Judges, kernel_source
 from kbopt.proposers.answers import Malformed
 
 
@@ -54,7 +54,7 @@ Answer = Verdict | NoVerdict
 
 
 @contextmanager
-def asking_file(evaluator: Evaluator, reference_source: str, text: str) -> Iterator[Path]:
+def asking_file(evaluator: Judges, reference_source: str, text: str) -> Iterator[Path]:
     """The path of a file with `text`, where `ask_with` stands for the arguments of `ask` before the program.
 
     What the file asks is answered until the context ends.
@@ -87,7 +87,7 @@ def ask(address: str, key: bytes, program_path: str) -> Verdict:
     return answer
 
 
-def _serve(listener: Listener, evaluator: Evaluator, reference_source: str) -> None:
+def _serve(listener: Listener, evaluator: Judges, reference_source: str) -> None:
     while True:
         connection = listener.accept()
         asked = connection.recv_bytes()
@@ -99,7 +99,7 @@ def _serve(listener: Listener, evaluator: Evaluator, reference_source: str) -> N
         threading.Thread(target=_answer, args=(connection, source, evaluator, reference_source)).start()
 
 
-def _answer(connection: Connection, source: str, evaluator: Evaluator, reference_source: str) -> None:
+def _answer(connection: Connection, source: str, evaluator: Judges, reference_source: str) -> None:
     answer: Answer
     try:
         answer = _verdict(evaluator, reference_source, source)
@@ -109,7 +109,7 @@ def _answer(connection: Connection, source: str, evaluator: Evaluator, reference
         connection.send_bytes(codec.dumps(answer).encode())
 
 
-def _verdict(evaluator: Evaluator, reference_source: str, text: str) -> Verdict:
+def _verdict(evaluator: Judges, reference_source: str, text: str) -> Verdict:
     source = kernel_source(text)
     if isinstance(source, Malformed):
         return Verdict(score=0.0, is_measured=False, outcome="compile_failed", feedback=source.reason)

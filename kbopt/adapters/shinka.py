@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from kbopt.adapters import asking
-from kbopt.library import Evaluator
+from kbopt.library import Judges
 
 _FILE = '''"""Asks kbopt for a verdict; alive as long as `evaluator_file` is open."""
 
@@ -28,7 +28,7 @@ if __name__ == "__main__":
 '''
 
 
-def evaluator_file(evaluator: Evaluator, reference_source: str) -> AbstractContextManager[Path]:
+def evaluator_file(evaluator: Judges, reference_source: str) -> AbstractContextManager[Path]:
     """The path of an evaluation program for ShinkaEvolve; it answers until the context ends."""
     return asking.asking_file(evaluator, reference_source, _FILE)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from skydiscover.evaluation.evaluation_result import EvaluationResult
 
 from kbopt.adapters import asking
-from kbopt.library import Evaluator
+from kbopt.library import Judges
 
 _FILE = '''"""Asks kbopt for verdicts; alive as long as `evaluator_file` is open."""
 
@@ -24,7 +24,7 @@ def evaluate(program_path):
 '''
 
 
-def evaluator_file(evaluator: Evaluator, reference_source: str) -> AbstractContextManager[Path]:
+def evaluator_file(evaluator: Judges, reference_source: str) -> AbstractContextManager[Path]:
     """The path of an evaluator file for SkyDiscover; it answers until the context ends."""
     return asking.asking_file(evaluator, reference_source, _FILE)
 
