@@ -1,27 +1,18 @@
-"""What the tools of both MCP servers answer: those of `kbopt mcp`, and those of the agent of one brief."""
+"""What `kbopt mcp`, `kbopt serve` and the tools of the agent of one brief answer."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import BaseModel, Field
 
-from kbopt.core.errors import InfraError, UserError
+from kbopt.core.errors import UserError
 from kbopt.core.types import Measured, Rejected, Task, Trial, outcome_name
 from kbopt.proposers.agent_desk import MAX_KERNEL_BYTES
 from kbopt.tasks import as_model
 
-T = TypeVar("T")
-
-PROGRESS_S = 2.0
-"""Seconds between two reports of progress: a person watches, and some clients give up a silent call."""
+INFRA_REMEDY = "the machine failed, the kernel is not to blame: {error}. Try the same call once more."
 
 
 class TaskRow(BaseModel):
@@ -29,6 +20,16 @@ class TaskRow(BaseModel):
 
     name: str
     source: str | None = None
+
+
+class Tasks(BaseModel):
+    """What this server judges, and what this session may still use; None is no limit."""
+
+    tasks: list[TaskRow]
+    device: str
+    max_kernel_bytes: int
+    evaluations_left: int | None
+    minutes_left: float | None
 
 
 class Judged(BaseModel):
@@ -73,38 +74,24 @@ class Best(Judged):
     kernel: str
 
 
-def proposer_of(ctx: Context[Any, Any]) -> str:
-    """Who wrote the kernel, as the client calls itself, such as `agent:claude-code`."""
-    params = ctx.session.client_params
-    name = re.sub(r"[^\w.-]+", "-", params.client_info.name)[:40] if params else ""
+class Submission(BaseModel):
+    """The session's answer. The best kernels were measured once more, and these figures alone count."""
+
+    candidate: str
+    task: str
+    speedup: float | None = Field(description="Measured once more; None for a kernel far from the best")
+    speedup_ci: tuple[float, float] | None
+    winner: str = Field(description="The kernel that the judge found fastest at the end")
+    winner_speedup: float
+    winner_speedup_ci: tuple[float, float]
+    winner_file: str
+    report: str
+
+
+def proposer_name(client: str) -> str:
+    """Who wrote a kernel, by what its client calls itself, such as `agent:claude-code`."""
+    name = re.sub(r"[^\w.-]+", "-", client)[:40]
     return f"agent:{name or 'unnamed'}"
-
-
-async def while_waiting(ctx: Context[Any, Any], work: Awaitable[T], waits: Callable[[], Awaitable[str]]) -> T:
-    """What `work` returns; tells the client every `PROGRESS_S` how long it has waited, and for what."""
-    task = asyncio.ensure_future(work)
-    started = time.monotonic()
-    try:
-        while not (await asyncio.wait([task], timeout=PROGRESS_S))[0]:
-            waited_s = time.monotonic() - started
-            await ctx.report_progress(waited_s, message=f"{waited_s:.0f} s: {await waits()}")
-        with told():
-            return await task
-    finally:
-        task.cancel()  # does nothing to one that is done
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Turns what a user or a machine did wrong into what the agent reads."""
-    try:
-        yield
-    except UserError as error:
-        raise ToolError(str(error)) from error
-    except InfraError as error:
-        raise ToolError(
-            f"the machine failed, the kernel is not to blame: {error}. Try the same call once more."
-        ) from error
 
 
 def judged(trial: Trial, task: str, *, cached: bool) -> dict[str, Any]:

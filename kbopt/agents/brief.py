@@ -23,10 +23,8 @@ from kbopt.agents.answers import (
     checked,
     figures,
     judged,
-    proposer_of,
-    told,
-    while_waiting,
 )
+from kbopt.agents.mcp_calls import proposer_of, told, while_waiting
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.scoring import mean_score

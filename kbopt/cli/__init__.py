@@ -22,6 +22,7 @@ COMMANDS = {
     "eval": "kbopt.cli.eval:evaluate",
     "profile": "kbopt.cli.profile:profile",
     "mcp": "kbopt.cli.mcp:mcp",
+    "serve": "kbopt.cli.serve:serve",
     "audit": "kbopt.cli.audit:audit",
     "tasks": "kbopt.cli.tasks:tasks",
     "doctor": "kbopt.cli.doctor:doctor",

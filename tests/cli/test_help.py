@@ -52,7 +52,7 @@ def test_every_option_has_a_word_and_shows_its_default(path: tuple[str, ...]) ->
             assert param.is_flag or param.required or re.search("default", record[1], re.IGNORECASE), record
 
 
-@pytest.mark.parametrize("name", ["run", "sweep", "bench", "eval", "audit", "doctor", "mcp"])
+@pytest.mark.parametrize("name", ["run", "sweep", "bench", "eval", "audit", "doctor", "mcp", "serve"])
 def test_many_options_come_in_groups(name: str) -> None:
     titles = re.findall(r"^(\w+) options:$", invoke(name, "--help"), re.MULTILINE)
     assert titles == [group for group in GROUPS if group in titles]

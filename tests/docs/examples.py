@@ -19,6 +19,7 @@ OTHERS = (
     "chmod",
     "claude",
     "cp",
+    "curl",
     "export",
     "git",
     "mkdir",

@@ -58,7 +58,7 @@ def test_command_in_a_sentence_names_commands_and_options_that_exist(example: Ex
         "make run ARGS='--steps 20'",
         "ray submit ray_cluster.yaml experiments/sweep.py --seed 5",
         "ray exec ray_cluster.yaml 'cd ~/kbopt && kbopt sweep state sweep'",
-        "curl --version",
+        "wget --version",
         "python3 -m kbopt.evaluation drain",
         "sbatch experiments/slurm.sh DIR",
     ],

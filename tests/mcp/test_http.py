@@ -1,11 +1,8 @@
 """`kbopt mcp --http`: real clients over the loopback, one evaluator, and who is let in."""
 
 import asyncio
-import contextlib
-import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -13,23 +10,8 @@ import pytest
 
 from kbopt.core.events import Evaluated
 from kbopt.store.journal import JournalReader
-from tests.support.agents import CPU, SIMULATED, TOKEN, WRONG, call, command, http, simulated, start_http
-from tests.support.processes import descendants, is_running
-
-
-@contextlib.contextmanager
-def server(out: Path, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server that ends as it should when it is told to."""
-    process, url = start_http(out, *arguments)
-    try:
-        yield process, url
-    finally:
-        family = descendants(process.pid)
-        process.send_signal(signal.SIGTERM)
-        printed, said = process.communicate(timeout=30)
-    assert (process.returncode, printed) == (143, ""), said
-    assert "Traceback" not in said
-    assert [pid for pid in family if is_running(pid)] == []
+from tests.support.agents import CPU, SIMULATED, TOKEN, WRONG, call, command, http, http_server, simulated
+from tests.support.processes import descendants
 
 
 @pytest.mark.parametrize(
@@ -55,7 +37,7 @@ def test_it_refuses_to_start_without_an_address_and_a_token(
 
 
 def test_a_wrong_token_a_foreign_host_and_garbage_are_turned_away(tmp_path: Path) -> None:
-    with server(tmp_path, *SIMULATED) as (_, url):
+    with http_server(tmp_path, *SIMULATED) as (_, url):
         both = "application/json, text/event-stream"
         good = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json", "Accept": both}
         codes = [
@@ -74,7 +56,7 @@ def test_a_wrong_token_a_foreign_host_and_garbage_are_turned_away(tmp_path: Path
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_two_clients_have_sessions_and_budgets_of_their_own(mode: str, tmp_path: Path) -> None:
-    with server(tmp_path, *SIMULATED, "--max-evals", 1) as (_, url):
+    with http_server(tmp_path, *SIMULATED, "--max-evals", 1) as (_, url):
         async with http(url, name="one", mode=mode) as one, http(url, name="two", mode=mode) as two:
             answers = await asyncio.gather(
                 *(call(each, "evaluate", task="sim/smooth", kernel=simulated(4)) for each in (one, two))
@@ -93,7 +75,7 @@ async def test_two_clients_have_sessions_and_budgets_of_their_own(mode: str, tmp
 async def test_a_client_that_goes_away_has_its_kernel_judged_and_the_others_are_served(
     tmp_path: Path,
 ) -> None:
-    with server(tmp_path, *CPU) as (process, url):
+    with http_server(tmp_path, *CPU) as (process, url):
 
         async def gone() -> None:
             async with http(url, name="gone") as client:

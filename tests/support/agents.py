@@ -1,12 +1,13 @@
-"""Agents of tests: real MCP clients of `kbopt mcp`, and kernels for it to judge."""
+"""Agents of tests: real clients of `kbopt mcp` and `kbopt serve`, and kernels for them to judge."""
 
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 from kbopt.core.events import Entry
 from kbopt.simulated.kernels import to_source
 from kbopt.store.journal import JournalReader
+from tests.support.processes import descendants, is_running
 
 SIMULATED = ("--tasks", "sim/smooth,sim/rugged", "--backend", "simulated")
 CPU = ("--tasks", "quick/gelu", "--device", "cpu", "--trials", 2, "--timed", 10)
@@ -69,10 +71,27 @@ async def http(url: str, token: str = TOKEN, *, name: str = "", mode: str = "aut
         yield client
 
 
-def start_http(out: Path, *arguments: object) -> tuple[subprocess.Popen[str], str]:
-    """A server on a free port of the loopback, and its address."""
+@contextmanager
+def http_server(
+    out: Path, *arguments: object, what: str = "mcp"
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server and its address; it ends as it should when it is told to."""
+    process, url = start_http(out, *arguments, what=what)
+    try:
+        yield process, url
+    finally:
+        family = descendants(process.pid)
+        process.send_signal(signal.SIGTERM)
+        printed, said = process.communicate(timeout=30)
+    assert (process.returncode, printed) == (143, ""), said
+    assert "Traceback" not in said, said
+    assert [pid for pid in family if is_running(pid)] == []
+
+
+def start_http(out: Path, *arguments: object, what: str = "mcp") -> tuple[subprocess.Popen[str], str]:
+    """`kbopt WHAT` on a free port of the loopback, and its address."""
     words = command(
-        "mcp", "--http", "127.0.0.1:0", "--token-env", "KBOPT_TEST_TOKEN", "--out", out, *arguments
+        what, "--http", "127.0.0.1:0", "--token-env", "KBOPT_TEST_TOKEN", "--out", out, *arguments
     )
     server = subprocess.Popen(
         words,
@@ -86,7 +105,7 @@ def start_http(out: Path, *arguments: object) -> tuple[subprocess.Popen[str], st
     for line in server.stderr:
         if found := re.search(r"http://\S+", line):
             return server, found[0]
-    raise RuntimeError(f"kbopt mcp ended with {server.wait()} before it listened")
+    raise RuntimeError(f"kbopt {what} ended with {server.wait()} before it listened")
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
