@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from kbopt.cli import INFRA_ERROR
+from kbopt.cli import INFRA_ERROR, parsed
 from kbopt.cli import options as shared
 from kbopt.cli.batch import Batch, Item, document, owner
 from kbopt.cli.grouped import Command
@@ -107,7 +107,7 @@ def audit(
     kernels = {item.key: item for item in reversed(sound)}  # the first of equal ones gives the name
     if not kernels:
         raise UserError(f"{path} has no kernel that can be judged: {_first_fault(entries)}")
-    protocol, config = shared.eval_protocol(given), shared.backend_config(given)
+    protocol, config = parsed.eval_protocol(given), parsed.backend_config(given)
     out = out or Path("audits") / (path.resolve().stem or "set")
     _make(out)
     twice = len(sound) - len(kernels)

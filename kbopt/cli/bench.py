@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from kbopt.cli import options as shared
+from kbopt.cli import parsed
 from kbopt.cli.grouped import BUDGET, Group
 from kbopt.cli.kernelbench import kernelbench as on_kernelbench
 from kbopt.cli.options import option
@@ -77,7 +78,7 @@ def bench(
     from kbopt import sweep as sweeps
     from kbopt.core.settings import Budget, SearchSettings
 
-    tasks = shared.find_tasks(task_names, kernelbench)
+    tasks = parsed.find_tasks(task_names, kernelbench)
     simulated = {task.family == "simulated" for task in tasks}
     if len(simulated) > 1:
         raise UserError(
@@ -85,19 +86,19 @@ def bench(
         )
     if simulated == {True}:
         given |= {"backend": "simulated", "proposer": "simulated"}
-    backend, proposer = shared.backend_config(given), shared.proposer_config(given, tasks)
+    backend, proposer = parsed.backend_config(given), parsed.proposer_config(given, tasks)
     settings = SearchSettings(
         num_steps=max_evals,
         budget=Budget(evaluations=max_evals),
-        strategies=shared.first_strategies(given, proposer, backend),
+        strategies=parsed.first_strategies(given, proposer, backend),
     )
     config = sweeps.SweepConfig(
         name=name,
         tasks=tasks,
-        algorithms=shared.algorithm_names(algorithms),
-        seeds=shared.seed_numbers(seeds),
+        algorithms=parsed.algorithm_names(algorithms),
+        seeds=parsed.seed_numbers(seeds),
         settings=settings,
-        protocol=shared.at_stated_precision(shared.eval_protocol(given), tasks),
+        protocol=parsed.at_stated_precision(parsed.eval_protocol(given), tasks),
         backend=backend,
         proposer=proposer,
         explorers=explorers,

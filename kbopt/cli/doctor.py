@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from kbopt.cli import USER_ERROR
+from kbopt.cli import USER_ERROR, parsed
 from kbopt.cli import options as shared
 from kbopt.cli.grouped import Command
 from kbopt.cli.options import option
@@ -35,7 +35,7 @@ def doctor(task: str | None, verbose: bool, as_json: bool, **given: Any) -> None
     from kbopt import doctor as examination
     from kbopt.config import device_kind
 
-    config = shared.backend_config(given)
+    config = parsed.backend_config(given)
     name = task or ("matmul/9" if device_kind(config) == "cuda" else "quick/gelu")
     steps: list[examination.Step] = []
     cold_starts = 0

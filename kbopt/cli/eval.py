@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from kbopt.cli import options as shared
+from kbopt.cli import parsed
 from kbopt.cli.batch import Batch, Item, document, headline, opened, owner, request
 from kbopt.cli.grouped import Command
 from kbopt.cli.options import option
@@ -115,11 +116,11 @@ def evaluate(
     if run is not None:
         config, item = _of_run(run, kernel)
         given, items = as_the_run(ctx, config, given), [item]
-    protocol = shared.eval_protocol(given)
-    backend_config = shared.backend_config(given)
+    protocol = parsed.eval_protocol(given)
+    backend_config = parsed.backend_config(given)
     if run is None:
         named = task or task_idx is not None
-        default_task = shared.find_task(task, task_idx, kernelbench, "") if named else None
+        default_task = parsed.find_task(task, task_idx, kernelbench, "") if named else None
         if kernel is not None:
             if default_task is None:
                 raise UserError(f"--kernel {kernel} needs --task: {WHICH_TASK}")
@@ -127,9 +128,9 @@ def evaluate(
         else:
             assert kernels is not None
             items = list(_items(kernels, default_task, kernelbench))
-        protocol = shared.at_stated_precision(protocol, [item.task for item in items if not item.fault])
+        protocol = parsed.at_stated_precision(protocol, [item.task for item in items if not item.fault])
     if workloads is not None:
-        items = [replace(item, task=shared.with_workloads(item.task, workloads)) for item in items]
+        items = [replace(item, task=parsed.with_workloads(item.task, workloads)) for item in items]
     from kbopt.compose import check_device, check_simulated, open_backend
 
     if backend_config.name == "local":
@@ -211,7 +212,7 @@ def _line_item(text: str, where: str, task: Task | None, kernelbench: Path | Non
         raise UserError(f"{where}: expected a JSON object with a 'source', not {text[:80]!r}") from None
     if "task" in line:
         try:
-            task = shared.find_task(str(line["task"]), None, kernelbench, "")
+            task = parsed.find_task(str(line["task"]), None, kernelbench, "")
         except UserError as error:
             return Item(
                 name=name, task=Task(name=str(line["task"]), source=""), source=source, fault=str(error)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from kbopt.cli import INFRA_ERROR, exit_interrupted
+from kbopt.cli import INFRA_ERROR, exit_interrupted, parsed
 from kbopt.cli import options as shared
 from kbopt.cli.grouped import BUDGET, Command
 from kbopt.cli.options import option
@@ -128,7 +128,7 @@ def kernelbench(
     from kbopt.tasks.subsets import chosen, level_numbers
 
     wanted = level_numbers(levels)
-    tasks = shared.find_tasks(",".join(chosen(subset, wanted, kernelbench)), kernelbench)
+    tasks = parsed.find_tasks(",".join(chosen(subset, wanted, kernelbench)), kernelbench)
     if given["baseline"] != "eager":
         raise UserError(
             f"the table has every baseline: leave --baseline {given['baseline']} out of `bench kernelbench`"
@@ -143,11 +143,11 @@ def kernelbench(
         name=name,
         tasks=tasks,
         algorithms=("best_of_n" if optimizer != "kbopt" else algorithm,),
-        seeds=shared.seed_numbers(seeds),
+        seeds=parsed.seed_numbers(seeds),
         settings=SearchSettings(num_steps=max_evals, refinement=given["proposer"] == "llm+tunables"),
-        protocol=shared.at_stated_precision(shared.eval_protocol(given), tasks),
-        backend=shared.backend_config(given),
-        proposer=shared.proposer_config(given, tasks),
+        protocol=parsed.at_stated_precision(parsed.eval_protocol(given), tasks),
+        backend=parsed.backend_config(given),
+        proposer=parsed.proposer_config(given, tasks),
         explorers=explorers,
         parallel_searches=parallel_searches,
     )

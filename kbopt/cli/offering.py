@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from kbopt.cli import options as shared
+from kbopt.cli import parsed
 from kbopt.cli.grouped import BUDGET
 from kbopt.cli.options import option, options
 from kbopt.core.errors import UserError
@@ -61,8 +62,8 @@ def offer(given: dict[str, Any]) -> Offer:
     from kbopt.agents.session import Offer
     from kbopt.compose import check_device, prepare_backend
 
-    protocol = shared.eval_protocol(given)
-    backend = shared.backend_config(given)
+    protocol = parsed.eval_protocol(given)
+    backend = parsed.backend_config(given)
     if backend.name == "local":
         check_device(backend.device)
     prepare_backend(backend, shared.to_stderr)
@@ -80,7 +81,7 @@ def offer(given: dict[str, Any]) -> Offer:
 def _tasks(names: str | None, kernelbench: Path | None) -> dict[str, Callable[[], Task]]:
     """Loads each by its name. An agent chooses among these alone: a path of its own would be trusted code."""
     if names is not None:
-        return {task.name: partial(_same, task) for task in shared.find_tasks(names, kernelbench)}
+        return {task.name: partial(_same, task) for task in parsed.find_tasks(names, kernelbench)}
     from kbopt.tasks import list_tasks, load_task
 
     return {

@@ -1,4 +1,4 @@
-"""The options that several commands share, and how they become configuration.
+"""The options that several commands share; `parsed` says what they come to.
 
 Defaults are read from the configuration's own dataclasses, so that each stands in one place.
 """
@@ -6,24 +6,18 @@ Defaults are read from the configuration's own dataclasses, so that each stands 
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from kbopt.cli.grouped import AGENT, BASIC, BUDGET, DEVICE, EXPERT, MODEL, Option
 from kbopt.cli.values import Device, GpuCount, Kernels, Models, Name
 from kbopt.config import AgentName, BackendConfig, BackendName, Language, ProposerConfig, ProposerName
 from kbopt.core import codec
-from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.extras import require
-from kbopt.core.kernel_strategies import KernelStrategy
-from kbopt.core.settings import Algorithm, Budget, ScoreFunction, SearchSettings
+from kbopt.core.settings import Algorithm, ScoreFunction, SearchSettings
 from kbopt.core.types import (
     Arithmetic,
     Baseline,
@@ -31,7 +25,6 @@ from kbopt.core.types import (
     EvalProtocol,
     Outputs,
     Precision,
-    Task,
     TorchOps,
     Verdict,
 )
@@ -55,6 +48,16 @@ def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 def option(*names: str, group: str = BASIC, **attributes: Any) -> Callable[[F], F]:
     """An option in one of the groups of `--help`."""
     return click.option(*names, cls=Option, group=group, **attributes)
+
+
+def to_stderr(line: str) -> None:
+    """Say something without touching stdout."""
+    click.echo(line, err=True)
+
+
+def print_json(document: object) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(codec.encode(document), ensure_ascii=False))
 
 
 kernelbench_option = option(
@@ -482,176 +485,3 @@ wandb_options = options(
         help="Default: WANDB_MODE, else online.",
     ),
 )
-
-
-def find_task(task: str | None, task_idx: int | None, kernelbench: Path | None, default: str) -> Task:
-    """The task that the options name. Raises `UserError` where two of them disagree."""
-    if task is not None and task_idx is not None:
-        raise UserError(f"--task {task} and --task-idx {task_idx} both name a task: give one")
-    name = task or (f"matmul/{task_idx}" if task_idx is not None else default)
-    if not name:
-        raise UserError("no task is named. Give --task NAME or --task PATH; `kbopt tasks` lists the names")
-    if name.startswith("sim/"):
-        from kbopt.simulated import landscape
-
-        return landscape(name).task
-    from kbopt.tasks import load_task
-
-    return load_task(name, kernelbench=kernelbench)
-
-
-def with_workloads(task: Task, selection: str | None) -> Task:
-    """The task with those of its workloads that --workloads names."""
-    if selection is None:
-        return task
-    from kbopt.core.workloads import selected
-
-    return replace(task, source=selected(task.source, selection, task.name))
-
-
-def find_tasks(names: str, kernelbench: Path | None) -> tuple[Task, ...]:
-    """The tasks of a comma-separated list with patterns: `matmul`, `quick/*`, `level1/1..5`, `sim/smooth`."""
-    from kbopt.tasks import expand
-
-    found: list[Task] = []
-    for part in filter(None, (part.strip() for part in names.split(","))):
-        expanded = (part,) if part.startswith("sim/") else expand([part])
-        found += [find_task(name, None, kernelbench, "") for name in expanded]
-    if not found:
-        raise UserError(f"--tasks {names!r} names no task; `kbopt tasks` lists them")
-    return tuple(found)
-
-
-def at_stated_precision(protocol: EvalProtocol, tasks: Sequence[Task]) -> EvalProtocol:
-    """`protocol` at the precision that the tasks' formats state, where --precision is not given.
-
-    Raises `UserError` where they state several.
-    """
-    from kbopt.tasks import precision_of
-
-    if click.get_current_context().get_parameter_source("precision") is not ParameterSource.DEFAULT:
-        return protocol
-    stated = sorted({precision_of(task.source) or protocol.precision for task in tasks})
-    if len(stated) > 1:
-        raise UserError(
-            f"the tasks are stated in {' and '.join(stated)}: give --precision for all, or run them apart"
-        )
-    return replace(protocol, precision=stated[0]) if stated else protocol
-
-
-def algorithm_names(names: str) -> tuple[Algorithm, ...]:
-    """The algorithms of a comma-separated list."""
-    allowed: tuple[Algorithm, ...] = get_args(Algorithm)
-    found = []
-    for name in names.split(","):
-        match = [algorithm for algorithm in allowed if algorithm == name.strip()]
-        if not match:
-            raise unknown_name("algorithm", name.strip(), allowed)
-        found += match
-    return tuple(found)
-
-
-def seed_numbers(text: str) -> tuple[int, ...]:
-    """`5` is the seeds 0 to 4, `0..4` the same, `3,7` these two."""
-    try:
-        if text.isdecimal():
-            seeds = tuple(range(int(text)))
-        elif ".." in text:
-            first, last = text.split("..")
-            seeds = tuple(range(int(first), int(last) + 1))
-        else:
-            seeds = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        seeds = ()
-    if not seeds:
-        raise UserError(f"--seeds {text!r}: give how many (5), a range (0..4), or a list (3,7)")
-    return seeds
-
-
-def search_settings(given: dict[str, Any]) -> SearchSettings:
-    """Takes the search's and budget's options out of `given`."""
-    budget = Budget(
-        evaluations=given.pop("max_evals"),
-        usd=given.pop("max_usd"),
-        tokens=given.pop("max_tokens"),
-        minutes=given.pop("max_minutes"),
-    )
-    refinement = given["proposer"] == "llm+tunables"
-    # Failed and repeated proposals cost no evaluation, so the budget decides and not the number of steps.
-    given["num_steps"] = given["num_steps"] or budget.evaluations or SETTINGS.num_steps
-    return replace(_taken(SETTINGS, given), budget=budget, refinement=refinement)
-
-
-def first_strategies(
-    given: dict[str, Any], proposer: ProposerConfig, backend: BackendConfig
-) -> tuple[KernelStrategy, ...]:
-    """Takes --strategies out of `given`: what first questions ask for, nothing where that is switched off."""
-    from kbopt.compose import strategies
-
-    return strategies(proposer, backend) if given.pop("uses_strategies") else ()
-
-
-def eval_protocol(given: dict[str, Any]) -> EvalProtocol:
-    """Takes the protocol's options out of `given`."""
-    if given.pop("allow_tf32"):
-        if given["arithmetic"] == "ieee":
-            raise UserError("--allow-tf32 is --arithmetic tf32: leave one of it and --arithmetic ieee out")
-        given["arithmetic"] = "tf32"
-    return _taken(replace(PROTOCOL, timeout_s=given.pop("timeout")), given)
-
-
-def backend_config(given: dict[str, Any]) -> BackendConfig:
-    """Takes the backend's options out of `given`."""
-    name, wait_s = given.pop("backend"), given.pop("start_timeout")
-    said = click.get_current_context().get_parameter_source("spool") is ParameterSource.COMMANDLINE
-    if said and name != "spool":
-        raise UserError(f"--spool {given['spool']} goes with --backend spool: give both, or neither")
-    given["spool"] = given["spool"] or BACKEND.spool
-    return _taken(replace(BACKEND, name=name, start_timeout_s=wait_s), given)
-
-
-def proposer_config(given: dict[str, Any], tasks: Sequence[Task]) -> ProposerConfig:
-    """Takes the proposer's options out of `given`, and reads the kernels of --start, for the first task."""
-    name, limit_s = given.pop("proposer"), given.pop("request_timeout")
-    config = replace(PROPOSER, name=name, timeout_s=limit_s)
-    library = given.pop("library")
-    given["library"] = "" if given.pop("no_library") else library or PROPOSER.library
-    given["agent_command"] = _with_whole_paths(given["agent_command"])
-    is_named = bool(given["agent"] or given["agent_command"])
-    if is_named != (name == "agent"):
-        raise UserError(
-            "--proposer agent goes with --agent NAME, or with --agent-command COMMAND: give both, or neither"
-        )
-    if files := given.pop("start", ()):
-        from kbopt.proposers.starts import read_starts
-        from kbopt.tasks import as_model
-
-        config = replace(config, starts=read_starts(files, partial(as_model, task=tasks[0])))
-    return _taken(config, given)
-
-
-def _with_whole_paths(command: str) -> str:
-    """`command` with the whole paths of the files that it names: it runs in another folder."""
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise UserError(f"--agent-command {command!r} is no command: {error}. Close its quotes.") from None
-    return shlex.join(str(Path(word).absolute()) if Path(word).is_file() else word for word in words)
-
-
-C = TypeVar("C", SearchSettings, EvalProtocol, BackendConfig, ProposerConfig)
-
-
-def _taken(config: C, given: dict[str, Any]) -> C:
-    named = [field.name for field in fields(config) if field.name in given and field.name != "name"]
-    return replace(config, **{name: given.pop(name) for name in named})
-
-
-def to_stderr(line: str) -> None:
-    """Say something without touching stdout."""
-    click.echo(line, err=True)
-
-
-def print_json(document: object) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(codec.encode(document), ensure_ascii=False))

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from kbopt.cli import options as shared
+from kbopt.cli import parsed
 from kbopt.cli.batch import opened
 from kbopt.cli.eval import WHICH_TASK, read_kernel
 from kbopt.cli.grouped import Command
@@ -66,9 +67,9 @@ def profile(
     """
     if not task and task_idx is None:
         raise UserError(f"kbopt profile needs --task: {WHICH_TASK}")
-    of_task = shared.find_task(task, task_idx, kernelbench, "")
-    protocol = shared.at_stated_precision(shared.eval_protocol(given), [of_task])
-    backend = shared.backend_config(given)
+    of_task = parsed.find_task(task, task_idx, kernelbench, "")
+    protocol = parsed.at_stated_precision(parsed.eval_protocol(given), [of_task])
+    backend = parsed.backend_config(given)
     from kbopt.compose import check_device, check_simulated, open_backend
 
     if backend.name == "local":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from kbopt.cli import exit_interrupted
+from kbopt.cli import exit_interrupted, parsed
 from kbopt.cli import options as shared
 from kbopt.cli.batch import headline
 from kbopt.cli.grouped import Command
@@ -79,14 +79,14 @@ def run(
     from kbopt.config import RunConfig
 
     output = {name: given.pop(name) for name in OUTPUT_OPTIONS}
-    found = shared.with_workloads(shared.find_task(task, task_idx, kernelbench, DEFAULT_TASK), workloads)
-    settings, backend = shared.search_settings(given), shared.backend_config(given)
-    proposer = shared.proposer_config(given, [found])
+    found = parsed.with_workloads(parsed.find_task(task, task_idx, kernelbench, DEFAULT_TASK), workloads)
+    settings, backend = parsed.search_settings(given), parsed.backend_config(given)
+    proposer = parsed.proposer_config(given, [found])
     config = RunConfig(
         name=run_name or "",
         task=found,
-        settings=replace(settings, strategies=shared.first_strategies(given, proposer, backend)),
-        protocol=shared.at_stated_precision(shared.eval_protocol(given), [found]),
+        settings=replace(settings, strategies=parsed.first_strategies(given, proposer, backend)),
+        protocol=parsed.at_stated_precision(parsed.eval_protocol(given), [found]),
         backend=backend,
         proposer=proposer,
         explorers=explorers,

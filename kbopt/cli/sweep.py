@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from kbopt.cli import INFRA_ERROR, exit_interrupted
+from kbopt.cli import INFRA_ERROR, exit_interrupted, parsed
 from kbopt.cli import options as shared
 from kbopt.cli.grouped import BUDGET, DEVICE, Group
 from kbopt.cli.options import option
@@ -122,8 +122,8 @@ def sweep(
         return
     from kbopt import sweep as sweeps
 
-    found = shared.find_tasks(task_names, kernelbench)
-    tasks = tuple(shared.with_workloads(task, workloads) for task in found)
+    found = parsed.find_tasks(task_names, kernelbench)
+    tasks = tuple(parsed.with_workloads(task, workloads) for task in found)
     if given["start"] and len(tasks) > 1:
         raise UserError(f"--start goes with one task, and --tasks {task_names} names {len(tasks)}")
     if spend == "headroom" and (not given["max_evals"] or given["synchronous"]):
@@ -131,15 +131,15 @@ def sweep(
             "--spend headroom shares out evaluations as searches go on: give --max-evals N, and leave "
             "--synchronous out"
         )
-    settings, backend = shared.search_settings(given), shared.backend_config(given)
-    proposer = shared.proposer_config(given, tasks)
+    settings, backend = parsed.search_settings(given), parsed.backend_config(given)
+    proposer = parsed.proposer_config(given, tasks)
     config = sweeps.SweepConfig(
         name=name,
         tasks=tasks,
-        algorithms=shared.algorithm_names(algorithms),
-        seeds=shared.seed_numbers(seeds),
-        settings=replace(settings, strategies=shared.first_strategies(given, proposer, backend)),
-        protocol=shared.at_stated_precision(shared.eval_protocol(given), tasks),
+        algorithms=parsed.algorithm_names(algorithms),
+        seeds=parsed.seed_numbers(seeds),
+        settings=replace(settings, strategies=parsed.first_strategies(given, proposer, backend)),
+        protocol=parsed.at_stated_precision(parsed.eval_protocol(given), tasks),
         backend=backend,
         proposer=proposer,
         explorers=explorers,

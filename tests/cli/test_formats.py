@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from kbopt.cli import options as shared
+from kbopt.cli import parsed
 from kbopt.cli.eval import evaluate
 from kbopt.core.errors import UserError
 from kbopt.core.types import EvalProtocol, Task
@@ -97,7 +97,7 @@ def at(words: tuple[str, ...], tasks: list[Task]) -> str:
     """The precision that tasks are judged in, with these words on the command line."""
     with click.Context.scope(context := evaluate.make_context("eval", list(words))):
         precision = context.params["precision"]
-        return shared.at_stated_precision(EvalProtocol(precision=precision), tasks).precision
+        return parsed.at_stated_precision(EvalProtocol(precision=precision), tasks).precision
 
 
 def test_the_precision_is_stated_by_the_task_unless_it_is_given(tmp_path: Path) -> None:

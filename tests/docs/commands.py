@@ -12,8 +12,7 @@ from typing import Any
 import click
 
 from kbopt.backends.modal_account import check_gpu
-from kbopt.cli import app
-from kbopt.cli import options as shared
+from kbopt.cli import app, parsed
 from kbopt.evaluation.__main__ import parser
 from kbopt.proposers.models import parse_models
 from kbopt.simulated import landscape
@@ -82,9 +81,9 @@ def check_names(given: dict[str, Any]) -> None:
         for task in (name,) if name.startswith("sim/") or "#" in name else expand([name]):
             check_task(task)
     if "algorithms" in given:
-        shared.algorithm_names(given["algorithms"])
+        parsed.algorithm_names(given["algorithms"])
     if "seeds" in given:
-        shared.seed_numbers(given["seeds"])
+        parsed.seed_numbers(given["seeds"])
     if "gpu" in given:
         check_gpu(given["gpu"])
     if given.get("models"):
@@ -177,7 +176,7 @@ def cheap(examples: Sequence[Example]) -> list[Example]:
 def _evaluations(given: dict[str, Any]) -> int:
     searches = (
         len(given["task_names"].split(","))
-        * len(shared.algorithm_names(given["algorithms"]))
-        * len(shared.seed_numbers(given["seeds"]))
+        * len(parsed.algorithm_names(given["algorithms"]))
+        * len(parsed.seed_numbers(given["seeds"]))
     )
     return searches * (given["max_evals"] or MOST_EVALUATIONS + 1)
