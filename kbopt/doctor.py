@@ -12,9 +12,11 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from kbopt.backends.local import SANDBOX_REMEDY, LocalBackend
 from kbopt.backends.opening import Say, open_aloud
@@ -111,6 +113,7 @@ def examine_machine() -> Iterator[Step]:
         remedy="" if supported else "use Python 3.11 to 3.13",
     )
     yield _program("cc", "install a C compiler (Debian: build-essential)", optional=False)
+    yield _extensions()
     yield _program("nvcc", "needed only for CUDA kernels on this machine: install the CUDA toolkit")
     for package, remedy in (("torch", "pip install torch"), ("ray", "pip install 'ray[default]'")):
         found = importlib.util.find_spec(package) is not None
@@ -205,6 +208,20 @@ def _program(name: str, remedy: str, *, optional: bool = True) -> Step:
     lines = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
     versions = [line for line in lines.splitlines() if any(digit in line for digit in "0123456789")]
     return Step(name=name, ok=True, detail=versions[-1 if name == "nvcc" else 0], optional=optional)
+
+
+def _extensions() -> Step:
+    """Whether kernels that call `load_inline` can be compiled here."""
+    has_headers = Path(sysconfig.get_path("include"), "Python.h").exists()
+    lacks = [] if shutil.which("g++") else ["g++ (Debian: g++)"]
+    lacks += [] if has_headers else ["Python's headers (Debian: python3-dev)"]
+    return Step(
+        name="load_inline",
+        ok=not lacks,
+        detail="g++ and Python's headers are here" if not lacks else "kernels that call it do not compile",
+        remedy=f"install {' and '.join(lacks)}" if lacks else "",
+        optional=True,
+    )
 
 
 def _version(package: str) -> str:

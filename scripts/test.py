@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -31,6 +32,8 @@ PACKAGES = {
 }
 """Programs that tests start, and the Debian package of each."""
 
+HEADERS = f"python{sys.version_info.major}.{sys.version_info.minor}-dev"
+"""The Debian package with this Python's headers, by which torch's extensions are compiled."""
 SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 """Of the tests. They start thousands of processes, which would each compile kbopt for a fifth of a second."""
@@ -102,8 +105,10 @@ def has_failed(case: ElementTree.Element) -> bool:
 
 
 def missing() -> list[str]:
-    """The Debian packages of the programs that are not here."""
-    return [package for program, package in PACKAGES.items() if not shutil.which(program, path=SYSTEM_PATH)]
+    """The Debian packages of the programs and headers that are not here."""
+    packages = [package for name, package in PACKAGES.items() if not shutil.which(name, path=SYSTEM_PATH)]
+    has_headers = Path(sysconfig.get_path("include"), "Python.h").exists()
+    return packages if has_headers else [*packages, HEADERS]
 
 
 def install(packages: list[str]) -> None:

@@ -15,6 +15,7 @@ from kbopt.core.types import (
     WrongAnswer,
 )
 from tests.evaluation.conftest import ELEMENTWISE, QUICK, Bench
+from tests.support.compilers import needs_extensions
 
 HEAD = "import os, time\nimport torch\n\n\nclass ModelNew(torch.nn.Module):\n    def forward(self, x):\n"
 PLAIN = HEAD + "        return torch.tanh(x) * 2 + x\n"
@@ -263,6 +264,7 @@ class ModelNew(torch.nn.Module):
 """
 
 
+@needs_extensions
 @pytest.mark.parametrize("init", ["make()", "None"])
 def test_an_extension_may_be_built_for_the_model_or_for_its_first_call(bench: Bench, init: str):
     protocol = EvalProtocol(trials=2, timed=12, compile_timeout_s=120)

@@ -1,7 +1,6 @@
 """Extensions built and called for real, on the CPU; one process per build, as in the evaluator."""
 
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,11 +11,12 @@ import pytest
 
 from kbopt.leanbuild import bridge, builder, extensions, toolchain
 from kbopt.leanbuild.store import Store
+from tests.support.compilers import needs_extensions
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
+    needs_extensions,
 ]
 
 SOURCE = """
