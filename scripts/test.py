@@ -23,6 +23,7 @@ from pathlib import Path
 
 PACKAGES = {
     "chromium": "chromium",
+    "curl": "curl",
     "g++": "g++",
     "make": "make",
     "sshd": "openssh-server",

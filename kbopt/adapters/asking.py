@@ -133,7 +133,7 @@ def ask(socket: str, key: bytes, program_path: str) -> Verdict:
     address = Address(socket=socket, key=key)
     answer = _asked(address, lambda: Program(text=program.read_text(errors="replace")))
     if not isinstance(answer, Verdict):
-        raise InfraError(f"no verdict came, but {answer}")
+        raise TypeError(f"an answer to a program is no {type(answer).__name__}")
     return answer
 
 
@@ -142,7 +142,7 @@ def ask_model(address: Address, messages: Iterable[Mapping[str, str]]) -> str:
     asked = tuple(Message(role=m["role"], content=m["content"]) for m in messages)
     answer = _asked(address, lambda: Conversation(messages=asked))
     if not isinstance(answer, Said):
-        raise InfraError(f"no text came, but {answer}")
+        raise TypeError(f"an answer to a conversation is no {type(answer).__name__}")
     return answer.text
 
 

@@ -96,9 +96,9 @@ def run(
         config = replace(config, name=out.name if out else driver.default_name(config))
     folder = out or Path("runs") / config.name
     config = with_lessons(config)
-    driver.create(config, folder)
-    click.echo(preflight(config), err=True)
     with _resumable(folder):
+        driver.create(config, folder)
+        click.echo(preflight(config), err=True)
         _drive_and_print(config, folder, **output)
 
 
@@ -120,13 +120,19 @@ def resume(run: Path, **output: Any) -> None:
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """How to go on, said where a machine broke, and where Ctrl-C or SIGTERM came, however early or late."""
+    """How to go on, said where a machine broke, and where Ctrl-C or SIGTERM came, however early or late, once
+    there is a journal.
+    """
     try:
         yield
     except KeyboardInterrupt:
+        if not (folder / "journal.sqlite").exists():
+            raise
         click.echo(f"stopped; go on with: kbopt resume {folder}", err=True)
         exit_interrupted()
     except InfraError as error:
+        if not (folder / "journal.sqlite").exists():
+            raise
         how = f"What was measured is in {folder}; go on with: kbopt resume {folder}"
         raise InfraError(f"{error}\n{how}") from error
 

@@ -71,6 +71,11 @@ def _build(toolchain: Toolchain, target: Path) -> None:
         if ok:
             link = _linker(toolchain, objects, target)
             ok, log = run_side_by_side([link], Path(folder), timeout_s=BUILD_TIMEOUT_S)
+    if "Python.h: No such file" in log:
+        raise InfraError(
+            "Python's headers are missing, by which kernels that call load_inline are compiled: install them "
+            "(Debian: python3-dev), and ask again"
+        )
     if not ok:
         raise InfraError(
             f"the bridge to torch {toolchain.torch} does not compile with {toolchain.cxx}; "

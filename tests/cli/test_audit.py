@@ -18,6 +18,7 @@ from kbopt.cli import app
 from tests.cli.test_run import command, kbopt, start
 from tests.reporting.test_report import page_data
 from tests.support import formats
+from tests.support.compilers import needs_extensions
 from tests.tasks.test_published import KERNEL, REFERENCE, write_lines
 
 ROOT = Path(__file__).parents[2]
@@ -157,6 +158,7 @@ def test_a_full_disk_is_told_and_what_is_written_stays(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@needs_extensions
 @pytest.mark.slow
 def test_the_example_set_is_what_its_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -16,6 +16,7 @@ from kbopt.tasks import load_task
 from tests.cli.test_reproduce import CONFIG, made
 from tests.cli.test_run import kbopt
 from tests.support import formats
+from tests.support.compilers import needs_extensions
 
 CPP = """
 #include <torch/extension.h>
@@ -45,7 +46,9 @@ QUICKLY = ("--device", "cpu", "--timed", 20, "--trials", 2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [pytest.param(f, marks=needs_extensions if f == "cpp" else ()) for f in FORMS]
+)
 def test_a_kernel_in_a_formats_own_form_is_judged(form: str, tmp_path: Path) -> None:
     write, name, text, (right, wrong) = FORMS[form]
     path, kernel = write(tmp_path / "task"), tmp_path / name

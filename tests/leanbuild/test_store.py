@@ -182,6 +182,7 @@ def test_an_entry_of_an_older_format_is_evicted_like_any_other(tmp_path: Path) -
     store, key = Store(tmp_path, limit_bytes=0), key_of("a")
     publish(store, key, {"file": "x" * 1000})
     record = tmp_path / "entries" / key / "entry.json"
+    record.chmod(0o600)
     record.write_text(json.dumps({"size_bytes": json.loads(record.read_text())["size_bytes"]}))
     assert store.prune() == 1
 

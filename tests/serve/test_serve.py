@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from kbopt.core.events import Proposed
 from tests.support.agents import SIMULATED, TOKEN, entries, http_server, kbopt, simulated
@@ -198,6 +200,7 @@ def test_the_job_of_a_client_that_hung_up_goes_on_and_is_found(tmp_path: Path) -
         assert found["answer"]["evaluations"][0]["outcome"] == "measured"
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_example_of_the_documents_works_with_curl(tmp_path: Path) -> None:
     example = re.search(r"```bash\n(python3 .*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert example is not None
