@@ -26,10 +26,12 @@ from kbopt.tasks import load_task
 from tests.cli.test_sweep import kbopt
 from tests.docs.examples import ROOT
 from tests.support import journals
+from tests.support.compilers import needs_extensions
 
 EXAMPLE = ROOT / "experiments" / "kernelbench"
 
 
+@needs_extensions  # torch.compile is one of the baselines
 @pytest.mark.slow
 @pytest.mark.quiet
 @pytest.mark.timeout(400)
