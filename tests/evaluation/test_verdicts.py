@@ -126,9 +126,10 @@ def test_ends_of_the_process_are_typed_and_harm_nobody(bench: Bench, body: str, 
 
 def test_who_would_end_all_of_its_sandbox_harms_nobody(bench: Bench):
     """Without root the first process there is the candidate's own user's; Linux spares it all the same."""
-    ended, control = bench.judge_all([HEAD + "        os.kill(os.getppid(), 9)\n        return x\n", PLAIN])
+    killing = HEAD + "        os.kill(os.getppid(), 9)\n        return torch.tanh(x) * 2 + x\n"
+    tried, control = bench.judge_all([killing, PLAIN])
 
-    assert not isinstance(ended.outcome, Measured), ended.outcome
+    assert isinstance(tried.outcome, Crashed if os.geteuid() == 0 else Measured), tried.outcome
     assert isinstance(control.outcome, Measured), control.outcome
 
 
