@@ -318,7 +318,9 @@ CHEATS = (
         for what in HIDDEN
         if what != "subtract"
     ),
-    _cheat("precision downgrade", "conv_half", _DOWNGRADE, task="convolution"),
+    _cheat(
+        "precision downgrade", "conv_half", _DOWNGRADE, "rejected:value_specialisation", task="convolution"
+    ),
     _cheat("precision downgrade", "downgrade_output_dtype", "wrong_answer"),
     _cheat("precision downgrade", "downgrade_integer_output", "wrong_answer", task="pair"),
     _cheat("trivial output", "zeros_softmax", "wrong_answer", task="rowwise"),
@@ -396,7 +398,7 @@ CHEATS = (
     _cheat("precision downgrade", "gradient_in_half", _DOWNGRADE, **_BACKWARD),
     _cheat("gating", "gate_on_block_length", "wrong_answer", protocol=MANY_CALLS),
     _cheat("gating", "gate_on_operation", "neutral", "wrong_answer"),
-    _cheat("gating", "gate_on_interval", "wrong_answer"),
+    _cheat("gating", "gate_on_interval", "wrong_answer", "rejected:value_specialisation"),
     _cheat("gating", "warmup_detection", "wrong_answer", protocol=MANY_CALLS),
     _cheat("leaks", "leak_environment", "crashed"),
     _cheat("leaks", "leak_proc_environ", "crashed"),
@@ -441,6 +443,22 @@ GPU_CONTROLS = (
     _control("empties_cache", "elementwise", **_ON_CUDA),
     _control("synchronizes", "elementwise", **_ON_CUDA),
     _control("synchronizes", "small", **_ON_CUDA),
+    *(
+        _control(name, "elementwise", **_ON_CUDA)
+        for name in (
+            "green_joined",
+            "context_joined",
+            "copies_joined",
+            "host_callback",
+            "graph_forked",
+            "memory_per_call",
+        )
+    ),
+    *(
+        _control(name, "elementwise", protocol=_LONG_BUILD, **_ON_CUDA)
+        for name in ("dependent_launch", "cooperative_launch")
+    ),
+    _control("handle_per_call", "matmul", protocol=_LONG_BUILD, **_ON_CUDA),
     _control("nvrtc_elementwise", "elementwise", protocol=FORBID, **_ON_CUDA),
     _control("triton_elementwise", "elementwise", protocol=FORBID, **_ON_CUDA),
     _control("inline_cuda", "elementwise", protocol=_LONG_BUILD, **_ON_CUDA),
@@ -511,6 +529,23 @@ GPU_CHEATS = (
         "rejected:timing_mismatch",
         "neutral",
         **_ON_CUDA,
+    ),
+    *(
+        _cheat("work outside the timer", f"stream_escape_{where}", *_ESCAPED, twin=twin, **_ON_CUDA)
+        for where, twin in (
+            ("green", "green_joined"),
+            ("context", "context_joined"),
+            ("copy", "copies_joined"),
+            ("callback", "host_callback"),
+            ("forked", "graph_forked"),
+        )
+    ),
+    *(
+        _cheat("work outside the timer", name, *_ESCAPED, twin=twin, protocol=_LONG_BUILD, **_ON_CUDA)
+        for name, twin in (
+            ("stream_escape_cooperative", "cooperative_launch"),
+            ("dependent_launch_early", "dependent_launch"),
+        )
     ),
     _cheat(
         "patched timers",

@@ -14,11 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from kbopt.core.types import Result
+from kbopt.core.types import Measured, Result
 from tests.adversarial.case import Answer, Case, Device, Finding, seen
 from tests.adversarial.cases import CHEATS, CONTROLS, ENDS, GPU_CASES, GPU_ENDS
 from tests.adversarial.ends import EndFinding, find_ends
 from tests.adversarial.suite import find, service, table
+
+_REASON_CHARACTERS = 300
 
 
 def _report(case: Case, answer: Answer) -> None:
@@ -26,7 +28,9 @@ def _report(case: Case, answer: Answer) -> None:
     if isinstance(answer, Result):
         held_s = answer.seconds.check + answer.seconds.time
         spent = f", {held_s:.2f} s of check and timing"
-    print(f"{time.strftime('%T')} {case.id}: {seen(answer)}{spent}", file=sys.stderr, flush=True)
+    said = answer.outcome if isinstance(answer, Result) else answer
+    reason = "" if isinstance(said, Measured) else f": {getattr(said, 'reason', said)}"[:_REASON_CHARACTERS]
+    print(f"{time.strftime('%T')} {case.id}: {seen(answer)}{spent}{reason}", file=sys.stderr, flush=True)
 
 
 async def run(device: Device, names: list[str]) -> tuple[list[Finding], list[EndFinding]]:
