@@ -15,6 +15,7 @@ from kbopt.evaluation.judge.answers import Refused
 from kbopt.evaluation.judge.calls import Calls
 from kbopt.evaluation.judge.kinds import Kind
 from kbopt.evaluation.judge.precision import Probe, Sensitive
+from kbopt.evaluation.judge.products import errors_in_tf32
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.judge.tolerance import Mismatch
 from kbopt.evaluation.judge.worker import Exchange
@@ -264,10 +265,10 @@ class Checks:
         mismatch = found()
         if mismatch is None or self._is_excused(outputs[0], exact, own, draw):
             return None
-        if not forgiving:
-            return mismatch
         tf32 = self._admission.sensitivity.may_use_tf32
-        return found(rounding.conditioning(self._reference, draw, exact, may_use_tf32=tf32))
+        if forgiving:
+            return found(rounding.conditioning(self._reference, draw, exact, may_use_tf32=tf32))
+        return found(errors_in_tf32(self._reference, draw, exact)) if tf32 else mismatch
 
     def _refuse_values(self, where: str) -> NoReturn:
         """Raises Refused for an answer that is wrong on these values alone; on the task's own it is simply

@@ -27,7 +27,7 @@ import torch
 
 from kbopt.evaluation.judge import errors, tolerance, values
 from kbopt.evaluation.judge.errors import Error
-from kbopt.evaluation.judge.products import plain, products_of, rounded
+from kbopt.evaluation.judge.products import errors_in_tf32, plain, products_of, rounded
 from kbopt.evaluation.judge.reference import Draw, Reference, TaskError
 from kbopt.evaluation.numerics import CONVOLUTIONS
 
@@ -186,9 +186,7 @@ def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
     operands = products.operands_of(reference)
     tf32_errors: tuple[float, ...] = ()
     if may_use_tf32:
-        exact = reference.run_exact(draw)
-        tf32_errors = tolerance.largest_errors(rounded(reference, draw, "tf32").tensors, exact.tensors)
-        del exact
+        tf32_errors = errors_in_tf32(reference, draw, reference.run_exact(draw))
     found = [s for p in _ON_INPUTS[:1] if (s := _tried(reference, p, draw, may_use_tf32)) is not None]
     if not found:
         of_inputs = (_tried(reference, probe, draw, may_use_tf32) for probe in _ON_INPUTS[1:])

@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from kbopt.evaluation.judge import tolerance
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.numerics import PRODUCTS
 
@@ -37,6 +38,11 @@ def rounded(reference: Reference, draw: Draw, kind: Rounding) -> Output:
         return output
     tensors = tuple(round_mantissa(t, bits) if t.dtype == torch.float32 else t.clone() for t in draw.tensors)
     return reference.run(draw.arguments(tensors))
+
+
+def errors_in_tf32(reference: Reference, draw: Draw, exact: Output) -> tuple[float, ...]:
+    """How far each output lies from float64 at the most if the operands of products are rounded to TF32."""
+    return tolerance.largest_errors(rounded(reference, draw, "tf32").tensors, exact.tensors)
 
 
 def products_of(reference: Reference, draw: Draw) -> Products:

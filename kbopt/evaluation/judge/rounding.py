@@ -15,7 +15,7 @@ import torch
 
 from kbopt.core.types import Precision
 from kbopt.evaluation.judge import errors, tolerance
-from kbopt.evaluation.judge.products import rounded
+from kbopt.evaluation.judge.products import errors_in_tf32
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.judge.values import is_free
 
@@ -36,10 +36,10 @@ def conditioning(reference: Reference, draw: Draw, exact: Output, *, may_use_tf3
     """By how much a few units of roundoff in the inputs change each output, and where TF32 may be used
     its rounding: of a constant row nothing is left but that.
     """
-    answers = list(islice(reference.nearby(draw, errors.FEW_ROUNDOFFS), _NUM_MOVED))
-    if may_use_tf32:
-        answers.append(rounded(reference, draw, "tf32").tensors)
+    answers = islice(reference.nearby(draw, errors.FEW_ROUNDOFFS), _NUM_MOVED)
     each = [tolerance.largest_errors(exact.tensors, answer) for answer in answers]
+    if may_use_tf32:
+        each.append(errors_in_tf32(reference, draw, exact))
     return tuple(map(max, *each))
 
 
