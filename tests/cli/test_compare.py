@@ -19,7 +19,7 @@ from kbopt.tasks import load_task
 from tests.support import journals
 
 LINE = {
-    "protocol": "strict-3/fp32",
+    "protocol": "strict-4/fp32",
     "device": "H100",
     "torch": "2.9",
     "speedup": None,

@@ -20,7 +20,7 @@ HEADER = Header(
     form="jsonl",
     device="cpu",
     torch="2.13",
-    protocol="strict-3",
+    protocol="strict-4",
     command="kbopt audit",
 )
 

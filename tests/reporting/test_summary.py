@@ -190,7 +190,7 @@ def test_algorithms_are_compared_by_task_with_the_spread_over_seeds(make_run: Ma
     assert means == sorted(means, reverse=True)
 
 
-def finished(run: Run, full: Measured | Crashed, protocol: str = "strict-3/fp32/5x100/torch-warn") -> Run:
+def finished(run: Run, full: Measured | Crashed, protocol: str = "strict-4/fp32/5x100/torch-warn") -> Run:
     """`run`, whose best kernel was measured again at the end and then evaluated in full as `full`."""
     best = fold(run.entries).best
     name, result = best.candidate.id, replace(best.results[-1], protocol=protocol, kernelbench=None)
@@ -268,9 +268,9 @@ def test_the_winners_full_evaluation_gives_the_strongest_baseline_and_leaves_its
 @pytest.mark.parametrize(
     ("protocol", "ranked_over", "strongest"),
     [
-        ("strict-3/fp32/latency/5x100/torch-warn", "eager PyTorch", over("compile", 0.9, "latency")),
-        ("strict-3/fp32/over-compile/5x100/torch-warn", "torch.compile", over("max-autotune", 1.6)),
-        ("strict-3/fp32/over-best/5x100/torch-warn", "the fastest baseline", over("compile", 1.4)),
+        ("strict-4/fp32/latency/5x100/torch-warn", "eager PyTorch", over("compile", 0.9, "latency")),
+        ("strict-4/fp32/over-compile/5x100/torch-warn", "torch.compile", over("max-autotune", 1.6)),
+        ("strict-4/fp32/over-best/5x100/torch-warn", "the fastest baseline", over("compile", 1.4)),
     ],
 )
 def test_the_strongest_baseline_is_by_the_clock_that_ranks_and_beside_what_ranks(

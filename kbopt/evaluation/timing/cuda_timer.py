@@ -39,17 +39,17 @@ _NUM_JOINS = 11
 class CudaTimer:
     """The CUDA side of a worker: it opens the input buffer, locates outputs and times calls by events.
 
-    `ticket` is the input buffer's handle, as `cuda_inputs.attach` reads it. Raises CudaError.
+    `fds` and `ticket` are the input buffer's, as `cuda_inputs.attach` reads them. Raises CudaError.
     """
 
-    def __init__(self, ticket: str, device: torch.device) -> None:
+    def __init__(self, fds: Sequence[int], ticket: str, device: torch.device) -> None:
         torch.cuda.set_device(device)
         torch.cuda.init()
         self._device = device
         self._library = runtime()
         self._driver = driver()
         torch.empty(1, device=device)
-        self.buffer = attach(ticket, device)
+        self.buffer = attach(fds, ticket, device)
         self._exported: dict[tuple[int, int], str] = {}
         self._context = ctypes.c_void_p()
         check(self._driver.cuCtxGetCurrent(ctypes.byref(self._context)), "cuCtxGetCurrent")

@@ -15,6 +15,8 @@ _LAZY_PEER_ACCESS = 1
 _PCI_ADDRESS_BYTES = 32
 _CLOCK_RATE = 13
 """cudaDevAttrClockRate."""
+_OUT_OF_MEMORY = 2
+"""cudaErrorMemoryAllocation, and CUDA_ERROR_OUT_OF_MEMORY of the driver."""
 _BUFFER_ID = 7
 """CU_POINTER_ATTRIBUTE_BUFFER_ID. It is unique in a process, whereas a later allocation may reuse an
 address."""
@@ -34,8 +36,6 @@ def runtime() -> ctypes.CDLL:
     library = ctypes.CDLL(f"libcudart.so.{major}")
     library.cudaIpcOpenMemHandle.argtypes = (ctypes.POINTER(ctypes.c_void_p), _IpcHandle, ctypes.c_uint)
     library.cudaIpcGetMemHandle.argtypes = (ctypes.POINTER(_IpcHandle), ctypes.c_void_p)
-    library.cudaMalloc.argtypes = (ctypes.POINTER(ctypes.c_void_p), ctypes.c_size_t)
-    library.cudaFree.argtypes = (ctypes.c_void_p,)
     library.cudaIpcCloseMemHandle.argtypes = (ctypes.c_void_p,)
     return library
 
@@ -45,7 +45,8 @@ def check(code: int, what: str, library: ctypes.CDLL | None = None) -> None:
     if code:
         if library is not None:
             library.cudaGetLastError()  # Clears the error, or torch would raise it in its next call.
-        raise CudaError(f"{what} failed with CUDA error {code}")
+        words = ": out of memory" if code == _OUT_OF_MEMORY else ""
+        raise CudaError(f"{what} failed with CUDA error {code}{words}")
 
 
 class _Pointer:

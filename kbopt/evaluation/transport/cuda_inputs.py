@@ -1,24 +1,17 @@
 """The shared input buffer on a GPU, and the gate at which a batch of calls waits for its inputs.
 
-The judge allocates both, and the worker opens them by CUDA IPC handles.
+The judge allocates both, and the worker maps them, see `cuda_memory`.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 
-from kbopt.evaluation.transport.cuda_api import (
-    check,
-    driver,
-    export,
-    open_handle,
-    runtime,
-    tensor_at,
-)
+from kbopt.evaluation.transport import cuda_memory
+from kbopt.evaluation.transport.cuda_api import check, driver, tensor_at
 from kbopt.evaluation.transport.input_buffer import InputBuffer
 
 LONGEST_BATCH = 32
@@ -44,24 +37,20 @@ _FEWEST_SLOTS = 4
 
 
 class CudaInputBuffer(InputBuffer):
-    """An input buffer in GPU memory, which the judge allocates and the worker opens by `ticket`."""
+    """An input buffer in GPU memory, which the judge allocates and the worker maps by `fds` and `ticket`."""
 
     def _allocate(self, size_bytes: int) -> None:
-        self._library = runtime()
         torch.cuda.set_device(self.device)
         torch.cuda.synchronize(self.device)
         self._driver = driver()
         self._gate = 0
         self._side = torch.cuda.Stream(self.device)
-        address = ctypes.c_void_p()
-        total_bytes = size_bytes + GATE_BYTES
-        check(
-            self._library.cudaMalloc(ctypes.byref(address), total_bytes), f"cudaMalloc of {total_bytes} bytes"
-        )
-        self._address = int(address.value or 0)
+        self._memory = cuda_memory.allocate(size_bytes + GATE_BYTES, _index(self.device))
+        self._address = self._memory.address
         self.buffer = tensor_at(self._address, size_bytes, self.device)
         tensor_at(self._address + size_bytes, GATE_BYTES, self.device).zero_()
-        self.ticket = f"{export(self._library, self._address)}:{size_bytes}"
+        self.fds = (self._memory.fd,)
+        self.ticket = f"{size_bytes}:{self._memory.size_bytes}"
 
     def finish_filling(self) -> None:
         torch.cuda.synchronize(self.device)
@@ -124,7 +113,7 @@ class CudaInputBuffer(InputBuffer):
 
     def close(self) -> None:
         torch.cuda.synchronize(self.device)
-        self._library.cudaFree(self._address)
+        self._memory.free()
 
     def _max_bytes(self) -> int:
         free_bytes, _ = torch.cuda.mem_get_info(self.device)
@@ -134,7 +123,15 @@ class CudaInputBuffer(InputBuffer):
         return min(free_bytes // 8, _MOST_INPUT_BUFFER_BYTES, enough_bytes)
 
 
-def attach(ticket: str, device: torch.device) -> torch.Tensor:
-    """Open a CudaInputBuffer by its ticket, "handle:bytes". Returns its bytes, uint8 of one dimension."""
-    handle, _, size = ticket.partition(":")
-    return tensor_at(open_handle(runtime(), handle), int(size), device)
+def attach(fds: Sequence[int], ticket: str, device: torch.device) -> torch.Tensor:
+    """Map a CudaInputBuffer by its descriptor and its ticket, which gives its size in bytes and that of its
+    memory. Returns its bytes, uint8 of one dimension.
+    """
+    (fd,) = fds
+    size_bytes, memory_bytes = map(int, ticket.split(":"))
+    memory = cuda_memory.open_shared(fd, memory_bytes, _index(device))
+    return tensor_at(memory.address, size_bytes, device)
+
+
+def _index(device: torch.device) -> int:
+    return device.index or 0

@@ -44,8 +44,9 @@ class _Session:
         torch.set_num_threads(request["threads"])
         linux.keep_freed_memory()
         self._device = torch.device(request["device"])
-        self._cuda = CudaTimer(request["input_buffer"], self._device) if self._device.type == "cuda" else None
-        self._input_buffer = attach(channel.take_fds()) if self._cuda is None else self._cuda.buffer
+        fds, ticket = channel.take_fds(), request["input_buffer"]
+        self._cuda = CudaTimer(fds, ticket, self._device) if self._device.type == "cuda" else None
+        self._input_buffer = attach(fds) if self._cuda is None else self._cuda.buffer
         self._skeletons = request["skeletons"]
         self._specs = [[TensorSpec.from_json(raw) for raw in specs] for specs in request["specs"]]
         self._model: Any = _copy_first
