@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
+from threading import Event, Semaphore
 
 import pytest
 
@@ -81,14 +81,35 @@ def test_of_several_tasks_those_go_first_that_nobody_waits_for(court: Court):
             waiting.enter_context(court.judges.awaited(request(task=task)))
         kept = prepared(court, "a", "b", "idle", "c")
 
+        waiting.enter_context(court.judges.awaited(request(task="fifth")))
         court.judges.prepare(request(task="fifth")).result(30)
-        assert all(handle.alive for handle in kept.values())
 
-        with court.lease:
-            fifth = court.judges.of(request(task="fifth"))
+        assert [task for task, handle in kept.items() if not handle.alive] == ["idle"]
+        assert court.judges.start(request(task="fifth")).admitted
 
-    assert fifth.admitted
-    assert [task for task, handle in kept.items() if not handle.alive] == ["idle"]
+
+def test_it_waits_while_requests_await_all_that_are_kept(court: Court):
+    with court.judges.awaited(request(task="late")):
+        with ExitStack() as waiting:
+            for task in ("a", "b", "c", "d"):
+                waiting.enter_context(court.judges.awaited(request(task=task)))
+            kept = prepared(court, "a", "b", "c", "d")
+            late = court.judges.prepare(request(task="late"))
+            with pytest.raises(TimeoutError):
+                late.result(0.5)
+            assert all(handle.alive for handle in kept.values())
+        late.result(30)
+
+    assert sum(handle.alive for handle in kept.values()) == 3
+    assert court.judges.start(request(task="late")).admitted
+
+
+def test_none_is_ended_for_a_request_that_is_over(court: Court):
+    kept = prepared(court, "a", "b", "c", "d")
+
+    court.judges.prepare(request(task="over")).result(30)
+
+    assert all(handle.alive for handle in kept.values())
 
 
 def test_judges_that_hold_nothing_stay_where_memory_is_asked_for(court: Court):
@@ -106,21 +127,25 @@ def test_judges_that_hold_nothing_stay_where_memory_is_asked_for(court: Court):
         assert not waits.alive
 
 
-def test_only_a_few_are_started_ahead(court: Court, monkeypatch: pytest.MonkeyPatch):
-    go_on = Event()
+def test_only_a_few_start_at_once(court: Court, monkeypatch: pytest.MonkeyPatch):
+    go_on, starting = Event(), Semaphore(0)
     start = court.judges.start
 
     def late(request: EvalRequest) -> JudgeHandle:
+        starting.release()
         go_on.wait(30)
         return start(request)
 
     monkeypatch.setattr(court.judges, "start", late)
+    monkeypatch.setattr(court.judges, "_most", 6)
     ready = [court.judges.prepare(request(task=str(number))) for number in range(6)]
 
-    assert [one.done() for one in ready] == [False] * 4 + [True] * 2
+    assert [starting.acquire(timeout=30) for _ in range(4)] == [True] * 4
+    assert not starting.acquire(timeout=0.5)
     go_on.set()
     for one in ready:
         one.result(60)
+    assert [starting.acquire(timeout=0) for _ in range(2)] == [True] * 2
 
 
 def prepared(court: Court, *tasks: str) -> dict[str, JudgeHandle]:

@@ -22,8 +22,8 @@ _MOST = 12
 """Judges that are kept at most. The memory budget may allow fewer: beside a GPU each takes two processes of
 1 GiB."""
 _AHEAD = 4
-"""Judges that start at once before the device is free for them. Each takes a core for 2 s. With 30 at once on
-16 cores, the candidate that had the device was judged three times as slowly."""
+"""Judges that start at once, while others are measured. Each takes a core for 2 s. With 30 at once on 16
+cores, the candidate that had the device was judged three times as slowly."""
 _FREE_FOR_ANOTHER = 0.45
 """Share of a GPU's memory that has to be free before a task is admitted. Only admission tells how much it
 needs. Judges and references' workers hold inputs and outputs there."""
@@ -35,9 +35,9 @@ Key = tuple[str, str, str, bool, bool]
 class Judges:
     """Keeps at most `most` judges, one for each `key_of` a request, and ends the least recently used first.
 
-    `prepare` starts a judge while candidates are built, and takes the lease itself if the device is idle.
-    Call `of` with the lease. A request that will need its judge says so with `awaited`: awaited judges end
-    last. `ended` is called with the key of each judge that was closed.
+    `prepare` starts a judge while candidates are built and others are measured, and takes the lease itself if
+    the device is idle. Call `of` with the lease. A request that will need its judge says so with `awaited`:
+    awaited judges end last. `ended` is called with the key of each judge that was closed.
     """
 
     def __init__(
@@ -55,8 +55,9 @@ class Judges:
         self._lease = lease
         self._handles: OrderedDict[Key, JudgeHandle] = OrderedDict()
         self._awaited: Counter[Key] = Counter()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._starting = KeyedLocks()
+        self._places: set[Key] = set()
         self._preparing = threading.BoundedSemaphore(_AHEAD)
         self._most = most
         self._ended = ended
@@ -74,23 +75,26 @@ class Judges:
         finally:
             with self._lock:
                 self._awaited[key] -= 1
+                self._lock.notify_all()
 
     def prepare(self, request: EvalRequest) -> Future[None]:
         """Start the judge of the request's task in a thread, and admit the task if the device is idle.
 
-        Do nothing if `_AHEAD` others are starting. The future is done when the thread is. It raises UserError
-        if the task cannot be scored.
+        The thread waits while `_AHEAD` others are starting, and while requests await all judges that are
+        kept. So call it within `awaited`. The future is done when the thread is. It raises UserError if the
+        task cannot be scored.
         """
         done: Future[None] = Future()
-        known = self._handles.get(key_of(request))
-        is_ready = known is not None and known.alive and known.admitted
-        if is_ready or not self._preparing.acquire(blocking=False):
+        key = key_of(request)
+        if self.is_warm(key):
             done.set_result(None)
             return done
 
         def work() -> None:
             try:
-                self._admit_beforehand(request)
+                if self._take_place(key):
+                    with self._preparing:
+                        self._admit_beforehand(request)
             except (NoMemory, InfraError):
                 done.set_result(None)  # `of` tries again with the lease, when there may be room.
             except BaseException as error:  # noqa: BLE001 - the future raises it
@@ -98,7 +102,7 @@ class Judges:
             else:
                 done.set_result(None)
             finally:
-                self._preparing.release()
+                self._give_place_back(key)
 
         threading.Thread(target=work, daemon=True).start()
         return done
@@ -131,13 +135,7 @@ class Judges:
             chosen = next((key for key in self._handles if key not in keep), None)
         if chosen is None:
             return False
-        with self._starting.of(chosen):
-            with self._lock:
-                handle = self._handles.pop(chosen, None)
-            if handle is not None:
-                self._free += handle.taken_share
-                handle.close()
-        self._ended(chosen)
+        self._end(chosen)
         return True
 
     def of(self, request: EvalRequest, learned: Callable[[Data], None] = lambda _: None) -> JudgeHandle:
@@ -185,9 +183,47 @@ class Judges:
             had_others = True
         return had_others
 
+    def _take_place(self, key: Key) -> bool:
+        """Wait for one of the `most` places, and return whether there is one. Judges that nobody awaits make
+        room for one that a request awaits.
+        """
+        while True:
+            with self._lock:
+                self._lock.wait_for(
+                    lambda: self._has_place(key) or not self._awaited[key] or self._unawaited(key)
+                )
+                if self._has_place(key):
+                    self._places.add(key)
+                    return True
+                if not self._awaited[key]:
+                    return False
+                chosen = self._unawaited(key)[0]
+            self._end(chosen)
+
+    def _give_place_back(self, key: Key) -> None:
+        """Leave the place to the judge that has started, if any."""
+        with self._lock:
+            self._places.discard(key)
+            self._lock.notify_all()
+
+    def _has_place(self, key: Key) -> bool:
+        return key in self._handles or len(self._places | self._handles.keys()) < self._most
+
+    def _unawaited(self, key: Key) -> list[Key]:
+        """Return the keys of judges that nobody awaits, the least recently used first."""
+        return [other for other in self._handles if other != key and not self._awaited[other]]
+
+    def _end(self, key: Key) -> None:
+        with self._starting.of(key):  # So that no thread is starting it meanwhile.
+            with self._lock:
+                handle = self._handles.pop(key, None)
+                self._lock.notify_all()
+            if handle is not None:
+                self._free += handle.taken_share
+                handle.close()
+        self._ended(key)
+
     def _admit_beforehand(self, request: EvalRequest) -> None:
-        if self._num_others(request) >= self._most:
-            return
         handle = self.start(request)
         if handle.admitted:
             return
@@ -237,12 +273,7 @@ class Judges:
                 if not others:
                     return
                 chosen = next((key for key in others if not self._awaited[key]), others[-1])
-            with self._starting.of(chosen):  # So that no thread is starting it meanwhile.
-                with self._lock:
-                    handle = self._handles.pop(chosen)
-                self._free += handle.taken_share
-                handle.close()
-            self._ended(chosen)
+            self._end(chosen)
 
 
 def key_of(request: EvalRequest) -> Key:
