@@ -221,7 +221,8 @@ class Judgement:
                 f"{self._where}the reference and its float64 answer do not fit beside a candidate's outputs "
                 f"into the device's memory: {error}. Make the task's inputs smaller or use a larger device"
             )
-        reason = f"it takes {taken_gib:.1f} GiB of the device's memory, which leaves no room for its check"
+        # In these words the supervisor sees that other tasks may have held the memory, and tries again.
+        reason = f"out of memory: it takes {taken_gib:.1f} GiB of the device's, and its check has no room"
         return Crashed(reason=f"{self._where}{reason}", how="out of memory")
 
     @contextmanager
