@@ -138,7 +138,7 @@ class Search:
         self._summary_version: int | None = None
         self._ended: str | None = None
         self._finalists: list[str] = []
-        self._full_asked = False
+        self._full_asked: set[str] = set()
         self._granted = 0
         self._course: list[float] = []
         self._bounds: tuple[Bound, ...] | None = None
@@ -333,11 +333,18 @@ class Search:
 
     @property
     def best(self) -> Trial | None:
-        """The working kernel with the highest mean score so far; once there are final scores, of those."""
+        """The working kernel with the highest mean score so far; once there are final scores, of those.
+
+        One that failed its evaluation in full comes after the others.
+        """
         finals = [trial for key in self._finalists if (trial := self._trials[key]).num_finals]
         if finals:
-            best = max(finals, key=lambda trial: (mean_score(trial), trial.candidate.id))
-            return best if mean_score(best) > 0.0 else None
+            working = [trial for trial in finals if mean_score(trial) > 0.0]
+            return max(
+                working,
+                key=lambda trial: (not trial.is_refuted, mean_score(trial), trial.candidate.id),
+                default=None,
+            )
         return self._trials[self._strategy.best] if self._strategy.best else None
 
     @property
@@ -413,7 +420,7 @@ class Search:
             case RemeasureAsked():
                 self._make_ready(self._proposed[event.candidate], event.repeat)
                 if event.is_full:
-                    self._full_asked = True
+                    self._full_asked.add(event.candidate)
                 elif event.is_final:
                     self._finalists.append(event.candidate)
             case Evaluated():
@@ -461,7 +468,7 @@ class Search:
 
     def _finals_due(self) -> tuple[RemeasureAsked, ...]:
         """The final measurements that are still to be asked for: of the best sources that work. Once they are
-        told, the full evaluation of the winner.
+        told, the full evaluation of the winner, and of the next one if the winner fails it.
         """
         best: dict[str, str] = {}
         for trial in self.top(NUM_LEADING):
@@ -473,8 +480,8 @@ class Search:
             for key in finalists
             if key not in self._finalists
         )
-        winner = self.best if self._finalists and not self._full_asked else None
-        if due or winner is None:
+        winner = self.best if self._finalists else None
+        if due or winner is None or winner.candidate.id in self._full_asked:
             return due
         return (RemeasureAsked(candidate=winner.candidate.id, repeat=FULL_REPEAT),)
 

@@ -476,8 +476,8 @@ class Trial:
 
     The last `num_finals` of them were made after the search's end. Choosing the best of many by a measurement
     makes that measurement too good, so those alone say how fast it is, where there are any. `full` is the
-    winner's evaluation with every baseline and KernelBench's verdict, by which it is not scored; where that
-    could not be made, `why_no_full` says why.
+    winner's evaluation with every baseline and KernelBench's verdict, by which it is not scored. A candidate
+    that fails it wins only if no other one works. Where it could not be made, `why_no_full` says why.
     """
 
     candidate: Candidate
@@ -490,6 +490,11 @@ class Trial:
     def judged(self) -> tuple[Result, ...]:
         """The measurements by which it is scored."""
         return self.results[-self.num_finals :] if self.num_finals else self.results
+
+    @property
+    def is_refuted(self) -> bool:
+        """Whether its evaluation in full failed, such as on a workload that the search had not judged."""
+        return self.full is not None and not isinstance(self.full.outcome, Measured)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -227,6 +227,7 @@ class History:
         node.changed = self.entries
         if not event.cached:
             self._count(event, node.full)
+        self._rank(node)
 
     def _evaluate(self, event: Evaluated) -> None:
         node = self.nodes[event.candidate]
@@ -361,9 +362,12 @@ def _reads(candidate: Candidate) -> bool:
     return candidate.proposer.startswith(("llm:", "agent:"))
 
 
-def _rank_key(node: Node) -> tuple[float, int]:
-    """As the search ranks: the highest mean score, the newest brief of equals."""
-    return node.speedup or 0.0, node.order
+def _rank_key(node: Node) -> tuple[bool, float, int]:
+    """Rank as the search does: the highest mean score, the newest brief of equals. A node that failed its
+    evaluation in full comes after all others that work.
+    """
+    speedup = node.speedup or 0.0
+    return speedup > 0.0 and not node.trial.is_refuted, speedup, node.order
 
 
 def fold(entries: Iterable[Entry], texts_kept: int = 2_000) -> History:

@@ -1,5 +1,6 @@
 """The final measurements: outside the budget, the same after a crash, and alone in naming the winner."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from kbopt.core.events import FINAL_REPEAT, FULL_REPEAT, Ended, Entry, Evaluated
 from kbopt.core.scoring import mean_score, score, score_interval
 from kbopt.core.search import Brief, Done, Search
 from kbopt.core.settings import Budget, SearchSettings
-from kbopt.core.types import Audit, Crashed, EvalProtocol, EvalRequest, Measured
+from kbopt.core.types import Audit, Crashed, EvalProtocol, EvalRequest, Measured, Outcome, WrongAnswer
 from kbopt.reporting.evidence import evidence
 from kbopt.reporting.history import fold
 from kbopt.simulated import Landscape, ListJournal, SimulatedProposer
@@ -98,7 +99,7 @@ def told(speedup: float) -> Measured:
     )
 
 
-def measure(search: Search, outcomes: dict[tuple[str, int], Measured | Crashed]) -> list[tuple[str, int]]:
+def measure(search: Search, outcomes: Mapping[tuple[str, int], Outcome]) -> list[tuple[str, int]]:
     """Tell what is ready, in order; the result names it."""
     taken = []
     for ready in search.take_ready():
@@ -119,7 +120,7 @@ def test_a_kernel_that_fails_its_final_measurement_is_no_winner() -> None:
         measure(search, {(brief.id, 0): told(4.0 - number), (brief.id, 1): told(2.5)})
     search.end("enough")
     lost = Crashed(reason="out of memory", how="RuntimeError")
-    outcomes: dict[tuple[str, int], Measured | Crashed] = {
+    outcomes: dict[tuple[str, int], Outcome] = {
         ("c000001", FINAL_REPEAT): lost,
         ("c000002", FINAL_REPEAT): told(1.5),
     }
@@ -130,6 +131,54 @@ def test_a_kernel_that_fails_its_final_measurement_is_no_winner() -> None:
     assert (search.best.candidate.id, mean_score(search.best)) == ("c000002", 1.5)
     assert history_best(journal.events) == ("c000002", 1.5, score_interval(search.best))
     assert search.progress.best_speedup == 1.5
+
+
+def finalists(journal: ListJournal, speedups: dict[str, float]) -> Search:
+    """A search that has ended and measured one source of each name once more, at these speedups."""
+    search = Search(task=NOISY.task, settings=SearchSettings(), journal=journal)
+    for source in speedups:
+        brief = search.ask()
+        assert isinstance(brief, Brief)
+        search.propose(replace(PROPOSER.answer(brief), source=f"{source} = 1"))
+        measure(search, {(brief.id, repeat): told(speedups[source]) for repeat in (0, 1)})
+    search.end("enough")
+    names = [f"c{number:06d}" for number in range(1, len(speedups) + 1)]
+    finals = dict(zip(names, map(told, speedups.values()), strict=True))
+    measure(search, {(name, FINAL_REPEAT): outcome for name, outcome in finals.items()})
+    return search
+
+
+def test_a_winner_that_fails_its_full_evaluation_gives_way_to_the_next() -> None:
+    """Such as one that is wrong on a workload that was held out."""
+    journal = ListJournal()
+    search = finalists(journal, {"a": 4.0, "b": 3.0, "c": 2.0})
+    wrong = WrongAnswer(reason="on workload last: 1 of 9")
+
+    assert measure(search, {("c000001", FULL_REPEAT): wrong}) == [("c000001", FULL_REPEAT)]
+    assert search.ended is None
+    assert measure(search, {("c000002", FULL_REPEAT): told(3.0)}) == [("c000002", FULL_REPEAT)]
+
+    assert search.ended == "enough"
+    assert search.best is not None
+    assert (search.best.candidate.id, search.best.is_refuted) == ("c000002", False)
+    assert history_best(journal.events)[:2] == ("c000002", 3.0)
+    again = Search(task=NOISY.task, settings=SearchSettings(), journal=ListJournal())
+    again.replay(journal.events)
+    assert again.take_ready() == ()
+    assert again.best == search.best
+
+
+def test_where_all_fail_it_the_fastest_stays_with_what_is_wrong_with_it() -> None:
+    journal = ListJournal()
+    search = finalists(journal, {"a": 4.0, "b": 3.0})
+    wrong = WrongAnswer(reason="on workload last: 1 of 9")
+    for name in ("c000001", "c000002"):
+        measure(search, {(name, FULL_REPEAT): wrong})
+
+    assert search.ended == "enough"
+    assert search.best is not None
+    assert (search.best.candidate.id, search.best.is_refuted) == ("c000001", True)
+    assert history_best(journal.events)[:2] == ("c000001", 4.0)
 
 
 def test_the_winner_is_evaluated_in_full_once_which_changes_no_figure_but_its_own() -> None:
