@@ -72,6 +72,20 @@ def test_the_interval_is_wide_where_pairs_differ_and_narrower_than_one_pairs_whe
     assert agree[1] / agree[0] < alone < differ[1] / differ[0]
 
 
+def test_the_upper_end_leaves_room_for_hidden_time_that_was_none() -> None:
+    """On a busy machine waits for a core look like it. The lower end is what a cheat has to live with."""
+    charged = pooled(*[pair(10.0, 10.0, hidden_ms=3.0)] * 3)
+    believed = pooled(*[pair(10.0, 10.0)] * 3)
+    assert charged.speedup == pytest.approx(1.0)
+    assert charged.speedup_ci[0] == pytest.approx(believed.speedup_ci[0])
+    assert charged.speedup_ci[1] == pytest.approx(believed.speedup_ci[1] * 10 / 7)
+
+
+def test_a_worker_whose_clock_stands_still_has_an_interval_of_finite_numbers() -> None:
+    low, high = pooled(*[pair(1.0, 1.0, hidden_ms=1.0)] * 3).speedup_ci
+    assert 0 < low < 1 < high < math.inf
+
+
 def test_calls_too_short_to_compare_have_an_interval_of_finite_numbers() -> None:
     low, high = pooled(*[pair(1e-6, 1e-6)] * 3).speedup_ci
     assert 0 < low < 1 < high < math.inf
