@@ -1,7 +1,7 @@
-"""May this task be scored at all? A task that accepts a trivial answer would be won by one.
+"""Admission of a task: whether it can be scored at all. If it accepted a trivial answer, one would win.
 
-Each test has a name, which the message of a failure carries. `admit` returns the tolerance to use:
-KernelBench's, or a narrower one where that accepts a trivial answer.
+Each test has a name, and the message of a failure carries it. The tolerance of an admitted task is
+KernelBench's, or a narrower one if that accepts a trivial answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from kbopt.evaluation.judge.tolerance import (
 )
 
 _NARROWEST = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 1e-2}
-"""Below this an honest kernel's rounding would be taken for an error."""
+"""The narrowest tolerance for each precision. Below it an honest kernel's rounding would be taken for an
+error."""
 _TOO_ALIKE = {
     "copy of an input": "for the inputs that get_inputs() draws the reference is the identity: a "
     "copy of an input lies within the "
@@ -44,8 +45,11 @@ _ALIKE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """`tolerance` for every check. `aliases_inputs` where the reference itself returns a view of one.
-    `sensitivity` says on which inputs a lower precision shows, `contract` which values the task takes.
+    """What admission found out about a task on one workload.
+
+    Every check uses `tolerance`. `aliases_inputs` says that the reference itself returns the memory of an
+    input, and `mutates_inputs` that it writes to one. `sensitivity` names the inputs on which a lower
+    precision shows, `contract` the values that the task takes.
     """
 
     tolerance: float
@@ -56,7 +60,10 @@ class Admission:
 
 
 def admit(reference: Reference) -> Admission:
-    """Raises TaskError naming the test that failed. Holds few tensors at a time, which may be gigabytes."""
+    """Run the tests. Raises TaskError, which names the test that failed.
+
+    The function holds few tensors at a time, because each may take gigabytes.
+    """
     draw = reference.draw(secrets.randbits(62))
     kept = tuple(t.clone() for t in draw.tensors)
     output = reference.run(draw.arguments())
@@ -87,8 +94,9 @@ def admit(reference: Reference) -> Admission:
 
 
 def _require_deterministic(reference: Reference, draw: Draw, output: Output) -> Output:
-    """The answer to `draw`, which the same inputs give again: on a fresh copy of the model for each call
-    where the model keeps state from one call to the next. Raises TaskError.
+    """Return the answer to `draw` if the same inputs give it again. Raises TaskError otherwise.
+
+    If the model keeps state from one call to the next, each call gets a fresh copy of it from now on.
     """
     if _differs(reference, draw, output) is None:
         return output
@@ -118,7 +126,10 @@ def _again(reference: Reference, draw: Draw) -> Output:
 
 
 def _differs(reference: Reference, draw: Draw, output: Output) -> Mismatch | None:
-    """What a repetition may differ by is rounding in another order, as atomics on a GPU cause it."""
+    """Return how a repeated answer differs from `output` beyond the tolerance, or None.
+
+    A repetition may differ by rounding: atomics on a GPU add in another order each time.
+    """
     again, tolerance = _again(reference, draw), TOLERANCE[reference.precision]
     return find_mismatch(again.tensors, output.tensors, output.tensors, tolerance, name_of=reference.name_of)
 
@@ -126,7 +137,10 @@ def _differs(reference: Reference, draw: Draw, output: Output) -> Mismatch | Non
 def _accepted_trivial(
     reference: Reference, draw: Draw, output: Output, exact: Output, tolerance: float
 ) -> str | None:
-    """The name of the first trivial answer within the tolerance; one of them exists at a time."""
+    """Return the name of the first trivial answer within the tolerance, or None.
+
+    The answers are made one at a time, because each may take gigabytes.
+    """
     answers: dict[str, Callable[[], list[torch.Tensor] | None]] = {
         "zeros": lambda: [torch.zeros_like(t) for t in output.tensors],
         "constant": lambda: [_constant(t) for t in output.tensors],
@@ -142,9 +156,10 @@ def _accepted_trivial(
 
 
 def _tells_on_probes(reference: Reference, draw: Draw, tolerance: float) -> bool:
-    """Whether trivial answers are wrong on inputs of another kind, which every candidate meets as well.
+    """Return whether trivial answers are wrong on some other inputs that every candidate meets as well.
 
-    A product of many positive numbers in bf16 is nearly a constant; with few terms in its sums it is not.
+    For example, a matrix product of many positive numbers in bf16 is nearly a constant. It is none if its
+    sums have few terms.
     """
     rng = secrets.SystemRandom()
     probes = [values.shifted(draw, rng, moves=True), *(Probe(name="", share=s).inputs(draw) for s in SHARES)]
@@ -161,17 +176,20 @@ def _tells_on_probes(reference: Reference, draw: Draw, tolerance: float) -> bool
 
 
 def _elsewhere(reference: Reference, output: Output) -> list[torch.Tensor] | None:
-    """The answer to other inputs, where it has the same form."""
+    """Return the answer to other inputs, or None if its shapes differ."""
     other = reference.run(reference.draw(secrets.randbits(62)).arguments())
     same = tuple(t.shape for t in other.tensors) == tuple(t.shape for t in output.tensors)
     return list(other.tensors) if same else None
 
 
 def _constant(output: torch.Tensor) -> torch.Tensor:
-    """Its mean everywhere; a scalar has no other constant than zero, which has its own test."""
+    """Return a tensor that holds the mean of `output` everywhere.
+
+    For a scalar, and for types without a mean, the constant is zero, which has its own test too.
+    """
     if not (output.is_floating_point() or output.is_complex()) or output.numel() < 2:
         return torch.zeros_like(output)
-    values = output.float() if output.dtype.itemsize == 1 else output  # Of float8, few operations are there.
+    values = output.float() if output.dtype.itemsize == 1 else output  # torch has few operations on float8.
     finite = torch.isfinite(values)
     count = int(finite.sum())
     wide = torch.complex128 if output.is_complex() else torch.float64
@@ -199,7 +217,7 @@ def _same(left: tuple[torch.Tensor, ...], right: tuple[torch.Tensor, ...]) -> bo
 
 
 def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Equality byte by byte, of whatever dtype, so that a NaN is equal to itself."""
+    """Return whether two tensors of one dtype are equal byte by byte. A NaN is then equal to itself."""
     one, other = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (left, right))
     return torch.equal(one, other)
 

@@ -1,4 +1,7 @@
-"""What an answer has to look like before its values are compared. Raises `Refused` with the verdict."""
+"""Checks the form of an answer before its values are compared.
+
+Each check raises `Refused` with the verdict if the form is wrong.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _BRING_GRADIENTS = (
 
 
 class Refused(Exception):
-    """The verdict is known; `outcome` is it."""
+    """The candidate is refused. `outcome` is the verdict."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome)
@@ -29,7 +32,10 @@ class Refused(Exception):
 
 
 def require_separate(outputs: Sequence[Answer], inputs: range | None) -> None:
-    """No output may lie in the addresses of the `inputs`, nor in the memory of another call's."""
+    """Require that no output lies in the addresses of the `inputs` or in the memory of another call's output.
+
+    `inputs` is None if the reference itself returns the memory of an input. Raises Refused.
+    """
     spans: list[range] = []
     for output in outputs:
         if output.unusable:
@@ -51,7 +57,9 @@ def require_separate(outputs: Sequence[Answer], inputs: range | None) -> None:
 
 
 def _joined(spans: list[range]) -> list[range]:
-    """Those of one call, which may return several views of one buffer, where they overlap as one."""
+    """Return the spans of one call, with overlapping ones joined: a call may return several views of one
+    buffer.
+    """
     joined: list[range] = []
     for span in sorted(spans, key=lambda span: span.start):
         if joined and span.start < joined[-1].stop:
@@ -62,7 +70,7 @@ def _joined(spans: list[range]) -> list[range]:
 
 
 def notes_on_form(output: Answer, expected: Output, name_of: NameOf = output_name) -> list[str]:
-    """What is allowed in the form of an answer, and not what the reference does."""
+    """Return notes on what is allowed in the form of an answer although the reference does otherwise."""
     return [
         f"{name_of(number).capitalize()} is a view with gaps, strides {list(place.spec.stride)}: whoever "
         "reads it next pays."
@@ -72,7 +80,9 @@ def notes_on_form(output: Answer, expected: Output, name_of: NameOf = output_nam
 
 
 def require_form(output: Answer, expected: Output, name_of: NameOf = output_name) -> None:
-    """Structure, shape, dtype and device as the reference has them, and memory for each element."""
+    """Require the structure, shapes, dtypes and device of the reference's answer, and memory of its own for
+    each element. Raises Refused.
+    """
     if output.skeleton != expected.skeleton or len(output.places) != len(expected.tensors):
         reason = "it returns another structure than the reference does"
         missing = _missing_gradient(output.skeleton, expected.skeleton)
@@ -92,8 +102,9 @@ def require_form(output: Answer, expected: Output, name_of: NameOf = output_name
 
 
 def _missing_gradient(seen: Skeleton, wanted: Skeleton) -> int | None:
-    """The number of the first gradient that a call of both passes does not give, where forward's answer has
-    the right structure.
+    """Return the number of the first gradient that a call of both passes lacks.
+
+    None if no gradient is missing, or if forward's answer has the wrong structure.
     """
     match seen, wanted:
         case {"tuple": [forward, {"list": [*got]}]}, {"tuple": [expected, {"list": [*gradients]}]}:
@@ -105,7 +116,7 @@ def _missing_gradient(seen: Skeleton, wanted: Skeleton) -> int | None:
 
 
 def require_unchanged(seen: Sequence[torch.Tensor], originals: Sequence[torch.Tensor]) -> None:
-    """The inputs are what they were."""
+    """Require that the inputs are equal to the originals bit by bit. Raises Refused."""
     if not all(same_bits(now, then) for now, then in zip(seen, originals, strict=True)):
         reason = "it writes to its inputs, which the reference does not"
         raise Refused(Rejected(reason=reason, family="input_mutation"))

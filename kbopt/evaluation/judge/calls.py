@@ -1,4 +1,4 @@
-"""Calls of both models: what is asked of their workers, and how the answers are read."""
+"""Calls of the candidate and of the reference: asks their workers, and reads the answers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ from kbopt.evaluation.transport.untrusted import CandidateForged
 
 
 class Calls:
-    """Of one judgement. `worker` is the candidate's, set before the first call; `expected` is the form that
-    its answers have to have. `device_s` counts the device's seconds, `cores` those that each block kept busy.
+    """All calls of one judgement on one workload.
+
+    `worker` is the candidate's. It has to be set before the first call. The candidate's answers need the
+    form of `expected`. `device_s` adds up the seconds for which the device was used. `cores` has the number
+    of cores that each of the candidate's blocks of calls kept busy.
     """
 
     worker: Worker
@@ -48,7 +51,7 @@ class Calls:
         return self._reference.draw(self._rng.getrandbits(62))
 
     def own_answer(self, draw: Draw) -> Output:
-        """What the reference itself gives, on a copy of the inputs so that it cannot change them."""
+        """Return the reference's own answer. It gets a copy of the inputs, so that it cannot change them."""
         with self._device_busy():
             return self._reference.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
 
@@ -83,8 +86,9 @@ class Calls:
 
     @property
     def most_calls(self) -> int:
-        """How many inputs both workers have room for; one at a time where an output may be the memory of the
-        last.
+        """The number of calls in a block for whose inputs both workers have room.
+
+        It is 1 if the protocol allows an output to reuse the memory of the previous one.
         """
         if self._protocol.outputs == "reusable":
             return 1
@@ -92,7 +96,10 @@ class Calls:
         return min(worker.input_buffer.slots_of(number) for worker in workers)
 
     def of_reference(self, ask: Callable[[Worker], Exchange]) -> samples.Block:
-        """What the worker that runs the reference took for what `ask` asks it."""
+        """Return the times of the reference's worker for the calls that `ask` asks of it.
+
+        Raises TaskError if the worker fails, and OutOfMemoryError if it has no memory left.
+        """
         worker = self._reference_worker
         try:
             exchange = ask(worker)
@@ -109,14 +116,20 @@ class Calls:
     def call(
         self, operation: str, draws: list[Draw], chosen: list[int]
     ) -> tuple[Exchange, list[list[torch.Tensor]]]:
-        """Have the candidate answer `draws` in one block; its answers to the `chosen` ones."""
+        """Have the candidate answer `draws` in one block. Return its answers to the `chosen` ones.
+
+        Raises Refused if the form of an answer is wrong.
+        """
         exchange = self.worker.exchange(operation, draws)
         return exchange, self.outputs_of(exchange, draws, chosen)
 
     def outputs_of(
         self, exchange: Exchange, draws: list[Draw], chosen: list[int]
     ) -> list[list[torch.Tensor]]:
-        """The answers to the `chosen` draws, in good form; the candidate drops all of them."""
+        """Check the form of all answers, and return those to the `chosen` draws. Raises Refused.
+
+        Afterwards the candidate drops all of its answers.
+        """
         worker = self.worker
         self.device_s += exchange.wall_ns / 1e9
         self.cores.append(exchange.cores)

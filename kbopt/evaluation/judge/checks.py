@@ -1,4 +1,4 @@
-"""Whether a candidate's answers are right, and of the precision that the task's own are."""
+"""Checks that a candidate's answers are right and as precise as the task demands."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ from kbopt.evaluation.judge.tolerance import Mismatch
 from kbopt.evaluation.judge.worker import Exchange
 
 _CALLS_BEFORE = (3, 12)
+"""Fewest and most ordinary calls before a repeated probe with other parameters (decision 45)."""
 _KINDS_SHARE = 0.5
-"""Of the probes of values that travel: the others stay within the range of the task's own."""
+"""This share of the value probes among timed calls is of a kind of values. The others stay within the range
+of the task's own values."""
 _STILL_RIGHT = 0.05
-"""Relative error of the reference's own, on values on which it says anything: bf16 rounds to 0.4 %."""
+"""The reference's own relative error up to which a kind of values counts. Rounding to bf16 makes 0.4 %."""
 _NEARLY_RIGHT = 0.01
-"""Relative errors up to here are those of a lower precision; beyond, the answer is simply wrong."""
+"""A relative error up to here may be that of a lower precision. Beyond it the answer is simply wrong."""
 
 
 class Checks:
-    """Of one judgement. Every check raises Refused. `arithmetic` lists what the candidate's machine code was
-    seen to multiply in, other than fp32.
+    """The checks of one judgement on one workload. Each raises Refused if the candidate fails it.
+
+    `arithmetic` lists the arithmetic other than fp32 that was seen in the candidate's machine code.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class Checks:
         self._is_right = True
 
     def check_one(self, draw: Draw, operation: str = "run") -> Exchange:
-        """One call, compared with float64."""
+        """Make one call on `draw`, and compare its answer with float64."""
         exact = self._calls.exact_answer(draw)
         own = self._calls.own_answer(draw)
         own_errors = tolerance.largest_errors(own.tensors, exact.tensors)
@@ -74,7 +77,7 @@ class Checks:
             if self._describe_bias(outputs[0], exact):
                 self.require_right(outputs[0], exact, own, draw)
             self._is_right = False
-            self.probe_precision()  # Where most inputs are zero, a guess is no longer nearly right.
+            self.probe_precision()  # If most inputs are zero, a guess is no longer nearly right.
             raise downgrade
         self.require_right(outputs[0], exact, own, draw)
         return exchange
@@ -98,7 +101,7 @@ class Checks:
         return errors.describe_bias(got, exact.tensors, self._reference.name_of)
 
     def _is_excused(self, got: list[torch.Tensor], exact: Output, own: Output, draw: Draw) -> bool:
-        """Whether it is right but for kinks of a gradient that rounding decided otherwise."""
+        """Return whether the answer is right but for kinks of a gradient that rounding decided otherwise."""
         tf32 = self._admission.sensitivity.may_use_tf32
         tolerated = self._admission.tolerance
         return rounding.decides(self._reference, draw, got, exact, own, tolerated, may_use_tf32=tf32)
@@ -106,14 +109,15 @@ class Checks:
     def _find_downgrade(
         self, candidate: errors.Error, reference: errors.Error, sensitive: Sensitive | None = None
     ) -> Refused | None:
-        """What to raise where an answer errs as only one of a lower precision does, unless it is a guess;
-        `sensitive` where that shows best.
+        """Return the refusal of an answer whose error is that of a lower precision, else None.
+
+        A larger error is that of a guess and not refused here. The limit is that of `sensitive`, if given.
         """
         name = self._reference.precision
         if not self._reference.has_exact or candidate.rms > max(_NEARLY_RIGHT, 16 * reference.rms):
             return None
         if sensitive is None:
-            # Where TF32 may be used, its error is what only the sensitive probes measure.
+            # If TF32 is allowed, only the sensitive probes know its error.
             is_lower = not self._admission.sensitivity.may_use_tf32 and errors.is_downgrade(
                 candidate, reference, name
             )
@@ -134,7 +138,7 @@ class Checks:
         )
 
     def probe_precision(self) -> None:
-        """Inputs and parameters on which a long sum, or what follows the products, hides no rounding."""
+        """Try inputs and parameters on which neither a long sum nor a later operation hides the rounding."""
         if not self._reference.has_exact:
             return
         downgrade: Refused | None = None
@@ -150,8 +154,8 @@ class Checks:
             raise downgrade
 
     def probe_after_other_calls(self) -> None:
-        """The probes with other parameters once more, among calls with its own inputs: no other model takes
-        them, so that they cannot travel among the timed calls.
+        """Repeat the probes that change parameters, after calls on the task's own inputs. Each needs a model
+        of its own, so they cannot travel among the timed calls.
         """
         for sensitive in self._admission.sensitivity.probes:
             if sensitive.probe.changes_parameters:
@@ -160,8 +164,8 @@ class Checks:
                     raise found
 
     def _probe_with_parameters(self, sensitive: Sensitive, calls_before: int = 0) -> Refused | None:
-        """On a model of its own, which takes the probe's parameters. Says nothing of one that does not, or is
-        then wrong: what it made of them in its constructor may be those of the task.
+        """Return the refusal of a new model of the candidate's with the probe's parameters, else None.
+        A wrong answer is not refused: the constructor may have derived data from the task's own parameters.
         """
         if not self._calls.worker.takes_weights:
             return None
@@ -180,7 +184,7 @@ class Checks:
         return found
 
     def _probe(self, probe: Probe, sensitive: Sensitive | None) -> Refused | None:
-        """What to raise for the precision of one answer; raises Refused for one that is wrong."""
+        """Return the refusal for the precision of one answer, else None. Raises Refused if it is wrong."""
         draw = probe.inputs(self._calls.draw())
         exact = self._calls.exact_answer(draw)
         own = self._calls.own_answer(draw)
@@ -208,8 +212,8 @@ class Checks:
         raise Refused(WrongAnswer(reason=f"with {probe.name}: {found}"))
 
     def travelling_probe(self, number: int) -> None:
-        """One call that a candidate cannot tell from a timed one: on values that it may not take for granted,
-        or, for every other number, on a few short sums, which show its precision. Raises Refused.
+        """Make one call that the candidate cannot tell from a timed one, on values that it may not take for
+        granted. For every other `number` it has a few short sums, which show precision, if the task allows.
         """
         if number % 2 or not self._travels_with_short_sums():
             self._travel_shifted()
@@ -231,7 +235,7 @@ class Checks:
         return self._contract.kinds
 
     def try_kind(self, kind: Kind) -> None:
-        """One answer to inputs of values of that kind. Raises Refused."""
+        """Check one answer to inputs of that kind of values."""
         draw = self._contract.varied(self._calls.draw(), kind)
         if draw is None:
             return
@@ -240,12 +244,14 @@ class Checks:
             self._refuse_values(f"inputs {kind.description} ({kind.name}): {mismatch}")
 
     def _mismatch_on(self, draw: Draw, *, forgiving: bool = False) -> Mismatch | None:
-        """What is wrong with an answer to `draw`; nothing where the reference's own is not finite, or no
-        answer. `forgiving` what inputs that were rounded otherwise would change, too.
+        """Return what is wrong with an answer to `draw`. None also if the reference raises, is not finite
+        or, if `forgiving`, errs by more than `_STILL_RIGHT`.
+
+        If `forgiving`, an answer may also differ by as much as another rounding of the inputs changes it.
         """
         own = self._calls.own_answer_or_none(draw)
         if own is None or not all(map(tolerance.is_finite, own.tensors)):
-            return None  # Values that the task's contract excludes.
+            return None  # The task's contract excludes such values.
         exact = self._calls.exact_answer(draw)
         if forgiving and not errors.measure_error(own.tensors, exact.tensors).rms <= _STILL_RIGHT:
             return None
@@ -271,16 +277,17 @@ class Checks:
         return found(errors_in_tf32(self._reference, draw, exact)) if tf32 else mismatch
 
     def _refuse_values(self, where: str) -> NoReturn:
-        """Raises Refused for an answer that is wrong on these values alone; on the task's own it is simply
-        wrong.
+        """Refuse a candidate that was wrong on the values that `where` describes: for a wrong answer if it is
+        wrong on the task's own values too, else for a value specialisation.
         """
         self.check_one(self._calls.draw())
         reason = f"it is right for what get_inputs() draws, and wrong on {where}"
         raise Refused(Rejected(reason=reason, family="value_specialisation"))
 
     def _travels_with_short_sums(self) -> bool:
-        """Whether there was such a probe: one that changes only a part of the output, which then shows what
-        the sums of the rest hide.
+        """Make a call on inputs with a few short sums. Return False if the task allows no such call.
+
+        The short sums decide a part of the output, which shows the rounding that long sums hide elsewhere.
         """
         reference, sensitivity = self._reference, self._admission.sensitivity
         if not reference.has_exact or (sensitivity.may_use_tf32 and sensitivity.local is None):
@@ -295,7 +302,7 @@ class Checks:
         if not all(map(tolerance.is_finite, own.tensors)):
             return False
         _, (outputs,) = self._calls.call("run", [draw], [0])
-        # Apart from the others, whose long sums are so much larger that their rounding would excuse anything.
+        # Only that part is compared: the long sums are so much larger that their rounding excuses anything.
         got, want, mine = map(parts.of, (outputs, exact.tensors, own.tensors))
         candidate, usual = errors.measure_error(got, want), errors.measure_error(mine, want)
         if candidate.rms > max(_NEARLY_RIGHT, 16 * usual.rms):
@@ -310,7 +317,7 @@ class Checks:
         return True
 
     def require_precise(self, got: list[torch.Tensor], own: Output, draw: Draw) -> None:
-        """As in the checks, of a call that was timed."""
+        """Compare the precision of a timed call's answer as the checks do."""
         exact = self._calls.exact_answer(draw)
         candidate = errors.measure_error(got, exact.tensors)
         usual = errors.measure_error(own.tensors, exact.tensors)
@@ -319,13 +326,13 @@ class Checks:
             raise downgrade
 
     def _takes_half(self) -> bool:
-        """Whether the task itself has operands of less than fp32, whose products are exact in fp32."""
+        """Return whether the task has inputs or parameters below 32 bits: products are exact in fp32."""
         given = (*self._calls.draw().tensors, *self._reference.parameters().values())
         return any(t.is_floating_point() and t.dtype.itemsize < 4 for t in given)
 
     def require_allowed_arithmetic(self) -> None:
-        """Half precision, or TF32 where the reference has none, that was seen at work and that no probe
-        vouches for.
+        """Refuse half precision that was seen at work, and TF32 if the reference may not use it, unless a
+        probe showed the accuracy of fp32.
         """
         if self._reference.precision != "fp32" or self._shows_fp32 or self._takes_half():
             return

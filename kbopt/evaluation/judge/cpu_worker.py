@@ -1,4 +1,4 @@
-"""A worker on a CPU: all of it is paused around each block of calls, and its outputs read from its memory."""
+"""A worker on a CPU: the judge pauses all of it around each block of calls, and reads its memory."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ from kbopt.evaluation.transport.layout import TensorSpec, copy_elements
 from kbopt.evaluation.transport.untrusted import CandidateForged
 
 _LONGEST_BLOCK = 6
+"""Calls in one block at most. The input buffer has room for so many sets of inputs, or fewer large ones."""
 _NUM_CALIBRATIONS = 12
+"""Blocks of each length whose median gives the cost of a request."""
 
 
 class CpuWorker(Worker):
-    """`init` is the process id of the sandbox's init process. `overhead` is what requests cost, where that is
-    known from another worker of the task.
+    """A worker on a CPU. `init` is the process id of the sandbox's init process.
+
+    `overhead` is the cost of requests as another worker of the task measured it. If None, it is measured.
     """
 
     input_buffer: CpuInputBuffer
@@ -57,8 +60,10 @@ class CpuWorker(Worker):
         self.overhead = self.overhead or self._calibrate(draw)
 
     def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
-        """Everything of it is paused while the inputs are written, and from the moment it says that it is
-        done. The clock runs in between.
+        """Have it answer `draws` in one block, and time that.
+
+        All of its processes are paused while the inputs are written, and again once it says that it is done.
+        The clock runs in between. Raises CandidateForged if a process ran during a pause.
         """
         self._pause()
         offsets = self._fill(draws)
@@ -72,7 +77,7 @@ class CpuWorker(Worker):
         wall_ns = time.perf_counter_ns() - started
         self._pause()
         cpu_after_ns, displaced_after_ns = self._usage()
-        # Processes that it started and that are gone kept cores busy for no one knows how long.
+        # Nobody knows how long a process that is gone kept a core busy, so all of the call counts.
         num_gone = (self._num_gone - num_gone) % 2**32
         cpu_after_ns += num_gone * wall_ns
         return Exchange(
@@ -109,17 +114,17 @@ class CpuWorker(Worker):
             raise CandidateForged("its processes go on while they are paused")
 
     def _displaced(self, waited_ns: int, wall_ns: int, cpu_ns: int) -> int:
-        """How much of the wall time other processes of the machine took.
+        """Return how much of the wall time other processes of the machine took.
 
-        Waiting for a core is believed as far as the child's own processor time leaves room for it, and
-        not at all where it has helper processes, whose time is not counted.
+        A waiting time is believed only as far as the processor time leaves room for it. It is not believed
+        at all if the sandbox has helper processes, because nobody counts how long these wait.
         """
         if self._helpers():
             return 0
         return min(waited_ns, max(0, wall_ns - cpu_ns))
 
     def _calibrate(self, draw: Draw) -> samples.Overhead:
-        """What requests cost on a CPU besides the calls, before candidate code is there."""
+        """Measure what requests cost besides the calls. No candidate's code is loaded yet."""
         costs: dict[int, float] = {}
         longest = self.input_buffer.slots
         for length in (1, longest):
@@ -141,11 +146,13 @@ class CpuWorker(Worker):
         linux.read_memory(self._pid, address + start, buffer.data_ptr(), buffer.numel())
 
     def _helpers(self) -> list[int]:
-        """Processes of the sandbox besides the child: its descendants, orphaned ones included."""
+        """Return the sandbox's processes besides the child, orphaned ones included."""
         return [pid for pid in linux.descendants(self._init) if pid != self._pid]
 
     def _usage(self) -> tuple[int, int]:
-        """Nanoseconds of processor time of all of the sandbox; of waiting for a core, child and judge."""
+        """Return two sums in nanoseconds: the processor time of all of the sandbox, and the time for which
+        the child and the judge waited for a core.
+        """
         try:
             cpu_ns = linux.process_cpu_ns(self._pid)
         except OSError:
@@ -157,7 +164,7 @@ class CpuWorker(Worker):
 
 
 def _only_child(init: int) -> int:
-    """The init process's child, which is the only one before candidate code is loaded."""
+    """Return the init process's child. Before candidate code is loaded, there is one only."""
     children = Path(f"/proc/{init}/task/{init}/children").read_text().split()
     if not children:
         raise CandidateDied

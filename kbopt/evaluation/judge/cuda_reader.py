@@ -1,4 +1,4 @@
-"""Reads a worker's outputs where they lie in GPU memory, the moment that it says that it is done."""
+"""Reads a worker's outputs in GPU memory as soon as the worker says that it is done."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from kbopt.evaluation.transport.cuda_inputs import INPUTS
 from kbopt.evaluation.transport.layout import TensorSpec, bytes_at, view
 
 _NUM_SPOT_CHECKS = 1024
+"""Bytes of each output that are read when the clock stops (decision 35)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpotChecks:
-    """Bytes of each call's outputs, and the event at which they have been read. Wait for that first."""
+    """Bytes of each call's outputs. They are there once the event `done` has passed: wait for it first."""
 
     spot_checks: list[list[torch.Tensor]]
     done: torch.cuda.Event
 
 
 class CudaReader:
-    """Reads tensors out of a child's GPU memory, or out of the `inputs` it was given, at `base` of its own.
+    """Reads tensors from a child's GPU memory, or from the `inputs` that it was given.
 
-    Handles stay open until `close`.
+    `base` is the address of the inputs in the child. Handles stay open until `close`.
     """
 
     def __init__(self, inputs: torch.Tensor, base: int) -> None:
@@ -46,7 +47,7 @@ class CudaReader:
         self.prepare_spot_check()
 
     def copy(self, place: Place) -> torch.Tensor:
-        """A copy of the output that the child has at `place`. Raises CudaError."""
+        """Return a copy of the output that the child has at `place`. Raises CudaError."""
         spec = place.spec
         if spec.size_bytes == 0:
             return torch.empty(spec.shape, dtype=spec.torch_dtype, device=self._device)
@@ -55,17 +56,17 @@ class CudaReader:
         return copied
 
     def prepare_spot_check(self) -> None:
-        """Choose where `aim` aims next, outside of anybody's clock."""
+        """Choose at random which bytes the next spot checks read. No clock runs meanwhile."""
         self._shares = torch.rand(_NUM_SPOT_CHECKS, dtype=torch.float64, device=self._device)
         self._places: dict[TensorSpec, torch.Tensor] = {}
         torch.cuda.synchronize(self._device)
 
     def aim(self, calls: Sequence[Sequence[Place]]) -> Callable[[], SpotChecks]:
-        """What looks, when it is called, at bytes of every output of each call that lies on the device, at
-        places that nobody knew before. Raises CudaError.
+        """Return a function that reads the chosen bytes of each output that lies on the device.
 
-        The device is given to this process once the child's work is done or its turn is over. What was
-        not finished by then shows when `saw` compares the bytes with those that are there later.
+        Nobody else knew before which bytes those are. The device serves this process once the child's work
+        is done or its turn is over. If an output was not finished by then, `saw` finds that later other bytes
+        lie there. Raises CudaError.
         """
         on_device = [
             (call, number, place)
@@ -82,7 +83,7 @@ class CudaReader:
             index = offset + self._places_in(place.spec)
             wanted.setdefault(segment.data_ptr(), []).append((call, number, index))
         indices = {at: torch.cat([index for _, _, index in several]) for at, several in wanted.items()}
-        # Whoever looks waits for nothing but the device: no memory is allocated then.
+        # The memory is allocated here, so that `look` waits for nothing but the device.
         seen = {at: torch.empty_like(index, dtype=torch.uint8) for at, index in indices.items()}
         nothing = torch.empty(0, dtype=torch.uint8, device=self._device)
         torch.cuda.synchronize(self._device)
@@ -102,7 +103,7 @@ class CudaReader:
         return look
 
     def saw(self, place: Place, spot_check: torch.Tensor) -> bool:
-        """Whether the output still is what `aim`'s look found."""
+        """Return whether the output still has the bytes of the spot check. Raises CudaError."""
         if not len(spot_check):
             return True
         return torch.equal(self._memory(place)[self._places_in(place.spec)], spot_check)
@@ -113,7 +114,7 @@ class CudaReader:
         return self._places[spec]
 
     def _memory(self, place: Place) -> torch.Tensor:
-        """The bytes of the child's output themselves. Raises CudaError."""
+        """Return the bytes of the child's output in place, not a copy. Raises CudaError."""
         self._require_open({place.segment})
         segment, offset = self._find(place)
         return segment[offset : offset + place.spec.size_bytes]
@@ -123,7 +124,7 @@ class CudaReader:
         try:
             self._map(handles)
         except CudaError:
-            # What the child had at a place before is mapped yet, though it may have let go of it.
+            # Memory that the child has freed since may still be mapped here, at the same place.
             self.close()
             self._map(handles)
 
@@ -134,9 +135,9 @@ class CudaReader:
             self._segments[handle] = tensor_at(opened, size, self._device)
 
     def _find(self, place: Place) -> tuple[torch.Tensor, int]:
-        """The open segment that an output lies in, and where. Raises CudaError."""
+        """Return the open segment that an output lies in, and its offset there in bytes. Raises CudaError."""
         handle, offset, size_bytes = place.segment, place.offset, place.spec.size_bytes
-        # By its address an output is told from an input.
+        # `require_separate` tells an output from an input by its address, so the address has to be true.
         if handle == INPUTS and place.address != self._base + offset:
             raise CudaError("an output at another address than it lies at")
         segment = self._inputs if handle == INPUTS else self._segments[handle]

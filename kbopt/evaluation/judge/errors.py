@@ -1,4 +1,4 @@
-"""How far an answer errs, and whether that is a lower precision or one common factor."""
+"""Measures the error of an answer, and tells whether it is that of a lower precision or of one factor."""
 
 from __future__ import annotations
 
@@ -14,32 +14,45 @@ from kbopt.evaluation.numerics import is_float8
 from kbopt.evaluation.passes import NameOf, output_name
 
 _PRECISION_FACTOR: dict[Precision, float] = {"fp32": 128.0, "fp16": 16.0, "bf16": 8.0}
-"""How many times the reference's own error an honest kernel may make. Rounding an fp32 input to TF32 or
-fp16 costs 2^13 units of fp32, to bf16 2^16; another order of summation or a fast exponential tens."""
+"""An honest kernel's error may be this many times the reference's own (decision 38). Another order of
+summation or a fast exponential multiplies the error by tens. Rounding an fp32 input to TF32 or fp16 costs
+2^13 units of fp32's roundoff, and to bf16 2^16."""
 _PRECISION_FLOOR = 32.0
-"""In units of roundoff: the error of a reference that happens to be exact is taken to be this over the
-factor above, so that a last-bit difference is no downgrade."""
+"""Units of roundoff. An error below this is no downgrade, even if the reference happens to be exact: it may
+be a difference in the last bits."""
 _MEDIAN_SAMPLE = 2**16
+"""The median of an output is taken of about this many of its elements."""
 FEW_ROUNDOFFS = 2.0**-22
-"""Four units of roundoff of fp32, in which kernels of every precision accumulate."""
+"""Relative change of an input: four units of fp32's roundoff. Kernels of every precision accumulate in
+fp32."""
 _CONSTANT_SHARE = 0.05
+"""An error is one common factor if the elements' relative errors scatter by at most this share of it."""
 _EXACT_SHARE = 1e-3
+"""The same share for factors up to `_COARSEST_STEP`."""
 _COARSEST_STEP = 2.0**-7
-"""When the elements' relative errors are one factor: they scatter by less than a twentieth of it, or by a
-thousandth where it is no more than truncating two numbers to bf16 takes off, which scatters as sums do."""
+"""Relative error: truncating two numbers to bf16 takes off no more. The error of truncated sums scatters
+little, too, so that up to here only a still smaller scatter counts as one factor."""
 _UNIT_ROUNDOFF: dict[Precision, float] = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
+"""The largest relative error of rounding to nearest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Error:
-    """Relative error against float64: `rms` over the output's root mean square, `median` by element."""
+    """Relative error against float64.
+
+    `rms` is the root mean square of the error divided by that of the output. `median` is the median of the
+    elements' relative errors.
+    """
 
     rms: float
     median: float
 
 
 def measure_error(got: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> Error:
-    """The worst output's error. What counts in steps and elements that are not finite are left out."""
+    """Return the largest `rms` and the largest `median` of all outputs.
+
+    Outputs that count in steps, and elements that are not finite, are left out.
+    """
     errors = [
         _relative_error(one, truth)
         for one, truth in zip(got, exact, strict=True)
@@ -75,7 +88,7 @@ def _relative_error(got: torch.Tensor, exact: torch.Tensor) -> Error:
 
 
 def is_downgrade(candidate: Error, reference: Error, precision: Precision) -> bool:
-    """Whether `candidate` errs as only arithmetic of a lower precision does."""
+    """Return whether the candidate's error is so large that only a lower precision explains it."""
     factor = _PRECISION_FACTOR[precision]
     floor = _PRECISION_FLOOR * _UNIT_ROUNDOFF[precision]
     return candidate.rms > max(factor * reference.rms, floor) or candidate.median > max(
@@ -88,7 +101,7 @@ def describe_bias(
     exact: Sequence[torch.Tensor],
     name_of: NameOf = output_name,
 ) -> str:
-    """`all elements are 1.0 % too small`, where one factor is what is wrong with an output; else empty."""
+    """Return `all elements are 1.0 % too small` or the like if an output is wrong by one factor, else ""."""
     for number, (one, truth) in enumerate(zip(got, exact, strict=True)):
         if not counts_in_steps(one) and one.numel():
             bias = _common_factor(one, truth) - 1.0
@@ -100,7 +113,7 @@ def describe_bias(
 
 
 def _common_factor(got: torch.Tensor, exact: torch.Tensor) -> float:
-    """By which the elements differ from the exact ones, 1 where there is no one factor, or it is none."""
+    """Return the one factor by which the elements differ from the exact ones, or 1.0 if there is none."""
     step = max(1, got.numel() // _MEDIAN_SAMPLE)
     one, truth = (wide(tensor.flatten()[::step]) for tensor in (got, exact))
     usable = torch.isfinite(one) & torch.isfinite(truth)
@@ -117,9 +130,10 @@ def _common_factor(got: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def moved(tensors: Sequence[torch.Tensor], most: float, *, together: bool) -> list[torch.Tensor]:
-    """In float64, each element moved at random by up to `most` of itself.
+    """Return the tensors in float64, with each element moved at random by up to `most` of itself.
 
-    `together` all in one direction, so that sums move as well.
+    If `together`, all elements of a tensor move in one direction, so that sums move as well. Tensors that
+    count in steps are returned unchanged.
     """
     return [_moved(wide(t), most, together) if not counts_in_steps(t) else t for t in tensors]
 
@@ -131,23 +145,24 @@ def _moved(wide: torch.Tensor, most: float, together: bool) -> torch.Tensor:
 
 
 def most_moved(precision: Precision) -> float:
-    """Of an element, what an honest kernel may err by in all."""
+    """Return the relative error that an honest kernel may make in all."""
     return _PRECISION_FACTOR[precision] * _UNIT_ROUNDOFF[precision]
 
 
 def rounding_of_kinks(precision: Precision) -> float:
-    """Of an element, what moves it across a kink: in half precision, whose sums are kept in fp32 and whose
-    tolerance is wide, no more than rounding it once.
+    """Return the relative change of an element by which rounding may move it across a kink.
+
+    In half precision that is no more than rounding once: sums are kept in fp32, and the tolerance is wide.
     """
     return most_moved(precision) if precision == "fp32" else 2 * _UNIT_ROUNDOFF[precision]
 
 
 def sparse_probe(tensor: torch.Tensor, keep_share: float) -> torch.Tensor:
-    """`tensor` with most elements zero, so that long sums have few terms.
+    """Return `tensor` with about `keep_share` of its elements kept and the others zero.
 
     A long sum hides the rounding of its terms behind that of the summation: with half a million terms
-    an honest serial fp32 sum errs more than a TF32 product. With a handful of terms that are not zero,
-    adding the others is exact and the precision of the products stands out. Structure is kept: zeros
+    an honest serial fp32 sum errs more than a TF32 product. If only a handful of terms are not zero,
+    adding the others is exact, and the precision of the products stands out. Structure is kept: zeros
     stay zero, and a symmetric matrix stays symmetric.
     """
     mask = torch.rand(tensor.shape, device=tensor.device) < keep_share

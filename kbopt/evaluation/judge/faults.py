@@ -1,4 +1,4 @@
-"""Whose fault it is that a task cannot be scored, and on which of its workloads that showed."""
+"""Turns what goes wrong with a reference into errors that say whose fault it is and on which workload."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from kbopt.evaluation.transport.untrusted import CandidateForged
 
 @contextmanager
 def about(reference: Reference) -> Iterator[None]:
-    """What goes wrong inside is said to be of the reference's workload, unless the message says so."""
+    """Prefix the messages of TaskError and of want of memory with the reference's workload.
+
+    A message that names the workload already stays as it is.
+    """
     where = reference.workload.where
     try:
         yield
@@ -32,7 +35,7 @@ def about(reference: Reference) -> Iterator[None]:
 
 
 class Faults:
-    """Of a judge on `device`, whose process may hold `memory_bytes` of the host's memory."""
+    """Types the errors of a judge on `device`. Its process may hold `memory_bytes` of the host's memory."""
 
     def __init__(self, device: torch.device, memory_bytes: int) -> None:
         self._device = device
@@ -40,8 +43,9 @@ class Faults:
 
     @contextmanager
     def typed(self) -> Iterator[None]:
-        """What goes wrong inside with the reference, or with its worker, is the task's fault or
-        the memory's. Raises TaskError.
+        """Raise TaskError for whatever goes wrong inside with the reference or with its worker.
+
+        If memory was short it is TaskTooLarge, and if the worker died it is ReferenceWorkerDied.
         """
         try:
             yield
@@ -60,7 +64,7 @@ class Faults:
             raise self.too_large(str(error)) from None
 
     def too_large(self, text: str) -> TaskTooLarge:
-        """The task does not fit, of which `text` is what was seen."""
+        """Return the error that the task does not fit into memory. `text` says what was seen."""
         where, limit = "the device's memory", ""
         if self._device.type == "cpu":
             where = "the host's memory"
