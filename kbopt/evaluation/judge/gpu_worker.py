@@ -1,5 +1,7 @@
-"""A worker on a GPU, which cannot be paused: its outputs are looked at when it says that it is done, and
-batches show how long that took.
+"""A worker on a GPU, where nothing can be paused.
+
+So the judge reads bytes of the outputs when the worker says that it is done, and batches bound how long the
+calls took.
 """
 
 from __future__ import annotations
@@ -24,15 +26,17 @@ from kbopt.evaluation.transport.layout import TensorSpec
 from kbopt.evaluation.transport.untrusted import CandidateForged
 
 _PATIENCE_S = 0.1
+"""Seconds until the gate opens although the calls of a batch are not all queued (decision 35). Queueing takes
+2 to 15 ms. A call that itself waits for the device is never queued before its inputs are there."""
 _SHORT_PATIENCE_S = 0.02
-"""Until a batch's calls are queued, which takes 2 to 15 ms, or will not be before their inputs are there.
-The shorter one where that was so twice running."""
+"""The same in seconds, for a request whose last two batches were not queued in time."""
 _DONE_S = 1.0
-"""Until the device has done what a child waited for before it answered: turns of other processes."""
+"""Seconds until the device has done what a child had waited for before it answered. Other processes may have
+their turn first."""
 
 
 class GpuWorker(Worker):
-    """Its `exchange` says little of the time that calls took: `batch` does."""
+    """A worker on a GPU. The judge's clock bounds the time of calls in a `batch`, not in an `exchange`."""
 
     input_buffer: CudaInputBuffer
 
@@ -49,14 +53,16 @@ class GpuWorker(Worker):
         self._reader = CudaReader(self.input_buffer.buffer, self.base)
 
     def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
-        """What runs on a GPU cannot be paused. So outputs are looked at when it says that it is done, and
-        compared with what is there later. How long that took says little: batches show it.
+        """Have it answer `draws` in one block. Read bytes of the outputs once it says that it is done.
+
+        `read` compares these bytes with those that are there later. The judge's time of an exchange says
+        little, see `batch`.
         """
         self._resume()
         self._reader.prepare_spot_check()
         started = time.perf_counter_ns()
         offsets = self._fill(draws)
-        # Processes take turns on the device in any order: what is not there yet might be read by the child.
+        # Processes take turns on the device in any order, so the child might read before the copies are done.
         self.input_buffer.finish_filling()
         self.input_buffer.flush_cache()
         reply = self.link.ask(operation, offsets=offsets, workload=draws[0].workload, **fields)
@@ -77,12 +83,13 @@ class GpuWorker(Worker):
     def batch(
         self, operation: str, draws: Sequence[Draw], *, marked: bool = False, **fields: Any
     ) -> Exchange:
-        """Have it answer `draws` on a GPU with all of its work queued before the inputs are there.
+        """Have it answer `draws` with all of its work queued before the inputs are there.
 
-        The calls wait at a gate in the child's stream. So neither queueing them nor turning to another
-        process is in the judge's time, and it scatters by far less than around an `exchange`. A call that
-        itself waits for the device is let through after a while, and all of that is in its time. So is
-        finding its outputs, unless they lie where those of the last such batch did.
+        The calls wait at a gate in the child's stream (decision 35). So the judge's time contains neither
+        their queueing nor the device's turn to another process, and it scatters by far less than that of an
+        `exchange`. If a call itself waits for the device, the gate opens after `_PATIENCE_S`. Its time then
+        contains all of the launching, and also the search for its outputs unless they lie where those of the
+        last such batch did.
         """
         self._resume()
         self._reader.prepare_spot_check()
@@ -112,7 +119,7 @@ class GpuWorker(Worker):
                 outputs = self._outputs_of(number, len(draws))
                 look = self._aim(outputs)
             elif guess is not None:
-                with suppress(CandidateForged):  # Memory that it has let go of since.
+                with suppress(CandidateForged):  # The child may have freed that memory since.
                     look = self._aim(guess)
         finally:
             begun = self.input_buffer.open_gate(offsets, [draw.tensors for draw in draws])
@@ -162,7 +169,10 @@ class GpuWorker(Worker):
         self._running = False
 
     def _aim(self, outputs: list[Answer]) -> Callable[[], SpotChecks]:
-        """At no more outputs than the reference has: with more of them an answer is wrong anyway."""
+        """Prepare the spot checks, see `CudaReader.aim`. Raises CandidateForged if outputs cannot be read.
+
+        An answer with more outputs than the reference's is skipped, because its form is wrong anyway.
+        """
         most = max(1, self._num_outputs)
         try:
             return self._reader.aim(
@@ -182,7 +192,7 @@ class GpuWorker(Worker):
 
 
 def _require_passed(event: torch.cuda.Event) -> None:
-    """Raises CandidateForged for a child that has answered, while its stream has not come that far."""
+    """Require that the child's stream has come as far as its answer says. Raises CandidateForged."""
     until = time.monotonic() + _DONE_S
     while not event.query():
         if time.monotonic() > until:

@@ -1,7 +1,7 @@
-"""The trusted process of one task: holds the reference, the secret and the clock, and judges candidates.
+"""The trusted process of one task: holds the reference, secret seeds and the clock, and judges candidates.
 
-Forked once per task and device, kept for many candidates. It talks to the supervisor over one channel, and to
-the worker at hand over another, believing nothing that comes from there.
+It is forked once per task and device, and kept for many candidates. It talks to the supervisor over one
+channel and to each worker over another. It believes nothing that a worker says.
 """
 
 from __future__ import annotations
@@ -36,25 +36,31 @@ from kbopt.evaluation.timing import samples
 from kbopt.evaluation.transport.channel import SPIN_S, Channel
 
 _REFERENCE_BUDGET_S = 1e9
+"""Seconds that the reference's worker may take in all: no limit, because the judge trusts the task."""
 _ROOM_S = 2.0
+"""Seconds at most to wait until the driver has freed the memory of a candidate that was killed."""
 _ROOM_LOOK_S = 0.01
+"""Seconds between two looks at the device's free memory."""
 _NUM_REFERENCE_CALLS = 8
-"""Whose median is a task's time in the table of admitted tasks."""
+"""Calls whose median is a task's time in the table of admitted tasks."""
 _CONTEXTS_BYTES = 2 * 2**30
+"""An allowance in bytes for the CUDA contexts of the judge, the reference's worker and the candidate's."""
 _INPUTS_AT_ONCE = 5
-"""Sets of inputs that admission holds: drawn, copied, in float64 (two), and in the child that plays the
-reference.
-"""
+"""Sets of inputs that admission holds at once: drawn, copied, in float64 (which counts twice), and in the
+reference's worker."""
 _OUTPUTS_AT_ONCE = 6
-"""Outputs: the answer, its repetition or a trivial one, in float64 (two), in the child, and what comparing
-takes.
-"""
+"""Sets of outputs that admission holds at once: the answer, its repetition or a trivial one, the answer in
+float64 (which counts twice), the worker's answer, and what a comparison takes."""
 _PASSES_AT_ONCE = 3
-"""What a pass holds besides: at the task's precision in one process, and in float64 (two)."""
+"""Sets of intermediate tensors that admission holds at once: at the task's precision in one process, and in
+float64 (which counts twice)."""
 
 
 def main(channel: Channel) -> None:
-    """Answer one message after the other until hung up, `Start` first."""
+    """Answer the supervisor's messages until it hangs up. The first message is `Start`.
+
+    After a fault of the task the process answers with TaskFault and ends.
+    """
     start = _received(channel)
     if not isinstance(start, messages.Start):
         raise TypeError(f"a judge starts with Start, not {type(start).__name__}")
@@ -81,8 +87,10 @@ def _received(channel: Channel) -> ToJudge:
 
 
 class _JudgeProcess:
-    """A task, with its reference's worker. Until `construct` the device is hardly used; then come
-    `weigh` and `admit`.
+    """A task and the worker of its reference.
+
+    The supervisor asks for `Construct`, `Weigh`, `Size` and `Admit` in this order, and then for verdicts.
+    Before `Construct` the device is hardly used.
     """
 
     def __init__(self, start: messages.Start, fds: list[int]) -> None:
@@ -106,7 +114,10 @@ class _JudgeProcess:
             _limit_memory(start.memory_bytes)
 
     def answer(self, job: ToJudge, fds: list[int]) -> FromJudge:
-        """Raises TaskError; TaskTooLarge also for what nobody else takes for a want of memory."""
+        """Answer one message. Raises TaskError.
+
+        It is TaskTooLarge for every want of memory, also for one that nothing below has typed.
+        """
         try:
             return self._answer(job, fds)
         except (RuntimeError, MemoryError) as error:
@@ -143,7 +154,7 @@ class _JudgeProcess:
         return messages.Done()
 
     def _weigh(self) -> messages.Sizes:
-        """Draw inputs of each workload once, to say how large the task is. Raises TaskError."""
+        """Draw inputs of each workload once, and return how large the task is. Raises TaskError."""
         with self._faults.typed():
             for reference in self._references:
                 with about(reference):
@@ -155,8 +166,10 @@ class _JudgeProcess:
         return self._sizes()
 
     def _size(self) -> messages.DeviceShare:
-        """On a GPU, run the reference once on each workload: the share of the device's memory that admission
-        takes, where one is admitted after the other.
+        """Return the share of the device's memory that admission takes; 0 on a CPU.
+
+        The reference runs once on each workload. The largest workload counts, because workloads are admitted
+        one after the other.
         """
         if self._device.type != "cuda":
             return messages.DeviceShare(share=0.0)
@@ -182,7 +195,7 @@ class _JudgeProcess:
         )
 
     def _admit(self) -> messages.Ready:
-        """Run the reference, judge the task by what it gives, and have its child ready. Raises TaskError."""
+        """Admit the task on each workload, and start the reference's worker. Raises TaskError."""
         start = self._start
         self._await_free(self._needed)
         with self._faults.typed():
@@ -197,7 +210,10 @@ class _JudgeProcess:
         return messages.Ready(needed_share=self._needed, sizes=self._sizes())
 
     def _sizes(self) -> messages.Sizes:
-        """Bytes of the task's data, and the most that this process has held, shared inputs included."""
+        """Return the bytes of the task's data, and the most that this process has held at a time.
+
+        The latter includes the input buffers, which are shared memory.
+        """
         reference = self._reference
         parameters = sum(t.numel() * t.element_size() for t in reference.parameters().values())
         return messages.Sizes(
@@ -209,18 +225,18 @@ class _JudgeProcess:
 
     @property
     def _references(self) -> tuple[Reference, ...]:
-        """On each workload."""
+        """The reference on each workload."""
         return self._reference, *self._reference.others
 
     def _needed_share(self) -> float:
-        """Of the device's memory, what judging a candidate takes beyond what is held now, generously."""
+        """Return the share of the device's memory that judging a candidate takes; 0 on a CPU."""
         if self._device.type != "cuda":
             return 0.0
         _, total_bytes = torch.cuda.mem_get_info(self._device)
         return self._device_bytes() / total_bytes
 
     def _device_bytes(self) -> int:
-        """Of the device's memory, what judging a candidate takes; 0 on a CPU."""
+        """Return the bytes of the device's memory that judging a candidate takes, generously; 0 on a CPU."""
         if self._device.type != "cuda":
             return 0
         passing_bytes = torch.cuda.max_memory_allocated(self._device)
@@ -230,7 +246,7 @@ class _JudgeProcess:
         return int(passing_bytes + children_bytes + _CONTEXTS_BYTES)
 
     def _describe(self) -> messages.Description:
-        """What the table of admitted tasks says of this one. Milliseconds, bytes."""
+        """Return what the table of admitted tasks says of this one: milliseconds and bytes."""
         reference, worker = self._reference, self._worker
         draw = reference.draw(self._rng.getrandbits(62))
         work = roofline.work_of(reference, draw)
@@ -274,9 +290,9 @@ class _JudgeProcess:
         )
 
     def _await_room(self) -> None:
-        """Until the memory of a candidate that was killed is free, which takes the driver a moment.
+        """Wait until the driver has freed the memory of a candidate that was killed.
 
-        As much as this one needs, or as was free for the one before.
+        It is free once there is as much as this candidate needs, or as much as the one before it had.
         """
         self._await_free(min(self._needed, self._had))
         self._had = self._room()
@@ -287,14 +303,14 @@ class _JudgeProcess:
             time.sleep(_ROOM_LOOK_S)
 
     def _room(self) -> float:
-        """The free share of the device's memory; 1 on a CPU."""
+        """Return the free share of the device's memory; 1 on a CPU."""
         if self._device.type != "cuda":
             return 1.0
         free_bytes, total_bytes = torch.cuda.mem_get_info(self._device)
         return free_bytes / total_bytes
 
     def free_share(self) -> float:
-        """Of the device's memory, after giving back what torch keeps for this task's next candidate."""
+        """Empty the cache of torch's allocator. Return the free share of the device's memory; 1 on a CPU."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         return self._room()
@@ -316,7 +332,11 @@ class _JudgeProcess:
 
 
 def _limit_memory(memory_bytes: int) -> None:
-    """Have allocations fail beyond that, on a CPU: a task without bounds ends as a task that does not fit."""
+    """Have allocations beyond `memory_bytes` fail, so that a task without bounds ends as one that is too
+    large.
+
+    Only a CPU's judge has this limit: CUDA does not survive RLIMIT_AS (decision 44).
+    """
     bound = linux.address_space_bytes() + memory_bytes
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)

@@ -1,5 +1,6 @@
-"""One candidate from its source to its verdict, in the order of docs/evaluation.md, on all of the workloads
-that the verdict is about.
+"""Judges one candidate on all workloads that count, from its source to its verdict.
+
+docs/evaluation.md has the steps, in the same order.
 """
 
 from __future__ import annotations
@@ -42,25 +43,28 @@ from kbopt.evaluation.timing.workloads import protocol_of_each
 from kbopt.evaluation.transport.untrusted import CandidateForged
 
 _MODEST_SHARE = 0.25
-"""Of the device's free memory: a candidate that takes less is not to blame where the reference needs more."""
+"""Share of the device's free memory. A candidate that takes less is not to blame if the reference runs out of
+memory."""
 _FEWEST_KINDS = 4
-"""Kinds of values that are tried for certain."""
+"""Kinds of values that are tried however long they take."""
 _ENOUGH_KINDS_S = 1.0
+"""Seconds after which no further kind is begun, unless the next limit is longer. The float64 answer of one of
+the largest tasks takes a second."""
 _ENOUGH_KINDS_SHARE = 2.0
-"""Seconds, and share of the time that the checks took: after the longer of both no further kind is begun.
-
-The float64 answers of the largest tasks take a second each. Ten kinds need about as many answers as the usual
-five checks twice. On a busy machine a second alone was over after four kinds, and a cheat got through."""
+"""The same limit, as a multiple of the time of the checks. Ten kinds need about as many answers as the usual
+five checks do twice. On a busy machine one second was over after four kinds, and a cheat got through."""
 _COMPILER_ERRORS = ("CompilationError", "NotBuilt")
+"""Names of exceptions that mean `compile_failed`: Triton's, and that of leanbuild."""
 _EXTENSION_ERROR = "RuntimeError: Error building extension"
+"""How the message of torch.utils.cpp_extension begins when a build fails."""
 
 
 class Judgement:
-    """Drives one candidate through the strict protocol. `run` or `time`, once.
+    """Drives one candidate through the strict protocol. Call `run` or `time`, and only once.
 
     `admitted` has the reference on each of the judged workloads. `start_worker` opens the candidate's worker;
-    `reference_worker` runs the reference. `arithmetic` lists what the candidate's machine code was seen to
-    multiply in, other than fp32.
+    `reference_worker` runs the reference. `arithmetic` lists the arithmetic other than fp32 that was seen in
+    the candidate's machine code.
     """
 
     def __init__(
@@ -90,15 +94,17 @@ class Judgement:
         self._free_bytes = self._reference.free_bytes
 
     def run(self, source: str, setup: str) -> Verdict:
-        """The verdict; what the candidate does wrong is data, TaskError is the task's own fault."""
+        """Return the verdict. What the candidate does wrong is an outcome. Raises TaskError for faults of the
+        task.
+        """
         return self._with_worker(lambda worker: self._judge(worker, source, setup))
 
     def time(self, source: str, setup: str) -> Verdict:
-        """The times of a candidate that `run` found to be right, in this pair of processes."""
+        """Return a verdict with the times of this pair of processes. `run` accepted the candidate before."""
         return self._with_worker(lambda worker: self._time_again(worker, source, setup))
 
     def _with_worker(self, judge: Callable[[Worker], None]) -> Verdict:
-        """The verdict by `judge`, for which the candidate's worker is there."""
+        """Start the candidate's worker, have `judge` use it, and return the verdict."""
         with self._span("check"):
             try:
                 worker = self._start_worker()
@@ -134,8 +140,9 @@ class Judgement:
             self._measured = tuple(workload.conclude() for workload in self._each())
 
     def _try_values(self, *, checks_s: float) -> None:
-        """Try each kind that some workload takes, once, on one of these, as far as time allows. Several are
-        among the timed calls, too.
+        """Try each kind of values once, on a random workload that takes it, as far as the time allows.
+
+        Some kinds are also tried among the timed calls.
         """
         takes = {kind: [w for w in self._workloads if kind in w.kinds] for kind in KINDS}
         kinds = [kind for kind in KINDS if takes[kind]]
@@ -162,27 +169,27 @@ class Judgement:
         worker.build(source, setup)
 
     def _time(self, *, with_latency: bool) -> None:
-        """All workloads in one process, which of them is next being drawn at random: so none of its paths
-        is only checked, or only timed.
+        """Time all workloads in one process. Which of them is next is random, so that no path of a kernel is
+        only checked or only timed.
         """
         sessions = [workload.time(with_latency=with_latency) for workload in self._workloads]
         interleaved(sessions, self._rng, lambda number: self._on(self._workloads[number]))
 
     def _each(self) -> Iterator[OnWorkload]:
-        """One after the other, as the one that failures are put down to."""
+        """Yield one workload after the other. Messages about failures name the current one."""
         for workload in self._workloads:
             with self._on(workload):
                 yield workload
 
     @contextmanager
     def _on(self, workload: OnWorkload) -> Iterator[None]:
-        """What is raised inside was found on this workload."""
+        """Have messages about what is raised inside name this workload."""
         self._where = workload.where
         yield
         self._where = ""
 
     def _typed(self, judge: Callable[[], None]) -> Outcome | None:
-        """What `judge` raises as an outcome, None where it raises nothing or the candidate's process died."""
+        """Return what `judge` raises as an outcome. None if it raises nothing, or if the worker died."""
         try:
             judge()
         except Refused as refusal:
@@ -213,7 +220,9 @@ class Judgement:
         return None
 
     def _without_memory(self, error: torch.OutOfMemoryError) -> Outcome:
-        """The device had no room left for the reference: whose fault is that?"""
+        """Return the outcome if the candidate took the memory that the reference lacked. Raises TaskTooLarge
+        if not.
+        """
         taken_gib = (self._free_bytes - self._reference.free_bytes) / 2**30
         on_cpu = self._reference.device.type == "cpu"
         if on_cpu or taken_gib < _MODEST_SHARE * self._free_bytes / 2**30:

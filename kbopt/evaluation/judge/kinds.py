@@ -1,10 +1,11 @@
 """Kinds of values that a task's contract allows and that its `get_inputs()` does not happen to draw.
 
-Each keeps dtypes, shapes, signs and zeros where they are, but for what its description says. Masks, labels
-and probabilities are left alone, see `values.is_free`; so is a symmetric matrix by what would not leave it
-so. A kind changes every tensor that it can, and does not apply to a task where it changes none.
+Each kind keeps dtypes and shapes. It also keeps signs and zeros in their places, unless its description says
+otherwise. Masks, labels and probabilities are left alone, see `values.is_free`. So are symmetric matrices if
+the kind would not keep them symmetric. A kind changes every tensor that it can. If it can change none, it
+does not apply to the task.
 
-A task's file excludes kinds that its contract does not hold for, and allows `negative`:
+A task's file excludes kinds that its contract does not allow, and may allow `negative`:
 
     EXCLUDED_VALUES = ["large", "extremes"]
     ALLOWED_VALUES = ["negative"]
@@ -27,37 +28,43 @@ from kbopt.evaluation.judge.values import is_free, is_symmetric, widened
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
 
 _SCALE = 64.0
-"""A power of two, so that scaling rounds nothing: as far from one as activations of one network are apart."""
+"""Factor of `small` and `large`: about as far as activations of one network are apart. It is a power of two,
+so that scaling rounds nothing."""
 _LEVELS = 4
-"""Values of each sign that ties leave: every element has thousands of equals in a tensor of 2^14."""
+"""Values of each sign that `ties` leaves: in a tensor of 2^14 elements each has thousands of equals."""
 _TAIL = 1.5
-"""Standard deviation of the logarithm of heavy-tailed factors: one in three hundred would be above 64."""
+"""Standard deviation of the logarithm of heavy-tailed factors. One in three hundred would exceed 64."""
 _MOST_SORTED = 2**26
-"""Elements: sorting takes three times their memory."""
+"""Elements of a tensor that is sorted, at most: sorting takes three times its memory."""
 _KEPT_SHARE = 1 / 64
+"""Share of the elements that `mostly_zero` keeps."""
 _FEWEST_KEPT = 8.0
+"""Elements that `mostly_zero` keeps on average at least."""
 _HEADROOM_BITS = 6
-"""Taken off the largest scale on which the reference is finite: another order of summation, or the squares
-that a moment is made of, may need them."""
+"""Powers of two between `extremes` and the largest scale for which the reference is finite. Another order of
+summation, or the squares in a moment, may need them."""
 _MOST_BITS = {torch.float16: 12, torch.bfloat16: 40, torch.float32: 40, torch.float64: 40}
-"""Exponents whose triple an fp32 number has: a kernel may take squares or cubes in fp32, where the reference
-takes them in float64, as torch.std does on a CPU, or leaves them out."""
+"""The largest exponent of a scale. An fp32 number has room for three times as much, because a kernel may
+take squares or cubes in fp32 although the reference takes them in float64, as torch.std does on a CPU, or
+takes none."""
 _EXTREME_STEPS = (1, 2, 3, 5, 8)
-"""What the exponent of the largest scale is divided by until the reference is finite: powers of the inputs
-and exponentials are so for less."""
+"""The largest exponent is divided by these until the reference is finite: powers of inputs, and exponentials,
+need smaller scales."""
 _RANGE_ONLY = re.compile(r"binary_cross_entropy|BCELoss|multinomial|bernoulli|\.long\(\)|\.int\(\)")
-"""Take probabilities alone, or make places of what they are given: a GPU's process does not outlive what they
-do to others."""
+"""Names in the source of a task that keeps its range. These take only probabilities, or use their inputs as
+indices. Other values raise an assertion on a GPU, which ends the process."""
 _FEWEST_IN_ORDER = 8
-"""Elements along a dimension that are taken to be in order on purpose: one in twenty thousand lines is by
-chance."""
+"""Elements of a dimension that count as ordered on purpose. Of random lines of this length, one in twenty
+thousand is ordered by chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """`description` follows "inputs". `ties` where elements become equal, so that the index of the largest is
-    another; `grows` where they leave the range of the task's own; `moves` where zeros or a symmetric matrix
-    would not be kept.
+    """One kind of values. `description` follows the word "inputs" in messages.
+
+    `ties`: elements become equal, so that the index of the largest may be another. `grows`: elements leave
+    the range of the task's own. `moves`: zeros and symmetry are not kept. `integers`: the kind changes
+    integers instead of floats.
     """
 
     name: str
@@ -70,7 +77,7 @@ class Kind:
 
     @property
     def disorders(self) -> bool:
-        """Whether a sum that runs along a dimension would no longer grow, or fall."""
+        """Whether a tensor that only grows or only falls, as a running sum does, would no longer do so."""
         return self.moves or self.changed is _sparse
 
 
@@ -137,8 +144,9 @@ _ONLY_IF_ALLOWED = ("negative",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """The kinds that a task takes. `scale` is what `extremes` multiplies with. Whether it `takes_zeros`, in
-    inputs of which most are, decides about probes of precision, too.
+    """The kinds that a task takes, and the factor `scale` of `extremes`.
+
+    `takes_zeros` says that the task takes inputs of which most are zero. Probes of precision need that too.
     """
 
     kinds: tuple[Kind, ...] = ()
@@ -146,7 +154,7 @@ class Contract:
     takes_zeros: bool = True
 
     def varied(self, draw: Draw, kind: Kind) -> Draw | None:
-        """`draw` with values of this kind, or None where it has nothing to change, or no memory for it."""
+        """Return `draw` with values of this kind. None if there is nothing to change, or no memory for it."""
         try:
             if kind.name == "extremes":
                 return _scaled(draw, self.scale) if self.scale > 1.0 else None
@@ -158,8 +166,10 @@ class Contract:
 
 
 def contract_of(reference: Reference, draw: Draw, *, counts_in_steps: bool) -> Contract:
-    """What the task's file says, and what its inputs and outputs, which may count in steps, show. Raises
-    TaskError for a name that is no kind.
+    """Derive the contract from the task's file, its inputs and its outputs.
+
+    `counts_in_steps` says that an output does, so that ties would change it. Raises TaskError if the file
+    names a kind that does not exist.
     """
     excluded, allowed = (_names(reference, name) for name in ("EXCLUDED_VALUES", "ALLOWED_VALUES"))
     keeps_range = _RANGE_ONLY.search(reference.source) is not None
@@ -189,9 +199,7 @@ def _names(reference: Reference, variable: str) -> tuple[str, ...]:
 
 
 def _extreme_scale(reference: Reference, draw: Draw) -> float:
-    """The largest tried power of two with which the reference is finite, less headroom; 1 where there is
-    none.
-    """
+    """Return the largest tried power of two that keeps the reference finite, less the headroom; 1 if none."""
     free = [tensor for tensor in draw.tensors if is_free(tensor)]
     if not free:
         return 1.0
@@ -222,7 +230,7 @@ def _varied(draw: Draw, kind: Kind) -> Draw | None:
     wide_integers = [t for t in draw.tensors if not t.is_floating_point() and t.dtype != torch.int8]
     several = sum(not t.is_floating_point() for t in draw.tensors) > 1
     if not any(chosen) or (kind.integers and several and wide_integers):
-        return None  # Offsets, or indices into each other, which of 8 bits none are.
+        return None  # They may be offsets, or indices into each other. Integers of 8 bits are neither.
     tensors = [
         _changed(t, kind) if is_chosen else t for t, is_chosen in zip(draw.tensors, chosen, strict=True)
     ]
@@ -230,7 +238,7 @@ def _varied(draw: Draw, kind: Kind) -> Draw | None:
 
 
 def _changed(tensor: torch.Tensor, kind: Kind) -> torch.Tensor:
-    """Of the same dtype and strides."""
+    """Return the tensor with values of the kind, and the same dtype and strides."""
     wide = tensor.float() if tensor.dtype.itemsize < 4 and tensor.is_floating_point() else tensor
     changed = kind.changed(wide)
     if tensor.is_floating_point():
@@ -240,18 +248,18 @@ def _changed(tensor: torch.Tensor, kind: Kind) -> torch.Tensor:
 
 
 def _is_structured(tensor: torch.Tensor) -> bool:
-    """Whether moving its elements would break a pattern: zeros at their places, symmetry."""
+    """Return whether moving the elements would break a pattern: zeros, or symmetry. A scalar cannot move."""
     return tensor.dim() == 0 or is_symmetric(tensor) or bool((tensor == 0).any())
 
 
 def _is_in_order(tensor: torch.Tensor) -> bool:
-    """Whether it grows along some dimension, or falls, everywhere: as a running sum does."""
+    """Return whether the tensor only grows or only falls along some dimension, as a running sum does."""
     tensor = widened(tensor)
     for dim in range(tensor.dim()):
         if tensor.shape[dim] < _FEWEST_IN_ORDER:
             continue
         line = tensor[tuple(slice(None) if at == dim else 0 for at in range(tensor.dim()))]
-        # A line that is out of order says all; few tensors have to be looked at whole.
+        # One line that is out of order is enough, so few tensors have to be looked at as a whole.
         if any(_grows(sign * line, -1) and _grows(sign * tensor, dim) for sign in (1, -1)):
             return True
     return False
@@ -262,7 +270,7 @@ def _grows(tensor: torch.Tensor, dim: int) -> bool:
 
 
 def _is_range(tensor: torch.Tensor) -> bool:
-    """Whether integers are drawn from a range: no masks, no offsets that only grow, no permutations."""
+    """Return whether integers come from a range: they are no mask, no permutation, and do not only grow."""
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool or not tensor.dim():
         return False
     flat = tensor.flatten().to(torch.int64)
@@ -272,5 +280,5 @@ def _is_range(tensor: torch.Tensor) -> bool:
 
 
 def pick(contract: Contract, rng: random.Random) -> Kind | None:
-    """One of the kinds, at random."""
+    """Return one of the kinds at random, or None if there is none."""
     return rng.choice(contract.kinds) if contract.kinds else None

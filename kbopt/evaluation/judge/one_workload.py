@@ -1,4 +1,4 @@
-"""A candidate on one of its task's workloads: checks, timings, audit, and what they come to."""
+"""Judges a candidate on one workload of its task: checks, timing, audit and the result."""
 
 from __future__ import annotations
 
@@ -27,15 +27,19 @@ from kbopt.evaluation.timing.schedule import Sessions
 from kbopt.evaluation.transport.untrusted import CandidateForged
 
 _MOST_SESSIONS = 3
+"""Sessions until clocks that disagree reject a candidate (decision 22). A busy session counts as half."""
 _CORES_TOLERANCE = 1.15
+"""Busy cores relative to the reference's threads. More are charged to the candidate's times (decision 22)."""
 _MOST_CORES = 1.6
-"""Relative to the reference's: in between, a candidate is charged for the cores that it used."""
+"""Busy cores relative to the reference's threads. More are rejected."""
 _MOST_KERNELS = 5
+"""Kernels of a call that the audit's note names."""
 
 
 class OnWorkload:
-    """Of one judgement, which has `num_workloads`. `worker` is set first, and `calibrate` called before the
-    candidate's code is loaded.
+    """One of the `num_workloads` workloads of a judgement.
+
+    Call `calibrate` first, before the candidate's code is loaded. Methods raise Refused if it fails.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class OnWorkload:
 
     @property
     def where(self) -> str:
-        """Begins a message about the workload."""
+        """The start of messages about the workload, "" if the task has only one."""
         return self._reference.workload.where
 
     @property
@@ -69,7 +73,7 @@ class OnWorkload:
         return self._calls.device_s
 
     def calibrate(self, worker: Worker) -> None:
-        """Before the candidate's code is loaded into its `worker`."""
+        """Measure what timing needs to know before the candidate's code is loaded into its `worker`."""
         self._calls.worker = worker
         models = TimedModels(self._calls, self._checks, self._reference, self._rng)
         device = self._reference.device.type
@@ -79,7 +83,7 @@ class OnWorkload:
         self._sessions.calibrate()
 
     def check(self) -> None:
-        """Whether its answers are right, at the task's precision. Raises Refused, as all that follow."""
+        """Check that the answers are right, and at the task's precision."""
         self._checks.check(self._protocol.trials)
         self._checks.probe_precision()
 
@@ -89,18 +93,18 @@ class OnWorkload:
         return self._checks.kinds
 
     def try_kind(self, kind: Kind) -> None:
-        """Whether one answer to values of that kind is right."""
+        """Check one answer to inputs of that kind of values."""
         self._checks.try_kind(kind)
 
     def check_once(self) -> None:
-        """The same by one call, of a candidate that was checked in another process."""
+        """Check one answer of a candidate that passed `check` in another process."""
         self._checks.check_one(self._calls.draw())
 
     def time(self, *, with_latency: bool = True) -> Steps[None]:
-        """Sessions until the clocks agree, and the latency."""
+        """Run sessions until the clocks agree, and then time the latency. The steps can be interleaved."""
         self._sessions.warm_up()
         self._calls.cores.clear()
-        # Other work on the machine can make the clocks differ once; what is hidden differs every time.
+        # Other work on the machine can make the clocks differ once. Hidden work makes them differ every time.
         disagreed = 0.0
         while disagreed < _MOST_SESSIONS:
             session = yield from self._sessions.run()
@@ -119,7 +123,7 @@ class OnWorkload:
         )
 
     def pair(self) -> Pair:
-        """What was timed, of one pair of processes."""
+        """Return the times of this pair of processes."""
         session = self._session
         return Pair(
             kernel_ms=_rounded(session.kernel_ms),
@@ -129,8 +133,9 @@ class OnWorkload:
         )
 
     def conclude(self) -> Measured:
-        """Look at what it runs, which comes last: a process in which a profiler ran launches kernels more
-        slowly.
+        """Audit and profile the candidate, and return the result.
+
+        This comes after the timing, because a process in which a profiler ran launches kernels more slowly.
         """
         self._checks.probe_after_other_calls()
         audit = self._audit()
@@ -156,7 +161,7 @@ class OnWorkload:
         return Audit(custom_kernel=custom, torch_ops=torch_ops, notes=tuple(notes))
 
     def _with_profile(self, audit: Audit) -> Audit:
-        """On a GPU, the kernels that a call spends its time in."""
+        """Add a note on the kernels that a call on a GPU spends its time in."""
         if self._on_cpu:
             return audit
         kernels = self._calls.worker.profile(self._calls.draw())[:_MOST_KERNELS]
@@ -168,10 +173,10 @@ class OnWorkload:
         return replace(audit, notes=(*audit.notes, f"Kernels of a call: {'; '.join(parts)}."))
 
     def _charge_for_cores(self, session: samples.Session) -> samples.Session:
-        """Both models get the same number of cores; more than that are no better kernel.
+        """Lengthen the candidate's times if it kept more cores busy than the reference's threads may.
 
-        Threads that overlap a little are charged for it, in their times. Helpers that keep cores busy of
-        their own are refused.
+        Both models get the same number of threads, and using more cores makes no better kernel. Threads that
+        overlap a little are charged for that. Helpers that keep further cores busy are refused.
         """
         threads = torch.get_num_threads()
         used = median(self._calls.cores) / threads
@@ -233,7 +238,7 @@ class OnWorkload:
             interval=interval,
         )
         latency = self._latency
-        if latency is None:  # A CPU's caller waits for all of the work: both clocks are one.
+        if latency is None:  # The caller on a CPU waits for all of the work, so both clocks are the same.
             return by_device, replace(by_device, clock="latency")
         by_caller = Speedup(
             baseline="eager",
@@ -249,5 +254,5 @@ class OnWorkload:
 
 
 def _rounded(times_ms: Sequence[float]) -> tuple[float, ...]:
-    """To a nanosecond, which is what the clocks count in."""
+    """Round to a nanosecond, in which the clocks count."""
     return tuple(round(ms, 6) for ms in times_ms)

@@ -1,19 +1,18 @@
-"""Where the precision of a task's inner products shows in its output, and how much of it a candidate may
-lose.
+"""Finds the inputs on which the precision of a task's products shows, and says how much of it may be lost.
 
 A long sum, a normalisation, a saturated activation or a large additive term can hide the rounding of the
 products before it. So the judge looks for *sensitive probes*: inputs, or other values of the parameters, on
 which the reference errs visibly more once the operands of its products are rounded to a lower precision.
-Found once a task, they are tried on every candidate.
+They are found once per task, and tried on every candidate.
 
 The rule for fp32 tasks, which docs/evaluation.md states for users:
 
-- On a sensitive probe the candidate's error against float64 stays below the probe's limit. Where the task is
-  computed in fp32 the limit is that of `errors.is_downgrade`, 128 times the reference's own error. Where it
-  may use TF32, as PyTorch's convolutions on a GPU may by default, the limit is three times the error that
-  rounding to TF32 makes: truncation makes twice that error, bf16 eight times.
-- Half precision that is seen at work, and TF32 where the reference has none, are refused unless a sensitive
-  probe shows fp32 accuracy all the same, as that of splits (3xTF32, bf16x9).
+- On a sensitive probe the candidate's error against float64 must stay below the probe's limit. If the task is
+  computed in fp32, the limit is that of `errors.is_downgrade`: 128 times the reference's own error. If it may
+  use TF32, as PyTorch's convolutions on a GPU may by default, the limit is three times the error that
+  rounding to TF32 makes. Truncation makes twice that error, and bf16 eight times.
+- Half precision that is seen at work, and TF32 if the reference may not use it, are refused. A candidate
+  passes all the same if a sensitive probe shows the accuracy of fp32, as for splits (3xTF32, bf16x9).
 """
 
 from __future__ import annotations
@@ -32,28 +31,36 @@ from kbopt.evaluation.judge.reference import Draw, Reference, TaskError
 from kbopt.evaluation.numerics import CONVOLUTIONS
 
 _MARGIN = 1.5
-"""By how much the rounded reference has to exceed a probe's limit for the probe to be called sensitive."""
+"""A probe is sensitive if the error of the rounded reference exceeds this many times the probe's limit."""
 _TF32_FACTOR = 3.0
-"""How many times the error of a TF32 reference a candidate may make: see above."""
+"""A candidate's error may be this many times that of the reference in TF32, see above."""
 _FP32_AGAIN = 0.125
-"""Of the error of a TF32 reference: a candidate that makes less computes more precisely than TF32."""
+"""A candidate is more precise than TF32 if its error is below this share of the reference's error in TF32."""
 MAX_PROBES = 2
+"""Sensitive probes that are kept for a task: each costs every candidate a call and a float64 answer."""
 _MOST_TRIES = 4
+"""Tensors and dimensions on which short sums are tried."""
 _FEWEST_ELEMENTS = 16
+"""Elements of the output that short sums have to change: an error of fewer says little."""
 _MOST_OF_OUTPUT = 0.5
-"""Of the output's elements that a few short sums may change: where they change all, long sums hide them."""
+"""Share of the output's elements that short sums may change. If they change all, long sums hide them."""
 SHARES = (0.25, 0.004)
-"""Of the elements of a sparse probe that are kept."""
+"""Shares of the elements that sparse probes keep."""
 _SCALES = (2.0**-6, 2.0**-12, 2.0**6, 2.0**14)
+"""Factors of scaled probes: a saturated activation needs smaller inputs, a large offset larger ones
+(decision 38)."""
 _COHERENT = 1.0 + 2.0**-8 + 2.0**-12 + 2.0**-19
-"""A value that TF32 and bf16 round the same way everywhere, so that no mean averages their errors out."""
+"""The value of coherent probes. TF32 and bf16 round it the same way everywhere, so that no mean averages the
+errors out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """How to change a draw and the parameters: `share` of the inputs' elements kept, `scale` of the rest, one
-    value for all where `coherent`. Of the parameters, those that no product takes are zero where
-    `zero_additive`, the others scaled by `weight_scale`.
+    """A way to change a draw and the parameters.
+
+    `share` of the inputs' elements are kept and multiplied by `scale`; the others are zero. If `coherent`,
+    all elements have one value instead. If `zero_additive`, parameters that no product takes are zero, except
+    weights of norms. Parameters that products take are multiplied by `weight_scale`.
     """
 
     name: str
@@ -73,7 +80,10 @@ class Probe:
         return replace(draw, tensors=tuple(self._changed(t) for t in draw.tensors))
 
     def parameters(self, reference: Reference, operands: frozenset[str]) -> dict[str, torch.Tensor]:
-        """The reference's parameters as the probe has them; `operands` are the names that products take."""
+        """Return the reference's parameters as the probe changes them, by name.
+
+        `operands` has the names of those that products take.
+        """
         return {
             name: self._parameter(name, t, name in operands) for name, t in reference.parameters().items()
         }
@@ -83,7 +93,7 @@ class Probe:
             return tensor
         if is_operand:
             return tensor * self.weight_scale
-        # A norm's weight multiplies: zero would leave nothing to see.
+        # The weight of a norm is a factor, and zero would leave nothing to see.
         return torch.zeros_like(tensor) if self.zero_additive and not name.endswith("weight") else tensor
 
     def _changed(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -118,22 +128,23 @@ _ON_PARAMETERS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sensitive:
-    """A probe on which a lower precision shows. `tf32_rms` is the error of TF32 on it where the task may use
-    that, else 0: which convolutions cuDNN computes in TF32 is its own choice, so that the reference's error
-    is no yardstick there.
+    """A probe on which a lower precision shows.
+
+    `tf32_rms` is the error of TF32 on it if the task may use TF32, else 0. The reference's own error is no
+    yardstick then, because cuDNN chooses which convolutions it computes in TF32.
     """
 
     probe: Probe
     tf32_rms: float = 0.0
 
     def refuses(self, candidate: Error, own: Error) -> bool:
-        """Whether a candidate errs as only a lower precision does."""
+        """Return whether the candidate's error is so large that only a lower precision explains it."""
         if self.tf32_rms:
             return candidate.rms > _TF32_FACTOR * max(own.rms, self.tf32_rms)
         return errors.is_downgrade(candidate, own, "fp32")
 
     def shows_fp32(self, candidate: Error, own: Error) -> bool:
-        """Whether a candidate errs as little as fp32 arithmetic does."""
+        """Return whether the candidate's error is as small as that of fp32 arithmetic."""
         if self.tf32_rms:
             return candidate.rms < _FP32_AGAIN * self.tf32_rms
         return not errors.is_downgrade(candidate, own, "fp32")
@@ -141,14 +152,14 @@ class Sensitive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Local(Sensitive):
-    """A sensitive probe of which only a part of the output shows anything: `share` of a few sums' terms."""
+    """A sensitive probe that only a part of the output shows. `share` of the terms of a few sums are kept."""
 
     share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """For each output, where it is to be looked at."""
+    """The parts of the outputs that are compared: a mask for each output."""
 
     masks: tuple[torch.Tensor, ...]
 
@@ -158,10 +169,12 @@ class Parts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sensitivity:
-    """What a task shows of the precision of its products. `operands` names the parameters that they take;
-    `may_use_tf32` where PyTorch may compute the reference in TF32, as its convolutions by default;
-    `tf32_errors` are then how far each output lies from float64 at the most, for operands rounded to TF32,
-    and `local` is the probe of a part of the output that shows precision, where there is one.
+    """How a task shows the precision of its products.
+
+    `operands` names the parameters that products take. `may_use_tf32` says that PyTorch may compute the
+    reference in TF32, as it does convolutions by default. Then `tf32_errors` has the largest distance of each
+    output from float64 if operands are rounded to TF32, and `local` is the probe of a part of the output, if
+    one was found.
     """
 
     probes: tuple[Sensitive, ...] = ()
@@ -172,8 +185,9 @@ class Sensitivity:
 
 
 def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
-    """Search for probes, at most two; one that changes inputs alone comes first, since every candidate can
-    take it.
+    """Search for at most two sensitive probes.
+
+    One that changes inputs alone comes first, because every candidate can take it.
     """
     if reference.precision != "fp32" or not reference.has_exact:
         return Sensitivity()
@@ -204,8 +218,9 @@ def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
 def find_local(
     reference: Reference, draw: Draw, share: float, rng: random.Random
 ) -> tuple[Draw, Parts] | None:
-    """A draw with a few short sums, and which elements of the outputs take them: less than half, and enough
-    to tell. None where no change of the inputs is so limited.
+    """Return a draw with a few short sums, and the elements of the outputs that depend on them.
+
+    These are at least `_FEWEST_ELEMENTS` and at most half of all. None if no tried draw changes so many.
     """
     own = plain(reference, draw)
     for changed in islice(values.with_short_sums(draw, share, rng), _MOST_TRIES):
@@ -223,7 +238,7 @@ def find_local(
 
 
 def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -> Local | None:
-    """Where TF32 may be used, and half precision shows all the same."""
+    """Return a probe that shows half precision in a task that may use TF32, or None."""
     for share in SHARES:
         found = find_local(reference, draw, share, rng)
         if found is None:
@@ -248,7 +263,7 @@ def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -
 def _with_other_parameters(
     reference: Reference, draw: Draw, operands: frozenset[str], may_use_tf32: bool
 ) -> list[Sensitive]:
-    """The first probe of those that change parameters, which are afterwards as they were."""
+    """Return the first sensitive probe that changes parameters, or nothing. Afterwards they are as before."""
     kept = {name: tensor.clone() for name, tensor in reference.parameters().items()}
     if not kept:
         return []
@@ -286,16 +301,17 @@ def _tried(reference: Reference, probe: Probe, draw: Draw, may_use_tf32: bool) -
         if may_use_tf32:
             lower = errors.measure_error(rounded(reference, changed, "half").tensors, exact.tensors)
     except TaskError:
-        return None  # A range of values that the reference does not take.
+        return None  # The reference does not take values of this range.
     sensitive = Sensitive(probe=probe, tf32_rms=tf32.rms if may_use_tf32 else 0.0)
     shows = sensitive.refuses(Error(rms=lower.rms / _MARGIN, median=lower.median / _MARGIN), own_error)
     return sensitive if shows and lower.rms < _NEARLY_RIGHT else None
 
 
 _NEARLY_RIGHT = 0.3
-"""A probe on which rounding changes the answer altogether would tell an honest kernel nothing."""
+"""Relative error of the rounded reference. A probe on which rounding changes the answer by more tells nothing
+about a candidate."""
 
 
 def _is_statistic(name: str) -> bool:
-    """Of a normalisation: a running variance of zero would divide by zero."""
+    """Return whether the name is a statistic of a norm: a running variance of zero would divide by zero."""
     return name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")
