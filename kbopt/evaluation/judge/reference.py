@@ -1,4 +1,4 @@
-"""The trusted side of a task: the reference model, its inputs, its outputs and their float64 truth.
+"""The trusted side of a task: the reference model, its inputs, its outputs and their float64 answers.
 
 `Reference` lives in the judge's process alone and never sees a candidate.
 """
@@ -36,27 +36,28 @@ _FLOAT8_REMEDY = (
     "use a device and an operation that takes them, such as torch._scaled_mm"
 )
 _NUM_NEARBY = 16
-"""An element near a tie that is moved either way stays as it is in all of them once in tens of thousands."""
+"""Answers to moved inputs. The chance that an element near a tie changes in none of them is one in tens of
+thousands."""
 
 
 class TaskError(Exception):
-    """The task itself cannot be scored; the message names the admission test that failed."""
+    """The task itself cannot be scored. The message names the admission test that failed."""
 
 
 class TaskTooLarge(TaskError):
-    """The device's memory, as far as others have left it, does not hold what judging the task takes."""
+    """Judging the task takes more memory than the device has, or than other processes leave of it."""
 
 
 class ReferenceWorkerDied(TaskError):
-    """The reference's worker ended; the supervisor knows how."""
+    """The process of the reference's worker has ended. The supervisor finds out how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """One set of forward's arguments: `skeleton` around `tensors`, already in the task's precision.
+    """One set of arguments of a call: `skeleton` around `tensors`, already in the task's precision.
 
-    `workload` is the number of the one that it belongs to. With `--backward` these are two arguments, as
-    `passes` has them: forward's own, and the outputs' gradients.
+    `workload` is the number of the workload that it belongs to. With `--backward` there are two arguments, as
+    in `passes`: forward's own, and the outputs' gradients.
     """
 
     skeleton: Skeleton
@@ -73,7 +74,7 @@ class Draw:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """What a forward returned."""
+    """What a call of a model returned."""
 
     skeleton: Skeleton
     tensors: tuple[torch.Tensor, ...]
@@ -85,7 +86,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """How forward's arguments of one workload look, whatever their values."""
+    """The structure and the specs of one workload's arguments, which are the same for each draw."""
 
     skeleton: Skeleton
     specs: tuple[TensorSpec, ...]
@@ -93,7 +94,7 @@ class Form:
 
 @dataclass(slots=True, kw_only=True)
 class _Twins:
-    """What all workloads of a task have in common: one model, in float64 too."""
+    """One model and its copy in float64, which all workloads of a task share."""
 
     model: torch.nn.Module
     exact: torch.nn.Module
@@ -101,12 +102,14 @@ class _Twins:
 
 
 class Reference:
-    """`Model` of a task on a device, with weights from `weight_seed`, on the workload of that `number`: the
-    first one, and `others` are the same model on the others.
+    """The `Model` of a task on a device, with weights from `weight_seed`, on one workload.
 
-    `exact` is the same model in float64, used while `has_exact`. `output_sizes` are the bytes of each tensor
-    of the latest answer. `keeps_state` is set where a call changes what the next one answers: then each call
-    runs on a fresh copy of the model. Raises TaskError, whose message says on which workload.
+    `number` is that of the workload. It is 0 for the reference that the constructor makes; `others` are the
+    same model on the other workloads. `exact` is the same model in float64, used while `has_exact`.
+    `output_sizes` are the bytes of each tensor of the latest answer. `keeps_state` says that a call changes
+    the answer of the next one: then each call runs on a fresh copy of the model.
+
+    Methods raise TaskError, and OutOfMemoryError for want of memory. The message names the workload.
     """
 
     _twins: _Twins
@@ -156,7 +159,7 @@ class Reference:
         return self._twins.keeps_state
 
     def start_anew_for_each_call(self) -> None:
-        """Construct the model as it is before its first call, of which each call gets a copy from now on."""
+        """Construct the model again. Each call gets a copy of this model from now on."""
         fresh = self._constructed()
         self._twins.model, self._twins.exact, self._twins.keeps_state = fresh.model, fresh.exact, True
 
@@ -172,7 +175,7 @@ class Reference:
         return _Twins(model=model, exact=copy.deepcopy(model).double())
 
     def parameters(self) -> dict[str, torch.Tensor]:
-        """Its state dict by name: parameters and the buffers that are part of it."""
+        """Return the model's state dict: parameters and persistent buffers by name."""
         return {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
 
     @property
@@ -184,7 +187,7 @@ class Reference:
         return sum(self.output_sizes)
 
     def draw(self, seed: int) -> Draw:
-        """Inputs from `get_inputs()` under `seed`, drawn on the device, cast to the task's precision."""
+        """Draw inputs from `get_inputs()` on the device under `seed`, cast to the task's precision."""
         seed_everything(seed)
         where, given = self.workload.where, self.workload.arguments
         with torch.device(self.device):
@@ -194,12 +197,12 @@ class Reference:
         if self.protocol.backward:
             if self._start is None:
                 self._start = self._starts(skeleton, placed_tensors)
-                return self.draw(seed)  # Finding that out took random numbers.
+                return self.draw(seed)  # `_starts` drew random numbers, so seed again.
             skeleton, placed_tensors = self._start.with_gradients(skeleton, placed_tensors)
         return Draw(skeleton=skeleton, tensors=placed_tensors, workload=self.number)
 
     def _starts(self, skeleton: Skeleton, tensors: tuple[torch.Tensor, ...]) -> Start:
-        """Where backward passes start. Raises TaskError where the reference is not differentiable."""
+        """Return where backward passes start. Raises TaskError if the reference is not differentiable."""
         what = f"{self.workload.where}the reference's forward and backward raised"
         model = copy.deepcopy(self.model)
         try:
@@ -209,17 +212,17 @@ class Reference:
 
     @property
     def gradients(self) -> Gradients | None:
-        """What its backward passes are asked for, once it has drawn inputs; None where calls are forward
-        alone.
+        """The gradients that backward passes are asked for. None if calls are forward alone, and before the
+        first draw.
         """
         return self._start.gradients if self._start is not None else None
 
     def name_of(self, number: int) -> str:
-        """How a message calls the tensor of that number among all that a call returns."""
+        """Return the name in messages of the tensor of that number among all that a call returns."""
         return output_name(number) if self.gradients is None else self.gradients.name_of(number)
 
     def form(self, draw: Draw | None = None) -> Form:
-        """Of its draws, of which this is one."""
+        """Return the form of this workload's draws. `draw` is one of them, to save drawing another."""
         if self._form is None:
             draw = draw or self.draw(0)
             specs = tuple(TensorSpec.of(tensor) for tensor in draw.tensors)
@@ -227,7 +230,9 @@ class Reference:
         return self._form
 
     def require_form_of(self, first: Reference) -> None:
-        """Raises TaskError where `get_inputs()` returns other arguments than for the first workload."""
+        """Require that `get_inputs()` returns as many tensors, and other arguments of the same kinds, as for
+        the first workload. Raises TaskError.
+        """
         theirs, ours = first.form(), self.form()
         if not same_structure(theirs.skeleton, ours.skeleton):
             raise TaskError(
@@ -237,7 +242,7 @@ class Reference:
             )
 
     def run(self, arguments: list[Any]) -> Output:
-        """The reference's own answer, at the task's precision."""
+        """Return the reference's own answer, at the task's precision. It may write to the arguments."""
         model = copy.deepcopy(self.model) if self.keeps_state else self.model
         with torch.no_grad():
             what = f"{self.workload.where}the reference's {self._passes} raised"
@@ -256,7 +261,7 @@ class Reference:
         return output
 
     def run_exact(self, draw: Draw) -> Output:
-        """The answer in float64; the task's own precision where the model refuses float64."""
+        """Return the answer in float64, or in the task's own precision if the model refuses float64."""
         if self.has_exact:
             tensors = tuple(_widened(t) for t in draw.tensors)
             model = copy.deepcopy(self.exact) if self.keeps_state else self.exact
@@ -276,8 +281,9 @@ class Reference:
         return self.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
 
     def nearby(self, draw: Draw, most: float | None = None) -> Iterator[tuple[torch.Tensor, ...]]:
-        """The float64 answers to inputs that are moved by as much as rounding moves them in all, or by `most`
-        of themselves.
+        """Yield the float64 answers to inputs that are moved at random by up to `most` of themselves.
+
+        By default that is as much as rounding changes an element in all, see `errors.most_moved`.
         """
         most = most_moved(self.precision) if most is None else most
         for number in range(_NUM_NEARBY):
@@ -288,14 +294,14 @@ class Reference:
 
     @property
     def free_bytes(self) -> int:
-        """What of the device's memory other processes leave to this one; 0 on a CPU."""
+        """The bytes of the device's memory that other processes leave to this one; 0 on a CPU."""
         if self.device.type != "cuda":
             return 0
         free_bytes, _ = torch.cuda.mem_get_info(self.device)
         return free_bytes + torch.cuda.memory_reserved(self.device)
 
     def synchronize(self) -> None:
-        """Wait until the device has done what it was asked to."""
+        """Wait until the device has done all work that this process queued."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -304,7 +310,7 @@ class Reference:
 
 
 def _widened(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy in double precision, where it holds floats."""
+    """Return a copy, in double precision if the tensor holds floats."""
     if tensor.is_complex():
         return tensor.to(torch.complex128, copy=True)
     return tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()

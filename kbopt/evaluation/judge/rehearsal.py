@@ -1,4 +1,4 @@
-"""A small task, admitted once, before a judge on a GPU has its own."""
+"""Admits a small task once before a judge on a GPU has its own, so that libraries are loaded by then."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def get_init_inputs():
 
 
 def rehearse(protocol: EvalProtocol, device: torch.device) -> None:
-    """Load what the device's libraries load at their first use."""
-    with suppress(TaskError, RuntimeError):  # Such as a device that is full at the moment.
+    """Have the device's libraries load what they load at their first use."""
+    with suppress(TaskError, RuntimeError):  # The device may be full at the moment.
         admit(Reference(_SOURCE, protocol, device, 0))
         torch.cuda.synchronize(device)

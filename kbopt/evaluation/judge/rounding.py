@@ -1,8 +1,9 @@
-"""What rounding decides in an answer: how it changes with inputs that are moved a little.
+"""Tells what rounding decides in an answer, by how the answer changes if the inputs are moved a little.
 
-A gradient jumps where forward has a kink: of a relu whose argument is nearly zero, of a maximum of two nearly
-equal values. There another order of summation gives another gradient, which is as right. One of a million
-such arguments is decided so in fp32, and then a whole row of the gradient of a product differs.
+A gradient jumps where forward has a kink, as a relu has at zero and a maximum at two equal values. If an
+argument is near a kink, another order of summation gives another gradient, and that one is as right. In fp32
+rounding decides about one such argument in a million, and then a whole row of the gradient of a product
+differs.
 """
 
 from __future__ import annotations
@@ -20,21 +21,27 @@ from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.judge.values import is_free
 
 _NUM_MOVED = 4
+"""Answers to moved inputs, of which the one that differs most gives the conditioning."""
 _NUM_NEAR = 16
-"""Each of four equal values is the largest in one of them but for one time in a hundred."""
+"""Gradients at moved inputs that are tried. Each of four equal values is the largest in at least one of them,
+except once in a hundred times."""
 _UNMET_SHARE = 0.02
-"""Of a gradient's wrong elements, how many may have met no such input."""
+"""Share of a gradient's wrong elements that may differ from every gradient at moved inputs."""
 _MOST_RMS = 0.1
-"""Relative error of a gradient in which a few kinks were decided otherwise: more is no matter of rounding."""
+"""Relative error of a gradient at most. If only a few kinks were decided otherwise, it is smaller."""
 _RMS_FACTOR = 4.0
-"""Its error over that of a gradient at moved inputs: the number of jumps scatters."""
+"""A gradient's error may be this many times that of one at moved inputs: the number of jumps scatters."""
 _TF32_ROUNDOFF = 2.0**-11
+"""The largest relative error of rounding to TF32."""
 _TF32_FACTOR = 3.0
+"""A gradient's error may be this many times that of TF32, if the task may use it; as in `precision`."""
 
 
 def conditioning(reference: Reference, draw: Draw, exact: Output, *, may_use_tf32: bool) -> tuple[float, ...]:
-    """By how much a few units of roundoff in the inputs change each output, and where TF32 may be used
-    its rounding: of a constant row nothing is left but that.
+    """Return how much a few units of roundoff in the inputs change each output, at most.
+
+    If TF32 may be used, its rounding counts too. Cancellation needs this: of a constant row less its mean,
+    only rounding is left.
     """
     answers = islice(reference.nearby(draw, errors.FEW_ROUNDOFFS), _NUM_MOVED)
     each = [tolerance.largest_errors(exact.tensors, answer) for answer in answers]
@@ -53,13 +60,15 @@ def decides(
     *,
     may_use_tf32: bool,
 ) -> bool:
-    """Whether an answer to `draw` is right but for kinks of the gradient that rounding decided otherwise.
+    """Return whether an answer to `draw` is right but for kinks that rounding decided otherwise.
 
-    Outputs of forward have to be right as they are. A gradient errs, in its root mean square, no more than
-    gradients at moved inputs do, and by no more than a tenth; or each wrong element is that of one of them.
-    What it has elsewhere is of the task's precision.
+    False without `--backward`. Forward's outputs have to be right as they are. A gradient passes in one of
+    two ways. Either its root mean square error is at most `_RMS_FACTOR` times that of gradients at moved
+    inputs and at most `_MOST_RMS`, and its median error is that of the task's precision. Or its wrong
+    elements, but for `_UNMET_SHARE`, are those of gradients at moved inputs, and its other elements have the
+    task's precision.
 
-    So the gradient of an output that is wrong on one side of a kink, where it is not decided, stays wrong.
+    So a gradient that is wrong on one side of a kink, where rounding does not decide, stays wrong.
     """
     if reference.gradients is None:
         return False
@@ -82,7 +91,7 @@ def decides(
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """One tensor of an answer, in float64, and the reference's own."""
+    """One tensor of the candidate's answer, of the answer in float64, and of the reference's own."""
 
     got: torch.Tensor
     exact: torch.Tensor
@@ -94,7 +103,7 @@ class _Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bounds:
-    """What an answer has to keep without any excuse."""
+    """The limits for an answer that needs no excuse."""
 
     precision: Precision
     tolerated: float
@@ -117,14 +126,16 @@ class _Bounds:
         return not errors.is_downgrade(error, usual, self.precision)
 
     def apart(self, got: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
-        """Where they differ by more than the tolerance alone."""
+        """Return a mask of the elements that differ by more than the tolerance."""
         close = answer.double()
         scale = min(1.0, float(close.square().mean().sqrt()))
         return ~((got.double() - close).abs() <= self.tolerated * (scale + close.abs()))
 
 
 class _Doubt:
-    """A gradient that is wrong in places, until one at moved inputs shows that rounding decides there."""
+    """A gradient that is wrong in places. It is settled once gradients at moved inputs show that rounding
+    decides there.
+    """
 
     def __init__(self, answer: _Answer, number: int, bounds: _Bounds) -> None:
         self.number = number
@@ -138,7 +149,7 @@ class _Doubt:
         self._usual_rms = self._largest = 0.0
 
     def is_settled_by(self, other: torch.Tensor) -> bool:
-        """Whether it is, by that gradient and those before."""
+        """Return whether the gradients up to `other` settle it."""
         return self._errs_no_more(other) or self._is_met(other)
 
     def _errs_no_more(self, other: torch.Tensor) -> bool:
@@ -157,8 +168,9 @@ class _Doubt:
 
 
 def _near(reference: Reference, draw: Draw) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Answers to inputs moved by what rounding moves them in all; zeros among other values, by as much of
-    these.
+    """Yield answers to inputs that are moved as much as rounding moves them across a kink.
+
+    Zeros among other values move by that share of the root mean square.
     """
     most = errors.rounding_of_kinks(reference.precision)
     while True:
@@ -167,7 +179,7 @@ def _near(reference: Reference, draw: Draw) -> Iterator[tuple[torch.Tensor, ...]
 
 
 def _off_zero(tensor: torch.Tensor, most: float) -> torch.Tensor:
-    """Its zeros moved, unless it is a mask."""
+    """Return the tensor with its zeros moved, unless it is a mask or the like."""
     is_zero = tensor == 0
     if not bool(is_zero.any()) or not is_free(tensor[~is_zero]):
         return tensor

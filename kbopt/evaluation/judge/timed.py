@@ -1,4 +1,4 @@
-"""What `timing.schedule` asks for: blocks and batches of calls of both models, some of them checked."""
+"""Runs the blocks and batches that `timing.schedule` asks for, and checks some of the answers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from kbopt.evaluation.judge.worker import Exchange
 from kbopt.evaluation.timing import samples
 
 _PRECISION_SHARE = 0.4
-"""Of the timed calls that are checked: their float64 answers take as long as several calls."""
+"""Share of the checked timed calls whose precision is checked too: a float64 answer takes as long as several
+calls."""
 _CHECKED_LATENCIES = 0.4
+"""Share of the calls for latency whose answers are checked."""
 
 
 class TimedModels:
-    """The reference and the candidate of one judgement, as a schedule has them called."""
+    """The reference and the candidate of one judgement, as `timing.schedule.Models`."""
 
     def __init__(self, calls: Calls, checks: Checks, reference: Reference, rng: random.Random) -> None:
         self._calls = calls
@@ -36,25 +38,28 @@ class TimedModels:
         return roofline.cached_ms(self._reference)
 
     def reference_block(self, draws: list[Draw]) -> samples.Block:
-        """Calls of the reference, played by a child just as the candidate is."""
+        """Time calls of the reference in its worker."""
         return self._calls.of_reference(lambda worker: worker.exchange("run", draws))
 
     def reference_batch(self, draws: list[Draw]) -> samples.Block:
         return self._calls.of_reference(lambda worker: worker.batch("run", draws))
 
     def copies_batch(self, draws: list[Draw], *, marked: bool = False) -> samples.Block:
-        """Of a copy in the reference's place, in the reference's child."""
+        """Time a batch of plain copies in the reference's worker, with as many bytes of outputs."""
         sizes = self._reference.output_sizes
         return self._calls.of_reference(
             lambda worker: worker.batch("rehearse", draws, marked=marked, output_bytes=sizes)
         )
 
     def candidate_block(self, draws: list[Draw], *, checked: int) -> samples.Block:
-        """Calls of the candidate, of which as many as `checked` have to be right, nobody knows which."""
+        """Time calls of the candidate. `checked` of the answers, at random, have to be right."""
         return self._of_candidate(self._calls.worker.exchange, draws, checked)
 
     def latencies(self) -> tuple[samples.Block, samples.Block]:
-        """One call of either model as its caller sees it, on the same inputs, in either order."""
+        """Time one synchronised call of each model on the same inputs, in random order.
+
+        Returns the reference's block first.
+        """
         draws = [self._calls.draw()]
 
         def ours() -> samples.Block:

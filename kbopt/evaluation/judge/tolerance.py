@@ -1,8 +1,7 @@
-"""Is an answer right, and was it computed at the task's precision? Pure functions of tensors.
+"""Compares an answer with the float64 answer, element by element. Pure functions of tensors.
 
-Two different questions. *Right*: every element within a tolerance of the float64 answer, wide enough for
-any order of summation. *Precision*: the root mean square error compared with the reference's own; half
-precision or TF32 inside an fp32 task stay within the tolerance and are told apart here.
+The tolerance is wide enough for any order of summation, so half precision or TF32 inside an fp32 task may
+stay within it. `errors` tells them apart by the root mean square error.
 """
 
 from __future__ import annotations
@@ -17,32 +16,33 @@ from kbopt.core.types import Precision
 from kbopt.evaluation.passes import NameOf, output_name
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
-"""KernelBench's atol = rtol per precision; here atol is scaled down to the size of the outputs."""
+"""KernelBench's atol and rtol, which are equal, for each precision. Here atol is multiplied by the outputs'
+root mean square if that is below 1."""
 
 
 _OWN_ERROR_FACTOR = 16.0
-"""How many times the reference's largest error an element may be off: one level of Strassen's algorithm
-costs six. What is systematically less precise than the reference is found by `is_downgrade`."""
+"""An element may be off by this many times the reference's largest error: one level of Strassen's algorithm
+costs six. `errors.is_downgrade` finds what is systematically less precise than the reference."""
 
 _PIECE_ELEMENTS = {"cuda": 2**26, "cpu": 2**22}
-"""Elements that are compared at once, which takes some eight float64 copies: 4 GiB on a GPU. On a CPU, whose
-memory is also the task's, 256 MiB; more at once are not compared faster there."""
+"""Elements that are compared at once. That takes about eight copies in float64: 4 GiB on a GPU, and 256 MiB
+on a CPU, where the task needs the same memory and larger pieces are not compared faster."""
 
 
 _PASSING_SHARE = 1e-3
-"""Of an output that counts in steps, how many elements may be what a near tie also gives. An honest kernel's
-rounding decides about one in a hundred thousand the other way, half precision one in twenty."""
+"""Share of the elements that may differ in an output that counts in steps, if near ties explain them. An
+honest kernel's rounding decides about one in a hundred thousand otherwise, half precision one in twenty."""
 
 
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 Nearby = Callable[[], Iterable[Sequence[torch.Tensor]]]
-"""The float64 answers to inputs that are moved by as much as rounding moves them, each time other ones."""
+"""Returns float64 answers to inputs moved as much as rounding moves them, other ones at each call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
-    """The worst element of one output, and how many were wrong. `name` is what messages call the output."""
+    """The worst element of one output, and how many were wrong. `name` is the output's name in messages."""
 
     name: str
     index: tuple[int, ...]
@@ -70,14 +70,17 @@ def find_mismatch(
     nearby: Nearby | None = None,
     name_of: NameOf = output_name,
 ) -> Mismatch | None:
-    """The worst element outside the tolerance, None where every output is right.
+    """Return the worst element of the first wrong output, or None if every output is right.
 
-    `exact` is in float64, or equal to `reference`; then `own_errors` says what `largest_errors` found of
-    the reference on other inputs. An element may differ by `tolerance` times (its own size + the
-    output's root mean square, at most 1) plus sixteen times the reference's own largest error; complex ones
-    by that distance in the plane. A NaN is right where the answer is NaN, an infinity where it is that one.
-    Integers and floats of eight bits equal the float64 answer or the reference's own, but for a few
-    elements that equal one of the `nearby` answers: see docs/evaluation.md.
+    If the output counts in steps, it is the first wrong element.
+
+    `exact` is the answer in float64. It may also equal `reference`, the reference's own answer; then
+    `own_errors` has what `largest_errors` found on other inputs. An element may differ by `tolerance` times
+    (its own size + the output's root mean square, at most 1), plus sixteen times the reference's own largest
+    error. For complex elements that is the distance in the plane. A NaN is right where the answer is NaN, and
+    an infinity where the answer is the same infinity. Integers and floats of 8 bits have to equal the float64
+    answer or the reference's own, except a few elements that equal one of the `nearby` answers: see
+    docs/evaluation.md.
     """
     known = own_errors or (0.0,) * len(exact)
     for number, (got, want, own, error) in enumerate(zip(actual, exact, reference, known, strict=True)):
@@ -102,9 +105,9 @@ def find_mismatch(
 
 
 def largest_errors(reference: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> tuple[float, ...]:
-    """For each output, how far the reference's own answer lies from float64 at the most.
+    """Return the largest distance of the reference's own answer from float64, for each output.
 
-    For an output that counts in steps, the share of elements that differ.
+    For an output that counts in steps it is the share of elements that differ.
     """
     return tuple(
         _share(_differs(own, want)) if counts_in_steps(own) else _extent(own, want)[0]
@@ -117,17 +120,17 @@ def _share(mask: torch.Tensor) -> float:
 
 
 def counts_in_steps(tensor: torch.Tensor) -> bool:
-    """Whether neighbouring values of its type lie further apart than any tolerance."""
+    """Return whether neighbouring values of the tensor's type lie further apart than any tolerance."""
     return not (tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype.itemsize > 1))
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether all elements are, or are none that measure_error looks at."""
+    """Return whether all elements are finite, or the tensor counts in steps, so that no error is measured."""
     return counts_in_steps(tensor) or bool(torch.isfinite(tensor).all())
 
 
 def _differs(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Element by element, for types that count in steps; a NaN does not differ from a NaN."""
+    """Return a mask of the elements that differ, for types that count in steps. Two NaNs do not differ."""
     if one.is_floating_point():
         left, right = one.float(), other.float()
         return (left != right) & ~(left.isnan() & right.isnan())
@@ -142,8 +145,9 @@ def _first_wrong_step(
     known_share: float,
     others: Iterable[torch.Tensor],
 ) -> tuple[tuple[int, ...], int] | None:
-    """Index of the first element that is neither the float64 answer, nor the reference's own, nor decided by
-    rounding; and how many are not. None where there is no such element.
+    """Return the index of the first wrong element and the number of wrong ones, or None if there is none.
+
+    A wrong element is neither the float64 answer nor the reference's own, and not decided by rounding either.
     """
     wrong = _differs(got, want) & _differs(got, own)
     num_wrong = int(wrong.sum())
@@ -160,12 +164,12 @@ def _first_wrong_step(
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:
-    """In double precision."""
+    """Return the tensor in double precision."""
     return tensor.to(torch.complex128) if tensor.is_complex() else tensor.double()
 
 
 def pieces(*tensors: torch.Tensor) -> Iterator[tuple[int, tuple[torch.Tensor, ...]]]:
-    """Slices along the first dimension with its start, so that float64 copies stay small."""
+    """Yield pieces along the first dimension with their starts, so that float64 copies stay small."""
     first = tensors[0]
     rows = first.shape[0] if first.dim() else 1
     step = max(1, rows * _PIECE_ELEMENTS[first.device.type] // max(1, first.numel()))
@@ -186,9 +190,9 @@ def _unravel(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _obviously_right(got: torch.Tensor, own: torch.Tensor, tolerance: float) -> bool:
-    """A cheap sufficient test for what is nearly always the case; False says nothing.
+    """Return True only if an output is right, by a cheap test that most outputs pass. False says nothing.
 
-    Within half the tolerance of the reference, and the reference is within its error of the truth.
+    The output lies within half the tolerance of the reference, which lies within its own error of the truth.
     """
     if not own.numel():
         return True
@@ -201,7 +205,7 @@ def _obviously_right(got: torch.Tensor, own: torch.Tensor, tolerance: float) -> 
         wide = other.float() if other.dtype in (torch.float16, torch.bfloat16) else other
         apart = (one - wide).abs_()
         distance = float(apart.max())
-        if math.isnan(distance):  # As between two infinities, which may be the same one.
+        if math.isnan(distance):  # The distance between two infinities is NaN, though they may be equal.
             distance = float(apart.masked_fill_(one == wide, 0.0).max())
             wide = wide.masked_fill(wide.isinf(), 0.0)
         square_sum += float(wide.square().sum(dtype=torch.float64))
@@ -212,7 +216,10 @@ def _obviously_right(got: torch.Tensor, own: torch.Tensor, tolerance: float) -> 
 
 
 def _extent(own: torch.Tensor, want: torch.Tensor) -> tuple[float, float]:
-    """Where both are finite: the largest distance of `own` from `want`, root mean square of `want`."""
+    """Return the largest distance of `own` from `want`, and the root mean square of `want`.
+
+    Only elements that are finite in both count.
+    """
     if counts_in_steps(own) or not own.numel():
         return 0.0, 0.0
     largest, square_sum, count = 0.0, 0.0, 0
@@ -228,7 +235,7 @@ def _extent(own: torch.Tensor, want: torch.Tensor) -> tuple[float, float]:
 def _worst_element(
     got: torch.Tensor, want: torch.Tensor, own: torch.Tensor, tolerance: float, known_error: float
 ) -> tuple[tuple[int, ...], int] | None:
-    """Index of the element that is furthest off among the wrong ones, and how many are wrong."""
+    """Return the index of the wrong element that is furthest off, and the number of wrong ones, or None."""
     own_error, rms = _extent(own, want)
     slack = _OWN_ERROR_FACTOR * max(own_error, known_error)
     worst, total = -1.0, 0
@@ -255,7 +262,7 @@ def _wrong_elements(
     scale: float,
     slack: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which elements are wrong, and how far each of them is off."""
+    """Return a mask of the wrong elements, and how far each element is off."""
     got, want, own = wide(got), wide(want), wide(own)
     distance = (got - want).abs()
     # `not (<=)` so that a NaN counts as wrong.
@@ -280,7 +287,10 @@ def _wrong_special(
     scale: float,
     slack: float,
 ) -> torch.Tensor:
-    """Where float64 or the reference is not finite: an element is right if it is what one of them is."""
+    """Return a mask of the wrong elements, for places where float64 or the reference is not finite.
+
+    An element is right there if it equals one of the two, or is close to one that is finite.
+    """
     wrong = torch.ones_like(got, dtype=torch.bool)
     for answer in (want, own):
         same = (got == answer) | (got.isnan() & answer.isnan())

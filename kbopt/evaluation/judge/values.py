@@ -1,8 +1,8 @@
-"""Inputs that a candidate cannot tell from a task's own, and that show what it takes for granted.
+"""Makes inputs that a candidate cannot tell from a task's own, and that show what it takes for granted.
 
-They travel among the timed calls. Their values stay within the range of the task's own, zeros stay zero, and
-a symmetric matrix stays symmetric, so that a contract of the task's holds for them too. What is discrete
-(masks, labels) or sums to one (probabilities) is left alone.
+These inputs travel among the timed calls. Their values stay within the range of the task's own, zeros stay
+zero, and a symmetric matrix stays symmetric, so that the task's contract holds for them too. Masks and
+labels, which are discrete, and probabilities, which sum to one, are left alone.
 """
 
 from __future__ import annotations
@@ -17,37 +17,38 @@ from kbopt.evaluation.judge.reference import Draw
 from kbopt.evaluation.numerics import is_float8
 
 _SAMPLE = 4096
-"""Elements that are looked at to see what kind of values a tensor holds."""
+"""Elements of a tensor, about, by which its kind of values is told."""
 _FEWEST_VALUES = 16
-"""Distinct values in the sample: with fewer they are masks or labels."""
+"""Distinct values in that sample. A tensor with fewer holds a mask or labels."""
 _SLICES_SHARE = 64
-"""Of a dimension's slices one in so many is changed, so that no statistic of the whole input shows it."""
+"""One in so many slices of a dimension is changed, so that no statistic of the whole input shows it."""
 _SMALL = 2.0**-12
-"""What most elements of a slice are multiplied with so that long sums have few terms: those that remain are
-rounded at fp32's own precision beside them. Small, and not zero, as an input of the task's might be.
-"""
+"""Factor of most elements of a slice whose sums shall have few terms. Rounding them to TF32 changes a sum by
+about as much as rounding in fp32 does. It is not zero, because the task's own inputs may hold no zeros."""
 _SHARES_ROUND = 2.0**-6
-"""By which a sum of shares may differ from one: rounding each to bf16 moves it by less."""
+"""Difference from one of a sum of probabilities at most: rounding each of them to bf16 changes it by less."""
 _FEWEST_TERMS = 8
-"""That a slice keeps on average."""
+"""Elements that a slice keeps on average at least."""
 _LEAST_SCALE = 0.25
-"""With a quarter of its spread left, and its mean moved by two deviations at the most, a sum of squares
-cancels no more than a few bits."""
+"""The smallest scale of a slice. If it keeps a quarter of its spread, and its mean moves by at most two
+standard deviations, a sum of squares loses no more than a few bits by cancellation."""
 
 
 def shifted(draw: Draw, rng: random.Random, *, moves: bool) -> Draw:
-    """Other distributions: each slice of some dimension, or a few of them, is scaled down to a quarter at
-    the least, and moved by as much as its spread then allows.
+    """Return the draw with other distributions.
 
-    Where it `moves` not, and where a tensor has zeros, scales are powers of two alone: no two elements become
-    equal.
+    In each tensor all slices of some dimension, or a few of them, are scaled down to at least a quarter, and
+    moved within the tensor's range. If not `moves`, and for a tensor with zeros, slices are only scaled, by
+    powers of two: no two elements become equal by rounding.
     """
     return _replaced(draw, [_shifted(t, rng, moves=moves) if is_free(t) else t for t in draw.tensors])
 
 
 def with_short_sums(draw: Draw, share: float, rng: random.Random) -> Iterator[Draw]:
-    """In a few slices of one tensor all but `share` of the elements are made small, a handful at least. For
-    each tensor and dimension that has slices, in random order.
+    """Yield draws in which a few slices of one tensor keep `share` of their elements, and at least a handful.
+
+    The other elements of these slices become small. There is one draw for each tensor and dimension that has
+    slices, in random order.
     """
     places = [
         (number, dim)
@@ -73,12 +74,12 @@ def _replaced(draw: Draw, tensors: list[torch.Tensor]) -> Draw:
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
-    """In fp32 where it holds floats of 8 bits, with which a CPU does not compute."""
+    """Return floats of 8 bits in fp32, because a CPU does not compute with them, and other tensors as is."""
     return tensor.float() if is_float8(tensor) else tensor
 
 
 def is_free(tensor: torch.Tensor) -> bool:
-    """Whether other values of the range may stand in it."""
+    """Return whether the tensor may hold any other values of its range."""
     if not tensor.is_floating_point() or tensor.numel() <= _FEWEST_VALUES:
         return False
     tensor = widened(tensor)
@@ -90,7 +91,7 @@ def is_free(tensor: torch.Tensor) -> bool:
 
 
 def _are_shares(tensor: torch.Tensor) -> bool:
-    """Whether its rows, or columns, are probabilities that sum to one."""
+    """Return whether lines of the tensor along some dimension are probabilities, which sum to one."""
     if not tensor.dim() or bool((tensor < 0).any()):
         return False
     for dim in range(tensor.dim()):
@@ -102,7 +103,7 @@ def _are_shares(tensor: torch.Tensor) -> bool:
 
 
 def is_symmetric(tensor: torch.Tensor) -> bool:
-    """Whether it is a symmetric matrix, or a stack of them."""
+    """Return whether the tensor is a symmetric matrix, or a stack of them."""
     square = tensor.dim() >= 2 and tensor.shape[-1] == tensor.shape[-2]
     tensor = widened(tensor)
     return square and torch.equal(tensor[..., 0], tensor[..., 0, :]) and torch.equal(tensor, tensor.mT)

@@ -1,7 +1,7 @@
-"""One model in a sandboxed process, as the judge drives it: inputs in, outputs out, both clocks.
+"""The judge's side of one model in a sandboxed process: hands inputs over, reads outputs, and times calls.
 
-The candidate and the reference each get a worker, so that whatever the machinery costs or favours, it
-does to both. `CpuWorker` and `GpuWorker` say how calls are timed and outputs read.
+The candidate and the reference each get a worker, so that both meet the same costs. `CpuWorker` and
+`GpuWorker` say how calls are timed and outputs read.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from kbopt.evaluation.transport.untrusted import MAX_TEXT, CandidateForged, one_
 
 
 class LateOutput(Exception):
-    """An output changed after the candidate had said that it was there."""
+    """An output changed after the candidate had said that it was done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """An answer, how long it took by the judge's clock, and where each call's inputs lay.
+    """The answers to one block of calls, and the times of both clocks.
 
-    `displaced_ns` of `wall_ns` the machine gave to other processes. `cores` is the processor time used per
-    wall time. `is_late` says that a batch was not queued when its inputs came. `spot_checks` are what a GPU
-    reader saw of each call's outputs when the clock stopped.
+    `native_ns` are the times of the calls by the worker's clock, `wall_ns` that of the block by the judge's.
+    For `displaced_ns` of the latter the machine ran other processes. `cores` is the processor time divided by
+    the wall time. `offsets` says where each call's inputs lay in the input buffer. `is_late` says that a
+    batch was not queued when its inputs came. `seen` is the audit, if it was one. `spot_checks` are the bytes
+    of each call's outputs on a GPU when the clock stopped.
     """
 
     outputs: list[Answer]
@@ -59,16 +61,16 @@ class Exchange:
 
 
 class Worker(ABC):
-    """Drives one sandboxed process. After `exchange` it is paused, with its outputs in its memory, until
-    `release`.
+    """Drives one sandboxed process. After `exchange` it is paused and holds its outputs until `release`.
 
-    `overhead` is what requests cost besides the calls on a CPU; None on a GPU.
+    `overhead` is what requests cost besides the calls on a CPU, and None on a GPU. `construct` sets `misfits`
+    and `takes_weights`. Methods raise the exceptions of `judge.link`, and CandidateForged.
     """
 
     overhead: samples.Overhead | None = None
 
     def __init__(self, link: Link, references: Sequence[Reference], threads: int, rng: random.Random) -> None:
-        """Of one model, on each of its task's workloads."""
+        """Open the input buffer in the process behind `link`. `references` are on the task's workloads."""
         self.link = link
         self._running = True
         self.misfits = ""
@@ -99,16 +101,17 @@ class Worker(ABC):
     def build(self, source: str, setup: str) -> None:
         """Load `source` and construct its `ModelNew` with the reference's weights.
 
-        `setup` tells the child where its compiled parts lie, see `building.Built`.
+        `setup` tells the worker where the candidate's builds lie, see `building.Built`.
         """
         self._resume()
         self.link.ask("load", source=source, setup=setup, protocol=codec.encode(self._reference.protocol))
         self.construct(self._reference.parameters())
 
     def construct(self, parameters: Mapping[str, torch.Tensor]) -> None:
-        """Have it make its `ModelNew`, under the seed of the reference's weights, and then take `parameters`
-        over if they are the model's own by name and shape: `takes_weights`. `misfits` says which are not
-        where others are.
+        """Have it construct `ModelNew` under the seed of the reference's weights, and copy `parameters` in.
+
+        They are copied if the model's own have the same names and shapes; `takes_weights` says so. If only
+        some have, `misfits` says which have not.
         """
         reference = self._reference
         tensors = (*reference.init_tensors, *parameters.values())
@@ -131,22 +134,27 @@ class Worker(ABC):
 
     @abstractmethod
     def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
-        """Have it answer `draws`, of one workload, in one block. Afterwards all of it is paused, and outputs
-        can be read out of its memory. `fields` belong to the operation.
+        """Have it answer `draws`, all of one workload, in one block.
+
+        Afterwards all of its processes are paused, and `read` can read the outputs in its memory. `fields`
+        belong to the operation.
         """
 
     @abstractmethod
     def batch(
         self, operation: str, draws: Sequence[Draw], *, marked: bool = False, **fields: Any
     ) -> Exchange:
-        """Have it answer `draws` on a GPU with all of its work queued before the inputs are there."""
+        """Have it answer `draws` with all of its work queued before the inputs are there. Only on a GPU.
+
+        With `marked`, the worker times the calls too.
+        """
 
     @abstractmethod
     def read(self, exchange: Exchange, call: int) -> list[torch.Tensor]:
-        """Copies of the tensors that one call returned, out of its memory. Raises LateOutput."""
+        """Return copies of the tensors that one call returned. Raises LateOutput if one has changed since."""
 
     def profile(self, draw: Draw) -> list[KernelTime]:
-        """What the child says of the kernels that it runs on `draw`. For the reader, like an audit."""
+        """Return the kernels of a call on `draw` as the worker reports them. Like an audit it is no proof."""
         self._resume()
         offsets = self._fill([draw])
         self.input_buffer.finish_filling()
@@ -155,11 +163,11 @@ class Worker(ABC):
         return kernels_of(reply)
 
     def seen_inputs(self, exchange: Exchange, call: int) -> tuple[torch.Tensor, ...]:
-        """The inputs of one call as they are now, where the child could write to them."""
+        """Return the inputs of one call in the buffer, where the worker could write to them. No copies."""
         return self.input_buffer.views(exchange.offsets[call])
 
     def release(self) -> None:
-        """Have it drop its outputs, and keep it paused: somebody else is timed next."""
+        """Have it drop its outputs, and leave it paused, because another worker may be timed next."""
         self._resume()
         self.link.ask("free")
         self._pause()
@@ -169,15 +177,18 @@ class Worker(ABC):
 
     @abstractmethod
     def _make_input_buffer(self, specs: list[tuple[TensorSpec, ...]], init_bytes: int) -> InputBuffer:
-        """Room for inputs of each workload, of these specs, and for `init_bytes` of what makes a model."""
+        """Return a buffer for inputs of each workload's specs, or `init_bytes` of what constructs a model."""
 
     @abstractmethod
     def _opened(self, draw: Draw) -> None:
-        """The process has the input buffer open, and no candidate's code. `draw` is one set of inputs."""
+        """Do what is left before a candidate's code is loaded. The worker has the input buffer open.
+
+        `draw` is one set of inputs.
+        """
 
     @abstractmethod
     def _pause(self) -> None:
-        """Stop every process of it, unless they are stopped."""
+        """Stop all of its processes, unless they are stopped already."""
 
     def _resume(self) -> None:
         if self._running:
@@ -195,7 +206,7 @@ class Worker(ABC):
         return [self.input_buffer.choose(slot, self._rng) for slot in range(len(draws))]
 
     def _require_sight(self, draw: Draw) -> None:
-        """Prove on the stand-in, which copies its first tensor, that inputs arrive and outputs are seen."""
+        """Prove on the stand-in, which copies its first tensor, that inputs arrive and outputs are read."""
         exchange = self.exchange("run", [draw])
         if draw.tensors and not torch.equal(self.read(exchange, 0)[0], draw.tensors[0]):
             raise CandidateForged("outputs of the stand-in that are not those it was given")
