@@ -1,4 +1,4 @@
-"""Imports a candidate once in a sandbox where compilers may run, so that what it compiles is on disk."""
+"""Imports a candidate once in a sandbox in which compilers may run, so that what it compiles is on disk."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ from kbopt.evaluation.worker.candidate import CandidateError, describe_exception
 from kbopt.leanbuild import extensions, gpu_code, inline
 
 _BUILD_NICENESS = 10
+"""Niceness (nice(2)) of a build and its compilers: whoever is timed comes first."""
 _ABSENT = torch.device("cuda:0")
-"""By its index: torch would ask the driver which one is meant otherwise."""
+"""The device of tensors without memory. It has an index, because without one torch asks the driver for it."""
 
 
 def build(channel: Channel) -> None:
-    """Import the candidate once, so that whatever it compiles is on disk afterwards.
+    """Answer `Build`: import the candidate once, so that whatever it compiles is on disk afterwards.
 
-    With `task_source` its model is constructed and called too, as far as that is needed for what is compiled
-    only then; on a GPU on tensors without memory. What that run meets is no verdict.
+    If the request has a `task_source`, the model is constructed and called too, because some sources compile
+    only then. For a GPU that happens on tensors without memory. Other errors of that run than failed builds
+    are no verdict.
     """
     request: Build = codec.decode(Build, channel.receive())
-    os.nice(_BUILD_NICENESS)  # Its compilers too: whoever holds the device is waited for.
+    os.nice(_BUILD_NICENESS)
     try:
         find_builds(request.setup)
         module = load_candidate(request.source)
@@ -67,7 +69,10 @@ def _build_late(module: Any, request: Build) -> None:
 
 
 def find_builds(setup: str) -> None:
-    """Point compilers to where this candidate's builds lie, and load_inline to those that are there."""
+    """Have compilers and load_inline use the folder that `setup` names for this candidate's builds.
+
+    If `setup` is "", nothing changes.
+    """
     if setup:
         inline.install(extensions.Setup.decode(setup))
 
@@ -81,8 +86,10 @@ def _call_once(
     *,
     backward: bool = False,
 ) -> None:
-    """Construct and call the model as it will be measured: on a GPU that does not have to be there, inside
-    `gpu_code.ahead_of_device`; on a CPU only if all is not there once the model is.
+    """Construct and call the model as it will be measured.
+
+    A GPU does not have to be there: call this inside `gpu_code.ahead_of_device`. On a CPU the model is not
+    called if its constructor has built something.
     """
     task = load_module("task", task_source, Path.cwd())
     place = partial(placed, precision=precision, device=device, keeps=keeps_dtypes(task))
@@ -95,14 +102,16 @@ def _call_once(
         _move(model, place)
     inputs = tree_map_only(torch.Tensor, place, first_inputs(task, task_source)())
     if backward:
-        starts_of(model, *flatten(list(inputs)))  # Both passes, to see what has a gradient.
+        starts_of(model, *flatten(list(inputs)))  # It runs both passes.
     else:
         with torch.no_grad():
             model(*inputs)
 
 
 def _move(model: torch.nn.Module, place: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """`Module.to` swaps parameters in place, which those without memory refuse."""
+    """Replace parameters and buffers by moved ones. `Module.to` changes them in place, which tensors without
+    memory refuse.
+    """
     for part in model.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
             moved = place(parameter)

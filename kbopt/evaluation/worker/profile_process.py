@@ -1,6 +1,6 @@
 """The tiers of a profile, each in a sandboxed process: machine code, a trace, and hardware counters.
 
-What they say is the candidate's word, since its code runs in them or made what they read:
+A candidate can forge what they say, because its code runs in them or made what they read. So
 `server.profile_replies` believes none of it.
 """
 
@@ -32,26 +32,33 @@ from kbopt.evaluation.worker.candidate import CandidateError, describe_exception
 from kbopt.evaluation.worker.profiled_call import ProfiledCall
 
 GO, READY, JOB = "go", "ready", "job.json"
-"""Files in the scratch folder, by which the process under ncu says that it waits, and is told to go on."""
+"""Files in the scratch folder. The process under ncu makes `READY` when it waits, goes on once there is `GO`,
+and finds its request in `JOB`."""
 _NUM_TRACES = 3
-"""Traced calls, of which the one with the median time is told: the first may page in the profiler itself."""
+"""Traced calls, of which the one with the median time counts. In the first one the profiler may load its own
+pages."""
 _TOOL_S = 20.0
 """Seconds for one run of a disassembler."""
 _MOST_TEXT_BYTES = 64 * 2**20
+"""Bytes of a tool's output that are read."""
 _MOST_FILES = 8
+"""Files of a build that are disassembled; cubins come first."""
 _LOOK_S = 0.05
+"""Seconds between two looks for a file."""
 _READY_S = 90.0
 """Seconds for a process under ncu to import torch and load its sources."""
 _NCU_S = 30.0
-"""Seconds in which ncu counts: it runs each launch again some ten times."""
+"""Seconds for ncu to count: it repeats each launch about ten times."""
 _NICENESS = 10
+"""Niceness (nice(2)) of disassembling: whoever is timed comes first."""
 _NCU = ("/usr/local/cuda/bin/ncu", "/opt/nvidia/nsight-compute/*/ncu")
+"""Where CUDA's toolkit and NVIDIA's packages install ncu, if it is not in PATH."""
 
 
 def dissect(channel: Channel) -> None:
     """Answer `Dissect` with the kernels in the machine code of a build."""
     job: Dissect = codec.decode(Dissect, channel.receive())
-    os.nice(_NICENESS)  # Whoever is timed is waited for.
+    os.nice(_NICENESS)
     channel.send({"code": codec.encode(_code(Path(job.folder), on_cuda=job.on_cuda))})
 
 
@@ -88,7 +95,7 @@ def _is_elf(path: Path) -> bool:
 
 
 def _printed(command: list[str]) -> str:
-    """What a tool prints, "" where it fails or takes too long."""
+    """Return what a tool prints, or "" if it cannot run or takes too long."""
     try:
         done = subprocess.run(command, capture_output=True, timeout=_TOOL_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -97,13 +104,12 @@ def _printed(command: list[str]) -> str:
 
 
 def trace(channel: Channel) -> None:
-    """Answer `ProfileCall` with what a call spends time in. Without the device until told to go on."""
+    """Answer `ProfileCall` with what a call spends its time in. It waits for the go-ahead before the call."""
     job: ProfileCall = codec.decode(ProfileCall, channel.receive())
     try:
         call = ProfiledCall(job)
-        if (
-            call.device.type == "cuda"
-        ):  # The context and CUPTI take a second, for which the device is not held.
+        if call.device.type == "cuda":
+            # The context and CUPTI take a second to start. The device's lease is not needed for that.
             _saved(lambda: torch.ones(8, device=call.device).add_(1), on_cuda=True)
         channel.send({"ready": True})
         channel.receive()
@@ -128,7 +134,7 @@ def _traced(call: ProfiledCall) -> Trace:
 
 
 def _saved(run: Callable[[], object], *, on_cuda: bool) -> str:
-    """The trace of `run`, as torch's profiler saves it."""
+    """Return the trace of `run` in the JSON that torch's profiler saves."""
     activity = torch.profiler.ProfilerActivity
     activities = {activity.CPU, activity.CUDA} if on_cuda else {activity.CPU}
     config = ProfilerConfig(ProfilerState.KINETO, False, False, False, False, False, _ExperimentalConfig())
@@ -147,7 +153,7 @@ def _saved(run: Callable[[], object], *, on_cuda: bool) -> str:
 
 
 def count(channel: Channel) -> None:
-    """Answer `ProfileCall` with what Nsight Compute counts of a call, or why it does not."""
+    """Answer `ProfileCall` with Nsight Compute's counters of a call, or the reason why there are none."""
     job: ProfileCall = codec.decode(ProfileCall, channel.receive())
     ncu = _nsight_compute()
     if ncu is None:
@@ -178,7 +184,7 @@ def count(channel: Channel) -> None:
 
 
 def _awaited(process: subprocess.Popen[bytes], file: Path, limit_s: float) -> bool:
-    """Whether the file appeared before the process ended or the time was over."""
+    """Return whether the file appeared before the process ended and within the limit."""
     until = time.monotonic() + limit_s
     while time.monotonic() < until and process.poll() is None:
         if file.exists():
@@ -195,4 +201,5 @@ def _nsight_compute() -> str | None:
 
 
 ROLES: dict[str, Callable[[Channel], None]] = {"dissect": dissect, "trace": trace, "count": count}
-"""By name. `count` may start processes at will, as a build may: ncu starts the one that it counts in."""
+"""The functions by the names of their roles. `count` may start processes, as a build may, because ncu starts
+the process that it counts in."""

@@ -1,4 +1,4 @@
-"""The process whose kernels ncu counts: one call between the marks, once it is told to go on."""
+"""The process whose kernels ncu counts: makes one call between two marks, once it may go on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from kbopt.evaluation.worker.profile_process import GO, JOB, READY
 from kbopt.evaluation.worker.profiled_call import ProfiledCall
 
 _LOOK_S = 0.02
+"""Seconds between two looks for the file `GO`."""
 
 
 def main() -> None:
-    """Runs until it is killed where nobody tells it to go on."""
+    """Wait for the file `GO`, and make the call. Without that file it waits until it is killed."""
     job: ProfileCall = codec.decode(ProfileCall, json.loads(Path(JOB).read_text()))
     call = ProfiledCall(job)
     Path(READY).touch()

@@ -1,4 +1,4 @@
-"""A model to be profiled: constructed and called as it is measured, but timed for no verdict."""
+"""A model to be profiled. It is constructed and called as for a measurement, but no verdict depends on it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ from kbopt.evaluation.worker.candidate import load_candidate
 from kbopt.evaluation.worker.weights import take_over
 
 _SEED = 42
+"""Seed of weights and inputs, as in KernelBench. A profile is no verdict, so it is not secret."""
 _WARM_UPS = 3
-"""Calls before the profiled one: the first compiles and tunes, the others find memory that it freed."""
+"""Calls before the profiled one: the first compiles and tunes, later ones reuse the memory that it freed."""
 _FLUSH_BYTES = 256 * 2**20
-"""More than the L2 of any GPU, so that a profiled call finds its inputs in memory as a timed one does."""
+"""Bytes that are written before a profiled call. No GPU has such a large L2, so the call finds its inputs in
+memory, as a timed call does."""
 
 
 class ProfiledCall:
-    """Loads the sources at once, without the device; `prepare` needs it."""
+    """A call of a model. The constructor loads the sources without the device; `prepare` needs the device."""
 
     def __init__(self, job: ProfileCall) -> None:
         self._job = job
@@ -44,7 +46,7 @@ class ProfiledCall:
         self._gradients: Gradients | None = None
 
     def prepare(self) -> None:
-        """Construct the model with the reference's weights where they fit, draw inputs, and call it."""
+        """Construct the model, copy the reference's weights in if they fit, draw inputs, and warm up."""
         job, task = self._job, self._task
         place = partial(
             placed, precision=job.protocol.precision, device=self.device, keeps=keeps_dtypes(task)
@@ -56,7 +58,7 @@ class ProfiledCall:
             reference = self._constructed(task.Model, init_inputs)
             take_over(model, reference.state_dict())
         self._model = model
-        with self.device:  # Drawn on the host, gigabytes take a minute.
+        with self.device:  # To draw gigabytes on the host takes a minute.
             inputs = task.get_inputs()
         self._arguments = tree_map_only(torch.Tensor, place, inputs)
         if job.protocol.backward:
@@ -69,13 +71,13 @@ class ProfiledCall:
             self.run()
 
     def run(self) -> None:
-        """One call, after which the device is done."""
+        """Make one call, and wait until the device is done."""
         with torch.no_grad():
             call_of(self._model, self._gradients, self._arguments)()
         self._synchronize()
 
     def flush(self) -> None:
-        """On a GPU, push what a call would find in the L2 out of it."""
+        """On a GPU, fill the L2 with other data, so that a call finds none of its own there."""
         if self.device.type == "cuda":
             torch.empty(_FLUSH_BYTES // 8, dtype=torch.int64, device=self.device).fill_(42)
             self._synchronize()

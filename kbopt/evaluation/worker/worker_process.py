@@ -1,8 +1,9 @@
-"""What runs inside the sandbox: loads the candidate and calls it when the judge says so.
+"""The process inside the sandbox: loads the candidate, and calls it when the judge asks.
 
-Nothing that leaves this process is believed. It knows no expected answer, no seed of the inputs, not
-which calls are checked, which are timed, nor how many follow: every call is the same request. What the
-judge needs it takes itself (its own clock, the outputs' memory); what is said here has to fit.
+The judge believes nothing that leaves this process. The process does not know the expected answers or the
+seeds of the inputs. Checks, timed calls and probes are the same request, so it cannot tell which calls are
+checked or timed, nor how many follow. The judge has its own clock and reads the outputs' memory itself. What
+this process says has to agree with that.
 """
 
 from __future__ import annotations
@@ -33,10 +34,14 @@ from kbopt.evaluation.worker.candidate import CandidateError, describe_exception
 from kbopt.evaluation.worker.weights import take_over
 
 _MOST_KERNELS = 20
+"""Kernels of a call that are reported. The judge accepts no more."""
 
 
 class _Session:
-    """One model: its inputs' memory, on whichever workload, and the outputs of the latest block."""
+    """One model, the memory of its inputs on each workload, and the outputs that are still held.
+
+    Each public method answers the request of its name. A request has the fields that `judge.worker` sends.
+    """
 
     def __init__(self, request: Message, channel: Channel, *, warm: bool) -> None:
         self._warm = warm
@@ -68,7 +73,7 @@ class _Session:
         return self._input_buffer.data_ptr()
 
     def load(self, request: Message) -> Message:
-        """Load the source, which may run as long as it likes."""
+        """Load the source, which may run any code. The judge's budget of time limits it."""
         protocol = codec.decode(EvalProtocol, request["protocol"])
         numerics.apply(protocol.arithmetic)
         if not self._warm:
@@ -78,7 +83,7 @@ class _Session:
         return {"loaded": True}
 
     def construct(self, request: Message) -> Message:
-        """Make `ModelNew` under the seed of the reference's weights, and copy these in where they fit."""
+        """Construct `ModelNew` under the seed of the reference's weights. Copy these into it if they fit."""
         specs = [TensorSpec.from_json(raw) for raw in request["specs"]]
         tensors = [
             view(self._input_buffer, spec, offset).clone()
@@ -101,17 +106,17 @@ class _Session:
         return {"taken": taken, "misfits": misfits}
 
     def run(self, request: Message) -> Message:
-        """Call the model once per entry of `offsets`; say how long each took and where its outputs lie."""
+        """Call the model once per entry of `offsets`. Reply each call's nanoseconds and outputs' places."""
         return self._run(request, [self._call(request, offsets) for offsets in request["offsets"]])
 
     def rehearse(self, request: Message) -> Message:
-        """The same with a copy in the model's place, and outputs of as many bytes as it has."""
+        """Do the same with plain copies in place of the model's calls, and outputs of `output_bytes`."""
         copies = partial(_copy_for, self._device, request["output_bytes"])
         batch = [self._arguments(request, offsets) for offsets in request["offsets"]]
         return self._run(request, [partial(copies, *arguments) for arguments in batch])
 
     def _call(self, request: Message, offsets: list[int]) -> Callable[[], Any]:
-        """Of the model, ready to be timed, on inputs that lie at `offsets`."""
+        """Return a call of the model on the inputs at `offsets`, ready to be timed."""
         model = copy.deepcopy(self._model) if self._keeps_state else self._model
         return call_of(model, self._gradients[request["workload"]], self._arguments(request, offsets))
 
@@ -125,7 +130,11 @@ class _Session:
         return {"ns": nanoseconds, "outputs": [self._describe(output) for output in outputs]}
 
     def _run_gated(self, device: CudaTimer, request: Message, calls: Sequence[Callable[[], Any]]) -> Message:
-        """The same in two messages: all calls wait for the gate to open; their times, if `marked`."""
+        """Run the calls as a batch, which waits for the gate to open. The answer has two messages.
+
+        The first says where the outputs will lie, once all calls are queued. The second has the calls' times
+        if the request is `marked`.
+        """
 
         def queued(outputs: list[Any]) -> None:
             self._outputs += outputs
@@ -136,7 +145,7 @@ class _Session:
             return {"ns": device.batch(request["gate"], calls, queued, marked=request["marked"])}
 
     def latency(self, request: Message) -> Message:
-        """Call the model once, and say how long its caller waits until the device is done."""
+        """Call the model once. Reply the nanoseconds until the device is done, for which its caller waits."""
         call = self._call(request, request["offsets"][0])
         if self._cuda is None:
             return self._run(request, [call])
@@ -146,7 +155,9 @@ class _Session:
         return {"ns": nanoseconds, "outputs": [self._describe(output) for output in outputs]}
 
     def audit(self, request: Message) -> Message:
-        """One call under a dispatch mode; what PyTorch did, and whether anything else wrote memory."""
+        """Call the model once under a dispatch mode. Reply what PyTorch ran, and whether anything else wrote
+        memory.
+        """
         call = self._call(request, request["offsets"][0])
         with torch.no_grad():
             output, seen = audited(call)
@@ -156,7 +167,7 @@ class _Session:
         return {"ns": [0], "outputs": [self._describe(output)], "audit": codec.encode(seen)}
 
     def profile(self, request: Message) -> Message:
-        """The kernels of one call on a GPU, see `audit.kernel_times`."""
+        """Reply the kernels of one call on a GPU, see `audit.kernel_times`."""
         call = self._call(request, request["offsets"][0])
         with torch.no_grad():
             kernels = kernel_times(call)
@@ -189,13 +200,13 @@ class _Session:
 
 
 def _copy_first(*arguments: Any) -> Any:
-    """Stands in for the candidate while the judge learns what requests cost besides the call itself."""
+    """Stand in for the candidate while the judge measures what requests cost besides the call itself."""
     _, tensors = flatten(list(arguments))
     return tensors[0].clone() if tensors else None
 
 
 def _copy_for(device: torch.device, output_bytes: Sequence[int], *arguments: Any) -> list[Any]:
-    """Copies the first tensor, and returns memory of `output_bytes` for the outputs of a model."""
+    """Copy the first tensor, and return memory of `output_bytes` for the outputs of a model."""
     _copy_first(*arguments)
     return [torch.empty(size, dtype=torch.uint8, device=device) for size in output_bytes]
 
@@ -229,14 +240,17 @@ def measure(channel: Channel) -> None:
 
 
 def _warmed_up(channel: Channel) -> tuple[Message, bool]:
-    """The first message of a judge, and whether all was made ready before, outside of the device's lease."""
+    """Return the first message that is not `Warm`, and whether `Warm` came before it.
+
+    `Warm` has the process load libraries before it needs the device's lease.
+    """
     request = channel.receive()
     if request.get("type") != Warm.__name__:
         return request, False
     warm: Warm = codec.decode(Warm, request)
     find_builds(warm.setup)
     square = torch.ones(8, 8, device=warm.device)
-    torch.allclose(square @ square, square)  # Has the libraries load what they load at their first use.
+    torch.allclose(square @ square, square)  # The libraries load their parts at their first use.
     if warm.triton:
         _load_triton()
     channel.send({"warm": True})
@@ -244,8 +258,8 @@ def _warmed_up(channel: Channel) -> tuple[Message, bool]:
 
 
 def _load_triton() -> None:
-    """Have Triton do what it does at any first launch: load its driver, ask ptxas for its version."""
-    with suppress(Exception):  # What is amiss with it, the candidate will meet.
+    """Have Triton do what it does at its first launch: load its driver, and ask ptxas for its version."""
+    with suppress(Exception):  # If Triton does not work, the candidate gets the exception when it uses it.
         from triton.compiler.compiler import make_backend
         from triton.runtime import driver
 
@@ -253,9 +267,9 @@ def _load_triton() -> None:
 
 
 def kernelbench(channel: Channel) -> None:
-    """KernelBench's own protocol, reference and candidate in one process as it has them.
+    """Run KernelBench's own protocol, with reference and candidate in one process as there.
 
-    The device is asked for where it is needed, and given back.
+    The process asks for the device when it needs it, and gives it back.
     """
     from kbopt.evaluation.kernelbench.protocol import judge
 
@@ -263,7 +277,7 @@ def kernelbench(channel: Channel) -> None:
     job: KernelBench = codec.decode(KernelBench, request)
     if not warm:
         find_builds(job.setup)
-    linux.keep_freed_memory()  # Else the model that is timed first pays for pages that the second one finds.
+    linux.keep_freed_memory()  # Else the model that is timed first would pay for pages that both use.
 
     @contextmanager
     def device_turn() -> Iterator[None]:
