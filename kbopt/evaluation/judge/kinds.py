@@ -140,6 +140,7 @@ KINDS = (
     Kind(name="negative", description="of either sign", changed=_signed, grows=True, moves=True),
 )
 _ONLY_IF_ALLOWED = ("negative",)
+"""Kinds that a task's file has to allow: most tasks mean positive numbers, because they draw with `rand`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, 
 from kbopt.evaluation.transport.untrusted import CandidateForged, Raised, raised_of, rejected_of
 
 _REPLY_LIMIT_BYTES = 4 * 2**20
+"""Bytes of one message of a worker at most, so that a candidate cannot fill the judge's memory."""
 
 
 class CandidateRaised(Exception):

@@ -18,7 +18,9 @@ Rounding = Literal["tf32", "half"]
 _MANTISSA_BITS: dict[Rounding, int] = {"tf32": 10, "half": 7}
 """Stored bits of the mantissa. `half` has those of bf16; fp16 has as many as TF32."""
 _SUMS = frozenset(("addmm", "baddbmm", "addmv", "addbmm", "addr", "_addmm_activation"))
+"""Products to which the operation adds its first argument."""
 _FP32_MANTISSA_BITS = 23
+"""Stored bits of the mantissa in fp32."""
 
 
 def plain(reference: Reference, draw: Draw) -> Output:

@@ -21,13 +21,19 @@ from kbopt.evaluation.transport.untrusted import (
 )
 
 _MOST_ADDRESS = 2**63
+"""Addresses and offsets lie below: they fit into a signed integer of 64 bits."""
 _MOST_BYTES = 2**47
 """Bytes of a process's address space on x86-64 and on most of 64-bit ARM."""
 _MOST_NS = 2**62
+"""Nanoseconds, and numbers of calls, lie below: sums of two still fit into 64 bits."""
 _MOST_TENSORS = 10_000
+"""Tensors in the output of one call at most."""
 _MOST_NAMES = 50
+"""Names in each list of an audit at most: `worker.audit` sends no more."""
 _MOST_KERNELS = 20
+"""Kernels of a profile at most: `worker.worker_process` sends no more."""
 _HANDLE_CHARACTERS = 400
+"""Characters of a segment's name at most. CUDA's handle takes 128, and a number follows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ honest kernel's rounding decides about one in a hundred thousand otherwise, half
 
 
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+"""Signed types of the same sizes as unsigned ones on which torch has few operations."""
 
 Nearby = Callable[[], Iterable[Sequence[torch.Tensor]]]
 """Returns float64 answers to inputs moved as much as rounding moves them, other ones at each call."""

@@ -27,6 +27,7 @@ from kbopt.evaluation.transport.untrusted import clean
 _FORK_SERVER_START_S = 120.0
 """Seconds for the fork server to import torch and probe the isolation."""
 _FORK_SERVER_ANSWER_S = 30.0
+"""Seconds for the fork server to answer a request. To fork takes it tens of milliseconds (decision 20)."""
 _END_S = 5.0
 """Seconds for an ended sandbox to report, and for its output to end."""
 _WARM_UP_S = 30.0
@@ -34,6 +35,7 @@ _WARM_UP_S = 30.0
 _REAPED_S = 3.0
 """Seconds for the fork server to notice the end of a process."""
 _REAPED_LOOK_S = 0.1
+"""Seconds between two questions whether it has noticed."""
 _LOG_HEAD_BYTES = 4_000
 _LOG_TAIL_BYTES = 12_000
 """Bytes of a sandbox's output that are kept from its start and its end."""

@@ -39,12 +39,14 @@ OOM_TRUSTED = 500
 """oom_score_adj of a judge. The kernel kills candidates (1000) first and the fork server last, because all
 other processes die with it."""
 _COVERED = ("/tmp", "/var/tmp", "/dev/shm")
+"""Folders that every user can write to. Each sandbox has its own."""
 _SYSTEM = ("bin", "dev", "etc", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "opt", "proc", "sbin")
 _SHOWN = (*_SYSTEM, "sys", "usr")
 """Folders in / that belong to the system and to no user."""
 _DEVICES = ("/dev/fuse", "/dev/userfaultfd")
 """Devices with which a process can fill memory only when it is read. The sandbox hides them."""
 _LISTS = ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH")
+"""Variables that name folders of the toolchain, separated by colons."""
 _FIRST_UID = 61_000
 _NUM_UIDS = 4_000
 """Sandboxes run as user `_FIRST_UID` and the following ones, above UID_MAX (60000) of login.defs(5)."""

@@ -21,6 +21,7 @@ from kbopt.leanbuild.toolchain import Toolchain
 _SURVEY_S = 120.0
 """Seconds to look for devices, torch's initialisation of CUDA included."""
 _DRIVER = Path("/proc/driver/nvidia/gpus")
+"""The folder in which NVIDIA's driver describes its GPUs, each under its PCI address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,7 @@ PAUSE_S = 10.0
 """Seconds before the next try after the spool's folder could not be read or written, as on a full disk."""
 
 USER_ERROR, INFRA_ERROR = 2, 3
+"""Exit codes, the same as the command line's."""
 
 NO_SANDBOX = (
     "NO SANDBOX: this machine cannot isolate candidates as it should ({isolation}). A kernel can read your "

@@ -16,6 +16,7 @@ from kbopt.core.types import (
 )
 
 MAX_CHARS = 4000
+"""Characters of a feedback at most, because it becomes a part of prompts."""
 _APART = 0.1
 """If two speedups of one kernel differ by more than this share, a line says why."""
 

@@ -25,6 +25,7 @@ _INPUT_BUFFER_BYTES = GIB // 2
 _MOST_SETS = 6
 """Sets of inputs in the shared buffer on a CPU at most: the calls of the longest block."""
 _COMPILES = ("load_inline", "cpp_extension", "torch.compile", "nvcc")
+"""Words in a source that compiles something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

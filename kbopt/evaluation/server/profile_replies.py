@@ -29,7 +29,9 @@ REPLY_LIMIT_BYTES = 256 * 2**10
 _MOST_CODE = 8 * MOST_KERNELS
 """Kernels of a build at most: an honest process sends `MOST_KERNELS` for each library."""
 _MOST = 2**62
+"""Integers lie below, so that sums of two fit into 64 bits."""
 _MAX_REASON = 400
+"""Characters of a reason at most."""
 
 
 def code_of(raw: Any) -> Code | Missing:

@@ -11,6 +11,7 @@ from statistics import median, quantiles
 import numpy as np
 
 _BOOTSTRAP_ROUNDS = 1000
+"""Resamples of a bootstrap: the usual number for a 95 % interval."""
 WIDEST = math.log(1000.0)
 """Limit of an interval's half width, as a logarithm: 1000 times up and down. An interval this wide says that
 the calls are too short to be compared, and a limit keeps its ends finite."""

@@ -34,6 +34,7 @@ _LAST_PROBES = 2
 """Probes after the last timed call, one of each kind: a kernel can count its calls and compute something
 else after the timed ones."""
 _NUM_WARM_UPS = 3
+"""Calls of each model before the first timed one."""
 _LONG_MS = 250.0
 """If a call of both models together takes longer, one warm-up is enough: a first call's set-up is small
 beside it, and three would take long for a task of 300 MiB in every pair of processes."""

@@ -31,7 +31,9 @@ _MOVES = (
     *("to", "resolve_conj", "resolve_neg", "flatten", "detach_", "result_type", "mT", "swapaxes", "movedim"),
 )
 _NOT_COMPUTING = frozenset((*_FACTORIES, *_FILLS, *_MOVES))
+"""Names of ATen operations that allocate, fill, copy or view memory. All others count as computing."""
 _HALF_TYPES = frozenset((torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8))
+"""Types of operands in which a product is of a lower precision than fp32."""
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[misc]

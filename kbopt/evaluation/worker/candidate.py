@@ -9,8 +9,11 @@ from typing import Any
 from kbopt.evaluation.kernelbench.loading import load_module, parsed
 
 FILE_NAME = "candidate.py"
+"""The name of the candidate's file, by which a traceback's frames are told."""
 _MAX_FRAMES = 8
+"""Frames of a traceback that are kept, the innermost ones."""
 _MAX_TEXT = 2000
+"""Characters of an exception's text, and of its frames, that are kept."""
 
 
 class CandidateError(Exception):
