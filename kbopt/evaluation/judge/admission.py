@@ -15,6 +15,7 @@ import torch
 from kbopt.evaluation.judge import values
 from kbopt.evaluation.judge.kinds import Contract, contract_of
 from kbopt.evaluation.judge.precision import SHARES, Probe, Sensitivity, find_sensitivity
+from kbopt.evaluation.judge.products import plain
 from kbopt.evaluation.judge.reference import Draw, Output, Reference, TaskError
 from kbopt.evaluation.judge.tolerance import (
     TOLERANCE,
@@ -101,12 +102,12 @@ def _require_deterministic(reference: Reference, draw: Draw, output: Output) -> 
     if _differs(reference, draw, output) is None:
         return output
     reference.start_anew_for_each_call()
-    first = _snapshot(_again(reference, draw))
+    first = _snapshot(plain(reference, draw))
     repeated = _differs(reference, draw, first)
     if repeated is None:
         return first
     reference.model.eval()
-    in_eval = _snapshot(_again(reference, draw))
+    in_eval = _snapshot(plain(reference, draw))
     only_in_training = _differs(reference, draw, in_eval) is None
     reference.model.train()
     remedy = (
@@ -121,16 +122,12 @@ def _require_deterministic(reference: Reference, draw: Draw, output: Output) -> 
     )
 
 
-def _again(reference: Reference, draw: Draw) -> Output:
-    return reference.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
-
-
 def _differs(reference: Reference, draw: Draw, output: Output) -> Mismatch | None:
     """Return how a repeated answer differs from `output` beyond the tolerance, or None.
 
     A repetition may differ by rounding: atomics on a GPU add in another order each time.
     """
-    again, tolerance = _again(reference, draw), TOLERANCE[reference.precision]
+    again, tolerance = plain(reference, draw), TOLERANCE[reference.precision]
     return find_mismatch(again.tensors, output.tensors, output.tensors, tolerance, name_of=reference.name_of)
 
 
@@ -165,7 +162,7 @@ def _tells_on_probes(reference: Reference, draw: Draw, tolerance: float) -> bool
     probes = [values.shifted(draw, rng, moves=True), *(Probe(name="", share=s).inputs(draw) for s in SHARES)]
     for probe in probes:
         try:
-            exact, output = reference.run_exact(probe), _again(reference, probe)
+            exact, output = reference.run_exact(probe), plain(reference, probe)
         except TaskError:
             continue
         if not all(map(is_finite, output.tensors)):

@@ -13,6 +13,7 @@ from kbopt.core.types import EvalProtocol
 from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import require_form, require_separate, require_unchanged
 from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised
+from kbopt.evaluation.judge.products import plain
 from kbopt.evaluation.judge.reference import Draw, Output, Reference, ReferenceWorkerDied, TaskError
 from kbopt.evaluation.judge.worker import Exchange, Worker
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
@@ -53,7 +54,7 @@ class Calls:
     def own_answer(self, draw: Draw) -> Output:
         """Return the reference's own answer. It gets a copy of the inputs, so that it cannot change them."""
         with self._device_busy():
-            return self._reference.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
+            return plain(self._reference, draw)
 
     def own_answer_or_none(self, draw: Draw) -> Output | None:
         try:

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from kbopt.core.profile import DeviceFacts, Limits
+from kbopt.evaluation.judge.products import plain
 from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.numerics import DTYPES
 
@@ -97,7 +98,7 @@ def work_of(reference: Reference, draw: Draw) -> Work:
     """Run the reference once on `draw` and count its work."""
     counter = _Operations()
     with counter:
-        output = reference.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
+        output = plain(reference, draw)
     parameters = sum(p.numel() * p.element_size() for p in reference.model.parameters())
     size_bytes = draw.size_bytes + output.size_bytes + parameters
     operations = max(counter.operations, sum(t.numel() for t in output.tensors))
