@@ -123,11 +123,9 @@ class _Session:
     def _run(self, request: Message, calls: Sequence[Callable[[], Any]]) -> Message:
         if self._cuda is not None and "gate" in request:
             return self._run_gated(self._cuda, request, calls)
-        timed = self._timed
         with torch.no_grad():
-            outputs, nanoseconds = timed(calls)
-        self._outputs += outputs
-        return {"ns": nanoseconds, "outputs": [self._describe(output) for output in outputs]}
+            outputs, nanoseconds = self._timed(calls)
+        return {"ns": nanoseconds, "outputs": self._held(outputs)}
 
     def _run_gated(self, device: CudaTimer, request: Message, calls: Sequence[Callable[[], Any]]) -> Message:
         """Run the calls as a batch, which waits for the gate to open. The answer has two messages.
@@ -137,9 +135,7 @@ class _Session:
         """
 
         def queued(outputs: list[Any]) -> None:
-            self._outputs += outputs
-            described = [self._describe(output) for output in outputs]
-            self._say({"id": request["id"], "outputs": described})
+            self._say({"id": request["id"], "outputs": self._held(outputs)})
 
         with torch.no_grad():
             return {"ns": device.batch(request["gate"], calls, queued, marked=request["marked"])}
@@ -151,8 +147,7 @@ class _Session:
             return self._run(request, [call])
         with torch.no_grad():
             outputs, nanoseconds = self._cuda.waited_for(call)
-        self._outputs += outputs
-        return {"ns": nanoseconds, "outputs": [self._describe(output) for output in outputs]}
+        return {"ns": nanoseconds, "outputs": self._held(outputs)}
 
     def audit(self, request: Message) -> Message:
         """Call the model once under a dispatch mode. Reply what PyTorch ran, and whether anything else wrote
@@ -178,6 +173,11 @@ class _Session:
         if self._cuda is not None:
             self._cuda.forget()
         return {"freed": True}
+
+    def _held(self, outputs: list[Any]) -> list[Message]:
+        """Hold the outputs until `free`, and describe each."""
+        self._outputs += outputs
+        return [self._describe(output) for output in outputs]
 
     def _describe(self, output: Any) -> Message:
         try:
