@@ -48,7 +48,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
         super().__init__()
         self.computing: dict[str, None] = {}
         self.arithmetic: dict[str, None] = {}
-        self.custom_operators: dict[str, None] = {}
+        self.custom_operators = False
         self.uninitialised: set[int] = set()
         self.contents: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.foreign_writes = False
@@ -61,7 +61,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
             self._check_reads(func, args)
         result = func(*args, **(kwargs or {}))
         if namespace not in ("aten", "prims", "prim"):
-            self.custom_operators[func._schema.name] = None
+            self.custom_operators = True
             self.uninitialised -= {_storage(t) for t in _tensors(result)}
         elif name in _FACTORIES:
             self.uninitialised |= {_storage(t) for t in _tensors(result)}
@@ -122,13 +122,11 @@ def _storage(tensor: torch.Tensor) -> int:
 class Audited:
     """What the audit saw of one call.
 
-    `torch_ops` are the operations of PyTorch that compute, `operators` those that other libraries registered,
-    and `arithmetic` the products of PyTorch that were not in fp32. `custom_kernel` says that something else
-    than PyTorch wrote memory.
+    `torch_ops` are the operations of PyTorch that compute, and `arithmetic` the products of PyTorch that were
+    not in fp32. `custom_kernel` says that something else than PyTorch wrote memory.
     """
 
     torch_ops: tuple[str, ...]
-    operators: tuple[str, ...]
     arithmetic: tuple[str, ...]
     custom_kernel: bool
 
@@ -145,9 +143,8 @@ def audited(call: Callable[[], Any]) -> tuple[Any, Audited]:
     unwatched = [] if watch.computing else [name for name in elsewhere if name not in _NOT_COMPUTING]
     return result, Audited(
         torch_ops=(*watch.computing, *unwatched)[:50],
-        operators=tuple(watch.custom_operators)[:50],
         arithmetic=tuple(watch.arithmetic)[:20],
-        custom_kernel=(foreign and not unwatched) or bool(watch.custom_operators),
+        custom_kernel=(foreign and not unwatched) or watch.custom_operators,
     )
 
 
