@@ -41,7 +41,8 @@ def shifted(draw: Draw, rng: random.Random, *, moves: bool) -> Draw:
     moved within the tensor's range. If not `moves`, and for a tensor with zeros, slices are only scaled, by
     powers of two: no two elements become equal by rounding.
     """
-    return _replaced(draw, [_shifted(t, rng, moves=moves) if is_free(t) else t for t in draw.tensors])
+    tensors = tuple(_shifted(t, rng, moves=moves) if is_free(t) else t for t in draw.tensors)
+    return replace(draw, tensors=tensors)
 
 
 def with_short_sums(draw: Draw, share: float, rng: random.Random) -> Iterator[Draw]:
@@ -66,11 +67,7 @@ def with_short_sums(draw: Draw, share: float, rng: random.Random) -> Iterator[Dr
         kept = torch.rand(part.shape, device=part.device) < max(share, least)
         changed.index_copy_(dim, chosen, torch.where(kept, part, part * _SMALL))
         tensors[number] = changed
-        yield _replaced(draw, tensors)
-
-
-def _replaced(draw: Draw, tensors: list[torch.Tensor]) -> Draw:
-    return replace(draw, tensors=tuple(tensors))
+        yield replace(draw, tensors=tuple(tensors))
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
