@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from kbopt.core.types import Audit, EvalProtocol, Measured, Rejected, Roofline, Speedup
+from kbopt.core.types import Audit, Clock, EvalProtocol, Measured, Rejected, Roofline, Speedup
 from kbopt.evaluation.judge import roofline
 from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused, notes_on_form
@@ -142,7 +142,7 @@ class OnWorkload:
         audit = replace(audit, notes=(*audit.notes, *self._session.notes))
         audit = self._with_profile(audit)
         self._checks.require_allowed_arithmetic()
-        return self._measured(audit, self._session)
+        return self._measured(audit)
 
     def _audit(self) -> Audit:
         exchange = self._checks.check_one(self._calls.draw(), "audit")
@@ -187,7 +187,8 @@ class OnWorkload:
             raise Refused(Rejected(reason=reason, family="extra_threads"))
         return replace(session, kernel_ms=tuple(used * ms for ms in session.kernel_ms))
 
-    def _measured(self, audit: Audit, session: samples.Session) -> Measured:
+    def _measured(self, audit: Audit) -> Measured:
+        session = self._session
         kernel_ms, reference_ms, clocks = session.kernel_ms, session.reference_ms, session.clocks
         draw = self._calls.draw()
         work = roofline.work_of(self._reference, draw)
@@ -216,7 +217,7 @@ class OnWorkload:
             speedup_ci=interval,
             native_ms=clocks.native_ms,
             wall_ms=clocks.wall_ms,
-            audit=Audit(custom_kernel=audit.custom_kernel, torch_ops=audit.torch_ops, notes=tuple(notes)),
+            audit=replace(audit, notes=tuple(notes)),
             roofline=Roofline(
                 size_bytes=work.size_bytes,
                 operations=work.operations,
@@ -224,33 +225,32 @@ class OnWorkload:
                 share=min(1.0, work.floor_ms / kernel),
                 reference_ops_ms=work.operations_ms,
             ),
-            speedups=self._over_eager(session, interval),
+            speedups=self._over_eager(interval),
         )
 
-    def _over_eager(self, session: samples.Session, interval: tuple[float, float]) -> tuple[Speedup, ...]:
-        kernel_ms, reference_ms = median(session.kernel_ms), median(session.reference_ms)
-        by_device = Speedup(
-            baseline="eager",
-            clock="device",
-            baseline_ms=reference_ms,
-            kernel_ms=kernel_ms,
-            speedup=reference_ms / kernel_ms,
-            interval=interval,
-        )
+    def _over_eager(self, interval: tuple[float, float]) -> tuple[Speedup, ...]:
+        by_device = _speedup("device", self._session, interval)
         latency = self._latency
         if latency is None:  # The caller on a CPU waits for all of the work, so both clocks are the same.
             return by_device, replace(by_device, clock="latency")
-        by_caller = Speedup(
-            baseline="eager",
-            clock="latency",
-            baseline_ms=median(latency.reference_ms),
-            kernel_ms=median(latency.kernel_ms),
-            speedup=median(latency.reference_ms) / median(latency.kernel_ms),
-            interval=intervals.ratio_interval(
-                latency.reference_ms, latency.kernel_ms, self._rng, intervals.LATENCY_SCATTER
-            ),
+        by_caller = intervals.ratio_interval(
+            latency.reference_ms, latency.kernel_ms, self._rng, intervals.LATENCY_SCATTER
         )
-        return by_device, by_caller
+        return by_device, _speedup("latency", latency, by_caller)
+
+
+def _speedup(
+    clock: Clock, times: samples.Session | samples.Latency, interval: tuple[float, float]
+) -> Speedup:
+    kernel_ms, reference_ms = median(times.kernel_ms), median(times.reference_ms)
+    return Speedup(
+        baseline="eager",
+        clock=clock,
+        baseline_ms=reference_ms,
+        kernel_ms=kernel_ms,
+        speedup=reference_ms / kernel_ms,
+        interval=interval,
+    )
 
 
 def _rounded(times_ms: Sequence[float]) -> tuple[float, ...]:
