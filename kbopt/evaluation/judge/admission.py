@@ -29,18 +29,16 @@ _NARROWEST = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 1e-2}
 """The narrowest tolerance for each precision. Below it an honest kernel's rounding would be taken for an
 error."""
 _TOO_ALIKE = {
-    "copy of an input": "for the inputs that get_inputs() draws the reference is the identity: a "
-    "copy of an input lies within the "
-    "tolerance {tolerance:g} of its answer. Draw inputs on which it does something",
-    "answer to other inputs": "the reference's answer hardly depends on its inputs: the answer to "
-    "other inputs lies within the "
-    "tolerance {tolerance:g}. Change the inputs or the parameters so that outputs differ from one "
-    "set of inputs to the next",
+    "copy of an input": "for the inputs that get_inputs() draws the reference is the identity: a copy of an "
+    "input lies within the tolerance {tolerance:g} of its answer. Draw inputs on which it does something",
+    "answer to other inputs": "the reference's answer hardly depends on its inputs: the answer to other "
+    "inputs lies within the tolerance {tolerance:g}. Change the inputs or the parameters so that outputs "
+    "differ from one set of inputs to the next",
 }
 _ALIKE = (
-    "that answer lies within the tolerance {tolerance:g} of the reference's, so the task cannot tell "
-    "a kernel from a "
-    "trivial one. Change the inputs so that the outputs differ from one set of inputs to the next"
+    "that answer lies within the tolerance {tolerance:g} of the reference's, so the task cannot tell a "
+    "kernel from a trivial one. Change the inputs so that the outputs differ from one set of inputs to the "
+    "next"
 )
 
 

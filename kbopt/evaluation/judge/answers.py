@@ -50,8 +50,7 @@ def require_separate(outputs: Sequence[Answer], inputs: range | None) -> None:
         reason = (
             "two calls return the same memory, so that the later result overwrites the earlier one; to copy "
             f"the output would move {2 * len(spans[0]) / 1e6:.4g} MB a call, and --outputs reusable "
-            f"accepts it "
-            "as it is"
+            "accepts it as it is"
         )
         raise Refused(Rejected(reason=reason, family="reused_output"))
 

@@ -81,8 +81,7 @@ class Calls:
             return ""
         return (
             f". Its parameters fit the reference's in part ({misfits}), so that the seed alone filled "
-            f"them: with "
-            "the reference's names and shapes they would be copied in"
+            "them: with the reference's names and shapes they would be copied in"
         )
 
     @property

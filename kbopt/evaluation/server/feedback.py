@@ -26,8 +26,7 @@ NO_SANDBOX_NOTE = (
 """The report recognises this note by its first words and shows it in red."""
 _REMEDIES: dict[Family, str] = {
     "precision_downgrade": "Compute and accumulate at the task's precision. Splits that keep its accuracy, "
-    "such as 3xTF32 "
-    "and bf16x9, are accepted where the output shows it.",
+    "such as 3xTF32 and bf16x9, are accepted where the output shows it.",
     "timing_mismatch": "Finish all work before forward returns, and start none before it is called.",
     "input_mutation": "Write to memory that the kernel allocated itself.",
     "aliased_input": "Return newly allocated memory.",
@@ -88,11 +87,9 @@ def _success(measured: Measured) -> str:
         work = measured.roofline
         lines.append(
             f"To move its {work.size_bytes / 1e6:.4g} MB once takes {work.floor_ms:.4g} ms at the device's "
-            f"bandwidth: "
-            f"the kernel reaches {work.share:.0%} of that. The reference's own {work.operations / 1e6:.4g} "
-            f"million "
-            f"operations need {work.reference_ops_ms:.4g} ms at its arithmetic's peak; a better algorithm "
-            f"needs less."
+            f"bandwidth: the kernel reaches {work.share:.0%} of that. The reference's own "
+            f"{work.operations / 1e6:.4g} million operations need {work.reference_ops_ms:.4g} ms at its "
+            "arithmetic's peak; a better algorithm needs less."
         )
     lines += _by_workload(measured)
     lines += [_over(speedup) for speedup in measured.speedups if speedup.baseline != "eager"]
@@ -153,10 +150,8 @@ def _clocks_apart(measured: Measured) -> list[str]:
         return []
     return [
         f"By latency it is {latency.speedup:.3g}x, by the device's work {device.speedup:.3g}x: of one "
-        f"synchronised call "
-        f"{max(0.0, latency.kernel_ms - device.kernel_ms):.3g} ms are launching and waiting, of the "
-        f"reference's "
-        f"{max(0.0, latency.baseline_ms - device.baseline_ms):.3g} ms."
+        f"synchronised call {max(0.0, latency.kernel_ms - device.kernel_ms):.3g} ms are launching and "
+        f"waiting, of the reference's {max(0.0, latency.baseline_ms - device.baseline_ms):.3g} ms."
     ]
 
 
@@ -172,9 +167,8 @@ def verdicts_apart(measured: Measured, verdict: KernelBenchVerdict) -> list[str]
     more_ms, reference_ms = verdict.runtime - device.kernel_ms, verdict.ref_runtime - device.baseline_ms
     return [
         f"KernelBench's own verdict is {verdict.ref_runtime / verdict.runtime:.3g}x: its times hold "
-        f"{more_ms:.3g} ms more "
-        f"of the kernel and {reference_ms:.3g} ms more of the reference (launching, warm inputs, mean "
-        f"instead of median)."
+        f"{more_ms:.3g} ms more of the kernel and {reference_ms:.3g} ms more of the reference (launching, "
+        "warm inputs, mean instead of median)."
     ]
 
 
