@@ -9,7 +9,7 @@ from typing import NoReturn
 import torch
 
 from kbopt.core.types import Rejected, WrongAnswer
-from kbopt.evaluation.judge import errors, kinds, precision, rounding, tolerance, values
+from kbopt.evaluation.judge import errors, precision, rounding, tolerance, values
 from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused
 from kbopt.evaluation.judge.calls import Calls
@@ -129,13 +129,11 @@ class Checks:
         where = f" on {sensitive.probe.name}" if sensitive else ""
         own = "TF32" if sensitive and sensitive.tf32_rms else name
         usual = max(reference.rms, sensitive.tf32_rms if sensitive else 0.0)
-        return Refused(
-            Rejected(
-                reason=f"its relative error against float64{where} is {candidate.rms:.2g} where {own} makes "
-                f"{usual:.2g}: it computes at a lower precision than the task's",
-                family="precision_downgrade",
-            )
+        reason = (
+            f"its relative error against float64{where} is {candidate.rms:.2g} where {own} makes "
+            f"{usual:.2g}: it computes at a lower precision than the task's"
         )
+        return Refused(Rejected(reason=reason, family="precision_downgrade"))
 
     def probe_precision(self) -> None:
         """Try inputs and parameters on which neither a long sum nor a later operation hides the rounding."""
@@ -219,9 +217,9 @@ class Checks:
             self._travel_shifted()
 
     def _travel_shifted(self) -> None:
-        kind = kinds.pick(self._contract, self._rng) if self._rng.random() < _KINDS_SHARE else None
-        if kind is not None:
-            self.try_kind(kind)
+        kinds = self.kinds if self._rng.random() < _KINDS_SHARE else ()
+        if kinds:
+            self.try_kind(self._rng.choice(kinds))
             return
         moves = not any(map(tolerance.counts_in_steps, self._calls.expected.tensors))
         draw = values.shifted(self._calls.draw(), self._rng, moves=moves)
@@ -340,10 +338,8 @@ class Checks:
         seen = [line for line in self.arithmetic if not line.startswith(allowed or ("none",))]
         if not seen:
             return
-        raise Refused(
-            Rejected(
-                reason=f"it computes in a lower precision than the task's ({'; '.join(seen[:3])}), which the "
-                "task's output does not show, and no inputs show that it keeps the accuracy of fp32",
-                family="precision_downgrade",
-            )
+        reason = (
+            f"it computes in a lower precision than the task's ({'; '.join(seen[:3])}), which the "
+            "task's output does not show, and no inputs show that it keeps the accuracy of fp32"
         )
+        raise Refused(Rejected(reason=reason, family="precision_downgrade"))

@@ -13,7 +13,6 @@ A task's file excludes kinds that its contract does not allow, and may allow `ne
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -278,8 +277,3 @@ def _is_range(tensor: torch.Tensor) -> bool:
     if len(torch.unique(flat)) in (0, 1, 2, len(flat)):
         return False
     return not bool((tensor.to(torch.int64).diff(dim=-1) >= 0).all())
-
-
-def pick(contract: Contract, rng: random.Random) -> Kind | None:
-    """Return one of the kinds at random, or None if there is none."""
-    return rng.choice(contract.kinds) if contract.kinds else None

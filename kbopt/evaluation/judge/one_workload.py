@@ -114,13 +114,11 @@ class OnWorkload:
                     self._latency = yield from self._sessions.latency()
                 return
             disagreed += 0.5 if session.is_busy else 1.0
-        raise Refused(
-            Rejected(
-                reason=f"by its own clock a call takes {session.clocks.native_ms:.4g} ms, by the judge's "
-                f"{session.clocks.wall_ms:.4g} ms: work is done where the timer does not look",
-                family="timing_mismatch",
-            )
+        reason = (
+            f"by its own clock a call takes {session.clocks.native_ms:.4g} ms, by the judge's "
+            f"{session.clocks.wall_ms:.4g} ms: work is done where the timer does not look"
         )
+        raise Refused(Rejected(reason=reason, family="timing_mismatch"))
 
     def pair(self) -> Pair:
         """Return the times of this pair of processes."""
@@ -194,13 +192,9 @@ class OnWorkload:
         work = roofline.work_of(self._reference, draw)
         kernel = median(kernel_ms)
         if kernel < work.impossible_ms:
-            raise Refused(
-                Rejected(
-                    reason=f"{kernel:.4g} ms a call is below the floor of {work.impossible_ms:.4g} ms that "
-                    "moving the task's bytes takes",
-                    family="implausible",
-                )
-            )
+            floor = f"the floor of {work.impossible_ms:.4g} ms that moving the task's bytes takes"
+            reason = f"{kernel:.4g} ms a call is below {floor}"
+            raise Refused(Rejected(reason=reason, family="implausible"))
         notes = list(audit.notes)
         moved = intervals.drift(reference_ms)
         if not 0.8 < moved < 1.25:
