@@ -1,4 +1,4 @@
-"""A worker on a GPU, where nothing can be paused.
+"""A worker on a GPU. Its processes can be paused, but not the kernels that run on the device.
 
 So the judge reads bytes of the outputs when the worker says that it is done, and batches bound how long the
 calls took.

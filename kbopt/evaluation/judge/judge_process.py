@@ -36,7 +36,8 @@ from kbopt.evaluation.timing import samples
 from kbopt.evaluation.transport.channel import SPIN_S, Channel
 
 _REFERENCE_BUDGET_S = 1e9
-"""Seconds that the reference's worker may take in all: no limit, because the judge trusts the task."""
+"""Seconds that the reference's worker may take in all. It is no limit: the supervisor limits each answer of
+the judge instead."""
 _ROOM_S = 2.0
 """Seconds at most to wait until the driver has freed the memory of a candidate that was killed."""
 _ROOM_LOOK_S = 0.01

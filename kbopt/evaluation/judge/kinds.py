@@ -45,7 +45,7 @@ summation, or the squares in a moment, may need them."""
 _MOST_BITS = {torch.float16: 12, torch.bfloat16: 40, torch.float32: 40, torch.float64: 40}
 """The largest exponent of a scale. An fp32 number has room for three times as much, because a kernel may
 take squares or cubes in fp32 although the reference takes them in float64, as torch.std does on a CPU, or
-takes none."""
+computes without them."""
 _EXTREME_STEPS = (1, 2, 3, 5, 8)
 """The largest exponent is divided by these until the reference is finite: powers of inputs, and exponentials,
 need smaller scales."""

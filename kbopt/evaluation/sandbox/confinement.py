@@ -53,7 +53,7 @@ _NUM_UIDS = 4_000
 
 
 def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` reduced to `ALLOWED_VARIABLES`."""
+    """Return the variables of `environ` that are in `ALLOWED_VARIABLES`."""
     return {name: environ[name] for name in ALLOWED_VARIABLES if name in environ}
 
 
