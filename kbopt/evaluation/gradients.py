@@ -1,9 +1,8 @@
-"""Where the backward passes of a task start: which outputs, inputs and parameters have gradients, and what
-the outputs' are.
+"""Finds which outputs, inputs and parameters of a task have gradients, and draws the outputs' gradients.
 
-Inputs and parameters that hold floats of 16 bits or more are asked for a gradient, but for those that the
-outputs do not depend on. The outputs' gradients are normal random numbers, drawn anew for each call: who
-computes with ones, or with those of an earlier call, is wrong.
+A call is asked for the gradient of each input and parameter that holds floats of 16 bits or more, except for
+those that the outputs do not depend on. The outputs' gradients are normal random numbers, drawn anew for each
+call, so that a candidate that computes with ones or with those of an earlier call is wrong.
 """
 
 from __future__ import annotations
@@ -25,12 +24,15 @@ _REMEDY = (
 
 
 class NotDifferentiable(Exception):
-    """The reference has no gradient; the message says of what, and what to do."""
+    """The reference has no gradient. The message says what has none, and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Of the calls on one workload: `gradients` are asked for, and `specs` are those of the outputs' own."""
+    """Where the backward passes of one workload start.
+
+    `gradients` says which gradients are asked for. `specs` and `device` are those of the outputs' gradients.
+    """
 
     gradients: Gradients
     specs: tuple[TensorSpec, ...]
@@ -39,15 +41,16 @@ class Start:
     def with_gradients(
         self, skeleton: Skeleton, tensors: tuple[torch.Tensor, ...]
     ) -> tuple[Skeleton, tuple[torch.Tensor, ...]]:
-        """Both arguments of a call: forward's own as they are, and gradients by torch's generator."""
+        """Return both arguments of a call: forward's own, and gradients drawn by torch's generator."""
         drawn = [torch.randn(spec.shape, device=self.device).to(spec.torch_dtype) for spec in self.specs]
         both, taken = flatten([unflatten(skeleton, tensors), drawn])
         return both, tuple(taken)
 
 
 def starts_of(model: Any, skeleton: Skeleton, tensors: Sequence[torch.Tensor]) -> Start:
-    """Found out by one call of the model and its backward. Raises NotDifferentiable, and whatever the model
-    raises.
+    """Call the model forward and backward once, and return where its backward passes start.
+
+    Raises NotDifferentiable, and whatever the model raises.
     """
     tensors = [t.detach().clone() for t in tensors]
     asked = [number for number, tensor in enumerate(tensors) if _takes_gradient(tensor)]

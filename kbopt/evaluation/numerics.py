@@ -66,7 +66,7 @@ def apply(arithmetic: Arithmetic) -> None:
 
 
 def keeps_dtypes(task: Any) -> bool:
-    """Whether the `task`, a module, is one of several precisions: it says KEEPS_DTYPES = True."""
+    """Return whether the task's module says KEEPS_DTYPES = True: its tensors have several precisions."""
     return getattr(task, "KEEPS_DTYPES", False) is True
 
 
@@ -75,7 +75,7 @@ def placed(
 ) -> torch.Tensor:
     """Return the tensor without gaps, on the device, and in the task's precision if it holds floats.
 
-    Floats of 8 bits keep their dtype, and all tensors do where the task `keeps` dtypes.
+    Floats of 8 bits keep their dtype. If the task `keeps` dtypes, all tensors do.
     """
     tensor = dense(tensor.detach())
     casts = tensor.is_floating_point() and not keeps and not is_float8(tensor)
@@ -85,7 +85,7 @@ def placed(
 def placed_model(
     model: torch.nn.Module, precision: Precision, device: torch.device, *, keeps: bool = False
 ) -> torch.nn.Module:
-    """The same for its parameters and buffers, in place."""
+    """Do the same with the model's parameters and buffers, in place, and return the model."""
     if keeps:
         return model.to(device=device)
     if not any(map(is_float8, (*model.parameters(), *model.buffers()))):
@@ -95,7 +95,7 @@ def placed_model(
 
 
 def is_float8(tensor: torch.Tensor) -> bool:
-    """Few operations are there for it: not those of arithmetic on a CPU."""
+    """Return whether the tensor holds floats of 8 bits, for which torch has few operations."""
     return tensor.is_floating_point() and tensor.dtype.itemsize == 1
 
 

@@ -1,8 +1,8 @@
-"""A model's call, in every process that makes one: forward alone, or forward and backward together.
+"""A model's call, the same in every process that makes one: forward alone, or forward and backward together.
 
-The latter takes two arguments: the list of forward's own, and a list with the gradient of each output that
-has one. It returns what forward returned, and the list of gradients that were asked for: None in place of one
-that autograd does not find.
+A call of both passes takes two arguments: the list of forward's own arguments, and a list with the gradients
+of the outputs that have one. It returns what forward returned, and the list of the gradients that were asked
+for. A gradient that autograd does not find is None.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ import torch
 from kbopt.evaluation.transport.layout import LayoutError, flatten, unflatten
 
 NameOf = Callable[[int], str]
-"""How messages call the tensor of that number among all that a call returns."""
+"""Returns the name in messages of the tensor of that number among all that a call returns."""
 
 _grad = torch.autograd.grad
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gradients:
-    """What a backward pass starts from, and what it is asked for: numbers of tensors among the `num_outputs`
-    that forward returns and among its arguments, and names of parameters.
+    """The tensors that a backward pass starts from, and those whose gradients are asked for.
+
+    `of_outputs` are numbers of tensors among the `num_outputs` that forward returns. The backward pass starts
+    from these. `of_inputs` are numbers of tensors among forward's arguments, and `of_parameters` are names.
     """
 
     num_outputs: int
@@ -34,7 +36,7 @@ class Gradients:
     of_parameters: tuple[str, ...]
 
     def name_of(self, number: int) -> str:
-        """Of the tensor of that number among all that a call returns."""
+        """Return the name in messages of the tensor of that number among all that a call returns."""
         if number < self.num_outputs:
             return output_name(number)
         number -= self.num_outputs
@@ -44,12 +46,12 @@ class Gradients:
 
 
 def output_name(number: int) -> str:
-    """Where calls are forward alone."""
+    """Return the name in messages of the tensor of that number if calls are forward alone."""
     return f"output {number}"
 
 
 def call_of(model: Any, gradients: Gradients | None, arguments: Sequence[Any]) -> Callable[[], Any]:
-    """A call that is ready to be made, and timed: forward alone where no `gradients` are asked for."""
+    """Return a call that is ready to be timed. It is forward alone if no `gradients` are asked for."""
     if gradients is None:
         return partial(model, *arguments)
     skeleton, tensors = flatten(list(arguments))
@@ -63,7 +65,7 @@ def call_of(model: Any, gradients: Gradients | None, arguments: Sequence[Any]) -
 
 
 def is_module(model: Any) -> bool:
-    """Whether it may have parameters; other callables are taken for models, too."""
+    """Return whether the model may have parameters. Other callables count as models too."""
     return isinstance(model, torch.nn.Module)
 
 
@@ -89,8 +91,9 @@ def _both_passes(
 def _outputs(
     value: Any, given: Sequence[torch.Tensor], of_outputs: Sequence[int]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The outputs with their gradients; none where an output's form does not take its gradient, of which the
-    judge says what is wrong.
+    """Return the outputs that require a gradient, each with its gradient.
+
+    Return none if a gradient does not fit its output. The judge says what is wrong with the output's form.
     """
     try:
         _, tensors = flatten(value)
