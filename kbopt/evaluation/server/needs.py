@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kbopt.evaluation.sandbox.init_process import INPUT_BUFFER_BYTES
 from kbopt.evaluation.sandbox.memory import GIB
 from kbopt.evaluation.server.budget import Need
 
 CPU_PROCESS_BYTES = int(0.15 * GIB)
-"""Private memory of a forked process without tensors: 25 MiB at first, more once its libraries have warmed
+"""Private bytes of a forked process without tensors: 25 MiB at first, and more once its libraries have warmed
 up. Most of its resident 0.2 to 0.3 GiB is shared with the fork server."""
 CUDA_PROCESS_BYTES = int(1.2 * GIB)
-"""Host memory of a process with a CUDA context, whose libraries are not shared. Measured on an H200."""
+"""Host memory in bytes of a process with a CUDA context, whose libraries are not shared. Measured on an
+H200."""
 NVCC_BYTES = 3 * GIB
-"""nvcc on torch's full headers peaks near 1.6 GB (cicc, then cc1plus), and g++ beside it near 1.2 GB."""
+"""Bytes of a build by nvcc. On torch's full headers nvcc peaks near 1.6 GB (cicc, then cc1plus), and g++
+beside it near 1.2 GB."""
 GXX_BYTES = int(1.5 * GIB)
-"""g++ on torch's full headers peaks near 1.2 GB."""
+"""Bytes of a build by g++, which peaks near 1.2 GB on torch's full headers."""
 PLAIN_BUILD_BYTES = GIB // 2
-"""A source that is only imported."""
+"""Bytes of a build that only imports the source."""
 UNKNOWN_DATA_BYTES = GIB // 8
-"""Assumed for a task's data until its judge has drawn inputs."""
-_INPUT_BUFFER_BYTES = GIB // 2
-"""The shared input buffer holds as many sets of inputs as fit into this, but at least one."""
+"""Bytes that are assumed for a task's data until its judge has drawn inputs."""
 _MOST_SETS = 6
-"""Sets of inputs in the shared buffer on a CPU at most: the calls of the longest block."""
+"""Sets of inputs in the shared buffer on a CPU at most: the calls of `judge.cpu_worker`'s longest block."""
 _COMPILES = ("load_inline", "cpp_extension", "torch.compile", "nvcc")
 """Words in a source that compiles something."""
 
@@ -42,13 +43,13 @@ class Data:
 
     @property
     def input_buffer_bytes(self) -> int:
-        """Size of the buffer of inputs that the judge shares with a child."""
-        sets = max(1, min(_MOST_SETS, _INPUT_BUFFER_BYTES // max(1, self.inputs_bytes, self.outputs_bytes)))
+        """The size in bytes of the input buffer that the judge shares with a worker."""
+        sets = max(1, min(_MOST_SETS, INPUT_BUFFER_BYTES // max(1, self.inputs_bytes, self.outputs_bytes)))
         return max(sets * self.inputs_bytes, self.parameters_bytes)
 
     @property
     def held_bytes(self) -> int:
-        """Held by an idle judge and its reference's worker.
+        """The bytes that an idle judge and its reference's worker hold.
 
         These are the shared inputs and four times the parameters: the judge's own, its float64 copy of twice
         the size, and the worker's.
@@ -57,33 +58,35 @@ class Data:
 
     @property
     def judging_bytes(self) -> int:
-        """Held by the judge beyond `held_bytes` while it computes.
+        """The bytes that the judge holds beyond `held_bytes` while it computes.
 
         These are the inputs and a copy that the reference may write to, its answer, inputs and outputs in
-        float64, and two intermediate results of each run; or what the peak showed, if that is more.
+        float64, and two intermediate results of each run. If the peak showed more, that counts.
         """
         computed = (2 + 2) * self.inputs_bytes + (1 + 2 + 3 * 2) * self.outputs_bytes
         return max(computed, self.peak_bytes - self.held_bytes - CPU_PROCESS_BYTES)
 
     @property
     def beside_child_bytes(self) -> int:
-        """Held by the judge while a candidate computes: inputs, its own answer and the float64 answer."""
+        """The bytes that the judge holds beside a candidate: inputs, own answer and float64 answer."""
         return self.inputs_bytes + 3 * self.outputs_bytes
 
     @property
     def child_bytes(self) -> int:
-        """Held by a candidate's child while it computes: its answer and two intermediate results."""
+        """The bytes that a worker holds while it computes: its answer and two intermediate results."""
         return 3 * self.outputs_bytes
 
     @property
     def own_bytes(self) -> int:
-        """Held by judge and candidate together beyond `held_bytes`. They compute in turns."""
+        """The bytes that judge and candidate hold together beyond `held_bytes`. They compute in turns."""
         idle_child = self.input_buffer_bytes + 2 * self.parameters_bytes
         return idle_child + max(self.judging_bytes, self.beside_child_bytes + self.child_bytes)
 
     @property
     def kernelbench_bytes(self) -> int:
-        """Held by KernelBench's protocol: inputs drawn and cast, two models, answers and their difference."""
+        """The bytes that KernelBench's protocol holds: inputs drawn and cast, two models, answers and their
+        difference.
+        """
         return 3 * self.inputs_bytes + 3 * self.parameters_bytes + 5 * self.outputs_bytes
 
 
