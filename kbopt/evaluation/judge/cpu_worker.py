@@ -146,12 +146,12 @@ class CpuWorker(Worker):
         linux.read_memory(self._pid, address + start, buffer.data_ptr(), buffer.numel())
 
     def _helpers(self) -> list[int]:
-        """Return the sandbox's processes besides the child, orphaned ones included."""
+        """Return the sandbox's processes besides the worker's, orphaned ones included."""
         return [pid for pid in linux.descendants(self._init) if pid != self._pid]
 
     def _usage(self) -> tuple[int, int]:
         """Return two sums in nanoseconds: the processor time of all of the sandbox, and the time for which
-        the child and the judge waited for a core.
+        the worker's process and the judge waited for a core.
         """
         try:
             cpu_ns = linux.process_cpu_ns(self._pid)

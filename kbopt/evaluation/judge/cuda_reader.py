@@ -32,9 +32,9 @@ class SpotChecks:
 
 
 class CudaReader:
-    """Reads tensors from a child's GPU memory, or from the `inputs` that it was given.
+    """Reads tensors from a worker's GPU memory, or from the `inputs` that it was given.
 
-    `base` is the address of the inputs in the child. Handles stay open until `close`.
+    `base` is the address of the inputs in the worker. Handles stay open until `close`.
     """
 
     def __init__(self, inputs: torch.Tensor, base: int) -> None:
@@ -47,7 +47,7 @@ class CudaReader:
         self.prepare_spot_check()
 
     def copy(self, place: Place) -> torch.Tensor:
-        """Return a copy of the output that the child has at `place`. Raises CudaError."""
+        """Return a copy of the output that the worker has at `place`. Raises CudaError."""
         spec = place.spec
         if spec.size_bytes == 0:
             return torch.empty(spec.shape, dtype=spec.torch_dtype, device=self._device)
@@ -64,9 +64,9 @@ class CudaReader:
     def aim(self, calls: Sequence[Sequence[Place]]) -> Callable[[], SpotChecks]:
         """Return a function that reads the chosen bytes of each output that lies on the device.
 
-        Nobody else knew before which bytes those are. The device serves this process once the child's work
-        is done or its turn is over. If an output was not finished by then, `saw` finds that later other bytes
-        lie there. Raises CudaError.
+        Nobody else knew before which bytes those are. The device serves this process once the worker's
+        work is done or its turn is over. If an output was not finished by then, `saw` finds later that other
+        bytes lie there. Raises CudaError.
         """
         on_device = [
             (call, number, place)
@@ -114,7 +114,7 @@ class CudaReader:
         return self._places[spec]
 
     def _memory(self, place: Place) -> torch.Tensor:
-        """Return the bytes of the child's output in place, not a copy. Raises CudaError."""
+        """Return the bytes of the worker's output in place, not a copy. Raises CudaError."""
         self._require_open({place.segment})
         segment, offset = self._find(place)
         return segment[offset : offset + place.spec.size_bytes]
@@ -124,7 +124,7 @@ class CudaReader:
         try:
             self._map(handles)
         except CudaError:
-            # Memory that the child has freed since may still be mapped here, at the same place.
+            # Memory that the worker has freed since may still be mapped here, at the same place.
             self.close()
             self._map(handles)
 

@@ -31,7 +31,7 @@ _PATIENCE_S = 0.1
 _SHORT_PATIENCE_S = 0.02
 """The same in seconds, for a request whose last two batches were not queued in time."""
 _DONE_S = 1.0
-"""Seconds until the device has done what a child had waited for before it answered. Other processes may have
+"""Seconds until the device has done what a worker had waited for before it answered. Other processes may have
 their turn first."""
 
 
@@ -62,7 +62,7 @@ class GpuWorker(Worker):
         self._reader.prepare_spot_check()
         started = time.perf_counter_ns()
         offsets = self._fill(draws)
-        # Processes take turns on the device in any order, so the child might read before the copies are done.
+        # Processes take turns on the device in any order, so the worker might read before they are there.
         self.input_buffer.finish_filling()
         self.input_buffer.flush_cache()
         reply = self.link.ask(operation, offsets=offsets, workload=draws[0].workload, **fields)
@@ -85,7 +85,7 @@ class GpuWorker(Worker):
     ) -> Exchange:
         """Have it answer `draws` with all of its work queued before the inputs are there.
 
-        The calls wait at a gate in the child's stream (decision 35). So the judge's time contains neither
+        The calls wait at a gate in the worker's stream (decision 35). So the judge's time contains neither
         their queueing nor the device's turn to another process, and it scatters by far less than that of an
         `exchange`. If a call itself waits for the device, the gate opens after `_PATIENCE_S`. Its time then
         contains all of the launching, and also the search for its outputs unless they lie where those of the
@@ -119,7 +119,7 @@ class GpuWorker(Worker):
                 outputs = self._outputs_of(number, len(draws))
                 look = self._aim(outputs)
             elif guess is not None:
-                with suppress(CandidateForged):  # The child may have freed that memory since.
+                with suppress(CandidateForged):  # The worker may have freed that memory since.
                     look = self._aim(guess)
         finally:
             begun = self.input_buffer.open_gate(offsets, [draw.tensors for draw in draws])
@@ -192,7 +192,7 @@ class GpuWorker(Worker):
 
 
 def _require_passed(event: torch.cuda.Event) -> None:
-    """Require that the child's stream has come as far as its answer says. Raises CandidateForged."""
+    """Require that the worker's stream has come as far as its answer says. Raises CandidateForged."""
     until = time.monotonic() + _DONE_S
     while not event.query():
         if time.monotonic() > until:

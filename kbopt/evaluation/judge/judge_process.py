@@ -230,7 +230,10 @@ class _JudgeProcess:
         return self._reference, *self._reference.others
 
     def _needed_share(self) -> float:
-        """Return the share of the device's memory that judging a candidate takes; 0 on a CPU."""
+        """Return the share of the device's memory that judging a candidate takes beyond what is held now.
+
+        It is a generous estimate, and 0 on a CPU.
+        """
         if self._device.type != "cuda":
             return 0.0
         _, total_bytes = torch.cuda.mem_get_info(self._device)
