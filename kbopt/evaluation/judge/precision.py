@@ -34,6 +34,9 @@ _MARGIN = 1.5
 """A probe is sensitive if the error of the rounded reference exceeds this many times the probe's limit."""
 _TF32_FACTOR = 3.0
 """A candidate's error may be this many times that of the reference in TF32, see above."""
+_NEARLY_RIGHT = 0.3
+"""Relative error of the rounded reference. A probe on which rounding changes the answer by more tells nothing
+about a candidate."""
 _FP32_AGAIN = 0.125
 """A candidate is more precise than TF32 if its error is below this share of the reference's error in TF32."""
 MAX_PROBES = 2
@@ -305,11 +308,6 @@ def _tried(reference: Reference, probe: Probe, draw: Draw, may_use_tf32: bool) -
     sensitive = Sensitive(probe=probe, tf32_rms=tf32.rms if may_use_tf32 else 0.0)
     shows = sensitive.refuses(Error(rms=lower.rms / _MARGIN, median=lower.median / _MARGIN), own_error)
     return sensitive if shows and lower.rms < _NEARLY_RIGHT else None
-
-
-_NEARLY_RIGHT = 0.3
-"""Relative error of the rounded reference. A probe on which rounding changes the answer by more tells nothing
-about a candidate."""
 
 
 def _is_statistic(name: str) -> bool:
