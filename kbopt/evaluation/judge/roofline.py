@@ -30,9 +30,10 @@ _IMPOSSIBLE_SHARE = 0.2
 can save a factor of a few, and a triangular operand a factor of two."""
 
 _COPIED_BYTES = {"cuda": 2**30, "cpu": 2**25}
-"""Bytes of a copy that measures the bandwidth. On a GPU many times the L2: a quarter of it was timed 10 % too
-long, so that a sum of 8.6 GB was said to be faster than an H200 allows."""
+"""Bytes of a copy that measures the bandwidth. On a GPU that is many times the L2. A copy of a quarter of it
+was timed 10 % too long, so that a sum of 8.6 GB was said to be faster than an H200 allows."""
 _NUM_CALLS = 5
+"""Calls of which the shortest counts: other work on the machine only adds to a time."""
 _HOLD_CYCLES = 400_000
 """Cycles of the device, 0.2 ms on an H200, which is longer than it takes to queue a call."""
 
@@ -172,8 +173,8 @@ def arithmetic_of(reference: Reference) -> Arithmetic:
 def device_peaks(device: str, arithmetic: Arithmetic) -> tuple[float, float]:
     """Return a device's bytes and operations per second.
 
-    The bandwidth is the highest of a copy, and on a GPU of a sum and of a fill, which need not change between
-    reading and writing. The peak is from the data sheet, or else that of a matrix product.
+    The bandwidth is that of a copy. On a GPU it is the highest of a copy, a sum and a fill: the last two need
+    not change between reading and writing. The peak is from the data sheet, or else that of a matrix product.
     """
     dtype = DTYPES["fp32" if arithmetic == "tf32" else arithmetic]
     is_cuda = device.startswith("cuda")
