@@ -76,16 +76,14 @@ def _from_python(text: str, name: str, task: Task, convention: str) -> str:
 
 
 def _with_own_files(text: str, name: str, task: Task) -> str:
-    """`text` with what it imports from the task's own files, as far as the task's source has it."""
-    wanted = {
-        alias.name
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.ImportFrom) and node.module in _OWN_FILES and not node.level
-        for alias in node.names
-    }
-    if "*" in wanted:
-        wanted = (wanted - {"*"}) | set(_TYPES)
+    """`text` with what it imports from the task's own files, as far as the task's source has it.
+
+    What only definitions of the submission need that its kernel does not, such as a check, may be absent.
+    """
     known = {one for node in ast.parse(task.source).body for one in templates.bound(node)}
+    if _imported(text) - known - set(_TYPES):
+        text = modules.reduced(text, {_ENTRIES[gpumode.CONVENTION][1]})
+    wanted = _imported(text)
     lost = sorted(wanted - known - set(_TYPES))
     if lost:
         raise fault(
@@ -96,6 +94,17 @@ def _with_own_files(text: str, name: str, task: Task) -> str:
     texts = {one: "" for one in _OWN_FILES if one in _modules(text)}
     texts |= {one: "\n".join([own, *types]) for one in list(texts)[:1]}
     return modules.joined({**texts, "submission": text}, "submission", name)
+
+
+def _imported(text: str) -> set[str]:
+    """The names that the text imports from the task's own files."""
+    names = {
+        alias.name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and node.module in _OWN_FILES and not node.level
+        for alias in node.names
+    }
+    return (names - {"*"}) | set(_TYPES) if "*" in names else names
 
 
 def _with_model(kernel: Kernel, name: str, task: Task, convention: str) -> str:

@@ -165,6 +165,14 @@ def test_a_submission_may_import_what_the_reference_uses(tmp_path: Path) -> None
         as_model("from utils import unused\ndef custom_kernel(data): return unused()\n", "s.py", task)
 
 
+def test_a_submission_may_keep_a_check_that_its_kernel_does_not_need(tmp_path: Path) -> None:
+    task = task_of("mode", tmp_path)
+    check = "\n\ncheck = make_match_reference(custom_kernel)\n"
+    text = f"from utils import make_match_reference\n{formats.MODE_KERNEL}{check}"
+
+    assert agree(task, as_model(text, "s.py", task))
+
+
 def test_a_submission_may_fall_back_on_the_reference(tmp_path: Path) -> None:
     task = task_of("mode", tmp_path)
     text = "from reference import ref_kernel\n\n\ndef custom_kernel(data):\n    return ref_kernel(data)\n"
