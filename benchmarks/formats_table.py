@@ -339,16 +339,16 @@ def table(examples: Iterable[Example], lines: Iterable[Line]) -> str:
             for solution in ("", *(one.name for one in example.solutions)):
                 line = known.get((form, example.name, solution))
                 here += [line] if line else []
-                rows.append(_row(example, solution, line))
+                rows.append(_row(example, solution, line, known.get((form, example.name, ""))))
         totals.append(_total(form, len(group), here))
     return "\n".join([*rows, "", *totals])
 
 
-def _row(example: Example, solution: str, line: Line | None) -> str:
+def _row(example: Example, solution: str, line: Line | None, task: Line | None) -> str:
     chosen = f"{example.num_chosen} of {example.num_workloads}" if example.num_workloads else ""
     cells = [example.format, example.name, "" if solution else chosen, solution]
     if line is None:
-        cells += ["not judged yet", "", "", ""]
+        cells += ["not judged" if task and task.outcome != ADMITTED else "not judged yet", "", "", ""]
     else:
         reason = _short(re.sub(r"[|`]", "/", line.reason), ROW_CHARS)
         cells.append(f"{line.outcome}: {reason}" if reason else line.outcome)
