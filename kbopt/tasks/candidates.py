@@ -110,7 +110,7 @@ def _imported(text: str) -> set[str]:
 def _with_model(kernel: Kernel, name: str, task: Task, convention: str) -> str:
     """The kernel's text with a `ModelNew` that calls its function as `Model` calls the reference."""
     model = _part(task.source, "Model")
-    helpers = [_part(task.source, one) for one in ("_ordered_outputs", "_viewed_inputs")]
+    helpers = [_part(task.source, one) for one in ("_ordered_outputs", "_viewed_inputs", "_narrowed_outputs")]
     function, adapter = kernel.function, ""
     if convention == gpumode.CONVENTION and kernel.writes is not None:
         if kernel.writes:
