@@ -56,7 +56,7 @@ def languages() -> tuple[Language, ...]:
     unknown = sorted(asked - set(PACKAGES))
     if unknown:
         raise UserError(
-            f"{LANGUAGES_VARIABLE}: {unknown[0]!r}. Allowed, split by commas: {', '.join(PACKAGES)}."
+            f"KBOPT_MODAL_LANGUAGES: {unknown[0]!r}. Allowed, split by commas: {', '.join(PACKAGES)}."
         )
     return tuple(name for name in PACKAGES if name in asked)
 

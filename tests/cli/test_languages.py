@@ -19,7 +19,7 @@ ASKED = replace(CONFIG, proposer=ProposerConfig(name="llm", models="openai/gpt-5
 def test_this_machine_is_looked_at_for_the_local_backend() -> None:
     local = replace(ASKED, backend=BackendConfig(name="local", device="cpu"))
 
-    with pytest.raises(UserError, match=r"--language tilelang: TileLang is not installed here\. pip install '"):
+    with pytest.raises(UserError, match=r"tilelang: TileLang is not installed here\. pip install '"):
         check(local)
 
 
