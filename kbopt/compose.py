@@ -20,7 +20,6 @@ from kbopt.cluster.messages import LEASE_S, Factories, SearchSpec
 from kbopt.config import (
     BackendConfig,
     BackendName,
-    Language,
     ProposerConfig,
     ProposerName,
     RunConfig,
@@ -34,6 +33,7 @@ from kbopt.core.errors import UserError
 from kbopt.core.events import Event
 from kbopt.core.extras import require
 from kbopt.core.kernel_strategies import KernelStrategy
+from kbopt.core.languages import PACKAGES, Language, has_module, missing
 from kbopt.core.ports import Attempts, Backend, Embedder, Proposer, Summarizer
 from kbopt.core.types import Task
 
@@ -220,6 +220,8 @@ def check(config: RunConfig, *, on_this_machine: bool = True) -> None:
         from kbopt.proposers.seeds import check_seeds
 
         check_seeds(config.task, device_kind(config.backend))
+    if config.proposer.asks_models:
+        _check_language(_language(config.proposer, config.backend), config.backend, on_this_machine)
     if "llm" in config.proposer.name:
         _check_models(config.proposer)
     if config.proposer.starts_agents:
@@ -436,6 +438,29 @@ def device_facts(config: BackendConfig) -> str:
 
 def _language(config: ProposerConfig, backend: BackendConfig) -> Language:
     return config.language or ("c" if device_kind(backend) == "cpu" else "cuda")
+
+
+def _check_language(language: Language, backend: BackendConfig, on_this_machine: bool) -> None:
+    """Raises `UserError` where kernels are judged without the packages that the language's kernels import, as
+    far as that can be told from here.
+    """
+    if backend.name == "local" and on_this_machine:
+        package = missing(language, has_module)
+        if package is not None:
+            raise UserError(
+                f"--language {language}: {package.name} is not installed here. {package.remedy}, or choose "
+                "another language."
+            )
+    if backend.name == "modal" and language in PACKAGES:
+        require("modal", "--backend modal")
+        from kbopt.backends.modal_app import LANGUAGES_VARIABLE, languages
+
+        if language not in languages():
+            allowed = ",".join((*languages(), language))
+            raise UserError(
+                f"--language {language}: Modal's image is without {PACKAGES[language].name}. Set "
+                f"{LANGUAGES_VARIABLE}={allowed}, which builds another image, or choose another language."
+            )
 
 
 def _tunables(config: ProposerConfig, backend: BackendConfig) -> Proposer:

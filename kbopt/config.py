@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from kbopt.core.errors import UserError
+from kbopt.core.languages import Language
 from kbopt.core.redaction import REDACTED, redact
 from kbopt.core.settings import SearchSettings
 from kbopt.core.types import EvalProtocol, Seed, Task, Verdict
@@ -21,7 +22,6 @@ ProposerName = Literal["tunables", "llm", "llm+tunables", "agent", "simulated"]
 AgentName = Literal["claude", "codex", "opencode"]
 """Agents that kbopt knows how to start."""
 
-Language = Literal["c", "cuda", "triton", "nvrtc"]
 DeviceKind = Literal["cpu", "cuda"]
 
 

@@ -23,6 +23,7 @@ from kbopt.backends.opening import Say, open_aloud
 from kbopt.compose import open_backend
 from kbopt.config import BackendConfig, device_kind
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.languages import PACKAGES, Language, has_module
 from kbopt.core.ports import Backend
 from kbopt.core.types import Brief, Candidate, EvalProtocol, EvalRequest, Measured, Result, outcome_name
 from kbopt.proposers.tunables import TunablesProposer
@@ -119,6 +120,8 @@ def examine_machine() -> Iterator[Step]:
         found = importlib.util.find_spec(package) is not None
         detail = _version(package) if found else "not installed"
         yield Step(name=package, ok=found, detail=detail, remedy="" if found else remedy)
+    for language in PACKAGES:
+        yield _package_step(language)
     wandb_key = bool(os.environ.get("WANDB_API_KEY"))
     yield Step(
         name="Weights & Biases",
@@ -135,6 +138,26 @@ def examine_machine() -> Iterator[Step]:
         remedy="" if keys else "needed only for --proposer llm: export one of them",
         optional=True,
     )
+
+
+def _package_step(language: Language) -> Step:
+    """Whether kernels of a language that needs a package can be judged on this machine."""
+    package = PACKAGES[language]
+    absent = [name for name in package.modules if not has_module(name)]
+    return Step(
+        name=package.name,
+        ok=not absent,
+        detail=f"no module {' and no '.join(absent)}"
+        if absent
+        else ", ".join(map(_told, package.requirements)),
+        remedy=f"needed only for --language {language}: {package.remedy}" if absent else "",
+        optional=True,
+    )
+
+
+def _told(requirement: str) -> str:
+    name = requirement.partition("==")[0]
+    return f"{name} {_version(name)}"
 
 
 def evaluations_step(results: list[Result], place: str) -> Step:

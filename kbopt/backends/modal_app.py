@@ -3,7 +3,8 @@
 `modal deploy -m kbopt.backends.modal_app --name NAME` deploys it, which `kbopt.backends.modal_deploy` does
 under a name made from the content. Drivers choose only `gpu` and `lane`: Modal scales each set of options
 separately, so another timeout would mean a second GPU. For the same reason the warm time is part of the
-deployment: KBOPT_MODAL_WARM_S is read when the app is deployed.
+deployment: KBOPT_MODAL_WARM_S is read when the app is deployed. So are KBOPT_MODAL_LANGUAGES, the languages
+whose packages the image has beside torch and Triton.
 """
 
 # No `from __future__ import annotations`: Modal reads the types of parameters from the class itself.
@@ -16,6 +17,8 @@ import modal
 import modal.experimental
 
 from kbopt.backends.modal_container import ModalContainer, answer
+from kbopt.core.errors import UserError
+from kbopt.core.languages import PACKAGES, Language
 
 DEFAULT_WARM_S = 600
 NUM_CORES = 8
@@ -44,12 +47,31 @@ def ships(path: Path) -> bool:
     return relative.parts[0] in SHIPPED or relative.as_posix() in SHIPPED_FILES
 
 
+LANGUAGES_VARIABLE = "KBOPT_MODAL_LANGUAGES"
+
+
+def languages() -> tuple[Language, ...]:
+    """The languages whose packages the image has: those that KBOPT_MODAL_LANGUAGES names, split by commas."""
+    asked = {name.strip() for name in os.environ.get(LANGUAGES_VARIABLE, "").split(",")} - {""}
+    unknown = sorted(asked - set(PACKAGES))
+    if unknown:
+        raise UserError(
+            f"KBOPT_MODAL_LANGUAGES: {unknown[0]!r}. Allowed, split by commas: {', '.join(PACKAGES)}."
+        )
+    return tuple(name for name in PACKAGES if name in asked)
+
+
+def requirements() -> tuple[str, ...]:
+    """What `languages` need, each requirement once."""
+    return tuple(dict.fromkeys(one for name in languages() for one in PACKAGES[name].requirements))
+
+
 # torch 2.9.0 contains CUDA 12.8, so the toolkit that builds extensions is 12.8 too. The sources come last:
 # they are mounted when a container starts, so that an edit does not build a new image.
 image = (
     modal.Image.from_registry("nvidia/cuda:12.8.1-devel-ubuntu24.04", add_python="3.12")
     .apt_install("build-essential")
-    .uv_pip_install("torch==2.9.0", "triton==3.5.0", "numpy==2.3.4", "ninja==1.13.0")
+    .uv_pip_install("torch==2.9.0", "triton==3.5.0", "numpy==2.3.4", "ninja==1.13.0", *requirements())
     .env({"MODAL_PAYLOAD_FORMAT": "cbor"})
     .add_local_dir(PACKAGE, "/root/kbopt", ignore=lambda path: not ships(path))
 )

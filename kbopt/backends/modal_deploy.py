@@ -51,16 +51,17 @@ def warm_seconds(warm_minutes: float) -> int:
 
 
 def app_name(warm_minutes: float = DEFAULT_WARM_MINUTES) -> str:
-    """Return `kbopt-<hash>`: a hash of the container's sources, image definition, SDK and warm time.
+    """Return `kbopt-<hash>`: a hash of the container's sources, image, SDK, languages and warm time.
 
     A process keeps the first name that it computes, so that an edit during a run starts no second container.
     """
-    return _name_of_content(warm_seconds(warm_minutes))
+    return _name_of_content(warm_seconds(warm_minutes), modal_app.requirements())
 
 
 @functools.cache
-def _name_of_content(warm_s: int) -> str:
-    digest = hashlib.sha256(f"modal {modal.__version__}, warm {warm_s} s".encode())
+def _name_of_content(warm_s: int, requirements: tuple[str, ...]) -> str:
+    settings = (f"modal {modal.__version__}", f"warm {warm_s} s", *requirements)
+    digest = hashlib.sha256(", ".join(settings).encode())
     for path in sorted(modal_app.PACKAGE.rglob("*")):
         if path.is_file() and modal_app.ships(path):
             name = path.relative_to(modal_app.PACKAGE).as_posix()

@@ -14,9 +14,10 @@ import click
 
 from kbopt.cli.grouped import AGENT, BASIC, BUDGET, DEVICE, EXPERT, MODEL, Option
 from kbopt.cli.values import Device, GpuCount, Kernels, Models, Name
-from kbopt.config import AgentName, BackendConfig, BackendName, Language, ProposerConfig, ProposerName
+from kbopt.config import AgentName, BackendConfig, BackendName, ProposerConfig, ProposerName
 from kbopt.core import codec
 from kbopt.core.extras import require
+from kbopt.core.languages import Language
 from kbopt.core.settings import Algorithm, ScoreFunction, SearchSettings
 from kbopt.core.types import (
     Arithmetic,

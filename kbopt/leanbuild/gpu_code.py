@@ -1,4 +1,4 @@
-"""Compiles Triton and NVRTC kernels without a device.
+"""Compiles Triton and NVRTC kernels without a device; those of TileLang by `tile_code`.
 
 Triton compiles a kernel only at its first launch, when it sees the arguments. In the context
 `ahead_of_device` a candidate's constructor and forward run on fake tensors, which have shapes, types and
@@ -20,12 +20,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from kbopt.leanbuild import tile_code
+
 Mode = Literal["build", "use"]
 """`build`: compile without a device and keep the results. `use`: load the kept results."""
 
 
 def install(directory: Path, mode: Mode, arch: str) -> None:
-    """Point the caches of Triton, Inductor, NVRTC and the CUDA driver at the candidate's directory.
+    """Point the caches of Triton, Inductor, TileLang, NVRTC and the CUDA driver at the candidate's directory.
 
     In mode `use` that directory may be read-only, but the compilers write to their caches. So they get a copy
     in a temporary directory. It is small, because it holds only this candidate's kernels.
@@ -44,6 +46,7 @@ def install(directory: Path, mode: Mode, arch: str) -> None:
     ):
         (home / name).mkdir(parents=True, exist_ok=True)
         os.environ[variable] = str(home / name)
+    tile_code.install(home, arch)
     _remember_nvrtc(home / "nvrtc", mode, arch)
 
 
@@ -71,6 +74,7 @@ def ahead_of_device(arch: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if _has_triton():
             stack.enter_context(_triton_without_launch(arch))
+        stack.enter_context(tile_code.without_launch())
         stack.enter_context(_without_context())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         yield

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
+from kbopt.core.languages import Language
 from kbopt.core.ports import Attempts
 from kbopt.core.redaction import redact
 from kbopt.core.text import encodable
@@ -22,7 +23,7 @@ from kbopt.core.types import Brief, Candidate, NoProposal, Trial, Usage
 from kbopt.core.workloads import shown_source
 from kbopt.proposers.agent_desk import Desk, Place
 from kbopt.proposers.agent_presets import MODULE, PLACE, PYTHON, TOOL_TIMEOUT_S, usage_of
-from kbopt.proposers.prompt import Language, Prompts
+from kbopt.proposers.prompt import Prompts
 from kbopt.proposers.transcripts import Exchange, FailedRequest, Transcript, Transcripts, brief_key
 
 MAX_OUTPUT = 2 * 2**20

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from kbopt.core.extras import require
+from kbopt.core.languages import Language
 from kbopt.core.redaction import redact
 from kbopt.core.text import encodable, one_line
 from kbopt.core.types import Blame, Brief, Candidate, NoProposal, Usage
@@ -43,7 +44,7 @@ from kbopt.proposers.models import (
     parse_models,
 )
 from kbopt.proposers.pool import ModelPool
-from kbopt.proposers.prompt import Language, Prompts
+from kbopt.proposers.prompt import Prompts
 from kbopt.proposers.replies import count, mended, number, text_of
 from kbopt.proposers.transcripts import Exchange, FailedRequest, Transcript, Transcripts, brief_key
 

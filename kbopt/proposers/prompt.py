@@ -11,20 +11,16 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 from kbopt.core.errors import UserError, unknown_name
+from kbopt.core.languages import Language
 from kbopt.core.types import Brief, Measured, Result, Trial, outcome_name
 from kbopt.core.workloads import shown_source
 
-Language = Literal["c", "cuda", "triton", "nvrtc"]
-
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "system.md": frozenset({"device_facts", "kernel_guide", "passes"}),
-    "c.md": frozenset({"device_facts"}),
-    "cuda.md": frozenset({"device_facts"}),
-    "triton.md": frozenset({"device_facts"}),
-    "nvrtc.md": frozenset({"device_facts"}),
+    **{f"{language}.md": frozenset({"device_facts"}) for language in get_args(Language)},
     "propose.md": frozenset(
         {
             "task_name",

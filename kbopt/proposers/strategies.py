@@ -9,8 +9,9 @@ from typing import Any, get_args
 
 from kbopt.core.errors import UserError
 from kbopt.core.kernel_strategies import Bound, KernelStrategy
+from kbopt.core.languages import Language
 from kbopt.core.text import one_line
-from kbopt.proposers.prompt import SHIPPED, Language
+from kbopt.proposers.prompt import SHIPPED
 
 FILE = "strategies.toml"
 MAX_CHARS = 1_000

@@ -76,16 +76,14 @@ def _from_python(text: str, name: str, task: Task, convention: str) -> str:
 
 
 def _with_own_files(text: str, name: str, task: Task) -> str:
-    """`text` with what it imports from the task's own files, as far as the task's source has it."""
-    wanted = {
-        alias.name
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.ImportFrom) and node.module in _OWN_FILES and not node.level
-        for alias in node.names
-    }
-    if "*" in wanted:
-        wanted = (wanted - {"*"}) | set(_TYPES)
+    """`text` with what it imports from the task's own files, as far as the task's source has it.
+
+    What only definitions of the submission need that its kernel does not, such as a check, may be absent.
+    """
     known = {one for node in ast.parse(task.source).body for one in templates.bound(node)}
+    if _imported(text) - known - set(_TYPES):
+        text = modules.reduced(text, {_ENTRIES[gpumode.CONVENTION][1]})
+    wanted = _imported(text)
     lost = sorted(wanted - known - set(_TYPES))
     if lost:
         raise fault(
@@ -98,10 +96,21 @@ def _with_own_files(text: str, name: str, task: Task) -> str:
     return modules.joined({**texts, "submission": text}, "submission", name)
 
 
+def _imported(text: str) -> set[str]:
+    """The names that the text imports from the task's own files."""
+    names = {
+        alias.name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and node.module in _OWN_FILES and not node.level
+        for alias in node.names
+    }
+    return (names - {"*"}) | set(_TYPES) if "*" in names else names
+
+
 def _with_model(kernel: Kernel, name: str, task: Task, convention: str) -> str:
     """The kernel's text with a `ModelNew` that calls its function as `Model` calls the reference."""
     model = _part(task.source, "Model")
-    helpers = [_part(task.source, one) for one in ("_ordered_outputs", "_viewed_inputs")]
+    helpers = [_part(task.source, one) for one in ("_ordered_outputs", "_viewed_inputs", "_narrowed_outputs")]
     function, adapter = kernel.function, ""
     if convention == gpumode.CONVENTION and kernel.writes is not None:
         if kernel.writes:

@@ -37,6 +37,21 @@ def test_another_warm_time_is_another_app():
     assert app_name(10) != app_name(11)
 
 
+def test_the_image_has_the_packages_of_the_languages_that_are_named(monkeypatch):
+    monkeypatch.delenv(modal_app.LANGUAGES_VARIABLE, raising=False)
+    plain = app_name()
+    assert modal_app.requirements() == ()
+
+    monkeypatch.setenv(modal_app.LANGUAGES_VARIABLE, "tilelang, cutedsl")
+
+    names = [requirement.partition("==")[0] for requirement in modal_app.requirements()]
+    assert names == ["nvidia-cutlass-dsl", "apache-tvm-ffi", "tilelang"]
+    assert app_name() != plain
+    monkeypatch.setenv(modal_app.LANGUAGES_VARIABLE, "tilelnag")
+    with pytest.raises(UserError, match=r"'tilelnag'\. Allowed, split by commas: cutedsl, cutlass, tilelang"):
+        app_name()
+
+
 def test_two_simultaneous_first_deployments_are_one(plane, driver):
     before = plane.counters()["deployments"]
     drivers = [driver(FIRST_DEPLOYMENT) for _ in range(2)]
@@ -114,4 +129,5 @@ def test_the_container_imports_nothing_that_its_image_lacks():
     names = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
     names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     packages = {name.partition(".")[0] for name in names} - sys.stdlib_module_names
-    assert packages <= {"kbopt", "modal", "numpy", "torch", "triton"}
+    # TileLang is imported where the candidate did so before.
+    assert packages - {"tilelang"} <= {"kbopt", "modal", "numpy", "torch", "triton"}

@@ -14,6 +14,7 @@ from kbopt.evaluation.build.building import Builder, Built
 from kbopt.evaluation.sandbox.children import ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import Device
+from kbopt.evaluation.worker.candidate import describe_exception
 from kbopt.leanbuild import scan
 from kbopt.leanbuild.toolchain import Toolchain, detect
 from tests.evaluation.conftest import ELEMENTWISE
@@ -150,3 +151,21 @@ def test_a_build_child_that_came_to_the_end_is_done(reply: dict[str, Any], whole
 )
 def test_a_compiler_blames_the_source_or_what_is_missing_now(log: str, blames: bool):
     assert scan.blames_source(log) is blames
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("No module named 'tilelang'", "\nTileLang is not installed: pip install 'tilelang=="),
+        ("No module named 'numby'", None),
+    ],
+)
+def test_a_missing_package_of_a_language_has_a_remedy(error: str, said: str | None):
+    raised = describe_exception(ModuleNotFoundError(error))
+
+    ended = building._ended({"raised": raised, "lasting": False}, "")
+
+    assert isinstance(ended, building.NotBuilt)
+    assert ended.outcome.reason.startswith(f"ModuleNotFoundError: {error}")
+    assert (said is not None) == ("pip install" in ended.outcome.reason)
+    assert (said or "") in ended.outcome.reason

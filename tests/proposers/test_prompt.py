@@ -14,10 +14,11 @@ from typing import get_args
 import pytest
 
 from kbopt.core.errors import UserError
+from kbopt.core.languages import Language, has_module, missing
 from kbopt.core.tune_comments import parse
 from kbopt.proposers.agent import write_workspace
 from kbopt.proposers.agent_desk import Place
-from kbopt.proposers.prompt import PLACEHOLDERS, SHIPPED, Language, Prompts, fenced, telling
+from kbopt.proposers.prompt import PLACEHOLDERS, SHIPPED, Prompts, fenced, telling
 from tests.support.llm_briefs import PARENT, TASK, brief, failed_trial, measured, trial
 
 PROMPTS = Prompts.load(None)
@@ -208,9 +209,17 @@ def test_a_summary_prompt_carries_trials_and_previous_advice() -> None:
         pytest.param("cuda", "cuda", marks=pytest.mark.gpu),
         pytest.param("triton", "cuda", marks=pytest.mark.gpu),
         pytest.param("nvrtc", "cuda", marks=pytest.mark.gpu),
+        pytest.param("cutlass", "cuda", marks=pytest.mark.gpu),
+        pytest.param("cutedsl", "cuda", marks=pytest.mark.gpu),
+        pytest.param("tilelang", "cuda", marks=pytest.mark.gpu),
     ],
 )
-def test_the_example_of_a_language_builds_and_is_right(language: str, device: str, tmp_path: Path) -> None:
+def test_the_example_of_a_language_builds_and_is_right(
+    language: Language, device: str, tmp_path: Path
+) -> None:
+    absent = missing(language, has_module)
+    if absent is not None:
+        pytest.skip(f"{absent.name} is not installed")
     (example,) = re.findall(r"```python\n(.*?)```", (SHIPPED / f"{language}.md").read_text(), re.DOTALL)
     file = tmp_path / "example.py"
     # In a process of its own, from a file: Triton reads the source, and a bad kernel may take all down.
@@ -220,4 +229,25 @@ def test_the_example_of_a_language_builds_and_is_right(language: str, device: st
         + f"assert torch.equal(ModelNew().to({device!r})(x), x.relu())\nprint('right')\n"
     )
     done = subprocess.run([sys.executable, file], check=False, capture_output=True, text=True, timeout=150)
+    assert done.stdout.endswith("right\n"), done.stderr
+
+
+@pytest.mark.gpu
+def test_the_example_of_cublaslt_builds_and_is_right(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (SHIPPED / "cublaslt.md").read_text(), re.DOTALL)
+    file = tmp_path / "example.py"
+    file.write_text(
+        example
+        + "\nmodel, x = ModelNew(96, 40).cuda(), torch.randn(24, 96, device='cuda')\n"
+        + "torch.testing.assert_close(model(x), model.linear(x).relu())\nprint('right')\n"
+    )
+    done = subprocess.run([sys.executable, file], check=False, capture_output=True, text=True, timeout=150)
     assert done.stdout == "right\n", done.stderr
+
+
+@pytest.mark.parametrize("language", get_args(Language))
+def test_the_example_of_a_language_is_a_kernel(language: Language) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (SHIPPED / f"{language}.md").read_text(), re.DOTALL)
+
+    classes = [node.name for node in ast.parse(example).body if isinstance(node, ast.ClassDef)]
+    assert classes == ["ModelNew"]

@@ -12,7 +12,8 @@ from kbopt.compose import strategies
 from kbopt.config import BackendConfig, ProposerConfig
 from kbopt.core.errors import UserError
 from kbopt.core.kernel_strategies import Bound
-from kbopt.proposers.prompt import Language, Prompts
+from kbopt.core.languages import Language
+from kbopt.proposers.prompt import Prompts
 from kbopt.proposers.strategies import load_strategies
 from kbopt.proposers.transcripts import Transcript, brief_key
 from tests.support.llm_briefs import brief, trial

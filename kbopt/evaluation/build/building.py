@@ -19,6 +19,7 @@ from typing import Any
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
+from kbopt.core.languages import remedy_of
 from kbopt.core.types import CompileFailed, EvalRequest, Outcome, Rejected, TimedOut
 from kbopt.core.workloads import shown_source
 from kbopt.evaluation.messages import Build
@@ -39,7 +40,7 @@ _REPLY_LIMIT_BYTES = 2**20
 _LATER = ("def ", "lambda", " as ", "class ")
 _KILLED = re.compile(r"[Kk]illed|\([Kk]ill signal\)|signal 9")
 """How g++ and nvcc report that SIGKILL ended one of their compilers."""
-_COMPILED_AT_LAUNCH = ("triton", "_compile_kernel")
+_COMPILED_AT_LAUNCH = ("triton", "tilelang", "_compile_kernel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,8 @@ def _ended(reply: Message, log: str) -> _Done | NotBuilt:
         return NotBuilt(outcome=Rejected(reason=reason, family="forged_verdict"), log=log)
     lasting = reply.get("lasting") is True
     if raised is not None:
-        reason = f"{raised}\n{raised.frames}" if raised.frames else str(raised)
+        said = (str(raised), remedy_of(str(raised)), raised.frames)
+        reason = "\n".join(filter(None, said))
         return NotBuilt(outcome=CompileFailed(reason=reason), log=log, lasting=lasting)
     if rejected is not None:
         return NotBuilt(outcome=CompileFailed(reason=rejected), log=log, lasting=lasting)

@@ -147,6 +147,8 @@ def _source(folder: Path, texts: Mapping[str, str], generate: ast.FunctionDef, w
     module, buffers = ast.parse(body), allocated(generate)
     precision = templates.named_precision(module)
     packs = bool(buffers) or templates.mixes(module)
+    widens = bool({"float64", "double"} & templates.attributes(module))
+    answer = f"ref_kernel({'_viewed_inputs(data)' if packs else 'data'})"
     call = ", ".join(
         "seed=seed" if key == "seed" else f"{key}={value!r}" for key, value in workload.values.items()
     )
@@ -164,8 +166,9 @@ def _source(folder: Path, texts: Mapping[str, str], generate: ast.FunctionDef, w
         templates.torch_import(body),
         body,
         *((templates.BITS, templates.UNPACKED) if packs else ()),
+        *((_NARROWED.format(dtype=templates.DTYPES[precision]),) if widens else ()),
         "class Model(torch.nn.Module):\n    def forward(self, data):\n"
-        f"        return ref_kernel({'_viewed_inputs(data)' if packs else 'data'})",
+        f"        return {f'_narrowed_outputs({answer}, data)' if widens else answer}",
         f"def get_inputs():\n{drawn}    data = generate_input({call})\n"
         + (_WITHOUT.format(buffers=buffers) if buffers else "")
         + (
@@ -184,6 +187,18 @@ _WITHOUT = """    # Memory for outputs is allocated in the call, so that what is
         for at, one in enumerate(data)
     )
 """
+
+
+_NARROWED = """def _narrowed_outputs(value, data):
+    # Some references answer in float64, where kernels answer in the precision of the task.
+    from torch.utils._pytree import tree_leaves, tree_map_only
+
+    dtypes = [one.dtype for one in tree_leaves(data) if isinstance(one, torch.Tensor)]
+    if torch.float64 in dtypes:
+        return value
+    return tree_map_only(
+        torch.Tensor, lambda one: one.to(torch.{dtype}) if one.dtype == torch.float64 else one, value
+    )"""
 
 
 def _check_arguments(generate: ast.FunctionDef, workload: Workload) -> None:

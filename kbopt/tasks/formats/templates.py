@@ -125,9 +125,14 @@ def quoted(text: str) -> str:
     return f"r'''{text}'''"
 
 
+def attributes(module: ast.Module) -> set[str]:
+    """The names of all attributes that the code mentions, such as dtypes of torch."""
+    return {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)}
+
+
 def named_precision(module: ast.Module) -> Precision:
     """The lowest of bf16, fp16 and fp32 whose dtype the code names; fp32 where it names none."""
-    named = {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)}
+    named = attributes(module)
     if "bfloat16" in named:
         return "bf16"
     return "fp16" if named & {"float16", "half"} else "fp32"
@@ -135,7 +140,7 @@ def named_precision(module: ast.Module) -> Precision:
 
 def mixes(module: ast.Module) -> bool:
     """Whether the code names floats other than fp32, so that its inputs may be of several dtypes."""
-    named = {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)}
+    named = attributes(module)
     floats = ("float16", "half", "bfloat16", "float64", "double", "float8", "float4")
     return any(name.startswith(floats) for name in named)
 

@@ -165,6 +165,27 @@ def test_a_submission_may_import_what_the_reference_uses(tmp_path: Path) -> None
         as_model("from utils import unused\ndef custom_kernel(data): return unused()\n", "s.py", task)
 
 
+def test_a_submission_may_keep_a_check_that_its_kernel_does_not_need(tmp_path: Path) -> None:
+    task = task_of("mode", tmp_path)
+    check = "\n\ncheck = make_match_reference(custom_kernel)\n"
+    text = f"from utils import make_match_reference\n{formats.MODE_KERNEL}{check}"
+
+    assert agree(task, as_model(text, "s.py", task))
+
+
+def test_a_reference_in_float64_does_not_ask_for_it_of_kernels(tmp_path: Path) -> None:
+    wide = formats.MODE_REFERENCE.replace("torch.tanh(a) + b", "torch.tanh(a.double()) + b.to(torch.float64)")
+    wide = wide.replace("c[...] =", "c =")
+    task = load_task(str(formats.write_mode(tmp_path / "one", reference=wide)))
+
+    reference = run(task.source)
+    (data,) = reference.get_inputs(workload=0)
+    assert reference.Model()(data).dtype == torch.float32
+    assert reference.Model()(tuple(part.double() for part in data[:2]) + data[2:]).dtype == torch.float64
+    assert agree(task, as_model(formats.MODE_KERNEL, "s.py", task))
+    assert agree(task, as_model(formats.MODE_KERNEL.replace("return c", "return c.double()"), "s.py", task))
+
+
 def test_a_submission_may_fall_back_on_the_reference(tmp_path: Path) -> None:
     task = task_of("mode", tmp_path)
     text = "from reference import ref_kernel\n\n\ndef custom_kernel(data):\n    return ref_kernel(data)\n"
