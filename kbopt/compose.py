@@ -455,6 +455,8 @@ def _llm(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> LL
         language=_language(config, backend),
         device_facts=device_facts(backend),
         backward=spec.protocol.backward,
+        arithmetic=spec.protocol.arithmetic,
+        tunes=config.name == "llm+tunables",
         transcripts=transcripts(spec.folder),
         lessons=spec.lessons,
         max_concurrent=config.max_concurrent,

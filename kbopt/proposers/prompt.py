@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from kbopt.core.errors import UserError, unknown_name
-from kbopt.core.types import Brief, Measured, Result, Trial, outcome_name
+from kbopt.core.types import Arithmetic, Brief, Measured, Result, Trial, outcome_name
 from kbopt.core.workloads import shown_source
 
 Language = Literal["c", "cuda", "triton", "nvrtc"]
 
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
-    "system.md": frozenset({"device_facts", "kernel_guide", "passes"}),
+    "system.md": frozenset({"device_facts", "kernel_guide", "passes", "fp32_products", "tuning"}),
     "c.md": frozenset({"device_facts"}),
     "cuda.md": frozenset({"device_facts"}),
     "triton.md": frozenset({"device_facts"}),
@@ -66,6 +66,24 @@ BOTH_PASSES = (
     "computes by differentiable operations; each parameter has the name and shape of `Model`'s."
 )
 
+_SPLITS = (
+    "In an fp32 task, splits into several products such as 3xTF32 meet that and may use tensor cores; plain "
+    "TF32, fp16 and bf16 products do not, and are rejected by their error."
+)
+_TF32_IN_CONVOLUTIONS = (
+    " A task with a convolution is the exception: PyTorch may compute that in TF32, so all products may be "
+    "plain TF32 of rounded operands (`cvt.rna`)."
+)
+_TF32 = (
+    "In an fp32 task, plain TF32 products of rounded operands (`cvt.rna`) meet that; fp16 and bf16 products "
+    "do not, and are rejected by their error."
+)
+_TUNED = "A program then tries those values at no cost to you, so spend your effort on the structure."
+_NOT_TUNED = (
+    "Your answer is measured with the values that it has, so choose these well; the others tell whoever "
+    "improves it what to try."
+)
+
 SHIPPED = Path(__file__).parent / "prompts"
 
 MAX_FEEDBACK_CHARS = 6_000
@@ -92,14 +110,29 @@ class Prompts:
         """
         return Prompts({name: _template(path, name) for name, path in _paths(folder).items()})
 
-    def system(self, language: Language, device_facts: str, *, backward: bool = False) -> str:
+    def system(
+        self,
+        language: Language,
+        device_facts: str,
+        *,
+        backward: bool = False,
+        arithmetic: Arithmetic = "default",
+        tunes: bool = False,
+    ) -> str:
         """What holds for every proposal: rules, device, language and form of the answer. With `backward` a
-        call is forward and backward.
+        call is forward and backward; with `tunes` the search varies what `# tune:` comments list.
         """
         facts = device_facts.strip() or "Not known."
         guide = self._fill(f"{language}.md", device_facts=facts)
         passes = BOTH_PASSES if backward else _FORWARD
-        return self._fill("system.md", device_facts=facts, kernel_guide=guide, passes=passes)
+        return self._fill(
+            "system.md",
+            device_facts=facts,
+            kernel_guide=guide,
+            passes=passes,
+            fp32_products=_fp32_products(language, arithmetic),
+            tuning=_TUNED if tunes else _NOT_TUNED,
+        )
 
     def proposal(self, brief: Brief, lessons: str = "") -> str:
         """The question that a brief asks; `lessons` are those of other searches."""
@@ -176,6 +209,13 @@ class Prompts:
 
     def _fill(self, name: str, **values: str) -> str:
         return self.templates[name].substitute(values).strip() + "\n"
+
+
+def _fp32_products(language: Language, arithmetic: Arithmetic) -> str:
+    """What products an fp32 task may use: the judge allows TF32 on a GPU alone (docs/evaluation.md)."""
+    if language == "c" or arithmetic == "ieee":
+        return _SPLITS
+    return _TF32 if arithmetic == "tf32" else _SPLITS + _TF32_IN_CONVOLUTIONS
 
 
 def describe(result: Result) -> str:

@@ -15,6 +15,7 @@ import pytest
 
 from kbopt.core.errors import UserError
 from kbopt.core.tune_comments import parse
+from kbopt.core.types import Arithmetic
 from kbopt.proposers.agent import write_workspace
 from kbopt.proposers.agent_desk import Place
 from kbopt.proposers.prompt import PLACEHOLDERS, SHIPPED, Language, Prompts, fenced, telling
@@ -94,6 +95,31 @@ def test_a_backward_is_asked_for_where_it_is_timed(backward: bool, asked: str) -
     assert asked in system
     assert asked in agent
     assert ("no gradients are asked for" in system) is not backward
+
+
+def test_a_model_is_told_whether_a_program_tries_its_tunable_values() -> None:
+    tried, alone = PROMPTS.system("cuda", "", tunes=True), PROMPTS.system("cuda", "")
+    assert ("A program then tries those values" in tried, "measured with the values" in tried) == (True, False)
+    assert ("A program then tries those values" in alone, "measured with the values" in alone) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("language", "arithmetic", "in_convolutions", "everywhere"),
+    [
+        ("cuda", "default", True, False),
+        ("triton", "default", True, False),
+        ("cuda", "ieee", False, False),
+        ("cuda", "tf32", False, True),
+        ("c", "default", False, False),
+    ],
+)
+def test_the_rule_on_tf32_is_the_judges(
+    language: Language, arithmetic: Arithmetic, in_convolutions: bool, everywhere: bool
+) -> None:
+    text = " ".join(PROMPTS.system(language, "", arithmetic=arithmetic).split())
+    assert ("A task with a convolution is the exception" in text) is in_convolutions
+    assert ("plain TF32 products of rounded operands (`cvt.rna`) meet that" in text) is everywhere
+    assert ("plain TF32, fp16 and bf16 products do not" in text) is not everywhere
 
 
 def test_edits_are_explained_where_there_is_a_kernel_to_edit() -> None:
