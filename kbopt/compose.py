@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from kbopt.proposers.llm import LLMProposer
 
 
+ENDS_S = 300.0
+"""Seconds that a brief takes beside what its agent or model may take: evidence, pauses, the agent's end."""
+
+
 def cache_home() -> Path:
     """Where builds and baselines are kept between runs: `KBOPT_CACHE`, else the user's cache folder."""
     if "KBOPT_CACHE" in os.environ:
@@ -190,8 +194,18 @@ def add_to_library(config: RunConfig, events: Iterable[Event]) -> int:
 
 
 def lease_s(config: ProposerConfig) -> float:
-    """How long an explorer may take for one brief: an agent its time, and some for its end."""
-    return max(LEASE_S, 60 * config.agent_minutes + 300.0) if config.starts_agents else LEASE_S
+    """How long an explorer may take for one brief: an agent its time, a model all that may be asked of it.
+
+    A brief that is handed out again while a model still answers is asked and paid for twice.
+    """
+    if config.starts_agents:
+        return max(LEASE_S, 60 * config.agent_minutes + ENDS_S)
+    if "llm" in config.name:
+        from kbopt.proposers.llm import MAX_REPEATED_QUESTIONS
+        from kbopt.proposers.pool import MAX_TIMEOUTS
+
+        return max(LEASE_S, (1 + MAX_REPEATED_QUESTIONS) * MAX_TIMEOUTS * config.timeout_s + ENDS_S)
+    return LEASE_S
 
 
 def check(config: RunConfig, *, on_this_machine: bool = True) -> None:

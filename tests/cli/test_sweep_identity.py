@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kbopt.compose import check, check_device, device_facts, with_lessons
+from kbopt.compose import check, check_device, device_facts, lease_s, with_lessons
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig, device_kind
 from kbopt.core.errors import UserError
 from kbopt.core.events import Evaluated, Event
@@ -116,6 +116,21 @@ def test_a_driver_without_a_torch_for_cuda_is_no_gpu(monkeypatch: pytest.MonkeyP
     assert device_kind(BackendConfig()) == "cuda"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert device_kind(BackendConfig()) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("proposer", "least_s"),
+    [
+        (ProposerConfig(name="llm"), 3 * 2 * 300.0),
+        (ProposerConfig(name="llm+tunables", timeout_s=3600.0), 3 * 2 * 3600.0),
+        (ProposerConfig(name="agent", agent="codex", agent_minutes=90.0), 90 * 60.0),
+    ],
+)
+def test_a_brief_is_not_handed_out_again_while_its_model_may_still_answer(
+    proposer: ProposerConfig, least_s: float
+) -> None:
+    """A model is asked up to three times for a brief, and each question may time out once before it counts."""
+    assert least_s < lease_s(proposer) <= least_s + 300.0
 
 
 def journal_events(path: Path) -> list[Event]:
