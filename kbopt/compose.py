@@ -435,7 +435,7 @@ def device_facts(config: BackendConfig) -> str:
     if config.name == "modal":
         return f"One NVIDIA {config.gpu}."
     if config.name == "spool" and device_kind(config) == "cuda":
-        return "One NVIDIA GPU."
+        return f"One NVIDIA {config.gpu or 'GPU'}."
     if device_kind(config) == "cuda":
         query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv"]
         try:
