@@ -154,7 +154,7 @@ def test_models_are_told_of_the_gpu_that_is_named_and_of_no_other(words: str, fa
 def test_a_brief_is_not_handed_out_again_while_its_model_may_still_answer(
     proposer: ProposerConfig, least_s: float
 ) -> None:
-    """A model is asked up to three times for a brief, and each question may time out once before it counts."""
+    """A model is asked up to three times for a brief, and may let each question time out twice."""
     assert least_s < lease_s(proposer) <= least_s + 300.0
 
 

@@ -98,9 +98,12 @@ def test_a_backward_is_asked_for_where_it_is_timed(backward: bool, asked: str) -
 
 
 def test_a_model_is_told_whether_a_program_tries_its_tunable_values() -> None:
+    by_program, by_nobody = "A program then tries those values", "measured with the values that it has"
     tried, alone = PROMPTS.system("cuda", "", tunes=True), PROMPTS.system("cuda", "")
-    assert ("A program then tries those values" in tried, "measured with the values" in tried) == (True, False)
-    assert ("A program then tries those values" in alone, "measured with the values" in alone) == (False, True)
+    assert by_program in tried
+    assert by_nobody not in tried
+    assert by_program not in alone
+    assert by_nobody in alone
 
 
 @pytest.mark.parametrize(
