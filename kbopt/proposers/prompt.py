@@ -135,25 +135,28 @@ class Prompts:
         )
 
     def proposal(self, brief: Brief, lessons: str = "") -> str:
-        """The question that a brief asks; `lessons` are those of other searches."""
+        """The question that a brief asks, without sections for which there is nothing to say.
+
+        `lessons` are those of other searches.
+        """
         common = {
             "task_name": brief.task.name,
             "task_source": fenced(shown_source(brief.task.source), "python"),
-            "evidence": fenced(_untrusted(brief.evidence, MAX_EVIDENCE_CHARS) or "(none)", "text"),
-            "exemplars": "\n\n".join(map(_exemplar, brief.exemplars)) or "None yet.",
-            "summary": _bounded(brief.summary.strip(), MAX_SUMMARY_CHARS) or "Nothing yet.",
-            "lessons": fenced(_untrusted(lessons, MAX_LESSONS_CHARS) or "(none)", "text"),
+            "evidence": _data(brief.evidence, MAX_EVIDENCE_CHARS),
+            "exemplars": "\n\n".join(map(_exemplar, brief.exemplars)),
+            "summary": _bounded(brief.summary.strip(), MAX_SUMMARY_CHARS),
+            "lessons": _data(lessons, MAX_LESSONS_CHARS),
         }
         if brief.parent is None:
-            return self._fill("first.md", **common, strategy=_strategy(brief))
+            return self._filled_sections("first.md", **common, strategy=_strategy(brief))
         result = brief.parent.results[-1]
-        return self._fill(
+        return self._filled_sections(
             "propose.md",
             **common,
             # In full: edits are checked against it line by line.
             parent_source=fenced(brief.parent.candidate.source, "python"),
             parent_result=describe(result),
-            parent_feedback=fenced(_untrusted(result.feedback, MAX_FEEDBACK_CHARS) or "(none)", "text"),
+            parent_feedback=_data(result.feedback, MAX_FEEDBACK_CHARS) or "(none)",
         )
 
     def agent(
@@ -209,6 +212,14 @@ class Prompts:
 
     def _fill(self, name: str, **values: str) -> str:
         return self.templates[name].substitute(values).strip() + "\n"
+
+    def _filled_sections(self, name: str, **values: str) -> str:
+        """As `_fill`, without the sections (a heading and what follows it) that end with an empty value."""
+        sections = re.split(r"^(?=## )", self.templates[name].template, flags=re.MULTILINE)
+        empty = tuple(end for key, value in values.items() if not value for end in (f"${key}", f"${{{key}}}"))
+        kept = [one for one in sections if not (one.startswith("## ") and one.rstrip().endswith(empty))]
+        given = {key: value or "(none)" for key, value in values.items()}
+        return string.Template("".join(kept)).substitute(given).strip() + "\n"
 
 
 def _fp32_products(language: Language, arithmetic: Arithmetic) -> str:
@@ -279,6 +290,12 @@ def _untrusted(text: str, limit: int) -> str:
     """`text` as a program printed it, without control characters and no longer than `limit`."""
     plain = "".join(char for char in text if char.isprintable() or char in "\n\t")
     return _bounded(plain.strip(), limit)
+
+
+def _data(text: str, limit: int) -> str:
+    """What a program printed, in a fence; nothing where it printed nothing."""
+    plain = _untrusted(text, limit)
+    return fenced(plain, "text") if plain else ""
 
 
 def _bounded(text: str, limit: int) -> str:

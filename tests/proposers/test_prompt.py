@@ -72,7 +72,25 @@ def test_a_brief_without_a_parent_asks_for_a_first_kernel() -> None:
     text = PROMPTS.proposal(brief())
     assert "Write the first kernel for the task `quick/relu`" in text
     assert TASK.source in text
-    assert "Nothing yet." in text
+    assert re.findall("^## .*", text, re.MULTILINE) == ["## The reference", "## The strategy"]
+
+
+def test_a_brief_has_a_section_for_everything_that_is_known_and_for_nothing_else() -> None:
+    first, later = brief(), brief(parent=trial(feedback=""))
+    own = ["## The reference", "## The kernel to improve", "## What to do"]
+    assert re.findall("^## .*", PROMPTS.proposal(later), re.MULTILINE) == own
+    told = replace(first, evidence="4 TB/s", summary="Use float4.", exemplars=(trial(),))
+    text = PROMPTS.proposal(told, "Tiles of 128 are faster.")
+    for part in ("4 TB/s", "Use float4.", PARENT.strip(), "Tiles of 128 are faster."):
+        assert part in text
+    assert len(re.findall("^## ", text, re.MULTILINE)) == 6
+
+
+def test_ones_own_template_may_say_more_after_an_empty_value(tmp_path: Path) -> None:
+    (tmp_path / "first.md").write_text(
+        "Do.\n\n## Learned\n\n${summary}\n\nThen write.\n\n## Others\n\n${exemplars}\n"
+    )
+    assert Prompts.load(tmp_path).proposal(brief()) == "Do.\n\n## Learned\n\n(none)\n\nThen write.\n"
 
 
 def test_a_failed_parent_is_described_by_its_reason() -> None:
