@@ -16,6 +16,7 @@ import pytest
 from kbopt.core.errors import UserError
 from kbopt.core.tune_comments import parse
 from kbopt.core.types import Arithmetic
+from kbopt.leanbuild import builder
 from kbopt.proposers.agent import write_workspace
 from kbopt.proposers.agent_desk import Place
 from kbopt.proposers.prompt import PLACEHOLDERS, SHIPPED, Language, Prompts, fenced, telling
@@ -154,6 +155,18 @@ def test_the_cuda_example_launches_on_the_current_stream_from_a_raw_string() -> 
     assert "BLOCK, 0, stream>>>" in text
     assert "c10::cuda::getCurrentCUDAStream()" in text
     assert 'CUDA_SOURCE = r"""' in text
+
+
+def test_the_flag_for_wgmma_replaces_those_of_the_devices_own_capability(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (flag,) = re.findall(r'"(-gencode=[^"]+)"', PROMPTS.system("cuda", ""))
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0+PTX")
+    assert builder._arch_flags(["-O3"]) == [
+        "-gencode=arch=compute_90,code=compute_90",
+        "-gencode=arch=compute_90,code=sm_90",
+    ]
+    assert builder._arch_flags(["-O3", flag]) == []
 
 
 @pytest.mark.parametrize("language", get_args(Language))
