@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from dataclasses import dataclass
 
@@ -49,6 +50,7 @@ class RunningSearch:
         self._unembedded = [e.event.candidate.source for e in entries if isinstance(e.event, Proposed)]
         self.search.replay(entry.event for entry in entries)
         self._catches_up = self.search.num_in_flight > len(self.search.outstanding())
+        self._catches_up_until = math.inf
         self.failure: Failure | None = None
         self.held: dict[str, _Held] = {}
         self.looks = False  # at what limits the task
@@ -120,9 +122,13 @@ class RunningSearch:
         return asked
 
     def _waits_for_its_past(self) -> bool:
-        """Whether results that its former self asked for may come before the next brief is written."""
-        elapsed_s = time.monotonic() - self._opened_at
-        self._catches_up = self._catches_up and self.evaluating > 0 and elapsed_s < CATCH_UP_S
+        """Whether results that its former self asked for may come before the next brief is written.
+
+        The time runs from the first brief that is wanted: explorers may start long after the coordinator.
+        """
+        now = time.monotonic()
+        self._catches_up_until = min(self._catches_up_until, now + CATCH_UP_S)
+        self._catches_up = self._catches_up and self.evaluating > 0 and now < self._catches_up_until
         return self._catches_up
 
     @property
