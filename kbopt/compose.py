@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from kbopt.proposers.llm import LLMProposer
 
 
+ENDS_S = 300.0
+"""Seconds that a brief takes beside what its agent or model may take: evidence, pauses, the agent's end."""
+
+
 def cache_home() -> Path:
     """Where builds and baselines are kept between runs: `KBOPT_CACHE`, else the user's cache folder."""
     if "KBOPT_CACHE" in os.environ:
@@ -190,8 +194,18 @@ def add_to_library(config: RunConfig, events: Iterable[Event]) -> int:
 
 
 def lease_s(config: ProposerConfig) -> float:
-    """How long an explorer may take for one brief: an agent its time, and some for its end."""
-    return max(LEASE_S, 60 * config.agent_minutes + 300.0) if config.starts_agents else LEASE_S
+    """How long an explorer may take for one brief: an agent its time, a model all that may be asked of it.
+
+    A brief that is handed out again while a model still answers is asked and paid for twice.
+    """
+    if config.starts_agents:
+        return max(LEASE_S, 60 * config.agent_minutes + ENDS_S)
+    if "llm" in config.name:
+        from kbopt.proposers.llm import MAX_REPEATED_QUESTIONS
+        from kbopt.proposers.pool import MAX_TIMEOUTS
+
+        return max(LEASE_S, (1 + MAX_REPEATED_QUESTIONS) * MAX_TIMEOUTS * config.timeout_s + ENDS_S)
+    return LEASE_S
 
 
 def check(config: RunConfig, *, on_this_machine: bool = True) -> None:
@@ -423,7 +437,7 @@ def device_facts(config: BackendConfig) -> str:
     if config.name == "modal":
         return f"One NVIDIA {config.gpu}."
     if config.name == "spool" and device_kind(config) == "cuda":
-        return "One NVIDIA GPU."
+        return f"One NVIDIA {config.gpu or 'GPU'}."
     if device_kind(config) == "cuda":
         query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv"]
         try:
@@ -480,6 +494,8 @@ def _llm(config: ProposerConfig, backend: BackendConfig, spec: SearchSpec) -> LL
         language=_language(config, backend),
         device_facts=device_facts(backend),
         backward=spec.protocol.backward,
+        arithmetic=spec.protocol.arithmetic,
+        tunes=config.name == "llm+tunables",
         transcripts=transcripts(spec.folder),
         lessons=spec.lessons,
         max_concurrent=config.max_concurrent,

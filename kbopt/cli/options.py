@@ -327,7 +327,12 @@ backend_options = options(
         is_flag=True,
         help="Local backend: run models' kernels even if it cannot isolate them.",
     ),
-    option("--gpu", group=DEVICE, default=BACKEND.gpu, help="Modal backend: L4, L40S, H100, ..."),
+    option(
+        "--gpu",
+        group=DEVICE,
+        default=BACKEND.gpu,
+        help="Modal backend: L4, L40S, H100, ... Spool: the GPU that models are told of.",
+    ),
     option(
         "--gpus",
         group=EXPERT,

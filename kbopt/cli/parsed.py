@@ -146,6 +146,9 @@ def backend_config(given: dict[str, Any]) -> BackendConfig:
     if said and name != "spool":
         raise UserError(f"--spool {given['spool']} goes with --backend spool: give both, or neither")
     given["spool"] = given["spool"] or BACKEND.spool
+    is_default = click.get_current_context().get_parameter_source("gpu") is ParameterSource.DEFAULT
+    if name == "spool" and is_default:
+        given["gpu"] = ""  # The default is Modal's; nobody knows what will drain the spool.
     return _taken(replace(BACKEND, name=name, start_timeout_s=wait_s), given)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from dataclasses import dataclass
 
@@ -19,6 +20,11 @@ from kbopt.store.journal import SqliteJournal
 
 JOURNAL_FREE_S = 30.0
 """How long a coordinator that was killed may take to let go of its journals."""
+
+CATCH_UP_S = 30.0
+"""For how long a search that goes on asks for nothing new while evaluations that it left behind are open. A
+spool or a rented device may have their results, and what is asked before they are read is asked blind. A
+spool is open after 6 s; the rest is for a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,8 @@ class RunningSearch:
         entries = list(self.journal.entries())
         self._unembedded = [e.event.candidate.source for e in entries if isinstance(e.event, Proposed)]
         self.search.replay(entry.event for entry in entries)
+        self._catches_up = self.search.num_in_flight > len(self.search.outstanding())
+        self._catches_up_until = math.inf
         self.failure: Failure | None = None
         self.held: dict[str, _Held] = {}
         self.looks = False  # at what limits the task
@@ -100,7 +108,7 @@ class RunningSearch:
             if _is_over(self.held.get(brief.id)):
                 self.held[brief.id] = held
                 return brief
-        if self.search.wants_bounds:
+        if self.search.wants_bounds or self._waits_for_its_past():
             return None
         synchronous = self.spec.settings.synchronous  # its barriers are pauses enough
         if not synchronous and self.search.num_in_flight >= self.pacing.limit:
@@ -112,6 +120,16 @@ class RunningSearch:
             return None
         self.held[asked.id] = held
         return asked
+
+    def _waits_for_its_past(self) -> bool:
+        """Whether results that its former self asked for may come before the next brief is written.
+
+        The time runs from the first brief that is wanted: explorers may start long after the coordinator.
+        """
+        now = time.monotonic()
+        self._catches_up_until = min(self._catches_up_until, now + CATCH_UP_S)
+        self._catches_up = self._catches_up and self.evaluating > 0 and now < self._catches_up_until
+        return self._catches_up
 
     @property
     def waits_for_embeddings(self) -> bool:

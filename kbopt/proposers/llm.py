@@ -29,7 +29,7 @@ from kbopt.core.extras import require
 from kbopt.core.languages import Language
 from kbopt.core.redaction import redact
 from kbopt.core.text import encodable, one_line
-from kbopt.core.types import Blame, Brief, Candidate, NoProposal, Usage
+from kbopt.core.types import Arithmetic, Blame, Brief, Candidate, NoProposal, Usage
 from kbopt.proposers.answers import NewSource, judge
 from kbopt.proposers.endpoint import Address
 from kbopt.proposers.models import (
@@ -62,7 +62,8 @@ class LLMProposer:
 
     `api_base` goes with every request, for OpenAI-compatible servers. `transcripts` is a folder of this
     search alone, `lessons` are those that other searches left for it. With `backward` kernels are asked for
-    whose gradients count. `temperature` None leaves it to the model. Raises `InfraError` once no model has
+    whose gradients count; `arithmetic` is the protocol's, and `tunes` says whether the search varies what
+    `# tune:` comments list. `temperature` None leaves it to the model. Raises `InfraError` once no model has
     answered for `give_up_after_s`.
     """
 
@@ -77,6 +78,8 @@ class LLMProposer:
         language: Language,
         device_facts: str,
         backward: bool = False,
+        arithmetic: Arithmetic = "default",
+        tunes: bool = False,
         transcripts: Path,
         lessons: str = "",
         max_concurrent: int,
@@ -85,7 +88,9 @@ class LLMProposer:
         give_up_after_s: float = 600.0,
     ) -> None:
         self.prompts = Prompts.load(prompts)
-        self._system = self.prompts.system(language, device_facts, backward=backward)
+        self._system = self.prompts.system(
+            language, device_facts, backward=backward, arithmetic=arithmetic, tunes=tunes
+        )
         self._lessons = lessons
         self._transcripts = Transcripts(transcripts)
         self._timeout_s = timeout_s

@@ -15,11 +15,11 @@ from typing import get_args
 
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.languages import Language
-from kbopt.core.types import Brief, Measured, Result, Trial, outcome_name
+from kbopt.core.types import Arithmetic, Brief, Measured, Result, Trial, outcome_name
 from kbopt.core.workloads import shown_source
 
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
-    "system.md": frozenset({"device_facts", "kernel_guide", "passes"}),
+    "system.md": frozenset({"device_facts", "kernel_guide", "passes", "fp32_products", "tuning"}),
     **{f"{language}.md": frozenset({"device_facts"}) for language in get_args(Language)},
     "propose.md": frozenset(
         {
@@ -62,6 +62,24 @@ BOTH_PASSES = (
     "computes by differentiable operations; each parameter has the name and shape of `Model`'s."
 )
 
+_SPLITS = (
+    "In an fp32 task, splits into several products such as 3xTF32 meet that and may use tensor cores; plain "
+    "TF32, fp16 and bf16 products do not, and are rejected by their error."
+)
+_TF32_IN_CONVOLUTIONS = (
+    " A task with a convolution is the exception: PyTorch may compute that in TF32, so all products may be "
+    "plain TF32 of rounded operands (`cvt.rna`)."
+)
+_TF32 = (
+    "In an fp32 task, plain TF32 products of rounded operands (`cvt.rna`) meet that; fp16 and bf16 products "
+    "do not, and are rejected by their error."
+)
+_TUNED = "A program then tries those values at no cost to you, so spend your effort on the structure."
+_NOT_TUNED = (
+    "Your answer is measured with the values that it has, so choose these well; the others tell whoever "
+    "improves it what to try."
+)
+
 SHIPPED = Path(__file__).parent / "prompts"
 
 MAX_FEEDBACK_CHARS = 6_000
@@ -88,35 +106,53 @@ class Prompts:
         """
         return Prompts({name: _template(path, name) for name, path in _paths(folder).items()})
 
-    def system(self, language: Language, device_facts: str, *, backward: bool = False) -> str:
+    def system(
+        self,
+        language: Language,
+        device_facts: str,
+        *,
+        backward: bool = False,
+        arithmetic: Arithmetic = "default",
+        tunes: bool = False,
+    ) -> str:
         """What holds for every proposal: rules, device, language and form of the answer. With `backward` a
-        call is forward and backward.
+        call is forward and backward; with `tunes` the search varies what `# tune:` comments list.
         """
         facts = device_facts.strip() or "Not known."
         guide = self._fill(f"{language}.md", device_facts=facts)
         passes = BOTH_PASSES if backward else _FORWARD
-        return self._fill("system.md", device_facts=facts, kernel_guide=guide, passes=passes)
+        return self._fill(
+            "system.md",
+            device_facts=facts,
+            kernel_guide=guide,
+            passes=passes,
+            fp32_products=_fp32_products(language, arithmetic),
+            tuning=_TUNED if tunes else _NOT_TUNED,
+        )
 
     def proposal(self, brief: Brief, lessons: str = "") -> str:
-        """The question that a brief asks; `lessons` are those of other searches."""
+        """The question that a brief asks, without sections for which there is nothing to say.
+
+        `lessons` are those of other searches.
+        """
         common = {
             "task_name": brief.task.name,
             "task_source": fenced(shown_source(brief.task.source), "python"),
-            "evidence": fenced(_untrusted(brief.evidence, MAX_EVIDENCE_CHARS) or "(none)", "text"),
-            "exemplars": "\n\n".join(map(_exemplar, brief.exemplars)) or "None yet.",
-            "summary": _bounded(brief.summary.strip(), MAX_SUMMARY_CHARS) or "Nothing yet.",
-            "lessons": fenced(_untrusted(lessons, MAX_LESSONS_CHARS) or "(none)", "text"),
+            "evidence": _data(brief.evidence, MAX_EVIDENCE_CHARS),
+            "exemplars": "\n\n".join(map(_exemplar, brief.exemplars)),
+            "summary": _bounded(brief.summary.strip(), MAX_SUMMARY_CHARS),
+            "lessons": _data(lessons, MAX_LESSONS_CHARS),
         }
         if brief.parent is None:
-            return self._fill("first.md", **common, strategy=_strategy(brief))
+            return self._filled_sections("first.md", **common, strategy=_strategy(brief))
         result = brief.parent.results[-1]
-        return self._fill(
+        return self._filled_sections(
             "propose.md",
             **common,
             # In full: edits are checked against it line by line.
             parent_source=fenced(brief.parent.candidate.source, "python"),
             parent_result=describe(result),
-            parent_feedback=fenced(_untrusted(result.feedback, MAX_FEEDBACK_CHARS) or "(none)", "text"),
+            parent_feedback=_data(result.feedback, MAX_FEEDBACK_CHARS) or "(none)",
         )
 
     def agent(
@@ -172,6 +208,21 @@ class Prompts:
 
     def _fill(self, name: str, **values: str) -> str:
         return self.templates[name].substitute(values).strip() + "\n"
+
+    def _filled_sections(self, name: str, **values: str) -> str:
+        """As `_fill`, without the sections (a heading and what follows it) that end with an empty value."""
+        sections = re.split(r"^(?=## )", self.templates[name].template, flags=re.MULTILINE)
+        empty = tuple(end for key, value in values.items() if not value for end in (f"${key}", f"${{{key}}}"))
+        kept = [one for one in sections if not (one.startswith("## ") and one.rstrip().endswith(empty))]
+        given = {key: value or "(none)" for key, value in values.items()}
+        return string.Template("".join(kept)).substitute(given).strip() + "\n"
+
+
+def _fp32_products(language: Language, arithmetic: Arithmetic) -> str:
+    """What products an fp32 task may use: the judge allows TF32 on a GPU alone (docs/evaluation.md)."""
+    if language == "c" or arithmetic == "ieee":
+        return _SPLITS
+    return _TF32 if arithmetic == "tf32" else _SPLITS + _TF32_IN_CONVOLUTIONS
 
 
 def describe(result: Result) -> str:
@@ -235,6 +286,12 @@ def _untrusted(text: str, limit: int) -> str:
     """`text` as a program printed it, without control characters and no longer than `limit`."""
     plain = "".join(char for char in text if char.isprintable() or char in "\n\t")
     return _bounded(plain.strip(), limit)
+
+
+def _data(text: str, limit: int) -> str:
+    """What a program printed, in a fence; nothing where it printed nothing."""
+    plain = _untrusted(text, limit)
+    return fenced(plain, "text") if plain else ""
 
 
 def _bounded(text: str, limit: int) -> str:

@@ -3,10 +3,15 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from kbopt.compose import check, check_device, device_facts, with_lessons
+from kbopt.cli.options import backend_options
+from kbopt.cli.parsed import backend_config
+from kbopt.compose import check, check_device, device_facts, lease_s, with_lessons
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig, device_kind
 from kbopt.core.errors import UserError
 from kbopt.core.events import Evaluated, Event
@@ -116,6 +121,41 @@ def test_a_driver_without_a_torch_for_cuda_is_no_gpu(monkeypatch: pytest.MonkeyP
     assert device_kind(BackendConfig()) == "cuda"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert device_kind(BackendConfig()) == "cpu"
+
+
+@click.command()
+@backend_options
+def told(**given: Any) -> None:
+    """What a model is told of the device that the options name."""
+    click.echo(device_facts(backend_config(given)))
+
+
+@pytest.mark.parametrize(
+    ("words", "facts"),
+    [
+        ("--backend spool --gpu H200", "One NVIDIA H200."),
+        ("--backend spool", "One NVIDIA GPU."),
+        ("--backend spool --device cpu --gpu H200", "The cores of another machine."),
+        ("--backend modal", "One NVIDIA L40S."),
+    ],
+)
+def test_models_are_told_of_the_gpu_that_is_named_and_of_no_other(words: str, facts: str) -> None:
+    assert CliRunner().invoke(told, words.split()).output == f"{facts}\n"
+
+
+@pytest.mark.parametrize(
+    ("proposer", "least_s"),
+    [
+        (ProposerConfig(name="llm"), 3 * 2 * 300.0),
+        (ProposerConfig(name="llm+tunables", timeout_s=3600.0), 3 * 2 * 3600.0),
+        (ProposerConfig(name="agent", agent="codex", agent_minutes=90.0), 90 * 60.0),
+    ],
+)
+def test_a_brief_is_not_handed_out_again_while_its_model_may_still_answer(
+    proposer: ProposerConfig, least_s: float
+) -> None:
+    """A model is asked up to three times for a brief, and may let each question time out twice."""
+    assert least_s < lease_s(proposer) <= least_s + 300.0
 
 
 def journal_events(path: Path) -> list[Event]:

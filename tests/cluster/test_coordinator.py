@@ -190,6 +190,27 @@ async def test_after_a_crash_nothing_is_lost_and_nothing_is_measured_twice(tmp_p
     assert sorted(proposed) == asked
 
 
+async def test_a_search_that_goes_on_asks_for_nothing_before_it_has_read_what_it_left(tmp_path: Path) -> None:
+    made = spec(tmp_path)
+    proposer = NumberedProposer()
+    lab = Lab(tmp_path, (made,), proposer)
+    lab.backend.service_s = 60.0
+    for index in range(3):
+        lease = await lab.coordinator.lease(index, f"explorer {index}")
+        assert isinstance(lease, Lease)
+        assert isinstance(lease.work, Brief)
+        answer = await proposer.propose(lease.work)
+        assert isinstance(answer, Candidate)
+        await lab.coordinator.submit("one", answer)
+    await lab.close()
+    again = Lab(tmp_path, (made,), proposer)
+    await again.run()
+    await again.close()
+    kinds = [type(event) for event in events(made) if isinstance(event, Opened | Asked | Evaluated)]
+    assert kinds[:8] == [Opened, Asked, Asked, Asked, Opened, Evaluated, Evaluated, Evaluated]
+    assert len(evaluated(made)) == 20
+
+
 async def test_a_new_incarnation_of_an_explorer_gets_what_the_old_one_held(tmp_path: Path) -> None:
     made = spec(tmp_path)
     lab = Lab(tmp_path, (made,), NumberedProposer())

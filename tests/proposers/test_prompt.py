@@ -16,6 +16,8 @@ import pytest
 from kbopt.core.errors import UserError
 from kbopt.core.languages import Language, has_module, missing
 from kbopt.core.tune_comments import parse
+from kbopt.core.types import Arithmetic
+from kbopt.leanbuild import builder
 from kbopt.proposers.agent import write_workspace
 from kbopt.proposers.agent_desk import Place
 from kbopt.proposers.prompt import PLACEHOLDERS, SHIPPED, Prompts, fenced, telling
@@ -72,7 +74,25 @@ def test_a_brief_without_a_parent_asks_for_a_first_kernel() -> None:
     text = PROMPTS.proposal(brief())
     assert "Write the first kernel for the task `quick/relu`" in text
     assert TASK.source in text
-    assert "Nothing yet." in text
+    assert re.findall("^## .*", text, re.MULTILINE) == ["## The reference", "## The strategy"]
+
+
+def test_a_brief_has_a_section_for_everything_that_is_known_and_for_nothing_else() -> None:
+    first, later = brief(), brief(parent=trial(feedback=""))
+    own = ["## The reference", "## The kernel to improve", "## What to do"]
+    assert re.findall("^## .*", PROMPTS.proposal(later), re.MULTILINE) == own
+    told = replace(first, evidence="4 TB/s", summary="Use float4.", exemplars=(trial(),))
+    text = PROMPTS.proposal(told, "Tiles of 128 are faster.")
+    for part in ("4 TB/s", "Use float4.", PARENT.strip(), "Tiles of 128 are faster."):
+        assert part in text
+    assert len(re.findall("^## ", text, re.MULTILINE)) == 6
+
+
+def test_ones_own_template_may_say_more_after_an_empty_value(tmp_path: Path) -> None:
+    (tmp_path / "first.md").write_text(
+        "Do.\n\n## Learned\n\n${summary}\n\nThen write.\n\n## Others\n\n${exemplars}\n"
+    )
+    assert Prompts.load(tmp_path).proposal(brief()) == "Do.\n\n## Learned\n\n(none)\n\nThen write.\n"
 
 
 def test_a_failed_parent_is_described_by_its_reason() -> None:
@@ -97,6 +117,34 @@ def test_a_backward_is_asked_for_where_it_is_timed(backward: bool, asked: str) -
     assert ("no gradients are asked for" in system) is not backward
 
 
+def test_a_model_is_told_whether_a_program_tries_its_tunable_values() -> None:
+    by_program, by_nobody = "A program then tries those values", "measured with the values that it has"
+    tried, alone = PROMPTS.system("cuda", "", tunes=True), PROMPTS.system("cuda", "")
+    assert by_program in tried
+    assert by_nobody not in tried
+    assert by_program not in alone
+    assert by_nobody in alone
+
+
+@pytest.mark.parametrize(
+    ("language", "arithmetic", "in_convolutions", "everywhere"),
+    [
+        ("cuda", "default", True, False),
+        ("triton", "default", True, False),
+        ("cuda", "ieee", False, False),
+        ("cuda", "tf32", False, True),
+        ("c", "default", False, False),
+    ],
+)
+def test_the_rule_on_tf32_is_the_judges(
+    language: Language, arithmetic: Arithmetic, in_convolutions: bool, everywhere: bool
+) -> None:
+    text = " ".join(PROMPTS.system(language, "", arithmetic=arithmetic).split())
+    assert ("A task with a convolution is the exception" in text) is in_convolutions
+    assert ("plain TF32 products of rounded operands (`cvt.rna`) meet that" in text) is everywhere
+    assert ("plain TF32, fp16 and bf16 products do not" in text) is not everywhere
+
+
 def test_edits_are_explained_where_there_is_a_kernel_to_edit() -> None:
     assert "<<<<<<< SEARCH" in PROMPTS.proposal(brief(parent=trial()))
     for language in get_args(Language):
@@ -108,6 +156,18 @@ def test_the_cuda_example_launches_on_the_current_stream_from_a_raw_string() -> 
     assert "BLOCK, 0, stream>>>" in text
     assert "c10::cuda::getCurrentCUDAStream()" in text
     assert 'CUDA_SOURCE = r"""' in text
+
+
+def test_the_flag_for_wgmma_replaces_those_of_the_devices_own_capability(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (flag,) = re.findall(r'"(-gencode=[^"]+)"', PROMPTS.system("cuda", ""))
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0+PTX")
+    assert builder._arch_flags(["-O3"]) == [
+        "-gencode=arch=compute_90,code=compute_90",
+        "-gencode=arch=compute_90,code=sm_90",
+    ]
+    assert builder._arch_flags(["-O3", flag]) == []
 
 
 @pytest.mark.parametrize("language", get_args(Language))
