@@ -54,12 +54,14 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kbopt"
 
 
-def open_backend(config: BackendConfig, owner: str = "", *, needs_sandbox: bool = False) -> Backend:
+def open_backend(
+    config: BackendConfig, owner: str = "", *, needs_sandbox: bool = False, keeps_refusals: bool = False
+) -> Backend:
     """The backend that `config` names, not yet opened.
 
     With `needs_sandbox` the local one refuses to be opened where it has none.
     A Modal or spool backend that is opened again with the same `owner` joins the evaluations that it left
-    behind.
+    behind. With `keeps_refusals` a spool's answer that a task cannot be scored counts among them.
     """
     match config.name:
         case "local":
@@ -84,7 +86,11 @@ def open_backend(config: BackendConfig, owner: str = "", *, needs_sandbox: bool 
             from kbopt.backends.spool import SpoolBackend
 
             return SpoolBackend(
-                check_spool(config), owner=owner, device=config.device, ahead=config.spool_ahead
+                check_spool(config),
+                owner=owner,
+                device=config.device,
+                ahead=config.spool_ahead,
+                keeps_refusals=keeps_refusals,
             )
         case "simulated":
             from kbopt.simulated import SimulatedBackend

@@ -79,12 +79,16 @@ def drain_command(folder: Path, device: str = "auto") -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The place of an answer in a file of results. `device` made it, or is "" if it is no result."""
+    """The place of an answer in a file of results.
+
+    `device` made it, or is "" for what is neither a result nor the refusal of a task.
+    """
 
     path: Path
     number: int
     offset: int
     device: str
+    is_refusal: bool
 
     @property
     def place(self) -> str:
@@ -97,9 +101,10 @@ class SpoolBackend:
     A request that the same `owner` wrote before is not judged again: its result is used, or awaited if a job
     still works on it. So a driver that was killed and starts again loses nothing. A request that one driver
     makes twice is judged twice. All results of an owner come from one device: that of its first result, or
-    else of a job that served when this was opened. `ahead` requests are written for each job, and results are
-    read every `poll_s` seconds. While no job drains the spool, `say` tells the user each minute what to
-    start.
+    else of a job that served when this was opened. With `keeps_refusals` a task that a job refused before
+    this was opened stays refused; else it is asked for again. `ahead` requests are written for each job, and
+    results are read every `poll_s` seconds. While no job drains the spool, `say` tells the user each minute
+    what to start.
     """
 
     max_batch = 1
@@ -111,12 +116,14 @@ class SpoolBackend:
         owner: str = "",
         device: str = "auto",
         ahead: int = DEFAULT_AHEAD,
+        keeps_refusals: bool = False,
         poll_s: float = POLL_S,
         say: Say | None = None,
     ) -> None:
         self._folder = folder.absolute()
         self._owner = owner or uuid.uuid4().hex
         self._wanted_device = device
+        self._keeps_refusals = keeps_refusals
         self.max_in_flight = self._ahead = ahead
         self._poll_s = poll_s
         self._say = say or _to_stderr
@@ -138,7 +145,7 @@ class SpoolBackend:
         self._failure = ""
 
     async def open(self) -> BackendStatus:
-        """Open the spool and wait shortly for a job that drains it. Requests can be written without one.
+        """Open the spool. Where its device is not known yet, wait shortly for a job that drains it.
 
         Raises UserError for a folder that is no spool and cannot become one.
         """
@@ -147,7 +154,7 @@ class SpoolBackend:
                 await asyncio.to_thread(self._start)
                 self._polling = asyncio.create_task(self._poll())
                 deadline = time.monotonic() + OPEN_S
-                while not self._serving and time.monotonic() < deadline:
+                while not (self._device or self._serving) and time.monotonic() < deadline:
                     await asyncio.sleep(min(self._poll_s, BEAT_S))
                 self._device = self._device or next((job.device for job in self._serving), "")
         return await self.status()
@@ -211,13 +218,17 @@ class SpoolBackend:
         return self._answers[name]
 
     def _next_asking(self, request: EvalRequest | ProfileRequest) -> str:
-        """Return the next id of `request`. Ids whose answer was an error before a restart are skipped."""
+        """Return the next id of `request`. Ids whose answer before a restart is not kept are skipped."""
         content = request_id(self._owner, request, 0)
         while True:
             name = request_id(self._owner, request, self._askings[content])
             self._askings[content] += 1
             answer = self._answers.get(name)
-            if answer is None or (answer.device and answer.device == self._device):
+            if answer is None or (
+                answer.device
+                and answer.device == self._device
+                and (self._keeps_refusals or not answer.is_refusal)
+            ):
                 return name
 
     def _read(self, answer: _Answer) -> Result:
@@ -272,9 +283,10 @@ class SpoolBackend:
             name = line.fields.get("id")
             if name in self._asked and name not in self._answers:
                 result = line.fields.get("result")
-                device = str(result.get("device", "")) if isinstance(result, dict) else ""
+                device = str((result if isinstance(result, dict) else line.fields).get("device", ""))
                 self._device = self._device or device
-                self._answers[name] = _Answer(line.path, line.number, line.offset, device)
+                is_refusal = "user_error" in line.fields
+                self._answers[name] = _Answer(line.path, line.number, line.offset, device, is_refusal)
 
     def _fail(self, error: InfraError) -> None:
         for future in self._waiting.values():

@@ -119,10 +119,20 @@ def audit(
             "sandbox: read it before you trust it"
         )
     judge = _Judge(config, protocol, out, baselines)
-    judge.run(list(reversed(kernels.values())))
-    rows = [_row(entry, judge.lines, out, options) for entry in entries]
-    _write(_header(path, found, judge, ctx), rows, out, list(kernels.values()))
-    click.echo("\n".join(map(printable, told(sums(rows)))))
+
+    def write() -> Sequence[Audited]:
+        rows = [_row(entry, judge.lines, out, options) for entry in entries]
+        _write(_header(path, found, judge, ctx), rows, out, list(kernels.values()))
+        return rows
+
+    try:
+        judge.run(list(reversed(kernels.values())))
+    except KeyboardInterrupt:
+        if judge.lines:
+            write()
+            shared.to_stderr(f"page of what was judged: {out / PAGE}")
+        raise
+    click.echo("\n".join(map(printable, told(sums(write())))))
     click.echo(f"page: {out / PAGE}")
     if judge.is_lost:
         shared.to_stderr("a machine failed for some; the same command asks for those again")
@@ -149,7 +159,7 @@ def _make(out: Path) -> None:
 
 
 class _Judge:
-    """Judges the kernels by the precision that their tasks state, and keeps the lines."""
+    """Judges the kernels by the precision that their tasks state. `lines` has what was judged, by key."""
 
     def __init__(self, config: BackendConfig, protocol: EvalProtocol, out: Path, baselines: bool) -> None:
         self._config = config
@@ -159,7 +169,7 @@ class _Judge:
         self.lines: dict[str, Mapping[str, Any]] = {}
         self.device = ""
         self.torch: str | None = None
-        self.protocols: list[str] = []
+        self.protocols: tuple[str, ...] = ()
 
     @property
     def is_lost(self) -> bool:
@@ -174,11 +184,12 @@ class _Judge:
             check_device(self._config.device)
         for item in items:
             check_simulated(item.task, self._config.name)
-        by_precision: dict[Precision, list[Kernel]] = {}
-        for item in items:
-            by_precision.setdefault(self._precision(item), []).append(item)
-        for precision, those in by_precision.items():
-            self._batch(those, replace(self._protocol, precision=precision))
+        by_precision = {
+            precision: replace(self._protocol, precision=precision)
+            for precision in dict.fromkeys(map(self._precision, items))
+        }
+        self.protocols = tuple(protocol.id for protocol in by_precision.values())
+        self._batch([replace(item, protocol=by_precision[self._precision(item)]) for item in items])
 
     def _precision(self, item: Kernel) -> Precision:
         said = click.get_current_context().get_parameter_source("precision") is ParameterSource.COMMANDLINE
@@ -186,18 +197,19 @@ class _Judge:
             self._protocol.precision if said else precision_of(item.task.source) or self._protocol.precision
         )
 
-    def _batch(self, items: Sequence[Kernel], protocol: EvalProtocol) -> None:
+    def _batch(self, items: Sequence[Kernel]) -> None:
         from kbopt.compose import open_backend
 
         backend = open_backend(
             self._config,
             owner(self._out) if self._config.name == "spool" else "",
             needs_sandbox=not self._config.no_sandbox,
+            keeps_refusals=True,
         )
         batch = Batch(
             backend,
             self._config,
-            protocol,
+            self._protocol,
             self._out,
             baselines=self._baselines,
             keeps_refusals=True,
@@ -213,10 +225,11 @@ class _Judge:
                 f"cannot write {self._out}: {error}. Make room: what is in it stays, and the same command "
                 "goes on"
             ) from None
+        finally:
+            self.lines, self.torch = batch.lines, batch.torch
+            devices = dict.fromkeys(str(line.get("device") or "") for line in batch.lines.values())
+            self.device = ", ".join(filter(None, devices)) or batch.device
         shared.to_stderr(batch.summary())
-        self.lines |= batch.lines
-        self.device, self.torch = batch.device, batch.torch
-        self.protocols.append(protocol.id)
 
 
 def described(item: Item, result: Result) -> dict[str, object]:
@@ -243,13 +256,13 @@ def _row(entry: Entry, lines: Mapping[str, Mapping[str, Any]], out: Path, option
             reason=entry.reason if isinstance(entry, Broken) else "The set has no kernel here.",
             line={},
         )
-    line = lines[kernel.key]
+    line = lines.get(kernel.key, {})
     command = ["kbopt", "eval", "--task", _task_file(out, kernel), "--kernel", _kernel_file(out, kernel)]
     return Audited(
         name=entry.name,
         where=entry.where,
         task=entry.task.name,
-        standing=standing_of(line),
+        standing=standing_of(line) if line else "waiting",
         claim=entry.claim.speedup if entry.claim else None,
         claimed_on=entry.claim.on if entry.claim else "",
         own_reference=entry.own_reference,

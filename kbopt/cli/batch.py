@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 class Item:
     """One candidate of a batch: `name` is its file or the `id` of its JSON line.
 
-    `fault` says why it cannot be judged, "" where it can.
+    `fault` says why it cannot be judged, "" where it can. `protocol` is None where the batch's holds.
     """
 
     name: str
     task: Task
     source: str
     fault: str = ""
+    protocol: EvalProtocol | None = None
 
     @property
     def key(self) -> str:
@@ -135,7 +136,7 @@ class Batch:
         self.lines: dict[str, Mapping[str, Any]] = {}
         """The line of each key: from `out` where it holds one, else of this batch."""
         self.device = ""
-        """Which one judges, once it is there."""
+        """Which one judges, once it is there; of a spool perhaps only once it has judged something."""
         self.worst = 0
 
     async def run(self, items: Sequence[Item]) -> None:
@@ -145,7 +146,7 @@ class Batch:
             if self._out:
                 self.lines = known(
                     self._out,
-                    self._protocol,
+                    {item.key: self._protocol_of(item) for item in items},
                     self.device,
                     self.torch,
                     baselines=self._baselines,
@@ -168,10 +169,11 @@ class Batch:
             if item.fault:
                 raise UserError(item.fault)
             async with places:
-                asked = request(item, self._protocol, baselines=self._baselines)
+                asked = request(item, self._protocol_of(item), baselines=self._baselines)
                 result = (await self._backend.evaluate([asked]))[0]
         except (UserError, InfraError) as error:
             self.worst = max(self.worst, USER_ERROR if isinstance(error, UserError) else INFRA_ERROR)
+            self.device = self.device or (await self._backend.status()).device
             fields, said = self._not_judged(item, error), f"not judged: {error}"
         else:
             fields, said = self._describe(item, result), headline(result)
@@ -186,6 +188,9 @@ class Batch:
         self._outcomes[str(fields["outcome"] or "not judged")] += 1
         click.echo(f"[{self._done}/{self._todo}] {item.name}: {said}", err=True)
 
+    def _protocol_of(self, item: Item) -> EvalProtocol:
+        return item.protocol or self._protocol
+
     def _not_judged(self, item: Item, error: Exception) -> dict[str, object]:
         fields: dict[str, object] = {
             "task": item.task.name,
@@ -194,7 +199,7 @@ class Batch:
             "reason": str(error),
         }
         if self._keeps_refusals and isinstance(error, UserError):
-            fields |= {"refused": True, "device": self.device, "protocol": self._protocol.id}
+            fields |= {"refused": True, "device": self.device, "protocol": self._protocol_of(item).id}
         return fields
 
     def summary(self) -> str:
@@ -206,23 +211,28 @@ class Batch:
 
 def known(
     out: Path,
-    protocol: EvalProtocol,
+    protocols: Mapping[str, EvalProtocol],
     device: str,
     torch: str | None,
     *,
     baselines: bool = True,
     refusals: bool = False,
 ) -> dict[str, Mapping[str, Any]]:
-    """The lines in `out` that were judged by `protocol` on `device` with `torch`, by their keys.
+    """The lines in `out` by their keys: those judged on `device` with `torch` by the protocol of their key.
 
-    A torn line does not count, nor one that timed out where other limits are given now, nor one without
-    `baselines` where they are asked for. What the backend refused counts with `refusals`.
+    Where `device` is not known yet, as of a new spool, it is that of the last line. A torn line does not
+    count, nor one that timed out where other limits are given now, nor one without `baselines` where they
+    are asked for. What the backend refused counts with `refusals`.
     """
     lines: dict[str, Mapping[str, Any]] = {}
-    for line in objects(out):
+    found = list(objects(out))
+    device = device or next((str(line["device"]) for line in reversed(found) if line.get("device")), "")
+    for line in found:
         if not line.get("outcome") and not (refusals and line.get("refused")):
             continue
-        by = str(line.get("protocol"))
+        by, protocol = str(line.get("protocol")), protocols.get(str(line.get("key")))
+        if protocol is None:
+            continue
         same = by == protocol.id or (line["outcome"] != "timed_out" and by.startswith(f"{protocol.rules}/"))
         if (line.get("device"), line.get("torch")) != (device, torch) or not same:
             continue

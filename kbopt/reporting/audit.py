@@ -14,7 +14,17 @@ from kbopt.core.types import Family
 from kbopt.reporting.text import figure, plural
 
 Standing = Literal[
-    "confirmed", "not faster", "wrong", "rejected", "failed", "packages", "refused", "lost", "broken", "empty"
+    "confirmed",
+    "not faster",
+    "wrong",
+    "rejected",
+    "failed",
+    "packages",
+    "refused",
+    "lost",
+    "waiting",
+    "broken",
+    "empty",
 ]
 STANDINGS: Mapping[Standing, str] = {
     "confirmed": "correct and faster than eager PyTorch",
@@ -25,6 +35,7 @@ STANDINGS: Mapping[Standing, str] = {
     "packages": "in need of packages that are not there",
     "refused": "with a task that cannot be scored here",
     "lost": "lost with a machine that failed",
+    "waiting": "not judged yet",
     "broken": "that cannot be read",
     "empty": "published without a kernel",
 }
@@ -143,7 +154,8 @@ class Sums:
 
 def sums(rows: Sequence[Audited]) -> Sums:
     """Count. A claim is reached where the upper end of the interval is not below it."""
-    judged = [row for row in rows if row.claim is not None and row.standing not in ("broken", "empty")]
+    unjudged = ("waiting", "broken", "empty")
+    judged = [row for row in rows if row.claim is not None and row.standing not in unjudged]
     both = [(row.claim, row.speedup) for row in judged if row.claim and row.speedup]
     ratios = [measured / claimed for claimed, measured in both]
     return Sums(

@@ -162,6 +162,23 @@ async def test_an_error_is_raised_and_asking_again_is_judged_again(
         assert await asked == [result("a")]
 
 
+async def test_a_refusal_that_came_while_nobody_waited_is_kept_where_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path / "s", keeps_refusals=True) as backend:
+        asked = ask(backend, "a")
+        while not list((tmp_path / "s" / "requests").iterdir()):
+            await asyncio.sleep(0.01)
+        asked.cancel()
+    hand = Hand(tmp_path / "s")
+    await hand.answer(lambda _: {"user_error": "no such task", "device": GPU})
+    async with opened(tmp_path / "s", keeps_refusals=True) as backend:
+        with pytest.raises(UserError, match="no such task"):
+            await ask(backend, "a")
+        assert (await backend.status()).device == GPU
+    assert hand.judged == ["a"]
+
+
 async def test_a_search_stays_on_the_device_on_which_it_began(tmp_path: Path) -> None:
     async with opened(tmp_path / "s") as backend:
         first, second = ask(backend, "a"), ask(backend, "b")

@@ -19,6 +19,8 @@ from tests.cli.test_run import command, kbopt, start
 from tests.reporting.test_report import page_data
 from tests.support import formats
 from tests.support.compilers import needs_extensions
+from tests.support.drains import draining, start_drain
+from tests.support.processes import kill_family
 from tests.tasks.test_published import KERNEL, REFERENCE, write_lines
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +136,59 @@ def test_after_ctrl_c_the_same_command_goes_on(tmp_path: Path) -> None:
         file.write(json.dumps(entry("first", KERNEL)) + "\n")
     done = kbopt(*arguments)
     assert "1 candidates, 1 judged before" in done.stderr, done.stderr
+
+
+@pytest.mark.slow
+def test_a_spool_that_travels_is_judged_while_the_audit_is_away(tmp_path: Path) -> None:
+    here, there, out = tmp_path / "here", tmp_path / "there", tmp_path / "out"
+    copies = REFERENCE.replace("torch.tanh(x) * 2.0", "x")
+    slow = KERNEL.replace("return", "import time; time.sleep(0.2); return")
+    path = write_lines(
+        tmp_path / "set.jsonl",
+        entry("wrong", WRONG),
+        entry("slow", slow),
+        {"id": "refused", "reference": copies, "kernel": KERNEL},
+        entry("right", KERNEL, claim=3.0),
+    )
+    arguments = ("audit", path, "--out", out, "--backend", "spool", "--spool", here, *QUICK)
+    audit = start(*arguments)
+    with draining(here, tmp_path / "state") as drain:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not ((out / "results.jsonl").exists() and lines_of(out)):
+            time.sleep(0.05)
+        kill_family(drain.pid)
+    audit.send_signal(signal.SIGINT)
+    _, told = audit.communicate(timeout=60)
+    assert audit.returncode == 130, told
+    rows = page_data((out / "audit.html").read_text())["rows"]
+    assert Counter(row["standing"] for row in rows)["waiting"] == 4 - len(lines_of(out)) > 0
+
+    for part in ("requests", "results"):  # what has to travel: neither claims nor signs of life
+        shutil.copytree(here / part, there / part)
+    second = start_drain(there, tmp_path / "state", "--once")
+    _, said = second.communicate()
+    assert second.returncode == 0, said
+    shutil.copytree(there / "results", here / "results", dirs_exist_ok=True)
+
+    def judged() -> str:
+        done = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.stderr
+
+    assert "4/4" not in judged()
+    page = page_data((out / "audit.html").read_text())
+    standings = {row["name"]: row["standing"] for row in page["rows"]}
+    assert (standings["wrong"], standings["refused"]) == ("wrong", "refused")
+    assert {standings["slow"], standings["right"]} <= {"confirmed", "not faster"}
+    assert page["header"]["device"]
+    before = lines_of(out)
+    shutil.rmtree(here)  # as docs/spool.md allows, once its searches are over
+    assert "4 candidates, 4 judged before" in judged()
+    assert lines_of(out) == before
+    again = Path(shutil.copytree(out, tmp_path / "again"))
+    compared = CliRunner().invoke(app, ["compare", str(out), str(again), "--json"], catch_exceptions=False)
+    (against,) = json.loads(compared.stdout)["against"]
+    assert (against["common"], against["differing"]) == (4, [])
 
 
 @pytest.mark.slow

@@ -195,7 +195,14 @@ def test_the_leaderboard_counts_problems_from_zero(folder: Path, checkout: Path)
     assert [type(entry) for entry in entries] == [Published, Broken, Empty, Broken]
     assert isinstance(entries[0], Published)
     assert (entries[0].name, entries[0].task.name) == ("level1/19 a-model", "level1/19")
-    assert entries[0].claim == Claim(speedup=0.5)
+    assert entries[0].claim == Claim(speedup=0.5, on="L40S")
+    assert not entries[0].own_reference
+
+    (path.parent / "problems").mkdir()
+    (path.parent / "problems" / "l1_p91.py").write_text(REFERENCE)
+    own = read(folder, checkout)[1][1]
+    assert isinstance(own, Published)
+    assert (own.task.name, own.task.source, own.own_reference) == ("level1/91", REFERENCE, True)
 
 
 def test_adaexplore_has_metrics_beside_its_kernels(folder: Path, checkout: Path) -> None:

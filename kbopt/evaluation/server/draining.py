@@ -203,7 +203,7 @@ class Drain:
             else:
                 answer = {"result": codec.encode(await self._client.evaluate(request))}
         except UserError as error:
-            answer = {"user_error": str(error)}
+            answer = {"user_error": str(error), "device": self._requests.device}
         except InfraError as error:
             # If a signal ends both service and job, this task is cancelled here and the request stays free.
             await asyncio.sleep(POLL_S)

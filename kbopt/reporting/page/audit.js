@@ -2,6 +2,8 @@
 
 const AUDIT_NAV = [["overview", "overview"], ["claims", "claims"], ["families", "rejections"], ["kernels", "kernels"], ["how", "how"]];
 
+const UNJUDGED = ["refused", "lost", "waiting", "broken", "empty"];
+
 const text = (words) => el("bdi", {}, ...shown(words ?? ""));
 const numberOf = (page, standing) => page.sums.standings[standing] ?? 0;
 
@@ -47,8 +49,8 @@ function auditSections(page) {
         card("did not run", count(numberOf(page, "failed")), page.standings.failed),
         card("without a package", count(numberOf(page, "packages")),
           Object.entries(sums.packages).map(([name, number]) => `${name} (${number})`).join(", ") || "none"),
-        card("not judged", count(["refused", "lost", "broken", "empty"].reduce((sum, one) => sum + numberOf(page, one), 0)),
-          ["refused", "lost", "broken", "empty"].map((one) => `${numberOf(page, one)} ${one}`).join(", ")))),
+        card("not judged", count(UNJUDGED.reduce((sum, one) => sum + numberOf(page, one), 0)),
+          UNJUDGED.map((one) => `${numberOf(page, one)} ${one}`).join(", ")))),
     claimSection(page),
     page.families.length ? section("families", "Why kernels were rejected",
       table([

@@ -18,6 +18,8 @@ from kbopt.tasks.published.model import Broken, Empty, Entry, Tasks, claim_of, j
 
 CUDA_L1_FIELDS = ("level_id", "task_id", "ref_code", "custom_code")
 LEADERBOARD_FIELDS = ("problem_id", "level", "code", "torch_speedup")
+LEADERBOARD_DEVICE = "L40S"
+"""On which all of its kernels were timed, as its page's title says."""
 _LEADERBOARD_PLACES = ("raw_data.json", "docs/assets/raw_data.json")
 _ADAEXPLORE_PLACES = ("", "kernelbench", "results/saved_kernels/kernelbench")
 _METRICS = re.compile(r"metrics_level(\d+)\.json")
@@ -65,7 +67,11 @@ def _is_leaderboard(file: Path) -> bool:
 
 
 def read_leaderboard(path: Path, tasks: Tasks) -> Iterator[Entry]:
-    """`problem_id` counts the problems of a level from 0: the entry with 18 is KernelBench's problem 19."""
+    """`problem_id` counts the problems of a level from 0: the entry with 18 is KernelBench's problem 19.
+
+    The checkout has the problems as they were when its kernels were made, and those are taken. Where the file
+    lies alone they are those of the checkout of KernelBench.
+    """
     file = leaderboard_file(path)
     assert file is not None, "the format was recognised before"
     try:
@@ -83,8 +89,11 @@ def read_leaderboard(path: Path, tasks: Tasks) -> Iterator[Entry]:
             if value.get("code") is None:
                 yield Empty(name=name, where=where)
                 continue
-            claim = claim_of(value.get("torch_speedup"), where)
-            yield published(name, where, tasks.named(problem), value["code"], claim)
+            claim = claim_of(value.get("torch_speedup"), where, LEADERBOARD_DEVICE)
+            own = file.parent / "problems" / f"l{value.get('level')}_p{value['problem_id'] + 1}.py"
+            has_own = own.is_file()
+            task = tasks.of_text(text_of(own), problem, str(own)) if has_own else tasks.named(problem)
+            yield published(name, where, task, value["code"], claim, own_reference=has_own)
         except UserError as error:
             yield Broken(name=name, where=where, reason=str(error))
 
