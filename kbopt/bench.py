@@ -1,8 +1,8 @@
 """A benchmark: one optimizer over many tasks and seeds, and the table of what it found.
 
 Its folder holds `bench.json` (what is run), a run's folder for each search, and what is made of them:
-`results.jsonl` (a row for each search), `results.json` (the tables), `table.md`, and `tasks/` with a page for
-each task. kbopt's own searches are a sweep in the same folder.
+`results.jsonl` (a row for each search), `results.json` (the tables), `table.md`, `scoreboard.html` (the same
+as one page), and `tasks/` with a page for each task. kbopt's own searches are a sweep in the same folder.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from kbopt.finish import finish, open_run, write_atomically
 from kbopt.proposers.seeds import seeds_for
 from kbopt.reporting.report import write_report
 from kbopt.reporting.scoreboard import Board, Fate, Row, boards, markdown, row_of
+from kbopt.reporting.scoreboard_page import Header, Kernel, kernel_of, write_scoreboard
 from kbopt.reporting.summary import RunSummary, summarize
 from kbopt.store.journal import JournalReader
 from kbopt.sweep import SweepConfig
 
-DESCRIPTION, ROWS, TABLES, MARKDOWN, PAGES = (
-    *("bench.json", "results.jsonl", "results.json", "table.md", "tasks"),
+DESCRIPTION, ROWS, TABLES, MARKDOWN, SCOREBOARD, PAGES = (
+    *("bench.json", "results.jsonl", "results.json", "table.md", "scoreboard.html", "tasks"),
 )
 
 Optimizer = Literal["kbopt", "best_of_n", "gepa", "openevolve"]
@@ -172,14 +173,33 @@ def collect(config: BenchConfig, folder: Path, failures: Mapping[str, Failure]) 
 
 
 def write(config: BenchConfig, folder: Path, rows: Sequence[Row]) -> tuple[Path, ...]:
-    """The files of the table. Raises `InfraError` where the disk is full."""
+    """The files of the table. Raises `InfraError` or `UserError` where the disk is full."""
     lines, tables, text = folder / ROWS, folder / TABLES, folder / MARKDOWN
+    title = f"{config.searches.name}: {config.optimizer}"
     write_atomically(lines, "".join(f"{json.dumps(codec.fields_of(row))}\n" for row in rows))
     write_atomically(tables, json.dumps(document(config, boards(rows)), indent=1))
-    write_atomically(
-        text, markdown(rows, f"{config.searches.name}: {config.optimizer}", about(config, folder))
+    write_atomically(text, markdown(rows, title, about(config, folder)))
+    header = Header(
+        title=title,
+        about={"device": ", ".join(devices(config, folder)), **setup(config)},
+        notes=() if config.has_model else (without_model(config),),
     )
-    return text, lines, tables
+    page = write_scoreboard(header, _kernels(config, folder, rows), folder / SCOREBOARD)
+    return page, text, lines, tables
+
+
+def _kernels(config: BenchConfig, folder: Path, rows: Sequence[Row]) -> list[tuple[Row, Kernel]]:
+    """Each row with its kernel, from the search's journal."""
+    places = {(run.task.name, run.settings.seed): folder / run.name for run in config.searches.runs()}
+    found = []
+    for row in rows:
+        kernel, place = Kernel(), places.get((row.task, row.seed))
+        if place is not None and (place / "journal.sqlite").exists():
+            _, run, journal = open_run(place)
+            with journal:
+                kernel = kernel_of(run)
+        found.append((row, kernel))
+    return found
 
 
 def document(config: BenchConfig, tables: Sequence[Board]) -> Mapping[str, object]:

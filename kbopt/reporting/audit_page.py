@@ -11,13 +11,11 @@ from typing import Any
 from kbopt.core import codec
 from kbopt.core.text import first_line
 from kbopt.reporting.audit import FAMILIES, STANDINGS, Audited, Sums, ratio_names, sums
-from kbopt.reporting.page_data import HIGHLIGHTED_CHARS, tokens
+from kbopt.reporting.page_data import FEEDBACK_CHARS, coloured
 from kbopt.reporting.report import render, write_page
 from kbopt.reporting.text import truncated
 
-SCRIPTS = ("elements.js", "charts.js", "frame.js", "audit.js")
-FEEDBACK_CHARS = 20_000
-"""Of one kernel's feedback on the page: a compiler can say megabytes, and a set has hundreds of kernels."""
+SCRIPTS = ("elements.js", "charts.js", "frame.js", "kernels.js", "audit.js")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +46,10 @@ def page_data(header: Header, rows: Sequence[Audited]) -> dict[str, Any]:
         "standings": STANDINGS,
         "families": _families(found, rows),
         "ratios": [list(pair) for pair in zip(ratio_names(), found.ratios, strict=True)],
-        "rows": _rows(rows),
+        "rows": [
+            _row(row, source)
+            for row, source in zip(rows, coloured([row.source for row in rows]), strict=True)
+        ],
     }
 
 
@@ -62,17 +63,6 @@ def _families(found: Sums, rows: Sequence[Audited]) -> list[dict[str, Any]]:
         told.append(
             {"name": family, "count": count, "sentence": sentence, "example": example, "reason": reason}
         )
-    return told
-
-
-def _rows(rows: Sequence[Audited]) -> list[dict[str, Any]]:
-    """Colour goes to the first sources, as many as a report's page has."""
-    colour_left = HIGHLIGHTED_CHARS
-    told = []
-    for row in rows:
-        coloured = len(row.source) <= colour_left
-        colour_left -= len(row.source) if coloured else 0
-        told.append(_row(row, tokens(row.source) if coloured else [["", row.source]]))
     return told
 
 

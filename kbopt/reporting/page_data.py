@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,9 @@ HIGHLIGHTED_CHARS = 120_000
 
 TRANSCRIPT_CHARS = 1_500_000
 """Of all prompts and answers on a page, the best candidates' first."""
+
+FEEDBACK_CHARS = 20_000
+"""Of one kernel's feedback on a page of many: a compiler can say megabytes, and there are hundreds."""
 
 ONE_TRANSCRIPT_CHARS = 40_000
 
@@ -197,6 +200,17 @@ def _result(result: Result, *, with_samples: bool) -> Mapping[str, Any]:
     if isinstance(outcome, Measured) and not with_samples:
         result = replace(result, outcome=replace(outcome, kernel_ms=(), reference_ms=()))
     return codec.encode(replace(result, feedback="", log="", spans=()))
+
+
+def coloured(sources: Sequence[str]) -> list[list[list[str]]]:
+    """The tokens of each source. Colour goes to the first ones, as much as a report's page has."""
+    colour_left = HIGHLIGHTED_CHARS
+    found = []
+    for source in sources:
+        has_colour = len(source) <= colour_left
+        colour_left -= len(source) if has_colour else 0
+        found.append(tokens(source) if has_colour else [["", source]])
+    return found
 
 
 def tokens(source: str) -> list[list[str]]:

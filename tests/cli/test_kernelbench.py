@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -25,21 +27,47 @@ from kbopt.sweep import SweepConfig
 from kbopt.tasks import load_task
 from tests.cli.test_sweep import kbopt
 from tests.docs.examples import ROOT
+from tests.reporting import conftest as browsers
 from tests.support import journals
 from tests.support.compilers import needs_extensions
 
 EXAMPLE = ROOT / "experiments" / "kernelbench"
 
 
-@needs_extensions  # torch.compile is one of the baselines
-@pytest.mark.slow
-@pytest.mark.quiet
-@pytest.mark.timeout(400)
-def test_from_nothing_to_a_table_that_the_same_command_only_reads(tmp_path: Path) -> None:
-    command = ("bench", "kernelbench", "--kernelbench", EXAMPLE, "--subset", "level1/23,level2/33")
-    quick = ("--device", "cpu", "--seeds", 1, "--max-evals", 1, "--trials", 1, "--timed", 10)
-    quick = (*quick, "--out", tmp_path)
-    first = kbopt(*command, *quick, timeout_s=350)
+chromium, watched = browsers.chromium, browsers.watched
+
+real = [
+    needs_extensions,  # torch.compile is one of the baselines
+    pytest.mark.slow,
+    pytest.mark.quiet,
+    pytest.mark.timeout(400),
+]
+
+
+def marked(test: Callable[..., None]) -> Callable[..., None]:
+    for mark in real:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
+    """The benchmark of two tasks, of which one has no seed kernel; its folder is the last word."""
+    where = ("--kernelbench", EXAMPLE, "--subset", "level1/23,level2/33", "--device", "cpu", "--seeds", 1)
+    quick = ("--max-evals", 1, "--trials", 1, "--timed", 10)
+    return ("bench", "kernelbench", *where, *quick, "--out", tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="module")
+def first(command: tuple[object, ...]) -> subprocess.CompletedProcess[str]:
+    return kbopt(*command, timeout_s=350)
+
+
+@marked
+def test_from_nothing_to_a_table_that_the_same_command_only_reads(
+    command: tuple[object, ...], first: subprocess.CompletedProcess[str]
+) -> None:
+    folder = Path(str(command[-1])) / "kernelbench"
     assert first.returncode == 0, first.stderr
     assert "no --model: kbopt's own seed kernels" in first.stderr
     assert "1 of 2 tasks have none and count as unsolved" in first.stderr
@@ -49,19 +77,59 @@ def test_from_nothing_to_a_table_that_the_same_command_only_reads(tmp_path: Path
         "0%",
         "50%",
     ]  # level 1, level 2, which has no seed; all
-    again = kbopt(*command, *quick, "--json")
+    again = kbopt(*command, "--json")
     assert again.returncode == 0, again.stderr
     assert "every search is over: nothing is run again" in again.stderr
     document = json.loads(again.stdout)
     assert [board["name"] for board in document["boards"]] == ["level 1", "level 2", "all tasks"]
-    rows = [json.loads(line) for line in (tmp_path / "kernelbench/results.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     assert [(row["task"], row["fate"]) for row in rows] == [
         ("level1/23", "correct"),
         ("level2/33", "no seed"),
     ]
     assert rows[0]["over"].keys() >= {"eager", "compile"}
     assert 0 < rows[0]["roofline"] <= 1
-    assert (tmp_path / "kernelbench" / rows[0]["page"]).is_file()
+    assert (folder / rows[0]["page"]).is_file()
+
+
+@marked
+@pytest.mark.browser
+def test_its_page_opens_each_search_with_its_kernel(
+    command: tuple[object, ...], first: subprocess.CompletedProcess[str], watched: browsers.Watched
+) -> None:
+    scoreboard = Path(str(command[-1])) / "kernelbench" / "scoreboard.html"
+    assert str(scoreboard) in first.stderr
+    page = watched.open(scoreboard.as_uri())
+    assert "1 with a correct kernel, 1 without a seed kernel" in page.locator("#overview").inner_text()
+    assert page.locator("#results h3").all_inner_texts() == ["level 1", "level 2", "all tasks"]
+    shares = page.locator("#results table").last.locator("tbody tr")
+    assert shares.first.locator("td").all_inner_texts()[:2] == ["correct", "50 %"]
+    assert page.locator("#searches tbody tr").count() == 2
+    page.get_by_role("button", name="no seed (1)").click()
+    assert page.locator("#searches tbody tr").count() == 1
+    page.get_by_role("button", name="all", exact=True).click()
+    page.get_by_role("button", name="level1/23").click()
+    dialog = page.locator("dialog")
+    assert "class ModelNew" in dialog.inner_text()
+    assert "\u00d7 [" in dialog.inner_text()
+    dialog.get_by_role("tab", name="Feedback").click()
+    assert "Correct" in dialog.inner_text()
+    dialog.get_by_role("tab", name="Reproduce").click()
+    assert "kbopt eval --run" in dialog.inner_text()
+    target = dialog.get_by_role("link").get_attribute("href")
+    assert target
+    assert (scoreboard.parent / target).is_file()
+    dialog.get_by_role("button", name="next →").click()
+    assert "There is none." in dialog.inner_text()
+    dialog.get_by_role("button", name="close").click()
+    page.set_viewport_size({"width": 400, "height": 800})
+    boxes = "[document.documentElement, ...document.querySelectorAll('.scroll')]"
+    for _ in ("light", "dark"):
+        widths = page.evaluate(f"{boxes}.map((box) => [box.scrollWidth, box.clientWidth])")
+        assert [width for width in widths if width[0] > width[1]] == []
+        page.locator("#theme").click()
+    assert watched.errors == []
+    assert watched.requests == [page.url]
 
 
 @pytest.mark.parametrize(

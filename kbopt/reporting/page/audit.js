@@ -4,12 +4,7 @@ const AUDIT_NAV = [["overview", "overview"], ["claims", "claims"], ["families", 
 
 const UNJUDGED = ["refused", "lost", "waiting", "broken", "empty"];
 
-const text = (words) => el("bdi", {}, ...shown(words ?? ""));
 const numberOf = (page, standing) => page.sums.standings[standing] ?? 0;
-
-function card(name, value, more, kind = "") {
-  return el("div", { class: `card ${kind}` }, el("div", { class: "name" }, name), el("div", { class: "value" }, value), el("div", { class: "more" }, more));
-}
 
 function standingOf(page, row) {
   const meaning = page.standings[row.standing];
@@ -21,14 +16,8 @@ function standingOf(page, row) {
     row.standing === "confirmed" && row.custom_kernel === false ? [" ", claim("no custom kernel")] : null);
 }
 
-function byKernelbench(row) {
-  if (row.kernelbench === null) return "–";
-  return row.kernelbench ? `correct${row.kernelbench_speedup ? `, ${times(row.kernelbench_speedup)}` : ""}` : "not correct";
-}
-
 const taskOf = (row) => el("span", {}, text(row.task), row.own_reference ? el("span", { class: "dim small" }, ", the set's own reference") : null);
 const claimed = (row) => (row.claim === null ? "–" : times(row.claim));
-const measured = (row) => (row.speedup === null ? "–" : `${times(row.speedup)} [${interval(row.ci)}]`);
 
 function auditSections(page) {
   const { header, sums } = page;
@@ -98,9 +87,6 @@ function claimsFigure(rows) {
   ], { xaxis: { title: { text: "claimed speedup" }, ...SPEEDUP_AXIS }, yaxis: { title: { text: "measured speedup" }, ...SPEEDUP_AXIS }, showlegend: false, hovermode: "closest" }];
 }
 
-const nameButton = (page, index) =>
-  el("button", { type: "button", class: "link", onclick: () => openKernel(page, index) }, ...shown(page.rows[index].name));
-
 function kernelSection(page) {
   const holder = el("div", {});
   const kinds = Object.keys(page.standings).filter((one) => numberOf(page, one));
@@ -123,48 +109,14 @@ function kernelSection(page) {
     choice("show", [["all", "all"], ...kinds.map((one) => [one, `${one} (${numberOf(page, one)})`])], "all", fill), holder);
 }
 
-function openKernel(page, index) {
-  const dialog = document.getElementById("candidate");
-  const row = page.rows[index];
-  const step = (offset) => {
-    const next = page.rows[index + offset];
-    return el("button", { type: "button", disabled: !next, onclick: () => openKernel(page, next.index) }, offset < 0 ? "← previous" : "next →");
-  };
-  const facts = [
+function auditFacts(page, row) {
+  return [
     ["stands in", text(row.where)], ["task", taskOf(row)],
     ["claimed", row.claim === null ? "nothing" : text(`${times(row.claim)}${row.claimed_on ? ` on ${row.claimed_on}` : ""}`)],
     ["strict verdict", standingOf(page, row)], ["over eager PyTorch", measured(row)],
     ["over torch.compile", times(row.compile)], ["over max-autotune", times(row.max_autotune)],
     ["KernelBench's own", byKernelbench(row)], ["why", text(row.reason)],
   ];
-  dialog.replaceChildren(
-    el("header", {}, el("h2", { id: "candidate-title" }, text(row.name)), step(-1), step(1),
-      el("button", { type: "button", onclick: () => dialog.close() }, "close")),
-    el("table", {}, el("tbody", {}, facts.map(([name, cell]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, cell))))),
-    el("div", { style: "height: .8rem" }),
-    tabs("Parts of the kernel", [
-      ["Source", () => (row.source.length ? code(row.source) : el("p", { class: "dim" }, "There is none."))],
-      ["Feedback", () => plain(row.feedback || row.reason || "None.")],
-      ["Reproduce", () => (row.command ? plain(row.command) : el("p", { class: "dim" }, "It was not judged."))],
-    ]));
-  dialog.onkeydown = (event) => {
-    const next = page.rows[index + ({ ArrowRight: 1, ArrowLeft: -1 }[event.key] ?? NaN)];
-    if (next && event.target.tagName !== "PRE") openKernel(page, next.index);
-  };
-  if (!dialog.open) dialog.showModal();
 }
 
-async function start() {
-  setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-  document.getElementById("theme").addEventListener("click", () => { setTheme(theme() === "dark" ? "light" : "dark"); show(); });
-  const page = JSON.parse(await unpack("packed-data"));
-  page.rows.forEach((row, index) => { row.index = index; });
-  const show = () => { document.getElementById("main").replaceChildren(...auditSections(page)); redraw(); };
-  fillNav(AUDIT_NAV);
-  show();
-  document.documentElement.dataset.ready = "data";
-  await loadPlotly();
-  document.documentElement.dataset.ready = "charts";
-}
-
-start();
+startPage(AUDIT_NAV, auditSections, auditFacts);
