@@ -114,8 +114,8 @@ def kernelbench(
 
     fast_0.5, fast_1, fast_1.2, fast_2 and the geometric mean over eager PyTorch, torch.compile and
     max-autotune, by the strict verdict and by KernelBench's own, with 95 % intervals over the seeds; the
-    share of the roofline; and what a task cost in dollars, tokens and minutes. OUT/NAME has the table, a line
-    for each search, and a page for each task. Without --model kbopt's own seed kernels are varied. Running
+    share of the roofline; and what a task cost in dollars, tokens and minutes. OUT/NAME has the table, the same
+    as a page, a line for each search, and a page for each task. Without --model kbopt's own seed kernels are varied. Running
     the command again goes on.
 
     \b
