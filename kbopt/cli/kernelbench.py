@@ -114,9 +114,9 @@ def kernelbench(
 
     fast_0.5, fast_1, fast_1.2, fast_2 and the geometric mean over eager PyTorch, torch.compile and
     max-autotune, by the strict verdict and by KernelBench's own, with 95 % intervals over the seeds; the
-    share of the roofline; and what a task cost in dollars, tokens and minutes. OUT/NAME has the table, the same
-    as a page, a line for each search, and a page for each task. Without --model kbopt's own seed kernels are varied. Running
-    the command again goes on.
+    share of the roofline; and what a task cost in dollars, tokens and minutes. OUT/NAME has the
+    table as text and as a page, a line for each search, and a page for each task. Without --model kbopt's own
+    seed kernels are varied. Running the command again goes on.
 
     \b
     kbopt bench kernelbench --kernelbench experiments/kernelbench --device cpu --seeds 1 --max-evals 5

@@ -39,6 +39,9 @@ def check(example: Example) -> str:
         case "python3" if words[1:3] == ["-m", "kbopt.evaluation"]:
             parser().parse_args(words[3:])
             return "kbopt"
+        case "timeout" if words[4:7] == ["python3", "-m", "kbopt.evaluation"]:  # -s SIGNAL SECONDS
+            parser().parse_args(words[7:])
+            return "kbopt"
         case "sbatch":
             assert (ROOT / words[1]).is_file(), words[1]
             parser().parse_args(["drain", *words[2:]])
