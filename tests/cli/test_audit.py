@@ -186,9 +186,19 @@ def test_a_spool_that_travels_is_judged_while_the_audit_is_away(tmp_path: Path) 
     assert "4 candidates, 4 judged before" in judged()
     assert lines_of(out) == before
     again = Path(shutil.copytree(out, tmp_path / "again"))
+    lines = (out / "results.jsonl").read_text()
+    (again / "results.jsonl").write_text(lines.replace('"wrong_answer"', '"crashed"'))
     compared = CliRunner().invoke(app, ["compare", str(out), str(again), "--json"], catch_exceptions=False)
-    (against,) = json.loads(compared.stdout)["against"]
-    assert (against["common"], against["differing"]) == (4, [])
+    found = json.loads(compared.stdout)
+    (against,) = found["against"]
+    (differing,) = against["differing"]
+    assert (against["common"], against["agreeing"], against["both_correct"]) == (4, 3, 2)
+    assert (differing["task"], differing["first"], differing["second"]) == (
+        "wrong",
+        "wrong_answer",
+        "crashed",
+    )
+    assert (found["settings"], found["warnings"]) == ([], [])
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ RAISES = TASK.replace("torch.tanh(x)", "x.no_such_method()")
 
 
 def known(out: Path, protocol: EvalProtocol = PROTOCOL, device: str = "cpu", torch: str = "2.13") -> set[str]:
-    return set(known_lines(out, protocol, device, torch))
+    return set(known_lines(out, {"k": protocol, "slow": protocol}, device, torch))
 
 
 def test_a_result_is_known_only_for_the_same_device_torch_and_protocol(tmp_path: Path) -> None:
@@ -36,6 +36,14 @@ def test_a_result_is_known_only_for_the_same_device_torch_and_protocol(tmp_path:
     assert known(out, device="NVIDIA H100") == set()
     assert known(out, torch="2.14") == set()
     assert known(out, replace(PROTOCOL, precision="fp16")) == set()
+    assert known_lines(out, {"another": PROTOCOL}, "cpu", "2.13") == {}
+
+
+def test_where_the_device_is_not_known_yet_the_last_line_tells_it(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    lines = (LINE, {**LINE, "key": "slow", "device": "NVIDIA H100"}, {"key": "lost", "outcome": None})
+    out.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert known(out, device="") == {"slow"}
 
 
 @pytest.mark.parametrize("limit", ["timeout_s", "compile_timeout_s"])
@@ -51,15 +59,15 @@ def test_a_line_without_baselines_is_known_only_where_none_are_asked_for(tmp_pat
     out = tmp_path / "out.jsonl"
     out.write_text(json.dumps({**LINE, "baselines": False}) + "\n")
     assert known(out) == set()
-    assert known_lines(out, PROTOCOL, "cpu", "2.13", baselines=False).keys() == {"k"}
+    assert known_lines(out, {"k": PROTOCOL}, "cpu", "2.13", baselines=False).keys() == {"k"}
 
 
 def test_what_the_backend_refused_is_known_where_refusals_are_kept(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text(json.dumps({**LINE, "outcome": None, "refused": True}) + "\n")
     assert known(out) == set()
-    assert known_lines(out, PROTOCOL, "cpu", "2.13", refusals=True).keys() == {"k"}
-    assert known_lines(out, PROTOCOL, "gpu", "2.13", refusals=True) == {}
+    assert known_lines(out, {"k": PROTOCOL}, "cpu", "2.13", refusals=True).keys() == {"k"}
+    assert known_lines(out, {"k": PROTOCOL}, "gpu", "2.13", refusals=True) == {}
 
 
 def test_a_line_that_was_not_judged_is_not_known(tmp_path: Path) -> None:
