@@ -125,7 +125,7 @@ def test_its_page_opens_each_search_with_its_kernel(
     page.set_viewport_size({"width": 400, "height": 800})
     boxes = "[document.documentElement, ...document.querySelectorAll('.scroll')]"
     for _ in ("light", "dark"):
-        page.wait_for_function(f"{boxes}.every((box) => box.scrollWidth <= box.clientWidth)")
+        page.wait_for_function(f"() => {boxes}.every((box) => box.scrollWidth <= box.clientWidth)")
         page.locator("#theme").click()
     assert watched.errors == []
     assert watched.requests == [page.url]
