@@ -142,7 +142,7 @@ def test_after_ctrl_c_the_same_command_goes_on(tmp_path: Path) -> None:
 def test_a_spool_that_travels_is_judged_while_the_audit_is_away(tmp_path: Path) -> None:
     here, there, out = tmp_path / "here", tmp_path / "there", tmp_path / "out"
     copies = REFERENCE.replace("torch.tanh(x) * 2.0", "x")
-    slow = KERNEL.replace("return", "import time; time.sleep(0.2); return")
+    slow = KERNEL.replace("return", "import time; time.sleep(0.05); return")
     path = write_lines(
         tmp_path / "set.jsonl",
         entry("wrong", WRONG),
