@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from kbopt.core.errors import InfraError
 from kbopt.core.types import Admitted, EvalRequest
 from kbopt.evaluation import messages
 from kbopt.evaluation.server.budget import Reservation
 from kbopt.evaluation.server.devices import Device
-from kbopt.evaluation.server.judge_handle import NoMemory
 from kbopt.evaluation.server.judges import Judges
 from kbopt.evaluation.server.lease import Lease
 from kbopt.evaluation.server.measuring import Needs
@@ -29,8 +25,7 @@ class Describing:
 
         Raises UserError if the task cannot be scored, and InfraError if the machine failed.
         """
-        with self._lease:
-            seen, admission_s = self._asked(request, reservation)
+        seen, admission_s = self._asked(request, reservation)
         need = self._need(request)
         return Admitted(
             device=self._device.name,
@@ -48,13 +43,13 @@ class Describing:
 
     def description(self, request: EvalRequest, reservation: Reservation) -> messages.Description:
         """Return the judge's own answer. Raises the same errors as `report`."""
-        with suppress(InfraError, NoMemory):  # `_asked` tries again with the lease.
-            self._judges.start(request)
-        with self._lease:
-            return self._asked(request, reservation)[0]
+        return self._asked(request, reservation)[0]
 
     def _asked(self, request: EvalRequest, reservation: Reservation) -> tuple[messages.Description, float]:
-        judge = self._judges.of(request, lambda _: reservation.grow(self._need(request)))
-        seen = judge.describe()
-        self._judges.settle(judge)
-        return seen, judge.admission_s
+        with self._judges.awaited(request):
+            self._judges.prepare(request).result()
+            with self._lease:
+                judge = self._judges.of(request, lambda _: reservation.grow(self._need(request)))
+                seen = judge.describe()
+                self._judges.settle(judge)
+                return seen, judge.admission_s

@@ -36,8 +36,9 @@ class Judges:
     """Keeps at most `most` judges, one for each `key_of` a request, and ends the least recently used first.
 
     `prepare` starts a judge while candidates are built and others are measured, and takes the lease itself if
-    the device is idle. Call `of` with the lease. A request that will need its judge says so with `awaited`:
-    awaited judges end last. `ended` is called with the key of each judge that was closed.
+    the device is idle. Call `of` with the lease. A request that needs its judge, now or later, says so with
+    `awaited`: only the lease's holder ends an awaited judge, after all others. `ended` is called with the key
+    of each judge that was closed.
     """
 
     def __init__(
@@ -198,7 +199,7 @@ class Judges:
                 if not self._awaited[key]:
                     return False
                 chosen = self._unawaited(key)[0]
-            self._end(chosen)
+            self._end(chosen, unless_awaited=True)
 
     def _give_place_back(self, key: Key) -> None:
         """Leave the place to the judge that has started, if any."""
@@ -213,9 +214,11 @@ class Judges:
         """Return the keys of judges that nobody awaits, the least recently used first."""
         return [other for other in self._handles if other != key and not self._awaited[other]]
 
-    def _end(self, key: Key) -> None:
+    def _end(self, key: Key, *, unless_awaited: bool = False) -> None:
         with self._starting.of(key):  # So that no thread is starting it meanwhile.
             with self._lock:
+                if unless_awaited and self._awaited[key]:
+                    return  # A request has come since the judge was chosen, and may be using it.
                 handle = self._handles.pop(key, None)
                 self._lock.notify_all()
             if handle is not None:

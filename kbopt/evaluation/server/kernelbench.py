@@ -81,6 +81,6 @@ class KernelBench:
         if not self._device.is_cuda:  # The caller holds the lease.
             yield
             return
-        with self._lease:
+        with self._lease.to_go_on():
             self._judges.make_room(request)
             yield

@@ -236,7 +236,7 @@ class Service:
                 measure = self._measuring.measure if in_pairs else self._measuring.judge_once
                 return measure(request, built, Timeline(), child).outcome
             warm_up([child], self.device.torch, built.setup, triton=True)
-            with self._lease:
+            with self._judges.awaited(request), self._lease.to_go_on():
                 return self._measuring.measure(request, built, Timeline(), child).outcome
 
     def _evaluate(self, request: EvalRequest, reservation: Reservation) -> Result:
