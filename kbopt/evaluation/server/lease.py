@@ -12,9 +12,9 @@ from types import TracebackType
 class Lease:
     """A lock that serves threads in the order of asking, so that none waits forever.
 
-    `to_go_on` serves a request that has used the device before, ahead of those that have not begun. Until it
-    is over, it keeps processes and memory that others wait for. Each such turn follows a first one, so the
-    others wait for a bounded number of them.
+    `to_go_on` serves a request that has had the lease before, ahead of those that have not. Until it is over,
+    it keeps processes and memory that others wait for. A request goes on a few times at most, so the others
+    wait for a bounded number of such turns.
     """
 
     def __init__(self) -> None:
