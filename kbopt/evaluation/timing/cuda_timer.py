@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
@@ -28,13 +27,6 @@ from kbopt.evaluation.transport.cuda_inputs import (
     attach,
 )
 
-_LEAST_HOLD_MS, _MOST_HOLD_MS = 0.4, 30.0
-"""Milliseconds for which the stream is kept busy while a call's kernels are queued. The pair of events then
-measures the device's work and not Python's. Of a candidate's launching, `_HOST_MS` in `batches` are hidden
-beyond the reference's. A stream holds a thousand kernels, which PyTorch queues within 5 to 12 ms; a call that
-takes longer to queue is not held for."""
-_HOLD_BEYOND = 1.2
-"""The stream is kept busy this many times as long as the quickest call so far took to be queued."""
 _NUM_JOINS = 11
 """Empty calls whose median gives the time to join all streams: 1.5 us with 0.1 us of jitter (decision 35)."""
 
@@ -60,7 +52,6 @@ class CudaTimer:
         self._marks = [_Marks() for _ in range(LONGEST_BATCH)]
         self._synchronize: Callable[[], None] = torch.cuda.synchronize
         self._khz = clock_khz(self._library, device)
-        self._queued_ms = math.inf
         self._join_ms = median(self._time_join() for _ in range(_NUM_JOINS))
 
     def locate(self, address: int) -> tuple[str, int]:
@@ -82,23 +73,24 @@ class CudaTimer:
         """Reset the lines that the candidate asked the L2 to keep (persisting accesses) to normal."""
         self._library.cudaCtxResetPersistingL2Cache()
 
-    def timed(self, calls: Sequence[Callable[[], Any]]) -> tuple[list[Any], list[int]]:
-        """Return the calls' results and the nanoseconds that each took on the device, in all streams.
+    def timed(self, calls: Sequence[Callable[[], Any]], hold_ms: float) -> tuple[list[Any], list[int], int]:
+        """Return the calls' results, the nanoseconds that each took on the device in all streams, and the
+        nanoseconds for which they were queued.
 
         A pair of events on the current stream alone would miss work that a call leaves running on another
         stream. So a third event covers all streams of the context; the time to join them is taken off. All
-        calls are queued before the host waits for them, while other work keeps the stream busy.
+        calls are queued before the host waits for them, while other work keeps the stream busy for `hold_ms`
+        milliseconds. So the events measure the device's work and not Python's.
         """
         results = []
-        torch.cuda._sleep(int(self._khz * hold_ms(self._queued_ms * len(calls))))
+        torch.cuda._sleep(int(self._khz * hold_ms))
         started = time.perf_counter_ns()
         for call, marks in self._with_marks(calls):
             results.append(self._marked(call, marks))
             self._record_all_done(marks)
-        queued_ms = (time.perf_counter_ns() - started) / 1e6 / len(calls)
-        self._queued_ms = min(self._queued_ms, queued_ms)
+        queued_ns = time.perf_counter_ns() - started
         self._synchronize()
-        return results, [self._nanoseconds(marks) for _, marks in self._with_marks(calls)]
+        return results, [self._nanoseconds(marks) for _, marks in self._with_marks(calls)], queued_ns
 
     def waited_for(
         self, call: Callable[[], Any], clock: Callable[[], int] = time.perf_counter_ns
@@ -166,15 +158,6 @@ class CudaTimer:
         self._record_all_done(marks)
         self._synchronize()
         return marks.end.elapsed_time(marks.all_done)
-
-
-def hold_ms(queued_ms: float) -> float:
-    """Return the milliseconds for which the stream is kept busy while calls are queued.
-
-    `queued_ms` is how long that takes, or infinite if it is not known yet.
-    """
-    longer_ms = _HOLD_BEYOND * queued_ms
-    return longer_ms if _LEAST_HOLD_MS < longer_ms <= _MOST_HOLD_MS else _LEAST_HOLD_MS
 
 
 class _Marks:
