@@ -47,6 +47,7 @@ PLACE = [4096, SPEC, "cpu", "", 0]
 GOOD: dict[str, Any] = {
     "base": 4096,
     "ns": [5],
+    "queued_ns": 5,
     "outputs": [{"skeleton": {"tensor": 0}, "tensors": [PLACE]}],
     "audit": {"torch_ops": ["add"], "operators": [], "custom_kernel": True, "arithmetic": ["fp32"]},
     "kernels": [["gemm", 1, 2.5]],
