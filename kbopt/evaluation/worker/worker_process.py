@@ -73,6 +73,8 @@ class _Session:
         """Load the source, which may run any code. The judge's budget of time limits it."""
         protocol = codec.decode(EvalProtocol, request["protocol"])
         numerics.apply(protocol.arithmetic)
+        if self._cuda is not None:
+            torch.cuda.empty_cache()  # The stand-in's copies of the inputs may be of many GiB.
         if not self._warm:
             find_builds(request["setup"])
         self._protocol = protocol
