@@ -23,6 +23,9 @@ _STAYS_FOR = 4
 device. To admit the task on another device takes 1 to 5 s, as long as a few candidates."""
 _AWAY_S = 30.0
 """Seconds for which a lost device gets no work. Then it is tried again, and its service starts anew."""
+_FAILURES = 3
+"""Tasks that a device fails in a row before it counts as lost although its service runs. One task alone may
+be to blame itself, as one whose judge ends: it takes no device from the others."""
 
 
 class DevicePool:
@@ -37,6 +40,7 @@ class DevicePool:
         self._clock = clock
         self._num_in_flight = [0] * len(members)
         self._away_until = [0.0] * len(members)
+        self._failed: list[set[str]] = [set() for _ in members]
         self._knows: dict[str, set[int]] = {}
         self._is_open = False
         self._opening = asyncio.Lock()
@@ -131,10 +135,14 @@ class DevicePool:
                 (result,) = await self._members[number].evaluate([request])
             except InfraError as error:
                 tried.add(number)
-                self._lose(number, error)
+                self._failed[number].add(request.task.key)
+                is_warm = (await self._members[number].status()).state == "warm"
+                if not is_warm or len(self._failed[number]) >= _FAILURES:
+                    self._lose(number, error)
                 if len(tried) == len(self._members):
                     raise
             else:
+                self._failed[number].clear()
                 self._knows.setdefault(request.task.key, set()).add(number)
                 return result
             finally:
@@ -153,6 +161,7 @@ class DevicePool:
 
     def _lose(self, number: int, error: InfraError) -> None:
         self._away_until[number] = self._clock() + _AWAY_S
+        self._failed[number].clear()
         for known in self._knows.values():
             known.discard(number)
         print(f"device {number} is lost for {_AWAY_S:g} s: {error}", file=sys.stderr, flush=True)

@@ -21,7 +21,10 @@ from tests.support import quick_task
 
 
 class Device(SimulatedBackend):
-    """Notes which tasks it got; holds them while `gate` is shut; is lost where `fails`."""
+    """Notes which tasks it got; holds them while `gate` is shut; is lost where `fails`.
+
+    It fails the tasks that are `cursed`, and lives on.
+    """
 
     def __init__(self, kind: str = "made up") -> None:
         super().__init__(service_s=0.0)
@@ -30,6 +33,7 @@ class Device(SimulatedBackend):
         self.gate = asyncio.Event()
         self.gate.set()
         self.fails = False
+        self.cursed: set[str] = set()
 
     async def open(self) -> BackendStatus:
         if self.fails:
@@ -38,13 +42,16 @@ class Device(SimulatedBackend):
         return await self.status()
 
     async def status(self) -> BackendStatus:
-        return replace(await super().status(), device=self.kind)
+        now = await super().status()
+        return replace(now, device=self.kind, state="failed" if self.fails else now.state)
 
     async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
         self.tasks += [request.task.source.rpartition("# ")[2] for request in requests]
         await self.gate.wait()
         if self.fails:
             raise InfraError("it fell off the bus")
+        if self.tasks[-1] in self.cursed:
+            raise InfraError("the process that holds the reference ended")
         return await super().evaluate(requests)
 
 
@@ -104,6 +111,38 @@ async def test_the_work_of_a_lost_device_is_done_by_the_other_until_it_is_back(
     now = 31.0
     await pool.evaluate([request("c")])
     assert one.tasks[-1] == "c"
+
+
+async def test_a_task_that_fails_by_itself_takes_no_device_from_the_others(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    one, two = Device(), Device()
+    one.cursed = two.cursed = {"bad"}
+    pool = DevicePool([one, two])
+    await pool.evaluate([request("a")])
+    for _ in range(4):
+        with pytest.raises(InfraError, match="holds the reference"):
+            await pool.evaluate([request("bad")])
+        await pool.evaluate([request("a")])
+        two.tasks.clear()
+
+    assert one.tasks.count("a") == 5
+    assert capfd.readouterr().err == ""
+
+
+async def test_a_device_that_fails_three_tasks_in_a_row_is_lost_although_its_service_runs(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    one, two = Device(), Device()
+    pool = DevicePool([one, two])
+    await pool.evaluate([request("a")])
+    one.cursed = {"a", "b", "c"}
+    for task in ("a", "b", "c"):
+        await pool.evaluate([request(task)])
+
+    assert "device 0 is lost for 30 s: the process that holds the reference ended" in capfd.readouterr().err
+    await pool.evaluate([request("a")])
+    assert two.tasks == ["a", "b", "c", "a"]
 
 
 async def test_only_where_all_are_lost_the_caller_hears_of_it() -> None:
