@@ -113,6 +113,7 @@ CONTROLS = (
     _control("conv_plain", "convolution"),
     _control("conv_benchmark", "convolution"),
     _control("conv_channels_last", "convolution"),
+    _control("plain_recurrent", "recurrent"),
     _control("plain_elementwise", "elementwise", at_par=True),
     _control("rewritten_in_place", "elementwise"),
     _control("scratch_buffers", "elementwise"),
