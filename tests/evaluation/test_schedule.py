@@ -49,6 +49,9 @@ class FakeModels:
     def reference_block(self, draws: list[Draw]) -> samples.Block:
         return self._block("reference", draws, self.reference_ms, self.reference_ms)
 
+    def empty_block(self, draws: list[Draw]) -> samples.Block:
+        return self._block("empty", draws, 0.0, 0.0)
+
     def reference_batch(self, draws: list[Draw]) -> samples.Block:
         return self._block("reference batch", draws, self.reference_ms, self.reference_ms)
 
@@ -99,8 +102,7 @@ def new_sessions(monkeypatch: pytest.MonkeyPatch) -> NewSessions:
         )
         models.most_calls = slots
         rng = random.Random(5)
-        overhead = OVERHEAD if device == "cpu" else None
-        made = Sessions(models, device, EvalProtocol(**protocol), overhead, rng)
+        made = Sessions(models, device, EvalProtocol(**protocol), rng)
         made.calibrate()
         made.warm_up()
         models.asked.clear()
@@ -155,16 +157,22 @@ def test_on_a_cpu_both_models_answer_the_same_draws_in_either_order(new_sessions
 
     session = finish(new_sessions(models, "cpu", slots=6, timed=40).run())
 
-    assert models.of("reference") == models.of("candidate")
-    lengths = sorted(len(draws) for draws in models.of("candidate"))
-    assert lengths[:40] == [1] * 40
-    assert len(lengths) == 44
-    assert 2 <= lengths[-4] <= lengths[-1] <= 6
-    first_of_pair = [kind for kind, _, _ in models.asked[::2]]
-    assert {"reference", "candidate"} == set(first_of_pair)
+    assert models.of("reference") == models.of("candidate")[:40]
+    assert [len(draws) for draws in models.of("candidate")] == [1] * 40 + [2]
+    first_of_pair = [kind for kind, _, _ in models.asked if kind != "empty"][::2]
+    assert {"reference", "candidate"} == set(first_of_pair[:40])
+    assert len(models.of("empty")) == 20
     assert session.clocks_agree
     assert session.kernel_ms == pytest.approx([1.0] * 40)
     assert session.reference_ms == pytest.approx([2.0] * 40)
+
+
+def test_a_candidate_on_a_cpu_is_not_asked_for_its_times(new_sessions: NewSessions):
+    liar = FakeModels(2.0, 1.0, said_ms=0.001)
+
+    session = finish(new_sessions(liar, "cpu", slots=2, timed=40).run())
+
+    assert session.kernel_ms == pytest.approx([1.0] * 40)
 
 
 def test_no_draw_is_ever_asked_twice(new_sessions: NewSessions):
