@@ -17,7 +17,8 @@ import torch
 from kbopt.core import codec
 from kbopt.evaluation.judge.link import Link
 from kbopt.evaluation.judge.reference import Draw, Reference
-from kbopt.evaluation.judge.replies import Answer, KernelTime, Seen, base_of, kernels_of
+from kbopt.evaluation.judge.replies import Answer, base_of, kernels_of
+from kbopt.evaluation.messages import KernelTime, Seen
 from kbopt.evaluation.timing import samples
 from kbopt.evaluation.transport.input_buffer import InputBuffer
 from kbopt.evaluation.transport.layout import TensorSpec, aligned, dense
@@ -149,7 +150,7 @@ class Worker(ABC):
     def read(self, exchange: Exchange, call: int) -> list[torch.Tensor]:
         """Return copies of the tensors that one call returned. Raises LateOutput if one has changed since."""
 
-    def profile(self, draw: Draw) -> list[KernelTime]:
+    def profile(self, draw: Draw) -> tuple[KernelTime, ...]:
         """Return the kernels of a call on `draw` as the worker reports them. Like an audit it is no proof."""
         self._resume()
         offsets = self._fill([draw])

@@ -33,7 +33,7 @@ from kbopt.evaluation.worker.candidate import CandidateError, describe_exception
 from kbopt.evaluation.worker.weights import take_over
 
 _MOST_KERNELS = 20
-"""Kernels of a call that are reported. The judge accepts no more."""
+"""Kernels of a call that are reported: the judge's note names fewer."""
 
 
 class _Session:
@@ -150,7 +150,7 @@ class _Session:
             return {"ns": device.batch(request["gate"], calls, queued, marked=request["marked"])}
 
     def latency(self, request: Message) -> Message:
-        """Call the model once on a GPU. Reply the nanoseconds until it is done, for which its caller waits."""
+        """Call the model once on a GPU. Reply the nanoseconds until it is done, which its caller waits."""
         if self._cuda is None:
             raise ValueError("on a CPU every caller waits")
         call = self._call(request, request["offsets"][0])
@@ -175,7 +175,7 @@ class _Session:
         call = self._call(request, request["offsets"][0])
         with torch.no_grad():
             kernels = kernel_times(call)
-        return {"kernels": kernels[:_MOST_KERNELS]}
+        return {"kernels": codec.encode(kernels[:_MOST_KERNELS])}
 
     def free(self, request: Message) -> Message:
         self._outputs.clear()
