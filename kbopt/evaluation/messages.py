@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kbopt.core.profile import DeviceFacts, Limits
 from kbopt.core.types import EvalProtocol, Measured, Outcome, Precision, Span
-from kbopt.evaluation.timing.pairs import Pair
+from kbopt.evaluation.timing.samples import Times
 from kbopt.leanbuild.toolchain import Toolchain
 
 
@@ -175,7 +175,7 @@ class Verdict:
 
     outcome: Outcome | None
     measured: tuple[Measured, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Times, ...]
     frames: str
     spans: tuple[Span, ...]
     device_s: float

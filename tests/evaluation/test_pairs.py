@@ -9,17 +9,17 @@ import pytest
 from kbopt.core.types import Audit, EvalProtocol, Measured, Roofline
 from kbopt.evaluation.timing import pairs
 from kbopt.evaluation.timing.intervals import CPU_SCATTER
-from kbopt.evaluation.timing.pairs import Pair
+from kbopt.evaluation.timing.samples import Times
 
 
-def pair(kernel_ms: float, reference_ms: float) -> Pair:
-    return Pair(
+def pair(kernel_ms: float, reference_ms: float) -> Times:
+    return Times(
         kernel_ms=tuple(kernel_ms * step for step in (0.99, 1.0, 1.01)),
         reference_ms=tuple(reference_ms * step for step in (0.99, 1.0, 1.01)),
     )
 
 
-def first(found: Pair) -> Measured:
+def first(found: Times) -> Measured:
     return Measured(
         kernel_ms=found.kernel_ms,
         reference_ms=found.reference_ms,
@@ -32,7 +32,7 @@ def first(found: Pair) -> Measured:
     )
 
 
-def pooled(*found: Pair) -> Measured:
+def pooled(*found: Times) -> Measured:
     return pairs.pooled(first(found[0]), found[1:])
 
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from kbopt.evaluation.timing.intervals import Scatter, drift, ratio_interval
-from kbopt.evaluation.timing.samples import Block, Overhead, cpu_times_ms, is_settled, undisturbed_ns
+from kbopt.evaluation.timing.samples import Block, Overhead, Times, cpu_times_ms, is_settled, undisturbed_ns
 
 EMPTY = [Block(wall_ms=0.3, cpu_ms=0.2), Block(wall_ms=0.2, cpu_ms=0.1), Block(wall_ms=9.0, cpu_ms=0.3)]
 """Requests without a call. One of them was disturbed."""
@@ -79,10 +79,14 @@ def test_steady_calls_are_settled_and_scattered_or_few_ones_are_not():
     steady = [1.0 + 0.001 * (number % 5) for number in range(20)]
     scattered = [1.0 + 0.1 * (number % 5) for number in range(20)]
 
-    assert is_settled(steady, steady, 0.005)
-    assert not is_settled(steady, steady[:19], 0.005)
-    assert not is_settled(steady, scattered, 0.005)
-    assert is_settled(steady * 60, scattered * 60, 0.005)
+    def settled(reference_ms: list[float], kernel_ms: list[float]) -> bool:
+        times = Times(kernel_ms=tuple(kernel_ms), reference_ms=tuple(reference_ms))
+        return is_settled(times, 0.005)
+
+    assert settled(steady, steady)
+    assert not settled(steady, steady[:19])
+    assert not settled(steady, scattered)
+    assert settled(steady * 60, scattered * 60)
 
 
 @pytest.mark.parametrize("ms", [1e-6, 1e-5, 1e-3])

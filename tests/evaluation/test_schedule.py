@@ -12,10 +12,14 @@ import torch
 from kbopt.core.types import EvalProtocol
 from kbopt.evaluation.judge.reference import Draw
 from kbopt.evaluation.timing import intervals, samples
-from kbopt.evaluation.timing.interleaving import finish
+from kbopt.evaluation.timing.interleaving import Steps, interleaved
 from kbopt.evaluation.timing.schedule import Sessions
 
 OVERHEAD = samples.Overhead(fixed_ms=0.2, per_call_ms=0.01)
+
+
+def finish(steps: Steps[samples.Session]) -> samples.Session:
+    return interleaved([steps], random.Random(0))[0]
 
 
 class FakeModels:

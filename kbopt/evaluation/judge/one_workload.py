@@ -22,7 +22,6 @@ from kbopt.evaluation.judge.timed import TimedModels
 from kbopt.evaluation.judge.worker import Worker
 from kbopt.evaluation.timing import intervals, samples
 from kbopt.evaluation.timing.interleaving import Steps
-from kbopt.evaluation.timing.pairs import Pair
 from kbopt.evaluation.timing.schedule import Sessions
 from kbopt.evaluation.transport.untrusted import CandidateForged
 
@@ -61,7 +60,7 @@ class OnWorkload:
         self._on_cpu = reference.device.type == "cpu"
         self._sessions: Sessions
         self._session: samples.Session
-        self._latency: samples.Latency | None = None
+        self._latency: samples.Times | None = None
 
     @property
     def where(self) -> str:
@@ -116,10 +115,12 @@ class OnWorkload:
         )
         raise Refused(Rejected(reason=reason, family="timing_mismatch"))
 
-    def pair(self) -> Pair:
+    def pair(self) -> samples.Times:
         """Return the times of this pair of processes."""
         session = self._session
-        return Pair(kernel_ms=_rounded(session.kernel_ms), reference_ms=_rounded(session.reference_ms))
+        return samples.Times(
+            kernel_ms=_rounded(session.kernel_ms), reference_ms=_rounded(session.reference_ms)
+        )
 
     def conclude(self) -> Measured:
         """Audit and profile the candidate, and return the result.
@@ -200,7 +201,7 @@ class OnWorkload:
         return Measured(
             kernel_ms=_rounded(kernel_ms),
             reference_ms=_rounded(reference_ms),
-            speedup=median(reference_ms) / kernel,
+            speedup=session.speedup,
             speedup_ci=interval,
             native_ms=None if self._on_cpu else session.clocks.native_ms,
             wall_ms=session.clocks.wall_ms,
@@ -226,16 +227,14 @@ class OnWorkload:
         return by_device, _speedup("latency", latency, by_caller)
 
 
-def _speedup(
-    clock: Clock, times: samples.Session | samples.Latency, interval: tuple[float, float]
-) -> Speedup:
+def _speedup(clock: Clock, times: samples.Times, interval: tuple[float, float]) -> Speedup:
     kernel_ms, reference_ms = median(times.kernel_ms), median(times.reference_ms)
     return Speedup(
         baseline="eager",
         clock=clock,
         baseline_ms=reference_ms,
         kernel_ms=kernel_ms,
-        speedup=reference_ms / kernel_ms,
+        speedup=times.speedup,
         interval=interval,
     )
 

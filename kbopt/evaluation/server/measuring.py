@@ -20,7 +20,7 @@ from kbopt.evaluation.server.needs import Data
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.server.timeline import Judged, Timeline
 from kbopt.evaluation.timing import pairs, workloads
-from kbopt.evaluation.timing.pairs import Pair
+from kbopt.evaluation.timing.samples import Times
 
 Needs = Callable[[EvalRequest], Need]
 
@@ -72,7 +72,7 @@ class Measuring:
         judged = self._judge_once(each, built, timeline, child, reservation)
         if not judged.measured:
             return judged
-        others: list[tuple[Pair, ...]] = []
+        others: list[tuple[Times, ...]] = []
         while len(others) < pairs.NUM_PAIRS - 1:
             found = self._another_pair(each, built, timeline)
             if isinstance(found, Judged):
@@ -82,7 +82,7 @@ class Measuring:
 
     def _another_pair(
         self, request: EvalRequest, built: Built, timeline: Timeline
-    ) -> tuple[Pair, ...] | Judged:
+    ) -> tuple[Times, ...] | Judged:
         """Time kernel and reference in new processes. Return a pair for each workload, or the failure."""
         judge = self._judges.of(request)
         with closing(self._sandboxes.child(built)) as child:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean, median, variance
 
 from kbopt.core.types import EvalProtocol, Measured, Speedup
 from kbopt.evaluation.timing.intervals import CPU_SCATTER, WIDEST, median_variance
+from kbopt.evaluation.timing.samples import Times
 
 NUM_PAIRS = 3
 """Pairs of processes that time one kernel on a CPU (decision 46)."""
@@ -26,29 +27,17 @@ _STUDENT = 2.447
 """The 97.5 % quantile of Student's t with `_PRIOR_WEIGHT + NUM_PAIRS - 1` degrees of freedom."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """Times of single calls in one pair of processes, in milliseconds."""
-
-    kernel_ms: tuple[float, ...]
-    reference_ms: tuple[float, ...]
-
-    @property
-    def speedup(self) -> float:
-        return median(self.reference_ms) / median(self.kernel_ms)
-
-
 def protocol_of_each(protocol: EvalProtocol) -> EvalProtocol:
     """Return the protocol of one of `NUM_PAIRS` pairs, which share the timed calls."""
     return replace(protocol, timed=max(_FEWEST_TIMED, math.ceil(protocol.timed / NUM_PAIRS)))
 
 
-def pooled(first: Measured, others: Sequence[Pair]) -> Measured:
+def pooled(first: Measured, others: Sequence[Times]) -> Measured:
     """Return the result of all pairs: of `first`, which went through the whole protocol, and of `others`.
 
     The speedup over eager PyTorch is the geometric mean of the pairs' speedups.
     """
-    pairs = [Pair(kernel_ms=first.kernel_ms, reference_ms=first.reference_ms), *others]
+    pairs = [Times(kernel_ms=first.kernel_ms, reference_ms=first.reference_ms), *others]
     kernel_ms = tuple(ms for pair in pairs for ms in pair.kernel_ms)
     over_eager = _over_eager(pairs)
     found = ", ".join(f"{pair.speedup:.3g}x" for pair in pairs)
@@ -67,7 +56,7 @@ def pooled(first: Measured, others: Sequence[Pair]) -> Measured:
     )
 
 
-def _over_eager(pairs: Sequence[Pair]) -> Speedup:
+def _over_eager(pairs: Sequence[Times]) -> Speedup:
     """Return the mean speedup by the pairs' medians, with the 95 % interval of their mean logarithm.
 
     The variance is the posterior of a scaled inverse

@@ -100,16 +100,26 @@ class Clocks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
-    """Both models' times of single calls in milliseconds, and whether they can be believed.
+class Times:
+    """Times of single calls of both models, in milliseconds."""
+
+    kernel_ms: tuple[float, ...]
+    reference_ms: tuple[float, ...]
+
+    @property
+    def speedup(self) -> float:
+        return median(self.reference_ms) / median(self.kernel_ms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session(Times):
+    """Both models' times in a session, and whether they can be believed.
 
     `kernel_ms` includes the hidden time. On a GPU `slowed` is how many times as long the reference took
     beside the candidate as is believed, `waits` says that the candidate's calls wait for the device, and
     `queued_ms` is a call of the candidate in its shortest batch of one. On a CPU `queued_ms` is 0.
     """
 
-    kernel_ms: tuple[float, ...]
-    reference_ms: tuple[float, ...]
     clocks: Clocks
     clocks_agree: bool = True
     slowed: float = 1.0
@@ -133,23 +143,17 @@ class Session:
         return notes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Latency:
-    """Both models' times in milliseconds of single synchronised calls on a GPU, as a caller sees them."""
+def read_latency(pairs: Sequence[tuple[Block, Block]]) -> Times:
+    """Return the times of single synchronised calls on a GPU, as a caller sees them.
 
-    kernel_ms: tuple[float, ...]
-    reference_ms: tuple[float, ...]
-
-
-def read_latency(pairs: Sequence[tuple[Block, Block]]) -> Latency:
-    """Return the latencies from pairs of blocks of one call, the reference's block and the candidate's.
+    They come from pairs of blocks of one call, the reference's block and the candidate's.
 
     The candidate's times grow by what the judge's clock shows around its calls and not around the
     reference's, because a candidate can make the worker's clock stand still.
     """
     theirs, ours = zip(*pairs, strict=True)
     hidden_ms = _around_quartiles(ours)[0] - _around_quartiles(theirs)[1] - _LATENCY_SLACK_MS
-    return Latency(
+    return Times(
         kernel_ms=tuple(block.native_ms[0] + max(0.0, hidden_ms) for block in ours),
         reference_ms=tuple(block.native_ms[0] for block in theirs),
     )
@@ -187,11 +191,10 @@ def single_ms(singles: Sequence[Block]) -> tuple[float, ...]:
     return tuple(block.native_ms[0] for block in singles)
 
 
-def is_settled(reference_ms: Sequence[float], kernel_ms: Sequence[float], share: float) -> bool:
+def is_settled(times: Times, share: float) -> bool:
     """Return whether the standard error of the ratio of both models is at most `share` of it."""
-    if min(len(reference_ms), len(kernel_ms)) < _FEWEST_SETTLED:
-        return False
-    return sum(map(median_variance, (reference_ms, kernel_ms))) <= share**2
+    both = times.reference_ms, times.kernel_ms
+    return min(map(len, both)) >= _FEWEST_SETTLED and sum(map(median_variance, both)) <= share**2
 
 
 def _around_quartiles(blocks: Sequence[Block]) -> list[float]:

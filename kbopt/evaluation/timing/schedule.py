@@ -214,9 +214,8 @@ class Sessions:
             singles.append(ours)
             yield
             is_long = time.perf_counter() - started > self._of_all(_ENOUGH_S)
-            if is_long and samples.is_settled(
-                *self._times_ms(reference, singles, empty), _SETTLED[self._device]
-            ):
+            times = self._times(reference, singles, empty)
+            if is_long and samples.is_settled(times, _SETTLED[self._device]):
                 break
         missing = round(self._share * _FEWEST_PROBES[self._device]) - self._num_probes
         for _ in range(max(_LAST_PROBES, missing)):  # The candidate does not know that timing is over.
@@ -225,29 +224,24 @@ class Sessions:
         if self._models.most_calls > 1:
             # Its time is not used: it checks that outputs of one block do not share memory.
             self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
-        reference_ms, kernel_ms = self._times_ms(reference, singles, empty)
+        kernel_ms, reference_ms = times.kernel_ms, times.reference_ms
         if self._on_cpu:
-            return samples.Session(
-                kernel_ms=kernel_ms,
-                reference_ms=reference_ms,
-                clocks=samples.Clocks(native_ms=median(kernel_ms)),
-            )
+            clocks = samples.Clocks(native_ms=median(kernel_ms))
+            return samples.Session(kernel_ms=kernel_ms, reference_ms=reference_ms, clocks=clocks)
         if self._alone is None:
             raise RuntimeError("sessions on a GPU are calibrated before the candidate's code is there")
         evidence = yield from self._run_batches(self._alone, median(reference_ms), median(kernel_ms))
         return batches.read_gpu_session(reference, singles, evidence, self._alone)
 
-    def _times_ms(
+    def _times(
         self, reference: list[samples.Block], singles: list[samples.Block], empty: list[samples.Block]
-    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return the times of single calls of both models."""
-        if self._on_cpu:
-            threads = torch.get_num_threads()
-            return (
-                samples.cpu_times_ms(reference, empty, threads),
-                samples.cpu_times_ms(singles, empty, threads),
-            )
-        return samples.single_ms(reference), samples.single_ms(singles)
+    ) -> samples.Times:
+        threads = torch.get_num_threads()
+        theirs_ms, ours_ms = (
+            samples.cpu_times_ms(blocks, empty, threads) if self._on_cpu else samples.single_ms(blocks)
+            for blocks in (reference, singles)
+        )
+        return samples.Times(kernel_ms=ours_ms, reference_ms=theirs_ms)
 
     def _of_all(self, seconds: float) -> float:
         """Return the seconds for all workloads together, if a task's only workload gets `seconds`."""
@@ -258,7 +252,7 @@ class Sessions:
         self._models.travelling_probe(self._num_probes)
         self._num_probes += 1
 
-    def latency(self) -> Steps[samples.Latency | None]:
+    def latency(self) -> Steps[samples.Times | None]:
         """Time pairs of synchronised calls of both models. Return None on a CPU, where all calls are."""
         if self._on_cpu:
             return None
