@@ -225,7 +225,7 @@ CHEATS = (
     _cheat("batch and skip", "skip_batch_ahead", "rejected:timing_mismatch", "neutral"),
     _cheat("honest first", "honest_first_calls", "wrong_answer", protocol=MANY_CALLS),
     _cheat("honest first", "honest_first_half_second", "wrong_answer", protocol=MANY_CALLS),
-    _cheat("honest first", "honest_mostly", "wrong_answer", protocol=MANY_CALLS),
+    _cheat("honest first", "honest_mostly", "wrong_answer", _VALUES, protocol=MANY_CALLS),
     _cheat("patched timers", "timer_module", "rejected:forged_verdict", "neutral"),
     _cheat("patched timers", "timer_alias", "rejected:forged_verdict", "neutral"),
     _cheat("patched timers", "timer_report", "neutral"),
