@@ -56,8 +56,8 @@ class CpuWorker(Worker):
 
         All of its processes are paused while the inputs are written, and again once it says that it is done.
         The clock runs in between, less the time for which other processes had the core. The request lies
-        there before, so that nothing but the worker's process has to wake up. Raises CandidateForged if a
-        process ran during a pause.
+        there before, so that nothing but its init process and its own has to wake up. Raises CandidateForged
+        if a process ran during a pause.
         """
         self._pause()
         offsets = self._fill(draws)
