@@ -223,10 +223,11 @@ class Measured:
 
     `kernel_ms` and `reference_ms` are samples of single calls, interleaved in blocks, by the device's clock.
     `speedup` is the one that ranks, by the protocol's baseline and clock: median(reference_ms) /
-    median(kernel_ms) by default; `speedup_ci` is its 95 % interval. `native_ms` and `wall_ms` are the
-    candidate's median by the two clocks that had to agree. `speedups` are those over every baseline that was
-    asked for, by either clock. `equal_code` is what the task's own model was measured at over itself, where
-    the baselines were asked for: 1 outside of its interval says that this machine's figures are not steady.
+    median(kernel_ms) by default; `speedup_ci` is its 95 % interval. `wall_ms` is the candidate's median by
+    the judge's clock, and on a GPU `native_ms` that by the worker's; a CPU has the first only. `speedups`
+    are those over every baseline that was asked for, by either clock. `equal_code` is what the task's own
+    model was measured at over itself, where the baselines were asked for: 1 outside of its interval says
+    that this machine's figures are not steady.
 
     Of a task of several `workloads` all times and speedups are weighted geometric means over those that are
     not held out; the table has each by itself, and is empty for a task that names none.
@@ -236,7 +237,7 @@ class Measured:
     reference_ms: tuple[float, ...]
     speedup: float
     speedup_ci: tuple[float, float]
-    native_ms: float
+    native_ms: float | None
     wall_ms: float
     audit: Audit
     roofline: Roofline | None = None

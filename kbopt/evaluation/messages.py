@@ -1,6 +1,6 @@
 """The messages between the evaluator's processes. Each is defined here once, and `core.codec` encodes it.
 
-Two kinds of message are elsewhere: the answers of workers, which are not trusted (`judge.replies`,
+Two kinds of message are elsewhere: most answers of workers, which are not trusted (`judge.replies`,
 `transport.untrusted`), and the judge's frequent requests to workers (`judge.worker`). Memory is in bytes, and
 shares are of the device's memory.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kbopt.core.profile import DeviceFacts, Limits
 from kbopt.core.types import EvalProtocol, Measured, Outcome, Precision, Span
-from kbopt.evaluation.timing.pairs import Pair
+from kbopt.evaluation.timing.samples import Times
 from kbopt.leanbuild.toolchain import Toolchain
 
 
@@ -175,7 +175,7 @@ class Verdict:
 
     outcome: Outcome | None
     measured: tuple[Measured, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Times, ...]
     frames: str
     spans: tuple[Span, ...]
     device_s: float
@@ -267,6 +267,28 @@ class Inspect:
     """Have a worker look for matrix instructions in the machine code of a build."""
 
     folder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a worker's audit saw of one call.
+
+    `torch_ops` are the operations of PyTorch that compute, and `arithmetic` the products of PyTorch that were
+    not in fp32. `custom_kernel` says that something else than PyTorch wrote memory.
+    """
+
+    torch_ops: tuple[str, ...]
+    arithmetic: tuple[str, ...]
+    custom_kernel: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelTime:
+    """One kernel of a call on a GPU: the number of its launches and their time in all, in microseconds."""
+
+    name: str
+    calls: int
+    us: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,7 +136,8 @@ def _beliefs(found: Standing, last: Result, trial: Trial) -> Iterator[Belief]:
         f"calls, each on new inputs, in {times}."
     )
     yield Belief(name="time", good=True if found.measurements > 1 else None, text=text)
-    yield _clocks(outcome)
+    if outcome.native_ms is not None:
+        yield _clocks(outcome, outcome.native_ms)
     if outcome.roofline:
         yield _floor(outcome.roofline, found.kernel_ms)
     yield from _audit(outcome)
@@ -232,12 +233,11 @@ def _interval(ends: tuple[float, float], baseline: str) -> Belief:
     )
 
 
-def _clocks(outcome: Measured) -> Belief:
+def _clocks(outcome: Measured, native_ms: float) -> Belief:
     """The candidate's process reads one clock; the judge, which it cannot reach, others.
 
     What those found beyond the first is in every sample of `kernel_ms`.
     """
-    native_ms = outcome.native_ms
     more_ms = statistics.median(outcome.kernel_ms) - native_ms
     seen = "the judge's clocks found nothing more"
     if more_ms > _ROUNDING * native_ms:

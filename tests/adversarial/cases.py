@@ -174,7 +174,7 @@ CONTROLS = (
 )
 
 _VALUES = "rejected:value_specialisation"
-_NOT_COUNTED = ("rejected:extra_threads", "rejected:timing_mismatch", "crashed", "neutral")
+_NOT_COUNTED = ("rejected:extra_threads", "crashed", "neutral")
 # Which check finds the work undone is chance: the task's own values, or those of another distribution.
 _LATE = ("wrong_answer", _VALUES, "neutral")
 _BACKWARD: dict[str, Any] = {"task": "gradients", "protocol": BACKWARD}
@@ -189,12 +189,11 @@ CHEATS = (
         "late work",
         "late_in_gap",
         *_LATE,
-        "rejected:timing_mismatch",
         "rejected:extra_threads",
         "crashed",  # it may write to freed memory
         task="small",
     ),
-    _cheat("late work", "late_signal", *_LATE, "rejected:timing_mismatch"),
+    _cheat("late work", "late_signal", *_LATE),
     _cheat("lazy output", "lazy_subclass", "rejected:output_type"),
     _cheat("lazy output", "lazy_instance", "rejected:timing_mismatch", "neutral"),
     _cheat("lazy output", "lazy_instance_part", "rejected:timing_mismatch", "neutral"),
@@ -227,15 +226,11 @@ CHEATS = (
     _cheat("batch and skip", "skip_batch_ahead", "rejected:timing_mismatch", "neutral"),
     _cheat("honest first", "honest_first_calls", "wrong_answer", protocol=MANY_CALLS),
     _cheat("honest first", "honest_first_half_second", "wrong_answer", protocol=MANY_CALLS),
-    _cheat("honest first", "honest_mostly", "wrong_answer", protocol=MANY_CALLS),
-    _cheat(
-        "patched timers", "timer_module", "rejected:timing_mismatch", "rejected:forged_verdict", "neutral"
-    ),
-    _cheat("patched timers", "timer_alias", "rejected:timing_mismatch", "rejected:forged_verdict", "neutral"),
-    _cheat("patched timers", "timer_report", "rejected:timing_mismatch", "neutral"),
-    _cheat("patched timers", "timer_within_tolerance", "rejected:timing_mismatch", "neutral"),
-    _cheat("patched timers", "timer_within_tolerance", "rejected:timing_mismatch", "neutral", task="small"),
-    _cheat("patched timers", "timer_native_hook", "rejected:timing_mismatch", "neutral"),
+    _cheat("honest first", "honest_mostly", "wrong_answer", _VALUES, protocol=MANY_CALLS),
+    _cheat("patched timers", "timer_module", "rejected:forged_verdict", "neutral"),
+    _cheat("patched timers", "timer_alias", "rejected:forged_verdict", "neutral"),
+    _cheat("patched timers", "timer_report", "neutral"),
+    _cheat("patched timers", "timer_native_hook", "neutral"),
     _cheat("another computation later", "later_half", _DOWNGRADE, "wrong_answer", task="matmul"),
     _cheat("another computation later", "later_half", _DOWNGRADE, "wrong_answer", task="long_product"),
     _cheat("another computation later", "zero_gated_half", _DOWNGRADE, task="long_product"),
@@ -252,9 +247,9 @@ CHEATS = (
     _cheat("forged verdict", "forge_stdout", "wrong_answer"),
     _cheat("forged verdict", "forge_descriptors", "rejected:forged_verdict"),
     _cheat("forged verdict", "forge_reply", "rejected:forged_verdict", "wrong_answer"),
-    _cheat(
-        "forged verdict", "forge_protocol", "rejected:timing_mismatch", "rejected:forged_verdict", "neutral"
-    ),
+    _cheat("forged verdict", "forge_protocol", "rejected:forged_verdict", "neutral"),
+    _cheat("forged verdict", "forge_quick_answers", "rejected:forged_verdict", "neutral"),
+    _cheat("forged verdict", "forge_quick_answers", "rejected:forged_verdict", "neutral", task="small"),
     _cheat("forged verdict", "forge_exit_code", "crashed"),
     _cheat("pickle", "pickle_output", "rejected:output_type"),
     _cheat("pickle", "pickle_exception", "crashed"),
@@ -278,21 +273,18 @@ CHEATS = (
         "sabotage of the baseline",
         "sabotage_spin_threads",
         "neutral",
-        "rejected:timing_mismatch",
         "rejected:extra_threads",
     ),
     _cheat(
         "sabotage of the baseline",
         "sabotage_spin_processes",
         "neutral",
-        "rejected:timing_mismatch",
         "rejected:extra_threads",
     ),
     _cheat(
         "sabotage of the baseline",
         "displaced_by_orphans",
         "neutral",
-        "rejected:timing_mismatch",
         "rejected:extra_threads",
     ),
     _cheat("work that nobody counts", "uncounted_shared_process", *_NOT_COUNTED, twin="c_openmp"),

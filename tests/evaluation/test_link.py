@@ -17,6 +17,7 @@ from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised, Link, Ou
 from kbopt.evaluation.judge.reference import Draw
 from kbopt.evaluation.judge.replies import Answer, answers_of
 from kbopt.evaluation.judge.worker import Exchange
+from kbopt.evaluation.sandbox import init_process
 from kbopt.evaluation.transport.channel import Channel
 from kbopt.evaluation.transport.cuda_api import CudaError
 from kbopt.evaluation.transport.cuda_inputs import CudaInputBuffer
@@ -86,6 +87,26 @@ def test_answers_that_somebody_did_not_wait_for_are_dropped_and_no_others():
         assert link.ask("free")["freed"]
         with pytest.raises(CandidateForged):
             link.ask("free")
+
+
+def test_init_stays_in_step_where_the_answer_to_a_resumed_child_never_comes():
+    control, init = socket.socketpair()
+
+    def obey() -> None:
+        for command, holds in ((init_process.CONTINUE, False), (init_process.LOOK, True)):
+            assert init.recv(1) == command
+            init.sendall(init_process.REPLY.pack(command, 0, holds))
+
+    thread = threading.Thread(target=obey)
+    thread.start()
+    ours, theirs = socket.socketpair()
+    link = Link.over(ours, control.detach(), budget_s=0.02)
+    with theirs, init:
+        with pytest.raises(OutOfTime), link.resumed():
+            link.receive(1)
+        assert link.stands()
+        thread.join()
+    link.close()
 
 
 def test_a_child_that_goes_has_died_and_one_that_stays_silent_is_out_of_time():

@@ -29,7 +29,7 @@ from kbopt.core.profile import (
 from kbopt.core.types import Task
 from kbopt.evaluation.messages import ProfileCall
 from kbopt.evaluation.profile.trace_events import OWN_CODE
-from kbopt.evaluation.server import profile_replies
+from kbopt.evaluation.server.profiling import told
 from kbopt.evaluation.server.quiet import Quiet
 from kbopt.evaluation.transport.channel import Channel
 from kbopt.evaluation.transport.untrusted import CandidateForged
@@ -145,11 +145,11 @@ TRACE = Trace(
 
 
 def test_what_an_untouched_process_says_is_read_as_it_was_meant() -> None:
-    assert profile_replies.trace_of(codec.encode(TRACE)) == TRACE
-    assert profile_replies.code_of(codec.encode(Code(kernels=(KERNEL,)))) == Code(kernels=(KERNEL,))
-    assert profile_replies.counters_of(codec.encode(Missing(reason="a\x1b[2J"))) == Missing(
-        reason="a\\x1b[2J"
-    )
+    assert told(Trace, codec.encode(TRACE)) == TRACE
+    code = Code(kernels=(KERNEL,))
+    assert told(Code | Missing, codec.encode(code)) == code
+    refusal = Missing(reason="a\x1b[2J" + "x" * 500)
+    assert told(Counters | Missing, codec.encode(refusal)).reason == ("a\\x1b[2J" + "x" * 500)[:403]
 
 
 @pytest.mark.parametrize(
@@ -167,21 +167,27 @@ def test_what_an_untouched_process_says_is_read_as_it_was_meant() -> None:
         {"parts": {}},
         {"parts": [{}]},
         {"parts": [{"name": 3}]},
-        {"parts": [codec.encode(TRACE.parts[0])] * 1000},
         {"parts": [{**codec.encode(TRACE.parts[0]), "launch": {"grid": [1, 1], "block": [1, 1, 1]}}]},
     ],
 )
 def test_what_it_never_says_is_forged(changed: Any) -> None:
     raw = {**codec.encode(TRACE), **changed} if changed else changed
     with pytest.raises(CandidateForged):
-        profile_replies.trace_of(raw)
+        told(Trace, raw)
 
 
 def test_a_name_is_one_line_of_bounded_length() -> None:
     part = {**codec.encode(TRACE.parts[0]), "name": "k\nBottleneck: none" + "x" * 10_000}
-    (read,) = profile_replies.trace_of({**codec.encode(TRACE), "parts": [part]}).parts
+    (read,) = told(Trace, {**codec.encode(TRACE), "parts": [part]}).parts
     assert read.name.startswith("k Bottleneck: none")
     assert len(read.name) <= 100
+
+
+def test_lists_and_shares_are_cut() -> None:
+    part = {**codec.encode(TRACE.parts[0]), "share": 7.0}
+    read = told(Trace, {**codec.encode(TRACE), "parts": [part] * 1000}).parts
+    assert len(read) == 64
+    assert {one.share for one in read} == {1.0}
 
 
 COUNTED = """==PROF== Connected to process 1
@@ -223,7 +229,7 @@ def test_ncu_runs_on_only_when_the_device_is_free(ncu: Path) -> None:
         assert channel.receive(30) == {"ready": True}
         assert not channel.is_readable_within(0.1)
         channel.send({"go": True})
-        found = profile_replies.counters_of(channel.receive(30)["counters"])
+        found = told(Counters | Missing, channel.receive(30)["counters"])
     assert isinstance(found, Counters)
     assert (found.kernels[0].name, found.kernels[0].us) == ("k", 2.5)
 
@@ -231,6 +237,6 @@ def test_ncu_runs_on_only_when_the_device_is_free(ncu: Path) -> None:
 def test_ncu_that_may_not_count_says_so_without_the_device(ncu: Path) -> None:
     refusal = "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission"
     with counting(ncu, f'echo "{refusal}"; exit 1') as channel:
-        found = profile_replies.counters_of(channel.receive(30)["counters"])
+        found = told(Counters | Missing, channel.receive(30)["counters"])
     assert isinstance(found, Missing)
     assert "only administrators" in found.reason

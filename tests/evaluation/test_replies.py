@@ -49,8 +49,8 @@ GOOD: dict[str, Any] = {
     "ns": [5],
     "queued_ns": 5,
     "outputs": [{"skeleton": {"tensor": 0}, "tensors": [PLACE]}],
-    "audit": {"torch_ops": ["add"], "operators": [], "custom_kernel": True, "arithmetic": ["fp32"]},
-    "kernels": [["gemm", 1, 2.5]],
+    "audit": {"torch_ops": ["add"], "custom_kernel": True, "arithmetic": ["fp32"]},
+    "kernels": [{"name": "gemm", "calls": 1, "us": 2.5}],
     "raised": {"type": "ValueError", "text": "no", "frames": "  line 1"},
     "rejected_source": "no ModelNew",
     "compiled": True,
@@ -154,7 +154,7 @@ def test_no_number_to_calculate_with(value: Any):
     assert finite(value) is None
     assert kernelbench_from({**GOOD, "runtime": value}).runtime == -1.0
     with pytest.raises(CandidateForged):
-        kernels_of({"kernels": [["gemm", 1, value]]})
+        kernels_of({"kernels": [{"name": "gemm", "calls": 1, "us": value}]})
 
 
 @pytest.mark.parametrize(

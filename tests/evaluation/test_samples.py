@@ -1,28 +1,15 @@
-"""Which clock is believed, on constructed blocks."""
+"""Times of calls, on constructed blocks."""
 
 import math
 import random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kbopt.evaluation.timing.intervals import Scatter, drift, ratio_interval
-from kbopt.evaluation.timing.samples import (
-    Block,
-    Overhead,
-    is_settled,
-    read_clocks,
-    read_session,
-    undisturbed_ms,
-)
+from kbopt.evaluation.timing.samples import Block, Overhead, Times, cpu_times_ms, is_settled, undisturbed_ns
 
-FIXED = Overhead(fixed_ms=0.2, per_call_ms=0.1)
-
-
-def block(*native_ms: float, hidden_ms: float = 0.0, displaced_ms: float = 0.0) -> Block:
-    wall_ms = sum(native_ms) + FIXED.of(len(native_ms)) + hidden_ms + displaced_ms
-    return Block(native_ms=native_ms, wall_ms=wall_ms, displaced_ms=displaced_ms)
+EMPTY = [Block(wall_ms=0.3, cpu_ms=0.2), Block(wall_ms=0.2, cpu_ms=0.1), Block(wall_ms=9.0, cpu_ms=0.3)]
+"""Requests without a call. One of them was disturbed."""
 
 
 def test_overhead_runs_through_both_calibrations():
@@ -32,101 +19,32 @@ def test_overhead_runs_through_both_calibrations():
     assert line.of(6) == pytest.approx(0.8)
 
 
-def test_clocks_agree_where_the_wall_saw_nothing_more():
-    clocks = read_clocks([block(1.0)] * 20, [(block(2.0, 2.0, 2.0), block(1.0, 1.0, 1.0))] * 4, FIXED)
+def test_a_call_on_a_cpu_takes_what_the_judge_saw_beyond_an_empty_request():
+    calls = [Block(wall_ms=1.3, cpu_ms=1.2), Block(wall_ms=0.8, cpu_ms=0.7)]
 
-    assert clocks.native_ms == pytest.approx(1.0)
-    assert clocks.wall_ms == pytest.approx(1.0)
-    assert clocks.agree(slack_ms=0.0)
+    assert cpu_times_ms(calls, EMPTY, threads=1) == pytest.approx([1.0, 0.5])
 
 
-@pytest.mark.parametrize("hidden_ms", [0.5, 2.0])
-def test_work_hidden_in_single_calls_is_seen(hidden_ms: float):
-    longer = [(block(1.0, 1.0), block(1.0, 1.0))] * 4
-    clocks = read_clocks([block(1.0, hidden_ms=hidden_ms)] * 20, longer, FIXED)
+@pytest.mark.parametrize(("threads", "ms"), [(1, 0.4), (2, 0.05)])
+def test_work_on_another_core_while_the_answer_is_on_its_way_is_charged(threads: int, ms: float):
+    """It takes processor time and no wall time. With more threads it may be a thread that waits."""
+    cheat = Block(wall_ms=0.35, cpu_ms=0.6)
 
-    assert clocks.wall_ms == pytest.approx(1.0 + hidden_ms)
-    assert not clocks.agree(slack_ms=0.1)
-
-
-def test_work_put_off_to_the_end_of_a_long_block_is_seen():
-    longer = [(block(1.0, 1.0, 1.0, 1.0), block(0.1, 0.1, 0.1, 0.1, hidden_ms=4.0))] * 4
-    clocks = read_clocks([block(1.0)] * 20, longer, FIXED)
-
-    assert clocks.wall_ms == pytest.approx(2.0)
-    assert not clocks.agree(slack_ms=0.1)
+    assert cpu_times_ms([cheat], EMPTY, threads) == pytest.approx([ms])
 
 
-def test_what_the_reference_beside_it_waited_for_is_not_hidden_work():
-    waited = [(block(2.0, 2.0, hidden_ms=0.8), block(1.0, 1.0, hidden_ms=0.8))] * 4
-
-    assert read_clocks([block(1.0)] * 20, waited, FIXED).agree(slack_ms=0.0)
+def test_a_call_on_a_cpu_never_takes_less_than_differs_between_processes():
+    assert cpu_times_ms([Block(wall_ms=0.2, cpu_ms=0.1)], EMPTY, threads=1) == (0.03,)
 
 
-def test_a_reference_that_waited_inside_its_calls_makes_nothing_look_hidden():
-    theirs = Block(native_ms=(100.0, 100.0), wall_ms=200.4, displaced_ms=90.0)
-
-    assert read_clocks([block(1.0)] * 20, [(theirs, block(1.0, 1.0))] * 4, FIXED).agree(slack_ms=0.0)
-
-
-@pytest.mark.parametrize(("num_quiet", "is_busy"), [(4, True), (5, False)])
-def test_quiet_blocks_are_compared_with_quiet_ones(num_quiet: int, is_busy: bool):
-    """A reference with six blocks that did not wait for a core; all others waited for 0.5 ms."""
-    quiet, waited = block(0.2), block(0.2, displaced_ms=0.5)
-    reference = [quiet] * 6 + [waited] * 30
-
-    session = read_session(reference, [quiet] * num_quiet + [waited] * 20, [], FIXED)
-
-    assert session.is_busy == is_busy
-    assert session.clocks.hidden_single_ms <= 0.0
-
-
-def test_work_on_another_core_while_the_answer_is_on_its_way_is_charged():
-    """It takes no wall time, but processor time that the call's own clock does not cover."""
-    honest = [Block(native_ms=(0.4,), wall_ms=0.7, cpu_ms=0.6)] * 12
-    cheat = [Block(native_ms=(0.05,), wall_ms=0.35, cpu_ms=0.6)] * 12
-
-    assert read_session(honest, honest, [], FIXED, single_threaded=True).kernel_ms == pytest.approx(
-        [0.4] * 12
-    )
-    session = read_session(honest, cheat, [], FIXED, single_threaded=True)
-    assert session.kernel_ms == pytest.approx([0.4 - 0.005] * 12)
-    assert read_session(honest, cheat, [], FIXED).kernel_ms == pytest.approx([0.05] * 12)
-
-
-def test_a_minority_of_disturbed_blocks_does_not_count():
-    blocks = [block(1.0)] * 15 + [block(1.0, hidden_ms=30.0)] * 5
-
-    assert read_clocks(blocks, [], FIXED).agree(slack_ms=0.0)
-
-
-def test_time_that_went_to_other_processes_is_taken_off_unusual_calls():
-    disturbed = Block(native_ms=(5.0,), wall_ms=5.3, displaced_ms=4.0)
-
-    assert undisturbed_ms([disturbed], FIXED) == pytest.approx([1.25])
-    assert undisturbed_ms([*[block(1.1)] * 5, disturbed], FIXED)[-1] == pytest.approx(1.1)
-
-
-def test_displacement_outside_of_a_call_does_not_make_it_faster():
-    outside = Block(native_ms=(0.05,), wall_ms=0.43, displaced_ms=0.08)
-
-    assert undisturbed_ms([*[block(0.05)] * 5, outside], FIXED) == pytest.approx([0.05] * 6)
-
-
-def test_displacement_cannot_make_a_call_faster_than_its_wall_time():
-    claimed = Block(native_ms=(5.0,), wall_ms=9.3, displaced_ms=4.0)
-
-    assert undisturbed_ms([claimed], FIXED) == pytest.approx([5.0])
-
-
-@given(st.floats(0.01, 100), st.floats(0, 10), st.floats(0, 10))
-def test_a_believed_time_is_positive_and_never_above_the_childs_own(native, hidden, displaced):
-    one = block(native, hidden_ms=hidden, displaced_ms=displaced)
-
-    (believed,) = undisturbed_ms([one], FIXED)
-
-    assert native / 4 <= believed * (1 + 1e-9)
-    assert believed <= native
+@pytest.mark.parametrize(
+    ("waited_ns", "cpu_ns", "left_ns"),
+    [(0, 1000, 1000), (300, 500, 700), (300, 900, 900), (5000, 200, 200), (300, 1500, 1000)],
+)
+def test_a_wait_for_a_core_is_believed_as_far_as_processor_time_leaves_room(
+    waited_ns: int, cpu_ns: int, left_ns: int
+):
+    assert undisturbed_ns(1000, waited_ns, cpu_ns) == left_ns
 
 
 def test_the_interval_of_equal_samples_holds_one_and_of_doubled_ones_two():
@@ -158,13 +76,17 @@ def test_drift_is_the_later_half_over_the_earlier():
 
 
 def test_steady_calls_are_settled_and_scattered_or_few_ones_are_not():
-    steady = [block(1.0 + 0.001 * (number % 5)) for number in range(20)]
-    scattered = [block(1.0 + 0.1 * (number % 5)) for number in range(20)]
+    steady = [1.0 + 0.001 * (number % 5) for number in range(20)]
+    scattered = [1.0 + 0.1 * (number % 5) for number in range(20)]
 
-    assert is_settled(steady, steady, 0.005)
-    assert not is_settled(steady, steady[:19], 0.005)
-    assert not is_settled(steady, scattered, 0.005)
-    assert is_settled(steady * 60, scattered * 60, 0.005)
+    def settled(reference_ms: list[float], kernel_ms: list[float]) -> bool:
+        times = Times(kernel_ms=tuple(kernel_ms), reference_ms=tuple(reference_ms))
+        return is_settled(times, 0.005)
+
+    assert settled(steady, steady)
+    assert not settled(steady, steady[:19])
+    assert not settled(steady, scattered)
+    assert settled(steady * 60, scattered * 60)
 
 
 @pytest.mark.parametrize("ms", [1e-6, 1e-5, 1e-3])

@@ -12,10 +12,14 @@ import torch
 from kbopt.core.types import EvalProtocol
 from kbopt.evaluation.judge.reference import Draw
 from kbopt.evaluation.timing import intervals, samples
-from kbopt.evaluation.timing.interleaving import finish
+from kbopt.evaluation.timing.interleaving import Steps, interleaved
 from kbopt.evaluation.timing.schedule import Sessions
 
 OVERHEAD = samples.Overhead(fixed_ms=0.2, per_call_ms=0.01)
+
+
+def finish(steps: Steps[samples.Session]) -> samples.Session:
+    return interleaved([steps], random.Random(0))[0]
 
 
 class FakeModels:
@@ -48,6 +52,9 @@ class FakeModels:
 
     def reference_block(self, draws: list[Draw]) -> samples.Block:
         return self._block("reference", draws, self.reference_ms, self.reference_ms)
+
+    def empty_block(self, draws: list[Draw]) -> samples.Block:
+        return self._block("empty", draws, 0.0, 0.0)
 
     def reference_batch(self, draws: list[Draw]) -> samples.Block:
         return self._block("reference batch", draws, self.reference_ms, self.reference_ms)
@@ -88,6 +95,16 @@ class FakeModels:
         )
 
 
+class Scattering(FakeModels):
+    """Every second call of both models takes half as long again."""
+
+    def _block(
+        self, kind: str, draws: list[Draw], call_ms: float, said_ms: float, checked: int = 0
+    ) -> samples.Block:
+        factor = 1.0 + 0.5 * (len(self.of(kind)) % 2)
+        return super()._block(kind, draws, factor * call_ms, factor * said_ms, checked)
+
+
 NewSessions = Callable[..., Sessions]
 
 
@@ -99,8 +116,7 @@ def new_sessions(monkeypatch: pytest.MonkeyPatch) -> NewSessions:
         )
         models.most_calls = slots
         rng = random.Random(5)
-        overhead = OVERHEAD if device == "cpu" else None
-        made = Sessions(models, device, EvalProtocol(**protocol), overhead, rng)
+        made = Sessions(models, device, EvalProtocol(**protocol), rng)
         made.calibrate()
         made.warm_up()
         models.asked.clear()
@@ -155,16 +171,22 @@ def test_on_a_cpu_both_models_answer_the_same_draws_in_either_order(new_sessions
 
     session = finish(new_sessions(models, "cpu", slots=6, timed=40).run())
 
-    assert models.of("reference") == models.of("candidate")
-    lengths = sorted(len(draws) for draws in models.of("candidate"))
-    assert lengths[:40] == [1] * 40
-    assert len(lengths) == 44
-    assert 2 <= lengths[-4] <= lengths[-1] <= 6
-    first_of_pair = [kind for kind, _, _ in models.asked[::2]]
-    assert {"reference", "candidate"} == set(first_of_pair)
+    assert models.of("reference") == models.of("candidate")[:40]
+    assert [len(draws) for draws in models.of("candidate")] == [1] * 40 + [2]
+    first_of_pair = [kind for kind, _, _ in models.asked if kind != "empty"][::2]
+    assert {"reference", "candidate"} == set(first_of_pair[:40])
+    assert len(models.of("empty")) == 20
     assert session.clocks_agree
     assert session.kernel_ms == pytest.approx([1.0] * 40)
     assert session.reference_ms == pytest.approx([2.0] * 40)
+
+
+def test_a_candidate_on_a_cpu_is_not_asked_for_its_times(new_sessions: NewSessions):
+    liar = FakeModels(2.0, 1.0, said_ms=0.001)
+
+    session = finish(new_sessions(liar, "cpu", slots=2, timed=40).run())
+
+    assert session.kernel_ms == pytest.approx([1.0] * 40)
 
 
 def test_no_draw_is_ever_asked_twice(new_sessions: NewSessions):
@@ -185,6 +207,17 @@ def test_a_slow_kernel_is_timed_until_the_ratio_is_settled(new_sessions: NewSess
 
     assert 20 <= len(session.kernel_ms) < 100
     assert len(session.kernel_ms) * 0.05 >= 0.3
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_slow_calls_that_scatter_are_timed_for_a_few_seconds_only(new_sessions: NewSessions, device: str):
+    models = Scattering(40.0, 50.0)
+
+    session = finish(new_sessions(models, device, timed=100, timeout_s=60.0).run())
+
+    num = len(session.kernel_ms)
+    assert 30 < num < 50
+    assert num * 0.12 > 4.0
 
 
 def test_calls_are_as_many_as_half_of_the_time_limit_holds(new_sessions: NewSessions):

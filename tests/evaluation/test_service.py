@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kbopt.core.types import EvalRequest, Measured, Outcome, Rejected, Task, WrongAnswer, outcome_name
+from kbopt.core.types import EvalRequest, Measured, Task, outcome_name
 from kbopt.evaluation.messages import Verdict
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory
@@ -20,7 +20,6 @@ class ModelNew(torch.nn.Module):
     def forward(self, x):
         return torch.tanh(x) * 2 + x
 """
-HIDES = Rejected(reason="work is done where the timer does not look", family="timing_mismatch")
 
 
 @pytest.fixture(scope="module")
@@ -29,47 +28,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield made
 
 
-class Chance:
-    """Lets judges judge, and has them say `outcomes` instead, as many as there are."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *outcomes: Outcome) -> None:
-        self.inits: list[int] = []
-        self.device_s: list[float] = []
-        judge, left = JudgeHandle.judge, list(outcomes)
-
-        def say(
-            handle: JudgeHandle, request: EvalRequest, child: Child, setup: str, arithmetic: list[str]
-        ) -> Verdict:
-            self.inits.append(child.init_pid)
-            answer = judge(handle, request, child, setup, arithmetic)
-            self.device_s.append(answer.device_s)
-            return replace(answer, outcome=left.pop(0)) if left else answer
-
-        monkeypatch.setattr(JudgeHandle, "judge", say)
-
-
 def request(source: str, repeat: int) -> EvalRequest:
     task = Task(name="t", source=ELEMENTWISE)
     return EvalRequest(task=task, source=source, protocol=QUICK, repeat=repeat)
-
-
-def test_a_plain_source_whose_clocks_disagree_by_chance_is_measured_in_another_process(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-):
-    chance = Chance(monkeypatch, HIDES)
-
-    result = service.evaluate(request(PLAIN, 0))
-
-    assert isinstance(result.outcome, Measured), outcome_name(result.outcome)
-    assert len(set(chance.inits)) == 2
-    assert result.device_s >= sum(chance.device_s)
-
-
-def test_one_whose_clocks_disagree_in_both_is_refused(service: Service, monkeypatch: pytest.MonkeyPatch):
-    chance = Chance(monkeypatch, HIDES, HIDES)
-
-    assert service.evaluate(request(PLAIN, 1)).outcome == HIDES
-    assert len(chance.inits) == 2
 
 
 def test_a_judge_without_memory_beside_others_is_asked_again_without_them(
@@ -97,18 +58,6 @@ def test_a_judge_without_memory_beside_others_is_asked_again_without_them(
     assert isinstance(result.outcome, Measured), outcome_name(result.outcome)
     assert not other.alive
     assert len(children) == 2
-
-
-@pytest.mark.parametrize(
-    "outcome", [WrongAnswer(reason="wrong"), Rejected(reason="TF32", family="precision_downgrade")]
-)
-def test_what_is_no_chance_is_judged_once(
-    service: Service, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
-):
-    chance = Chance(monkeypatch, outcome)
-
-    assert service.evaluate(request(PLAIN, 2)).outcome == outcome
-    assert len(chance.inits) == 1
 
 
 def test_without_mounts_nothing_is_hidden_and_the_status_says_so(

@@ -8,8 +8,7 @@ def test_a_child_that_says_no_time_passed_is_taken_to_have_used_some():
         outputs=[],
         native_ns=[0, 1500],
         wall_ns=2_000_000,
-        displaced_ns=0,
-        cores=0.5,
+        cpu_ns=1_000_000,
         offsets=[],
         spot_checks=[],
     )

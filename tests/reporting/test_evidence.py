@@ -160,6 +160,10 @@ def test_two_figures_are_compared_only_where_the_second_clock_found_something(no
     assert "said 0.35 ms; the judge's clocks found 0.07 ms more, which the time above includes" in hidden.text
 
 
+def test_on_a_cpu_there_is_no_second_clock_to_compare(node):
+    assert "second clock" not in told(node, replace(MEASURED, native_ms=None))
+
+
 @pytest.mark.parametrize(("floor_ms", "share"), [(0.5, 1.19), (8.3, 19.83), (0.21, 0.5)])
 def test_no_share_above_1_is_shown(node, floor_ms: float, share: float):
     roofline = Roofline(size_bytes=1, operations=1, floor_ms=floor_ms, share=share, reference_ops_ms=0.05)

@@ -132,7 +132,7 @@ class Calls:
         """
         worker = self.worker
         self.device_s += exchange.wall_ns / 1e9
-        self.cores.append(exchange.cores)
+        self.cores.append(exchange.cpu_ns / exchange.wall_ns)
         admission = self._admission
         inputs = (
             None

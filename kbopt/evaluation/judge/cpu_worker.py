@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
 from kbopt.evaluation.judge.link import CandidateDied, Link
 from kbopt.evaluation.judge.reference import Draw, Reference
-from kbopt.evaluation.judge.replies import Place, answers_of, seen_of, times_of
+from kbopt.evaluation.judge.replies import Place, answers_of, seen_of
 from kbopt.evaluation.judge.worker import Exchange, Worker
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.timing import samples
@@ -23,17 +22,13 @@ from kbopt.evaluation.transport.input_buffer import CpuInputBuffer
 from kbopt.evaluation.transport.layout import TensorSpec, copy_elements
 from kbopt.evaluation.transport.untrusted import CandidateForged
 
-_LONGEST_BLOCK = 6
-"""Calls in one block at most. The input buffer has room for so many sets of inputs, or fewer large ones."""
-_NUM_CALIBRATIONS = 12
-"""Blocks of each length whose median gives the cost of a request."""
+LONGEST_BLOCK = 2
+"""Calls in one block at most: two show whether outputs share memory. The input buffer has room for so many
+sets of inputs, or for one."""
 
 
 class CpuWorker(Worker):
-    """A worker on a CPU. `init` is the process id of the sandbox's init process.
-
-    `overhead` is the cost of requests as another worker of the task measured it. If None, it is measured.
-    """
+    """A worker on a CPU. `init` is the process id of the sandbox's init process."""
 
     input_buffer: CpuInputBuffer
 
@@ -44,48 +39,50 @@ class CpuWorker(Worker):
         references: Sequence[Reference],
         threads: int,
         rng: random.Random,
-        overhead: samples.Overhead | None = None,
     ) -> None:
         self._init = init
         self._num_gone = 0
-        self.overhead = overhead
         super().__init__(link, references, threads, rng)
 
     def _make_input_buffer(self, specs: list[tuple[TensorSpec, ...]], init_bytes: int) -> CpuInputBuffer:
         device = self._reference.device
-        return CpuInputBuffer(specs, _LONGEST_BLOCK, init_bytes, self._output_bytes, device)
+        return CpuInputBuffer(specs, LONGEST_BLOCK, init_bytes, self._output_bytes, device)
 
     def _opened(self, draw: Draw) -> None:
         self._pid = _only_child(self._init)
-        self.overhead = self.overhead or self._calibrate(draw)
 
     def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
         """Have it answer `draws` in one block, and time that.
 
         All of its processes are paused while the inputs are written, and again once it says that it is done.
-        The clock runs in between. Raises CandidateForged if a process ran during a pause.
+        The clock runs in between, less the time for which other processes had the core. The request lies
+        there before, so that nothing but its init process and its own has to wake up. Raises CandidateForged
+        if a process ran during a pause.
         """
         self._pause()
         offsets = self._fill(draws)
-        cpu_ns, displaced_ns = self._usage()
+        cpu_ns = self._cpu_ns()
         num_gone = self._num_gone
+        number = self.link.send(operation, offsets=offsets, workload=draws[0].workload, **fields)
         self._require_standing(self.link.stands())
-        started = time.perf_counter_ns()
+        waited_ns = linux.displaced_ns(self._pid)
         self._running = True
-        self.link.resume()
-        reply = self.link.ask(operation, offsets=offsets, workload=draws[0].workload, **fields)
-        wall_ns = time.perf_counter_ns() - started
+        started = time.perf_counter_ns()
+        with self.link.resumed():
+            waited_ns += linux.displaced_ns()  # From here on the judge has nothing to do until the answer.
+            reply = self.link.receive(number)
+            wall_ns = time.perf_counter_ns() - started
+        waited_ns = linux.displaced_ns(self._pid) + linux.displaced_ns() - waited_ns
         self._pause()
-        cpu_after_ns, displaced_after_ns = self._usage()
+        if self._helpers():  # Nobody counts how long these wait.
+            waited_ns = 0
         # Nobody knows how long a process that is gone kept a core busy, so all of the call counts.
         num_gone = (self._num_gone - num_gone) % 2**32
-        cpu_after_ns += num_gone * wall_ns
+        cpu_ns = self._cpu_ns() - cpu_ns + num_gone * wall_ns
         return Exchange(
             outputs=answers_of(reply, len(draws)),
-            native_ns=times_of(reply, len(draws)),
-            wall_ns=wall_ns,
-            displaced_ns=self._displaced(displaced_after_ns - displaced_ns, wall_ns, cpu_after_ns - cpu_ns),
-            cores=(cpu_after_ns - cpu_ns) / wall_ns,
+            wall_ns=samples.undisturbed_ns(wall_ns, waited_ns, cpu_ns),
+            cpu_ns=cpu_ns,
             offsets=offsets,
             seen=seen_of(reply) if operation == "audit" else None,
         )
@@ -113,29 +110,6 @@ class CpuWorker(Worker):
         if not stands:
             raise CandidateForged("its processes go on while they are paused")
 
-    def _displaced(self, waited_ns: int, wall_ns: int, cpu_ns: int) -> int:
-        """Return how much of the wall time other processes of the machine took.
-
-        A waiting time is believed only as far as the processor time leaves room for it. It is not believed
-        at all if the sandbox has helper processes, because nobody counts how long these wait.
-        """
-        if self._helpers():
-            return 0
-        return min(waited_ns, max(0, wall_ns - cpu_ns))
-
-    def _calibrate(self, draw: Draw) -> samples.Overhead:
-        """Measure what requests cost besides the calls. No candidate's code is loaded yet."""
-        costs: dict[int, float] = {}
-        longest = self.input_buffer.slots
-        for length in (1, longest):
-            costs_ms = []
-            for _ in range(_NUM_CALIBRATIONS):
-                exchange = self.exchange("run", [draw] * length)
-                costs_ms.append(exchange.block.outside_ms)
-                self.release()
-            costs[length] = median(costs_ms)
-        return samples.Overhead.through(1, costs[1], longest, costs[longest])
-
     def _copy_out(self, place: Place) -> torch.Tensor:
         try:
             return copy_elements(place.spec, partial(self._read_memory, place.address))
@@ -149,10 +123,8 @@ class CpuWorker(Worker):
         """Return the sandbox's processes besides the worker's, orphaned ones included."""
         return [pid for pid in linux.descendants(self._init) if pid != self._pid]
 
-    def _usage(self) -> tuple[int, int]:
-        """Return two sums in nanoseconds: the processor time of all of the sandbox, and the time for which
-        the worker's process and the judge waited for a core.
-        """
+    def _cpu_ns(self) -> int:
+        """Return the nanoseconds of processor time that all of the sandbox has used."""
         try:
             cpu_ns = linux.process_cpu_ns(self._pid)
         except OSError:
@@ -160,7 +132,7 @@ class CpuWorker(Worker):
         for helper in self._helpers():
             with suppress(OSError):
                 cpu_ns += linux.process_cpu_ns(helper)
-        return cpu_ns, linux.displaced_ns(self._pid) + linux.displaced_ns()
+        return cpu_ns
 
 
 def _only_child(init: int) -> int:

@@ -105,7 +105,6 @@ class _JudgeProcess:
         self._reference: Reference
         self._admitted: list[tuple[Reference, Admission]] = []
         self._worker: Worker
-        self._overhead: samples.Overhead | None = None
         self._pace = Pace()
         self._inputs_bytes = 0
         self._needed = 0.0
@@ -256,10 +255,15 @@ class _JudgeProcess:
         reference, worker = self._reference, self._worker
         draw = reference.draw(self._rng.getrandbits(62))
         work = roofline.work_of(reference, draw)
-        times_ms: list[float] = []
+        blocks: dict[str, list[samples.Block]] = {"run": [], "rehearse": []}
         for _number in range(_NUM_REFERENCE_CALLS):
-            times_ms += worker.exchange("run", [draw]).block.native_ms
-            worker.release()
+            for operation, seen in blocks.items():
+                seen.append(worker.exchange(operation, [draw], output_bytes=reference.output_sizes).block)
+                worker.release()
+        if self._device.type == "cuda":
+            times_ms = samples.single_ms(blocks["run"])
+        else:
+            times_ms = samples.cpu_times_ms(blocks["run"], blocks["rehearse"], torch.get_num_threads())
         return messages.Description(
             reference_ms=median(times_ms),
             limits=work.limits,
@@ -323,7 +327,6 @@ class _JudgeProcess:
 
     def _reference_worker(self, fds: list[int], init: int) -> Worker:
         worker = self._open_worker(fds, init, _REFERENCE_BUDGET_S, leads=True)
-        self._overhead = worker.overhead
         worker.build(f"{self._start.source}\n\nModelNew = Model\n", "")
         return worker
 
@@ -334,7 +337,7 @@ class _JudgeProcess:
         references, threads, rng = self._references, self._start.threads, self._rng
         if self._device.type == "cuda":
             return GpuWorker(link, references, threads, rng, self._pace, leads=leads)
-        return CpuWorker(link, init, references, threads, rng, self._overhead)
+        return CpuWorker(link, init, references, threads, rng)
 
 
 def _limit_memory(memory_bytes: int) -> None:

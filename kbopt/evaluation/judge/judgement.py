@@ -39,7 +39,7 @@ from kbopt.evaluation.judge.reference import Reference, TaskTooLarge
 from kbopt.evaluation.judge.worker import LateOutput, Worker
 from kbopt.evaluation.messages import Verdict
 from kbopt.evaluation.timing.interleaving import interleaved
-from kbopt.evaluation.timing.pairs import Pair
+from kbopt.evaluation.timing.samples import Times
 from kbopt.evaluation.timing.workloads import protocol_of_each
 from kbopt.evaluation.transport.untrusted import CandidateForged
 
@@ -90,7 +90,7 @@ class Judgement:
         self._frames = ""
         self._where = ""
         self._measured: tuple[Measured, ...] = ()
-        self._pairs: tuple[Pair, ...] = ()
+        self._pairs: tuple[Times, ...] = ()
         self._stage: Stage = "check"
         self._free_bytes = self._reference.free_bytes
 

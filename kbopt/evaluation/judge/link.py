@@ -145,11 +145,30 @@ class Link:
         return self._command(init_process.LOOK)[1]
 
     def resume(self) -> None:
-        self._command(init_process.CONTINUE)
+        with self.resumed():
+            pass
+
+    @contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Resume every process. Whether that was done is known at the end of the context."""
+        self._tell(init_process.CONTINUE)
+        try:
+            yield
+        finally:
+            self._told(init_process.CONTINUE)
 
     def _command(self, command: bytes) -> tuple[int, bool]:
+        self._tell(command)
+        return self._told(command)
+
+    def _tell(self, command: bytes) -> None:
         try:
             os.write(self._control_fd, command)
+        except OSError:
+            raise CandidateDied from None
+
+    def _told(self, command: bytes) -> tuple[int, bool]:
+        try:
             answer = os.read(self._control_fd, init_process.REPLY.size)
         except OSError:
             raise CandidateDied from None

@@ -22,12 +22,11 @@ from kbopt.evaluation.judge.timed import TimedModels
 from kbopt.evaluation.judge.worker import Worker
 from kbopt.evaluation.timing import intervals, samples
 from kbopt.evaluation.timing.interleaving import Steps
-from kbopt.evaluation.timing.pairs import Pair
 from kbopt.evaluation.timing.schedule import Sessions
 from kbopt.evaluation.transport.untrusted import CandidateForged
 
 _MOST_SESSIONS = 3
-"""Sessions until clocks that disagree reject a candidate (decision 22). A busy session counts as half."""
+"""Sessions on a GPU until clocks that disagree reject a candidate (decision 22)."""
 _CORES_TOLERANCE = 1.15
 """Busy cores relative to the reference's threads. More are charged to the candidate's times (decision 22)."""
 _MOST_CORES = 1.6
@@ -61,7 +60,7 @@ class OnWorkload:
         self._on_cpu = reference.device.type == "cpu"
         self._sessions: Sessions
         self._session: samples.Session
-        self._latency: samples.Latency | None = None
+        self._latency: samples.Times | None = None
 
     @property
     def where(self) -> str:
@@ -77,9 +76,7 @@ class OnWorkload:
         self._calls.worker = worker
         models = TimedModels(self._calls, self._checks, self._reference, self._rng)
         device = self._reference.device.type
-        self._sessions = Sessions(
-            models, device, self._protocol, worker.overhead, self._rng, self._num_workloads
-        )
+        self._sessions = Sessions(models, device, self._protocol, self._rng, self._num_workloads)
         self._sessions.calibrate()
 
     def check(self) -> None:
@@ -105,29 +102,24 @@ class OnWorkload:
         self._sessions.warm_up()
         self._calls.cores.clear()
         # Other work on the machine can make the clocks differ once. Hidden work makes them differ every time.
-        disagreed = 0.0
-        while disagreed < _MOST_SESSIONS:
+        for _ in range(_MOST_SESSIONS):
             session = yield from self._sessions.run()
             if session.clocks_agree:
                 self._session = self._charge_for_cores(session)
                 if with_latency:
                     self._latency = yield from self._sessions.latency()
                 return
-            disagreed += 0.5 if session.is_busy else 1.0
         reason = (
             f"by its own clock a call takes {session.clocks.native_ms:.4g} ms, by the judge's "
             f"{session.clocks.wall_ms:.4g} ms: work is done where the timer does not look"
         )
         raise Refused(Rejected(reason=reason, family="timing_mismatch"))
 
-    def pair(self) -> Pair:
+    def pair(self) -> samples.Times:
         """Return the times of this pair of processes."""
         session = self._session
-        return Pair(
-            kernel_ms=_rounded(session.kernel_ms),
-            reference_ms=_rounded(session.reference_ms),
-            native_ms=session.clocks.native_ms,
-            wall_ms=session.clocks.wall_ms,
+        return samples.Times(
+            kernel_ms=_rounded(session.kernel_ms), reference_ms=_rounded(session.reference_ms)
         )
 
     def conclude(self) -> Measured:
@@ -183,11 +175,13 @@ class OnWorkload:
         if used > _MOST_CORES:
             reason = f"it keeps {used * threads:.1f} cores busy where the reference is given {threads}"
             raise Refused(Rejected(reason=reason, family="extra_threads"))
+        if threads == 1:  # Processor time is charged already.
+            return session
         return replace(session, kernel_ms=tuple(used * ms for ms in session.kernel_ms))
 
     def _measured(self, audit: Audit) -> Measured:
         session = self._session
-        kernel_ms, reference_ms, clocks = session.kernel_ms, session.reference_ms, session.clocks
+        kernel_ms, reference_ms = session.kernel_ms, session.reference_ms
         draw = self._calls.draw()
         work = roofline.work_of(self._reference, draw)
         kernel = median(kernel_ms)
@@ -207,10 +201,10 @@ class OnWorkload:
         return Measured(
             kernel_ms=_rounded(kernel_ms),
             reference_ms=_rounded(reference_ms),
-            speedup=median(reference_ms) / kernel,
+            speedup=session.speedup,
             speedup_ci=interval,
-            native_ms=clocks.native_ms,
-            wall_ms=clocks.wall_ms,
+            native_ms=None if self._on_cpu else session.clocks.native_ms,
+            wall_ms=session.clocks.wall_ms,
             audit=replace(audit, notes=tuple(notes)),
             roofline=Roofline(
                 size_bytes=work.size_bytes,
@@ -233,16 +227,14 @@ class OnWorkload:
         return by_device, _speedup("latency", latency, by_caller)
 
 
-def _speedup(
-    clock: Clock, times: samples.Session | samples.Latency, interval: tuple[float, float]
-) -> Speedup:
+def _speedup(clock: Clock, times: samples.Times, interval: tuple[float, float]) -> Speedup:
     kernel_ms, reference_ms = median(times.kernel_ms), median(times.reference_ms)
     return Speedup(
         baseline="eager",
         clock=clock,
         baseline_ms=reference_ms,
         kernel_ms=kernel_ms,
-        speedup=reference_ms / kernel_ms,
+        speedup=times.speedup,
         interval=interval,
     )
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kbopt.evaluation.messages import KernelTime, Seen
 from kbopt.evaluation.transport.channel import Message
 from kbopt.evaluation.transport.layout import LayoutError, Skeleton, TensorSpec
 from kbopt.evaluation.transport.untrusted import (
     MAX_NAME,
     CandidateForged,
-    finite,
     integer_of,
     list_of,
     one_line,
     text_of,
+    value_of,
 )
 
 _MOST_ADDRESS = 2**63
@@ -25,13 +26,9 @@ _MOST_ADDRESS = 2**63
 _MOST_BYTES = 2**47
 """Bytes of a process's address space on x86-64 and on most of 64-bit ARM."""
 _MOST_NS = 2**62
-"""Nanoseconds, and numbers of calls, lie below: sums of two still fit into 64 bits."""
+"""Nanoseconds lie below: sums of two still fit into 64 bits."""
 _MOST_TENSORS = 10_000
 """Tensors in the output of one call at most."""
-_MOST_NAMES = 50
-"""Names in each list of an audit at most: `worker.audit` sends no more."""
-_MOST_KERNELS = 20
-"""Kernels of a profile at most: `worker.worker_process` sends no more."""
 _HANDLE_CHARACTERS = 400
 """Characters of a segment's name at most. CUDA's handle takes 128, and a number follows it."""
 
@@ -59,24 +56,6 @@ class Answer:
     skeleton: Skeleton = None
     places: tuple[Place, ...] = ()
     unusable: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What an audit saw of a call: see `worker.audit.Audited`."""
-
-    torch_ops: tuple[str, ...]
-    custom_kernel: bool
-    arithmetic: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelTime:
-    """One kernel of a call on a GPU: the number of its launches and their time in all, in microseconds."""
-
-    name: str
-    calls: int
-    us: float
 
 
 def base_of(reply: Message) -> int:
@@ -139,32 +118,13 @@ def _place(raw: Any) -> Place:
 
 def seen_of(reply: Message) -> Seen:
     """Decode an audit."""
-    raw = reply.get("audit")
-    if type(raw) is not dict or type(raw.get("custom_kernel")) is not bool:
-        raise CandidateForged("an audit that is none")
-    names = list_of(raw.get("torch_ops"), "names of operations", most=_MOST_NAMES)
-    return Seen(
-        torch_ops=tuple(one_line(text_of(name, "an operation's name", MAX_NAME)) for name in names),
-        custom_kernel=raw["custom_kernel"],
-        arithmetic=tuple(
-            one_line(text_of(line, "an arithmetic", MAX_NAME))
-            for line in list_of(raw.get("arithmetic"), "arithmetics", most=_MOST_NAMES)
-        ),
+    seen: Seen = value_of(Seen, reply.get("audit"), "an audit")
+    return seen
+
+
+def kernels_of(reply: Message) -> tuple[KernelTime, ...]:
+    """Decode the kernels of a call, in the worker's order."""
+    kernels: tuple[KernelTime, ...] = value_of(
+        tuple[KernelTime, ...], reply.get("kernels"), "a list of kernels"
     )
-
-
-def kernels_of(reply: Message) -> list[KernelTime]:
-    """Decode a list of kernels, in the worker's order."""
-    return [_kernel(row) for row in list_of(reply.get("kernels"), "kernels", most=_MOST_KERNELS)]
-
-
-def _kernel(raw: Any) -> KernelTime:
-    fields = list_of(raw, "a kernel's figures", most=3)
-    us = finite(fields[2]) if len(fields) == 3 else None
-    if us is None or us < 0.0:
-        raise CandidateForged("a kernel's time that is none")
-    return KernelTime(
-        name=one_line(text_of(fields[0], "a kernel's name", MAX_NAME)),
-        calls=integer_of(fields[1], "a number of calls", below=_MOST_NS),
-        us=us,
-    )
+    return kernels

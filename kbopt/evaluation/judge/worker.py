@@ -17,7 +17,8 @@ import torch
 from kbopt.core import codec
 from kbopt.evaluation.judge.link import Link
 from kbopt.evaluation.judge.reference import Draw, Reference
-from kbopt.evaluation.judge.replies import Answer, KernelTime, Seen, base_of, kernels_of
+from kbopt.evaluation.judge.replies import Answer, base_of, kernels_of
+from kbopt.evaluation.messages import KernelTime, Seen
 from kbopt.evaluation.timing import samples
 from kbopt.evaluation.transport.input_buffer import InputBuffer
 from kbopt.evaluation.transport.layout import TensorSpec, aligned, dense
@@ -30,21 +31,20 @@ class LateOutput(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """The answers to one block of calls, and the times of both clocks.
+    """The answers to one block of calls, and its times.
 
-    `native_ns` are the times of the calls by the worker's clock, `wall_ns` that of the block by the judge's.
-    For `displaced_ns` of the latter the machine ran other processes. `cores` is the processor time divided by
-    the wall time. `offsets` says where each call's inputs lay in the input buffer. `is_late` says that a
-    batch was not queued when its inputs came. `seen` is the audit, if it was one. `spot_checks` are the bytes
-    of each call's outputs on a GPU when the clock stopped.
+    `wall_ns` is the time of the block by the judge's clock. On a GPU `native_ns` are the times of the calls
+    by the worker's clock; on a CPU there are none, and `cpu_ns` is the processor time of the sandbox.
+    `offsets` says where each call's inputs lay in the input buffer. `is_late` says that a batch was not
+    queued when its inputs came. `seen` is the audit, if it was one. `spot_checks` are the bytes of each
+    call's outputs on a GPU when the clock stopped.
     """
 
     outputs: list[Answer]
-    native_ns: list[int]
+    native_ns: Sequence[int] = ()
     wall_ns: int
     offsets: list[list[int]]
-    displaced_ns: int = 0
-    cores: float = 0.0
+    cpu_ns: int = 0
     is_late: bool = False
     seen: Seen | None = None
     spot_checks: Sequence[list[torch.Tensor]] = ()
@@ -54,8 +54,7 @@ class Exchange:
         return samples.Block(
             native_ms=tuple(max(1, ns) / 1e6 for ns in self.native_ns),
             wall_ms=self.wall_ns / 1e6,
-            displaced_ms=self.displaced_ns / 1e6,
-            cpu_ms=self.cores * self.wall_ns / 1e6,
+            cpu_ms=self.cpu_ns / 1e6,
             is_late=self.is_late,
         )
 
@@ -63,11 +62,9 @@ class Exchange:
 class Worker(ABC):
     """Drives one sandboxed process. After `exchange` it is paused and holds its outputs until `release`.
 
-    `overhead` is what requests cost besides the calls on a CPU, and None on a GPU. `construct` sets `misfits`
-    and `takes_weights`. Methods raise the exceptions of `judge.link`, and CandidateForged.
+    `construct` sets `misfits` and `takes_weights`. Methods raise the exceptions of `judge.link`, and
+    CandidateForged.
     """
-
-    overhead: samples.Overhead | None = None
 
     def __init__(self, link: Link, references: Sequence[Reference], threads: int, rng: random.Random) -> None:
         """Open the input buffer in the process behind `link`. `references` are on the task's workloads."""
@@ -153,7 +150,7 @@ class Worker(ABC):
     def read(self, exchange: Exchange, call: int) -> list[torch.Tensor]:
         """Return copies of the tensors that one call returned. Raises LateOutput if one has changed since."""
 
-    def profile(self, draw: Draw) -> list[KernelTime]:
+    def profile(self, draw: Draw) -> tuple[KernelTime, ...]:
         """Return the kernels of a call on `draw` as the worker reports them. Like an audit it is no proof."""
         self._resume()
         offsets = self._fill([draw])

@@ -21,7 +21,7 @@ from kbopt.evaluation.server.needs import Data
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.server.timeline import Judged, Timeline
 from kbopt.evaluation.timing import pairs, workloads
-from kbopt.evaluation.timing.pairs import Pair
+from kbopt.evaluation.timing.samples import Times
 
 Needs = Callable[[EvalRequest], Need]
 
@@ -75,11 +75,9 @@ class Measuring:
         judged = self._judge_once(each, built, timeline, child, reservation)
         if not judged.measured:
             return judged
-        others: list[tuple[Pair, ...]] = []
+        others: list[tuple[Times, ...]] = []
         while len(others) < pairs.NUM_PAIRS - 1:
             found = self._another_pair(each, built, timeline)
-            if isinstance(found, Judged) and found.hides_work:
-                found = self._another_pair(each, built, timeline)
             if isinstance(found, Judged):
                 return found
             others.append(found)
@@ -87,7 +85,7 @@ class Measuring:
 
     def _another_pair(
         self, request: EvalRequest, built: Built, timeline: Timeline
-    ) -> tuple[Pair, ...] | Judged:
+    ) -> tuple[Times, ...] | Judged:
         """Time kernel and reference in new processes. Return a pair for each workload, or the failure."""
         judge = self._judges.of(request)
         with closing(self._sandboxes.child(built)) as child:
@@ -136,10 +134,6 @@ class Measuring:
                 judged = self._judge(request, built, judge, another, timeline)
         if isinstance(judged, NoMemory):
             raise judged
-        if not self._device.is_cuda and judged.hides_work:
-            # Clocks that disagree in one process may agree in another: decision 22.
-            with closing(self._sandboxes.child(built)) as another:
-                judged = self._judge(request, built, judge, another, timeline)
         self._judges.settle(judge)
         return judged
 

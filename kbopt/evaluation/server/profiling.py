@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 from kbopt.core import codec
 from kbopt.core.bottleneck import bottleneck
@@ -33,7 +34,7 @@ from kbopt.evaluation.build.building import Builder, Built, NotBuilt
 from kbopt.evaluation.profile.occupancy import occupancy
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.sandbox.memory import REMEDY, KilledForMemory
-from kbopt.evaluation.server import feedback, profile_replies
+from kbopt.evaluation.server import feedback
 from kbopt.evaluation.server.budget import Reservation
 from kbopt.evaluation.server.describing import Describing
 from kbopt.evaluation.server.devices import Device, num_threads
@@ -42,7 +43,7 @@ from kbopt.evaluation.server.lease import Lease
 from kbopt.evaluation.server.quiet import Quiet
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
-from kbopt.evaluation.transport.untrusted import CandidateForged, raised_of, rejected_of
+from kbopt.evaluation.transport.untrusted import CandidateForged, raised_of, rejected_of, value_of
 
 _PATIENCE_S = 10.0
 """Seconds that a profile waits for evaluations to end before it takes its turn among them, as in `turns`."""
@@ -56,6 +57,11 @@ _COUNTERS_S = 40.0
 """Seconds that counters may hold the device. `profile_process` has a shorter limit of its own."""
 _MOST_REFERENCES = 64
 """Traces of references that are kept, one for each task."""
+
+_REPLY_LIMIT_BYTES = 256 * 2**10
+"""Bytes of a reply at most."""
+_MOST = {"reason": 400, "share": 1.0}
+"""Characters of a reason, and a share, at most."""
 
 _ON_CPU = Missing(reason="hardware counters are read on NVIDIA GPUs only")
 _NOT_ASKED = Missing(reason="they were not asked for")
@@ -147,10 +153,11 @@ class Profiling:
     def _code(self, built: Built) -> Code | Missing:
         job = messages.Dissect(folder=built.folder, on_cuda=self._device.is_cuda)
         with closing(self._sandboxes.child(built, "dissect")) as child:
-            channel = Channel(child.data, profile_replies.REPLY_LIMIT_BYTES, max_fds=0)
+            channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
             try:
                 channel.send(codec.encode(job))
-                return profile_replies.code_of(channel.receive(_CODE_S).get("code"))
+                code: Code | Missing = told(Code | Missing, channel.receive(_CODE_S).get("code"))
+                return code
             except (ChannelClosed, WireError, CandidateForged, TimeoutError):
                 return Missing(reason="the process that reads machine code gave no answer")
 
@@ -177,7 +184,8 @@ class Profiling:
                     return NotProfiled(reason=f"its call failed: {raised}\n{raised.frames}".rstrip())
                 if rejected := rejected_of(reply):
                     return NotProfiled(reason=rejected)
-                return profile_replies.trace_of(reply.get("trace"))
+                trace: Trace = told(Trace, reply.get("trace"))
+                return trace
             except TimeoutError:
                 return NotProfiled(reason=f"a few calls took longer than {_TRACE_S:g} s")
             except (WireError, CandidateForged) as error:
@@ -189,7 +197,8 @@ class Profiling:
         with closing(self._sandboxes.child(built, "count")) as child:
             try:
                 reply = self._with_device(child, request, built, clock, _COUNTERS_S)
-                return profile_replies.counters_of(reply.get("counters"))
+                counters: Counters | Missing = told(Counters | Missing, reply.get("counters"))
+                return counters
             except TimeoutError:
                 return Missing(reason=f"Nsight Compute was not done within {_COUNTERS_S:g} s")
             except (ChannelClosed, WireError, CandidateForged) as error:
@@ -210,7 +219,7 @@ class Profiling:
             threads=num_threads(),
             protocol=request.protocol,
         )
-        channel = Channel(child.data, profile_replies.REPLY_LIMIT_BYTES, max_fds=0)
+        channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
         channel.send(codec.encode(job))
         reply = channel.receive(_LOADING_S)
         if reply.get("ready") is not True:
@@ -247,9 +256,14 @@ class Profiling:
             registers=launch.registers,
             shared_bytes=launch.shared_bytes,
         )
-        return (
-            launch if found is None else replace(launch, occupancy=found.share, limited_by=found.limited_by)
-        )
+        if found is None:
+            return replace(launch, occupancy=0.0, limited_by="")
+        return replace(launch, occupancy=found.share, limited_by=found.limited_by)
+
+
+def told(kind: Any, raw: Any) -> Any:
+    """Return what an untrusted process says of a profile, bounded. Raises CandidateForged."""
+    return value_of(kind, raw, "a profile", _MOST)
 
 
 class _Clock:

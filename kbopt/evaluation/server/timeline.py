@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kbopt.core.types import Crashed, Measured, Outcome, Rejected, Seconds, Span, Stage
+from kbopt.core.types import Crashed, Measured, Outcome, Seconds, Span, Stage
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
 
 
@@ -26,10 +26,6 @@ class Judged:
     def lacked_memory(self) -> bool:
         """Whether the candidate raised because memory ran out, which other tasks may have held."""
         return isinstance(self.outcome, Crashed) and is_out_of_memory(self.outcome.reason)
-
-    @property
-    def hides_work(self) -> bool:
-        return isinstance(self.outcome, Rejected) and self.outcome.family == "timing_mismatch"
 
 
 class Timeline:

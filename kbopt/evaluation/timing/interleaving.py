@@ -12,11 +12,6 @@ Steps = Generator[None, None, T]
 """A generator that yields after each step and returns the result of all steps."""
 
 
-def finish(steps: Steps[T]) -> T:
-    """Run all steps and return their result."""
-    return interleaved([steps], random.Random(0))[0]
-
-
 def interleaved(
     many: Sequence[Steps[T]],
     rng: random.Random,

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean, median, variance
 
 from kbopt.core.types import EvalProtocol, Measured, Speedup
 from kbopt.evaluation.timing.intervals import CPU_SCATTER, WIDEST, median_variance
+from kbopt.evaluation.timing.samples import Times
 
 NUM_PAIRS = 3
 """Pairs of processes that time one kernel on a CPU (decision 46)."""
 _FEWEST_TIMED = 7
-"""Timed calls of each model in a pair at least: quartiles and the comparison of the clocks need so many."""
+"""Timed calls of each model in a pair at least: quartiles of fewer say little."""
 _PRIOR_WEIGHT = 4
 """Degrees of freedom of the usual scatter; the pairs themselves have `NUM_PAIRS - 1`. The usual scatter
 weighs as much as five pairs and no more, because it was measured on two machines of one kind only."""
@@ -26,63 +27,21 @@ _STUDENT = 2.447
 """The 97.5 % quantile of Student's t with `_PRIOR_WEIGHT + NUM_PAIRS - 1` degrees of freedom."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """Times of single calls in one pair of processes, in milliseconds.
-
-    `native_ms` is the kernel's median by the worker's clock and `wall_ms` by the judge's, as in `Measured`.
-    """
-
-    kernel_ms: tuple[float, ...]
-    reference_ms: tuple[float, ...]
-    native_ms: float
-    wall_ms: float
-
-    @property
-    def hidden_ms(self) -> float:
-        """Milliseconds per call that were added to the times of the worker's clock."""
-        return median(self.kernel_ms) - self.native_ms
-
-    @property
-    def doubt(self) -> float:
-        """The logarithm of the kernel's time over that by the worker's clock alone.
-
-        On a busy machine waits for a core look like hidden time. All of it is charged, but the interval also
-        holds the speedup without it.
-        """
-        if self.native_ms <= 0:
-            return WIDEST
-        return min(WIDEST, max(0.0, math.log(median(self.kernel_ms) / self.native_ms)))
-
-    @property
-    def speedup(self) -> float:
-        return median(self.reference_ms) / median(self.kernel_ms)
-
-
 def protocol_of_each(protocol: EvalProtocol) -> EvalProtocol:
     """Return the protocol of one of `NUM_PAIRS` pairs, which share the timed calls."""
     return replace(protocol, timed=max(_FEWEST_TIMED, math.ceil(protocol.timed / NUM_PAIRS)))
 
 
-def pooled(first: Measured, others: Sequence[Pair]) -> Measured:
+def pooled(first: Measured, others: Sequence[Times]) -> Measured:
     """Return the result of all pairs: of `first`, which went through the whole protocol, and of `others`.
 
     The speedup over eager PyTorch is the geometric mean of the pairs' speedups.
     """
-    pairs = [
-        Pair(
-            kernel_ms=first.kernel_ms,
-            reference_ms=first.reference_ms,
-            native_ms=first.native_ms,
-            wall_ms=first.wall_ms,
-        ),
-        *others,
-    ]
+    pairs = [Times(kernel_ms=first.kernel_ms, reference_ms=first.reference_ms), *others]
     kernel_ms = tuple(ms for pair in pairs for ms in pair.kernel_ms)
     over_eager = _over_eager(pairs)
     found = ", ".join(f"{pair.speedup:.3g}x" for pair in pairs)
     note = f"{len(pairs)} pairs of processes, each with a kernel and a reference of its own, read {found}."
-    native_ms = median(ms - pair.hidden_ms for pair in pairs for ms in pair.kernel_ms)
     floor = first.roofline
     return replace(
         first,
@@ -90,18 +49,17 @@ def pooled(first: Measured, others: Sequence[Pair]) -> Measured:
         reference_ms=tuple(ms for pair in pairs for ms in pair.reference_ms),
         speedup=over_eager.speedup,
         speedup_ci=over_eager.interval,
-        native_ms=native_ms,
-        wall_ms=native_ms + max(pair.wall_ms - pair.native_ms for pair in pairs),
+        wall_ms=median(kernel_ms),
         audit=replace(first.audit, notes=(*first.audit.notes, note)),
         roofline=replace(floor, share=min(1.0, floor.floor_ms / median(kernel_ms))) if floor else None,
         speedups=(over_eager, replace(over_eager, clock="latency")),
     )
 
 
-def _over_eager(pairs: Sequence[Pair]) -> Speedup:
+def _over_eager(pairs: Sequence[Times]) -> Speedup:
     """Return the mean speedup by the pairs' medians, with the 95 % interval of their mean logarithm.
 
-    The upper end leaves room for hidden time that was none. The variance is the posterior of a scaled inverse
+    The variance is the posterior of a scaled inverse
     chi-squared prior at the usual scatter, updated by the scatter of these pairs.
     """
     logs = [math.log(pair.speedup) for pair in pairs]
@@ -125,5 +83,5 @@ def _over_eager(pairs: Sequence[Pair]) -> Speedup:
         baseline_ms=reference_ms,
         kernel_ms=kernel_ms,
         speedup=ratio,
-        interval=(ratio * math.exp(-half), ratio * math.exp(half + fmean(pair.doubt for pair in pairs))),
+        interval=(ratio * math.exp(-half), ratio * math.exp(half)),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from statistics import median
 from typing import Any, Protocol
 
 import torch
@@ -16,12 +17,10 @@ from kbopt.evaluation.timing import batches, intervals, samples
 from kbopt.evaluation.timing.interleaving import Steps
 from kbopt.evaluation.timing.workloads import share_of
 
-_NUM_LONG_BLOCKS = 4
-"""Blocks of several calls in a session on a CPU at most."""
 _CHECKED_SHARE = {"cpu": 0.25, "cuda": 0.5}
 """Share of single calls whose answers are checked. It is larger on a GPU, where a timing may end after 20."""
-_LONG_CHECKED_SHARE = 0.5
-"""Share of longer blocks in which one answer is checked."""
+_EMPTY_SHARE = 0.5
+"""Empty requests on a CPU for each timed call. Their median is the cost of a request."""
 _MOST_TIMING_SHARE = 0.5
 """A session plans at most as many single calls as fit into this share of the protocol's `timeout_s`."""
 _FEWEST_TIMED = 10
@@ -40,6 +39,9 @@ _LONG_MS = 250.0
 beside it, and three would take long for a task of 300 MiB in every pair of processes."""
 _ENOUGH_S = 0.3
 """Seconds after which a session ends once its ratio is settled. Else slow kernels would take many seconds."""
+_MOST_S, _FEWEST_UNSETTLED = 4.0, 20
+"""Seconds after which a session ends although its ratio is not settled, once it has so many single calls. The
+interval then says so. Calls of 100 ms whose launches scatter by a tenth held a GPU for 24 s."""
 _SETTLED = {"cpu": 0.015, "cuda": 0.005}
 """Relative standard error of a settled ratio: on a CPU about a quarter of the scatter between processes."""
 _BATCH_MS = 2.0
@@ -98,6 +100,8 @@ class Models(Protocol):
 
     def reference_block(self, draws: list[Draw]) -> samples.Block: ...
 
+    def empty_block(self, draws: list[Draw]) -> samples.Block: ...
+
     def reference_batch(self, draws: list[Draw]) -> samples.Block: ...
 
     def copies_batch(self, draws: list[Draw], *, marked: bool = False) -> samples.Block: ...
@@ -114,9 +118,8 @@ class Models(Protocol):
 class Sessions:
     """The sessions of one candidate on one workload of `num_workloads`.
 
-    `device` is `cpu` or `cuda`. `overhead` is the time of requests to the worker besides the calls, on a CPU,
-    and None on a GPU. Call `calibrate` before the candidate's code is loaded, and `warm_up` before the first
-    `run`. The steps of several workloads may be interleaved.
+    `device` is `cpu` or `cuda`. Call `calibrate` before the candidate's code is loaded, and `warm_up` before
+    the first `run`. The steps of several workloads may be interleaved.
     """
 
     def __init__(
@@ -124,14 +127,12 @@ class Sessions:
         models: Models,
         device: str,
         protocol: EvalProtocol,
-        overhead: samples.Overhead | None,
         rng: random.Random,
         num_workloads: int = 1,
     ) -> None:
         self._models = models
         self._device = device
         self._protocol = protocol
-        self._overhead = overhead
         self._rng = rng
         self._on_cpu = device == "cpu"
         self._slowest_ms = 0.0
@@ -163,7 +164,7 @@ class Sessions:
             singles.append(self._models.reference_block(draws[:1]))
         copies, around = self._around_batches(draws)
         self._alone = batches.Alone(
-            reference_ms=samples.median_ms(singles[1:]),  # The first one after a while is slower.
+            reference_ms=median(samples.single_ms(singles[1:])),  # The first one after a while is slower.
             copies=copies,
             around=around,
         )
@@ -204,40 +205,48 @@ class Sessions:
         """Time both models and return the session. Slow models get fewer calls than `protocol.timed`."""
         reference: list[samples.Block] = []
         singles: list[samples.Block] = []
-        longer: list[tuple[samples.Block, samples.Block]] = []
+        empty: list[samples.Block] = []
         started = time.perf_counter()
-        for length in self._plan():
+        for _ in range(self._num_timed()):
             if self._rng.random() < _PROBES_PER_BLOCK:
                 self._probe()
-            theirs, ours = self._both_blocks(length)
-            if length == 1:
-                reference.append(theirs)
-                singles.append(ours)
-            else:
-                longer.append((theirs, ours))
+            if self._on_cpu and len(empty) <= _EMPTY_SHARE * len(reference):
+                empty.append(self._models.empty_block([self._models.draw()]))
+            theirs, ours = self._both_calls()
+            reference.append(theirs)
+            singles.append(ours)
             yield
-            is_long = time.perf_counter() - started > self._of_all(_ENOUGH_S)
-            has_longer = len(longer) > 1 or self._longest == 1
-            if is_long and has_longer and samples.is_settled(reference, singles, _SETTLED[self._device]):
+            spent_s = time.perf_counter() - started
+            times = self._times(reference, singles, empty)
+            if spent_s > self._of_all(_MOST_S) and len(singles) >= _FEWEST_UNSETTLED:
+                break
+            if spent_s > self._of_all(_ENOUGH_S) and samples.is_settled(times, _SETTLED[self._device]):
                 break
         missing = round(self._share * _FEWEST_PROBES[self._device]) - self._num_probes
         for _ in range(max(_LAST_PROBES, missing)):  # The candidate does not know that timing is over.
             self._probe()
             yield
-        if self._overhead is not None:
-            single_threaded = torch.get_num_threads() == 1
-            return samples.read_session(
-                reference, singles, longer, self._overhead, single_threaded=single_threaded
-            )
-        if self._alone is None:
-            raise RuntimeError("sessions on a GPU are calibrated before the candidate's code is there")
         if self._models.most_calls > 1:
             # Its time is not used: it checks that outputs of one block do not share memory.
             self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
-        evidence = yield from self._run_batches(
-            self._alone, samples.median_ms(reference), samples.median_ms(singles)
-        )
+        kernel_ms, reference_ms = times.kernel_ms, times.reference_ms
+        if self._on_cpu:
+            clocks = samples.Clocks(native_ms=median(kernel_ms))
+            return samples.Session(kernel_ms=kernel_ms, reference_ms=reference_ms, clocks=clocks)
+        if self._alone is None:
+            raise RuntimeError("sessions on a GPU are calibrated before the candidate's code is there")
+        evidence = yield from self._run_batches(self._alone, median(reference_ms), median(kernel_ms))
         return batches.read_gpu_session(reference, singles, evidence, self._alone)
+
+    def _times(
+        self, reference: list[samples.Block], singles: list[samples.Block], empty: list[samples.Block]
+    ) -> samples.Times:
+        threads = torch.get_num_threads()
+        theirs_ms, ours_ms = (
+            samples.cpu_times_ms(blocks, empty, threads) if self._on_cpu else samples.single_ms(blocks)
+            for blocks in (reference, singles)
+        )
+        return samples.Times(kernel_ms=ours_ms, reference_ms=theirs_ms)
 
     def _of_all(self, seconds: float) -> float:
         """Return the seconds for all workloads together, if a task's only workload gets `seconds`."""
@@ -248,7 +257,7 @@ class Sessions:
         self._models.travelling_probe(self._num_probes)
         self._num_probes += 1
 
-    def latency(self) -> Steps[samples.Latency | None]:
+    def latency(self) -> Steps[samples.Times | None]:
         """Time pairs of synchronised calls of both models. Return None on a CPU, where all calls are."""
         if self._on_cpu:
             return None
@@ -262,31 +271,19 @@ class Sessions:
             yield
         return samples.read_latency(pairs)
 
-    @property
-    def _longest(self) -> int:
-        """Calls in the longest block between single calls. A GPU has batches at the end instead."""
-        return self._models.most_calls if self._on_cpu else 1
-
-    def _plan(self) -> list[int]:
-        """Return the lengths of the blocks in order: single calls and a few longer blocks, shuffled."""
+    def _num_timed(self) -> int:
+        """Return the number of single calls of each model in a session at most."""
         affordable_ms = _MOST_TIMING_SHARE * self._protocol.timeout_s * 1000 / self._num_workloads
         affordable = affordable_ms / max(self._slowest_ms, 1e-3)
-        timed = min(self._protocol.timed, max(_FEWEST_TIMED, int(affordable)))
-        plan = [1] * timed
-        if self._longest > 1:
-            num_long = min(_NUM_LONG_BLOCKS, max(1, timed // 10))
-            plan += [self._rng.randint(2, self._longest) for _ in range(num_long)]
-        self._rng.shuffle(plan)
-        return plan
+        return min(self._protocol.timed, max(_FEWEST_TIMED, int(affordable)))
 
-    def _both_blocks(self, length: int) -> tuple[samples.Block, samples.Block]:
-        """Run a block of the reference and one of the candidate on the same inputs, in random order.
+    def _both_calls(self) -> tuple[samples.Block, samples.Block]:
+        """Run a call of the reference and one of the candidate on the same inputs, in random order.
 
         The time of a call depends on what the allocator and the caches saw before it.
         """
-        draws = [self._models.draw() for _ in range(length)]
-        single_share = _CHECKED_SHARE[self._device]
-        is_checked = self._rng.random() < (single_share if length == 1 else _LONG_CHECKED_SHARE)
+        draws = [self._models.draw()]
+        is_checked = self._rng.random() < _CHECKED_SHARE[self._device]
         reference_first = self._rng.random() < 0.5
         if reference_first:
             theirs = self._models.reference_block(draws)

@@ -16,7 +16,7 @@ workloads should cost at most three times as much as one; each also costs time b
 _FEWEST_TRIALS = 2
 """Checks of each workload at least."""
 _FEWEST_TIMED = 10
-"""Timed calls of each workload at least: `samples` cannot compare the clocks by fewer."""
+"""Timed calls of each workload at least: quartiles of fewer say little."""
 
 
 def share_of(num_workloads: int) -> float:
@@ -49,6 +49,7 @@ def combined(workloads: Sequence[Workload], found: Sequence[Measured]) -> Measur
     table = tuple(map(_times, workloads, found))
     judged = [(w.weight, m) for w, m in zip(workloads, found, strict=True) if w.role != "held_out"]
     weights, parts = [weight for weight, _ in judged], [part for _, part in judged]
+    natives = [part.native_ms for part in parts if part.native_ms is not None]
     over = tuple(
         _mean_speedup(weights, [_same(part, speedup) for part in parts]) for speedup in parts[0].speedups
     )
@@ -60,7 +61,7 @@ def combined(workloads: Sequence[Workload], found: Sequence[Measured]) -> Measur
             mean(weights, [part.speedup_ci[0] for part in parts]),
             mean(weights, [part.speedup_ci[1] for part in parts]),
         ),
-        native_ms=mean(weights, [part.native_ms for part in parts]),
+        native_ms=mean(weights, natives) if natives else None,
         wall_ms=mean(weights, [part.wall_ms for part in parts]),
         audit=_audit(workloads, found),
         roofline=_roofline(weights, [part.roofline for part in parts]),

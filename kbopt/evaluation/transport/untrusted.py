@@ -8,11 +8,17 @@ characters, which could change what a terminal shows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
+
+from kbopt.core import codec
 
 MAX_TEXT = 2000
 MAX_NAME = 100
+_MOST_ITEMS = 64
+"""Items of a list in a value at most. An honest process sends fewer."""
+_MOST_NUMBER = 2**62
+"""Numbers in a value lie below: sums of two still fit into 64 bits."""
 _INDENT = "    "
 _LARGEST = 1e300
 
@@ -62,6 +68,34 @@ def list_of(raw: Any, what: str, *, most: int) -> list[Any]:
     if type(raw) is not list or len(raw) > most:
         raise CandidateForged(f"{what} that are no list of at most {most}")
     return raw
+
+
+def value_of(kind: Any, raw: Any, what: str, most: Mapping[str, float] | None = None) -> Any:
+    """Return a value of a `kind` that `core.codec` decodes. Raises CandidateForged.
+
+    Its numbers are from 0 up. Lists are cut, and text is cut to a line of `MAX_NAME` characters. For fields
+    of the names in `most`, that is the largest number or the length of text.
+    """
+    try:
+        value = codec.decode(kind, raw)
+    except (codec.CodecError, OverflowError):
+        raise CandidateForged(f"{what} that is none") from None
+    return _bounded(value, "", what, most or {})
+
+
+def _bounded(value: Any, name: str, what: str, most: Mapping[str, float]) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return one_line(value, int(most.get(name, MAX_NAME)))
+    if isinstance(value, tuple):
+        return tuple(_bounded(item, "", what, most) for item in value[:_MOST_ITEMS])
+    if is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in fields(value)]
+        return replace(value, **{at: _bounded(getattr(value, at), at, what, most) for at in names})
+    if not 0 <= value < _MOST_NUMBER:
+        raise CandidateForged(f"{what} with a number that is none")
+    return min(value, most.get(name, value))
 
 
 def finite(raw: Any) -> float | None:

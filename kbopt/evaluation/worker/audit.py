@@ -6,9 +6,9 @@ no proof.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfi
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from kbopt.evaluation.messages import KernelTime, Seen
 from kbopt.evaluation.numerics import CONVOLUTIONS, PRODUCTS
 
 _FACTORIES = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted")
@@ -118,20 +119,7 @@ def _storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Audited:
-    """What the audit saw of one call.
-
-    `torch_ops` are the operations of PyTorch that compute, and `arithmetic` the products of PyTorch that were
-    not in fp32. `custom_kernel` says that something else than PyTorch wrote memory.
-    """
-
-    torch_ops: tuple[str, ...]
-    arithmetic: tuple[str, ...]
-    custom_kernel: bool
-
-
-def audited(call: Callable[[], Any]) -> tuple[Any, Audited]:
+def audited(call: Callable[[], Any]) -> tuple[Any, Seen]:
     """Run the call. Return its result and the audit."""
     watch = _Watch()
     with _every_thread() as elsewhere, watch:
@@ -141,7 +129,7 @@ def audited(call: Callable[[], Any]) -> tuple[Any, Audited]:
     foreign = foreign or any(not torch.equal(now, then) for now, then in watch.contents.values())
     # Operations that only the profiler saw ran in another thread, or with dispatch modes off.
     unwatched = [] if watch.computing else [name for name in elsewhere if name not in _NOT_COMPUTING]
-    return result, Audited(
+    return result, Seen(
         torch_ops=(*watch.computing, *unwatched)[:50],
         arithmetic=tuple(watch.arithmetic)[:20],
         custom_kernel=(foreign and not unwatched) or watch.custom_operators,
@@ -176,17 +164,16 @@ def _profiled(activities: set[Any]) -> Iterator[list[Any]]:
         events.extend(_disable_profiler().events())
 
 
-def kernel_times(call: Callable[[], Any]) -> list[list[Any]]:
-    """Return `[name, calls, microseconds]` of each kernel and copy of one call on a GPU, slowest first."""
+def kernel_times(call: Callable[[], Any]) -> list[KernelTime]:
+    """Return the kernels and copies of one call on a GPU, slowest first."""
     call()
     torch.cuda.synchronize()
     with _profiled({torch.profiler.ProfilerActivity.CUDA}) as events:
         call()
         torch.cuda.synchronize()
-    found: dict[str, list[Any]] = {}
+    found = defaultdict[str, list[float]](list)
     for event in events:
         if event.device_type() == DeviceType.CUDA:
-            row = found.setdefault(event.name(), [event.name(), 0, 0.0])
-            row[1] += 1
-            row[2] += event.duration_ns() / 1000
-    return sorted(found.values(), key=lambda row: -row[2])
+            found[event.name()].append(event.duration_ns() / 1000)
+    kernels = [KernelTime(name=name, calls=len(times), us=sum(times)) for name, times in found.items()]
+    return sorted(kernels, key=lambda kernel: -kernel.us)

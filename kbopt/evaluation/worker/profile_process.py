@@ -1,7 +1,7 @@
 """The tiers of a profile, each in a sandboxed process: machine code, a trace, and hardware counters.
 
 A candidate can forge what they say, because its code runs in them or made what they read. So
-`server.profile_replies` believes none of it.
+`server.profiling` believes none of it.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from kbopt.evaluation.messages import KernelBench, Warm
 from kbopt.evaluation.numerics import placed_model, seed_everything
 from kbopt.evaluation.passes import Gradients, call_of
 from kbopt.evaluation.sandbox import linux
-from kbopt.evaluation.timing.cpu_timer import host_timed
 from kbopt.evaluation.timing.cuda_timer import CudaTimer
 from kbopt.evaluation.transport.channel import SPIN_S, Channel, Message
 from kbopt.evaluation.transport.input_buffer import attach
@@ -34,7 +33,7 @@ from kbopt.evaluation.worker.candidate import CandidateError, describe_exception
 from kbopt.evaluation.worker.weights import take_over
 
 _MOST_KERNELS = 20
-"""Kernels of a call that are reported. The judge accepts no more."""
+"""Kernels of a call that are reported: the judge's note names fewer."""
 
 
 class _Session:
@@ -59,6 +58,7 @@ class _Session:
         self._module: Any = None
         self._protocol = EvalProtocol()
         self._keeps_state = False
+        self._copies: list[Any] = []
         self._outputs: list[Any] = []
 
     @property
@@ -105,29 +105,37 @@ class _Session:
         return {"taken": taken, "misfits": misfits}
 
     def run(self, request: Message) -> Message:
-        """Call the model once per entry of `offsets`. Reply each call's nanoseconds and outputs' places."""
+        """Call the model once per entry of `offsets`. Reply the outputs' places; on a GPU also the
+        nanoseconds of each call.
+        """
         return self._run(request, [self._call(request, offsets) for offsets in request["offsets"]])
 
     def rehearse(self, request: Message) -> Message:
-        """Do the same with plain copies in place of the model's calls, and outputs of `output_bytes`."""
-        copies = partial(_copy_for, self._device, request["output_bytes"])
+        """Do the same with stand-ins for the model's calls: on a GPU plain copies and outputs of
+        `output_bytes`, on a CPU calls that return as many of their inputs.
+        """
+        sizes = request["output_bytes"]
+        on_cpu = partial(_first_of, len(sizes))
+        stand_in = on_cpu if self._cuda is None else partial(_copy_for, self._device, sizes)
         batch = [self._arguments(request, offsets) for offsets in request["offsets"]]
-        return self._run(request, [partial(copies, *arguments) for arguments in batch])
+        return self._run(request, [partial(stand_in, *arguments) for arguments in batch])
 
     def _call(self, request: Message, offsets: list[int]) -> Callable[[], Any]:
         """Return a call of the model on the inputs at `offsets`, ready to be timed."""
-        model = copy.deepcopy(self._model) if self._keeps_state else self._model
+        model = self._copy() if self._keeps_state else self._model
         return call_of(model, self._gradients[request["workload"]], self._arguments(request, offsets))
+
+    def _copy(self) -> Any:
+        """Return a fresh copy of the model: the one that `free` made, because the judge times `run`."""
+        return self._copies.pop() if self._copies else copy.deepcopy(self._model)
 
     def _run(self, request: Message, calls: Sequence[Callable[[], Any]]) -> Message:
         if self._cuda is not None and "gate" in request:
             return self._run_gated(self._cuda, request, calls)
-        queued_ns = 0
         with torch.no_grad():
             if self._cuda is None:
-                outputs, nanoseconds = host_timed(calls)
-            else:
-                outputs, nanoseconds, queued_ns = self._cuda.timed(calls, request["hold_ms"])
+                return {"outputs": self._held([call() for call in calls])}
+            outputs, nanoseconds, queued_ns = self._cuda.timed(calls, request["hold_ms"])
         return {"ns": nanoseconds, "queued_ns": queued_ns, "outputs": self._held(outputs)}
 
     def _run_gated(self, device: CudaTimer, request: Message, calls: Sequence[Callable[[], Any]]) -> Message:
@@ -144,10 +152,10 @@ class _Session:
             return {"ns": device.batch(request["gate"], calls, queued, marked=request["marked"])}
 
     def latency(self, request: Message) -> Message:
-        """Call the model once. Reply the nanoseconds until the device is done, for which its caller waits."""
-        call = self._call(request, request["offsets"][0])
+        """Call the model once on a GPU. Reply the nanoseconds until it is done, which its caller waits."""
         if self._cuda is None:
-            return self._run(request, [call])
+            raise ValueError("on a CPU every caller waits")
+        call = self._call(request, request["offsets"][0])
         with torch.no_grad():
             outputs, nanoseconds = self._cuda.waited_for(call)
         return {"ns": nanoseconds, "outputs": self._held(outputs)}
@@ -169,10 +177,12 @@ class _Session:
         call = self._call(request, request["offsets"][0])
         with torch.no_grad():
             kernels = kernel_times(call)
-        return {"kernels": kernels[:_MOST_KERNELS]}
+        return {"kernels": codec.encode(kernels[:_MOST_KERNELS])}
 
     def free(self, request: Message) -> Message:
         self._outputs.clear()
+        if self._keeps_state:
+            self._copies = [copy.deepcopy(self._model)]
         if self._cuda is not None:
             self._cuda.forget()
         return {"freed": True}
@@ -206,6 +216,10 @@ def _copy_first(*arguments: Any) -> Any:
     """Stand in for the candidate while the judge measures what requests cost besides the call itself."""
     _, tensors = flatten(list(arguments))
     return tensors[0].clone() if tensors else None
+
+
+def _first_of(number: int, *arguments: Any) -> Any:
+    return arguments[:number]
 
 
 def _copy_for(device: torch.device, output_bytes: Sequence[int], *arguments: Any) -> list[Any]:
