@@ -10,7 +10,6 @@ import io
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -299,17 +298,23 @@ def start_ray(address: str | None) -> None:
 
 
 def _ray_folder() -> str | None:
-    """Where Ray keeps its sockets: None for its own choice, unless the paths would be too long there."""
-    usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    if len(os.fsencode(usual)) <= LONGEST_TMPDIR:
+    """Where Ray keeps its sockets: None for its own choice, unless that would not do."""
+    # Ray takes TMPDIR as it is written, unlike Python, which looks whether the folder is there.
+    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    if _holds_sockets(usual):
         return None
     for folder in (os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp", "/dev/shm"):
-        if folder and len(os.fsencode(folder)) <= LONGEST_TMPDIR and os.access(folder, os.W_OK | os.X_OK):
+        if _holds_sockets(folder):
             return f"{folder}/ray-{os.getuid()}"
     raise UserError(
-        f"the folder for temporary files, {usual}, is too long a path for Ray's sockets: at most "
-        f"{LONGEST_TMPDIR} characters. Name a shorter one in RAY_TMPDIR."
+        f"the folder for temporary files, {usual}, does not do for Ray's sockets. Name one in RAY_TMPDIR "
+        f"that you may write to, by an absolute path of at most {LONGEST_TMPDIR} characters."
     )
+
+
+def _holds_sockets(folder: str) -> bool:
+    is_short = len(os.fsencode(folder)) <= LONGEST_TMPDIR
+    return is_short and Path(folder).is_absolute() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _end(actor: Any, name: str) -> None:
