@@ -24,6 +24,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from kbopt.cluster.actors import EVALUATOR, FOREVER, NAMESPACE, CoordinatorActor, EvaluatorActor, own_error
 from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, Factories, SearchSpec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.store.cache import EvaluationCache
 
 COORDINATOR = "coordinator:"
 
@@ -91,6 +92,7 @@ class Session:
     def __enter__(self) -> Self:
         self._stdout.__enter__()
         try:
+            EvaluationCache(self._cache).close()  # an actor that cannot open it would die with Ray's words
             start_ray(self._settings.address)
             self._wait_for_nodes()
             self._attached(self._create_actors)
