@@ -82,6 +82,9 @@ class Conversation:
 
 Question = Program | Conversation
 Answer = Verdict | Said | NoAnswer
+LONGEST_FOLDER = 77
+"""Bytes. A socket's path has at most 107, of which 30 come after the folder for temporary files."""
+
 Model = Callable[[Sequence[Mapping[str, str]]], str]
 """Answers a conversation, of messages with `role` and `content`."""
 
@@ -103,7 +106,9 @@ class Address:
 @contextmanager
 def answering(evaluator: Judges, reference_source: str, model: Model | None = None) -> Iterator[Address]:
     """Answer questions about kernels of one task, and the `model`'s, until the context ends."""
-    with tempfile.TemporaryDirectory(prefix="kbopt-adapter-") as folder:
+    usual = tempfile.gettempdir()
+    short = usual if len(os.fsencode(usual)) <= LONGEST_FOLDER else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="kbopt-adapter-", dir=short) as folder:
         address = Address(socket=str(Path(folder) / "socket"), key=os.urandom(16))
         with Listener(address.socket, family="AF_UNIX", authkey=address.key) as listener:
             answer = partial(_answer, evaluator, reference_source, model)

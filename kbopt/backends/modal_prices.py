@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from dataclasses import dataclass
@@ -36,12 +37,19 @@ def load_prices() -> Prices:
     try:
         table = tomllib.loads(path.read_text())
         return Prices(
-            gpu={str(name): float(usd) for name, usd in table["gpu"].items()},
-            cpu_core=float(table["cpu_core"]),
-            memory_gib=float(table["memory_gib"]),
+            gpu={str(name): _price(usd) for name, usd in table["gpu"].items()},
+            cpu_core=_price(table["cpu_core"]),
+            memory_gib=_price(table["memory_gib"]),
         )
     except (OSError, tomllib.TOMLDecodeError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is no price table ({error!r}); it needs the numbers cpu_core and memory_gib and a table "
             f"[gpu], as in {SHIPPED_TABLE}; or unset KBOPT_MODAL_PRICES"
         ) from None
+
+
+def _price(value: object) -> float:
+    usd = float(value)  # type: ignore[arg-type]
+    if not 0 <= usd < math.inf:
+        raise ValueError(f"{usd} is no price")
+    return usd

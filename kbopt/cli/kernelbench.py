@@ -15,7 +15,7 @@ from kbopt.cli import options as shared
 from kbopt.cli.grouped import BUDGET, Command
 from kbopt.cli.options import option
 from kbopt.cli.sweep import address_option, drive, json_option, nodes_option, out_option
-from kbopt.cli.values import Name
+from kbopt.cli.values import Name, Number
 from kbopt.core.errors import UserError
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
 
@@ -62,7 +62,7 @@ class _Optimizer(Name):
 @option(
     "--max-usd",
     group=BUDGET,
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     help="Dollars for models and rented containers in all, of which each task and seed may spend an equal "
     "part. Default: no limit.",
 )
@@ -75,7 +75,7 @@ class _Optimizer(Name):
 @option(
     "--max-minutes",
     group=BUDGET,
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     help="Minutes for each task and seed. Default: no limit.",
 )
 @shared.proposer_options

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from kbopt.cli import options as shared
+from kbopt.cli.values import Number
 from kbopt.core.extras import require
 
 if TYPE_CHECKING:
     from kbopt.backends.modal_client import ContainerStatus, ModalBackend
 
 warm_option = click.option(
-    "--warm-minutes", type=float, default=shared.BACKEND.warm_minutes, show_default=True,
+    "--warm-minutes", type=Number(0), default=shared.BACKEND.warm_minutes, show_default=True,
     help="As the runs have it: another warm time is another app with containers of its own.",
 )  # fmt: skip
 lane_options = shared.options(
@@ -44,7 +45,7 @@ def modal() -> None:
 @click.option("--gpu", help="Also start a container with this GPU: L4, L40S, H100, ... Default: none.")
 @lane_options
 @click.option(
-    "--start-timeout", type=click.FloatRange(1), default=shared.BACKEND.start_timeout_s, show_default=True,
+    "--start-timeout", type=Number(1), default=shared.BACKEND.start_timeout_s, show_default=True,
     help="Seconds to wait for a GPU.",
 )  # fmt: skip
 def deploy(gpu: str | None, gpus: int, lane: str, warm_minutes: float, start_timeout: float) -> None:

@@ -15,6 +15,7 @@ from kbopt.cli import options as shared
 from kbopt.cli import parsed
 from kbopt.cli.grouped import BUDGET
 from kbopt.cli.options import option, options
+from kbopt.cli.values import Number
 from kbopt.core.errors import UserError
 from kbopt.core.settings import Budget
 from kbopt.core.types import Task
@@ -49,7 +50,7 @@ offer_options = options(
     option(
         "--minutes",
         group=BUDGET,
-        type=click.FloatRange(0, min_open=True),
+        type=Number(0, min_open=True),
         help="Minutes in which one session may ask for evaluations. Default: no limit.",
     ),
     shared.backend_options,

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from kbopt.cli.grouped import AGENT, BASIC, BUDGET, DEVICE, EXPERT, MODEL, Option
-from kbopt.cli.values import Device, GpuCount, Kernels, Models, Name
+from kbopt.cli.values import Device, GpuCount, Kernels, Models, Name, Number
 from kbopt.config import AgentName, BackendConfig, BackendName, ProposerConfig, ProposerName
 from kbopt.core import codec
 from kbopt.core.extras import require
@@ -107,13 +107,13 @@ each_search_options = (
     option(
         "--target-speedup",
         group=BUDGET,
-        type=click.FloatRange(0),
+        type=Number(0),
         help="Stop once a kernel measured twice is surely above it. Default: no such end.",
     ),
     option(
         "--target-roofline",
         group=BUDGET,
-        type=click.FloatRange(0, 1, min_open=True),
+        type=Number(0, 1, min_open=True),
         help="Stop once a kernel measured twice is surely at this share of its roofline, the time in which "
         "the task's bytes can be moved once. Default: no such end.",
     ),
@@ -134,7 +134,7 @@ each_search_options = (
     option(
         "--epsilon",
         group=EXPERT,
-        type=click.FloatRange(0, 2),
+        type=Number(0, 2),
         default=SETTINGS.epsilon,
         help="Distance of embeddings under which a proposal counts as known (algorithms with epsNet).",
     ),
@@ -177,7 +177,7 @@ budget_options = options(
     option(
         "--max-usd",
         group=BUDGET,
-        type=click.FloatRange(0),
+        type=Number(0),
         help="Stop after so many dollars for models and rented containers. Default: no limit.",
     ),
     option(
@@ -189,7 +189,7 @@ budget_options = options(
     option(
         "--max-minutes",
         group=BUDGET,
-        type=click.FloatRange(0, min_open=True),
+        type=Number(0, min_open=True),
         help="Stop after so many minutes. Default: no limit.",
     ),
 )
@@ -283,7 +283,7 @@ protocol_options = options(
     option(
         "--timeout",
         group=EXPERT,
-        type=click.FloatRange(1),
+        type=Number(1),
         default=PROTOCOL.timeout_s,
         help="Seconds for check and timing of a candidate.",
     ),
@@ -344,14 +344,14 @@ backend_options = options(
     option(
         "--warm-minutes",
         group=EXPERT,
-        type=click.FloatRange(0),
+        type=Number(0),
         default=BACKEND.warm_minutes,
         help="Modal: minutes that a container is kept after its last use.",
     ),
     option(
         "--start-timeout",
         group=EXPERT,
-        type=click.FloatRange(1),
+        type=Number(1),
         default=BACKEND.start_timeout_s,
         help="Modal: seconds to wait for a GPU.",
     ),
@@ -389,7 +389,7 @@ proposer_options = options(
     option(
         "--agent-minutes",
         group=AGENT,
-        type=click.FloatRange(0, min_open=True),
+        type=Number(0, min_open=True),
         default=PROPOSER.agent_minutes,
         help="Minutes after which an agent is ended; what it had submitted by then counts.",
     ),
@@ -454,7 +454,7 @@ proposer_options = options(
     option(
         "--request-timeout",
         group=MODEL,
-        type=click.FloatRange(1),
+        type=Number(1),
         default=PROPOSER.timeout_s,
         help="Seconds that a model may take for one answer.",
     ),

@@ -10,7 +10,6 @@ import io
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from kbopt.cluster.actors import EVALUATOR, FOREVER, NAMESPACE, CoordinatorActor, EvaluatorActor, own_error
 from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, Factories, SearchSpec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.store.cache import EvaluationCache
 
 COORDINATOR = "coordinator:"
 
@@ -92,6 +92,7 @@ class Session:
     def __enter__(self) -> Self:
         self._stdout.__enter__()
         try:
+            EvaluationCache(self._cache).close()  # an actor that cannot open it would die with Ray's words
             start_ray(self._settings.address)
             self._wait_for_nodes()
             self._attached(self._create_actors)
@@ -299,17 +300,23 @@ def start_ray(address: str | None) -> None:
 
 
 def _ray_folder() -> str | None:
-    """Where Ray keeps its sockets: None for its own choice, unless the paths would be too long there."""
-    usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    if len(os.fsencode(usual)) <= LONGEST_TMPDIR:
+    """Where Ray keeps its sockets: None for its own choice, unless that would not do."""
+    # Ray takes TMPDIR as it is written, unlike Python, which looks whether the folder is there.
+    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    if _holds_sockets(usual):
         return None
     for folder in (os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp", "/dev/shm"):
-        if folder and len(os.fsencode(folder)) <= LONGEST_TMPDIR and os.access(folder, os.W_OK | os.X_OK):
+        if _holds_sockets(folder):
             return f"{folder}/ray-{os.getuid()}"
     raise UserError(
-        f"the folder for temporary files, {usual}, is too long a path for Ray's sockets: at most "
-        f"{LONGEST_TMPDIR} characters. Name a shorter one in RAY_TMPDIR."
+        f"the folder for temporary files, {usual}, does not do for Ray's sockets. Name one in RAY_TMPDIR "
+        f"that you may write to, by an absolute path of at most {LONGEST_TMPDIR} characters."
     )
+
+
+def _holds_sockets(folder: str) -> bool:
+    is_short = len(os.fsencode(folder)) <= LONGEST_TMPDIR
+    return is_short and Path(folder).is_absolute() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _end(actor: Any, name: str) -> None:

@@ -10,15 +10,21 @@ REDACTED = "[redacted]"
 
 _SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)(?:_ID)?$")
 _AFTER_ITS_LABEL = re.compile(
-    r"(?i)\b(authorization['\"]?\s*[:=]\s*['\"]?(?:bearer |basic )?|bearer "
-    r"|api[-_ ]?key(?: provided)?['\"]?\s*[:=]\s*)"
+    r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic|token|digest) )?|\bbearer "
+    r"|(?:api[-_ ]?key(?: provided)?|subscription[-_]key|(?:access|auth)[-_]token|client[-_]secret|password)"
+    r"['\"]?\s*[:=]\s*['\"]?|\btoken=)"
     r"(?!\[redacted\])(?=[^\s\"',;}]{3})[^\s\"',;}]+"
 )
-_BY_ITS_LOOKS = re.compile(r"\b(?:sk|pk|rk|gsk|xai|hf|AIza|AKIA)[-_]?[A-Za-z0-9_-]{16,}")
+_BY_ITS_LOOKS = re.compile(
+    r"\b(?:(?:sk|pk|rk|gsk|xai|hf|nvapi|glpat|gh[oprsu]|github_pat)[-_]|AIza|AKIA)"
+    r"(?=[\w-]*?(?=[A-Za-z]*\d)[A-Za-z0-9]{12})[\w-]{16,}"
+    r"|\beyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
+)
+"""Random letters run on and have a digit among them, unlike the names in a kernel's source."""
 
 _USER = re.compile(r"(?<=://)[^\s/'\"<>]+(?=@)|(?<![\w/])[\w.%+-]+:[^\s:@/'\"]+(?=@[\w.-]+:\d)")
-_QUERY = re.compile(r"(?P<before>://[^\s'\"<>)`?#]*[?#]|[\w./-]\?(?=[\w.~%-]+=))(?P<query>[^\s'\"<>)`]+)")
-"""Of a whole URL, or of the path and query that an HTTP library quotes."""
+_QUERY = re.compile(r"(?P<before>://[^\s'\"<>)`?#;]*[?#;]|[\w./-]\?(?=[\w.~%-]+=))(?P<query>[^\s'\"<>)`]+)")
+"""Of a whole URL, its parameters after a semicolon too, or of the path and query that libraries quote."""
 
 _PAIR = re.compile(r"(?P<name>[^&;#=]+=)?(?P<value>[^&;#]+)")
 _HARMLESS = frozenset({"api-version", "api_version", "version"})

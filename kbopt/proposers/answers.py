@@ -12,7 +12,7 @@ import warnings
 from dataclasses import dataclass
 
 from kbopt.proposers.edits import EditFault, apply_edits, is_edit
-from kbopt.proposers.fences import complete_blocks, opens, plain_blocks
+from kbopt.proposers.fences import before_code, complete_blocks, plain_blocks
 
 MAX_SOURCE_CHARS = 200_000
 MAX_NOTE_CHARS = 160
@@ -35,15 +35,16 @@ class Malformed:
     reason: str
 
 
-_TAG = r"(?:think(?:ing)?|thoughts?|reasoning)"
+_TAG = r"(?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning|reflection|scratchpad|analysis)"
+_BEGINS, _ENDS = rf"[<\u25c1]{_TAG}\b[^<>\n]*[>\u25b7]", rf"[<\u25c1]/{_TAG}[>\u25b7]"
 _THOUGHT = re.compile(
-    rf"^[ \t]*<{_TAG}>.*?</{_TAG}>|^[ \t]*\[THINK\].*?\[/THINK\]", re.DOTALL | re.MULTILINE | re.I
+    rf"^[ \t]*{_BEGINS}.*?{_ENDS}|^[ \t]*\[THINK\].*?\[/THINK\]", re.DOTALL | re.MULTILINE | re.I
 )
-_THOUGHT_ENDS = re.compile(rf"</{_TAG}>|\[/THINK\]|<\|channel\|>final<\|message\|>", re.I)
+_THOUGHT_ENDS = re.compile(rf"{_ENDS}|\[/THINK\]|<\|channel\|>final<\|message\|>", re.I)
 _INVISIBLE = {**dict.fromkeys(map(ord, "\ufeff\u200b\u2060")), **dict.fromkeys(map(ord, "\xa0\u202f"), " ")}
 """Marks and spaces that models, or what carried their words, put into code, where a parser stops at them."""
 
-_THOUGHT_BEGINS = re.compile(rf"^[ \t]*(?:<{_TAG}>|\[THINK\])", re.MULTILINE | re.I)
+_THOUGHT_BEGINS = re.compile(rf"^[ \t]*(?:{_BEGINS}|\[THINK\])", re.MULTILINE | re.I)
 
 
 def judge(text: str, finish: str, refusal: str, parent: str | None) -> NewSource | Malformed:
@@ -76,22 +77,23 @@ def read_answer(text: str, parent: str | None, *, finish: str = "stop") -> NewSo
 def _read(text: str, parent: str | None, finish: str) -> NewSource | Malformed:
     """The source of an answer as it is.
 
-    Edits win where both forms occur and there is something to edit, because an answer with edits often
-    quotes code as well. What the model thought aloud is no part of its answer.
+    Edits win where both forms occur and the edits fit, because an answer with edits often quotes code as
+    well. What the model thought aloud is no part of its answer.
     """
     answer = _answer_itself(text.replace("\r\n", "\n").replace("\r", "\n"), finish)
     if not answer.strip():
         return Malformed(reason="there is nothing in it besides the reasoning.")
     lines = answer.split("\n")
     has_edits = any(is_edit(line) for line in lines)
+    found = _rewritten(lines, parent, whole=finish == "stop")
     if has_edits and parent is not None:
-        found = _edited(lines, parent)
-    else:
-        found = _rewritten(lines, parent, whole=finish == "stop")
-        if has_edits and isinstance(found, Malformed):
-            return Malformed(
-                reason="it has SEARCH/REPLACE edits, but there is no kernel to edit: give it in full."
-            )
+        edited = _edited(lines, parent)
+        if not isinstance(edited, Malformed) or isinstance(found, Malformed) or _problem(found, parent):
+            found = edited
+    elif has_edits and isinstance(found, Malformed):
+        return Malformed(
+            reason="it has SEARCH/REPLACE edits, but there is no kernel to edit: give it in full."
+        )
     if isinstance(found, Malformed):
         return found
     problem = _problem(found, parent)
@@ -111,14 +113,15 @@ def _answer_itself(text: str, finish: str) -> str:
 def _rewritten(lines: list[str], parent: str | None, *, whole: bool) -> str | Malformed:
     """The last complete file: models quote before they answer.
 
-    One that equals the parent, or that returns nothing because it is a sketch, counts only if there is no
-    other.
+    One that equals the parent, that returns nothing because it is a sketch, or that has its ModelNew from
+    elsewhere because it shows how to use it, counts only if there is no other.
     """
     complete = complete_blocks(lines, lambda block: not _fault(block), whole=whole)
     if complete:
         changed = [block for block in complete if parent is None or block.strip() != parent.strip()]
         working = [block for block in changed if "return" in block]
-        return (working or changed or complete)[-1]
+        own = [block for block in working if _is_own(block)]
+        return (own or working or changed or complete)[-1]
     blocks, is_open = plain_blocks(lines)
     defining = [block for block in blocks if "ModelNew" in block]
     if is_open and not defining:
@@ -151,15 +154,36 @@ def _fault(source: str) -> str:
     if "ModelNew" not in source:
         return _NO_MODEL
     try:
-        with warnings.catch_warnings():
-            # "\d" in a kernel's string is the candidate's business.
-            warnings.simplefilter("ignore")
-            tree = ast.parse(source)
+        tree = _parsed(source)
     except SyntaxError as error:
         return f"it does not parse: {error.msg} (line {error.lineno})."
     except (ValueError, RecursionError, MemoryError) as error:
         return f"it does not parse: {error or type(error).__name__}."
     return "" if "ModelNew" in names_bound(tree) else _NO_MODEL
+
+
+def _parsed(source: str) -> ast.Module:
+    with warnings.catch_warnings():
+        # "\d" in a kernel's string is the candidate's business.
+        warnings.simplefilter("ignore")
+        return ast.parse(source)
+
+
+def _is_own(source: str) -> bool:
+    """True where ModelNew is made in `source`, which parses, and neither imported nor made of itself."""
+    for node in ast.walk(_parsed(source)):
+        match node:
+            case ast.ClassDef(name="ModelNew") | ast.FunctionDef(name="ModelNew"):
+                return True
+            case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value) if "ModelNew" in _names(
+                node, ast.Store
+            ) and "ModelNew" not in _names(value, ast.Load):
+                return True
+    return False
+
+
+def _names(node: ast.AST, use: type[ast.expr_context]) -> set[str]:
+    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, use)}
 
 
 def names_bound(module: ast.Module) -> set[str]:
@@ -179,11 +203,11 @@ def names_bound(module: ast.Module) -> set[str]:
 def _note(lines: list[str]) -> str:
     """The first line before the code, without Markdown's marks and what cannot be printed."""
     for line in lines:
-        begins_code = opens(line) or is_edit(line)
-        words = re.split("`{3,}|~{3,}|<{5,}", line)[0] if begins_code else line
+        before = "" if is_edit(line) else before_code(line)
+        words = line if before is None else before
         plain = "".join(char for char in words if char.isprintable()).strip().strip("#*_->: ").strip()
         if plain:
             return plain if len(plain) <= MAX_NOTE_CHARS else plain[: MAX_NOTE_CHARS - 1] + "…"
-        if begins_code:
+        if before is not None:
             break
     return ""

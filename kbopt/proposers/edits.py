@@ -10,9 +10,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_SEARCH = re.compile(r"^\s*(?P<mark><{5,9}) ?(?:SEARCH|ORIGINAL)\s*(?:[:(#].*|[\w./-]+\.\w+)?$", re.I)
-_DIVIDER = re.compile(r"^\s*(?P<mark>={5,9})\s*$")
-_REPLACE = re.compile(r"^\s*>{5,9}(?: ?(?:REPLACE|UPDATED)\b.*|\s*)$", re.I)
+_SEARCH = re.compile(
+    r"^(?:[^\w<]|edit|change|\d)*(?P<mark><{3,}) ?(?:SEARCH|FIND|ORIGINAL|HEAD)"
+    r"\W*(?:[:(#].*|[\w./-]+\.\w+)?$",
+    re.I,
+)
+_DIVIDER = re.compile(r"^\s*(?P<mark>={3,})\s*$")
+_REPLACE = re.compile(r"^[^\w<>]*(?:>{3,} ?(?:REPLACE|UPDATED)\b.*|>{5,}(?:\s.*)?)$", re.I)
 _FENCE = re.compile(r"^\s*(?:`{3,}|~{3,})[\w+-]*\s*$")
 
 

@@ -16,10 +16,17 @@ MAX_ATTEMPTS = 100
 """Pieces of one answer that are looked at: hundreds of fences are no answer."""
 
 _OPENING = re.compile(r"^(?P<before>.*?)(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
+_TAG = re.compile(
+    r"^[ \t]*(?:<pre[^<>]*>)?<(?P<name>answer|code|file|kernel|python|solution|source)\b[^<>]*>(?P<info>.*)$",
+    re.I,
+)
+"""What some models put around a file in place of a fence, or around the fence."""
+
 _GLUED_CODE = re.compile(
     r"[ \t]*(?:python3?|py)?[ \t]*(?P<code>(?:import|from|class|def)\b.*|(?:@|#|\"\"\").*)"
 )
-_FENCE = re.compile(r"`{3,}|~{3,}")
+_FENCE = re.compile(r"`{3,}|~{3,}|</\w+>")
+_FIRST_IMPORT = re.compile(r"^(?:import [\w.]+|from [\w.]+ import )")
 _ALONE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+-]*)[^\n`]*$")
 
 
@@ -38,7 +45,7 @@ def complete_blocks(lines: Sequence[str], is_complete: Callable[[str], bool], *,
 
     Of the ways to end a block, a fence on a line of its own comes before one that is glued to other text,
     and that before the end of the answer, which counts only if the answer is `whole`. An answer without
-    such a block may itself be one.
+    such a block may itself be one, from its first import on.
     """
     attempts = iter(range(MAX_ATTEMPTS))
     found: list[str] = []
@@ -50,14 +57,26 @@ def complete_blocks(lines: Sequence[str], is_complete: Callable[[str], bool], *,
             found.append(block)
         at = end + 1
     if not found:
-        bare, _ = _first(lines, _Opening(start=0, fence="```"), is_complete, attempts, whole)
-        found = [bare] if bare else []
+        for start in dict.fromkeys((0, _after_prose(lines))):
+            bare, _ = _first(lines, _Opening(start=start, fence="```"), is_complete, attempts, whole)
+            found = found or ([bare] if bare else [])
     return found
 
 
-def opens(line: str) -> bool:
-    """True if a fenced block may begin in `line`."""
-    return _OPENING.match(line) is not None
+def _after_prose(lines: Sequence[str]) -> int:
+    """The number of the first import of an answer without a fence before it, else 0."""
+    for number, line in enumerate(lines):
+        if _FIRST_IMPORT.match(line):
+            return number
+        if before_code(line) is not None:
+            break
+    return 0
+
+
+def before_code(line: str) -> str | None:
+    """The words of `line` before a fenced block that may begin in it; None if none may."""
+    found = _OPENING.match(line)
+    return found["before"] if found else "" if _TAG.match(line) else None
 
 
 def plain_blocks(lines: Sequence[str]) -> tuple[list[str], bool]:
@@ -78,14 +97,15 @@ def plain_blocks(lines: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def _opening(line: str, number: int) -> _Opening | None:
-    found = _OPENING.match(line)
-    if found is None:
+    if found := _OPENING.match(line):
+        prefix = found["before"] if not found["before"].strip(" \t>") else ""
+        fence = found["fence"]
+    elif found := _TAG.match(line):
+        prefix, fence = "", f"</{found['name']}>"
+    else:
         return None
-    prefix = found["before"] if not found["before"].strip(" \t>") else ""
     glued = _GLUED_CODE.match(found["info"])
-    return _Opening(
-        start=number + 1, fence=found["fence"], prefix=prefix, code=glued["code"] + "\n" if glued else ""
-    )
+    return _Opening(start=number + 1, fence=fence, prefix=prefix, code=glued["code"] + "\n" if glued else "")
 
 
 def _first(

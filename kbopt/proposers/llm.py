@@ -45,7 +45,7 @@ from kbopt.proposers.models import (
 )
 from kbopt.proposers.pool import ModelPool
 from kbopt.proposers.prompt import Prompts
-from kbopt.proposers.replies import count, mended, number, text_of
+from kbopt.proposers.replies import count, dollars, mended, number, text_of
 from kbopt.proposers.transcripts import Exchange, FailedRequest, Transcript, Transcripts, brief_key
 
 __all__ = ["LLMProposer", "WeightedModel", "parse_models"]
@@ -371,12 +371,12 @@ def price_of(model: str) -> Price | None:
 
 def _usd(litellm: Any, model: str, response: Any) -> float | None:
     """What the request cost: the service's own figure where it gives one, else by LiteLLM's price list."""
-    reported = number(getattr(getattr(response, "usage", None), "cost", None))
+    reported = dollars(getattr(getattr(response, "usage", None), "cost", None))
     if reported is not None:
         return reported
     if price_of(model) is None:
         return None
-    return number(litellm.completion_cost(completion_response=response, model=model))
+    return dollars(litellm.completion_cost(completion_response=response, model=model))
 
 
 @contextlib.contextmanager
@@ -396,16 +396,24 @@ def _typed_failures(litellm: Any, timeout_s: float) -> Iterator[None]:
 def _classified(error: Any) -> RequestFailed | ModelUnusable | Unanswerable:
     reason = short_reason(error)
     status = getattr(error, "status_code", None)
-    if status in (401, 402, 403, 404) or _NO_CREDIT.search(f"{error} {getattr(error, 'body', '')}"):
+    if status in _REFUSED or _NO_CREDIT.search(f"{error} {getattr(error, 'body', '')}"):
         return ModelUnusable(reason)
-    if status in (400, 413, 422):
+    if status in _NOT_ACCEPTED:
         return Unanswerable(reason)
     if _NO_ANSWER.search(str(error)):
         return Garbled(reason)
     return RequestFailed(reason, _retry_after_s(error))
 
 
-_NO_CREDIT = re.compile(r"insufficient_quota|credit balance is too low", re.I)
+_REFUSED = (401, 402, 403, 404, 405, 410, 451, 501)
+_NOT_ACCEPTED = (400, 406, 411, 413, 414, 415, 422, 431)
+"""Statuses that another request would meet as well; all others are weather."""
+
+_NO_CREDIT = re.compile(
+    r"insufficient[ _](?:balance|credits?|funds|quota)|credit balance is too low"
+    r"|billing[ _](?:hard[ _]limit|not[ _]active)|spending limit|account is not active",
+    re.I,
+)
 """What services say of an empty account under statuses that are weather otherwise."""
 
 

@@ -23,7 +23,7 @@ from kbopt.core.types import (
     outcome_name,
     ranked_by,
 )
-from kbopt.reporting.text import RANKED_OVER, figure, plural, speedup_text
+from kbopt.reporting.text import figure, plural, ranked_over, speedup_text
 
 _AGREEMENT = 0.1
 """How far apart two clocks of one call may be, as a share of it, to be marked as agreeing."""
@@ -129,7 +129,7 @@ def _beliefs(found: Standing, last: Result, trial: Trial) -> Iterator[Belief]:
     outcome = last.outcome
     if not isinstance(outcome, Measured):
         raise TypeError("only a measured result is evidence")
-    yield _interval(found.speedup_ci, ranked_by(last.protocol)[0])
+    yield _interval(found.speedup_ci, ranked_over(last))
     times = plural(found.measurements, "measurement")
     text = (
         f"A call takes {_ms(found.kernel_ms)} instead of {_ms(found.reference_ms)}: the medians of single "
@@ -220,11 +220,11 @@ def equal_code_text(found: Speedup) -> str:
     return found.reason or speedup_text(found.speedup, found.interval)
 
 
-def _interval(ends: tuple[float, float], baseline: str) -> Belief:
+def _interval(ends: tuple[float, float], over: str) -> Belief:
     low, high = ends
     meaning = "lies above 1"
     if low <= 1:
-        slower = f"lies below 1: it is slower than {RANKED_OVER[baseline]}"
+        slower = f"lies below 1: it is slower than {over}"
         meaning = "holds 1: it may be no faster" if high >= 1 else slower
     return Belief(
         name="interval",

@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from kbopt import __version__
 from kbopt.core.scoring import standing
 from kbopt.core.text import first_line
-from kbopt.core.types import Measured, Trial, outcome_name, ranked_by
+from kbopt.core.types import Measured, Trial, outcome_name
 from kbopt.reporting.run import Run
-from kbopt.reporting.text import RANKED_OVER, figure, printable
+from kbopt.reporting.text import figure, printable, ranked_over
 
 _GUARD = '''
 
@@ -73,8 +73,9 @@ def _figures(trial: Trial) -> list[str]:
         return [f"speedup    none: {outcome_name(last.outcome)}", where]
     low, high = found.speedup_ci
     claimed = "" if found.state == "faster" else f"; {found.state}"
-    over = RANKED_OVER[ranked_by(last.protocol)[0]]
-    speedup = f"{figure(found.speedup)}x over {over}, 95 % interval {figure(low)} to {figure(high)}"
+    speedup = (
+        f"{figure(found.speedup)}x over {ranked_over(last)}, 95 % interval {figure(low)} to {figure(high)}"
+    )
     times = f"{found.kernel_ms:.4g} ms instead of {found.reference_ms:.4g} ms"
     return [f"speedup    {speedup}; {times}{claimed}", where]
 

@@ -19,7 +19,7 @@ from kbopt.core.tally import amount
 from kbopt.core.text import first_line
 from kbopt.core.types import ranked_by
 from kbopt.reporting.summary import RunSummary
-from kbopt.reporting.text import RANKED_OVER, figure, plural
+from kbopt.reporting.text import figure, plural
 
 FAST = (0.5, 1.0, 1.2, 2.0)
 """The p of the fast_p in the table; KernelBench's leaderboards give 1 and 2 at least."""
@@ -135,10 +135,10 @@ def row_of(summary: RunSummary, task: str, *, fate: Fate | None = None, reason: 
     over: dict[str, float] = {}
     share = kernelbench = None
     if best is not None and fate == "correct":
-        clock = ranked_by(best.protocol)[1]
+        baseline, clock = ranked_by(best.protocol)
         over = {s.baseline: s.speedup for s in best.speedups if s.clock == clock and not s.reason}
         over = {name: value for name, value in over.items() if name in BASELINES and value > 0}
-        if best.ranked_over == RANKED_OVER["eager"]:
+        if baseline == "eager":
             over["eager"] = best.speedup
         share = best.roofline.share if best.roofline else None
         if verdict := best.kernelbench:

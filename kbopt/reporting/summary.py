@@ -19,7 +19,6 @@ from kbopt.core.types import (
     Roofline,
     Speedup,
     WorkloadTimes,
-    ranked_by,
 )
 from kbopt.reporting.evidence import (
     equal_code_of,
@@ -34,7 +33,7 @@ from kbopt.reporting.evidence import (
 from kbopt.reporting.history import History, fold
 from kbopt.reporting.records import Message, Node, ProgressPoint, Recommendation
 from kbopt.reporting.run import Run
-from kbopt.reporting.text import RANKED_OVER, plural
+from kbopt.reporting.text import plural, ranked_over
 
 LISTED = 200
 """How many rejections, failures and errors a summary lists; the totals count them all."""
@@ -54,7 +53,7 @@ class BestKernel(Standing):
 
     device: str
     protocol: str
-    ranked_over: str = RANKED_OVER["eager"]
+    ranked_over: str = "eager PyTorch"
     speedups: tuple[Speedup, ...] = ()
     strongest: Speedup | None = None
     kernelbench: KernelBenchVerdict | None = None
@@ -263,7 +262,7 @@ def _best(node: Node | None) -> BestKernel | None:
         **figures,
         device=last.device,
         protocol=last.protocol,
-        ranked_over=RANKED_OVER[ranked_by(last.protocol)[0]],
+        ranked_over=ranked_over(last),
         speedups=speedups,
         strongest=strongest(speedups, last.protocol),
         kernelbench=verdict_of(node.trial),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from kbopt.core.scoring import Standing
-from kbopt.core.types import Speedup
+from kbopt.core.types import Result, Speedup, ranked_by
 
 BASELINES: Mapping[str, str] = {
     "eager": "eager",
@@ -16,12 +16,15 @@ BASELINES: Mapping[str, str] = {
 }
 """How text names what a speedup is over."""
 
-RANKED_OVER: Mapping[str, str] = {
+_RANKED_OVER: Mapping[str, str] = {
     "eager": "eager PyTorch",
     "compile": "torch.compile",
     "best": "the fastest baseline",
 }
 """How text names what a protocol ranks by."""
+
+_SIMULATED = "Simulated"
+"""How the name of the simulated device begins, which runs no PyTorch."""
 
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters: escape sequences could drive the terminal
@@ -61,6 +64,13 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def ranked_over(result: Result) -> str:
+    """What the speedup of `result` is over, in words."""
+    if result.device.startswith(_SIMULATED):
+        return "the simulated reference"
+    return _RANKED_OVER[ranked_by(result.protocol)[0]]
 
 
 def figure(value: float) -> str:

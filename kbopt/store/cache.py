@@ -23,6 +23,8 @@ create table if not exists evaluations (
 ) strict;
 """
 
+_REMEDY = "Results are kept there to save time: delete the file to measure again."
+
 
 def normalised(source: str) -> str:
     """`source` without Python comments and formatting; unchanged where it does not parse.
@@ -63,7 +65,7 @@ class EvaluationCache:
             self._connection.execute("pragma synchronous = normal")
             self._connection.executescript(_SCHEMA)
         except (OSError, sqlite3.DatabaseError) as error:
-            raise UserError(f"cannot use {path} as the evaluation cache: {error}") from None
+            raise UserError(f"cannot use {path} as the evaluation cache: {error}. {_REMEDY}") from None
 
     def get(self, key: str) -> Result | None:
         """The result kept under `key`, None for none. Raises `InfraError` for a file that cannot be read."""
@@ -72,10 +74,7 @@ class EvaluationCache:
             row = self._connection.execute(query, (key,)).fetchone()
             return codec.loads(Result, row[0]) if row else None
         except (sqlite3.Error, codec.CodecError) as error:
-            raise InfraError(
-                f"cannot read {self._path}: {error}. Results are kept there to save time: delete the file to "
-                "measure again."
-            ) from error
+            raise InfraError(f"cannot read {self._path}: {error}. {_REMEDY}") from error
 
     def put(self, results: Mapping[str, Result]) -> None:
         """Commit `results` at once; a key that is there already keeps its first result.

@@ -26,7 +26,18 @@ def test_a_gpu_without_a_price_names_the_file_to_copy(tmp_path, monkeypatch):
         load_prices().usd_per_second("B200", num_cores=1, memory_gib=1)
 
 
-@pytest.mark.parametrize("text", ["", "cpu_core = 'cheap'\nmemory_gib = 1\n[gpu]\n", "[gpu", None])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "cpu_core = 'cheap'\nmemory_gib = 1\n[gpu]\n",
+        "cpu_core = nan\nmemory_gib = 1\n[gpu]\n",
+        "cpu_core = 1\nmemory_gib = 1\n[gpu]\nL4 = inf\n",
+        "cpu_core = -1\nmemory_gib = 1\n[gpu]\n",
+        "[gpu",
+        None,
+    ],
+)
 def test_a_file_that_is_no_price_table_is_named(tmp_path, monkeypatch, text):
     table = tmp_path / "prices.toml"
     if text is not None:

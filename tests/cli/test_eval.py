@@ -120,6 +120,15 @@ def test_tasks_lists_what_ships() -> None:
     names = {row["name"] for row in json.loads(done.stdout)}
     assert {f"matmul/{index}" for index in range(16)} <= names
     assert len([name for name in names if name.startswith("quick/")]) >= 12
+    assert "sim/smooth" in names
+
+
+def test_tasks_lists_a_checkouts_problems_too(tmp_path: Path) -> None:
+    level = tmp_path / "KernelBench" / "level1"
+    level.mkdir(parents=True)
+    (level / "12_mine.py").write_text(TASK)
+    done = kbopt("tasks", "--kernelbench", tmp_path, "--json")
+    assert "level1/12" in {row["name"] for row in json.loads(done.stdout)}
 
 
 @pytest.mark.slow

@@ -90,6 +90,9 @@ def test_a_sweep_that_is_misspelt_names_its_subcommands() -> None:
         (("report", "first", "--out", "/dev/null/x.html"), "/dev/null is no folder"),
         (("eval", "--kernels", "k", "--out", "/dev/null/x.jsonl"), "/dev/null is no folder"),
         (("export", "first", "--out", "/"), "/ is a folder"),
+        (("run", "--max-usd", "nan"), "nan is no finite number"),
+        (("run", "--max-minutes", "inf"), "inf is no finite number"),
+        (("modal", "deploy", "--warm-minutes", "nan"), "nan is no finite number"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_before_anything_starts(

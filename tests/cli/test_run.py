@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from kbopt import driver
+from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 from kbopt.core.events import Evaluated, Opened
+from kbopt.simulated import landscape
 from kbopt.store.journal import JournalReader
 from tests.support.processes import descendants, is_running, kill_family
 
@@ -146,6 +149,22 @@ def test_resuming_what_is_no_run_says_so(tmp_path: Path) -> None:
     done = kbopt("resume", tmp_path)
     assert done.returncode == 2
     assert "no journal" in done.stderr
+
+
+def test_a_damaged_cache_is_named_with_what_to_do(tmp_path: Path) -> None:
+    config = RunConfig(
+        name="run",
+        task=landscape("sim/smooth").task,
+        backend=BackendConfig(name="simulated"),
+        proposer=ProposerConfig(name="simulated"),
+    )
+    driver.create(config, tmp_path / "run")
+    (tmp_path / "run" / "evaluations.sqlite").write_text("no database" * 500)
+    done = kbopt("resume", tmp_path / "run")
+    assert done.returncode == 2, done.stderr
+    assert "evaluations.sqlite as the evaluation cache: file is not a database" in done.stderr
+    assert "delete the file to measure again" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:

@@ -19,6 +19,15 @@ from kbopt.core.redaction import redact
         ("api_key=foo was", "api_key=[redacted] was"),
         ("used sk-proj-abcdefghijklmnop1234", "used [redacted]"),
         ("env has hunter2hunter2 in it", "env has [redacted] in it"),
+        ("{'x-api-key': 'S3cret'} 'token' is None", "{'x-api-key': '[redacted]'} 'token' is None"),
+        ("Authorization: Token S3cret;", "Authorization: Token [redacted];"),
+        ("access_token: S3cret and ?token=S3cret", "access_token: [redacted] and ?token=[redacted]"),
+        ("for ghp_S3cretValueS3cretValue1 and", "for [redacted] and"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.S3cret-x sent", "[redacted] sent"),
+        (
+            "skip_connection_forward, sk_kernel_tile_m64_n128, max_tokens=500, unexpected token: }",
+            "skip_connection_forward, sk_kernel_tile_m64_n128, max_tokens=500, unexpected token: }",
+        ),
         ("authorization failed for the bearer of news", "authorization failed for the bearer of news"),
         ("a short word stays", "a short word stays"),
         ("https://u:p@gw.example/v1", "https://[redacted]@gw.example/v1"),
@@ -29,6 +38,10 @@ from kbopt.core.redaction import redact
         ),
         ("http://gw/v1?S3cret", "http://gw/v1?[redacted]"),
         ("http://gw?code=S3cret;sig=x", "http://gw?code=[redacted];sig=[redacted]"),
+        (
+            "http://gw/v1;key=S3cret and http://gw/v1; then",
+            "http://gw/v1;key=[redacted] and http://gw/v1; then",
+        ),
         ("http://gw/v1#token=S3cret is", "http://gw/v1#token=[redacted] is"),
         (
             "Max retries exceeded with url: /v1/models?key=S3cret (Caused by",

@@ -11,7 +11,8 @@ from kbopt.core.errors import UserError
 from kbopt.core.types import EvalProtocol, Measured, WrongAnswer
 from kbopt.evaluation.judge import rounding
 from kbopt.evaluation.judge.admission import admit
-from kbopt.evaluation.judge.reference import Draw, Output, Reference, TaskError
+from kbopt.evaluation.judge.reference import Draw, Output, Reference
+from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.passes import Gradients, call_of
 from tests.evaluation.conftest import QUICK, Bench
 

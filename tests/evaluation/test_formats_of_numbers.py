@@ -11,7 +11,8 @@ from kbopt.core.types import EvalProtocol, Precision
 from kbopt.evaluation.judge import values
 from kbopt.evaluation.judge.admission import admit
 from kbopt.evaluation.judge.kinds import KINDS, Contract
-from kbopt.evaluation.judge.reference import Reference, TaskError
+from kbopt.evaluation.judge.reference import Reference
+from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.numerics import placed, placed_model
 
 CPU = torch.device("cpu")

@@ -5,7 +5,8 @@ import torch
 
 from kbopt.core.types import EvalProtocol, Measured, Rejected
 from kbopt.evaluation.judge.kinds import KINDS, Contract, contract_of
-from kbopt.evaluation.judge.reference import Draw, Reference, TaskError
+from kbopt.evaluation.judge.reference import Draw, Reference
+from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.transport.layout import flatten
 from tests.evaluation.conftest import Bench
 

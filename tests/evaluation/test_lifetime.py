@@ -92,6 +92,40 @@ asyncio.run(main())
     assert wait_until_gone(session_of(pid)) == set()
 
 
+BUILDS = "import time\ntime.sleep(1)\n" + PLAIN
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from kbopt.core.types import Measured
+from kbopt.evaluation.client import ServiceClient
+from tests.evaluation.test_lifetime import BUILDS, request
+
+async def main():
+    client = ServiceClient(device="cpu", state_dir=Path(sys.argv[1]))
+    print((await client.open()).pid, flush=True)
+    await client.evaluate(request(BUILDS))
+
+asyncio.run(main())
+"""
+
+
+async def test_what_was_being_built_when_all_was_killed_is_built_by_the_next(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        pids = session_of(int(driver.stdout.readline()))
+        staging = tmp_path / "builds" / "staging"
+        while not (staging.is_dir() and list(staging.iterdir())):
+            await asyncio.sleep(0.05)
+        driver.kill()
+    assert wait_until_gone(pids) == set()
+    client = ServiceClient(device="cpu", state_dir=tmp_path)
+    await client.open()
+    async with asyncio.timeout(60):
+        result = await client.evaluate(request(BUILDS))
+    await client.close()
+    assert isinstance(result.outcome, Measured), result.outcome
+
+
 async def test_the_local_backend_starts_a_dead_service_again_and_counts_it(tmp_path):
     backend = LocalBackend(device="cpu", state_dir=tmp_path)
     first = await backend.open()

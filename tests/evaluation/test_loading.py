@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from kbopt.core.types import EvalProtocol, Measured
-from kbopt.evaluation.judge.reference import Reference, TaskError
+from kbopt.evaluation.judge.reference import Reference
+from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.kernelbench import protocol
 from kbopt.evaluation.kernelbench.loading import load_module, load_task_module
 from kbopt.evaluation.worker.candidate import CandidateError, check_syntax, load_candidate
@@ -164,3 +165,61 @@ def test_a_source_that_is_none_is_refused_with_words(source: str):
         check_syntax(source)
     with pytest.raises(TaskError, match="cannot be loaded"):
         Reference(source, EvalProtocol(), torch.device("cpu"), 0)
+
+
+def task_of(
+    init: str = "", inputs: str = "return [torch.randn(4, 4)]", given: str = "[]", ends: str = ""
+) -> str:
+    return (
+        "import torch\n\n\nclass Model(torch.nn.Module):\n"
+        f"    def __init__(self, dim=1):\n        {init or 'super().__init__()'}\n\n"
+        "    def forward(self, x):\n        return torch.tanh(x)\n\n\n"
+        f"def get_inputs():\n    {inputs}\n\n\ndef get_init_inputs():\n    return {given}\n{ends}"
+    )
+
+
+SUPER = "super().__init__(); "
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (task_of(ends="raise SystemExit(0)\n"), "cannot be loaded: SystemExit: 0"),
+        (task_of(ends="import argparse\nargparse.ArgumentParser().parse_args(['--n'])\n"), "SystemExit: 2"),
+        (task_of(ends="from . import helpers\n"), "cannot be loaded: ImportError"),
+        (task_of(given="None"), r"get_init_inputs\(\) raised TypeError"),
+        (task_of(given="[[], {'dim': 1}]"), r"Model\(\*get_init_inputs\(\)\) raised TypeError"),
+        (task_of(init="pass"), r"Model\(\*get_init_inputs\(\)\) raised AttributeError"),
+        (task_of(init=SUPER + "raise SystemExit(3)"), "raised SystemExit: 3"),
+        (task_of(init=SUPER + "self.l = torch.nn.LazyLinear(4)"), "raised ValueError: .*uninitialized"),
+        (task_of(init=SUPER + "self.l = torch.nn.Linear(4, 4, device='meta')"), "Cannot copy out of meta"),
+        (task_of(inputs="return None"), r"get_inputs\(\) raised TypeError"),
+        (task_of(inputs="yield torch.ones(4); raise ValueError('late')"), "raised ValueError: late"),
+        (task_of(inputs="held = []; held.append(held); return held"), "gives a value that holds itself"),
+    ],
+)
+def test_whatever_a_task_does_before_its_first_call_is_its_own_fault(source: str, said: str):
+    with pytest.raises(TaskError, match=said):
+        Reference(source, EvalProtocol(), torch.device("cpu"), 0).draw(1)
+
+
+@pytest.mark.parametrize(
+    "held", ["torch.nn.utils.weight_norm(torch.nn.Linear(4, 4))", "__import__('threading').Lock()"]
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_model_that_cannot_be_copied_is_made_again(held: str):
+    source = task_of(init=SUPER + f"self.held = {held}")
+
+    reference = Reference(source, EvalProtocol(), torch.device("cpu"), 0)
+
+    for name, tensor in reference.exact.state_dict().items():
+        assert torch.equal(tensor, reference.model.state_dict()[name].double())
+
+
+def test_inputs_may_hold_what_is_no_number(bench: Bench):
+    drawn = "x = torch.randn(64, 256); x[:, ::7] = float('nan'); return [x]"
+    task = task_of(inputs=drawn).replace("torch.tanh(x)", "torch.nan_to_num(x) * 2")
+
+    result = bench.judge(task.replace("class Model(", "class ModelNew("), task=task)
+
+    assert isinstance(result.outcome, Measured), result.outcome

@@ -7,7 +7,7 @@ import torch
 
 from kbopt.core.types import Crashed
 from kbopt.evaluation.judge.judgement import Judgement
-from kbopt.evaluation.judge.reference import TaskTooLarge
+from kbopt.evaluation.judge.task_code import TaskTooLarge
 from kbopt.evaluation.server.timeline import Judged
 from kbopt.evaluation.transport.cuda_api import CudaError, check
 

@@ -174,3 +174,26 @@ def test_what_was_never_built_is_refused_in_the_measurement(
     extension = builder.Extension(name="late", units=(), functions=None)
     with pytest.raises(extensions.NotBuilt, match="'late' was not built before the measurement"):
         extensions.Builds(setup).obtain(extension)
+
+
+TWICE = """
+import sys
+import torch
+from kbopt.leanbuild import extensions, inline
+inline.install(extensions.Setup.decode(sys.argv[1]))
+from torch.utils.cpp_extension import load_inline
+code = "torch::Tensor run(torch::Tensor x) { auto y = torch::empty_like(x); y.fill_(%s); return y; }"
+one, two = (load_inline("same", code % number, functions=["run"]) for number in (3, 2))
+print([each.run(torch.ones(1)).item() for each in (one, two, one)])
+"""
+
+
+def test_two_extensions_of_one_name_have_each_their_own_code(
+    tmp_path: Path, tools: toolchain.Toolchain, library: Path
+) -> None:
+    setup = setup_in(tmp_path / "twice", tools, library)
+    for mode in ("build", "use"):
+        command = [sys.executable, "-c", TWICE, replace(setup, mode=mode).encode()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        assert done.stdout == "[3.0, 2.0, 3.0]\n", done.stderr
+    assert extensions.num_builds(Path(setup.directory)) == 2

@@ -71,6 +71,11 @@ def test_a_longer_fence_may_hold_a_shorter_one() -> None:
         "> ```python\n" + "".join(f"> {line}\n" for line in CHANGED.split("\n")[:-1]) + "> ```\n",
         CHANGED,
         f"{CHANGED}```\n",
+        f"Here is the kernel:\n\n{CHANGED}",
+        f"<answer>\n{CHANGED}</answer>\n",
+        f"<answer>\n```python\n{CHANGED}```\n</answer>\n",
+        f'<pre><code class="language-python">{CHANGED}</code></pre>\n',
+        f"```{{.python .numberLines}}\n{CHANGED}```\n",
     ],
 )
 def test_a_fence_may_stand_where_models_put_it(answer: str) -> None:
@@ -87,6 +92,9 @@ def test_fences_inside_of_a_kernel_do_not_end_it(kernel: str) -> None:
     "after",
     [
         USE,
+        "```python\nfrom kernel import ModelNew\n\ndef check(x):\n    return ModelNew()(x)\n```\n",
+        "```python\nModelNew = torch.compile(ModelNew)\n\ndef made():\n    return ModelNew()\n```\n",
+        "```python\nclass Timed(ModelNew):\n    def forward(self, x):\n        return x\n```\n",
         "```text\nModelNew is fast.\n```\n",
         "```python\nclass ModelNew(nn.Mod",
         "```python\nclass ModelNew(torch.nn.Module):\n    ...\n```\n",
@@ -110,6 +118,8 @@ def test_a_complete_kernel_is_kept_whatever_follows(after: str) -> None:
         "[THINK]\n```python\n[/THINK]",
         "<think>I close with </think> at the end.\n```python\n</think>\n",
         "<|channel|>analysis<|message|>```python\nx\n<|end|><|start|>assistant<|channel|>final<|message|>",
+        "<scratchpad>\n```python\nclass ModelNew:\n    ...\n</scratchpad>\n",
+        "\u25c1think\u25b7\n```python\nclass ModelNew:\n    ...\n\u25c1/think\u25b7\n",
     ],
 )
 def test_what_a_model_thought_aloud_is_no_part_of_its_answer(thought: str) -> None:
@@ -212,6 +222,11 @@ def test_an_edit_that_is_nearly_literal_is_applied_where_it_fits_one_place(searc
         ("<<<<<<< SEARCH", "<<<<<<< search"),
         ("<<<<<<< SEARCH", "<<<<<<< ORIGINAL"),
         (">>>>>>> REPLACE", ">>>>>>> UPDATED"),
+        ("<<<<<<< SEARCH", "<<<<<<< HEAD"),
+        (">>>>>>> REPLACE", ">>>>>>> new"),
+        ("<<<<<<< SEARCH", "Edit 1: <<<<<<< SEARCH"),
+        ("<<<<<<< SEARCH", "- **<<<<<<< SEARCH**"),
+        ("=======", "=" * 20),
     ],
 )
 def test_the_marks_of_an_edit_may_vary(before: str, after: str) -> None:
@@ -235,6 +250,18 @@ def test_an_edit_with_a_heading_is_applied_where_one_reading_fits() -> None:
     assert source(answer.replace("Fast\n=======", "Fast\n=====").replace("========", "======="), heading) == (
         expected
     )
+
+
+def test_marks_may_be_shorter_and_what_launches_a_kernel_is_none() -> None:
+    short = edit(OLD, NEW).replace("<<<<<<<", "<<<").replace("=======", "===").replace(">>>>>>>", ">>>")
+    assert source(short) == CHANGED
+    launch = CHANGED + 'CUDA = """\nrun\n<<<blocks, threads>>>(x);\n"""\n'
+    assert source(rewrite(launch)) == launch
+
+
+def test_a_complete_file_stands_in_for_edits_that_do_not_fit() -> None:
+    assert source(edit("nowhere", "x") + rewrite()) == CHANGED
+    assert "no such lines, beginning 'nowhere'" in reason(edit("nowhere", "x") + rewrite(PARENT))
 
 
 def test_a_kernel_beside_marks_of_edits_is_taken_where_there_is_nothing_to_edit() -> None:

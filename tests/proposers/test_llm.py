@@ -266,7 +266,7 @@ async def test_two_prompts_that_fail_for_long_end_the_search(tmp_path: Path) -> 
             await asked.propose(brief("b9", parent=trial(), summary="DOWN too"))
 
 
-@pytest.mark.parametrize("status", [401, 402, 403, 404])
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 410, 451, 501])
 async def test_a_refusal_of_one_prompt_is_not_the_models_end(tmp_path: Path, status: int) -> None:
     with script(Fail(status=status, message="flagged", when="POISON"), FINE_ANSWER) as server:
         asked = proposer(server, tmp_path)
@@ -315,6 +315,9 @@ async def test_a_prompt_that_one_model_refuses_is_put_to_another(tmp_path: Path)
         {"content": "", "thinking": rewrite()},
         {"content": [{"type": "text", "text": {"value": rewrite(), "annotations": []}}]},
         {"content": "half a pair: \ud83d\n" + rewrite()},
+        {"content": [{"type": "text", "text": None}, {"type": "output_text", "text": rewrite()}]},
+        {"content": [{"type": "text", "content": rewrite()}]},
+        {"content": rewrite(), "annotations": "none", "function_call": "none", "tool_calls": "none"},
     ],
 )
 async def test_an_answer_in_another_form_is_read(tmp_path: Path, message: dict[str, Any]) -> None:
@@ -323,6 +326,25 @@ async def test_an_answer_in_another_form_is_read(tmp_path: Path, message: dict[s
         assert len(server.requests) == 1
     assert isinstance(answer, Candidate)
     assert answer.source == CHANGED
+
+
+@pytest.mark.parametrize(
+    "choice", [{"delta": {"content": rewrite()}}, {"text": rewrite()}, {"message": rewrite()}]
+)
+async def test_an_answer_in_another_place_is_read(tmp_path: Path, choice: dict[str, Any]) -> None:
+    with script(Garbage(body=json.dumps({"choices": [choice]}))) as server:
+        answer = await proposer(server, tmp_path).propose(BRIEF)
+        assert len(server.requests) == 1
+    assert isinstance(answer, Candidate)
+
+
+async def test_a_refusal_in_a_list_of_parts_is_one(tmp_path: Path) -> None:
+    with script(
+        Garbage(body=completion({"content": [{"type": "refusal", "refusal": "I cannot."}]}))
+    ) as server:
+        answer = await proposer(server, tmp_path).propose(BRIEF)
+    assert isinstance(answer, NoProposal)
+    assert "the model refused: I cannot." in answer.reason
 
 
 @pytest.mark.parametrize(
@@ -339,6 +361,8 @@ async def test_an_answer_in_another_form_is_read(tmp_path: Path, message: dict[s
         ('{"cost": NaN}', (0, 0, None)),
         ('{"cost": -1}', (0, 0, None)),
         ('{"cost": Infinity}', (0, 0, None)),
+        ('{"cost": 1e308}', (0, 0, None)),
+        ('{"prompt_tokens": 1e300, "completion_tokens": 1000000000000000000000}', (0, 0, None)),
         ('{"cost": "0.25"}', (0, 0, 0.25)),
         ('{"cost": {"total": 1}}', (0, 0, None)),
         ('{"cost": true}', (0, 0, None)),
@@ -377,6 +401,9 @@ async def test_an_error_with_status_200_is_an_error(tmp_path: Path, body: str) -
     [
         Fail(status=429, message="You exceeded your current quota.", code="insufficient_quota"),
         Fail(status=400, message="Your credit balance is too low to access the API."),
+        Fail(status=400, message="Billing hard limit has been reached"),
+        Fail(status=429, message="Your account is not active, check your billing details."),
+        Garbage(body='{"error": {"message": "no more", "code": "insufficient_quota"}}'),
     ],
 )
 async def test_an_empty_account_is_the_users_to_mend(tmp_path: Path, failure: Behaviour) -> None:

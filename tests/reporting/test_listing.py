@@ -13,6 +13,7 @@ from rich.console import Console
 from kbopt.cli.runs import runs, show
 from kbopt.config import RunConfig
 from kbopt.core import codec
+from kbopt.core.errors import UserError
 from kbopt.core.events import Evaluated, Proposed
 from kbopt.core.scoring import Standing
 from kbopt.core.types import Measured, Trial
@@ -95,6 +96,12 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path):
     assert str(tmp_path / "good") in listed.stdout
     assert "left out" in listed.stderr
     assert str(tmp_path / "bad") in listed.stderr
+
+
+def test_a_folder_that_is_not_there_is_no_empty_list(tmp_path: Path):
+    listed = CliRunner().invoke(runs, [str(tmp_path / "absent")])
+    assert isinstance(listed.exception, UserError)
+    assert "absent is no folder" in str(listed.exception)
 
 
 def test_no_runs_say_how_to_make_one():

@@ -22,11 +22,13 @@ from kbopt.core.types import Audit, Clock, Crashed, Measured, Speedup, Task
 from kbopt.finish import Finished, run_document
 from kbopt.reporting.comparison import compare
 from kbopt.reporting.evidence import evidence
+from kbopt.reporting.exported import exported
 from kbopt.reporting.history import fold
 from kbopt.reporting.report import report_data
 from kbopt.reporting.run import Run
 from kbopt.reporting.summary import RunSummary, summarize
 from kbopt.reporting.tunables import tunable_values
+from kbopt.simulated.backend import DEVICE
 from tests.reporting.conftest import MakeRun
 
 
@@ -287,3 +289,17 @@ def test_a_winner_that_fails_its_full_evaluation_is_said_to(make_run: MakeRun):
     told = {belief.name: belief for belief in evidence(fold(run.entries).best.trial)}
     assert told["full evaluation"].good is False
     assert told["full evaluation"].text.endswith("it was crashed: it ran out of luck.")
+
+
+def test_a_simulated_speedup_is_over_no_pytorch(make_run: MakeRun):
+    run = make_run(30)
+    simulated = [
+        replace(entry, event=replace(entry.event, result=replace(entry.event.result, device=DEVICE)))
+        if isinstance(entry.event, Evaluated)
+        else entry
+        for entry in run.entries
+    ]
+    assert summarize(run).best.ranked_over == "eager PyTorch"
+    best = fold(simulated).best
+    assert summarize(replace(run, entries=simulated)).best.ranked_over == "the simulated reference"
+    assert "over the simulated reference" in exported(run, best.trial, folder="r", inputs="")

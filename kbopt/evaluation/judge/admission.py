@@ -16,7 +16,8 @@ from kbopt.evaluation.judge import values
 from kbopt.evaluation.judge.kinds import Contract, contract_of
 from kbopt.evaluation.judge.precision import SHARES, Probe, Sensitivity, find_sensitivity
 from kbopt.evaluation.judge.products import plain
-from kbopt.evaluation.judge.reference import Draw, Output, Reference, TaskError
+from kbopt.evaluation.judge.reference import Draw, Output, Reference
+from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.judge.tolerance import (
     TOLERANCE,
     Mismatch,

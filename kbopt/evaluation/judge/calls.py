@@ -14,7 +14,8 @@ from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import require_form, require_separate, require_unchanged
 from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised
 from kbopt.evaluation.judge.products import plain
-from kbopt.evaluation.judge.reference import Draw, Output, Reference, ReferenceWorkerDied, TaskError
+from kbopt.evaluation.judge.reference import Draw, Output, Reference
+from kbopt.evaluation.judge.task_code import ReferenceWorkerDied, TaskError
 from kbopt.evaluation.judge.worker import Exchange, Worker
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
 from kbopt.evaluation.timing import samples

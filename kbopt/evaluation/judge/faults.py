@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 
 from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised
-from kbopt.evaluation.judge.reference import Reference, ReferenceWorkerDied, TaskError, TaskTooLarge
+from kbopt.evaluation.judge.reference import Reference
+from kbopt.evaluation.judge.task_code import ReferenceWorkerDied, TaskError, TaskTooLarge
 from kbopt.evaluation.sandbox.memory import REMEDY, gib, is_out_of_memory
 from kbopt.evaluation.transport.cuda_api import CudaError
 from kbopt.evaluation.transport.untrusted import CandidateForged

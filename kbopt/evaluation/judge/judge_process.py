@@ -26,8 +26,9 @@ from kbopt.evaluation.judge.faults import Faults, about
 from kbopt.evaluation.judge.gpu_worker import GpuWorker
 from kbopt.evaluation.judge.judgement import Judgement
 from kbopt.evaluation.judge.link import Link
-from kbopt.evaluation.judge.reference import Reference, ReferenceWorkerDied, TaskError, TaskTooLarge
+from kbopt.evaluation.judge.reference import Reference
 from kbopt.evaluation.judge.rehearsal import rehearse
+from kbopt.evaluation.judge.task_code import ReferenceWorkerDied, TaskError, TaskTooLarge
 from kbopt.evaluation.judge.worker import Worker
 from kbopt.evaluation.messages import Answer, FromJudge, ToJudge
 from kbopt.evaluation.sandbox import linux

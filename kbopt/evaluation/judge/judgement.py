@@ -35,7 +35,8 @@ from kbopt.evaluation.judge.link import (
     SourceRejected,
 )
 from kbopt.evaluation.judge.one_workload import OnWorkload
-from kbopt.evaluation.judge.reference import Reference, TaskTooLarge
+from kbopt.evaluation.judge.reference import Reference
+from kbopt.evaluation.judge.task_code import TaskTooLarge
 from kbopt.evaluation.judge.worker import LateOutput, Worker
 from kbopt.evaluation.messages import Verdict
 from kbopt.evaluation.timing.interleaving import interleaved

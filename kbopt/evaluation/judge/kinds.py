@@ -21,7 +21,8 @@ import torch
 
 from kbopt.core.errors import unknown_name
 from kbopt.evaluation.judge.errors import sparse_probe
-from kbopt.evaluation.judge.reference import Draw, Reference, TaskError
+from kbopt.evaluation.judge.reference import Draw, Reference
+from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.judge.tolerance import is_finite
 from kbopt.evaluation.judge.values import is_free, is_symmetric, widened
 from kbopt.evaluation.sandbox.memory import is_out_of_memory

@@ -27,7 +27,8 @@ import torch
 from kbopt.evaluation.judge import errors, tolerance, values
 from kbopt.evaluation.judge.errors import Error
 from kbopt.evaluation.judge.products import errors_in_tf32, plain, products_of, rounded
-from kbopt.evaluation.judge.reference import Draw, Reference, TaskError
+from kbopt.evaluation.judge.reference import Draw, Reference
+from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.numerics import CONVOLUTIONS
 
 _MARGIN = 1.5

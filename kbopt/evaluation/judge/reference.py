@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,38 +18,15 @@ from kbopt.core.workloads import Workload, workloads_of
 from kbopt.evaluation import numerics
 from kbopt.evaluation.gradients import NotDifferentiable, Start, starts_of
 from kbopt.evaluation.judge.errors import most_moved, moved
-from kbopt.evaluation.kernelbench.loading import load_task_module
+from kbopt.evaluation.judge.task_code import TaskError, arguments_of, flattened, guarded, load
 from kbopt.evaluation.numerics import keeps_dtypes, placed, placed_model, seed_everything
 from kbopt.evaluation.passes import Gradients, call_of, output_name
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
-from kbopt.evaluation.transport.layout import (
-    LayoutError,
-    Skeleton,
-    TensorSpec,
-    flatten,
-    same_structure,
-    unflatten,
-)
+from kbopt.evaluation.transport.layout import Skeleton, TensorSpec, same_structure, unflatten
 
-_FLOAT8_REMEDY = (
-    "PyTorch has no such operation on floats of 8 bits here: convert them in forward, as by .float(), or "
-    "use a device and an operation that takes them, such as torch._scaled_mm"
-)
 _NUM_NEARBY = 16
 """Answers to moved inputs. The chance that an element near a tie changes in none of them is one in tens of
 thousands."""
-
-
-class TaskError(Exception):
-    """The task itself cannot be scored. The message names the admission test that failed."""
-
-
-class TaskTooLarge(TaskError):
-    """Judging the task takes more memory than the device has, or than other processes leave of it."""
-
-
-class ReferenceWorkerDied(TaskError):
-    """The process of the reference's worker has ended. The supervisor finds out how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +100,10 @@ class Reference:
         self.precision = protocol.precision
         self.device = device
         self.weight_seed = weight_seed
-        self.module = _load(source)
+        self.module = load(source)
         self.keeps_dtypes = keeps_dtypes(self.module)
         seed_everything(weight_seed)
-        arguments = _guard("get_init_inputs() raised", self.module.get_init_inputs)
-        self.init_skeleton, init_tensors = _flatten_for_task(list(arguments), "get_init_inputs()")
+        self.init_skeleton, init_tensors = arguments_of("get_init_inputs()", self.module.get_init_inputs)
         self.init_tensors = tuple(self._place(t) for t in init_tensors)
         self.has_exact = True
         self.output_sizes: tuple[int, ...] = ()
@@ -164,15 +140,26 @@ class Reference:
         self._twins.model, self._twins.exact, self._twins.keeps_state = fresh.model, fresh.exact, True
 
     def _constructed(self) -> _Twins:
+        return guarded("Model(*get_init_inputs()) raised", self._made_twice)
+
+    def _made_twice(self) -> _Twins:
+        model = self._made()
+        try:
+            exact = copy.deepcopy(model)
+        except (RuntimeError, TypeError):  # it holds a lock, or the tensors of torch's older weight_norm
+            exact = self._made()
+            exact.load_state_dict(model.state_dict())
+        for tensor in model.state_dict().values():
+            tensor.detach()  # which a parameter without a size refuses
+        return _Twins(model=model, exact=exact.double())
+
+    def _made(self) -> torch.nn.Module:
         seed_everything(self.weight_seed)
-        init_values = unflatten(self.init_skeleton, self.init_tensors)
-        model = _guard("Model(*get_init_inputs()) raised", lambda: self.module.Model(*init_values))
+        model = self.module.Model(*unflatten(self.init_skeleton, self.init_tensors))
         if not isinstance(model, torch.nn.Module):
             raise TaskError(f"Model is a {type(model).__name__}; it has to be a torch.nn.Module")
         model = placed_model(model, self.precision, self.device, keeps=self.keeps_dtypes)
-        if self.protocol.eval_mode:
-            model.eval()
-        return _Twins(model=model, exact=copy.deepcopy(model).double())
+        return model.eval() if self.protocol.eval_mode else model
 
     def parameters(self) -> dict[str, torch.Tensor]:
         """Return the model's state dict: parameters and persistent buffers by name."""
@@ -191,8 +178,7 @@ class Reference:
         seed_everything(seed)
         where, given = self.workload.where, self.workload.arguments
         with torch.device(self.device):
-            arguments = _guard(f"{where}get_inputs() raised", lambda: self.module.get_inputs(**given))
-        skeleton, tensors = _flatten_for_task(list(arguments), f"{where}get_inputs()")
+            skeleton, tensors = arguments_of(f"{where}get_inputs()", lambda: self.module.get_inputs(**given))
         placed_tensors = tuple(self._place(t) for t in tensors)
         if self.protocol.backward:
             if self._start is None:
@@ -204,9 +190,12 @@ class Reference:
     def _starts(self, skeleton: Skeleton, tensors: tuple[torch.Tensor, ...]) -> Start:
         """Return where backward passes start. Raises TaskError if the reference is not differentiable."""
         what = f"{self.workload.where}the reference's forward and backward raised"
-        model = copy.deepcopy(self.model)
         try:
-            return _guard(what, lambda: starts_of(model, skeleton, tensors), passed=NotDifferentiable)
+            return guarded(
+                what,
+                lambda: starts_of(copy.deepcopy(self.model), skeleton, tensors),
+                passed=NotDifferentiable,
+            )
         except NotDifferentiable as error:
             raise TaskError(f"admission test 'differentiable' failed: {self.workload.where}{error}") from None
 
@@ -246,8 +235,8 @@ class Reference:
         model = copy.deepcopy(self.model) if self.keeps_state else self.model
         with torch.no_grad():
             what = f"{self.workload.where}the reference's {self._passes} raised"
-            value = _guard(what, call_of(model, self.gradients, arguments))
-        skeleton, tensors = _flatten_for_task(value, "the reference's forward")
+            value = guarded(what, call_of(model, self.gradients, arguments))
+        skeleton, tensors = flattened(value, "the reference's forward")
         if not tensors:
             raise TaskError("admission test 'returns a tensor' failed: the reference returns no tensor")
         for number, where in enumerate(tensor.device.type for tensor in tensors):
@@ -276,7 +265,7 @@ class Reference:
                 # Models that fix a dtype inside (`.float()`, a buffer) cannot mix it with float64.
                 self.has_exact = False
             else:
-                skeleton, outputs = _flatten_for_task(value, "the reference's forward in float64")
+                skeleton, outputs = flattened(value, "the reference's forward in float64")
                 return Output(skeleton=skeleton, tensors=tuple(t.detach() for t in outputs))
         return self.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
 
@@ -314,37 +303,3 @@ def _widened(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_complex():
         return tensor.to(torch.complex128, copy=True)
     return tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()
-
-
-def _load(source: str) -> Any:
-    try:
-        module = load_task_module(source)
-    except Exception as error:  # noqa: BLE001 - whatever the task's source raises is the task's fault
-        raise TaskError(f"the task's source cannot be loaded: {type(error).__name__}: {error}") from None
-    for name in ("Model", "get_inputs", "get_init_inputs"):
-        if not hasattr(module, name):
-            raise TaskError(f"the task's source does not define {name}")
-    return module
-
-
-def _guard(what: str, call: Callable[[], Any], passed: type[Exception] = torch.OutOfMemoryError) -> Any:
-    try:
-        return call()
-    except (torch.OutOfMemoryError, passed):
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever the task's source raises is the task's fault
-        text = f"{type(error).__name__}: {error}"[:1000]
-        if is_out_of_memory(text):
-            raise torch.OutOfMemoryError(f"{what} {text}") from None
-        if "not implemented for 'Float8" in text:
-            text += f"; {_FLOAT8_REMEDY}"
-        raise TaskError(f"admission test 'the reference runs' failed: {what} {text}") from None
-
-
-def _flatten_for_task(value: Any, what: str) -> tuple[Skeleton, list[torch.Tensor]]:
-    try:
-        return flatten(value)
-    except LayoutError as error:
-        raise TaskError(
-            f"{what} gives a {error}; tensors, numbers, strings, and lists, tuples and dicts of them work"
-        ) from None

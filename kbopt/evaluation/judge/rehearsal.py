@@ -8,7 +8,8 @@ import torch
 
 from kbopt.core.types import EvalProtocol
 from kbopt.evaluation.judge.admission import admit
-from kbopt.evaluation.judge.reference import Reference, TaskError
+from kbopt.evaluation.judge.reference import Reference
+from kbopt.evaluation.judge.task_code import TaskError
 
 _SOURCE = """
 import torch

@@ -1,0 +1,67 @@
+"""`kbopt run` where batch systems and launchers set the environment: it runs, or says what to do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kbopt.cluster.session import LONGEST_TMPDIR, _ray_folder
+from kbopt.core.errors import UserError
+from tests.cli.test_run import SIMULATED, command
+
+SEARCH = command("run", *SIMULATED, "--max-evals", 3, "--out", "found")
+
+
+def run_in(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.run(
+        words,
+        cwd=folder,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_the_folder_for_temporary_files_may_have_a_long_path(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch-of-a-batch-system" / "user-with-a-long-name" / "job-1355700"
+    scratch.mkdir(parents=True)
+    assert len(str(scratch)) > LONGEST_TMPDIR
+    done = run_in(tmp_path, *SEARCH, TMPDIR=str(scratch))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_launcher_that_manages_a_project_leaves_the_workers_in_this_environment(tmp_path: Path) -> None:
+    """Ray looks for `uv run` among its parents, and would install the project anew for each worker."""
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "mine"\nversion = "0"\n')
+    below = tmp_path / "below"
+    below.mkdir()
+    (below / "run").write_text('"$@"\nexit $?\n')  # so that the shell that is called uv is told `run`
+    done = run_in(below, "bash", "-c", 'exec -a uv bash run "$@"', "-", *SEARCH)
+    assert done.returncode == 0, done.stderr
+    assert (below / "found" / "best.py").exists()
+
+
+@pytest.mark.parametrize("usual", ["/nowhere", "relative", "/tmp/" + "x" * 40])
+def test_a_folder_that_does_not_do_for_sockets_has_a_substitute_or_is_named(
+    usual: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", usual)
+    assert _ray_folder() == f"/tmp/ray-{os.getuid()}"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match=f"{usual}, does not do for Ray's sockets.*RAY_TMPDIR"):
+        _ray_folder()
+
+
+def test_the_usual_folder_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/var/tmp")
+    assert _ray_folder() is None

@@ -1,0 +1,64 @@
+"""What a stranger reads first: where the algorithm comes from, words that are explained, a GPU's figures."""
+
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from kbopt.cli import app
+from tests.docs.examples import ROOT
+
+README = (ROOT / "README.md").read_text()
+GLOSSARY = (ROOT / "docs" / "architecture.md").read_text().partition("## Words")[2]
+BENCHMARK = (ROOT / "docs" / "kernelbench.md").read_text()
+PAPER = "https://arxiv.org/abs/2603.14769"
+
+
+def explained() -> set[str]:
+    """The words in the first columns of the tables of the README, the glossary and the benchmark."""
+    rows = re.findall(r"^\| ([^|]+) \|", README + GLOSSARY + BENCHMARK, re.MULTILINE)
+    return {word.strip() for row in rows for word in row.split(",")}
+
+
+def test_the_search_algorithm_is_cited() -> None:
+    assert PAPER in README
+    assert PAPER in (ROOT / "CITATION.cff").read_text()
+    first = README.index("PrioritySearch")
+    assert README.index(PAPER) - first < 1000
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "bench"])
+def test_nothing_is_called_the_original_before_it_is_said_of_what(command: str) -> None:
+    said = CliRunner().invoke(app, [command, "--help"]).output
+    for text in (said, README, (ROOT / "docs" / "search.md").read_text()):
+        assert "the original" not in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    "word", ["staleness", "boot", "lease", "cold start", "brief", "proposal", "evaluation", "fast_p"]
+)
+def test_a_word_of_the_progress_line_and_of_the_page_is_explained(word: str) -> None:
+    assert word in explained()
+
+
+def test_the_readme_shows_the_page_and_gives_a_gpus_figures_before_a_cpus() -> None:
+    pictures = re.findall(r'(?:src|srcset)="([^"]+)"', README)
+    assert pictures
+    assert all((ROOT / picture).stat().st_size > 10_000 for picture in pictures)
+    headings = re.findall(r"^## (.+)$", README, re.MULTILINE)
+    (gpu,) = (number for number, heading in enumerate(headings) if "H200" in heading)
+    (cpu,) = (number for number, heading in enumerate(headings) if "two-core CPU" in heading)
+    assert gpu < cpu
+
+
+def test_the_readme_says_what_is_downloaded_and_how_long_it_takes() -> None:
+    install = README[README.index("## The first run") : README.index("### Words")]
+    assert "three to ten minutes" in install
+    assert re.findall(r"\| (?:about )?(\d(?:\.\d)?) GB \| (?:about )?(\d(?:\.\d)?) GB \|", install)
+    assert "TORCH=own" in install
+
+
+@pytest.mark.parametrize("folder", ["runs", "sweeps", "audits", "wandb", "site", "dist", ".venv"])
+def test_what_commands_leave_in_a_checkout_is_no_change_of_it(folder: str) -> None:
+    ignored = (ROOT / ".gitignore").read_text().split()
+    assert {folder, f"/{folder}/"} & set(ignored)
