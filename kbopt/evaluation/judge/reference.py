@@ -19,7 +19,7 @@ from kbopt.evaluation import numerics
 from kbopt.evaluation.gradients import NotDifferentiable, Start, starts_of
 from kbopt.evaluation.judge.errors import most_moved, moved
 from kbopt.evaluation.kernelbench.loading import load_task_module
-from kbopt.evaluation.numerics import keeps_dtypes, placed, placed_model, seed_everything
+from kbopt.evaluation.numerics import constructed, keeps_dtypes, placed, seed_everything
 from kbopt.evaluation.passes import Gradients, call_of, output_name
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
 from kbopt.evaluation.transport.layout import (
@@ -164,14 +164,15 @@ class Reference:
         self._twins.model, self._twins.exact, self._twins.keeps_state = fresh.model, fresh.exact, True
 
     def _constructed(self) -> _Twins:
-        seed_everything(self.weight_seed)
-        init_values = unflatten(self.init_skeleton, self.init_tensors)
-        model = _guard("Model(*get_init_inputs()) raised", lambda: self.module.Model(*init_values))
+        values = unflatten(self.init_skeleton, self.init_tensors)
+        seed, protocol, keeps = self.weight_seed, self.protocol, self.keeps_dtypes
+
+        def construct() -> Any:
+            return constructed(self.module.Model, values, seed, protocol, self.device, keeps=keeps)
+
+        model = _guard("Model(*get_init_inputs()) raised", construct)
         if not isinstance(model, torch.nn.Module):
             raise TaskError(f"Model is a {type(model).__name__}; it has to be a torch.nn.Module")
-        model = placed_model(model, self.precision, self.device, keeps=self.keeps_dtypes)
-        if self.protocol.eval_mode:
-            model.eval()
         return _Twins(model=model, exact=copy.deepcopy(model).double())
 
     def parameters(self) -> dict[str, torch.Tensor]:
