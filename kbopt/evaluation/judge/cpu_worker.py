@@ -48,7 +48,7 @@ class CpuWorker(Worker):
         device = self._reference.device
         return CpuInputBuffer(specs, LONGEST_BLOCK, init_bytes, self._output_bytes, device)
 
-    def _opened(self, draw: Draw) -> None:
+    def _opened(self) -> None:
         self._pid = _only_child(self._init)
 
     def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
