@@ -165,12 +165,11 @@ class Reference:
 
     def _constructed(self) -> _Twins:
         values = unflatten(self.init_skeleton, self.init_tensors)
-        seed, protocol, keeps = self.weight_seed, self.protocol, self.keeps_dtypes
-
-        def construct() -> Any:
-            return constructed(self.module.Model, values, seed, protocol, self.device, keeps=keeps)
-
-        model = _guard("Model(*get_init_inputs()) raised", construct)
+        how = self.weight_seed, self.protocol, self.device
+        model = _guard(
+            "Model(*get_init_inputs()) raised",
+            lambda: constructed(self.module.Model, values, *how, keeps=self.keeps_dtypes),
+        )
         if not isinstance(model, torch.nn.Module):
             raise TaskError(f"Model is a {type(model).__name__}; it has to be a torch.nn.Module")
         return _Twins(model=model, exact=copy.deepcopy(model).double())
