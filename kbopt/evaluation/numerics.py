@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from kbopt.core.types import Arithmetic, Precision
+from kbopt.core.types import Arithmetic, EvalProtocol, Precision
 from kbopt.evaluation.transport.layout import dense
 
 DTYPES: dict[Precision, torch.dtype] = {
@@ -19,13 +20,8 @@ DTYPES: dict[Precision, torch.dtype] = {
 
 CONVOLUTIONS = frozenset(
     (
-        *(
-            "convolution",
-            "_convolution",
-            "cudnn_convolution",
-            "mkldnn_convolution",
-            "convolution_overrideable",
-        ),
+        *("convolution", "_convolution", "cudnn_convolution", "mkldnn_convolution"),
+        "convolution_overrideable",
         *("cudnn_convolution_transpose", "cudnn_convolution_relu", "cudnn_convolution_add_relu"),
         *("_cudnn_rnn", "mkldnn_rnn_layer", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"),
     )
@@ -33,19 +29,8 @@ CONVOLUTIONS = frozenset(
 """ATen's convolutions and recurrent layers. PyTorch lets cuDNN run them in TF32 by default."""
 PRODUCTS = CONVOLUTIONS | frozenset(
     (
-        *(
-            "mm",
-            "addmm",
-            "bmm",
-            "baddbmm",
-            "mv",
-            "addmv",
-            "addr",
-            "dot",
-            "vdot",
-            "addbmm",
-            "_addmm_activation",
-        ),
+        *("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "addr", "dot", "vdot", "addbmm"),
+        "_addmm_activation",
         *("linear", "_mkldnn_linear", "mkldnn_linear_pointwise", "_scaled_mm", "_int_mm", "_trilinear"),
         *("_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_for_cpu"),
         *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
@@ -91,6 +76,25 @@ def placed_model(
     if not any(map(is_float8, (*model.parameters(), *model.buffers()))):
         return model.to(device=device, dtype=DTYPES[precision])
     model._apply(lambda t: t.to(device) if is_float8(t) else t.to(device, _dtype(t, precision)))
+    return model
+
+
+def constructed(
+    kind: Callable[..., Any],
+    arguments: Sequence[Any],
+    seed: int,
+    protocol: EvalProtocol,
+    device: torch.device,
+    *,
+    keeps: bool,
+) -> Any:
+    """Return `kind(*arguments)` made under `seed`. A torch module is placed, and in the protocol's mode."""
+    seed_everything(seed)
+    model = kind(*arguments)
+    if isinstance(model, torch.nn.Module):
+        model = placed_model(model, protocol.precision, device, keeps=keeps)
+        if protocol.eval_mode:
+            model.eval()
     return model
 
 

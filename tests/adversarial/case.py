@@ -33,8 +33,10 @@ class Case:
 
     `expected` names them: `measured` (an honest source), `neutral` (measured, and no faster than the honest
     case `twin`: the trick is allowed and gains nothing), an outcome's name, or `rejected:FAMILY`.
-    `family` is that of the cheat, empty for an honest control. `at_par` marks controls that are the
-    reference's own expression, so that being called faster would be an error of the evaluator's.
+    `family` is that of the cheat, empty for an honest control. `earned` is the speedup of a cheat that is no
+    gain though its twin is slower, because its code without the trick is faster still. `at_par` marks
+    controls that are the reference's own expression, so that being called faster would be an error of the
+    evaluator's.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Case:
     expected: tuple[str, ...]
     family: str = ""
     twin: str = ""
+    earned: float = 1.0
     protocol: EvalProtocol = PROTOCOL
     devices: tuple[Device, ...] = ("cpu",)
     at_par: bool = False
@@ -140,7 +143,7 @@ def _problem(case: Case, answer: Answer, twin: Answer | None) -> str:
         return f"{seen(answer)} instead of {wanted}"
     if not isinstance(twin, Result) or not isinstance(twin.outcome, Measured):
         return f"its honest twin {case.twin} was not measured, so that nothing can be said of it"
-    return _unearned(outcome, max(1.0, twin.outcome.speedup_ci[1]))
+    return _unearned(outcome, max(case.earned, twin.outcome.speedup_ci[1]))
 
 
 def _unearned(outcome: Measured, honest: float) -> str:

@@ -288,7 +288,8 @@ CHEATS = (
         "rejected:extra_threads",
     ),
     _cheat("work that nobody counts", "uncounted_shared_process", *_NOT_COUNTED, twin="c_openmp"),
-    _cheat("work that nobody counts", "uncounted_vfork", *_NOT_COUNTED, twin="c_openmp"),
+    # Without vfork its loop reads 5x. With it, it read 4.5x before the core of a gone child was charged.
+    _cheat("work that nobody counts", "uncounted_vfork", *_NOT_COUNTED, twin="c_openmp", earned=1.7),
     _cheat("work that nobody counts", "uncounted_forks", *_NOT_COUNTED, twin="process_joined"),
     _cheat("work that nobody counts", "forge_many_descriptors", *_NOT_PAUSED),
     _cheat("awake while paused", "woken_by_timer", "crashed"),

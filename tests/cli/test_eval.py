@@ -82,7 +82,7 @@ def test_many_kernels_stream_a_line_each_and_are_not_judged_again(task: Path, tm
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     outcomes = {Path(line["candidate"]).stem: line["outcome"] for line in lines}
     assert outcomes["broken"] == "compile_failed"
-    assert outcomes["good"] in {"measured", "rejected"}  # a busy machine may part the two clocks
+    assert outcomes["good"] == "measured"
     (folder / "wrong.py").write_text(WRONG)
     again = kbopt(*arguments)
     assert "3 candidates, 2 judged before" in again.stderr

@@ -156,14 +156,20 @@ def test_a_probe_of_each_kind_comes_after_the_last_timed_call(new_sessions: NewS
     assert {number % 2 for number, place in models.probes if place > timed} == {0, 1}
 
 
-@pytest.mark.parametrize(("kernel_ms", "num"), [(1.0, 3), (1000.0, 1)])
-def test_long_calls_are_warmed_up_by_one(new_sessions: NewSessions, kernel_ms: float, num: int):
+@pytest.mark.parametrize(
+    ("device", "kernel_ms", "lengths"),
+    [("cpu", 1.0, [1, 4, 4]), ("cuda", 1.0, [1, 1, 1]), ("cpu", 1000.0, [1]), ("cuda", 1000.0, [1])],
+)
+def test_short_calls_are_warmed_up_by_more_than_one(
+    new_sessions: NewSessions, device: str, kernel_ms: float, lengths: list[int]
+):
     models = FakeModels(kernel_ms, kernel_ms)
-    sessions = new_sessions(models, "cpu")
+    sessions = new_sessions(models, device, slots=4)
 
     sessions.warm_up()
 
-    assert len(models.of("candidate")) == num
+    for kind in ("reference", "candidate"):
+        assert [len(draws) for draws in models.of(kind)] == lengths
 
 
 def test_on_a_cpu_both_models_answer_the_same_draws_in_either_order(new_sessions: NewSessions):

@@ -290,7 +290,7 @@ class Checks:
         reference, sensitivity = self._reference, self._admission.sensitivity
         if not reference.has_exact or (sensitivity.may_use_tf32 and sensitivity.local is None):
             return False
-        share = min(precision.SHARES) if sensitivity.local is None else sensitivity.local.share
+        share = min(precision.SHARES) if sensitivity.local is None else sensitivity.local.probe.share
         found = precision.find_local(reference, self._calls.draw(), share, self._rng)
         if found is None:
             return False

@@ -22,9 +22,8 @@ from kbopt.evaluation.transport.input_buffer import CpuInputBuffer
 from kbopt.evaluation.transport.layout import TensorSpec, copy_elements
 from kbopt.evaluation.transport.untrusted import CandidateForged
 
-LONGEST_BLOCK = 2
-"""Calls in one block at most: two show whether outputs share memory. The input buffer has room for so many
-sets of inputs, or for one."""
+_LONGEST_BLOCK = 4
+"""Calls in one block at most. The input buffer has room for so many sets of inputs, or fewer large ones."""
 
 
 class CpuWorker(Worker):
@@ -46,9 +45,9 @@ class CpuWorker(Worker):
 
     def _make_input_buffer(self, specs: list[tuple[TensorSpec, ...]], init_bytes: int) -> CpuInputBuffer:
         device = self._reference.device
-        return CpuInputBuffer(specs, LONGEST_BLOCK, init_bytes, self._output_bytes, device)
+        return CpuInputBuffer(specs, _LONGEST_BLOCK, init_bytes, self._output_bytes, device)
 
-    def _opened(self, draw: Draw) -> None:
+    def _opened(self) -> None:
         self._pid = _only_child(self._init)
 
     def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:

@@ -70,7 +70,7 @@ class GpuWorker(Worker):
         device = self._reference.device
         return CudaInputBuffer(specs, LONGEST_BATCH, init_bytes, self._output_bytes, device)
 
-    def _opened(self, draw: Draw) -> None:
+    def _opened(self) -> None:
         self._reader = CudaReader(self.input_buffer.buffer, self.base)
 
     def build(self, source: str, setup: str) -> None:

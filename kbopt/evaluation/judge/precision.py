@@ -155,13 +155,6 @@ class Sensitive:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Local(Sensitive):
-    """A sensitive probe that only a part of the output shows. `share` of the terms of a few sums are kept."""
-
-    share: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The parts of the outputs that are compared: a mask for each output."""
 
@@ -177,15 +170,15 @@ class Sensitivity:
 
     `operands` names the parameters that products take. `may_use_tf32` says that PyTorch may compute the
     reference in TF32, as it does convolutions by default. Then `tf32_errors` has the largest distance of each
-    output from float64 if operands are rounded to TF32, and `local` is the probe of a part of the output, if
-    one was found.
+    output from float64 if operands are rounded to TF32, and `local` is a probe that only a part of the output
+    shows, if one was found: its share of the terms of a few sums is kept.
     """
 
     probes: tuple[Sensitive, ...] = ()
     may_use_tf32: bool = False
     operands: frozenset[str] = frozenset()
     tf32_errors: tuple[float, ...] = ()
-    local: Local | None = None
+    local: Sensitive | None = None
 
 
 def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
@@ -243,7 +236,7 @@ def find_local(
     return None
 
 
-def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -> Local | None:
+def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -> Sensitive | None:
     """Return a probe that shows half precision in a task that may use TF32, or None."""
     for share in SHARES:
         found = find_local(reference, draw, share, rng)
@@ -260,7 +253,7 @@ def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -
             )
         )
         probe = Probe(name="inputs of which a few sums have few terms", share=share)
-        local = Local(probe=probe, tf32_rms=tf32.rms, share=share)
+        local = Sensitive(probe=probe, tf32_rms=tf32.rms)
         if local.refuses(Error(rms=half.rms / _MARGIN, median=half.median), own) and half.rms < _NEARLY_RIGHT:
             return local
     return None

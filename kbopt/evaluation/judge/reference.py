@@ -19,7 +19,7 @@ from kbopt.evaluation import numerics
 from kbopt.evaluation.gradients import NotDifferentiable, Start, starts_of
 from kbopt.evaluation.judge.errors import most_moved, moved
 from kbopt.evaluation.judge.task_code import TaskError, arguments_of, flattened, guarded, load
-from kbopt.evaluation.numerics import keeps_dtypes, placed, placed_model, seed_everything
+from kbopt.evaluation.numerics import constructed, keeps_dtypes, placed, seed_everything
 from kbopt.evaluation.passes import Gradients, call_of, output_name
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
 from kbopt.evaluation.transport.layout import Skeleton, TensorSpec, same_structure, unflatten
@@ -154,12 +154,12 @@ class Reference:
         return _Twins(model=model, exact=exact.double())
 
     def _made(self) -> torch.nn.Module:
-        seed_everything(self.weight_seed)
-        model = self.module.Model(*unflatten(self.init_skeleton, self.init_tensors))
+        values = unflatten(self.init_skeleton, self.init_tensors)
+        how = self.weight_seed, self.protocol, self.device
+        model = constructed(self.module.Model, values, *how, keeps=self.keeps_dtypes)
         if not isinstance(model, torch.nn.Module):
             raise TaskError(f"Model is a {type(model).__name__}; it has to be a torch.nn.Module")
-        model = placed_model(model, self.precision, self.device, keeps=self.keeps_dtypes)
-        return model.eval() if self.protocol.eval_mode else model
+        return model
 
     def parameters(self) -> dict[str, torch.Tensor]:
         """Return the model's state dict: parameters and persistent buffers by name."""

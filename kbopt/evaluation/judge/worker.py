@@ -92,7 +92,7 @@ class Worker(ABC):
             specs=[[spec.to_json() for spec in form.specs] for form in forms],
         )
         self.base = base_of(reply)
-        self._opened(draw)
+        self._opened()
         self._require_sight(draw)
 
     def build(self, source: str, setup: str) -> None:
@@ -177,11 +177,8 @@ class Worker(ABC):
         """Return a buffer for inputs of each workload's specs, or `init_bytes` of what constructs a model."""
 
     @abstractmethod
-    def _opened(self, draw: Draw) -> None:
-        """Do what is left before a candidate's code is loaded. The worker has the input buffer open.
-
-        `draw` is one set of inputs.
-        """
+    def _opened(self) -> None:
+        """Do what is left before a candidate's code is loaded. The worker has the input buffer open."""
 
     @abstractmethod
     def _pause(self) -> None:

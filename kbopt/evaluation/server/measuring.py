@@ -52,36 +52,35 @@ class Measuring:
         timeline: Timeline,
         child: Child,
         reservation: Reservation | None = None,
+        *,
+        in_pairs: bool = True,
     ) -> Judged:
-        """Judge the candidate in `child`; on a CPU also time it in further pairs of processes.
+        """Judge the candidate in `child`. On a CPU also time it in further pairs of processes, if `in_pairs`.
 
         A candidate that fails is an outcome. Raises UserError for a task that cannot be scored, and
         InfraError.
         """
-        if self._device.is_cuda:
-            return self.judge_once(request, built, timeline, child, reservation)
-        judged = self._in_pairs(request, built, timeline, child, reservation)
-        return _combined(request, judged)
-
-    def _in_pairs(
-        self,
-        request: EvalRequest,
-        built: Built,
-        timeline: Timeline,
-        child: Child,
-        reservation: Reservation | None,
-    ) -> Judged:
-        each = replace(request, protocol=pairs.protocol_of_each(request.protocol))
-        judged = self._judge_once(each, built, timeline, child, reservation)
+        in_pairs = in_pairs and not self._device.is_cuda
+        if in_pairs:
+            request = replace(request, protocol=pairs.protocol_of_each(request.protocol))
+        judged = self._judge_once(request, built, timeline, child, reservation)
+        if in_pairs and judged.measured:
+            judged = self._in_further_pairs(request, built, timeline, judged)
         if not judged.measured:
             return judged
+        about = judged_of(workloads_of(request.task.source), held_out=request.baselines)
+        return replace(judged, outcome=workloads.combined(about, judged.measured))
+
+    def _in_further_pairs(
+        self, request: EvalRequest, built: Built, timeline: Timeline, first: Judged
+    ) -> Judged:
         others: list[tuple[Times, ...]] = []
         while len(others) < pairs.NUM_PAIRS - 1:
-            found = self._another_pair(each, built, timeline)
+            found = self._another_pair(request, built, timeline)
             if isinstance(found, Judged):
                 return found
             others.append(found)
-        return replace(judged, measured=tuple(map(pairs.pooled, judged.measured, zip(*others, strict=True))))
+        return replace(first, measured=tuple(map(pairs.pooled, first.measured, zip(*others, strict=True))))
 
     def _another_pair(
         self, request: EvalRequest, built: Built, timeline: Timeline
@@ -96,24 +95,13 @@ class Measuring:
             self._note_spans(answer, timeline)
             return answer.pairs
 
-    def judge_once(
-        self,
-        request: EvalRequest,
-        built: Built,
-        timeline: Timeline,
-        child: Child,
-        reservation: Reservation | None = None,
-    ) -> Judged:
-        """Judge the candidate in `child` in one pair of processes."""
-        return _combined(request, self._judge_once(request, built, timeline, child, reservation))
-
     def _judge_once(
         self,
         request: EvalRequest,
         built: Built,
         timeline: Timeline,
         child: Child,
-        reservation: Reservation | None = None,
+        reservation: Reservation | None,
     ) -> Judged:
         def learned(_: Data) -> None:
             if reservation is not None:
@@ -156,11 +144,3 @@ class Measuring:
     def _note_spans(self, answer: messages.Verdict, timeline: Timeline) -> None:
         timeline.extend(answer.spans)
         timeline.device_s += answer.device_s
-
-
-def _combined(request: EvalRequest, judged: Judged) -> Judged:
-    """Combine the results on all workloads of the request's task into one outcome."""
-    if not judged.measured:
-        return judged
-    about = judged_of(workloads_of(request.task.source), held_out=request.baselines)
-    return replace(judged, outcome=workloads.combined(about, judged.measured))

@@ -23,7 +23,7 @@ PLAIN_BUILD_BYTES = GIB // 2
 """Bytes of a build that only imports the source."""
 UNKNOWN_DATA_BYTES = GIB // 8
 """Bytes that are assumed for a task's data until its judge has drawn inputs."""
-_MOST_SETS = 2
+_MOST_SETS = 4
 """Sets of inputs in the shared buffer on a CPU at most: the calls of `judge.cpu_worker`'s longest block."""
 _COMPILES = ("load_inline", "cpp_extension", "torch.compile", "nvcc")
 """Words in a source that compiles something."""

@@ -237,8 +237,7 @@ class Service:
             return built.outcome
         with closing(self._sandboxes.child(built)) as child:
             if not self.device.is_cuda:  # The caller holds the lease.
-                measure = self._measuring.measure if in_pairs else self._measuring.judge_once
-                return measure(request, built, Timeline(), child).outcome
+                return self._measuring.measure(request, built, Timeline(), child, in_pairs=in_pairs).outcome
             warm_up([child], self.device.torch, built.setup, triton=True)
             with self._judges.awaited(request), self._lease.to_go_on():
                 return self._measuring.measure(request, built, Timeline(), child).outcome

@@ -33,6 +33,8 @@ _MOVES = (
 )
 _NOT_COMPUTING = frozenset((*_FACTORIES, *_FILLS, *_MOVES))
 """Names of ATen operations that allocate, fill, copy or view memory. All others count as computing."""
+_COPIES = ("clone", "zeros", "zeros_like", "new_zeros", "full", "zero_", "fill_", "copy_", "_to_copy")
+"""Names of ATen operations that fill or copy memory. What they leave there is compared after the call."""
 _HALF_TYPES = frozenset((torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8))
 """Types of operands in which a product is of a lower precision than fp32."""
 
@@ -95,17 +97,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc]
                 written.extend(_tensors(value))
         for tensor in written:
             self.uninitialised.discard(_storage(tensor))
-            if name in (
-                "clone",
-                "zeros",
-                "zeros_like",
-                "new_zeros",
-                "full",
-                "zero_",
-                "fill_",
-                "copy_",
-                "_to_copy",
-            ):
+            if name in _COPIES:
                 self.contents[_storage(tensor)] = (tensor, tensor.clone())
             elif name not in _MOVES:
                 self.contents.pop(_storage(tensor), None)

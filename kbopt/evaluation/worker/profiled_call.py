@@ -14,7 +14,7 @@ from kbopt.evaluation import numerics
 from kbopt.evaluation.gradients import starts_of
 from kbopt.evaluation.kernelbench.loading import load_module
 from kbopt.evaluation.messages import ProfileCall
-from kbopt.evaluation.numerics import keeps_dtypes, placed, placed_model, seed_everything
+from kbopt.evaluation.numerics import constructed, keeps_dtypes, placed, seed_everything
 from kbopt.evaluation.passes import Gradients, call_of
 from kbopt.evaluation.transport.layout import flatten, unflatten
 from kbopt.evaluation.worker.build_process import find_builds
@@ -83,14 +83,8 @@ class ProfiledCall:
             self._synchronize()
 
     def _constructed(self, kind: Callable[..., Any], init_inputs: Sequence[Any]) -> Any:
-        seed_everything(_SEED)
-        model = kind(*init_inputs)
-        if isinstance(model, torch.nn.Module):
-            precision, keeps = self._job.protocol.precision, keeps_dtypes(self._task)
-            model = placed_model(model, precision, self.device, keeps=keeps)
-            if self._job.protocol.eval_mode:
-                model.eval()
-        return model
+        keeps = keeps_dtypes(self._task)
+        return constructed(kind, init_inputs, _SEED, self._job.protocol, self.device, keeps=keeps)
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":

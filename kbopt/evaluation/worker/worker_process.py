@@ -20,7 +20,7 @@ from kbopt.core import codec
 from kbopt.core.types import EvalProtocol
 from kbopt.evaluation import numerics
 from kbopt.evaluation.messages import KernelBench, Warm
-from kbopt.evaluation.numerics import placed_model, seed_everything
+from kbopt.evaluation.numerics import constructed
 from kbopt.evaluation.passes import Gradients, call_of
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.timing.cuda_timer import CudaTimer
@@ -90,14 +90,10 @@ class _Session:
         ]
         num_init = request["num_init"]
         values = unflatten(request["init_skeleton"], tensors[:num_init])
-        seed_everything(request["weight_seed"])
-        model = self._module.ModelNew(*values)
+        seed, keeps = request["weight_seed"], request["keeps_dtypes"]
+        model = constructed(self._module.ModelNew, values, seed, self._protocol, self._device, keeps=keeps)
         taken, misfits = False, ""
         if isinstance(model, torch.nn.Module):
-            precision, keeps = self._protocol.precision, request["keeps_dtypes"]
-            model = placed_model(model, precision, self._device, keeps=keeps)
-            if self._protocol.eval_mode:
-                model.eval()
             taken, misfits = take_over(model, dict(zip(request["names"], tensors[num_init:], strict=True)))
         self._model = model
         self._gradients = codec.decode(tuple[Gradients | None, ...], request["gradients"])
