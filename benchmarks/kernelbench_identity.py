@@ -19,6 +19,7 @@ import json
 import math
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -105,6 +106,18 @@ async def run(arguments: argparse.Namespace) -> float:
     protocol = EvalProtocol(trials=arguments.trials, arithmetic=arguments.arithmetic)
     places = asyncio.Semaphore(IN_FLIGHT)
 
+    async def evaluated(request: EvalRequest) -> Result | Exception:
+        try:
+            (result,) = await backend.evaluate([request])
+        except (InfraError, UserError) as error:
+            return error
+        return result
+
+    async def described(request: EvalRequest) -> TaskReport | None:
+        with suppress(InfraError, UserError):  # The evaluation says why.
+            return await backend.describe(request) if arguments.describe else None
+        return None
+
     async def judge(task: Task) -> None:
         async with places:
             if time.monotonic() > until:
@@ -114,13 +127,7 @@ async def run(arguments: argparse.Namespace) -> float:
             request = EvalRequest(
                 task=task, source=source, protocol=protocol, kernelbench=arguments.verdict == "both"
             )
-            report: TaskReport | None = None
-            answer: Result | Exception
-            try:
-                (answer,) = await backend.evaluate([request])
-                report = await backend.describe(request) if arguments.describe else None
-            except (InfraError, UserError) as error:
-                answer = error
+            answer, report = await asyncio.gather(evaluated(request), described(request))
             line = json.dumps(row(task, answer, report, time.monotonic() - begun))
         with arguments.out.open("a") as sink:
             sink.write(f"{line}\n")

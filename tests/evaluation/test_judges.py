@@ -15,7 +15,7 @@ from kbopt.evaluation.sandbox.children import ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import find_device
 from kbopt.evaluation.server.judge_handle import JudgeHandle
-from kbopt.evaluation.server.judges import Judges
+from kbopt.evaluation.server.judges import Judges, key_of
 from kbopt.evaluation.server.lease import Lease
 from tests.evaluation.conftest import ELEMENTWISE
 
@@ -110,6 +110,22 @@ def test_none_is_ended_for_a_request_that_is_over(court: Court):
     court.judges.prepare(request(task="over")).result(30)
 
     assert all(handle.alive for handle in kept.values())
+
+
+def test_one_that_a_request_has_come_to_await_is_not_ended_for_anothers_place(court: Court):
+    """Between the choice of a judge to end and its end a request may begin to use it."""
+    kept = prepared(court, "a", "b", "c", "d")
+    key = key_of(request(task="a"))
+    with ExitStack() as waiting:
+        waiting.enter_context(court.judges.awaited(request(task="late")))
+        with court.judges._starting.of(key):  # "a" is chosen, and its end waits here.
+            late = court.judges.prepare(request(task="late"))
+            with pytest.raises(TimeoutError):
+                late.result(0.5)
+            waiting.enter_context(court.judges.awaited(request(task="a")))
+        late.result(30)
+
+    assert [task for task, handle in kept.items() if not handle.alive] == ["b"]
 
 
 def test_judges_that_hold_nothing_stay_where_memory_is_asked_for(court: Court):

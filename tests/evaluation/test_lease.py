@@ -29,3 +29,23 @@ def test_it_is_not_taken_from_whoever_has_it_or_waits() -> None:
     assert not lease.acquire_now()
     lease.release()
     assert lease.acquire_now()
+
+
+def test_who_has_begun_goes_on_before_who_has_not() -> None:
+    lease, order = Lease(), []
+
+    def use(name: str, *, goes_on: bool) -> None:
+        with lease.to_go_on() if goes_on else lease:
+            order.append(name)
+
+    with lease:
+        threads = []
+        for name, goes_on in [("new", False), ("begun", True), ("newer", False), ("begun too", True)]:
+            threads.append(threading.Thread(target=use, args=(name,), kwargs={"goes_on": goes_on}))
+            threads[-1].start()
+            while len(lease._waiting) + len(lease._begun) < len(threads):
+                threading.Event().wait(0.001)
+    for thread in threads:
+        thread.join()
+    assert order == ["begun", "begun too", "new", "newer"]
+    assert lease.acquire_now()

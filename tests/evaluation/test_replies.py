@@ -18,7 +18,16 @@ from kbopt.core.types import KernelBenchVerdict
 from kbopt.evaluation.judge.answers import Refused, notes_on_form, require_form, require_separate
 from kbopt.evaluation.judge.link import CandidateRaised, Link, SourceRejected
 from kbopt.evaluation.judge.reference import Output
-from kbopt.evaluation.judge.replies import Answer, Place, answers_of, base_of, kernels_of, seen_of, times_of
+from kbopt.evaluation.judge.replies import (
+    Answer,
+    Place,
+    answers_of,
+    base_of,
+    kernels_of,
+    queued_ns_of,
+    seen_of,
+    times_of,
+)
 from kbopt.evaluation.kernelbench.verdicts import kernelbench_from
 from kbopt.evaluation.messages import Ended
 from kbopt.evaluation.sandbox.children import crash_from
@@ -52,6 +61,7 @@ GOOD: dict[str, Any] = {
 DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "base": base_of,
     "ns": lambda reply: times_of(reply, 1),
+    "queued_ns": queued_ns_of,
     "outputs": lambda reply: answers_of(reply, 1),
     "audit": seen_of,
     "kernels": kernels_of,

@@ -18,8 +18,9 @@ import torch
 from kbopt.evaluation.judge.cuda_reader import CudaReader, SpotChecks
 from kbopt.evaluation.judge.link import Link
 from kbopt.evaluation.judge.reference import Draw, Reference
-from kbopt.evaluation.judge.replies import Answer, Place, answers_of, seen_of, times_of
+from kbopt.evaluation.judge.replies import Answer, Place, answers_of, queued_ns_of, seen_of, times_of
 from kbopt.evaluation.judge.worker import Exchange, LateOutput, Worker
+from kbopt.evaluation.timing.pace import Pace
 from kbopt.evaluation.transport.cuda_api import CudaError
 from kbopt.evaluation.transport.cuda_inputs import LONGEST_BATCH, CudaInputBuffer
 from kbopt.evaluation.transport.layout import TensorSpec
@@ -33,14 +34,34 @@ _SHORT_PATIENCE_S = 0.02
 _DONE_S = 1.0
 """Seconds until the device has done what a worker had waited for before it answered. Other processes may have
 their turn first."""
+_LARGE_BYTES = 2**30
+"""Bytes of a request's inputs and outputs. Below, the device has room for what is kept."""
+_ROOM = 3
+"""Times as many bytes that a worker is left: for its outputs, copies and intermediate tensors."""
 
 
 class GpuWorker(Worker):
-    """A worker on a GPU. The judge's clock bounds the time of calls in a `batch`, not in an `exchange`."""
+    """A worker on a GPU. The judge's clock bounds the time of calls in a `batch`, not in an `exchange`.
+
+    `pace` says for how long calls are held. If the worker `leads`, it is the reference's, and `pace` learns
+    from its calls.
+    """
 
     input_buffer: CudaInputBuffer
 
-    def __init__(self, link: Link, references: Sequence[Reference], threads: int, rng: random.Random) -> None:
+    def __init__(
+        self,
+        link: Link,
+        references: Sequence[Reference],
+        threads: int,
+        rng: random.Random,
+        pace: Pace,
+        *,
+        leads: bool,
+    ) -> None:
+        self._pace = pace
+        self._leads = leads
+        self._is_built = False
         self._num_late: Counter[tuple[str, int]] = Counter()
         self._late_outputs: dict[tuple[str, int, int], list[Answer]] = {}
         super().__init__(link, references, threads, rng)
@@ -52,6 +73,10 @@ class GpuWorker(Worker):
     def _opened(self, draw: Draw) -> None:
         self._reader = CudaReader(self.input_buffer.buffer, self.base)
 
+    def build(self, source: str, setup: str) -> None:
+        super().build(source, setup)
+        self._is_built = True
+
     def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
         """Have it answer `draws` in one block. Read bytes of the outputs once it says that it is done.
 
@@ -59,13 +84,18 @@ class GpuWorker(Worker):
         little, see `batch`.
         """
         self._resume()
+        self._leave_room(draws)
         self._reader.prepare_spot_check()
+        workload = draws[0].workload
+        hold_ms = self._pace.hold_ms(workload) * len(draws)
         started = time.perf_counter_ns()
         offsets = self._fill(draws)
         # Processes take turns on the device in any order, so the worker might read before they are there.
         self.input_buffer.finish_filling()
         self.input_buffer.flush_cache()
-        reply = self.link.ask(operation, offsets=offsets, workload=draws[0].workload, **fields)
+        reply = self.link.ask(operation, offsets=offsets, workload=workload, hold_ms=hold_ms, **fields)
+        if self._leads and self._is_built and operation == "run":
+            self._pace.learn(workload, queued_ns_of(reply) / 1e6 / len(draws))
         outputs = answers_of(reply, len(draws))
         sight = self._aim(outputs)()
         sight.done.synchronize()
@@ -92,6 +122,7 @@ class GpuWorker(Worker):
         last such batch did.
         """
         self._resume()
+        self._leave_room(draws)
         self._reader.prepare_spot_check()
         offsets = self._choose(draws)
         gate = self.input_buffer.next_gate()
@@ -162,6 +193,15 @@ class GpuWorker(Worker):
     def close(self) -> None:
         self._reader.close()
         super().close()
+
+    def _leave_room(self, draws: Sequence[Draw]) -> None:
+        """Free the memory that torch's allocator keeps here for later, if the worker may lack it."""
+        wanted_bytes = len(draws) * (draws[0].size_bytes + self._output_bytes)
+        if wanted_bytes < _LARGE_BYTES:
+            return
+        free_bytes, _ = torch.cuda.mem_get_info(self._reference.device)
+        if free_bytes < _ROOM * wanted_bytes:
+            torch.cuda.empty_cache()
 
     def _pause(self) -> None:
         if self._running:

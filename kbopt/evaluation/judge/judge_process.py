@@ -33,6 +33,7 @@ from kbopt.evaluation.messages import Answer, FromJudge, ToJudge
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
 from kbopt.evaluation.timing import samples
+from kbopt.evaluation.timing.pace import Pace
 from kbopt.evaluation.transport.channel import SPIN_S, Channel
 
 _REFERENCE_BUDGET_S = 1e9
@@ -105,6 +106,7 @@ class _JudgeProcess:
         self._admitted: list[tuple[Reference, Admission]] = []
         self._worker: Worker
         self._overhead: samples.Overhead | None = None
+        self._pace = Pace()
         self._inputs_bytes = 0
         self._needed = 0.0
         self._had = 0.0
@@ -320,18 +322,18 @@ class _JudgeProcess:
         return self._room()
 
     def _reference_worker(self, fds: list[int], init: int) -> Worker:
-        worker = self._open_worker(fds, init, _REFERENCE_BUDGET_S)
+        worker = self._open_worker(fds, init, _REFERENCE_BUDGET_S, leads=True)
         self._overhead = worker.overhead
         worker.build(f"{self._start.source}\n\nModelNew = Model\n", "")
         return worker
 
-    def _open_worker(self, fds: list[int], init: int, budget_s: float) -> Worker:
+    def _open_worker(self, fds: list[int], init: int, budget_s: float, *, leads: bool = False) -> Worker:
         data_fd, control_fd = fds
         spin_s = SPIN_S if self._device.type == "cuda" else 0.0
         link = Link.over(socket.socket(fileno=data_fd), control_fd, budget_s, spin_s)
         references, threads, rng = self._references, self._start.threads, self._rng
         if self._device.type == "cuda":
-            return GpuWorker(link, references, threads, rng)
+            return GpuWorker(link, references, threads, rng, self._pace, leads=leads)
         return CpuWorker(link, init, references, threads, rng, self._overhead)
 
 

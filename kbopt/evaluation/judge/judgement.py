@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -223,6 +224,7 @@ class Judgement:
         """Return the outcome if the candidate took the memory that the reference lacked. Raises TaskTooLarge
         if not.
         """
+        traceback.print_exception(error)  # The service's log then says what had no room.
         taken_gib = (self._free_bytes - self._reference.free_bytes) / 2**30
         on_cpu = self._reference.device.type == "cpu"
         if on_cpu or taken_gib < _MODEST_SHARE * self._free_bytes / 2**30:

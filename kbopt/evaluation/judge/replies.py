@@ -92,6 +92,11 @@ def times_of(reply: Message, num_calls: int) -> list[int]:
     return [integer_of(ns, "a time", below=_MOST_NS) for ns in times]
 
 
+def queued_ns_of(reply: Message) -> int:
+    """Decode the nanoseconds for which a GPU's worker queued a block of calls."""
+    return integer_of(reply.get("queued_ns"), "a time", below=_MOST_NS)
+
+
 def answers_of(reply: Message, num_calls: int) -> list[Answer]:
     """Decode the output of each call."""
     answers = list_of(reply.get("outputs"), "outputs", most=num_calls)

@@ -78,6 +78,7 @@ class ForkServerHandle:
             raise InfraError(
                 f"the evaluation's fork server did not start; {self.log} has its output"
             ) from None
+        self.pid = self._process.pid
         self.isolation = str(ready["ready"])
         self.isolates = bool(ready["is_whole"])
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext
 
-from kbopt.core.errors import InfraError
 from kbopt.core.types import Admitted, EvalRequest
 from kbopt.evaluation import messages
 from kbopt.evaluation.server.budget import Reservation
+from kbopt.evaluation.server.cores import Cores
 from kbopt.evaluation.server.devices import Device
-from kbopt.evaluation.server.judge_handle import NoMemory
-from kbopt.evaluation.server.judges import Judges
-from kbopt.evaluation.server.lease import Lease
+from kbopt.evaluation.server.judges import Judges, key_of
 from kbopt.evaluation.server.measuring import Needs
+from kbopt.evaluation.server.turns import Turns
 
 
 class Describing:
-    """Asks judges about their tasks. It takes the lease itself. `need` estimates a request's host memory."""
+    """Asks judges about their tasks. It takes the lease itself. `need` estimates a request's host memory.
 
-    def __init__(self, device: Device, judges: Judges, lease: Lease, need: Needs) -> None:
+    On a GPU it waits for one of `turns`, so that a task's description and its candidates follow each other.
+    On a CPU the caller holds one.
+    """
+
+    def __init__(self, device: Device, judges: Judges, turns: Turns, cores: Cores, need: Needs) -> None:
         self._device = device
         self._judges = judges
-        self._lease = lease
+        self._turns = turns
+        self._cores = cores
         self._need = need
 
     def report(self, request: EvalRequest, reservation: Reservation) -> Admitted:
@@ -29,8 +33,7 @@ class Describing:
 
         Raises UserError if the task cannot be scored, and InfraError if the machine failed.
         """
-        with self._lease:
-            seen, admission_s = self._asked(request, reservation)
+        seen, admission_s = self._asked(request, reservation)
         need = self._need(request)
         return Admitted(
             device=self._device.name,
@@ -48,13 +51,15 @@ class Describing:
 
     def description(self, request: EvalRequest, reservation: Reservation) -> messages.Description:
         """Return the judge's own answer. Raises the same errors as `report`."""
-        with suppress(InfraError, NoMemory):  # `_asked` tries again with the lease.
-            self._judges.start(request)
-        with self._lease:
-            return self._asked(request, reservation)[0]
+        return self._asked(request, reservation)[0]
 
     def _asked(self, request: EvalRequest, reservation: Reservation) -> tuple[messages.Description, float]:
-        judge = self._judges.of(request, lambda _: reservation.grow(self._need(request)))
-        seen = judge.describe()
-        self._judges.settle(judge)
-        return seen, judge.admission_s
+        with self._judges.awaited(request):
+            self._judges.prepare(request).result()
+            turn = self._turns.of(key_of(request)) if self._device.is_cuda else nullcontext()
+            with turn, self._judges.at_hand(request):
+                judge = self._judges.of(request, lambda _: reservation.grow(self._need(request)))
+                with self._cores.timed(*judge.pids):
+                    seen = judge.describe()
+                self._judges.settle(judge)
+                return seen, judge.admission_s

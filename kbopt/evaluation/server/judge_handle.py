@@ -74,6 +74,11 @@ class JudgeHandle:
         if device.is_cuda:
             warm_up([self._child], device.torch)
 
+    @property
+    def pids(self) -> tuple[int, int]:
+        """The processes of the judge and of the sandbox of the reference's worker."""
+        return self._pid, self._child.init_pid
+
     def construct(self) -> None:
         """Load the task and construct its model, once. It may take ten seconds, so it needs no lease."""
         if self._constructed:

@@ -6,7 +6,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from kbopt.core.errors import InfraError
 from kbopt.core.types import EvalRequest
@@ -24,6 +24,9 @@ _MOST = 12
 _AHEAD = 4
 """Judges that start at once, while others are measured. Each takes a core for 2 s. With 30 at once on 16
 cores, the candidate that had the device was judged three times as slowly."""
+_STARTS_WITHOUT_LEASE = 3
+"""Starts of a judge that others end before it is used. After that it is started with the lease. A start takes
+2 to 10 s, in which the device would be idle."""
 _FREE_FOR_ANOTHER = 0.45
 """Share of a GPU's memory that has to be free before a task is admitted. Only admission tells how much it
 needs. Judges and references' workers hold inputs and outputs there."""
@@ -36,8 +39,9 @@ class Judges:
     """Keeps at most `most` judges, one for each `key_of` a request, and ends the least recently used first.
 
     `prepare` starts a judge while candidates are built and others are measured, and takes the lease itself if
-    the device is idle. Call `of` with the lease. A request that will need its judge says so with `awaited`:
-    awaited judges end last. `ended` is called with the key of each judge that was closed.
+    the device is idle. Call `of` with the lease. A request that needs its judge, now or later, says so with
+    `awaited`: only the lease's holder ends an awaited judge, after all others. `ended` is called with the key
+    of each judge that was closed.
     """
 
     def __init__(
@@ -120,10 +124,33 @@ class Judges:
                 handle.construct()
         return handle
 
+    @contextmanager
+    def at_hand(self, request: EvalRequest) -> Iterator[None]:
+        """Hold the lease within the context, with the judge of the request's task started if possible.
+
+        The lease's holders may end that judge while this thread waits for the lease. Then it gives the lease
+        back, starts the judge again, and is first in line.
+        """
+        line: AbstractContextManager[None] = self._lease
+        for _ in range(_STARTS_WITHOUT_LEASE):
+            with suppress(NoMemory, InfraError):  # `of` tries again with the lease, when there may be room.
+                self.start(request)
+            with line:
+                if self._is_alive(key_of(request)):
+                    yield
+                    return
+            line = self._lease.to_go_on()
+        with line:
+            yield
+
     def is_warm(self, key: Hashable) -> bool:
         """Return whether the judge of that key lives and has admitted its task."""
         handle = self._handles.get(key)  # type: ignore[call-overload]
         return handle is not None and handle.alive and handle.admitted
+
+    def _is_alive(self, key: Key) -> bool:
+        handle = self._handles.get(key)
+        return handle is not None and handle.alive
 
     def data_of(self, request: EvalRequest) -> Data | None:
         """Return the size of the task's data, or None if no judge has found it out yet."""
@@ -198,7 +225,7 @@ class Judges:
                 if not self._awaited[key]:
                     return False
                 chosen = self._unawaited(key)[0]
-            self._end(chosen)
+            self._end(chosen, unless_awaited=True)
 
     def _give_place_back(self, key: Key) -> None:
         """Leave the place to the judge that has started, if any."""
@@ -213,9 +240,11 @@ class Judges:
         """Return the keys of judges that nobody awaits, the least recently used first."""
         return [other for other in self._handles if other != key and not self._awaited[other]]
 
-    def _end(self, key: Key) -> None:
+    def _end(self, key: Key, *, unless_awaited: bool = False) -> None:
         with self._starting.of(key):  # So that no thread is starting it meanwhile.
             with self._lock:
+                if unless_awaited and self._awaited[key]:
+                    return  # A request has come since the judge was chosen, and may be using it.
                 handle = self._handles.pop(key, None)
                 self._lock.notify_all()
             if handle is not None:

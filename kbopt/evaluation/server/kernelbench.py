@@ -18,7 +18,8 @@ from kbopt.core.workloads import shown_source
 from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.kernelbench import verdicts
-from kbopt.evaluation.sandbox.children import warm_up
+from kbopt.evaluation.sandbox.children import Child, warm_up
+from kbopt.evaluation.server.cores import Cores
 from kbopt.evaluation.server.devices import Device, num_threads
 from kbopt.evaluation.server.judges import Judges
 from kbopt.evaluation.server.lease import Lease
@@ -35,8 +36,11 @@ _AT_ONCE = 4
 class KernelBench:
     """Runs KernelBench's protocol. On a GPU it takes the lease when the worker asks for the device."""
 
-    def __init__(self, device: Device, lease: Lease, judges: Judges, sandboxes: Sandboxes) -> None:
+    def __init__(
+        self, device: Device, lease: Lease, judges: Judges, sandboxes: Sandboxes, cores: Cores
+    ) -> None:
         self._device = device
+        self._cores = cores
         self._lease = lease
         self._judges = judges
         self._sandboxes = sandboxes
@@ -64,7 +68,7 @@ class KernelBench:
                 fields, device_s = verdicts.converse(
                     channel,
                     job,
-                    lambda: self._turn(request),
+                    lambda: self._turn(request, child),
                     held_s=protocol.timeout_s,
                     waited_s=_LOADING_S,
                 )
@@ -77,10 +81,11 @@ class KernelBench:
         return verdicts.kernelbench_from(fields)
 
     @contextmanager
-    def _turn(self, request: EvalRequest) -> Iterator[None]:
+    def _turn(self, request: EvalRequest, child: Child) -> Iterator[None]:
         if not self._device.is_cuda:  # The caller holds the lease.
             yield
             return
-        with self._lease:
+        with self._lease.to_go_on():
             self._judges.make_room(request)
-            yield
+            with self._cores.timed(child.init_pid):
+                yield

@@ -13,6 +13,7 @@ from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.build.inspection import Inspections
 from kbopt.evaluation.sandbox.children import Child, warm_up
 from kbopt.evaluation.server.budget import Need, Reservation
+from kbopt.evaluation.server.cores import Cores
 from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory
 from kbopt.evaluation.server.judges import Judges
@@ -34,12 +35,14 @@ class Measuring:
         judges: Judges,
         sandboxes: Sandboxes,
         inspections: Inspections,
+        cores: Cores,
         need: Needs,
     ) -> None:
         self._device = device
         self._judges = judges
         self._sandboxes = sandboxes
         self._inspections = inspections
+        self._cores = cores
         self._need = need
 
     def measure(
@@ -145,7 +148,9 @@ class Measuring:
     ) -> Judged:
         is_watched = self._device.is_cuda and request.protocol.precision == "fp32"
         seen = self._inspections.of(built) if is_watched else []
-        return self._judged(child, judge.judge(request, child, built.setup, seen), timeline)
+        with self._cores.timed(*judge.pids, child.init_pid):
+            answer = judge.judge(request, child, built.setup, seen)
+        return self._judged(child, answer, timeline)
 
     def _judged(self, child: Child, answer: messages.Verdict, timeline: Timeline) -> Judged:
         measured = () if answer.outcome else answer.measured

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Hashable
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -40,9 +40,10 @@ from kbopt.evaluation.sandbox.memory import REMEDY, Host, KilledForMemory, find_
 from kbopt.evaluation.server import baselines, feedback
 from kbopt.evaluation.server.baselines import Baselines
 from kbopt.evaluation.server.budget import Budget, Need, Reservation
+from kbopt.evaluation.server.cores import Cores, keep_cores
 from kbopt.evaluation.server.describing import Describing
 from kbopt.evaluation.server.devices import find_device
-from kbopt.evaluation.server.judge_handle import NoMemory, failed_test
+from kbopt.evaluation.server.judge_handle import failed_test
 from kbopt.evaluation.server.judges import Judges, key_of
 from kbopt.evaluation.server.kernelbench import KernelBench
 from kbopt.evaluation.server.lease import Lease
@@ -59,7 +60,7 @@ T = TypeVar("T")
 MAX_CONCURRENT = 64
 """Requests that run or wait in the service at once."""
 _NUM_WAITING = 2
-"""Built candidates on a GPU that wait for the device with their CUDA contexts ready."""
+"""Built candidates and descriptions on a GPU that wait for the device with their CUDA contexts ready."""
 
 
 class Service:
@@ -75,6 +76,7 @@ class Service:
             only_this = {"CUDA_VISIBLE_DEVICES": self.device.uuid}
             environ |= only_this
             self._fork_server.set_environment(only_this)
+        cores = keep_cores(self._fork_server) if self.device.is_cuda else Cores()
         self._budget = Budget(host, MAX_CONCURRENT if self.device.is_cuda else 1, self._close_idle)
         self.boot = uuid.uuid4().hex[:12]
         self.started = time.time()
@@ -101,9 +103,12 @@ class Service:
         self._judges = Judges(
             self._fork_server, self.device, self._sandboxes.config, self._lease, self._budget.forget
         )
-        self._measuring = Measuring(self.device, self._judges, self._sandboxes, self._inspections, self._need)
+        self._measuring = Measuring(
+            self.device, self._judges, self._sandboxes, self._inspections, cores, self._need
+        )
         self._quiet = Quiet()
-        self._describing = Describing(self.device, self._judges, self._lease, self._need)
+        self._turns = Turns(1 + _NUM_WAITING if self.device.is_cuda else 1, self._judges.is_warm)
+        self._describing = Describing(self.device, self._judges, self._turns, cores, self._need)
         self._profiling = Profiling(
             self.device,
             self._lease,
@@ -114,8 +119,7 @@ class Service:
             self._reserve,
             self._quiet,
         )
-        self._kernelbench = KernelBench(self.device, self._lease, self._judges, self._sandboxes)
-        self._turns = Turns(1 + _NUM_WAITING if self.device.is_cuda else 1, self._judges.is_warm)
+        self._kernelbench = KernelBench(self.device, self._lease, self._judges, self._sandboxes, cores)
         self._build_slots = threading.BoundedSemaphore(num_builds_at_once(self.device))
 
     def about(self) -> ServiceInfo:
@@ -236,7 +240,7 @@ class Service:
                 measure = self._measuring.measure if in_pairs else self._measuring.judge_once
                 return measure(request, built, Timeline(), child).outcome
             warm_up([child], self.device.torch, built.setup, triton=True)
-            with self._lease:
+            with self._judges.awaited(request), self._lease.to_go_on():
                 return self._measuring.measure(request, built, Timeline(), child).outcome
 
     def _evaluate(self, request: EvalRequest, reservation: Reservation) -> Result:
@@ -248,15 +252,12 @@ class Service:
                     built = self._build(request, timeline)
                 if isinstance(built, Built):
                     judge_is_ready.result()
-                    # A few candidates wait with their CUDA contexts ready.
                     turn = self._turns.of(key_of(request))
                     with turn, closing(self._sandboxes.child(built)) as child:
                         warm_up([child], self.device.torch, built.setup, triton="triton" in request.source)
                         if request.protocol.precision == "fp32":
                             self._inspections.of(built)
-                        with suppress(InfraError, NoMemory):  # `measure` tries again with the lease.
-                            self._judges.start(request)
-                        with self._lease:
+                        with self._judges.at_hand(request):
                             judged = self._measuring.measure(request, built, timeline, child, reservation)
             if isinstance(built, Built):
                 return self._completed(request, built, judged, timeline, reservation)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from statistics import median
 from typing import Any
 
@@ -28,10 +27,6 @@ from kbopt.evaluation.transport.cuda_inputs import (
     attach,
 )
 
-_HOLD_MS = 0.4
-"""Milliseconds for which the stream is kept busy while a call's kernels are queued. The pair of events then
-measures the device's work and not Python's. A candidate that makes it longer hides the launching of kernels,
-but no more than `_HOST_MS` in `batches` of it."""
 _NUM_JOINS = 11
 """Empty calls whose median gives the time to join all streams: 1.5 us with 0.1 us of jitter (decision 35)."""
 
@@ -56,7 +51,7 @@ class CudaTimer:
         # Made before a candidate can replace torch's events.
         self._marks = [_Marks() for _ in range(LONGEST_BATCH)]
         self._synchronize: Callable[[], None] = torch.cuda.synchronize
-        self._hold = partial(torch.cuda._sleep, int(_HOLD_MS * clock_khz(self._library, device)))
+        self._khz = clock_khz(self._library, device)
         self._join_ms = median(self._time_join() for _ in range(_NUM_JOINS))
 
     def locate(self, address: int) -> tuple[str, int]:
@@ -78,20 +73,24 @@ class CudaTimer:
         """Reset the lines that the candidate asked the L2 to keep (persisting accesses) to normal."""
         self._library.cudaCtxResetPersistingL2Cache()
 
-    def timed(self, calls: Sequence[Callable[[], Any]]) -> tuple[list[Any], list[int]]:
-        """Return the calls' results and the nanoseconds that each took on the device, in all streams.
+    def timed(self, calls: Sequence[Callable[[], Any]], hold_ms: float) -> tuple[list[Any], list[int], int]:
+        """Return the calls' results, the nanoseconds that each took on the device in all streams, and the
+        nanoseconds for which they were queued.
 
         A pair of events on the current stream alone would miss work that a call leaves running on another
         stream. So a third event covers all streams of the context; the time to join them is taken off. All
-        calls are queued before the host waits for them.
+        calls are queued before the host waits for them, while other work keeps the stream busy for `hold_ms`
+        milliseconds. So the events measure the device's work and not Python's.
         """
         results = []
-        self._hold()
+        torch.cuda._sleep(int(self._khz * hold_ms))
+        started = time.perf_counter_ns()
         for call, marks in self._with_marks(calls):
             results.append(self._marked(call, marks))
             self._record_all_done(marks)
+        queued_ns = time.perf_counter_ns() - started
         self._synchronize()
-        return results, [self._nanoseconds(marks) for _, marks in self._with_marks(calls)]
+        return results, [self._nanoseconds(marks) for _, marks in self._with_marks(calls)], queued_ns
 
     def waited_for(
         self, call: Callable[[], Any], clock: Callable[[], int] = time.perf_counter_ns

@@ -37,8 +37,9 @@ CPU_SCATTER = Scatter(call_ms=0.03, call_share=0.055)
 """A process keeps the pages of memory that it got first: benchmarks/results/2026-11-29-cpu-identity.md."""
 GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01)
 """The device's memory lies elsewhere in each process: benchmarks/results/2026-11-24-cuda-verdicts.md."""
-LAUNCH_SCATTER = Scatter(call_ms=0.03, call_share=0.1)
-"""The GPU waits for kernels to be launched: benchmarks/results/2026-11-25-volleys-of-one.md."""
+LAUNCH_SCATTER = Scatter(call_ms=0.03, call_share=0.2)
+"""The GPU waits for kernels to be launched, since a call has more than a stream holds. Two processes took up
+to 1.5 times as long as each other for the same: benchmarks/results/2026-11-30-launches.md."""
 LATENCY_SCATTER = Scatter(call_ms=0.002, call_share=0.03)
 """Latency of one synchronised call on a GPU. Each process gets other cores and other memory."""
 

@@ -59,9 +59,6 @@ class _Session:
         self._module: Any = None
         self._protocol = EvalProtocol()
         self._keeps_state = False
-        self._timed: Callable[[Sequence[Callable[[], Any]]], tuple[list[Any], list[int]]] = (
-            host_timed if self._cuda is None else self._cuda.timed
-        )
         self._outputs: list[Any] = []
 
     @property
@@ -123,9 +120,13 @@ class _Session:
     def _run(self, request: Message, calls: Sequence[Callable[[], Any]]) -> Message:
         if self._cuda is not None and "gate" in request:
             return self._run_gated(self._cuda, request, calls)
+        queued_ns = 0
         with torch.no_grad():
-            outputs, nanoseconds = self._timed(calls)
-        return {"ns": nanoseconds, "outputs": self._held(outputs)}
+            if self._cuda is None:
+                outputs, nanoseconds = host_timed(calls)
+            else:
+                outputs, nanoseconds, queued_ns = self._cuda.timed(calls, request["hold_ms"])
+        return {"ns": nanoseconds, "queued_ns": queued_ns, "outputs": self._held(outputs)}
 
     def _run_gated(self, device: CudaTimer, request: Message, calls: Sequence[Callable[[], Any]]) -> Message:
         """Run the calls as a batch, which waits for the gate to open. The answer has two messages.
