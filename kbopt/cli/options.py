@@ -132,6 +132,15 @@ each_search_options = (
         help="New kernels proposed from each of them in a round.",
     ),
     option(
+        "--in-flight",
+        "max_in_flight",
+        group=EXPERT,
+        type=click.IntRange(1),
+        default=SETTINGS.max_in_flight,
+        help="How many kernels of one search may be asked for or wait for their result. Few leave budget for "
+        "what the first results teach, where a spool waits for its device.",
+    ),
+    option(
         "--epsilon",
         group=EXPERT,
         type=Number(0, 2),

@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 FILL_S = 0.003
 """How long a batch that is not full waits for company before it goes to the device."""
 
-PROFILES_AT_ONCE = 4
-"""The device takes one at a time; more than a few would only hold threads of the service."""
+PROFILE_SHARE = 4
+"""Profiles are at most a quarter of what a backend holds at once. A device takes one at a time, so more than
+a few would only hold threads of its service; a spool that travels answers what was asked before it left."""
 
 MOST_PROFILES = 256
 """Profiles that are remembered, a few KiB each: those of the kernels that a search still improves."""
@@ -67,7 +68,7 @@ class EvaluationQueue:
         self._pump: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[BackendStatus] | None = None
         self._profiles: dict[ProfileRequest, asyncio.Task[Profiled]] = {}
-        self._profiling = asyncio.Semaphore(PROFILES_AT_ONCE)
+        self._profiling = asyncio.Semaphore(max(1, backend.max_in_flight // PROFILE_SHARE))
         self._by_outcome: Counter[str] = Counter()
         self._cached = self._joined = 0
         self._device_s = 0.0

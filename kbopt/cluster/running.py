@@ -58,7 +58,7 @@ class RunningSearch:
         self.summary: SummaryRequest | None = None
         self.summary_held: _Held | None = None
         self.evaluating = 0
-        self.pacing = InFlightLimit()
+        self.pacing = InFlightLimit(largest=spec.settings.max_in_flight)
         self.device_s = sum(_device_s(entry) for entry in entries)
         self._boots = {e.event.boot for e in entries if isinstance(e.event, BackendStarted)}
         self._previous_s = active_s(entries)

@@ -19,7 +19,7 @@ class InFlightLimit:
     """The limit on briefs without an answer and candidates without a result, fed by the evaluations."""
 
     def __init__(self, *, start: int = 8, largest: int = 256) -> None:
-        self._limit, self._largest = start, largest
+        self._limit, self._largest = min(start, largest), largest
         self._since_raised = 0
         self._streak = 0
         self._spare = largest

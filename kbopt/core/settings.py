@@ -45,6 +45,8 @@ class SearchSettings:
     says which of two candidates of equal priority goes first. `refinement` lets a bandit ask for
     variations of a parent's `# tune:` comments instead of new proposals, by what paid off. Each brief for a
     first kernel asks for another one of `strategies`, except step by step, where the original has one.
+    `max_in_flight` bounds the briefs without an answer and candidates without a result, except step by step,
+    where the barriers do.
     """
 
     algorithm: Algorithm = "PS"
@@ -60,6 +62,7 @@ class SearchSettings:
     target_speedup: float | None = None
     target_roofline: float | None = None
     synchronous: bool = False
+    max_in_flight: int = 256
     ties: Ties = "newest"
     refinement: bool = False
     strategies: tuple[KernelStrategy, ...] = ()

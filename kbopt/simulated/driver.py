@@ -71,7 +71,12 @@ def simulate(
     """
     proposer = proposer or SimulatedProposer(latency=proposal_latency)
     return _Simulation(
-        settings, landscape, explorers, proposer, evaluation_s, pacing or InFlightLimit()
+        settings,
+        landscape,
+        explorers,
+        proposer,
+        evaluation_s,
+        pacing or InFlightLimit(largest=settings.max_in_flight),
     ).run()
 
 

@@ -355,6 +355,17 @@ def test_explorers_pause_while_enough_is_in_flight(tmp_path: Path) -> None:
     running.journal.close()
 
 
+def test_a_device_that_runs_dry_never_lifts_a_search_above_its_own_limit(tmp_path: Path) -> None:
+    made = spec(tmp_path, steps=40)
+    made = replace(made, settings=replace(made.settings, max_in_flight=3))
+    running = RunningSearch(made, factories(NumberedProposer()))
+    assert [running.lease("e") is not None for _ in range(20)] == [True] * 3 + [False] * 17
+    for _ in range(20):
+        running.pacing.observe(in_flight=3, waiting=0, dry=True)
+    assert running.lease("e") is None
+    running.journal.close()
+
+
 def test_time_between_sessions_is_not_the_searchs_time() -> None:
     times = [(100.0, Opened(session=1)), (103.0, None), (500.0, Opened(session=2)), (501.5, None)]
     failed = InfraFailed(what="w", reason="r", attempt=1)

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from kbopt.cluster.evaluator import PROFILES_AT_ONCE, EvaluationQueue
+from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.messages import SearchSpec
 from kbopt.compose import search_spec
@@ -109,8 +109,9 @@ async def test_a_brief_is_answered_without_evidence_that_cannot_be_had(error: Ex
 class Profiling(SimulatedBackend):
     """Counts how often it is asked, and how many at once; the first time it fails."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_in_flight: int) -> None:
         super().__init__()
+        self.max_in_flight = max_in_flight
         self.asked = self.now = self.most = 0
 
     async def profile(self, request: ProfileRequest) -> Profiled:
@@ -124,8 +125,11 @@ class Profiling(SimulatedBackend):
         return NotProfiled(reason=request.source)
 
 
-async def test_the_evaluator_asks_once_for_a_source_and_for_a_few_at_once(tmp_path: Path) -> None:
-    backend = Profiling()
+@pytest.mark.parametrize(("max_in_flight", "at_once"), [(1, 1), (16, 4), (1000, 20)])
+async def test_the_evaluator_asks_once_for_a_source_and_for_a_few_at_once(
+    tmp_path: Path, max_in_flight: int, at_once: int
+) -> None:
+    backend = Profiling(max_in_flight)
     queue = EvaluationQueue(backend, EvaluationCache(tmp_path / "evaluations.sqlite"))
 
     def ask(source: str) -> Awaitable[Profiled]:
@@ -137,7 +141,7 @@ async def test_the_evaluator_asks_once_for_a_source_and_for_a_few_at_once(tmp_pa
     assert backend.asked == 2
     await asyncio.gather(*(ask(str(number % 20)) for number in range(60)))
     assert backend.asked == 22
-    assert backend.most == PROFILES_AT_ONCE
+    assert backend.most == at_once
     await queue.close()
 
 
