@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 
 from kbopt.evaluation.judge import roofline
@@ -12,9 +13,11 @@ from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.judge.worker import Exchange
 from kbopt.evaluation.timing import samples
 
-_PRECISION_SHARE = 0.4
-"""Share of the checked timed calls whose precision is checked too: a float64 answer takes as long as several
-calls."""
+_PRECISION_SHARE, _SELDOM = 0.4, 0.1
+"""Shares of the checked timed calls whose precision is checked too: at first, and once `_MUCH_S` seconds went
+into that. A float64 answer takes as long as several calls, that of a three-dimensional transposed convolution
+as long as a hundred."""
+_MUCH_S = 2.0
 _CHECKED_LATENCIES = 0.4
 """Share of the calls for latency whose answers are checked."""
 
@@ -27,6 +30,7 @@ class TimedModels:
         self._checks = checks
         self._reference = reference
         self._rng = rng
+        self._precise_s = 0.0
         self.draw = calls.draw
         self.travelling_probe = checks.travelling_probe
 
@@ -94,6 +98,9 @@ class TimedModels:
         for index, got in zip(chosen, self._calls.outputs_of(exchange, draws, chosen), strict=True):
             own = self._calls.own_answer(draws[index])
             self._checks.require_right(got, own, own, draws[index])
-            if self._reference.has_exact and self._rng.random() < _PRECISION_SHARE:
+            share = _PRECISION_SHARE if self._precise_s < _MUCH_S else _SELDOM
+            if self._reference.has_exact and self._rng.random() < share:
+                started = time.perf_counter()
                 self._checks.require_precise(got, own, draws[index])
+                self._precise_s += time.perf_counter() - started
         return exchange.block
