@@ -74,6 +74,7 @@ class GpuWorker(Worker):
         self._reader = CudaReader(self.input_buffer.buffer, self.base)
 
     def build(self, source: str, setup: str) -> None:
+        self._reader.close()  # The worker cannot free the stand-in's outputs while they are mapped here.
         super().build(source, setup)
         self._is_built = True
 

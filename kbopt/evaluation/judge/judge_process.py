@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import socket
 import time
 from collections.abc import Sequence
@@ -114,7 +113,8 @@ class _JudgeProcess:
         if self._device.type == "cuda":
             rehearse(self._protocol, self._device)
         else:
-            _limit_memory(start.memory_bytes)
+            # CUDA does not survive this limit (decision 44).
+            linux.limit_address_space(start.memory_bytes)
 
     def answer(self, job: ToJudge, fds: list[int]) -> FromJudge:
         """Answer one message. Raises TaskError.
@@ -339,15 +339,3 @@ class _JudgeProcess:
         if self._device.type == "cuda":
             return GpuWorker(link, references, threads, rng, self._pace, leads=leads)
         return CpuWorker(link, init, references, threads, rng)
-
-
-def _limit_memory(memory_bytes: int) -> None:
-    """Have allocations beyond `memory_bytes` fail, so that a task without bounds ends as one that is too
-    large.
-
-    Only a CPU's judge has this limit: CUDA does not survive RLIMIT_AS (decision 44).
-    """
-    bound = linux.address_space_bytes() + memory_bytes
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))

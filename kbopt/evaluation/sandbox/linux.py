@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import re
+import resource
 import signal
 import time
 from pathlib import Path
@@ -258,9 +259,15 @@ def peak_bytes() -> int:
     return _status_bytes("VmHWM")
 
 
-def address_space_bytes() -> int:
-    """Return the size of the caller's address space in bytes, resident or not."""
-    return _status_bytes("VmSize")
+def limit_address_space(more_bytes: int) -> None:
+    """Have this process's allocations fail once its address space is `more_bytes` larger than now.
+
+    A task without bounds then ends as one that is too large.
+    """
+    bound = _status_bytes("VmSize") + more_bytes
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
 
 
 def _status_bytes(name: str) -> int:
