@@ -15,7 +15,7 @@ from typing import get_args
 
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.languages import Language
-from kbopt.core.types import Arithmetic, Brief, Measured, Result, Trial, outcome_name
+from kbopt.core.types import Arithmetic, Brief, Measured, Result, Task, Trial, outcome_name
 from kbopt.core.workloads import shown_source
 
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
@@ -50,7 +50,18 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
             "strategy",
         }
     ),
-    "summary.md": frozenset({"trials", "previous"}),
+    "summary.md": frozenset(
+        {
+            "task_name",
+            "task_source",
+            "device_facts",
+            "language",
+            "passes",
+            "fp32_products",
+            "trials",
+            "previous",
+        }
+    ),
 }
 """The template files, and what may stand in each."""
 
@@ -197,11 +208,27 @@ class Prompts:
         """The question after an answer that could not be used."""
         return self._fill("again.md", reason=reason)
 
-    def summary(self, trials: Sequence[Trial], previous: str) -> str:
-        """The question for new advice from `trials`, oldest first."""
+    def summary(
+        self,
+        task: Task,
+        trials: Sequence[Trial],
+        previous: str,
+        *,
+        language: Language,
+        device_facts: str,
+        backward: bool = False,
+        arithmetic: Arithmetic = "default",
+    ) -> str:
+        """The question for new advice from `trials`, oldest first. The rest is as for `system`."""
         shown = "\n\n".join(map(_tried, telling(trials)))
         return self._fill(
             "summary.md",
+            task_name=task.name,
+            task_source=fenced(shown_source(task.source), "python"),
+            device_facts=device_facts.strip() or "Not known.",
+            language=language,
+            passes=BOTH_PASSES if backward else _FORWARD,
+            fp32_products=_fp32_products(language, arithmetic),
             trials=shown or "None yet.",
             previous=_bounded(previous.strip(), MAX_SUMMARY_CHARS) or "None yet.",
         )

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -16,7 +17,7 @@ import pytest
 from kbopt.core.errors import UserError
 from kbopt.core.languages import Language, has_module, missing
 from kbopt.core.tune_comments import parse
-from kbopt.core.types import Arithmetic
+from kbopt.core.types import Arithmetic, Trial
 from kbopt.leanbuild import builder
 from kbopt.proposers.agent import write_workspace
 from kbopt.proposers.agent_desk import Place
@@ -24,6 +25,11 @@ from kbopt.proposers.prompt import PLACEHOLDERS, SHIPPED, Prompts, fenced, telli
 from tests.support.llm_briefs import PARENT, TASK, brief, failed_trial, measured, trial
 
 PROMPTS = Prompts.load(None)
+
+
+def summary(trials: Sequence[Trial], previous: str) -> str:
+    """The question for advice on the relu."""
+    return PROMPTS.summary(TASK, trials, previous, language="cuda", device_facts="")
 
 
 def test_a_brief_with_a_parent_shows_everything_a_proposer_may_know() -> None:
@@ -256,8 +262,20 @@ def test_a_summary_is_written_from_the_fastest_and_the_latest_failures() -> None
     assert chosen == ["s1.9", "s1.8", "s1.7", "s1.6", "s1.5", "s1.4", "s1.3", "s1.2", "f2", "f3", "f4", "f5"]
 
 
+def test_a_summary_prompt_says_what_is_computed_where_and_by_which_rules() -> None:
+    listed = [{"name": "a", "args": {"rows": 16}}, {"name": "b", "args": {"rows": 12345}, "role": "hidden"}]
+    task = replace(TASK, source=f"{TASK.source}\n\ndef get_workloads():\n    return {listed!r}\n")
+    given = {"language": "triton", "device_facts": "One NVIDIA L40S, 48 GB"}
+    text = PROMPTS.summary(task, [trial()], "", **given, backward=True, arithmetic="tf32")
+    for part in ("`quick/relu`", TASK.source, "One NVIDIA L40S, 48 GB", "`triton`", "(`cvt.rna`) meet that"):
+        assert part in text
+    assert "`torch.autograd.Function`" in text
+    assert "12345" not in text
+    assert "Only `forward` is called" in summary([], "")
+
+
 def test_a_summary_prompt_carries_trials_and_previous_advice() -> None:
-    text = PROMPTS.summary([trial(), failed_trial("f", "undeclared")], "- Use float4.")
+    text = summary([trial(), failed_trial("f", "undeclared")], "- Use float4.")
     for part in ("correct, 1.5 times", "compile failed: undeclared", "- Use float4.", "Written by hand."):
         assert part in text
 
