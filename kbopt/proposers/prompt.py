@@ -97,6 +97,8 @@ MAX_FEEDBACK_CHARS = 6_000
 MAX_EVIDENCE_CHARS = 4_000
 MAX_EXEMPLAR_CHARS = 20_000
 MAX_TRIAL_CHARS = 4_000
+MAX_TRIALS_CHARS = 48_000
+"""Characters of all sources in a question for advice. The best one takes what it needs of them."""
 MAX_SUMMARY_CHARS = 8_000
 MAX_LESSONS_CHARS = 4_000
 MAX_SUMMARY_SUCCESSES = 8
@@ -220,7 +222,8 @@ class Prompts:
         arithmetic: Arithmetic = "default",
     ) -> str:
         """The question for new advice from `trials`, oldest first. The rest is as for `system`."""
-        shown = "\n\n".join(map(_tried, telling(trials)))
+        best_first = telling(trials)
+        shown = map(_tried, best_first, _source_limits(best_first))
         return self._fill(
             "summary.md",
             task_name=task.name,
@@ -229,7 +232,7 @@ class Prompts:
             language=language,
             passes=BOTH_PASSES if backward else _FORWARD,
             fp32_products=_fp32_products(language, arithmetic),
-            trials=shown or "None yet.",
+            trials="\n\n".join(shown) or "None yet.",
             previous=_bounded(previous.strip(), MAX_SUMMARY_CHARS) or "None yet.",
         )
 
@@ -296,14 +299,23 @@ def _exemplar(trial: Trial) -> str:
     return f"{describe(trial.results[-1])}\n\n{fenced(source, 'python')}"
 
 
-def _tried(trial: Trial) -> str:
+def _source_limits(trials: Sequence[Trial]) -> list[int]:
+    """How many characters of each source a summary is written from: of the first as many as in a brief."""
+    if len(trials) < 2:
+        return [MAX_EXEMPLAR_CHARS] * len(trials)
+    left = MAX_TRIALS_CHARS - min(len(trials[0].candidate.source), MAX_EXEMPLAR_CHARS)
+    num_others = len(trials) - 1
+    return [MAX_EXEMPLAR_CHARS] + [min(MAX_TRIAL_CHARS, left // num_others)] * num_others
+
+
+def _tried(trial: Trial, most_chars: int) -> str:
     result = trial.results[-1]
     note = _untrusted(trial.candidate.note, 200)
     feedback = _untrusted(result.feedback, MAX_TRIAL_CHARS // 4)
     parts = [f"### {describe(result)}"]
     if note:
         parts.append(f"Its author's note: {note}")
-    parts.append(fenced(_bounded(trial.candidate.source, MAX_TRIAL_CHARS), "python"))
+    parts.append(fenced(_bounded(trial.candidate.source, most_chars), "python"))
     if feedback:
         parts.append(fenced(feedback, "text"))
     return "\n\n".join(parts)

@@ -17,11 +17,11 @@ import pytest
 from kbopt.core.errors import UserError
 from kbopt.core.languages import Language, has_module, missing
 from kbopt.core.tune_comments import parse
-from kbopt.core.types import Arithmetic, Trial
+from kbopt.core.types import Arithmetic, Crashed, Trial
 from kbopt.leanbuild import builder
 from kbopt.proposers.agent import write_workspace
 from kbopt.proposers.agent_desk import Place
-from kbopt.proposers.prompt import PLACEHOLDERS, SHIPPED, Prompts, fenced, telling
+from kbopt.proposers.prompt import MAX_TRIALS_CHARS, PLACEHOLDERS, SHIPPED, Prompts, fenced, telling
 from tests.support.llm_briefs import PARENT, TASK, brief, failed_trial, measured, trial
 
 PROMPTS = Prompts.load(None)
@@ -272,6 +272,24 @@ def test_a_summary_prompt_says_what_is_computed_where_and_by_which_rules() -> No
     assert "`torch.autograd.Function`" in text
     assert "12345" not in text
     assert "Only `forward` is called" in summary([], "")
+
+
+def test_a_summary_prompt_shows_the_best_kernel_whole_and_cuts_the_others() -> None:
+    sources = ["".join(f"line {n} of {name}\n" for n in range(800)) for name in "abcdefghijkl"]
+    trials = [trial(one, id=one[-2], outcome=measured(9.0 - n)) for n, one in enumerate(sources[:8])]
+    failures = [trial(one, id=one[-2], outcome=Crashed(reason="", how="")) for one in sources[8:]]
+    text = summary([*failures, *reversed(trials)], "")
+
+    assert sources[0] in text
+    assert not [one for one in sources[1:] if one in text]
+    assert text.count("characters left out") == 11
+    shown = re.findall(r"^```python\n(.*?)^```", text.partition("## Kernels")[2], re.DOTALL | re.MULTILINE)
+    assert 46_000 < sum(map(len, shown)) < MAX_TRIALS_CHARS + 11 * 50
+
+
+def test_a_summary_prompt_cuts_even_the_best_kernel_where_a_brief_would() -> None:
+    text = summary([trial("x" * 50_000)], "")
+    assert "[... 30001 characters left out ...]" in text
 
 
 def test_a_summary_prompt_carries_trials_and_previous_advice() -> None:
