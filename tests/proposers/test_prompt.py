@@ -151,6 +151,13 @@ def test_the_rule_on_tf32_is_the_judges(
     assert ("plain TF32, fp16 and bf16 products do not" in text) is not everywhere
 
 
+@pytest.mark.parametrize("language", get_args(Language))
+def test_a_model_is_told_what_may_be_kept_between_calls(language: Language) -> None:
+    text = " ".join(PROMPTS.system(language, "").split())
+    for kept in ("Scratch buffers", "launchers", "tensor descriptors", "compiled kernels"):
+        assert kept in text.partition("nothing is cached")[2].partition("may be kept")[0]
+
+
 def test_edits_are_explained_where_there_is_a_kernel_to_edit() -> None:
     assert "<<<<<<< SEARCH" in PROMPTS.proposal(brief(parent=trial()))
     for language in get_args(Language):
