@@ -18,6 +18,7 @@ from kbopt.core.errors import UserError
 from kbopt.core.languages import Language, has_module, missing
 from kbopt.core.tune_comments import parse
 from kbopt.core.types import Arithmetic, Crashed, Trial
+from kbopt.evaluation.judge import errors
 from kbopt.leanbuild import builder
 from kbopt.proposers.agent import write_workspace
 from kbopt.proposers.agent_desk import Place
@@ -149,6 +150,14 @@ def test_the_rule_on_tf32_is_the_judges(
     assert ("A task with a convolution is the exception" in text) is in_convolutions
     assert ("plain TF32 products of rounded operands (`cvt.rna`) meet that" in text) is everywhere
     assert ("plain TF32, fp16 and bf16 products do not" in text) is not everywhere
+
+
+def test_a_model_is_told_how_large_an_error_may_be_and_which_splits_stay_below_it() -> None:
+    text = " ".join(PROMPTS.system("triton", "").split())
+    limit = errors._PRECISION_FACTOR["fp32"]
+    assert f"its root mean square may be {limit:g} times the reference's" in text
+    assert "three of scaled fp16 or bf16 terms" in text
+    assert "0.28 ms where `tf32x3` took 0.55 to 0.73 ms" in text
 
 
 @pytest.mark.parametrize("language", get_args(Language))
