@@ -17,6 +17,7 @@ from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.languages import Language
 from kbopt.core.types import Arithmetic, Brief, Measured, Result, Task, Trial, outcome_name
 from kbopt.core.workloads import shown_source
+from kbopt.proposers.answers import MAX_NOTE_CHARS
 
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "system.md": frozenset({"device_facts", "kernel_guide", "passes", "fp32_products", "tuning"}),
@@ -311,7 +312,7 @@ def _source_limits(trials: Sequence[Trial]) -> list[int]:
 
 def _tried(trial: Trial, most_chars: int) -> str:
     result = trial.results[-1]
-    note = _untrusted(trial.candidate.note, 200)
+    note = _untrusted(trial.candidate.note, MAX_NOTE_CHARS)
     feedback = _untrusted(result.feedback, MAX_TRIAL_CHARS // 4)
     parts = [f"### {describe(result)}"]
     if note:

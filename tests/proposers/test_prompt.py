@@ -22,8 +22,9 @@ from kbopt.evaluation.judge import errors
 from kbopt.leanbuild import builder
 from kbopt.proposers.agent import write_workspace
 from kbopt.proposers.agent_desk import Place
+from kbopt.proposers.answers import NewSource, read_answer
 from kbopt.proposers.prompt import MAX_TRIALS_CHARS, PLACEHOLDERS, SHIPPED, Prompts, fenced, telling
-from tests.support.llm_briefs import PARENT, TASK, brief, failed_trial, measured, trial
+from tests.support.llm_briefs import PARENT, TASK, brief, failed_trial, measured, rewrite, trial
 
 PROMPTS = Prompts.load(None)
 
@@ -301,6 +302,15 @@ def test_a_summary_prompt_shows_the_best_kernel_whole_and_cuts_the_others() -> N
     assert text.count("characters left out") == 11
     shown = re.findall(r"^```python\n(.*?)^```", text.partition("## Kernels")[2], re.DOTALL | re.MULTILINE)
     assert 46_000 < sum(map(len, shown)) < MAX_TRIALS_CHARS + 11 * 50
+
+
+def test_a_note_of_two_sentences_comes_whole_from_an_answer_into_a_summary() -> None:
+    note = f"Splits {'the operands ' * 11}beforehand. So {'the tensor cores ' * 7}do it."
+    answer = read_answer(rewrite(note=note), None)
+
+    assert 280 < len(note) < 320
+    assert isinstance(answer, NewSource)
+    assert f"Its author's note: {note}\n" in summary([trial(note=answer.note)], "")
 
 
 def test_a_summary_prompt_cuts_even_the_best_kernel_where_a_brief_would() -> None:
