@@ -6,6 +6,7 @@ as they are and never expanded again, so a kernel full of dollar signs is safe.
 
 from __future__ import annotations
 
+import itertools
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -154,7 +155,7 @@ class Prompts:
             "task_name": brief.task.name,
             "task_source": fenced(shown_source(brief.task.source), "python"),
             "evidence": _data(brief.evidence, MAX_EVIDENCE_CHARS),
-            "exemplars": "\n\n".join(map(_exemplar, brief.exemplars)),
+            "exemplars": "\n\n".join(map(_exemplar, itertools.count(1), brief.exemplars)),
             "summary": _bounded(brief.summary.strip(), MAX_SUMMARY_CHARS),
             "lessons": _data(lessons, MAX_LESSONS_CHARS),
         }
@@ -264,7 +265,10 @@ def describe(result: Result) -> str:
         return f"{outcome_name(outcome).replace('_', ' ')}: {_untrusted(outcome.reason, 500)}"
     low, high = outcome.speedup_ci
     interval = f"95 % interval {low:.3g} to {high:.3g}"
-    line = f"correct, {outcome.speedup:.3g} times as fast as the reference ({interval})"
+    line = (
+        f"correct, {outcome.speedup:.3g} times as fast as the reference ({interval}), "
+        f"{outcome.call_ms[0]:.4g} ms a call"
+    )
     if outcome.roofline is not None:
         line += f", at {outcome.roofline.share:.0%} of the device's limit"
     return line
@@ -296,9 +300,9 @@ def _strategy(brief: Brief) -> str:
     return "Start from the kernel to improve." if brief.parent else "Choose it yourself."
 
 
-def _exemplar(trial: Trial) -> str:
+def _exemplar(number: int, trial: Trial) -> str:
     source = _bounded(trial.candidate.source, MAX_EXEMPLAR_CHARS)
-    return f"{describe(trial.results[-1])}\n\n{fenced(source, 'python')}"
+    return f"### Kernel {number}: {describe(trial.results[-1])}\n\n{fenced(source, 'python')}"
 
 
 def _source_limits(trials: Sequence[Trial]) -> list[int]:

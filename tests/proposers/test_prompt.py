@@ -54,6 +54,21 @@ def test_a_brief_with_a_parent_shows_everything_a_proposer_may_know() -> None:
         assert part in text
 
 
+def test_every_other_kernel_comes_with_its_verdict_and_time_in_a_line_above_it() -> None:
+    slow = replace(measured(0.5), kernel_ms=(4.0, 8.0, 6.0))
+    others = (trial("class ModelNew: a = 1\n", outcome=measured(2.25)), trial("b = 2\n", outcome=slow))
+    lines = PROMPTS.proposal(brief(parent=trial(), exemplars=others)).splitlines()
+
+    for source, line in (
+        (
+            "class ModelNew: a = 1",
+            "1: correct, 2.25 times as fast as the reference (95 % interval 2.02 to 2.48)",
+        ),
+        ("b = 2", "2: correct, 0.5 times as fast as the reference (95 % interval 0.45 to 0.55), 6 ms a call"),
+    ):
+        assert lines[lines.index(source) - 3].startswith(f"### Kernel {line}")
+
+
 def test_a_brief_shows_no_workload_that_is_hidden() -> None:
     shown, unseen = ({"name": name, "args": {"rows": rows}} for name, rows in (("a", 16), ("b", 12345)))
     listed = [shown, {**unseen, "role": "hidden"}, {**unseen, "name": "c", "role": "held_out"}]
