@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kbopt.core.profile import Code, Counted, Counters, KernelCode, Launch, Missing, Part, Profile, Trace
+from kbopt.core.types import LEAST_OPERATIONS
 
 MAX_CHARS = 3500
 """Characters of a profile in words: a prompt holds a kernel, its feedback and this."""
@@ -63,7 +64,7 @@ def limits_line(profile: Profile) -> str:
         if isinstance(trace, Trace) and limits.floor_ms
     ]
     text = f"The task's {limits.size_bytes / 1e6:.4g} MB need {limits.floor_ms:.3g} ms at that bandwidth"
-    if limits.operations:
+    if limits.operations and limits.operations_ms >= LEAST_OPERATIONS * limits.floor_ms:
         text += f", its {limits.operations / 1e9:.4g} GFLOP {limits.operations_ms:.3g} ms at the peak"
     return f"{'; '.join([text, *reached])}."
 

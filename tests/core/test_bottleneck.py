@@ -189,6 +189,14 @@ def test_what_changed_against_the_parent_is_said() -> None:
     assert "Against the parent: busy 80 us -> 40 us." in text_of(profile(), profile(80.0))
 
 
+@pytest.mark.parametrize(("operations_ms", "shown"), [(1.493e-11, False), (0.015, True)])
+def test_operations_are_told_where_they_matter(operations_ms: float, shown: bool) -> None:
+    text = text_of(replace(profile(), limits=replace(LIMITS, operations_ms=operations_ms)))
+    assert "The task's 100 MB need 0.025 ms at that bandwidth" in text
+    assert ("its 1 GFLOP 0.015 ms at the peak" in text) is shown
+    assert ("GFLOP" in text) is shown
+
+
 def test_the_words_are_bounded() -> None:
     assert len(text_of(profile(name="x" * 10_000))) == MAX_CHARS
 

@@ -17,7 +17,7 @@ import pytest
 from kbopt.core.errors import UserError
 from kbopt.core.languages import Language, has_module, missing
 from kbopt.core.tune_comments import parse
-from kbopt.core.types import Arithmetic, Crashed, Trial
+from kbopt.core.types import Arithmetic, Crashed, Roofline, Trial
 from kbopt.evaluation.judge import errors
 from kbopt.leanbuild import builder
 from kbopt.proposers.agent import write_workspace
@@ -67,6 +67,29 @@ def test_every_other_kernel_comes_with_its_verdict_and_time_in_a_line_above_it()
         ("b = 2", "2: correct, 0.5 times as fast as the reference (95 % interval 0.45 to 0.55), 6 ms a call"),
     ):
         assert lines[lines.index(source) - 3].startswith(f"### Kernel {line}")
+
+
+@pytest.mark.parametrize(
+    ("reference_ops_ms", "said"),
+    [
+        (0.1, "at 25% of the device's limit"),
+        (
+            15.0,
+            "at 25% of the device's limit by bytes; arithmetic is what limits: 15 ms for the reference's "
+            "operations",
+        ),
+    ],
+)
+def test_a_share_of_the_limit_by_bytes_says_where_arithmetic_limits(
+    reference_ops_ms: float, said: str
+) -> None:
+    limits = Roofline(
+        size_bytes=1, operations=1, floor_ms=0.25, share=0.25, reference_ops_ms=reference_ops_ms
+    )
+    text = PROMPTS.proposal(brief(parent=trial(outcome=replace(measured(2.0), roofline=limits))))
+
+    (line,) = re.findall("^How it did: .*", text, re.MULTILINE)
+    assert line.endswith(f"1 ms a call, {said}")
 
 
 def test_a_brief_shows_no_workload_that_is_hidden() -> None:
