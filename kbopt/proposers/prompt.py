@@ -77,8 +77,8 @@ BOTH_PASSES = (
 
 _SPLITS = (
     "In an fp32 task its root mean square may be 128 times the reference's. Splits into several products, "
-    "such as 3xTF32 or three of scaled fp16 or bf16 terms, meet that and may use tensor cores; plain TF32, "
-    "fp16 and bf16 products do not, and are rejected by their error."
+    "such as 3xTF32, three of scaled fp16 terms or six of bf16 terms, meet that and may use tensor cores; "
+    "plain TF32, fp16 and bf16 products do not, and are rejected by their error."
 )
 _TF32_IN_CONVOLUTIONS = (
     " A task with a convolution is the exception: PyTorch may compute that in TF32, so all products may be "
