@@ -384,7 +384,7 @@ def build_summarizer(config: ProposerConfig, backend: BackendConfig, spec: Searc
     if "llm" in config.name:
         from kbopt.proposers.llm_summary import LLMSummarizer
 
-        return LLMSummarizer(_llm(config, backend, spec))
+        return LLMSummarizer(_llm(config, backend, spec), spec.task)
     from kbopt.proposers.journal_summary import JournalSummarizer
 
     return JournalSummarizer()

@@ -20,7 +20,7 @@ from kbopt.core.profile import NotProfiled, Profile, ProfileRequest
 from kbopt.core.settings import Budget
 from kbopt.core.types import EvalProtocol, Measured, Task, Trial, outcome_name
 from kbopt.finish import Finished
-from kbopt.proposers.agent_desk import MAX_NOTE
+from kbopt.proposers.answers import MAX_NOTE_CHARS
 from kbopt.store.cache import EvaluationCache
 from kbopt.tasks import precision_of
 
@@ -98,7 +98,7 @@ class Session:
         if run is None:
             run = self.runs[name] = AgentRun.create(*self._new_run(task), self.queue)
         # Nothing is awaited between the check and this: calls at the same time cannot overdraw the budget.
-        ready = run.propose(source, proposer=proposer, note=" ".join(note.split())[:MAX_NOTE])
+        ready = run.propose(source, proposer=proposer, note=" ".join(note.split())[:MAX_NOTE_CHARS])
         return run, await run.evaluate(ready)
 
     async def profile(self, run: AgentRun, candidate: str) -> Profile:

@@ -150,6 +150,11 @@ class EvalRequest:
     baselines: bool = False
 
 
+LEAST_OPERATIONS = 0.01
+"""Share of the floor by bytes. Where operations need less, as the 1e-11 ms of a cross entropy do, no reader
+needs to know of them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roofline:
     """What a call costs at the least, and how near the kernel came to it.
@@ -166,6 +171,16 @@ class Roofline:
     floor_ms: float
     share: float
     reference_ops_ms: float
+
+    @property
+    def limited_by_operations(self) -> bool:
+        """Whether the reference's operations need longer than its bytes."""
+        return self.reference_ops_ms > self.floor_ms
+
+    @property
+    def operations_count(self) -> bool:
+        """Whether the reference's operations need so much that they are worth a word."""
+        return self.reference_ops_ms >= LEAST_OPERATIONS * self.floor_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,13 +19,11 @@ from kbopt.core.errors import InfraError
 from kbopt.core.ports import Attempts, Declined
 from kbopt.core.types import Brief, Measured, Trial, outcome_name
 from kbopt.core.workloads import shown_source
+from kbopt.proposers.answers import MAX_NOTE_CHARS
 
 MAX_KERNEL_BYTES = 256 * 2**10
 """UTF-8 bytes of one kernel. The largest kernel that ships with kbopt has 8 KiB, those that agents write have
 tens; the journal and the page keep each of them whole."""
-
-MAX_NOTE = 200
-"""Characters of a note: one line in the report."""
 
 MAX_LINE = 8 * MAX_KERNEL_BYTES
 """Bytes of one call: JSON spells a byte of a kernel with six at most (\\u0000), and a note is short."""
@@ -223,7 +221,10 @@ class Desk:
         self._under_way += 1
         try:
             judged = await self._attempts.judge(
-                self._brief.id, call.source, proposer=call.client, note=" ".join(call.note.split())[:MAX_NOTE]
+                self._brief.id,
+                call.source,
+                proposer=call.client,
+                note=" ".join(call.note.split())[:MAX_NOTE_CHARS],
             )
         except InfraError as error:
             return Refused(reason=f"the machine failed, the kernel is not to blame: {error}")

@@ -91,6 +91,13 @@ class LLMProposer:
         self._system = self.prompts.system(
             language, device_facts, backward=backward, arithmetic=arithmetic, tunes=tunes
         )
+        self.summary_question = functools.partial(
+            self.prompts.summary,
+            language=language,
+            device_facts=device_facts,
+            backward=backward,
+            arithmetic=arithmetic,
+        )
         self._lessons = lessons
         self._transcripts = Transcripts(transcripts)
         self._timeout_s = timeout_s

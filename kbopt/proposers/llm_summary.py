@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kbopt.core.types import Trial, Usage
+from kbopt.core.types import Task, Trial, Usage
 from kbopt.proposers.llm import LLMProposer
 from kbopt.proposers.models import Unanswerable
 
 
 class LLMSummarizer:
-    """A summarizer that asks the models of `llm`, and keeps its questions beside the proposals' ones."""
+    """A summarizer for `task` that asks the models of `llm`, and keeps its questions beside their others."""
 
-    def __init__(self, llm: LLMProposer) -> None:
+    def __init__(self, llm: LLMProposer, task: Task) -> None:
         self._llm = llm
+        self._task = task
 
     async def summarize(self, trials: Sequence[Trial], previous: str) -> tuple[str, tuple[Usage, ...]]:
         """The model's advice, merged by it with `previous`, which stands where the model gives none."""
-        question = self._llm.prompts.summary(trials, previous)
+        question = self._llm.summary_question(self._task, trials, previous)
         try:
             transcript = await self._llm.ask("summary", question)
         except Unanswerable:

@@ -6,6 +6,7 @@ as they are and never expanded again, so a kernel full of dollar signs is safe.
 
 from __future__ import annotations
 
+import itertools
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,9 @@ from typing import get_args
 
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.languages import Language
-from kbopt.core.types import Arithmetic, Brief, Measured, Result, Trial, outcome_name
+from kbopt.core.types import Arithmetic, Brief, Measured, Result, Task, Trial, outcome_name
 from kbopt.core.workloads import shown_source
+from kbopt.proposers.answers import MAX_NOTE_CHARS
 
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "system.md": frozenset({"device_facts", "kernel_guide", "passes", "fp32_products", "tuning"}),
@@ -50,7 +52,18 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
             "strategy",
         }
     ),
-    "summary.md": frozenset({"trials", "previous"}),
+    "summary.md": frozenset(
+        {
+            "task_name",
+            "task_source",
+            "device_facts",
+            "language",
+            "passes",
+            "fp32_products",
+            "trials",
+            "previous",
+        }
+    ),
 }
 """The template files, and what may stand in each."""
 
@@ -63,8 +76,9 @@ BOTH_PASSES = (
 )
 
 _SPLITS = (
-    "In an fp32 task, splits into several products such as 3xTF32 meet that and may use tensor cores; plain "
-    "TF32, fp16 and bf16 products do not, and are rejected by their error."
+    "In an fp32 task its root mean square may be 128 times the reference's. Splits into several products, "
+    "such as 3xTF32, three of scaled fp16 terms or six of bf16 terms, meet that and may use tensor cores; "
+    "plain TF32, fp16 and bf16 products do not, and are rejected by their error."
 )
 _TF32_IN_CONVOLUTIONS = (
     " A task with a convolution is the exception: PyTorch may compute that in TF32, so all products may be "
@@ -86,6 +100,8 @@ MAX_FEEDBACK_CHARS = 6_000
 MAX_EVIDENCE_CHARS = 4_000
 MAX_EXEMPLAR_CHARS = 20_000
 MAX_TRIAL_CHARS = 4_000
+MAX_TRIALS_CHARS = 48_000
+"""Characters of all sources in a question for advice. The best one takes what it needs of them."""
 MAX_SUMMARY_CHARS = 8_000
 MAX_LESSONS_CHARS = 4_000
 MAX_SUMMARY_SUCCESSES = 8
@@ -139,7 +155,7 @@ class Prompts:
             "task_name": brief.task.name,
             "task_source": fenced(shown_source(brief.task.source), "python"),
             "evidence": _data(brief.evidence, MAX_EVIDENCE_CHARS),
-            "exemplars": "\n\n".join(map(_exemplar, brief.exemplars)),
+            "exemplars": "\n\n".join(map(_exemplar, itertools.count(1), brief.exemplars)),
             "summary": _bounded(brief.summary.strip(), MAX_SUMMARY_CHARS),
             "lessons": _data(lessons, MAX_LESSONS_CHARS),
         }
@@ -197,12 +213,29 @@ class Prompts:
         """The question after an answer that could not be used."""
         return self._fill("again.md", reason=reason)
 
-    def summary(self, trials: Sequence[Trial], previous: str) -> str:
-        """The question for new advice from `trials`, oldest first."""
-        shown = "\n\n".join(map(_tried, telling(trials)))
+    def summary(
+        self,
+        task: Task,
+        trials: Sequence[Trial],
+        previous: str,
+        *,
+        language: Language,
+        device_facts: str,
+        backward: bool = False,
+        arithmetic: Arithmetic = "default",
+    ) -> str:
+        """The question for new advice from `trials`, oldest first. The rest is as for `system`."""
+        best_first = telling(trials)
+        shown = map(_tried, best_first, _source_limits(best_first))
         return self._fill(
             "summary.md",
-            trials=shown or "None yet.",
+            task_name=task.name,
+            task_source=fenced(shown_source(task.source), "python"),
+            device_facts=device_facts.strip() or "Not known.",
+            language=language,
+            passes=BOTH_PASSES if backward else _FORWARD,
+            fp32_products=_fp32_products(language, arithmetic),
+            trials="\n\n".join(shown) or "None yet.",
             previous=_bounded(previous.strip(), MAX_SUMMARY_CHARS) or "None yet.",
         )
 
@@ -232,9 +265,15 @@ def describe(result: Result) -> str:
         return f"{outcome_name(outcome).replace('_', ' ')}: {_untrusted(outcome.reason, 500)}"
     low, high = outcome.speedup_ci
     interval = f"95 % interval {low:.3g} to {high:.3g}"
-    line = f"correct, {outcome.speedup:.3g} times as fast as the reference ({interval})"
+    line = (
+        f"correct, {outcome.speedup:.3g} times as fast as the reference ({interval}), "
+        f"{outcome.call_ms[0]:.4g} ms a call"
+    )
     if outcome.roofline is not None:
         line += f", at {outcome.roofline.share:.0%} of the device's limit"
+        if outcome.roofline.limited_by_operations:
+            needed_ms = outcome.roofline.reference_ops_ms
+            line += f" by bytes; arithmetic is what limits: {needed_ms:.4g} ms for the reference's operations"
     return line
 
 
@@ -264,19 +303,28 @@ def _strategy(brief: Brief) -> str:
     return "Start from the kernel to improve." if brief.parent else "Choose it yourself."
 
 
-def _exemplar(trial: Trial) -> str:
+def _exemplar(number: int, trial: Trial) -> str:
     source = _bounded(trial.candidate.source, MAX_EXEMPLAR_CHARS)
-    return f"{describe(trial.results[-1])}\n\n{fenced(source, 'python')}"
+    return f"### Kernel {number}: {describe(trial.results[-1])}\n\n{fenced(source, 'python')}"
 
 
-def _tried(trial: Trial) -> str:
+def _source_limits(trials: Sequence[Trial]) -> list[int]:
+    """How many characters of each source a summary is written from: of the first as many as in a brief."""
+    if len(trials) < 2:
+        return [MAX_EXEMPLAR_CHARS] * len(trials)
+    left = MAX_TRIALS_CHARS - min(len(trials[0].candidate.source), MAX_EXEMPLAR_CHARS)
+    num_others = len(trials) - 1
+    return [MAX_EXEMPLAR_CHARS] + [min(MAX_TRIAL_CHARS, left // num_others)] * num_others
+
+
+def _tried(trial: Trial, most_chars: int) -> str:
     result = trial.results[-1]
-    note = _untrusted(trial.candidate.note, 200)
+    note = _untrusted(trial.candidate.note, MAX_NOTE_CHARS)
     feedback = _untrusted(result.feedback, MAX_TRIAL_CHARS // 4)
     parts = [f"### {describe(result)}"]
     if note:
         parts.append(f"Its author's note: {note}")
-    parts.append(fenced(_bounded(trial.candidate.source, MAX_TRIAL_CHARS), "python"))
+    parts.append(fenced(_bounded(trial.candidate.source, most_chars), "python"))
     if feedback:
         parts.append(fenced(feedback, "text"))
     return "\n\n".join(parts)

@@ -260,7 +260,10 @@ def _floor(roofline: Roofline, kernel_ms: float) -> Belief:
     text = (
         f"By estimate this device needs at least {_ms(roofline.floor_ms)}, {share:.0%} of the kernel's time."
     )
-    text += f" The reference's own operations need {_ms(roofline.reference_ops_ms)} at its arithmetic's peak."
+    if roofline.operations_count:
+        text += (
+            f" The reference's own operations need {_ms(roofline.reference_ops_ms)} at its arithmetic's peak."
+        )
     return Belief(name="estimated floor", good=None, text=text)
 
 

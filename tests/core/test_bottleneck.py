@@ -189,6 +189,22 @@ def test_what_changed_against_the_parent_is_said() -> None:
     assert "Against the parent: busy 80 us -> 40 us." in text_of(profile(), profile(80.0))
 
 
+def test_what_lies_between_a_trace_and_a_timed_call_of_a_gpu_is_said_once() -> None:
+    said = "a timed call also has gaps, launches that wait and the events around it."
+    on_cpu = replace(profile().device, shared_bytes=0)
+    assert text_of(profile()).count(said) == 1
+    assert said not in text_of(replace(profile(), trace=NONE))
+    assert said not in text_of(replace(profile(), device=on_cpu))
+
+
+@pytest.mark.parametrize(("operations_ms", "shown"), [(1.493e-11, False), (0.015, True)])
+def test_operations_are_told_where_they_matter(operations_ms: float, shown: bool) -> None:
+    text = text_of(replace(profile(), limits=replace(LIMITS, operations_ms=operations_ms)))
+    assert "The task's 100 MB need 0.025 ms at that bandwidth" in text
+    assert ("its 1 GFLOP 0.015 ms at the peak" in text) is shown
+    assert ("GFLOP" in text) is shown
+
+
 def test_the_words_are_bounded() -> None:
     assert len(text_of(profile(name="x" * 10_000))) == MAX_CHARS
 

@@ -1,12 +1,14 @@
 """What a candidate's author is told."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from kbopt.core.types import Family, Rejected
+from kbopt.core.types import Family, Rejected, Roofline
 from kbopt.evaluation.server.feedback import for_outcome
+from tests.support.llm_briefs import measured
 
 MANUAL = Path(__file__).parents[2] / "docs" / "evaluation.md"
 
@@ -17,3 +19,21 @@ def test_each_reason_of_a_rejection_has_a_remedy_and_is_in_the_manual(family: Fa
     assert told.startswith(f"Rejected as {family}: what was seen. ")
     assert len(told.split(". ", 1)[1]) > 20
     assert family in MANUAL.read_text()
+
+
+@pytest.mark.parametrize(
+    ("reference_ops_ms", "of_operations", "of_the_limit"),
+    [(1.493e-11, False, False), (0.0024, False, False), (0.0026, True, False), (15.0, True, True)],
+)
+def test_operations_are_told_where_they_matter_and_where_they_are_the_limit(
+    reference_ops_ms: float, of_operations: bool, of_the_limit: bool
+) -> None:
+    limits = Roofline(
+        size_bytes=10**9, operations=10**9, floor_ms=0.25, share=0.25, reference_ops_ms=reference_ops_ms
+    )
+    told = for_outcome(replace(measured(1.5), roofline=limits))
+
+    assert "1000 MB once takes 0.25 ms at the device's bandwidth: the kernel reaches 25% of that." in told
+    assert (f"1000 million operations need {reference_ops_ms:.4g} ms" in told) is of_operations
+    assert ("operations" in told) is of_operations
+    assert ("What limits it is arithmetic, not bytes." in told) is of_the_limit

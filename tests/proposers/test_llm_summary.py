@@ -9,7 +9,7 @@ import pytest
 
 from kbopt.proposers.llm import LLMProposer, close_connections, parse_models
 from kbopt.proposers.llm_summary import LLMSummarizer
-from tests.support.llm_briefs import failed_trial, trial
+from tests.support.llm_briefs import TASK, failed_trial, trial
 from tests.support.openai_server import Answer, Behaviour, Fail, OpenAIServer, Script
 
 
@@ -30,13 +30,14 @@ def summarizer(server: OpenAIServer, folder: Path) -> LLMSummarizer:
         api_base=server.url,
         prompts=None,
         language="cuda",
-        device_facts="",
+        device_facts="One NVIDIA L40S, 48 GB",
+        arithmetic="ieee",
         transcripts=folder,
         max_concurrent=1,
         timeout_s=20.0,
         give_up_after_s=60.0,
     )
-    return LLMSummarizer(llm)
+    return LLMSummarizer(llm, TASK)
 
 
 async def test_a_summary_is_the_models_advice_and_is_paid_for(tmp_path: Path) -> None:
@@ -48,6 +49,8 @@ async def test_a_summary_is_the_models_advice_and_is_paid_for(tmp_path: Path) ->
     assert usage.usd == pytest.approx(0.001 * (usage.prompt_tokens + usage.completion_tokens))
     assert "- Use shared memory." in server.requests[1].prompt
     assert "undeclared name" in server.requests[1].prompt
+    assert "One NVIDIA L40S, 48 GB" in server.requests[1].prompt
+    assert "A task with a convolution is the exception" not in server.requests[1].prompt
 
 
 @pytest.mark.parametrize(

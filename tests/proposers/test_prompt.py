@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -16,14 +17,21 @@ import pytest
 from kbopt.core.errors import UserError
 from kbopt.core.languages import Language, has_module, missing
 from kbopt.core.tune_comments import parse
-from kbopt.core.types import Arithmetic
+from kbopt.core.types import Arithmetic, Crashed, Roofline, Trial
+from kbopt.evaluation.judge import errors
 from kbopt.leanbuild import builder
 from kbopt.proposers.agent import write_workspace
 from kbopt.proposers.agent_desk import Place
-from kbopt.proposers.prompt import PLACEHOLDERS, SHIPPED, Prompts, fenced, telling
-from tests.support.llm_briefs import PARENT, TASK, brief, failed_trial, measured, trial
+from kbopt.proposers.answers import NewSource, read_answer
+from kbopt.proposers.prompt import MAX_TRIALS_CHARS, PLACEHOLDERS, SHIPPED, Prompts, fenced, telling
+from tests.support.llm_briefs import PARENT, TASK, brief, failed_trial, measured, rewrite, trial
 
 PROMPTS = Prompts.load(None)
+
+
+def summary(trials: Sequence[Trial], previous: str) -> str:
+    """The question for advice on the relu."""
+    return PROMPTS.summary(TASK, trials, previous, language="cuda", device_facts="")
 
 
 def test_a_brief_with_a_parent_shows_everything_a_proposer_may_know() -> None:
@@ -44,6 +52,44 @@ def test_a_brief_with_a_parent_shows_everything_a_proposer_may_know() -> None:
         "- Tiles of 64 were best.",
     ):
         assert part in text
+
+
+def test_every_other_kernel_comes_with_its_verdict_and_time_in_a_line_above_it() -> None:
+    slow = replace(measured(0.5), kernel_ms=(4.0, 8.0, 6.0))
+    others = (trial("class ModelNew: a = 1\n", outcome=measured(2.25)), trial("b = 2\n", outcome=slow))
+    lines = PROMPTS.proposal(brief(parent=trial(), exemplars=others)).splitlines()
+
+    for source, line in (
+        (
+            "class ModelNew: a = 1",
+            "1: correct, 2.25 times as fast as the reference (95 % interval 2.02 to 2.48)",
+        ),
+        ("b = 2", "2: correct, 0.5 times as fast as the reference (95 % interval 0.45 to 0.55), 6 ms a call"),
+    ):
+        assert lines[lines.index(source) - 3].startswith(f"### Kernel {line}")
+
+
+@pytest.mark.parametrize(
+    ("reference_ops_ms", "said"),
+    [
+        (0.1, "at 25% of the device's limit"),
+        (
+            15.0,
+            "at 25% of the device's limit by bytes; arithmetic is what limits: 15 ms for the reference's "
+            "operations",
+        ),
+    ],
+)
+def test_a_share_of_the_limit_by_bytes_says_where_arithmetic_limits(
+    reference_ops_ms: float, said: str
+) -> None:
+    limits = Roofline(
+        size_bytes=1, operations=1, floor_ms=0.25, share=0.25, reference_ops_ms=reference_ops_ms
+    )
+    text = PROMPTS.proposal(brief(parent=trial(outcome=replace(measured(2.0), roofline=limits))))
+
+    (line,) = re.findall("^How it did: .*", text, re.MULTILINE)
+    assert line.endswith(f"1 ms a call, {said}")
 
 
 def test_a_brief_shows_no_workload_that_is_hidden() -> None:
@@ -143,6 +189,21 @@ def test_the_rule_on_tf32_is_the_judges(
     assert ("A task with a convolution is the exception" in text) is in_convolutions
     assert ("plain TF32 products of rounded operands (`cvt.rna`) meet that" in text) is everywhere
     assert ("plain TF32, fp16 and bf16 products do not" in text) is not everywhere
+
+
+def test_a_model_is_told_how_large_an_error_may_be_and_which_splits_stay_below_it() -> None:
+    text = " ".join(PROMPTS.system("triton", "").split())
+    limit = errors._PRECISION_FACTOR["fp32"]
+    assert f"its root mean square may be {limit:g} times the reference's" in text
+    assert "three of scaled fp16 terms or six of bf16 terms" in text
+    assert "0.28 ms where `tf32x3` took 0.55 to 0.73 ms" in text
+
+
+@pytest.mark.parametrize("language", get_args(Language))
+def test_a_model_is_told_what_may_be_kept_between_calls(language: Language) -> None:
+    text = " ".join(PROMPTS.system(language, "").split())
+    for kept in ("Scratch buffers", "launchers", "tensor descriptors", "compiled kernels"):
+        assert kept in text.partition("nothing is cached")[2].partition("may be kept")[0]
 
 
 def test_edits_are_explained_where_there_is_a_kernel_to_edit() -> None:
@@ -256,8 +317,47 @@ def test_a_summary_is_written_from_the_fastest_and_the_latest_failures() -> None
     assert chosen == ["s1.9", "s1.8", "s1.7", "s1.6", "s1.5", "s1.4", "s1.3", "s1.2", "f2", "f3", "f4", "f5"]
 
 
+def test_a_summary_prompt_says_what_is_computed_where_and_by_which_rules() -> None:
+    listed = [{"name": "a", "args": {"rows": 16}}, {"name": "b", "args": {"rows": 12345}, "role": "hidden"}]
+    task = replace(TASK, source=f"{TASK.source}\n\ndef get_workloads():\n    return {listed!r}\n")
+    given = {"language": "triton", "device_facts": "One NVIDIA L40S, 48 GB"}
+    text = PROMPTS.summary(task, [trial()], "", **given, backward=True, arithmetic="tf32")
+    for part in ("`quick/relu`", TASK.source, "One NVIDIA L40S, 48 GB", "`triton`", "(`cvt.rna`) meet that"):
+        assert part in text
+    assert "`torch.autograd.Function`" in text
+    assert "12345" not in text
+    assert "Only `forward` is called" in summary([], "")
+
+
+def test_a_summary_prompt_shows_the_best_kernel_whole_and_cuts_the_others() -> None:
+    sources = ["".join(f"line {n} of {name}\n" for n in range(800)) for name in "abcdefghijkl"]
+    trials = [trial(one, id=one[-2], outcome=measured(9.0 - n)) for n, one in enumerate(sources[:8])]
+    failures = [trial(one, id=one[-2], outcome=Crashed(reason="", how="")) for one in sources[8:]]
+    text = summary([*failures, *reversed(trials)], "")
+
+    assert sources[0] in text
+    assert not [one for one in sources[1:] if one in text]
+    assert text.count("characters left out") == 11
+    shown = re.findall(r"^```python\n(.*?)^```", text.partition("## Kernels")[2], re.DOTALL | re.MULTILINE)
+    assert 46_000 < sum(map(len, shown)) < MAX_TRIALS_CHARS + 11 * 50
+
+
+def test_a_note_of_two_sentences_comes_whole_from_an_answer_into_a_summary() -> None:
+    note = f"Splits {'the operands ' * 11}beforehand. So {'the tensor cores ' * 7}do it."
+    answer = read_answer(rewrite(note=note), None)
+
+    assert 280 < len(note) < 320
+    assert isinstance(answer, NewSource)
+    assert f"Its author's note: {note}\n" in summary([trial(note=answer.note)], "")
+
+
+def test_a_summary_prompt_cuts_even_the_best_kernel_where_a_brief_would() -> None:
+    text = summary([trial("x" * 50_000)], "")
+    assert "[... 30001 characters left out ...]" in text
+
+
 def test_a_summary_prompt_carries_trials_and_previous_advice() -> None:
-    text = PROMPTS.summary([trial(), failed_trial("f", "undeclared")], "- Use float4.")
+    text = summary([trial(), failed_trial("f", "undeclared")], "- Use float4.")
     for part in ("correct, 1.5 times", "compile failed: undeclared", "- Use float4.", "Written by hand."):
         assert part in text
 

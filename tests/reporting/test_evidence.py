@@ -164,6 +164,13 @@ def test_on_a_cpu_there_is_no_second_clock_to_compare(node):
     assert "second clock" not in told(node, replace(MEASURED, native_ms=None))
 
 
+@pytest.mark.parametrize(("reference_ops_ms", "shown"), [(1.493e-11, False), (0.05, True)])
+def test_operations_are_told_where_they_matter(node, reference_ops_ms: float, shown: bool):
+    roofline = replace(MEASURED.roofline, reference_ops_ms=reference_ops_ms)
+    text = told(node, replace(MEASURED, roofline=roofline))["estimated floor"].text
+    assert ("operations need" in text) is shown
+
+
 @pytest.mark.parametrize(("floor_ms", "share"), [(0.5, 1.19), (8.3, 19.83), (0.21, 0.5)])
 def test_no_share_above_1_is_shown(node, floor_ms: float, share: float):
     roofline = Roofline(size_bytes=1, operations=1, floor_ms=floor_ms, share=share, reference_ops_ms=0.05)

@@ -63,7 +63,12 @@ def measured(speedup: float) -> Measured:
 
 
 def trial(
-    source: str = PARENT, *, id: str = "parent", outcome: Outcome | None = None, feedback: str = "Slow loads."
+    source: str = PARENT,
+    *,
+    id: str = "parent",
+    outcome: Outcome | None = None,
+    feedback: str = "Slow loads.",
+    note: str = "Written by hand.",
 ) -> Trial:
     result = Result(
         outcome=outcome or measured(1.5),
@@ -74,9 +79,7 @@ def trial(
         seconds=Seconds(),
         device_s=0.1,
     )
-    candidate = Candidate(
-        id=id, source=source, parent=None, proposer="test", memory_version=0, note="Written by hand."
-    )
+    candidate = Candidate(id=id, source=source, parent=None, proposer="test", memory_version=0, note=note)
     return Trial(candidate=candidate, results=(result,))
 
 

@@ -85,12 +85,19 @@ def _success(measured: Measured) -> str:
     ]
     if measured.roofline is not None and not measured.workloads:
         work = measured.roofline
-        lines.append(
+        line = (
             f"To move its {work.size_bytes / 1e6:.4g} MB once takes {work.floor_ms:.4g} ms at the device's "
-            f"bandwidth: the kernel reaches {work.share:.0%} of that. The reference's own "
-            f"{work.operations / 1e6:.4g} million operations need {work.reference_ops_ms:.4g} ms at its "
-            "arithmetic's peak; a better algorithm needs less."
+            f"bandwidth: the kernel reaches {work.share:.0%} of that."
         )
+        if work.limited_by_operations:
+            line += " What limits it is arithmetic, not bytes."
+        if work.operations_count:
+            line += (
+                f" The reference's own {work.operations / 1e6:.4g} million operations need "
+                f"{work.reference_ops_ms:.4g} ms at its arithmetic's peak; a better algorithm or a split "
+                "onto other units needs less."
+            )
+        lines.append(line)
     lines += _by_workload(measured)
     lines += [_over(speedup) for speedup in measured.speedups if speedup.baseline != "eager"]
     if measured.equal_code is not None:
