@@ -48,7 +48,7 @@ def test_the_readme_shows_the_page_and_gives_a_gpus_figures_before_a_cpus() -> N
     headings = re.findall(r"^## (.+)$", README, re.MULTILINE)
     gpus = [number for number, heading in enumerate(headings) if "H200" in heading]
     (cpu,) = (number for number, heading in enumerate(headings) if "two-core CPU" in heading)
-    assert 0 < len(gpus)
+    assert len(gpus) > 0
     assert max(gpus) < cpu
 
 

@@ -82,7 +82,8 @@ FORMULAS = {
     "mish": lambda x: x * torch.tanh(torch.nn.functional.softplus(x)),
     "leaky_relu": torch.nn.functional.leaky_relu,
     "tanh": torch.tanh,
-    "gelu": torch.nn.functional.gelu,
+    # On some processors PyTorch's own is NaN at infinity.
+    "gelu": lambda x: (0.5 * x.double() * (1.0 + torch.erf(x.double() * 0.5**0.5))).float(),
     "selu": torch.selu,
     "elu": torch.nn.functional.elu,
     "softplus": torch.nn.functional.softplus,
