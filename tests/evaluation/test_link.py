@@ -211,6 +211,7 @@ class Batch:
             fields: dict[str, Any] = {
                 "_running": True,
                 "_num_outputs": 1,
+                "_output_bytes": 0,
                 "_rng": None,
                 "_reader": FakeReader(self.log, self.done_ms),
                 "_num_late": Counter({("run", 0): num_late}),
