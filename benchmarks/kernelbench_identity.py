@@ -5,8 +5,8 @@ python3 -m benchmarks.kernelbench_identity --kernelbench DIR --device cuda --out
 
 An honest judge says 1. Prints and appends one JSON line a task as it is ready: the strict interval,
 KernelBench's own verdict, seconds, or the reason for which the task is refused.
-Tasks that `--out` holds are left out, so that a run goes on where the last one was stopped; their order is
-that of a hash, so that a run which was stopped has a sample of all levels. Ends with a summary, and the most
+Evaluations that `--out` holds are left out, so that a run goes on where the last one was stopped; their
+order is that of a hash, so that a run which was stopped has a sample of all levels. Ends with a summary, and the most
 host memory that was in use meanwhile; `--table` prints what is there as rows in Markdown instead. Needs torch
 and nothing else of the project's requirements.
 """
@@ -86,23 +86,22 @@ def used_bytes() -> int:
 
 async def run(arguments: argparse.Namespace) -> float:
     """Judge what is to do; the most GiB of host memory in use beyond those at the start."""
-    known = (
-        {json.loads(line)["task"] for line in arguments.out.read_text().splitlines()}
-        if arguments.out.exists()
-        else set()
-    )
-    todo = [task for task in tasks(arguments.kernelbench, arguments.levels) if task.name not in known]
-    if arguments.only:
-        todo = [task for task in todo if task.name in arguments.only.split(",")]
+    lines = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+    known = {(row["task"], row.get("repeat", 0)) for row in map(json.loads, lines)}
+    todo = [
+        (task, repeat)
+        for repeat in range(arguments.repeats)
+        for task in tasks(arguments.kernelbench, arguments.levels)
+        if (task.name, repeat) not in known and (not arguments.only or task.name in arguments.only.split(","))
+    ]
     until, start_bytes, most_bytes = time.monotonic() + 60 * arguments.minutes, used_bytes(), 0
     backend: LocalBackend | DevicePool = LocalBackend(device=arguments.device, state_dir=arguments.state_dir)
     if arguments.gpus > 1:
         backend = local_pool(arguments.gpus, arguments.state_dir)
     started = time.monotonic()
-    print(
-        f"{len(todo)} tasks to do; {await backend.open()}; ready after {time.monotonic() - started:.1f} s",
-        flush=True,
-    )
+    status = await backend.open()
+    ready_s = time.monotonic() - started
+    print(f"{len(todo)} evaluations to do; {status}; ready after {ready_s:.1f} s", flush=True)
     protocol = EvalProtocol(trials=arguments.trials, arithmetic=arguments.arithmetic)
     places = asyncio.Semaphore(IN_FLIGHT)
 
@@ -118,17 +117,20 @@ async def run(arguments: argparse.Namespace) -> float:
             return await backend.describe(request) if arguments.describe else None
         return None
 
-    async def judge(task: Task) -> None:
+    async def judge(task: Task, repeat: int) -> None:
         async with places:
             if time.monotonic() > until:
                 return
             begun = time.monotonic()
-            source = task.equal_code
             request = EvalRequest(
-                task=task, source=source, protocol=protocol, kernelbench=arguments.verdict == "both"
+                task=task,
+                source=task.equal_code,
+                protocol=protocol,
+                repeat=repeat,
+                kernelbench=arguments.verdict == "both",
             )
             answer, report = await asyncio.gather(evaluated(request), described(request))
-            line = json.dumps(row(task, answer, report, time.monotonic() - begun))
+            line = json.dumps({**row(task, answer, report, time.monotonic() - begun), "repeat": repeat})
         with arguments.out.open("a") as sink:
             sink.write(f"{line}\n")
         print(f"{time.monotonic() - started:6.1f} {line[:260]}", flush=True)
@@ -140,7 +142,7 @@ async def run(arguments: argparse.Namespace) -> float:
             await asyncio.sleep(_SAMPLE_S)
 
     watcher = asyncio.create_task(watch())
-    deadline = asyncio.gather(*(judge(task) for task in todo))
+    deadline = asyncio.gather(*(judge(*one) for one in todo))
     try:
         await asyncio.wait_for(deadline, 60 * arguments.minutes + arguments.grace)
     except TimeoutError:
@@ -171,7 +173,7 @@ def summary(rows: list[dict[str, Any]], memory_gib: float) -> str:
     ]
     return "\n".join(
         [
-            f"{len(rows)} tasks: {by_outcome}",
+            f"{len(rows)} evaluations: {by_outcome}",
             f"the strict interval holds 1 for {len(holds)} of {len(measured)}; not for {apart}",
             f"KernelBench's speedup within 10 % of 1 for {len(near)} of {len(timed)}; not for {far}",
             f"most host memory in use {memory_gib:.1f} GiB",
@@ -213,6 +215,7 @@ def main() -> None:
     parser.add_argument("--state-dir", type=Path, default=Path("/tmp/kbopt-identity"))
     parser.add_argument("--minutes", type=float, default=60.0, help="start no task after that")
     parser.add_argument("--grace", type=float, default=60.0, help="seconds for what is in flight then")
+    parser.add_argument("--repeats", type=int, default=1, help="how often each task is judged")
     parser.add_argument("--trials", type=int, default=5)
     parser.add_argument("--arithmetic", default="default")
     parser.add_argument("--verdict", choices=("strict", "both"), default="both")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kbopt.core.types import Measured, Result
 from kbopt.evaluation.client import ServiceClient
-from tests.adversarial.case import Case, Finding, judge
+from tests.adversarial.case import Answer, Case, Finding, judge
 
 GRACE_S = 5.0
 LEFTOVER = 1.5
@@ -44,14 +44,21 @@ class EndFinding:
         return ""
 
 
-async def find_ends(client: ServiceClient, cases: Sequence[Case], control: Case) -> list[EndFinding]:
-    """One at a time: control, hostile source, control, ..."""
+async def find_ends(
+    client: ServiceClient,
+    cases: Sequence[Case],
+    control: Case,
+    report: Callable[[Case, Answer], None] | None = None,
+) -> list[EndFinding]:
+    """One at a time: control, hostile source, control, ... `report` is told how each source ended."""
     found: list[EndFinding] = []
     before = await client.evaluate(control.request())
     for number, case in enumerate(cases, start=1):
         started = time.monotonic()
         result = await client.evaluate(case.request())
         seconds = time.monotonic() - started
+        if report is not None:
+            report(case, result)
         after = await client.evaluate(control.request(repeat=number))
         finding = judge(case, result, None)
         found.append(EndFinding(finding=finding, seconds=seconds, control_before=before, control_after=after))

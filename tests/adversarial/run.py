@@ -45,7 +45,7 @@ async def run(device: Device, names: list[str]) -> tuple[list[Finding], list[End
     with tempfile.TemporaryDirectory() as folder:
         async with service(device, Path(folder) / "state") as client:
             findings = await find(client, every, _report)
-            return findings, await find_ends(client, ends, CONTROLS[0])
+            return findings, await find_ends(client, ends, CONTROLS[0], _report)
 
 
 def main() -> None:
