@@ -6,9 +6,10 @@ python3 -m benchmarks.kernelbench_identity --kernelbench DIR --device cuda --out
 An honest judge says 1. Prints and appends one JSON line a task as it is ready: the strict interval,
 KernelBench's own verdict, seconds, or the reason for which the task is refused.
 Evaluations that `--out` holds are left out, so that a run goes on where the last one was stopped; their
-order is that of a hash, so that a run which was stopped has a sample of all levels. Ends with a summary, and the most
-host memory that was in use meanwhile; `--table` prints what is there as rows in Markdown instead. Needs torch
-and nothing else of the project's requirements.
+order is that of a hash, so that a run which was stopped has a sample of all levels. Ends with a summary, and
+the most host memory that was in use meanwhile, on the machine and by the evaluator's processes (PSS, which
+leaves out what CUDA pins); `--table` prints what is there as rows in Markdown instead. Needs torch and
+nothing else of the project's requirements.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import asyncio
 import json
 import math
+import os
 import re
 import time
 from contextlib import suppress
@@ -24,6 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.memory_budget import Watch
 from kbopt.backends.local import LocalBackend
 from kbopt.backends.pool import DevicePool, local_pool
 from kbopt.core import codec
@@ -84,9 +87,10 @@ def used_bytes() -> int:
     return 1024 * (int(values["MemTotal"]) - int(values["MemAvailable"]))
 
 
-async def run(arguments: argparse.Namespace) -> float:
-    """Judge what is to do; the most GiB of host memory in use beyond those at the start."""
-    lines = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+async def run(arguments: argparse.Namespace) -> str:
+    """Judge what is to do; say how much host memory was in use at most, beyond that at the start."""
+    arguments.out.touch()
+    lines = arguments.out.read_text().splitlines()
     known = {(row["task"], row.get("repeat", 0)) for row in map(json.loads, lines)}
     todo = [
         (task, repeat)
@@ -141,7 +145,7 @@ async def run(arguments: argparse.Namespace) -> float:
             most_bytes = max(most_bytes, used_bytes() - start_bytes)
             await asyncio.sleep(_SAMPLE_S)
 
-    watcher = asyncio.create_task(watch())
+    watcher, held = asyncio.create_task(watch()), Watch(os.getpid(), every_s=2.0)
     deadline = asyncio.gather(*(judge(*one) for one in todo))
     try:
         await asyncio.wait_for(deadline, 60 * arguments.minutes + arguments.grace)
@@ -149,10 +153,10 @@ async def run(arguments: argparse.Namespace) -> float:
         print("stopped with work in flight", flush=True)
     watcher.cancel()
     await backend.close()
-    return most_bytes / 2**30
+    return f"{most_bytes / 2**30:.1f} GiB, {held.peak_bytes / 2**30:.1f} GiB by the evaluator's processes"
 
 
-def summary(rows: list[dict[str, Any]], memory_gib: float) -> str:
+def summary(rows: list[dict[str, Any]], memory: str) -> str:
     """The figures that the README and docs/kernelbench.md give."""
     by_outcome: dict[str, int] = {}
     for one in rows:
@@ -176,7 +180,7 @@ def summary(rows: list[dict[str, Any]], memory_gib: float) -> str:
             f"{len(rows)} evaluations: {by_outcome}",
             f"the strict interval holds 1 for {len(holds)} of {len(measured)}; not for {apart}",
             f"KernelBench's speedup within 10 % of 1 for {len(near)} of {len(timed)}; not for {far}",
-            f"most host memory in use {memory_gib:.1f} GiB",
+            f"most host memory in use: {memory}",
         ]
     )
 
@@ -226,8 +230,8 @@ def main() -> None:
         rows = [json.loads(line) for line in arguments.out.read_text().splitlines()]
         print("\n".join(map(table_row, sorted(rows, key=_number))))
         return
-    memory_gib = asyncio.run(run(arguments))
-    print(summary([json.loads(line) for line in arguments.out.read_text().splitlines()], memory_gib))
+    memory = asyncio.run(run(arguments))
+    print(summary([json.loads(line) for line in arguments.out.read_text().splitlines()], memory))
 
 
 if __name__ == "__main__":

@@ -86,15 +86,16 @@ class Cgroup:
 class Watch:
     """The most that a service's processes have held, by a thread that looks from time to time."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, every_s: float = 0.2) -> None:
         self.peak_bytes = 0
+        self._every_s = every_s
         threading.Thread(target=self._look, args=(pid,), daemon=True).start()
 
     def _look(self, pid: int) -> None:
         while True:
             held_kib = sum(_pss_kib(one) for one in _family(pid))
             self.peak_bytes = max(self.peak_bytes, held_kib * 1024)
-            time.sleep(0.2)
+            time.sleep(self._every_s)
 
 
 def _family(pid: int) -> list[int]:
