@@ -139,8 +139,9 @@ def test_judges_that_hold_nothing_stay_where_memory_is_asked_for(court: Court):
         court.judges.make_room(request(task="third"))
         assert (kept["first"].alive, waits.alive) == (False, True)
 
-        assert court.judges.make_all_room(request(task="third"))
+        assert court.judges.start_over(request(task="third"))
         assert not waits.alive
+        assert not court.judges.start_over(request(task="third"))
 
 
 def test_only_a_few_start_at_once(court: Court, monkeypatch: pytest.MonkeyPatch):

@@ -18,7 +18,15 @@ import torch
 from kbopt.evaluation.judge.cuda_reader import CudaReader, SpotChecks
 from kbopt.evaluation.judge.link import Link
 from kbopt.evaluation.judge.reference import Draw, Reference
-from kbopt.evaluation.judge.replies import Answer, Place, answers_of, queued_ns_of, seen_of, times_of
+from kbopt.evaluation.judge.replies import (
+    Answer,
+    Place,
+    answers_of,
+    failed_allocations_of,
+    queued_ns_of,
+    seen_of,
+    times_of,
+)
 from kbopt.evaluation.judge.worker import Exchange, LateOutput, Worker
 from kbopt.evaluation.timing.pace import Pace
 from kbopt.evaluation.transport.cuda_api import CudaError
@@ -190,6 +198,13 @@ class GpuWorker(Worker):
             if not self._reader.saw(place, spot_check):
                 raise LateOutput
         return copies
+
+    def failed_allocations(self) -> int:
+        """Return how often its process found no room on the device. cuDNN then takes another algorithm."""
+        self._resume()
+        reply = self.link.ask("memory")
+        self._pause()
+        return failed_allocations_of(reply)
 
     def close(self) -> None:
         self._reader.close()

@@ -79,6 +79,7 @@ class Judgement:
         arithmetic: Sequence[str] = (),
     ) -> None:
         self._protocol = protocol
+        self._reference_worker = reference_worker
         self._start_worker = start_worker
         self._rng = rng
         self._reference, _ = admitted[0]
@@ -91,6 +92,7 @@ class Judgement:
         self._frames = ""
         self._where = ""
         self._measured: tuple[Measured, ...] = ()
+        self._failed_allocations = 0
         self._pairs: tuple[Times, ...] = ()
         self._stage: Stage = "check"
         self._free_bytes = self._reference.free_bytes
@@ -123,6 +125,7 @@ class Judgement:
         return Verdict(
             outcome=outcome,
             measured=self._measured,
+            failed_allocations=self._failed_allocations,
             pairs=self._pairs,
             frames=self._frames,
             spans=tuple(self._spans),
@@ -139,7 +142,10 @@ class Judgement:
         with self._span("time"):
             self._time(with_latency=True)
         with self._span("check"):
-            self._measured = tuple(workload.conclude() for workload in self._each())
+            self._failed_allocations = sum(
+                one.failed_allocations() for one in (worker, self._reference_worker)
+            )
+            self._measured = tuple(workload.conclude(self._failed_allocations) for workload in self._each())
 
     def _try_values(self, *, checks_s: float) -> None:
         """Try each kind of values once, on a random workload that takes it, as far as the time allows.

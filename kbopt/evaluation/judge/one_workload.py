@@ -122,14 +122,20 @@ class OnWorkload:
             kernel_ms=_rounded(session.kernel_ms), reference_ms=_rounded(session.reference_ms)
         )
 
-    def conclude(self) -> Measured:
-        """Audit and profile the candidate, and return the result.
+    def conclude(self, failed_allocations: int) -> Measured:
+        """Audit and profile the candidate, and return the result. `failed_allocations` get a note.
 
         This comes after the timing, because a process in which a profiler ran launches kernels more slowly.
         """
         self._checks.probe_after_other_calls()
         audit = self._audit()
-        audit = replace(audit, notes=(*audit.notes, *self._session.notes))
+        lacking = (
+            f"PyTorch found no room on the device {failed_allocations} times, and went on: cuDNN may have "
+            "chosen another algorithm than it would with more memory.",
+        )
+        audit = replace(
+            audit, notes=(*audit.notes, *self._session.notes, *(lacking if failed_allocations else ()))
+        )
         audit = self._with_profile(audit)
         self._checks.require_allowed_arithmetic()
         return self._measured(audit)

@@ -27,6 +27,8 @@ _MOST_BYTES = 2**47
 """Bytes of a process's address space on x86-64 and on most of 64-bit ARM."""
 _MOST_NS = 2**62
 """Nanoseconds lie below: sums of two still fit into 64 bits."""
+_MOST_ALLOCATIONS = 2**31
+"""Allocations lie below that failed in one process."""
 _MOST_TENSORS = 10_000
 """Tensors in the output of one call at most."""
 _HANDLE_CHARACTERS = 400
@@ -114,6 +116,11 @@ def _place(raw: Any) -> Place:
     if spec.num_bytes and address % spec.alignment_bytes:
         raise CandidateForged(f"{spec.dtype} at address {address:#x}, between two places for it")
     return place
+
+
+def failed_allocations_of(reply: Message) -> int:
+    """Decode how often torch's allocator found no room."""
+    return integer_of(reply.get("failed_allocations"), "a number of allocations", below=_MOST_ALLOCATIONS)
 
 
 def seen_of(reply: Message) -> Seen:

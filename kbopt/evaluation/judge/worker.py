@@ -159,6 +159,10 @@ class Worker(ABC):
         self._pause()
         return kernels_of(reply)
 
+    def failed_allocations(self) -> int:
+        """Return how often its process found no room for a tensor and went on, as it says; 0 on a CPU."""
+        return 0
+
     def seen_inputs(self, exchange: Exchange, call: int) -> tuple[torch.Tensor, ...]:
         """Return the inputs of one call in the buffer, where the worker could write to them. No copies."""
         return self.input_buffer.views(exchange.offsets[call])

@@ -203,12 +203,16 @@ class Judges:
             handle = self._handles.get(key_of(request))
         self._make_room(request, handle.needed_share if handle is not None else _FREE_FOR_ANOTHER)
 
-    def make_all_room(self, request: EvalRequest) -> bool:
-        """End the judges of all other tasks. Return whether there were any. Call it with the lease."""
-        had_others = False
-        while self.close_idle({key_of(request)}):
-            had_others = True
-        return had_others
+    def start_over(self, request: EvalRequest) -> bool:
+        """End all judges, if there are others than the request's own. Return whether there were.
+
+        Call it with the lease.
+        """
+        if not self._num_others(request):
+            return False
+        while self.close_idle(()):
+            pass
+        return True
 
     def _take_place(self, key: Key) -> bool:
         """Wait for one of the `most` places, and return whether there is one. Judges that nobody awaits make

@@ -16,7 +16,7 @@ from kbopt.evaluation.server.budget import Need, Reservation
 from kbopt.evaluation.server.cores import Cores
 from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory
-from kbopt.evaluation.server.judges import Judges
+from kbopt.evaluation.server.judges import Judges, Key, key_of
 from kbopt.evaluation.server.needs import Data
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.server.timeline import Judged, Timeline
@@ -44,6 +44,7 @@ class Measuring:
         self._inspections = inspections
         self._cores = cores
         self._need = need
+        self._lacking: set[Key] = set()
 
     def measure(
         self,
@@ -114,16 +115,25 @@ class Measuring:
         except NoMemory as error:  # The judge has ended.
             child.close()  # Frees its memory for the second try.
             judged = error
-        lacked_memory = isinstance(judged, NoMemory) or (self._device.is_cuda and judged.lacked_memory)
-        if lacked_memory and self._judges.make_all_room(request):
+        if self._had_too_little(request, judged) and self._judges.start_over(request):
             judge = self._judges.of(request, learned)
             with closing(self._sandboxes.child(built)) as another:
                 warm_up([another], self._device.torch, built.setup, triton="triton" in request.source)
                 judged = self._judge(request, built, judge, another, timeline)
+            if isinstance(judged, Judged) and judged.failed_allocations:
+                self._lacking.add(key_of(request))
         if isinstance(judged, NoMemory):
             raise judged
         self._judges.settle(judge)
         return judged
+
+    def _had_too_little(self, request: EvalRequest, judged: Judged | NoMemory) -> bool:
+        """Whether to judge again with all of the device's memory, which other tasks' judges may have held."""
+        if isinstance(judged, NoMemory):
+            return True
+        if not self._device.is_cuda or (judged.measured and key_of(request) in self._lacking):
+            return False
+        return judged.lacked_memory
 
     def _judge(
         self, request: EvalRequest, built: Built, judge: JudgeHandle, child: Child, timeline: Timeline
@@ -139,7 +149,13 @@ class Measuring:
         outcome = measured[0] if measured else answer.outcome or child.crash()
         child.close()
         self._note_spans(answer, timeline)
-        return Judged(outcome=outcome, measured=measured, log=child.log, frames=answer.frames)
+        return Judged(
+            outcome=outcome,
+            measured=measured,
+            failed_allocations=answer.failed_allocations,
+            log=child.log,
+            frames=answer.frames,
+        )
 
     def _note_spans(self, answer: messages.Verdict, timeline: Timeline) -> None:
         timeline.extend(answer.spans)

@@ -19,13 +19,17 @@ class Judged:
 
     outcome: Outcome
     measured: tuple[Measured, ...] = ()
+    failed_allocations: int = 0
     log: str
     frames: str
 
     @property
     def lacked_memory(self) -> bool:
-        """Whether the candidate raised because memory ran out, which other tasks may have held."""
-        return isinstance(self.outcome, Crashed) and is_out_of_memory(self.outcome.reason)
+        """Whether memory ran out, which other tasks may have held. The candidate may have raised then, or
+        PyTorch passed over it.
+        """
+        raised = isinstance(self.outcome, Crashed) and is_out_of_memory(self.outcome.reason)
+        return raised or self.failed_allocations > 0
 
 
 class Timeline:

@@ -175,6 +175,10 @@ class _Session:
             kernels = kernel_times(call)
         return {"kernels": codec.encode(kernels[:_MOST_KERNELS])}
 
+    def memory(self, request: Message) -> Message:
+        """Reply how often torch's allocator found no room on a GPU. Its caller may have passed over it."""
+        return {"failed_allocations": torch.cuda.memory_stats(self._device).get("num_ooms", 0)}
+
     def free(self, request: Message) -> Message:
         self._outputs.clear()
         if self._keeps_state:
@@ -239,6 +243,7 @@ def measure(channel: Channel) -> None:
         "latency": session.latency,
         "audit": session.audit,
         "profile": session.profile,
+        "memory": session.memory,
         "free": session.free,
     }
     while True:
@@ -282,7 +287,7 @@ def _load_triton() -> None:
 def kernelbench(channel: Channel) -> None:
     """Run KernelBench's own protocol, with reference and candidate in one process as there.
 
-    The process asks for the device when it needs it, and gives it back.
+    The process asks for the device when it needs it, and gives it back at its end.
     """
     from kbopt.evaluation.kernelbench.protocol import judge
 
