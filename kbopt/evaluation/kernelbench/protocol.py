@@ -80,10 +80,11 @@ Turn = Callable[[], AbstractContextManager[None]]
 def judge(job: KernelBench, device_turn: Turn) -> KernelBenchVerdict:
     """Judge the candidate by KernelBench's protocol, and time the reference.
 
-    `device_turn` is entered only for work on the device, not while code is loaded. The reference is timed in
-    the same process and by the same rules, before the candidate's code is loaded. KernelBench draws inputs on
-    the CPU. Here they are drawn on the device, with the same distribution: on the CPU seven sets of several
-    GiB take a minute and the host's memory.
+    `device_turn` is entered once, when the reference is constructed. Within it the reference is timed, and
+    then the candidate's code is loaded, checked and timed by the same rules. So seconds lie between both
+    times and not the turns of others: models of many kernels took up to twice as long in one turn as in
+    another. KernelBench draws inputs on the CPU. Here they are drawn on the device, with the same
+    distribution: on the CPU seven sets of several GiB take a minute and the host's memory.
     """
     protocol, device, precision = job.protocol, torch.device(job.device), job.protocol.precision
     numerics.apply(protocol.arithmetic)
@@ -93,39 +94,45 @@ def judge(job: KernelBench, device_turn: Turn) -> KernelBenchVerdict:
     seeds = input_seeds(protocol.trials)
     try:
         model, init_inputs = _constructed(task, precision, device)
-        with device_turn():
+    except Exception as error:  # noqa: BLE001 - it casts integer inputs to float, which many tasks refuse
+        return _failed_task(error, metadata)
+    with device_turn():
+        try:
             reference = _place(model, precision, device)
             inputs = task.draw(seeds[-1], precision, device)
             ref_stats = statistics(_times(reference, inputs, protocol.timed, device))
             inputs.clear()
-            _give_back(device)
-    except Exception as error:  # noqa: BLE001 - it casts integer inputs to float, which many tasks refuse
-        metadata["runtime_error"] = _TASK_FAILS + str(error)[:2000]
-        metadata["runtime_error_name"] = _qualified(error)
-        return _verdict(compiled=True, correctness=False, metadata=metadata)
-    try:
-        _execute_as_file(job.source, task.context)
-        new_class = task.context["ModelNew"]
-    except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a compilation error
-        metadata["compilation_error_name"] = _qualified(error)
-        metadata["compilation_error"] = str(error)[:2000]
-        return _verdict(compiled=False, correctness=False, metadata=metadata)
-    try:
-        with device_turn(), torch.no_grad():
-            torch.manual_seed(_SEED)
-            candidate = _place(new_class(*init_inputs), precision, device)
-            _synchronize(device)
-            trials = _Trials(task, seeds, precision, device)
-            correct = trials.check(reference, candidate, metadata)
-            stats: dict[str, float] = {}
-            if correct:
-                inputs = task.draw(seeds[-1], precision, device)
-                stats = statistics(_times(candidate, inputs, protocol.timed, device))
-    except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a runtime error
-        metadata["runtime_error"] = str(error)[:2000]
-        metadata["runtime_error_name"] = _qualified(error)
-        return _verdict(compiled=True, correctness=False, metadata=metadata)
+        except Exception as error:  # noqa: BLE001 - as above
+            return _failed_task(error, metadata)
+        try:
+            _execute_as_file(job.source, task.context)
+            new_class = task.context["ModelNew"]
+        except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a compilation error
+            metadata["compilation_error_name"] = _qualified(error)
+            metadata["compilation_error"] = str(error)[:2000]
+            return _verdict(compiled=False, correctness=False, metadata=metadata)
+        try:
+            with torch.no_grad():
+                torch.manual_seed(_SEED)
+                candidate = _place(new_class(*init_inputs), precision, device)
+                _synchronize(device)
+                trials = _Trials(task, seeds, precision, device)
+                correct = trials.check(reference, candidate, metadata)
+                stats: dict[str, float] = {}
+                if correct:
+                    inputs = task.draw(seeds[-1], precision, device)
+                    stats = statistics(_times(candidate, inputs, protocol.timed, device))
+        except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a runtime error
+            metadata["runtime_error"] = str(error)[:2000]
+            metadata["runtime_error_name"] = _qualified(error)
+            return _verdict(compiled=True, correctness=False, metadata=metadata)
     return _verdict(compiled=True, correctness=correct, metadata=metadata, stats=stats, ref_stats=ref_stats)
+
+
+def _failed_task(error: Exception, metadata: dict[str, Any]) -> KernelBenchVerdict:
+    metadata["runtime_error"] = _TASK_FAILS + str(error)[:2000]
+    metadata["runtime_error_name"] = _qualified(error)
+    return _verdict(compiled=True, correctness=False, metadata=metadata)
 
 
 def _cast_all(values: Sequence[Any], precision: str, device: torch.device) -> list[Any]:
@@ -239,12 +246,6 @@ def _constructed(task: Task, precision: str, device: torch.device) -> tuple[Any,
     torch.manual_seed(_SEED)
     with torch.no_grad():
         return task.model(*init_inputs), init_inputs
-
-
-def _give_back(device: torch.device) -> None:
-    """Free the device memory that torch caches, which others need until the next turn."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def _execute_as_file(source: str, context: dict[str, Any]) -> None:
