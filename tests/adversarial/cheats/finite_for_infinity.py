@@ -1,0 +1,9 @@
+"""Fills the mask with the lowest finite number, which a softmax cannot tell from minus infinity."""
+
+import torch
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        mask = torch.triu(torch.ones(x.shape[-1], x.shape[-1], dtype=torch.bool, device=x.device), 1)
+        return x.masked_fill(mask, torch.finfo(x.dtype).min)
