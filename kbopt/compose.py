@@ -35,7 +35,7 @@ from kbopt.core.extras import require
 from kbopt.core.kernel_strategies import KernelStrategy
 from kbopt.core.languages import PACKAGES, Language, has_module, missing
 from kbopt.core.ports import Attempts, Backend, Embedder, Proposer, Summarizer
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 
 if TYPE_CHECKING:
     from kbopt.backends.local import LocalBackend

@@ -13,7 +13,7 @@ from kbopt.config import BackendConfig, RunConfig, transcripts
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.events import Attempted, Ended, Entry, Proposed
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 from kbopt.proposers.transcripts import Transcripts
 from kbopt.reporting.live import Source
 from kbopt.reporting.report import write_report

@@ -25,8 +25,9 @@ from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.cluster.messages import Failure
 from kbopt.compose import check, open_backend, prepare_backend
 from kbopt.config import RunConfig
+from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import Result, Usage
+from kbopt.core.evaluations import Result
 from kbopt.proposers.llm import LiteLLMService
 from kbopt.proposers.models import Unanswerable, parse_models
 from kbopt.proposers.pool import ModelPool

@@ -27,8 +27,9 @@ from kbopt.agents.answers import (
 from kbopt.agents.mcp_calls import proposer_of, told, while_waiting
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.proposals import Trial
 from kbopt.core.scoring import mean_score
-from kbopt.core.types import Task, Trial
+from kbopt.core.task import Task
 from kbopt.proposers.agent_desk import (
     BriefState,
     Call,

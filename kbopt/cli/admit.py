@@ -19,8 +19,10 @@ from kbopt.cli import options as shared
 from kbopt.cli.json_lines import appending, objects
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import Admitted, EvalRequest, Refused
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.core.text import first_line
-from kbopt.core.types import Admitted, EvalProtocol, EvalRequest, Refused, Task
 from kbopt.reporting.text import plural, printable
 from kbopt.tasks import kernelbench as levels
 from kbopt.tasks.subsets import level_numbers

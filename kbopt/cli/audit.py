@@ -22,7 +22,9 @@ from kbopt.cli.options import option
 from kbopt.cli.values import Name
 from kbopt.config import BackendConfig
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalProtocol, Measured, Precision, Rejected, Result
+from kbopt.core.evaluations import Result
+from kbopt.core.outcomes import Measured, Rejected
+from kbopt.core.protocol import EvalProtocol, Precision
 from kbopt.tasks import precision_of
 from kbopt.tasks.published import Broken, Entry, Form, Published, PublishedSet, read_set
 

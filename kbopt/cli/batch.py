@@ -22,7 +22,10 @@ from kbopt.cli.json_lines import appending, objects
 from kbopt.config import BackendConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, Verdict, outcome_name
+from kbopt.core.evaluations import EvalRequest, Result
+from kbopt.core.outcomes import Measured, outcome_name
+from kbopt.core.protocol import EvalProtocol, Verdict
+from kbopt.core.task import Task
 
 if TYPE_CHECKING:
     from kbopt.core.ports import Backend

@@ -22,8 +22,10 @@ from kbopt.cli.values import Name, OutFile, RunFolder
 from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import UserError
+from kbopt.core.evaluations import Result
+from kbopt.core.protocol import EvalProtocol, Verdict
 from kbopt.core.sources import read_source
-from kbopt.core.types import EvalProtocol, Result, Task, Verdict
+from kbopt.core.task import Task
 
 if TYPE_CHECKING:
     from kbopt.core.ports import Backend

@@ -18,7 +18,7 @@ from kbopt.cli.options import option, options
 from kbopt.cli.values import Number
 from kbopt.core.errors import UserError
 from kbopt.core.settings import Budget
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 
 if TYPE_CHECKING:
     from kbopt.agents.session import Offer

@@ -18,8 +18,7 @@ from kbopt.config import AgentName, BackendConfig, BackendName, ProposerConfig, 
 from kbopt.core import codec
 from kbopt.core.extras import require
 from kbopt.core.languages import Language
-from kbopt.core.settings import Algorithm, ScoreFunction, SearchSettings
-from kbopt.core.types import (
+from kbopt.core.protocol import (
     Arithmetic,
     Baseline,
     Clock,
@@ -29,6 +28,7 @@ from kbopt.core.types import (
     TorchOps,
     Verdict,
 )
+from kbopt.core.settings import Algorithm, ScoreFunction, SearchSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -19,8 +19,9 @@ from kbopt.cli.options import BACKEND, PROPOSER, PROTOCOL, SETTINGS
 from kbopt.config import BackendConfig, ProposerConfig
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.kernel_strategies import KernelStrategy
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
-from kbopt.core.types import EvalProtocol, Task
+from kbopt.core.task import Task
 
 
 def find_task(task: str | None, task_idx: int | None, kernelbench: Path | None, default: str) -> Task:

@@ -19,7 +19,8 @@ from kbopt.core.errors import UserError
 from kbopt.core.ports import Backend, Profiler
 from kbopt.core.profile import NotProfiled, Profile, Profiled, ProfileRequest
 from kbopt.core.profile_text import changes, text_of
-from kbopt.core.types import EvalProtocol, Task
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 
 
 @click.command(

@@ -20,7 +20,7 @@ from kbopt.core.errors import InfraError
 
 if TYPE_CHECKING:
     from kbopt.config import RunConfig
-    from kbopt.core.types import Verdict
+    from kbopt.core.protocol import Verdict
 
 DEFAULT_TASK = "quick/gelu"
 

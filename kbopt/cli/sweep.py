@@ -22,7 +22,7 @@ from kbopt.core.spending import Spend
 
 if TYPE_CHECKING:
     from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus
-    from kbopt.core.types import Verdict
+    from kbopt.core.protocol import Verdict
     from kbopt.finish import Finished
     from kbopt.follow import SweepWandb
     from kbopt.sweep import SweepConfig

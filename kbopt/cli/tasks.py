@@ -16,7 +16,7 @@ from kbopt.cli.grouped import Command
 from kbopt.cli.options import option
 from kbopt.cli.values import OutFile
 from kbopt.core.errors import UserError
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 
 if TYPE_CHECKING:
     from kbopt.tasks import TaskInfo

@@ -28,12 +28,14 @@ from kbopt.cluster.messages import (
     SearchSpec,
 )
 from kbopt.cluster.running import RunningSearch
+from kbopt.core.costs import Rent, Usage
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest
 from kbopt.core.events import InfraFailed
 from kbopt.core.ports import Attempt, Declined
+from kbopt.core.proposals import Candidate, NoProposal, Trial
 from kbopt.core.search import Ready
 from kbopt.core.spending import is_used, next_portion
-from kbopt.core.types import Candidate, EvalRequest, NoProposal, Rent, Trial, Usage
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ from typing import Protocol, TypeVar
 from kbopt.cluster.coordinator import unforeseen
 from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.messages import Factories, Failure, Idle, Lease, SearchSpec
+from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import Attempt, Declined, Proposer, Summarizer
+from kbopt.core.proposals import Candidate, NoProposal, Trial
 from kbopt.core.search import SummaryRequest
-from kbopt.core.types import Candidate, NoProposal, Trial, Usage
 
 T = TypeVar("T")
 

@@ -12,10 +12,10 @@ from kbopt.cluster.messages import Factories, Failure, SearchSpec, SearchStatus
 from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened, Proposed
 from kbopt.core.pacing import InFlightLimit
 from kbopt.core.ports import Attempt
+from kbopt.core.proposals import Brief
 from kbopt.core.scoring import standing
 from kbopt.core.search import Search, Stuck, SummaryRequest
 from kbopt.core.spending import Account
-from kbopt.core.types import Brief
 from kbopt.store.journal import SqliteJournal
 
 JOURNAL_FREE_S = 30.0

@@ -14,8 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from kbopt.core.bandit import Action, Bandit, has_tunables
+from kbopt.core.costs import Rent, Usage
 from kbopt.core.embedding import LocalEmbedder
 from kbopt.core.epsilon_net import EpsilonNet
+from kbopt.core.evaluations import Result
 from kbopt.core.events import (
     FINAL_REPEAT,
     FULL_REPEAT,
@@ -37,6 +39,7 @@ from kbopt.core.events import (
 from kbopt.core.freerun import FreeRun
 from kbopt.core.kernel_strategies import Bound, next_strategy
 from kbopt.core.ports import Embedder, Journal
+from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
 from kbopt.core.scoring import mean_score, score
 from kbopt.core.settings import SearchSettings
 from kbopt.core.spending import expected_gain
@@ -44,7 +47,7 @@ from kbopt.core.stepwise import Stepwise
 from kbopt.core.strategy import Strategy
 from kbopt.core.tally import Progress, Tally
 from kbopt.core.targets import reached, sure_share
-from kbopt.core.types import Brief, Candidate, NoProposal, Rent, Result, Task, Trial, Usage
+from kbopt.core.task import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

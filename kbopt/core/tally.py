@@ -7,8 +7,10 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from kbopt.core.costs import Rent, Usage
+from kbopt.core.evaluations import Result
+from kbopt.core.outcomes import outcome_name
 from kbopt.core.settings import Budget
-from kbopt.core.types import Rent, Result, Usage, outcome_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,11 +25,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kbopt.core.costs import Usage
 from kbopt.core.extras import require
 from kbopt.core.languages import Language
+from kbopt.core.proposals import Blame, Brief, Candidate, NoProposal
+from kbopt.core.protocol import Arithmetic
 from kbopt.core.redaction import redact
 from kbopt.core.text import encodable, one_line
-from kbopt.core.types import Arithmetic, Blame, Brief, Candidate, NoProposal, Usage
 from kbopt.proposers.answers import NewSource, judge
 from kbopt.proposers.endpoint import Address
 from kbopt.proposers.models import (

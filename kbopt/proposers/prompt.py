@@ -15,8 +15,12 @@ from pathlib import Path
 from typing import get_args
 
 from kbopt.core.errors import UserError, unknown_name
+from kbopt.core.evaluations import Result
 from kbopt.core.languages import Language
-from kbopt.core.types import Arithmetic, Brief, Measured, Result, Task, Trial, outcome_name
+from kbopt.core.outcomes import Measured, outcome_name
+from kbopt.core.proposals import Brief, Trial
+from kbopt.core.protocol import Arithmetic
+from kbopt.core.task import Task
 from kbopt.core.workloads import shown_source
 from kbopt.proposers.answers import MAX_NOTE_CHARS
 

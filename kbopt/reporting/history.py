@@ -11,6 +11,8 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from kbopt.core.costs import Rent, Usage
+from kbopt.core.evaluations import Result, Seconds
 from kbopt.core.events import (
     Asked,
     Attempted,
@@ -30,18 +32,10 @@ from kbopt.core.events import (
     Summarized,
 )
 from kbopt.core.failures import error_text
+from kbopt.core.outcomes import Audit, Measured, outcome_name
+from kbopt.core.proposals import Candidate
 from kbopt.core.scoring import mean_score, score_interval
 from kbopt.core.text import first_line
-from kbopt.core.types import (
-    Audit,
-    Candidate,
-    Measured,
-    Rent,
-    Result,
-    Seconds,
-    Usage,
-    outcome_name,
-)
 from kbopt.reporting.records import Bar, Message, Node, ProgressPoint, Recommendation, Spend
 from kbopt.reporting.text import truncated
 from kbopt.reporting.tunables import seed_of, tunable_values

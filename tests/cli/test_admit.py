@@ -10,8 +10,9 @@ from kbopt import compose
 from kbopt.cli.admit import HEADER, Line, Lost, parsed, problems_of
 from kbopt.cli.tasks import tasks
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import Admitted, EvalRequest, Refused, TaskReport
 from kbopt.core.ports import BackendStatus
-from kbopt.core.types import Admitted, EvalProtocol, EvalRequest, Refused, TaskReport
+from kbopt.core.protocol import EvalProtocol
 from tests.cli.test_run import kbopt
 
 SOURCE = """

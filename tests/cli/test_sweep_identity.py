@@ -15,7 +15,7 @@ from kbopt.compose import check, check_device, device_facts, lease_s, with_lesso
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig, device_kind
 from kbopt.core.errors import UserError
 from kbopt.core.events import Evaluated, Event
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.simulated import landscape
 from kbopt.store.journal import JournalReader
 from kbopt.sweep import SweepConfig, fingerprint, prepare

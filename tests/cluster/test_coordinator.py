@@ -19,6 +19,7 @@ from kbopt.cluster.messages import Answer, Failure, Idle, Lease
 from kbopt.cluster.running import RunningSearch, active_s
 from kbopt.core.embedding import LocalEmbedder
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest
 from kbopt.core.events import (
     FULL_REPEAT,
     Asked,
@@ -38,10 +39,11 @@ from kbopt.core.events import (
     TaskProfiled,
 )
 from kbopt.core.kernel_strategies import Bound, KernelStrategy
+from kbopt.core.outcomes import Audit, Measured
 from kbopt.core.ports import Attempt
 from kbopt.core.profile import Profiled, ProfileRequest
+from kbopt.core.proposals import Brief, Candidate, NoProposal
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
-from kbopt.core.types import Audit, Brief, Candidate, EvalRequest, Measured, NoProposal
 from kbopt.store.journal import SqliteJournal
 from tests.cluster.lab import Lab, NumberedProposer, evaluated, events, factories, spec
 from tests.core.test_bottleneck import profile

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import Candidate, NoProposal, Usage
+from kbopt.core.proposals import Candidate, NoProposal
 from kbopt.proposers.llm import LLMProposer, close_connections, parse_models
 from tests.support.llm_briefs import CHANGED, PARENT, brief, edit, rewrite, trial
 from tests.support.openai_server import Answer, Behaviour, Drop, Fail, Garbage, Hang, OpenAIServer, Script

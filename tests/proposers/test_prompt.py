@@ -16,8 +16,10 @@ import pytest
 
 from kbopt.core.errors import UserError
 from kbopt.core.languages import Language, has_module, missing
+from kbopt.core.outcomes import Crashed, Roofline
+from kbopt.core.proposals import Trial
+from kbopt.core.protocol import Arithmetic
 from kbopt.core.tune_comments import parse
-from kbopt.core.types import Arithmetic, Crashed, Roofline, Trial
 from kbopt.evaluation.judge import errors
 from kbopt.leanbuild import builder
 from kbopt.proposers.agent import write_workspace

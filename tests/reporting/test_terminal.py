@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from kbopt.core.costs import Rent
+from kbopt.core.outcomes import Speedup
 from kbopt.core.scoring import Standing
 from kbopt.core.text import first_line
-from kbopt.core.types import Rent, Speedup
 from kbopt.reporting.summary import RunSummary, summarize
 from kbopt.reporting.terminal import (
     ProgressSnapshot,

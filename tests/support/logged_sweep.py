@@ -17,7 +17,7 @@ import kbopt.compose
 import kbopt.sweep
 from kbopt.cli import main
 from kbopt.cluster.messages import Factories
-from kbopt.core.types import EvalRequest, Result
+from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.simulated import SimulatedBackend
 from kbopt.store.cache import request_key
 
