@@ -21,8 +21,8 @@ from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
-from kbopt.core.search import Ready
 from kbopt.core.settings import Budget, SearchSettings
+from kbopt.core.work import Ready
 from kbopt.finish import Finished, finish
 from kbopt.store.journal import SqliteJournal
 

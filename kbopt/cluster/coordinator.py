@@ -34,8 +34,8 @@ from kbopt.core.evaluations import EvalRequest
 from kbopt.core.events import InfraFailed
 from kbopt.core.ports import Attempt, Declined
 from kbopt.core.proposals import Candidate, NoProposal, Trial
-from kbopt.core.search import Ready
 from kbopt.core.spending import is_used, next_portion
+from kbopt.core.work import Ready
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import Attempt, Declined, Proposer, Summarizer
 from kbopt.core.proposals import Candidate, NoProposal, Trial
-from kbopt.core.search import SummaryRequest
+from kbopt.core.work import SummaryRequest
 
 T = TypeVar("T")
 

@@ -14,10 +14,10 @@ from kbopt.core.ports import Attempts, Backend, BackendStatus, Embedder, Propose
 from kbopt.core.proposals import Brief
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.scoring import Standing
-from kbopt.core.search import SummaryRequest
 from kbopt.core.settings import SearchSettings
 from kbopt.core.tally import Progress
 from kbopt.core.task import Task
+from kbopt.core.work import SummaryRequest
 
 LEASE_S = 1800.0
 """Seconds after which a brief counts as lost with its explorer and is handed out again."""

@@ -14,8 +14,9 @@ from kbopt.core.pacing import InFlightLimit
 from kbopt.core.ports import Attempt
 from kbopt.core.proposals import Brief
 from kbopt.core.scoring import standing
-from kbopt.core.search import Search, Stuck, SummaryRequest
+from kbopt.core.search import Search
 from kbopt.core.spending import Account
+from kbopt.core.work import Stuck, SummaryRequest
 from kbopt.store.journal import SqliteJournal
 
 JOURNAL_FREE_S = 30.0

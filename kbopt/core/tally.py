@@ -43,7 +43,7 @@ class Progress:
 
 
 class Tally:
-    """Mutable counts; `kbopt.core.search` updates them from events only."""
+    """Mutable counts; `kbopt.core.search_state` updates them from events only."""
 
     def __init__(self) -> None:
         self.asked = 0

@@ -12,9 +12,10 @@ from kbopt.core.events import FINAL_REPEAT, Event
 from kbopt.core.pacing import InFlightLimit
 from kbopt.core.proposals import Brief, Candidate
 from kbopt.core.protocol import EvalProtocol
-from kbopt.core.search import Done, Ready, Search, Wait
+from kbopt.core.search import Search
 from kbopt.core.settings import SearchSettings
 from kbopt.core.tally import Progress
+from kbopt.core.work import Done, Ready, Wait
 from kbopt.simulated.backend import judge
 from kbopt.simulated.kernels import to_point
 from kbopt.simulated.landscapes import Landscape
