@@ -20,7 +20,7 @@ from pathlib import Path
 
 from kbopt.backends.local import SANDBOX_REMEDY, LocalBackend
 from kbopt.backends.opening import Say, open_aloud
-from kbopt.compose import open_backend
+from kbopt.compose.backends import open_backend
 from kbopt.config import BackendConfig, device_kind
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result

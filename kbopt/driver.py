@@ -17,7 +17,9 @@ from pathlib import Path
 from kbopt.backends.opening import Reminder
 from kbopt.cluster.messages import EvaluatorStatus, Failure, SearchStatus
 from kbopt.cluster.session import ClusterSettings, Session
-from kbopt.compose import check, factories, prepare_backend, search_spec
+from kbopt.compose.backends import prepare_backend
+from kbopt.compose.checks import check
+from kbopt.compose.searches import factories, search_spec
 from kbopt.config import BackendConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError

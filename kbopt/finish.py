@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kbopt.compose import add_to_library
+from kbopt.compose.lessons import add_to_library
 from kbopt.config import BackendConfig, RunConfig, transcripts
 from kbopt.core import codec
 from kbopt.core.errors import InfraError

@@ -16,7 +16,7 @@ from collections.abc import Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from kbopt.compose import open_backend
+from kbopt.compose.backends import open_backend
 from kbopt.config import BackendConfig, BackendName
 from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.ports import BackendStatus

@@ -20,7 +20,10 @@ from pathlib import Path
 from kbopt.backends.opening import Reminder, Waiting
 from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, SearchSpec
 from kbopt.cluster.session import ClusterSettings, Session
-from kbopt.compose import check, factories, prepare_backend, search_spec, with_lessons
+from kbopt.compose.backends import prepare_backend
+from kbopt.compose.checks import check
+from kbopt.compose.lessons import with_lessons
+from kbopt.compose.searches import factories, search_spec
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError

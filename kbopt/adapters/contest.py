@@ -23,7 +23,8 @@ from kbopt.agents.run import AgentRun, settings
 from kbopt.bench import has_ended
 from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.cluster.messages import Failure
-from kbopt.compose import check, open_backend, prepare_backend
+from kbopt.compose.backends import open_backend, prepare_backend
+from kbopt.compose.checks import check
 from kbopt.config import RunConfig
 from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError

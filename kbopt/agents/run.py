@@ -14,7 +14,8 @@ from typing import Any
 from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.cluster.messages import Answer
 from kbopt.cluster.running import RunningSearch
-from kbopt.compose import check, factories, search_spec
+from kbopt.compose.checks import check
+from kbopt.compose.searches import factories, search_spec
 from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.costs import Usage

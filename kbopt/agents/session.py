@@ -13,7 +13,7 @@ from pathlib import Path
 from kbopt.agents.answers import checked
 from kbopt.agents.run import AgentRun, settings
 from kbopt.cluster.evaluator import EvaluationQueue
-from kbopt.compose import open_backend
+from kbopt.compose.backends import open_backend
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 from kbopt.core.errors import InfraError, UserError, unknown_name
 from kbopt.core.outcomes import Measured, outcome_name

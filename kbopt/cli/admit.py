@@ -120,7 +120,8 @@ def admit(
 
     What `out` holds for the same source, device, torch and rules is said from there; the rest is appended.
     """
-    from kbopt.compose import check_device, open_local
+    from kbopt.compose.backends import open_local
+    from kbopt.compose.checks import check_device
 
     check_device(device)
     table = _Table(open_local(device), checkout, protocol, as_json)

@@ -180,7 +180,7 @@ class _Judge:
 
     def run(self, items: Sequence[Kernel]) -> None:
         """Raises `InfraError` where the lines cannot be written, and what the backend raises at its start."""
-        from kbopt.compose import check_device, check_simulated
+        from kbopt.compose.checks import check_device, check_simulated
 
         if self._config.name == "local":
             check_device(self._config.device)
@@ -200,7 +200,7 @@ class _Judge:
         )
 
     def _batch(self, items: Sequence[Kernel]) -> None:
-        from kbopt.compose import open_backend
+        from kbopt.compose.backends import open_backend
 
         backend = open_backend(
             self._config,

@@ -133,7 +133,8 @@ def evaluate(
         protocol = parsed.at_stated_precision(protocol, [item.task for item in items if not item.fault])
     if workloads is not None:
         items = [replace(item, task=parsed.with_workloads(item.task, workloads)) for item in items]
-    from kbopt.compose import check_device, check_simulated, open_backend
+    from kbopt.compose.backends import open_backend
+    from kbopt.compose.checks import check_device, check_simulated
 
     if backend_config.name == "local":
         check_device(backend_config.device)

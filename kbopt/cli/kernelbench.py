@@ -196,7 +196,7 @@ def _end(config: BenchConfig, rows: Sequence[Row], failures: Mapping[str, Failur
 def _run(config: BenchConfig, folder: Path, *, address: str | None, nodes: int) -> Mapping[str, Failure]:
     """Run what is still to be run. Returns what kept a search from its end, by the search's name."""
     from kbopt import bench
-    from kbopt.compose import preflight
+    from kbopt.compose.searches import preflight
 
     first = next(config.searches.runs(), None)
     if not config.has_model:

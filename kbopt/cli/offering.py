@@ -61,7 +61,8 @@ offer_options = options(
 def offer(given: dict[str, Any]) -> Offer:
     """What the options offer, from a backend that is ready. Raises `UserError`."""
     from kbopt.agents.session import Offer
-    from kbopt.compose import check_device, prepare_backend
+    from kbopt.compose.backends import prepare_backend
+    from kbopt.compose.checks import check_device
 
     protocol = parsed.eval_protocol(given)
     backend = parsed.backend_config(given)

@@ -126,7 +126,7 @@ def first_strategies(
     given: dict[str, Any], proposer: ProposerConfig, backend: BackendConfig
 ) -> tuple[KernelStrategy, ...]:
     """Takes --strategies out of `given`: what first questions ask for, nothing where that is switched off."""
-    from kbopt.compose import strategies
+    from kbopt.compose.proposers import strategies
 
     return strategies(proposer, backend) if given.pop("uses_strategies") else ()
 

@@ -71,7 +71,8 @@ def profile(
     of_task = parsed.find_task(task, task_idx, kernelbench, "")
     protocol = parsed.at_stated_precision(parsed.eval_protocol(given), [of_task])
     backend = parsed.backend_config(given)
-    from kbopt.compose import check_device, check_simulated, open_backend
+    from kbopt.compose.backends import open_backend
+    from kbopt.compose.checks import check_device, check_simulated
 
     if backend.name == "local":
         check_device(backend.device)

@@ -75,7 +75,8 @@ def run(
     kbopt run --task quick/gelu --proposer agent --agent claude --max-evals 20 --explorers 2
     """
     from kbopt import driver
-    from kbopt.compose import preflight, with_lessons
+    from kbopt.compose.lessons import with_lessons
+    from kbopt.compose.searches import preflight
     from kbopt.config import RunConfig
 
     output = {name: given.pop(name) for name in OUTPUT_OPTIONS}

@@ -58,7 +58,7 @@ class SearchSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factories:
-    """How the actors build their parts, each in its own process. Composed in `kbopt.compose`."""
+    """How the actors build their parts, each in its own process. Composed in `kbopt.compose.searches`."""
 
     backend: Callable[[], Backend]
     proposer: Callable[[SearchSpec, Attempts], Proposer]

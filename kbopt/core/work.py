@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kbopt.core.events import (
-    FULL_REPEAT,
-)
+from kbopt.core.events import FULL_REPEAT
 from kbopt.core.proposals import Candidate, Trial
 
 

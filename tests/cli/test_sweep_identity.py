@@ -11,7 +11,10 @@ from click.testing import CliRunner
 
 from kbopt.cli.options import backend_options
 from kbopt.cli.parsed import backend_config
-from kbopt.compose import check, check_device, device_facts, lease_s, with_lessons
+from kbopt.compose.backends import device_facts
+from kbopt.compose.checks import check, check_device
+from kbopt.compose.lessons import with_lessons
+from kbopt.compose.proposers import lease_s
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig, device_kind
 from kbopt.core.errors import UserError
 from kbopt.core.events import Evaluated, Event

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from kbopt.cli.batch import headline
-from kbopt.compose import search_spec
+from kbopt.compose.searches import search_spec
 from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.evaluations import KernelBenchVerdict, Result, Seconds

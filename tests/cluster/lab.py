@@ -10,10 +10,7 @@ from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.cluster.explorer import Explorer
 from kbopt.cluster.messages import Factories, SearchSpec
 from kbopt.core.embedding import LocalEmbedder
-from kbopt.core.events import (
-    Evaluated,
-    Event,
-)
+from kbopt.core.events import Evaluated, Event
 from kbopt.core.proposals import Brief, Candidate, NoProposal
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.settings import Budget, SearchSettings

@@ -11,7 +11,7 @@ import pytest
 from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.messages import SearchSpec
-from kbopt.compose import search_spec
+from kbopt.compose.searches import search_spec
 from kbopt.config import ProposerConfig, ProposerName, RunConfig
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import Result, Seconds

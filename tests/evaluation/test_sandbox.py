@@ -204,7 +204,7 @@ def test_of_a_checkout_only_the_package_is_shown():
 WITHOUT = """
 import asyncio, json, sys
 from pathlib import Path
-from kbopt.compose import factories
+from kbopt.compose.searches import factories
 from kbopt.config import BackendConfig, ProposerConfig
 from kbopt.core.errors import UserError
 from kbopt.core.evaluations import EvalRequest

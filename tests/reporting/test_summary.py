@@ -8,15 +8,7 @@ from pathlib import Path
 import pytest
 
 from kbopt.core import codec
-from kbopt.core.events import (
-    FINAL_REPEAT,
-    FULL_REPEAT,
-    Entry,
-    Evaluated,
-    Event,
-    Proposed,
-    RemeasureAsked,
-)
+from kbopt.core.events import FINAL_REPEAT, FULL_REPEAT, Entry, Evaluated, Event, Proposed, RemeasureAsked
 from kbopt.core.outcomes import Audit, Crashed, Measured, Speedup
 from kbopt.core.protocol import Clock
 from kbopt.core.settings import Budget

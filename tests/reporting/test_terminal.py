@@ -21,15 +21,7 @@ from kbopt.reporting.terminal import (
     print_outcome,
     progress_line,
 )
-from kbopt.reporting.text import (
-    duration,
-    figure,
-    plural,
-    printable,
-    speedup_text,
-    standing_text,
-    truncated,
-)
+from kbopt.reporting.text import duration, figure, plural, printable, speedup_text, standing_text, truncated
 from tests.reporting.conftest import MakeRun
 
 BEST = Standing(

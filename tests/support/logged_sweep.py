@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import kbopt.compose
+import kbopt.compose.searches
 import kbopt.sweep
 from kbopt.cli import main
 from kbopt.cluster.messages import Factories
@@ -41,7 +41,7 @@ class LoggedDevice(SimulatedBackend):
 
 
 def logged_factories(log: Path, pace: Path, *arguments: object) -> Factories:
-    made: Factories = kbopt.compose.factories(*arguments)  # type: ignore[arg-type]
+    made: Factories = kbopt.compose.searches.factories(*arguments)  # type: ignore[arg-type]
     return replace(made, backend=functools.partial(LoggedDevice, log, pace))
 
 

@@ -20,12 +20,7 @@ from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused
 from kbopt.evaluation.judge.kinds import KINDS
-from kbopt.evaluation.judge.link import (
-    CandidateDied,
-    CandidateRaised,
-    OutOfTime,
-    SourceRejected,
-)
+from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised, OutOfTime, SourceRejected
 from kbopt.evaluation.judge.one_workload import OnWorkload
 from kbopt.evaluation.judge.reference import Reference
 from kbopt.evaluation.judge.task_code import TaskTooLarge
