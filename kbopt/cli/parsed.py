@@ -15,7 +15,10 @@ from typing import Any, TypeVar, get_args
 import click
 from click.core import ParameterSource
 
-from kbopt.cli.options import BACKEND, PROPOSER, PROTOCOL, SETTINGS
+from kbopt.cli.options.backend import BACKEND
+from kbopt.cli.options.proposer import PROPOSER
+from kbopt.cli.options.protocol import PROTOCOL
+from kbopt.cli.options.search import SETTINGS
 from kbopt.config import BackendConfig, ProposerConfig
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.kernel_strategies import KernelStrategy

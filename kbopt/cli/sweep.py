@@ -13,9 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from kbopt.cli import INFRA_ERROR, exit_interrupted, parsed
-from kbopt.cli import options as shared
-from kbopt.cli.grouped import BUDGET, DEVICE, Group
-from kbopt.cli.options import option
+from kbopt.cli.grouped import BUDGET, Group, option, options
+from kbopt.cli.options.backend import backend_options
+from kbopt.cli.options.proposer import proposer_options
+from kbopt.cli.options.protocol import protocol_options
+from kbopt.cli.options.search import budget_options, each_search_options, search_verdict_option, start_option
+from kbopt.cli.options.sweep import address_option, many_options, nodes_option, out_option
+from kbopt.cli.options.task import kernelbench_option, workloads_option
+from kbopt.cli.options.wandb import wandb_options
+from kbopt.cli.output import json_option, print_json, to_stderr
 from kbopt.cli.values import Name, sweep_folder
 from kbopt.core.errors import UserError
 from kbopt.core.spending import Spend
@@ -28,22 +34,6 @@ if TYPE_CHECKING:
     from kbopt.sweep import SweepConfig
 
 PROGRESS_S = 5.0
-
-
-out_option = option(
-    "--out", type=click.Path(path_type=Path), default=Path("sweeps"), help="The folder of all sweeps."
-)
-address_option = option(
-    "--address", group=DEVICE, help="A Ray cluster, e.g. auto. Default: this machine alone."
-)
-nodes_option = option(
-    "--nodes",
-    group=DEVICE,
-    type=click.IntRange(1),
-    default=1,
-    help="Wait until the cluster has so many: right after `ray up` only the head is there.",
-)
-json_option = option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
 
 
 @click.group(
@@ -59,15 +49,15 @@ json_option = option("--json", "as_json", is_flag=True, help="One JSON document 
 )
 @option("--algorithms", default="PS", help="PS,PS_epsNet,best_of_n,...")
 @option("--seeds", default="1", help="How many (5), or which (0..4 or 3,7).")
-@shared.kernelbench_option
-@shared.workloads_option
-@shared.start_option
-@shared.options(*shared.each_search_options)
-@shared.budget_options
-@shared.proposer_options
-@shared.backend_options
-@shared.protocol_options
-@shared.many_options
+@kernelbench_option
+@workloads_option
+@start_option
+@options(*each_search_options)
+@budget_options
+@proposer_options
+@backend_options
+@protocol_options
+@many_options
 @option(
     "--share-results", is_flag=True, help="Measure a source once for all algorithms and seeds, not for each."
 )
@@ -79,13 +69,13 @@ json_option = option("--json", "as_json", is_flag=True, help="One JSON document 
     help="Give each search --max-evals evaluations, or all of them as many together and the later ones where "
     "most is expected of them (headroom).",
 )
-@shared.search_verdict_option
+@search_verdict_option
 @option("--name", default="sweep", help="Its name; its folder is OUT/NAME.")
 @out_option
 @address_option
 @nodes_option
 @json_option
-@shared.wandb_options
+@wandb_options
 @click.pass_context
 def sweep(
     context: click.Context,
@@ -200,7 +190,7 @@ def stop(name: str, out: Path) -> None:
 @address_option
 @nodes_option
 @json_option
-@shared.wandb_options
+@wandb_options
 def resume(name: str, out: Path, **how: Any) -> None:
     """Go on with the sweep NAME, with the options that it was started with."""
     from kbopt import sweep as sweeps
@@ -224,7 +214,7 @@ def results(name: str, out: Path, as_json: bool) -> None:
     searches = sweeps.finish_all(config, folder)
     if as_json:
         seconds = max(search.summary.seconds for search in searches)
-        shared.print_json(sweeps.sweep_document(config, searches, seconds))
+        print_json(sweeps.sweep_document(config, searches, seconds))
     else:
         print_table(searches, shared=config.shares_results)
     click.echo(sweeps.write_page(config, folder), err=True)
@@ -266,7 +256,7 @@ def run_sweep(
     searches = sweeps.finish_all(config, folder)
     document = sweeps.sweep_document(config, searches, seconds)
     if as_json:
-        shared.print_json(document)
+        print_json(document)
     else:
         print_table(searches, shared=config.shares_results)
     kept = sum(keep_lessons(folder / run.name) for run in config.runs())
@@ -301,11 +291,9 @@ def drive(
         if wandb_log:
             wandb_log(status)
 
-    shared.to_stderr(extent(config))
+    to_stderr(extent(config))
     try:
-        return sweeps.drive(
-            config, folder, address=address, nodes=nodes, on_status=on_status, say=shared.to_stderr
-        )
+        return sweeps.drive(config, folder, address=address, nodes=nodes, on_status=on_status, say=to_stderr)
     except KeyboardInterrupt:
         click.echo(f"stopped; {again}. What was measured is in {folder}", err=True)
         exit_interrupted()

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from kbopt.cli.options import backend_options
+from kbopt.cli.options.backend import backend_options
 from kbopt.cli.parsed import backend_config
 from kbopt.compose.backends import device_facts
 from kbopt.compose.checks import check, check_device
