@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from kbopt.cli import parsed
+from kbopt.cli.driving import run_sweep
 from kbopt.cli.grouped import BUDGET, Group, option
 from kbopt.cli.kernelbench import kernelbench as on_kernelbench
 from kbopt.cli.options.backend import backend_options
@@ -16,7 +17,6 @@ from kbopt.cli.options.protocol import protocol_options
 from kbopt.cli.options.sweep import address_option, many_options, nodes_option, out_option
 from kbopt.cli.options.task import kernelbench_option
 from kbopt.cli.output import json_option
-from kbopt.cli.sweep import run_sweep
 from kbopt.core.errors import UserError
 
 ALGORITHMS = "PS,PS_Summarizer,PS_epsNet,PS_epsNet_Summarizer,best_of_n,random"

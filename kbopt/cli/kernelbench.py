@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from kbopt.cli import INFRA_ERROR, exit_interrupted, parsed
+from kbopt.cli.driving import drive
 from kbopt.cli.grouped import BUDGET, Command, option
 from kbopt.cli.options.backend import backend_options
 from kbopt.cli.options.proposer import proposer_options
@@ -19,7 +20,6 @@ from kbopt.cli.options.search import SETTINGS
 from kbopt.cli.options.sweep import address_option, many_options, nodes_option, out_option
 from kbopt.cli.options.task import kernelbench_option
 from kbopt.cli.output import json_option, print_json, to_stderr
-from kbopt.cli.sweep import drive
 from kbopt.cli.values import Name, Number
 from kbopt.core.errors import UserError
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
