@@ -29,7 +29,7 @@ from kbopt.config import RunConfig
 from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import Result
-from kbopt.proposers.llm import LiteLLMService
+from kbopt.proposers.litellm_service import LiteLLMService
 from kbopt.proposers.models import Unanswerable, parse_models
 from kbopt.proposers.pool import ModelPool
 from kbopt.store.cache import EvaluationCache
