@@ -25,7 +25,9 @@ from kbopt.leanbuild import builder
 from kbopt.proposers.agent import write_workspace
 from kbopt.proposers.agent_desk import Place
 from kbopt.proposers.answers import NewSource, read_answer
-from kbopt.proposers.prompt import MAX_TRIALS_CHARS, PLACEHOLDERS, SHIPPED, Prompts, fenced, telling
+from kbopt.proposers.prompt import Prompts
+from kbopt.proposers.shown import MAX_TRIALS_CHARS, fenced, telling
+from kbopt.proposers.templates import PLACEHOLDERS, SHIPPED
 from tests.support.llm_briefs import PARENT, TASK, brief, failed_trial, measured, rewrite, trial
 
 PROMPTS = Prompts.load(None)
