@@ -25,7 +25,8 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import Asked
 from kbopt.core.ports import BackendStatus
-from kbopt.reporting.terminal import ProgressSnapshot, ProgressView
+from kbopt.reporting.progress import ProgressSnapshot
+from kbopt.reporting.terminal import ProgressView
 from kbopt.store.journal import JournalReader, SqliteJournal
 
 POLL_S = 0.5

@@ -203,7 +203,7 @@ def run_document(finished: Finished) -> dict[str, object]:
 
 def print_result(finished: Finished, console: Console) -> None:
     """The final table, and the commands that come next."""
-    from kbopt.reporting.terminal import print_outcome
+    from kbopt.reporting.final_table import print_outcome
 
     files = {"journal": str(finished.journal), "report": str(finished.report)}
     if finished.source:

@@ -162,7 +162,7 @@ class Progress:
     ) -> float | None:
         """Seconds to the end; None where nothing was done yet that tells the pace."""
         from kbopt.driver import snapshot
-        from kbopt.reporting.terminal import done_fraction
+        from kbopt.reporting.progress import done_fraction
 
         shared, done = self._shared, 0.0
         for search in status.searches:

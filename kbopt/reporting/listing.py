@@ -23,7 +23,7 @@ from kbopt.core.proposals import Trial
 from kbopt.core.scoring import Standing
 from kbopt.core.text import first_line
 from kbopt.reporting.evidence import evidence
-from kbopt.reporting.terminal import OUTCOME_STYLES, STATE_STYLES
+from kbopt.reporting.outcome_words import OUTCOME_STYLES, STATE_STYLES
 from kbopt.reporting.text import plural, printable, speedup_text, standing_text, truncated
 
 LOG_LIMIT_CHARS = 20_000
