@@ -27,7 +27,8 @@ from kbopt.core.events import (
 )
 from kbopt.core.outcomes import Audit, Crashed, Measured, Outcome, WrongAnswer
 from kbopt.core.proposals import Candidate
-from kbopt.reporting.history import TEXT_LIMIT_CHARS, History, fold
+from kbopt.reporting.history import History, fold
+from kbopt.reporting.kept_texts import TEXT_LIMIT_CHARS
 from tests.support.journals import entries
 
 
