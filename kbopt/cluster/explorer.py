@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Awaitable, Mapping
 from typing import Protocol, TypeVar
 
-from kbopt.cluster.coordinator import unforeseen
 from kbopt.cluster.evidence import Evidence
+from kbopt.cluster.faults import unforeseen
 from kbopt.cluster.messages import Factories, Failure, Idle, Lease, SearchSpec
 from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
