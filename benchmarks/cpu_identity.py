@@ -15,7 +15,9 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from kbopt.core.types import EvalProtocol, EvalRequest, Measured, outcome_name
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.outcomes import Measured, outcome_name
+from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.client import ServiceClient
 from kbopt.tasks import load_task
 

@@ -22,8 +22,11 @@ import ray
 
 from kbopt.cluster.actors import LOOPS_PER_ACTOR, EvaluatorActor
 from kbopt.cluster.session import start_ray
+from kbopt.core.evaluations import EvalRequest, Result, Seconds
+from kbopt.core.outcomes import WrongAnswer
 from kbopt.core.ports import BackendStatus
-from kbopt.core.types import EvalProtocol, EvalRequest, Result, Seconds, Task, WrongAnswer
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 
 SERVICE_S = 0.2
 COROUTINES = 32

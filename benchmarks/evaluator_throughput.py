@@ -26,7 +26,10 @@ import time
 from pathlib import Path
 
 from benchmarks.lean_headers import CANDIDATES, TASKS, build_all, compare_machine_code, in_new_process
-from kbopt.core.types import EvalProtocol, EvalRequest, Result, Task, outcome_name
+from kbopt.core.evaluations import EvalRequest, Result
+from kbopt.core.outcomes import outcome_name
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.evaluation.client import ServiceClient
 
 NUM_CRASHES = 5

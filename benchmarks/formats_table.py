@@ -35,17 +35,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that 
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import (
-    Admitted,
-    EvalProtocol,
-    EvalRequest,
-    Measured,
-    Refused,
-    Result,
-    Task,
-    TaskReport,
-    outcome_name,
-)
+from kbopt.core.evaluations import Admitted, EvalRequest, Refused, Result, TaskReport
+from kbopt.core.outcomes import Measured, outcome_name
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.evaluation.client import ServiceClient
 from kbopt.tasks import as_model, formats, precision_of
 from kbopt.tasks.solutions import is_solution

@@ -26,7 +26,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
 
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Seed, Task, outcome_name
+from kbopt.core.evaluations import EvalRequest, Result
+from kbopt.core.outcomes import Measured, outcome_name
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Seed, Task
 from kbopt.evaluation.client import ServiceClient
 from kbopt.proposers.seeds import DeviceKind, seeds_for
 from kbopt.tasks import expand, load_task

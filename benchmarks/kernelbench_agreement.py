@@ -24,7 +24,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from kbopt.core.types import EvalProtocol, EvalRequest, KernelBenchVerdict, Task
+from kbopt.core.evaluations import EvalRequest, KernelBenchVerdict
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.evaluation.client import ServiceClient
 from tests.adversarial.case import load_task
 

@@ -31,7 +31,10 @@ from kbopt.backends.local import LocalBackend
 from kbopt.backends.pool import DevicePool, local_pool
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, TaskReport, outcome_name
+from kbopt.core.evaluations import EvalRequest, Result, TaskReport
+from kbopt.core.outcomes import Measured, outcome_name
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 
 IN_FLIGHT = 32
 _SAMPLE_S = 0.25

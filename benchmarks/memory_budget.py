@@ -20,7 +20,10 @@ from collections import Counter
 from pathlib import Path
 
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalProtocol, EvalRequest, Task, outcome_name
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.outcomes import outcome_name
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.evaluation.client import ServiceClient
 
 GIB = 2**30

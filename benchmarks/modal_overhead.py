@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from kbopt.backends.modal_client import ModalBackend, app_name, ensure_deployed, stop
 from kbopt.cluster.evaluator import EvaluationQueue
-from kbopt.core.types import EvalRequest
+from kbopt.core.evaluations import EvalRequest
 from kbopt.evaluation.client import ServiceClient
 from kbopt.store.cache import EvaluationCache
 from tests.support.modal_plane import ModalPlane

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from kbopt.core.profile import Code, Missing, NotProfiled, Profile, Profiled, ProfileRequest, Trace
 from kbopt.core.profile_text import text_of
-from kbopt.core.types import EvalProtocol, Task
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.evaluation.client import ServiceClient
 
 TIERS = ("code", "trace", "counters", "reference")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.simulated import Landscape
 from kbopt.simulated.landscapes import NUM_PARAMETERS, Point, stable_rng
 

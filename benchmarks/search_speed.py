@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from kbopt.core.epsilon_net import EpsilonNet
+from kbopt.core.evaluations import Result, Seconds
 from kbopt.core.events import Asked, Evaluated, Event, Proposed
+from kbopt.core.outcomes import Audit, Measured
+from kbopt.core.proposals import Brief, Candidate
 from kbopt.core.search import Search
 from kbopt.core.settings import ScoreFunction, SearchSettings
-from kbopt.core.types import Audit, Brief, Candidate, Measured, Result, Seconds
 from kbopt.simulated import LANDSCAPES
 
 PROBES = 500

@@ -28,7 +28,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from kbopt.cluster.session import ClusterSettings, Session
-from kbopt.compose import factories
+from kbopt.compose.searches import factories
 from kbopt.config import BackendConfig, ProposerConfig
 from kbopt.core.events import Evaluated, Proposed
 from kbopt.core.settings import Budget, SearchSettings

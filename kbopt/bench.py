@@ -21,7 +21,7 @@ from kbopt.config import RunConfig, device_kind
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import Ended
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.finish import finish, open_run, write_atomically
 from kbopt.proposers.seeds import seeds_for
 from kbopt.reporting.report import write_report

@@ -11,9 +11,10 @@ from typing import Literal
 
 from kbopt.core.errors import UserError
 from kbopt.core.languages import Language
+from kbopt.core.protocol import EvalProtocol, Verdict
 from kbopt.core.redaction import REDACTED, redact
 from kbopt.core.settings import SearchSettings
-from kbopt.core.types import EvalProtocol, Seed, Task, Verdict
+from kbopt.core.task import Seed, Task
 
 BackendName = Literal["local", "modal", "spool", "simulated"]
 ProposerName = Literal["tunables", "llm", "llm+tunables", "agent", "simulated"]

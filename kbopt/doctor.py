@@ -20,12 +20,15 @@ from pathlib import Path
 
 from kbopt.backends.local import SANDBOX_REMEDY, LocalBackend
 from kbopt.backends.opening import Say, open_aloud
-from kbopt.compose import open_backend
+from kbopt.compose.backends import open_backend
 from kbopt.config import BackendConfig, device_kind
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.languages import PACKAGES, Language, has_module
+from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.ports import Backend
-from kbopt.core.types import Brief, Candidate, EvalProtocol, EvalRequest, Measured, Result, outcome_name
+from kbopt.core.proposals import Brief, Candidate
+from kbopt.core.protocol import EvalProtocol
 from kbopt.proposers.tunables import TunablesProposer
 from kbopt.reporting.text import speedup_text
 from kbopt.tasks import load_task

@@ -17,13 +17,16 @@ from pathlib import Path
 from kbopt.backends.opening import Reminder
 from kbopt.cluster.messages import EvaluatorStatus, Failure, SearchStatus
 from kbopt.cluster.session import ClusterSettings, Session
-from kbopt.compose import check, factories, prepare_backend, search_spec
+from kbopt.compose.backends import prepare_backend
+from kbopt.compose.checks import check
+from kbopt.compose.searches import factories, search_spec
 from kbopt.config import BackendConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import Asked
 from kbopt.core.ports import BackendStatus
-from kbopt.reporting.terminal import ProgressSnapshot, ProgressView
+from kbopt.reporting.progress import ProgressSnapshot
+from kbopt.reporting.terminal import ProgressView
 from kbopt.store.journal import JournalReader, SqliteJournal
 
 POLL_S = 0.5

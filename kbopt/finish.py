@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kbopt.compose import add_to_library
+from kbopt.compose.lessons import add_to_library
 from kbopt.config import BackendConfig, RunConfig, transcripts
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.events import Attempted, Ended, Entry, Proposed
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 from kbopt.proposers.transcripts import Transcripts
 from kbopt.reporting.live import Source
 from kbopt.reporting.report import write_report
@@ -203,7 +203,7 @@ def run_document(finished: Finished) -> dict[str, object]:
 
 def print_result(finished: Finished, console: Console) -> None:
     """The final table, and the commands that come next."""
-    from kbopt.reporting.terminal import print_outcome
+    from kbopt.reporting.final_table import print_outcome
 
     files = {"journal": str(finished.journal), "report": str(finished.report)}
     if finished.source:

@@ -16,11 +16,13 @@ from collections.abc import Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from kbopt.compose import open_backend
+from kbopt.compose.backends import open_backend
 from kbopt.config import BackendConfig, BackendName
+from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.ports import BackendStatus
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.scoring import score
-from kbopt.core.types import EvalProtocol, EvalRequest, Result, Task
+from kbopt.core.task import Task
 from kbopt.proposers.answers import Malformed, read_answer
 
 T = TypeVar("T")

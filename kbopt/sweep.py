@@ -20,14 +20,18 @@ from pathlib import Path
 from kbopt.backends.opening import Reminder, Waiting
 from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, SearchSpec
 from kbopt.cluster.session import ClusterSettings, Session
-from kbopt.compose import check, factories, prepare_backend, search_spec, with_lessons
+from kbopt.compose.backends import prepare_backend
+from kbopt.compose.checks import check
+from kbopt.compose.lessons import with_lessons
+from kbopt.compose.searches import factories, search_spec
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.protocol import EvalProtocol, Verdict
 from kbopt.core.scoring import fast_p_by_threshold
 from kbopt.core.settings import Algorithm, SearchSettings
 from kbopt.core.spending import Spend, first_part
-from kbopt.core.types import EvalProtocol, Task, Verdict
+from kbopt.core.task import Task
 from kbopt.driver import stays_warm
 from kbopt.finish import Finished, finish, open_run, run_document, write_atomically
 from kbopt.reporting.comparison import best_speedup, compare, markdown

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.scoring import score
-from kbopt.core.types import Measured, outcome_name
 from kbopt.library import Judges, kernel_source
 from kbopt.proposers.answers import Malformed
 

@@ -23,11 +23,13 @@ from kbopt.agents.run import AgentRun, settings
 from kbopt.bench import has_ended
 from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.cluster.messages import Failure
-from kbopt.compose import check, open_backend, prepare_backend
+from kbopt.compose.backends import open_backend, prepare_backend
+from kbopt.compose.checks import check
 from kbopt.config import RunConfig
+from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import Result, Usage
-from kbopt.proposers.llm import LiteLLMService
+from kbopt.core.evaluations import Result
+from kbopt.proposers.litellm_service import LiteLLMService
 from kbopt.proposers.models import Unanswerable, parse_models
 from kbopt.proposers.pool import ModelPool
 from kbopt.store.cache import EvaluationCache

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from gepa.core.adapter import EvaluationBatch
 
+from kbopt.core.evaluations import Result
 from kbopt.core.scoring import score
-from kbopt.core.types import Result
 from kbopt.library import Judges, kernel_source
 from kbopt.proposers.answers import Malformed
 

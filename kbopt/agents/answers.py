@@ -8,7 +8,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import Measured, Rejected, Task, Trial, outcome_name
+from kbopt.core.outcomes import Measured, Rejected, outcome_name
+from kbopt.core.proposals import Trial
+from kbopt.core.task import Task
 from kbopt.proposers.agent_desk import MAX_KERNEL_BYTES
 from kbopt.tasks import as_model
 

@@ -15,20 +15,13 @@ from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from kbopt import __version__
-from kbopt.agents.answers import (
-    Best,
-    Evaluation,
-    History,
-    Judged,
-    checked,
-    figures,
-    judged,
-)
+from kbopt.agents.answers import Best, Evaluation, History, Judged, checked, figures, judged
 from kbopt.agents.mcp_calls import proposer_of, told, while_waiting
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.proposals import Trial
 from kbopt.core.scoring import mean_score
-from kbopt.core.types import Task, Trial
+from kbopt.core.task import Task
 from kbopt.proposers.agent_desk import (
     BriefState,
     Call,

@@ -22,7 +22,8 @@ from kbopt.agents.evidence import Evidence, evidence
 from kbopt.agents.run import AgentRun
 from kbopt.agents.session import Session
 from kbopt.core.errors import UserError
-from kbopt.core.types import Measured, Trial
+from kbopt.core.outcomes import Measured
+from kbopt.core.proposals import Trial
 from kbopt.core.workloads import shown_source
 from kbopt.proposers.agent_desk import MAX_KERNEL_BYTES
 

@@ -14,13 +14,16 @@ from typing import Any
 from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.cluster.messages import Answer
 from kbopt.cluster.running import RunningSearch
-from kbopt.compose import check, factories, search_spec
+from kbopt.compose.checks import check
+from kbopt.compose.searches import factories, search_spec
 from kbopt.config import RunConfig
 from kbopt.core import codec
+from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.search import Ready
+from kbopt.core.evaluations import EvalRequest, Result
+from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
 from kbopt.core.settings import Budget, SearchSettings
-from kbopt.core.types import Brief, Candidate, EvalRequest, NoProposal, Result, Trial, Usage
+from kbopt.core.work import Ready
 from kbopt.finish import Finished, finish
 from kbopt.store.journal import SqliteJournal
 

@@ -20,7 +20,7 @@ from kbopt.agents.evidence import Evidence
 from kbopt.agents.mcp_calls import proposer_of, told, while_waiting
 from kbopt.agents.serving import SESSION_HEADER, serve
 from kbopt.agents.session import Judge, Offer, Session
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 from kbopt.proposers.prompt import BOTH_PASSES
 
 INSTRUCTIONS = """kbopt judges GPU and CPU kernels: is one correct, and how much faster than PyTorch is it?

@@ -13,12 +13,15 @@ from pathlib import Path
 from kbopt.agents.answers import checked
 from kbopt.agents.run import AgentRun, settings
 from kbopt.cluster.evaluator import EvaluationQueue
-from kbopt.compose import open_backend
+from kbopt.compose.backends import open_backend
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 from kbopt.core.errors import InfraError, UserError, unknown_name
+from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.profile import NotProfiled, Profile, ProfileRequest
+from kbopt.core.proposals import Trial
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.settings import Budget
-from kbopt.core.types import EvalProtocol, Measured, Task, Trial, outcome_name
+from kbopt.core.task import Task
 from kbopt.finish import Finished
 from kbopt.proposers.answers import MAX_NOTE_CHARS
 from kbopt.store.cache import EvaluationCache

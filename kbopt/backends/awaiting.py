@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable
 
-from kbopt.core.types import Result
+from kbopt.core.evaluations import Result
 
 
 async def in_order(evaluations: Iterable[Awaitable[Result]]) -> list[Result]:

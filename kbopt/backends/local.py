@@ -10,9 +10,9 @@ from pathlib import Path
 
 from kbopt.backends.awaiting import in_order
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest, Result, TaskReport
 from kbopt.core.ports import BackendState, BackendStatus
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.core.types import EvalRequest, Result, TaskReport
 from kbopt.evaluation.client import ServiceClient
 from kbopt.evaluation.messages import ServiceInfo
 

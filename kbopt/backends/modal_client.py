@@ -34,9 +34,10 @@ from kbopt.backends.modal_deploy import (
 from kbopt.backends.modal_lane import PAGE_TIMEOUT_S, Lane
 from kbopt.backends.modal_prices import load_prices
 from kbopt.backends.modal_wire import ContainerInfo
+from kbopt.core.costs import Rent
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.ports import BackendStatus
-from kbopt.core.types import EvalRequest, Rent, Result
 
 __all__ = [
     "GPU_NAMES",

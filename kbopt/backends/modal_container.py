@@ -16,7 +16,7 @@ from typing import TypeVar
 from kbopt.backends.modal_wire import ContainerInfo, Message, WireError, pack, unpack
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalRequest, Result
+from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.evaluation.client import ServiceClient
 
 V = TypeVar("V")

@@ -19,8 +19,8 @@ from kbopt.backends.modal_outputs import read_output
 from kbopt.backends.modal_wire import ContainerInfo, Message, WireError, pack, unpack
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.ports import BackendState
-from kbopt.core.types import EvalRequest, Result
 
 PAGE_TIMEOUT_S = 60.0
 """Seconds for a call that does not evaluate: it moves a page, or asks about the state."""

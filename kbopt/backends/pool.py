@@ -13,9 +13,9 @@ from pathlib import Path
 from kbopt.backends.awaiting import in_order
 from kbopt.backends.local import LocalBackend
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest, Result, TaskReport
 from kbopt.core.ports import Backend, BackendStatus, Describer, Profiler
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.core.types import EvalRequest, Result, TaskReport
 from kbopt.evaluation.sandbox.memory import GIB, find_host
 
 _STAYS_FOR = 4

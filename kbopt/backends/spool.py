@@ -22,9 +22,9 @@ from typing import Any
 from kbopt.backends.awaiting import in_order
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.ports import BackendState, BackendStatus
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.core.types import EvalRequest, Result
 from kbopt.evaluation.spool.files import (
     POLL_S,
     REQUESTS,

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbopt.cli import INFRA_ERROR
-from kbopt.cli import options as shared
 from kbopt.cli.json_lines import appending, objects
+from kbopt.cli.output import to_stderr
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import Admitted, EvalRequest, Refused
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.core.text import first_line
-from kbopt.core.types import Admitted, EvalProtocol, EvalRequest, Refused, Task
 from kbopt.reporting.text import plural, printable
 from kbopt.tasks import kernelbench as levels
 from kbopt.tasks.subsets import level_numbers
@@ -118,7 +120,8 @@ def admit(
 
     What `out` holds for the same source, device, torch and rules is said from there; the rest is appended.
     """
-    from kbopt.compose import check_device, open_local
+    from kbopt.compose.backends import open_local
+    from kbopt.compose.checks import check_device
 
     check_device(device)
     table = _Table(open_local(device), checkout, protocol, as_json)
@@ -126,9 +129,9 @@ def admit(
         asyncio.run(table.fill(problems, out))
     except KeyboardInterrupt:
         hint = "the same command goes on" if out else "with --out FILE the same command would go on"
-        shared.to_stderr(f"stopped; {table.summary}; {hint}")
+        to_stderr(f"stopped; {table.summary}; {hint}")
         raise
-    shared.to_stderr(table.summary)
+    to_stderr(table.summary)
     return INFRA_ERROR if any(isinstance(line.report, Lost) for line in table.lines) else 0
 
 
@@ -149,13 +152,13 @@ class _Table:
         from kbopt.backends.opening import open_aloud
 
         try:
-            device = (await open_aloud(self._backend, self._backend.open(), shared.to_stderr)).device
+            device = (await open_aloud(self._backend, self._backend.open(), to_stderr)).device
             known = self._known(out, device) if out else {}
             if not self._as_json:
                 click.echo(HEADER)
             with appending(out) if out else nullcontext() as sink:
                 for number, problem in enumerate(problems, start=1):
-                    shared.to_stderr(f"[{number}/{len(problems)}] {problem.name}")
+                    to_stderr(f"[{number}/{len(problems)}] {problem.name}")
                     line = await self._line(problem, known, device)
                     if sink is not None and line not in known.values():
                         print(json.dumps(line.document), file=sink, flush=True)

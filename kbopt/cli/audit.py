@@ -15,14 +15,18 @@ import click
 from click.core import ParameterSource
 
 from kbopt.cli import INFRA_ERROR, parsed
-from kbopt.cli import options as shared
 from kbopt.cli.batch import Batch, Item, document, owner
-from kbopt.cli.grouped import Command
-from kbopt.cli.options import option
+from kbopt.cli.grouped import Command, option
+from kbopt.cli.options.backend import backend_options
+from kbopt.cli.options.protocol import protocol_options
+from kbopt.cli.options.task import kernelbench_option
+from kbopt.cli.output import to_stderr
 from kbopt.cli.values import Name
 from kbopt.config import BackendConfig
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalProtocol, Measured, Precision, Rejected, Result
+from kbopt.core.evaluations import Result
+from kbopt.core.outcomes import Measured, Rejected
+from kbopt.core.protocol import EvalProtocol, Precision
 from kbopt.tasks import precision_of
 from kbopt.tasks.published import Broken, Entry, Form, Published, PublishedSet, read_set
 
@@ -53,7 +57,7 @@ class Kernel(Item):
     default="auto",
     help="What the set is; auto finds it out. docs/audit.md says what each is.",
 )
-@shared.kernelbench_option
+@kernelbench_option
 @option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -65,8 +69,8 @@ class Kernel(Item):
     is_flag=True,
     help="Measure also over torch.compile, max-autotune and a CUDA graph, which takes minutes a task.",
 )
-@shared.protocol_options
-@shared.backend_options
+@protocol_options
+@backend_options
 @click.pass_context
 def audit(
     ctx: click.Context,
@@ -112,9 +116,9 @@ def audit(
     _make(out)
     twice = len(sound) - len(kernels)
     same = f", {twice} with the kernel and task of another" if twice else ""
-    shared.to_stderr(f"{path}: {len(entries)} entries in the format {found.form}{same}")
+    to_stderr(f"{path}: {len(entries)} entries in the format {found.form}{same}")
     if own := sum(isinstance(entry, Published) and entry.own_reference for entry in entries):
-        shared.to_stderr(
+        to_stderr(
             f"{own} of them bring their own reference, which says what is correct and runs outside of the "
             "sandbox: read it before you trust it"
         )
@@ -130,12 +134,12 @@ def audit(
     except KeyboardInterrupt:
         if judge.lines:
             write()
-            shared.to_stderr(f"page of what was judged: {out / PAGE}")
+            to_stderr(f"page of what was judged: {out / PAGE}")
         raise
     click.echo("\n".join(map(printable, told(sums(write())))))
     click.echo(f"page: {out / PAGE}")
     if judge.is_lost:
-        shared.to_stderr("a machine failed for some; the same command asks for those again")
+        to_stderr("a machine failed for some; the same command asks for those again")
         sys.exit(INFRA_ERROR)
 
 
@@ -178,7 +182,7 @@ class _Judge:
 
     def run(self, items: Sequence[Kernel]) -> None:
         """Raises `InfraError` where the lines cannot be written, and what the backend raises at its start."""
-        from kbopt.compose import check_device, check_simulated
+        from kbopt.compose.checks import check_device, check_simulated
 
         if self._config.name == "local":
             check_device(self._config.device)
@@ -198,7 +202,7 @@ class _Judge:
         )
 
     def _batch(self, items: Sequence[Kernel]) -> None:
-        from kbopt.compose import open_backend
+        from kbopt.compose.backends import open_backend
 
         backend = open_backend(
             self._config,
@@ -218,7 +222,7 @@ class _Judge:
         try:
             asyncio.run(batch.run(items))
         except KeyboardInterrupt:
-            shared.to_stderr(f"stopped; {batch.summary()}; the same command goes on")
+            to_stderr(f"stopped; {batch.summary()}; the same command goes on")
             raise
         except OSError as error:  # closing the file fails as writing to it did
             raise InfraError(
@@ -229,7 +233,7 @@ class _Judge:
             self.lines, self.torch = batch.lines, batch.torch
             devices = dict.fromkeys(str(line.get("device") or "") for line in batch.lines.values())
             self.device = ", ".join(filter(None, devices)) or batch.device
-        shared.to_stderr(batch.summary())
+        to_stderr(batch.summary())
 
 
 def described(item: Item, result: Result) -> dict[str, object]:

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from kbopt.cli import INFRA_ERROR, USER_ERROR
-from kbopt.cli import options as shared
 from kbopt.cli.json_lines import appending, objects
+from kbopt.cli.output import to_stderr
 from kbopt.config import BackendConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, Verdict, outcome_name
+from kbopt.core.evaluations import EvalRequest, Result
+from kbopt.core.outcomes import Measured, outcome_name
+from kbopt.core.protocol import EvalProtocol, Verdict
+from kbopt.core.task import Task
 
 if TYPE_CHECKING:
     from kbopt.core.ports import Backend
@@ -101,7 +104,7 @@ async def opened(backend: Backend) -> str:
     """The device, once it is there."""
     from kbopt.backends.opening import open_aloud
 
-    return (await open_aloud(backend, backend.open(), shared.to_stderr)).device
+    return (await open_aloud(backend, backend.open(), to_stderr)).device
 
 
 class Batch:

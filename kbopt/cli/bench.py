@@ -7,12 +7,16 @@ from typing import Any
 
 import click
 
-from kbopt.cli import options as shared
 from kbopt.cli import parsed
-from kbopt.cli.grouped import BUDGET, Group
+from kbopt.cli.driving import run_sweep
+from kbopt.cli.grouped import BUDGET, Group, option
 from kbopt.cli.kernelbench import kernelbench as on_kernelbench
-from kbopt.cli.options import option
-from kbopt.cli.sweep import address_option, json_option, nodes_option, out_option, run_sweep
+from kbopt.cli.options.backend import backend_options
+from kbopt.cli.options.proposer import proposer_options
+from kbopt.cli.options.protocol import protocol_options
+from kbopt.cli.options.sweep import address_option, many_options, nodes_option, out_option
+from kbopt.cli.options.task import kernelbench_option
+from kbopt.cli.output import json_option
 from kbopt.core.errors import UserError
 
 ALGORITHMS = "PS,PS_Summarizer,PS_epsNet,PS_epsNet_Summarizer,best_of_n,random"
@@ -32,11 +36,11 @@ ALGORITHMS = "PS,PS_Summarizer,PS_epsNet,PS_epsNet_Summarizer,best_of_n,random"
 @option("--algorithms", default=ALGORITHMS, help="Algorithms, with commas between them.")
 @option("--seeds", default="0..4", help="How many (5), or which (0..4 or 3,7).")
 @option("--max-evals", group=BUDGET, type=click.IntRange(1), default=50, help="For each search.")
-@shared.kernelbench_option
-@shared.proposer_options
-@shared.backend_options
-@shared.protocol_options
-@shared.many_options
+@kernelbench_option
+@proposer_options
+@backend_options
+@protocol_options
+@many_options
 @option("--name", default="bench", help="Its name; its folder is OUT/NAME.")
 @out_option
 @address_option

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbopt.cli.json_lines import objects
+from kbopt.cli.output import json_option
 from kbopt.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ AUDIT_LINES = "results.jsonl"
 
 @click.command(short_help="Put runs, sweeps, benchmarks or audits side by side.")
 @click.argument("paths", metavar="RUN_OR_TABLE...", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+@json_option
 def compare(paths: tuple[str, ...], as_json: bool) -> None:
     """Put runs, sweeps, benchmarks and audits side by side: figures with intervals, and what differs.
 
@@ -43,7 +44,7 @@ def compare(paths: tuple[str, ...], as_json: bool) -> None:
     kbopt compare runs/first runs/second --json
     kbopt compare audits/monday audits/tuesday
     """
-    from kbopt.cli.options import print_json
+    from kbopt.cli.output import print_json
     from kbopt.reporting.sides import side_by_side
 
     sides = _told_apart([side for path in paths for side in _sides(_found(path))])

@@ -11,18 +11,18 @@ from typing import Any
 import click
 
 from kbopt.cli import USER_ERROR, parsed
-from kbopt.cli import options as shared
-from kbopt.cli.grouped import Command
-from kbopt.cli.options import option
+from kbopt.cli.grouped import Command, option
+from kbopt.cli.options.backend import backend_options
+from kbopt.cli.output import json_option
 
 STEPS = ("load a task", "load a kernel", "open the backend", "3 evaluations", "equal code")
 
 
 @click.command(cls=Command, short_help="Check the set-up, and say what to do.")
-@shared.backend_options
+@backend_options
 @option("--task", help="Default: quick/gelu on a CPU, matmul/9 on a GPU.")
 @option("--verbose", is_flag=True, help="After each step all that is known of it: logs, times, tracebacks.")
-@option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+@json_option
 def doctor(task: str | None, verbose: bool, as_json: bool, **given: Any) -> None:
     """Check the set-up: load a task, load a kernel, open the backend, run three evaluations in it.
 

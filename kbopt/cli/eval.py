@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from kbopt.cli import options as shared
 from kbopt.cli import parsed
 from kbopt.cli.batch import Batch, Item, document, headline, opened, owner, request
-from kbopt.cli.grouped import Command
-from kbopt.cli.options import option
+from kbopt.cli.grouped import Command, option
+from kbopt.cli.options.backend import backend_options
+from kbopt.cli.options.protocol import protocol_options
+from kbopt.cli.options.task import task_options
+from kbopt.cli.output import json_option
 from kbopt.cli.values import Name, OutFile, RunFolder
 from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import UserError
+from kbopt.core.evaluations import Result
+from kbopt.core.protocol import EvalProtocol, Verdict
 from kbopt.core.sources import read_source
-from kbopt.core.types import EvalProtocol, Result, Task, Verdict
+from kbopt.core.task import Task
 
 if TYPE_CHECKING:
     from kbopt.core.ports import Backend
@@ -57,7 +61,7 @@ def as_the_run(ctx: click.Context, config: RunConfig, given: dict[str, Any]) -> 
     help="The best kernel of a run again, with its task, protocol and backend; or --kernel, judged so. "
     "Default: --task and --kernel.",
 )
-@shared.task_options
+@task_options
 @option(
     "--kernel",
     type=click.Path(path_type=Path),
@@ -76,10 +80,10 @@ def as_the_run(ctx: click.Context, config: RunConfig, given: dict[str, Any]) -> 
     help="With --kernels: append the JSON lines to this file; what it holds already is not run again. "
     "Default: stdout.",
 )
-@shared.protocol_options
-@shared.backend_options
+@protocol_options
+@backend_options
 @option("--verdict", type=Name("verdict", Verdict), default="strict", help="Which one to print.")
-@option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+@json_option
 @click.pass_context
 def evaluate(
     ctx: click.Context,
@@ -131,7 +135,8 @@ def evaluate(
         protocol = parsed.at_stated_precision(protocol, [item.task for item in items if not item.fault])
     if workloads is not None:
         items = [replace(item, task=parsed.with_workloads(item.task, workloads)) for item in items]
-    from kbopt.compose import check_device, check_simulated, open_backend
+    from kbopt.compose.backends import open_backend
+    from kbopt.compose.checks import check_device, check_simulated
 
     if backend_config.name == "local":
         check_device(backend_config.device)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 BASIC, BUDGET, MODEL, AGENT, DEVICE, EXPERT = GROUPS = (
     *("Basic", "Budget", "Model", "Agent", "Device", "Expert"),
@@ -17,6 +20,22 @@ class Option(click.Option):
     def __init__(self, *args: Any, group: str = BASIC, **attributes: Any) -> None:
         super().__init__(*args, **{"show_default": True, **attributes})
         self.group = group
+
+
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several option decorators as one, in the order in which `--help` shows them."""
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def option(*names: str, group: str = BASIC, **attributes: Any) -> Callable[[F], F]:
+    """An option in one of the groups of `--help`."""
+    return click.option(*names, cls=Option, group=group, **attributes)
 
 
 class Command(click.Command):

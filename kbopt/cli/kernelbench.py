@@ -11,10 +11,15 @@ import click
 from click.core import ParameterSource
 
 from kbopt.cli import INFRA_ERROR, exit_interrupted, parsed
-from kbopt.cli import options as shared
-from kbopt.cli.grouped import BUDGET, Command
-from kbopt.cli.options import option
-from kbopt.cli.sweep import address_option, drive, json_option, nodes_option, out_option
+from kbopt.cli.driving import drive
+from kbopt.cli.grouped import BUDGET, Command, option
+from kbopt.cli.options.backend import backend_options
+from kbopt.cli.options.proposer import proposer_options
+from kbopt.cli.options.protocol import protocol_options
+from kbopt.cli.options.search import SETTINGS
+from kbopt.cli.options.sweep import address_option, many_options, nodes_option, out_option
+from kbopt.cli.options.task import kernelbench_option
+from kbopt.cli.output import json_option, print_json, to_stderr
 from kbopt.cli.values import Name, Number
 from kbopt.core.errors import UserError
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
@@ -43,7 +48,7 @@ class _Optimizer(Name):
     help="KernelBench's own representative problems (35 in levels 1 to 3), all of the levels, or names and "
     "patterns: level1/1..20,level2/33.",
 )
-@shared.kernelbench_option
+@kernelbench_option
 @option(
     "--optimizer",
     type=_Optimizer(),
@@ -54,7 +59,7 @@ class _Optimizer(Name):
 @option(
     "--algorithm",
     type=Name("algorithm", Algorithm),
-    default=shared.SETTINGS.algorithm,
+    default=SETTINGS.algorithm,
     help="Of --optimizer kbopt.",
 )
 @option("--seeds", default="3", help="How many (5), or which (0..4 or 3,7).")
@@ -78,10 +83,10 @@ class _Optimizer(Name):
     type=Number(0, min_open=True),
     help="Minutes for each task and seed. Default: no limit.",
 )
-@shared.proposer_options
-@shared.backend_options
-@shared.protocol_options
-@shared.many_options
+@proposer_options
+@backend_options
+@protocol_options
+@many_options
 @option("--name", default="kernelbench", help="Its name; its folder is OUT/NAME.")
 @out_option
 @address_option
@@ -186,40 +191,40 @@ def _end(config: BenchConfig, rows: Sequence[Row], failures: Mapping[str, Failur
     named = {run.name: (run.task.name, run.settings.seed) for run in config.searches.runs()}
     reasons = {name: failure for name, failure in failures.items() if named[name] in unfinished}
     for name, failure in reasons.items():
-        shared.to_stderr(f"{name}: {failure.message}")
+        to_stderr(f"{name}: {failure.message}")
     if any(failure.kind == "user" for failure in reasons.values()):
         raise UserError(f"{len(unfinished)} of {config.num_searches} searches could not run")
-    shared.to_stderr(f"{len(unfinished)} searches are not finished; the same command goes on with them")
+    to_stderr(f"{len(unfinished)} searches are not finished; the same command goes on with them")
     sys.exit(INFRA_ERROR)
 
 
 def _run(config: BenchConfig, folder: Path, *, address: str | None, nodes: int) -> Mapping[str, Failure]:
     """Run what is still to be run. Returns what kept a search from its end, by the search's name."""
     from kbopt import bench
-    from kbopt.compose import preflight
+    from kbopt.compose.searches import preflight
 
     first = next(config.searches.runs(), None)
     if not config.has_model:
-        shared.to_stderr(bench.without_model(config))
+        to_stderr(bench.without_model(config))
     if first is None:
         bench.prepare(config, folder)
         return {}
     each = config.searches.settings.budget.usd
     share = f"; of ${config.usd:.2f} each may spend ${each:.4f}" if config.usd and each else ""
-    shared.to_stderr(f"{config.num_searches} searches, each {preflight(first)}{share}")
+    to_stderr(f"{config.num_searches} searches, each {preflight(first)}{share}")
     bench.prepare(config, folder)
     refused = bench.refused(config, folder)
     left = [run for run in config.searches.runs() if not bench.has_ended(folder / run.name)]
     if all(run.name in refused for run in left):
-        shared.to_stderr("every search is over: nothing is run again")
+        to_stderr("every search is over: nothing is run again")
         return refused
     if config.optimizer in bench.EXTERNAL:
         from kbopt.adapters.contest import compete
 
         try:
-            return compete(config.optimizer, config.searches, folder, shared.to_stderr)
+            return compete(config.optimizer, config.searches, folder, to_stderr)
         except KeyboardInterrupt:
-            shared.to_stderr(f"stopped; the same command goes on. What was measured is in {folder}")
+            to_stderr(f"stopped; the same command goes on. What was measured is in {folder}")
             exit_interrupted()
     status = drive(config.searches, folder, address=address, nodes=nodes, again="the same command goes on")
     return {search.name: search.failure for search in status.searches if search.failure}
@@ -234,7 +239,7 @@ def _say(config: BenchConfig, rows: tuple[Row, ...], *, as_json: bool) -> None:
 
     tables = boards(rows)
     if as_json:
-        shared.print_json(document(config, tables))
+        print_json(document(config, tables))
         return
     for one in tables:
         click.echo(f"\n{extent(one)}\n")

@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from kbopt.cli import offering
-from kbopt.cli import options as shared
-from kbopt.cli.grouped import Command
-from kbopt.cli.options import option
+from kbopt.cli.grouped import Command, option
+from kbopt.cli.output import to_stderr
 from kbopt.core.errors import UserError
 from kbopt.core.extras import require
 
@@ -53,5 +52,5 @@ def mcp(http: str | None, token_env: str | None, **given: Any) -> None:
         partial(http_app, host=address[0]),
         *address,
         token,
-        lambda at: shared.to_stderr(f"kbopt mcp: {at}/mcp"),
+        lambda at: to_stderr(f"kbopt mcp: {at}/mcp"),
     )

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kbopt.cli import options as shared
+from kbopt.cli.grouped import options
+from kbopt.cli.options.backend import BACKEND
+from kbopt.cli.output import json_option, to_stderr
 from kbopt.cli.values import Number
 from kbopt.core.extras import require
 
@@ -17,20 +19,18 @@ if TYPE_CHECKING:
     from kbopt.backends.modal_client import ContainerStatus, ModalBackend
 
 warm_option = click.option(
-    "--warm-minutes", type=Number(0), default=shared.BACKEND.warm_minutes, show_default=True,
+    "--warm-minutes", type=Number(0), default=BACKEND.warm_minutes, show_default=True,
     help="As the runs have it: another warm time is another app with containers of its own.",
 )  # fmt: skip
-lane_options = shared.options(
+lane_options = options(
+    click.option("--gpus", type=click.IntRange(1, 64), default=BACKEND.gpus, help="How many containers."),
     click.option(
-        "--gpus", type=click.IntRange(1, 64), default=shared.BACKEND.gpus, help="How many containers."
-    ),
-    click.option(
-        "--lane", default=shared.BACKEND.lane, show_default=True, help="A name for containers of one's own."
+        "--lane", default=BACKEND.lane, show_default=True, help="A name for containers of one's own."
     ),
     warm_option,
 )
-gpu_options = shared.options(
-    click.option("--gpu", default=shared.BACKEND.gpu, show_default=True, help="L4, L40S, H100, ..."),
+gpu_options = options(
+    click.option("--gpu", default=BACKEND.gpu, show_default=True, help="L4, L40S, H100, ..."),
     lane_options,
 )
 
@@ -45,7 +45,7 @@ def modal() -> None:
 @click.option("--gpu", help="Also start a container with this GPU: L4, L40S, H100, ... Default: none.")
 @lane_options
 @click.option(
-    "--start-timeout", type=Number(1), default=shared.BACKEND.start_timeout_s, show_default=True,
+    "--start-timeout", type=Number(1), default=BACKEND.start_timeout_s, show_default=True,
     help="Seconds to wait for a GPU.",
 )  # fmt: skip
 def deploy(gpu: str | None, gpus: int, lane: str, warm_minutes: float, start_timeout: float) -> None:
@@ -65,14 +65,14 @@ def deploy(gpu: str | None, gpus: int, lane: str, warm_minutes: float, start_tim
         backend = ModalBackend(
             gpu, lane=lane, gpus=gpus, warm_minutes=warm_minutes, start_timeout_s=start_timeout
         )
-    click.echo(f"deployed {deploy_app(warm_minutes=warm_minutes, on_output=shared.to_stderr)}")
+    click.echo(f"deployed {deploy_app(warm_minutes=warm_minutes, on_output=to_stderr)}")
     if backend is not None:
         asyncio.run(_warm(backend))
 
 
 @modal.command(short_help="Say whether a container is up, and what it costs.")
 @gpu_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+@json_option
 def status(gpu: str, gpus: int, lane: str, warm_minutes: float, as_json: bool) -> None:
     """Say whether the app is deployed and a container is up: its boot, age, last use and backlog.
 
@@ -110,7 +110,7 @@ def stop(gpu: str, gpus: int, lane: str, warm_minutes: float, everything: bool) 
 async def _warm(backend: ModalBackend) -> None:
     from kbopt.backends.opening import open_aloud
 
-    status = await open_aloud(backend, backend.open_all(), shared.to_stderr)
+    status = await open_aloud(backend, backend.open_all(), to_stderr)
     click.echo(f"warm: {status.device}, boot {status.boot}, up {status.age_s:.0f} s")
     click.echo(f"if nobody uses it, at most ${status.idle_usd:.2f} more; `kbopt modal stop` ends it now")
     await backend.close()

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from kbopt.cli import options as shared
 from kbopt.cli import parsed
-from kbopt.cli.grouped import BUDGET
-from kbopt.cli.options import option, options
+from kbopt.cli.grouped import option, options
+from kbopt.cli.options.backend import backend_options
+from kbopt.cli.options.protocol import protocol_options
+from kbopt.cli.options.search import limit_option
+from kbopt.cli.options.task import kernelbench_option
+from kbopt.cli.output import to_stderr
 from kbopt.cli.values import Number
 from kbopt.core.errors import UserError
 from kbopt.core.settings import Budget
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 
 if TYPE_CHECKING:
     from kbopt.agents.session import Offer
@@ -31,7 +34,7 @@ task_options = options(
         "task_names",
         help="What may be worked on: quick/gelu, quick/*, mine.py, with commas. Default: all that ship.",
     ),
-    shared.kernelbench_option,
+    kernelbench_option,
 )
 
 offer_options = options(
@@ -41,33 +44,26 @@ offer_options = options(
         default=Path("runs"),
         help="Where each session leaves a run's folder for each of its tasks.",
     ),
-    option(
-        "--max-evals",
-        group=BUDGET,
-        type=click.IntRange(1),
-        help="Evaluations that one session may use. Default: no limit.",
+    limit_option("--max-evals", click.IntRange(1), "Evaluations that one session may use"),
+    limit_option(
+        "--minutes", Number(0, min_open=True), "Minutes in which one session may ask for evaluations"
     ),
-    option(
-        "--minutes",
-        group=BUDGET,
-        type=Number(0, min_open=True),
-        help="Minutes in which one session may ask for evaluations. Default: no limit.",
-    ),
-    shared.backend_options,
-    shared.protocol_options,
+    backend_options,
+    protocol_options,
 )
 
 
 def offer(given: dict[str, Any]) -> Offer:
     """What the options offer, from a backend that is ready. Raises `UserError`."""
     from kbopt.agents.session import Offer
-    from kbopt.compose import check_device, prepare_backend
+    from kbopt.compose.backends import prepare_backend
+    from kbopt.compose.checks import check_device
 
     protocol = parsed.eval_protocol(given)
     backend = parsed.backend_config(given)
     if backend.name == "local":
         check_device(backend.device)
-    prepare_backend(backend, shared.to_stderr)
+    prepare_backend(backend, to_stderr)
     source = click.get_current_context().get_parameter_source("precision")
     return Offer(
         tasks=_tasks(given["task_names"], given["kernelbench"]),

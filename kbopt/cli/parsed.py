@@ -15,12 +15,16 @@ from typing import Any, TypeVar, get_args
 import click
 from click.core import ParameterSource
 
-from kbopt.cli.options import BACKEND, PROPOSER, PROTOCOL, SETTINGS
+from kbopt.cli.options.backend import BACKEND
+from kbopt.cli.options.proposer import PROPOSER
+from kbopt.cli.options.protocol import PROTOCOL
+from kbopt.cli.options.search import SETTINGS
 from kbopt.config import BackendConfig, ProposerConfig
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.kernel_strategies import KernelStrategy
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
-from kbopt.core.types import EvalProtocol, Task
+from kbopt.core.task import Task
 
 
 def find_task(task: str | None, task_idx: int | None, kernelbench: Path | None, default: str) -> Task:
@@ -125,7 +129,7 @@ def first_strategies(
     given: dict[str, Any], proposer: ProposerConfig, backend: BackendConfig
 ) -> tuple[KernelStrategy, ...]:
     """Takes --strategies out of `given`: what first questions ask for, nothing where that is switched off."""
-    from kbopt.compose import strategies
+    from kbopt.compose.proposers import strategies
 
     return strategies(proposer, backend) if given.pop("uses_strategies") else ()
 

@@ -8,24 +8,27 @@ from typing import Any
 
 import click
 
-from kbopt.cli import options as shared
 from kbopt.cli import parsed
 from kbopt.cli.batch import opened
 from kbopt.cli.eval import WHICH_TASK, read_kernel
-from kbopt.cli.grouped import Command
-from kbopt.cli.options import option
+from kbopt.cli.grouped import Command, option
+from kbopt.cli.options.backend import backend_options
+from kbopt.cli.options.protocol import protocol_options
+from kbopt.cli.options.task import task_options
+from kbopt.cli.output import json_option, print_json, to_stderr
 from kbopt.core import codec
 from kbopt.core.errors import UserError
 from kbopt.core.ports import Backend, Profiler
 from kbopt.core.profile import NotProfiled, Profile, Profiled, ProfileRequest
 from kbopt.core.profile_text import changes, text_of
-from kbopt.core.types import EvalProtocol, Task
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 
 
 @click.command(
     "profile", cls=Command, short_help="What limits a kernel: memory, arithmetic, latency, launches?"
 )
-@shared.task_options
+@task_options
 @option(
     "--kernel",
     type=click.Path(path_type=Path),
@@ -42,9 +45,9 @@ from kbopt.core.types import EvalProtocol, Task
     default=True,
     help="Ask Nsight Compute too, where there is one and the driver permits it. It may hold the GPU 40 s.",
 )
-@shared.protocol_options
-@shared.backend_options
-@option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+@protocol_options
+@backend_options
+@json_option
 def profile(
     task: str | None,
     task_idx: int | None,
@@ -70,7 +73,8 @@ def profile(
     of_task = parsed.find_task(task, task_idx, kernelbench, "")
     protocol = parsed.at_stated_precision(parsed.eval_protocol(given), [of_task])
     backend = parsed.backend_config(given)
-    from kbopt.compose import check_device, check_simulated, open_backend
+    from kbopt.compose.backends import open_backend
+    from kbopt.compose.checks import check_device, check_simulated
 
     if backend.name == "local":
         check_device(backend.device)
@@ -86,7 +90,7 @@ def profile(
     found = asyncio.run(_profiled(device, of_task, sources, protocol, counters=counters))
     before = found[1] if parent and isinstance(found[1], Profile) else None
     if as_json:
-        shared.print_json(_document(of_task, kernel, found[0], before))
+        print_json(_document(of_task, kernel, found[0], before))
         return
     click.echo(f"{kernel} on {of_task.name}")
     if isinstance(found[0], NotProfiled):
@@ -96,7 +100,7 @@ def profile(
     if parent and isinstance(found[1], NotProfiled):
         click.echo(f"{parent} could not be profiled: {found[1].reason}")
     spent = codec.fields_of(found[0].seconds).items()
-    shared.to_stderr(", ".join(f"{name} {seconds:.2f} s" for name, seconds in spent))
+    to_stderr(", ".join(f"{name} {seconds:.2f} s" for name, seconds in spent))
 
 
 async def _profiled(

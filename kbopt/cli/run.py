@@ -11,37 +11,42 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from kbopt.cli import exit_interrupted, parsed
-from kbopt.cli import options as shared
 from kbopt.cli.batch import headline
-from kbopt.cli.grouped import Command
-from kbopt.cli.options import option
+from kbopt.cli.grouped import Command, option, options
+from kbopt.cli.options.backend import backend_options
+from kbopt.cli.options.proposer import proposer_options
+from kbopt.cli.options.protocol import protocol_options
+from kbopt.cli.options.search import budget_options, search_options, search_verdict_option, start_option
+from kbopt.cli.options.task import task_options
+from kbopt.cli.options.wandb import wandb_options
+from kbopt.cli.output import json_option, print_json
 from kbopt.cli.values import RunFolder
 from kbopt.core.errors import InfraError
 
 if TYPE_CHECKING:
     from kbopt.config import RunConfig
-    from kbopt.core.types import Verdict
+    from kbopt.core.protocol import Verdict
 
 DEFAULT_TASK = "quick/gelu"
 
-output_options = shared.options(
-    option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else."),
+output_options = options(
+    json_option,
     option("--verbose", is_flag=True, help="Show every evaluation as it comes."),
     option("--live", is_flag=True, help="Serve the report as a live page on 127.0.0.1 meanwhile."),
-    shared.wandb_options,
+    wandb_options,
 )
 OUTPUT_OPTIONS = ("as_json", "verbose", "live", "use_wandb", "project_name", "wandb_mode")
 
 
 @click.command(cls=Command, short_help="Search for a faster kernel for one task.")
-@shared.task_options
-@shared.start_option
-@shared.search_options
-@shared.budget_options
-@shared.proposer_options
-@shared.backend_options
-@shared.protocol_options
-@shared.search_verdict_option
+@task_options
+@start_option
+@search_options
+@budget_options
+@proposer_options
+@backend_options
+@protocol_options
+@search_verdict_option
 @option(
     "--explorers",
     "--num-threads",
@@ -75,7 +80,8 @@ def run(
     kbopt run --task quick/gelu --proposer agent --agent claude --max-evals 20 --explorers 2
     """
     from kbopt import driver
-    from kbopt.compose import preflight, with_lessons
+    from kbopt.compose.lessons import with_lessons
+    from kbopt.compose.searches import preflight
     from kbopt.config import RunConfig
 
     output = {name: given.pop(name) for name in OUTPUT_OPTIONS}
@@ -183,7 +189,7 @@ def _drive_and_print(
     finally:
         result = finish(folder)
         if as_json:
-            shared.print_json(run_document(result))
+            print_json(run_document(result))
         else:
             print_result(result, Console())
         if wandb_log and (failed := wandb_log.close(result)):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kbopt.cli.output import json_option
 from kbopt.cli.values import OutFile, RunFolder
 from kbopt.core.errors import UserError
 from kbopt.core.events import Asked, Attempted, Dropped, Entry, Evaluated, FullForgone, Proposed
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 
 @click.command(short_help="List the runs in a folder, newest first.")
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else.")
+@json_option
 def runs(folder: Path, as_json: bool) -> None:
     """List the runs in FOLDER (default runs/), newest first."""
     if not folder.is_dir() and folder != Path("runs"):
         raise UserError(f"{folder} is no folder. Without FOLDER the runs in runs/ are listed.")
     from rich.console import Console
 
-    from kbopt.cli.options import print_json
+    from kbopt.cli.output import print_json
     from kbopt.reporting.listing import print_runs
 
     folders = [path.parent for path in folder.glob("**/journal.sqlite")]

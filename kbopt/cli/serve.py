@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from kbopt.cli import offering
-from kbopt.cli import options as shared
-from kbopt.cli.grouped import Command
-from kbopt.cli.options import option
+from kbopt.cli.grouped import Command, option
+from kbopt.cli.output import to_stderr
 
 
 @click.command(cls=Command, short_help="Judge the kernels of other optimizers, over HTTP and JSON.")
@@ -42,5 +41,5 @@ def serve(http: str, token_env: str | None, **given: Any) -> None:
         http_app,
         *address,
         token,
-        lambda at: shared.to_stderr(f"kbopt serve: {at}/v1"),
+        lambda at: to_stderr(f"kbopt serve: {at}/v1"),
     )

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from kbopt.cli import options as shared
-from kbopt.cli.grouped import Command
-from kbopt.cli.options import option
+from kbopt.cli.grouped import Command, option
+from kbopt.cli.options.backend import device_option
+from kbopt.cli.options.protocol import arithmetic_option, backward_option, eval_mode_option, precision_option
+from kbopt.cli.options.task import kernelbench_option
 from kbopt.cli.values import OutFile
 from kbopt.core.errors import UserError
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 
 if TYPE_CHECKING:
     from kbopt.tasks import TaskInfo
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, short_help="List the tasks that can be searched, or admit a checkout's.")
 @click.argument("path", required=False)
-@shared.kernelbench_option
+@kernelbench_option
 @option(
     "--json", "as_json", is_flag=True, help="JSON on stdout and nothing else; with --admit a line a task."
 )
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
     help="With --admit: append the JSON lines to this file; what it holds already is not done again. "
     "Default: no file.",
 )
-@shared.device_option
-@shared.precision_option
-@shared.arithmetic_option
-@shared.eval_mode_option
-@shared.backward_option
+@device_option
+@precision_option
+@arithmetic_option
+@eval_mode_option
+@backward_option
 @click.pass_context
 def tasks(
     ctx: click.Context,

@@ -21,10 +21,12 @@ from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.explorer import Explorer
 from kbopt.cluster.messages import Answer, EvaluatorStatus, Factories, Failure, Idle, Lease, SearchSpec
 from kbopt.cluster.metrics import PUBLISH_S, CoordinatorMetrics, EvaluatorMetrics
+from kbopt.core.costs import Rent, Usage
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest
 from kbopt.core.ports import Attempt, Backend, BackendStatus, Declined
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.core.types import Candidate, EvalRequest, NoProposal, Rent, Trial, Usage
+from kbopt.core.proposals import Candidate, NoProposal, Trial
 from kbopt.store.cache import EvaluationCache
 
 log = logging.getLogger(__name__)

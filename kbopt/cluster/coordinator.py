@@ -11,12 +11,13 @@ import asyncio
 import itertools
 import logging
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kbopt.cluster.evidence import Evidence
+from kbopt.cluster.faults import unforeseen
+from kbopt.cluster.incarnations import Incarnations
 from kbopt.cluster.messages import (
     Answer,
     CoordinatorStatus,
@@ -28,12 +29,14 @@ from kbopt.cluster.messages import (
     SearchSpec,
 )
 from kbopt.cluster.running import RunningSearch
+from kbopt.cluster.sharing import SharedBudget, SharedPace
+from kbopt.core.costs import Rent, Usage
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest
 from kbopt.core.events import InfraFailed
 from kbopt.core.ports import Attempt, Declined
-from kbopt.core.search import Ready
-from kbopt.core.spending import is_used, next_portion
-from kbopt.core.types import Candidate, EvalRequest, NoProposal, Rent, Trial, Usage
+from kbopt.core.proposals import Candidate, NoProposal, Trial
+from kbopt.core.work import Ready
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ class Coordinator:
     ) -> None:
         self._stop_file = stop_file
         self._evidence = evidence
-        self._shared_evaluations = shared_evaluations
+        self._shared = SharedBudget(shared_evaluations) if shared_evaluations is not None else None
         self._searches = {spec.name: RunningSearch(spec, factories) for spec in specs}
         self._evaluate = evaluate
         self._evaluator_status = evaluator_status
@@ -74,9 +77,8 @@ class Coordinator:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._turn = itertools.count()
-        self._dry = False
-        self._incarnations: dict[int, str] = {}
-        self._retired: set[str] = set()
+        self._pace = SharedPace()
+        self._explorers = Incarnations()
         self._latest = tuple(self._searches.values())[-1:]
         for running in self._searches.values():
             self._settle(running)
@@ -87,10 +89,14 @@ class Coordinator:
         A new incarnation of the same explorer frees what the old one held; the old one, back from a network
         that was cut, is sent home.
         """
-        self._meet(index, incarnation)
+        former = self._explorers.meet(index, incarnation)
+        if former is not None:
+            for running in self._searches.values():
+                running.release(former)
         deadline = time.monotonic() + POLL_S
         while not self.finished:
-            if incarnation in self._retired:  # maybe since this call began to wait: nobody hears its answer
+            # Maybe since this call began to wait: nobody hears its answer.
+            if self._explorers.is_retired(incarnation):
                 return Idle(finished=True)
             self._changed.clear()
             self._share_out()
@@ -115,22 +121,15 @@ class Coordinator:
 
     def _share_out(self) -> None:
         """Give what the searches share to those of which most is expected; end them when all is used."""
-        total = self._shared_evaluations
-        if total is None:
+        if self._shared is None:
             return
         searches = list(self._searches.values())
-        while waiting := [running for running in searches if running.wants_more]:
-            by_dollar = all(running.search.progress.usd > 0 for running in waiting)
-            accounts = [running.account(by_dollar=by_dollar) for running in searches]
-            portion = next_portion(accounts, total)
-            if portion is None:
-                break
-            index, evaluations = portion
-            with self._ends_with_its_faults(searches[index]):
-                searches[index].search.grant(evaluations)
-        if waiting and is_used(accounts, total):
-            for running in waiting:
-                self._end(running, f"the sweep's {total} evaluations are used")
+        while grant := self._shared.next_grant(searches):
+            running, evaluations = grant
+            with self._ends_with_its_faults(running):
+                running.search.grant(evaluations)
+        for running in self._shared.in_vain(searches):
+            self._end(running, f"the sweep's {self._shared.evaluations} evaluations are used")
 
     def _end(self, running: RunningSearch, reason: str) -> None:
         with self._ends_with_its_faults(running):
@@ -147,16 +146,6 @@ class Coordinator:
     async def _looked(self, running: RunningSearch) -> None:
         bounds = await self._evidence.bounds(running.spec) if self._evidence else ()
         self._guarded(running, lambda: running.search.take_bounds(bounds))
-
-    def _meet(self, index: int, incarnation: str) -> None:
-        former = self._incarnations.get(index)
-        if incarnation == former or incarnation in self._retired:
-            return
-        self._incarnations[index] = incarnation
-        if former is not None:
-            self._retired.add(former)
-            for running in self._searches.values():
-                running.release(former)
 
     async def submit(self, search: str, candidate: Candidate) -> None:
         """A brief's answer. Journalled before this returns; a late duplicate is dropped.
@@ -231,7 +220,7 @@ class Coordinator:
     async def status(self) -> CoordinatorStatus:
         return CoordinatorStatus(
             searches=tuple(running.status() for running in self._searches.values()),
-            explorers=len(self._incarnations),
+            explorers=len(self._explorers),
             finished=self.finished,
             stopped=self.stopped,
         )
@@ -247,7 +236,7 @@ class Coordinator:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for running in self._searches.values():
-            self._give_up_attempts(running, f"the search was stopped: {reason}")
+            running.give_up_attempts(f"the search was stopped: {reason}")
         if rent := await self._take_rent():
             for running in payers:
                 running.search.pay_rent(rent.share(len(payers)))
@@ -293,15 +282,7 @@ class Coordinator:
             self._start(self._measure(running, one))
 
     async def _measure(self, running: RunningSearch, ready: Ready) -> None:
-        spec = running.spec
-        request = EvalRequest(
-            task=spec.task,
-            source=ready.candidate.source,
-            protocol=spec.protocol,
-            repeat=ready.repeat,
-            kernelbench=ready.is_full or spec.kernelbench,
-            baselines=ready.is_full,
-        )
+        spec, request = running.spec, running.request(ready)
         try:
             with self._ends_with_its_faults(running):
                 try:
@@ -334,25 +315,13 @@ class Coordinator:
             running.device_s += result.device_s
             cold = status is not None and result.boot in status.backend.cold_boots
             running.saw_boot(result.boot, result.device, cold=cold)
-            self._pace(running, answer.waiting)
+            self._pace.observe(running, answer.waiting, self._in_turn)
         if running.running:
             running.search.tell(ready.candidate.id, result, repeat=ready.repeat, cached=answer.cached)
         waiting = running.attempting.pop(ready.candidate.id, None)
         if waiting is not None:
             trial = Trial(candidate=ready.candidate, results=(result,))
             waiting.set_result(Attempt(trial=trial, cached=answer.cached))
-
-    def _pace(self, running: RunningSearch, waiting: int) -> None:
-        """`waiting` requests are left for the device, which the searches share: when it runs dry, all learn.
-
-        A batch that leaves it dry says so with each of its results; once is enough for the others.
-        """
-        dry = waiting == 0
-        told = self._in_turn() if dry and not self._dry else [running]
-        for search in told:
-            own = min(waiting, max(search.evaluating - 1, 0))
-            search.pacing.observe(in_flight=search.search.num_in_flight, waiting=own, dry=dry)
-        self._dry = dry
 
     @contextmanager
     def _ends_with_its_faults(self, running: RunningSearch) -> Iterator[None]:
@@ -373,22 +342,5 @@ class Coordinator:
             with suppress(InfraError):  # the journal may be what failed
                 running.journal.append(InfraFailed(what="search", reason=failure.details, attempt=1))
         running.failure = running.failure or failure
-        self._give_up_attempts(running, failure.message)
+        running.give_up_attempts(failure.message)
         self._changed.set()
-
-    def _give_up_attempts(self, running: RunningSearch, reason: str) -> None:
-        """Whoever waits for a judgement of a search that has ended hears so."""
-        for waiting in running.attempting.values():
-            waiting.set_exception(InfraError(reason))
-            waiting.exception()  # nobody may be waiting any more
-        running.attempting.clear()
-
-
-def unforeseen(what: str, error: Exception) -> Failure:
-    """A fault of kbopt or of a user's proposer, to be called where it is caught."""
-    line = f"{what} failed: {type(error).__name__}: {error}".splitlines()[0]
-    return Failure(
-        kind="infra",
-        message=f"{line}. Its traceback is in the run's report, under the failures.",
-        details=traceback.format_exc(),
-    )

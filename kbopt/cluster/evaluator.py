@@ -14,11 +14,13 @@ from dataclasses import dataclass, field, replace
 
 from kbopt.cluster.fairness import FairShare
 from kbopt.cluster.messages import Answer, EvaluatorStatus
+from kbopt.core.costs import Rent
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.events import InfraFailed
+from kbopt.core.outcomes import outcome_name
 from kbopt.core.ports import Backend, BackendStatus, Profiler
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.core.types import EvalRequest, Rent, Result, outcome_name
 from kbopt.store.cache import EvaluationCache, request_key
 
 log = logging.getLogger(__name__)

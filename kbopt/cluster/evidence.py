@@ -13,9 +13,10 @@ from kbopt.cluster.messages import SearchSpec
 from kbopt.core.bottleneck import bounds_of
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.kernel_strategies import Bound
+from kbopt.core.outcomes import Measured
 from kbopt.core.profile import Profile, Profiled, ProfileRequest
 from kbopt.core.profile_text import task_text, text_of
-from kbopt.core.types import Brief, Measured
+from kbopt.core.proposals import Brief
 
 PATIENCE_S = 60.0
 """Seconds that a brief waits for its evidence: about what a model takes to answer. The profile goes on

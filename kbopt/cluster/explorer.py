@@ -7,13 +7,14 @@ import uuid
 from collections.abc import Awaitable, Mapping
 from typing import Protocol, TypeVar
 
-from kbopt.cluster.coordinator import unforeseen
 from kbopt.cluster.evidence import Evidence
+from kbopt.cluster.faults import unforeseen
 from kbopt.cluster.messages import Factories, Failure, Idle, Lease, SearchSpec
+from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.ports import Attempt, Declined, Proposer, Summarizer
-from kbopt.core.search import SummaryRequest
-from kbopt.core.types import Candidate, NoProposal, Trial, Usage
+from kbopt.core.proposals import Candidate, NoProposal, Trial
+from kbopt.core.work import SummaryRequest
 
 T = TypeVar("T")
 

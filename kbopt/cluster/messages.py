@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kbopt.core.costs import Rent
+from kbopt.core.evaluations import Result
 from kbopt.core.events import InfraFailed
 from kbopt.core.ports import Attempts, Backend, BackendStatus, Embedder, Proposer, Summarizer
+from kbopt.core.proposals import Brief
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.scoring import Standing
-from kbopt.core.search import SummaryRequest
 from kbopt.core.settings import SearchSettings
 from kbopt.core.tally import Progress
-from kbopt.core.types import Brief, EvalProtocol, Rent, Result, Task
+from kbopt.core.task import Task
+from kbopt.core.work import SummaryRequest
 
 LEASE_S = 1800.0
 """Seconds after which a brief counts as lost with its explorer and is handed out again."""
@@ -54,7 +58,7 @@ class SearchSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factories:
-    """How the actors build their parts, each in its own process. Composed in `kbopt.compose`."""
+    """How the actors build their parts, each in its own process. Composed in `kbopt.compose.searches`."""
 
     backend: Callable[[], Backend]
     proposer: Callable[[SearchSpec, Attempts], Proposer]

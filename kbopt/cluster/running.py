@@ -9,13 +9,16 @@ import time
 from dataclasses import dataclass
 
 from kbopt.cluster.messages import Factories, Failure, SearchSpec, SearchStatus
+from kbopt.core.errors import InfraError
+from kbopt.core.evaluations import EvalRequest
 from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened, Proposed
 from kbopt.core.pacing import InFlightLimit
 from kbopt.core.ports import Attempt
+from kbopt.core.proposals import Brief
 from kbopt.core.scoring import standing
-from kbopt.core.search import Search, Stuck, SummaryRequest
+from kbopt.core.search import Search
 from kbopt.core.spending import Account
-from kbopt.core.types import Brief
+from kbopt.core.work import Ready, Stuck, SummaryRequest
 from kbopt.store.journal import SqliteJournal
 
 JOURNAL_FREE_S = 30.0
@@ -141,6 +144,24 @@ class RunningSearch:
         if self._waiting_embedder is not None:
             self._waiting_embedder.embed([*self._unembedded, source])
             self._unembedded.clear()
+
+    def request(self, ready: Ready) -> EvalRequest:
+        """What the evaluator is asked of a source."""
+        return EvalRequest(
+            task=self.spec.task,
+            source=ready.candidate.source,
+            protocol=self.spec.protocol,
+            repeat=ready.repeat,
+            kernelbench=ready.is_full or self.spec.kernelbench,
+            baselines=ready.is_full,
+        )
+
+    def give_up_attempts(self, reason: str) -> None:
+        """Whoever waits for a judgement of a search that has ended hears so."""
+        for waiting in self.attempting.values():
+            waiting.set_exception(InfraError(reason))
+            waiting.exception()  # nobody may be waiting any more
+        self.attempting.clear()
 
     def release(self, explorer: str) -> None:
         """Forget what `explorer` held; it is handed out again."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbopt.core.ports import Embedder
-from kbopt.core.types import Candidate
+from kbopt.core.proposals import Candidate
 
 COARSE_DIM = 32
 SAME = 1e-3

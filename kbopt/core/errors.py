@@ -1,6 +1,6 @@
 """The two kinds of failure that are not data.
 
-A kernel that is wrong, slow or hostile is data: an `Outcome` (see `kbopt.core.types`). What remains is
+A kernel that is wrong, slow or hostile is data: an `Outcome` (see `kbopt.core.outcomes`). What remains is
 a user who must change something, and a machine that broke.
 """
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from kbopt.core.costs import Rent, Usage
+from kbopt.core.evaluations import Result
 from kbopt.core.kernel_strategies import Bound
-from kbopt.core.types import Blame, Candidate, Rent, Result, Usage
+from kbopt.core.proposals import Blame, Candidate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

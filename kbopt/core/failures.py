@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from kbopt.core.outcomes import Measured, Outcome
 from kbopt.core.text import first_line
-from kbopt.core.types import Measured, Outcome
 
 MAX_CHARS = 300
 

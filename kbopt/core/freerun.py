@@ -18,11 +18,12 @@ from kbopt.core.events import (
     RemeasureAsked,
 )
 from kbopt.core.memory import Memory
+from kbopt.core.outcomes import Measured
+from kbopt.core.proposals import Candidate, Trial
 from kbopt.core.scoring import mean_score, score_interval
 from kbopt.core.settings import SearchSettings
 from kbopt.core.strategy import Choice
 from kbopt.core.targets import reached
-from kbopt.core.types import Candidate, Measured, Trial
 
 MAX_MEASUREMENTS = 4
 """How often one contender for the best is measured at most."""

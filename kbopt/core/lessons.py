@@ -13,12 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kbopt.core.evaluations import Result
 from kbopt.core.events import Asked, Attempted, Evaluated, Event, Proposed, Summarized
 from kbopt.core.failures import error_text
+from kbopt.core.outcomes import Measured, outcome_name
+from kbopt.core.proposals import Candidate, Trial
 from kbopt.core.scoring import mean_score, score_interval
 from kbopt.core.text import encodable, one_line
 from kbopt.core.tune_comments import parse
-from kbopt.core.types import Candidate, Measured, Result, Trial, outcome_name
 
 LessonKind = Literal["faster", "strategies", "error", "advice"]
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from kbopt.core.costs import Rent, Usage
+from kbopt.core.evaluations import EvalRequest, Result, TaskReport
 from kbopt.core.events import Event
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.core.types import Brief, Candidate, EvalRequest, NoProposal, Rent, Result, TaskReport, Trial, Usage
+from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
 
 if TYPE_CHECKING:
     import numpy as np

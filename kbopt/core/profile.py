@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kbopt.core.kernel_strategies import Bound
-from kbopt.core.types import EvalProtocol, Task
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

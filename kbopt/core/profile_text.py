@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kbopt.core.outcomes import LEAST_OPERATIONS
 from kbopt.core.profile import Code, Counted, Counters, KernelCode, Launch, Missing, Part, Profile, Trace
-from kbopt.core.types import LEAST_OPERATIONS
 
 MAX_CHARS = 3500
 """Characters of a profile in words: a prompt holds a kernel, its feedback and this."""

@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kbopt.core.types import Measured, Outcome, Trial
+from kbopt.core.outcomes import Measured, Outcome
+from kbopt.core.proposals import Trial
 
 BOOTSTRAP_RESAMPLES = 1000
 CONFIDENCE = 0.95

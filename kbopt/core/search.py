@@ -2,26 +2,19 @@
 
 Whatever happens is an event. A live method records its event in the journal and then applies it;
 `replay` applies the same events without recording, so a resumed search equals the one that was killed.
-Whom to improve next is decided in `kbopt.core.freerun` (asynchronous, the default) or
-`kbopt.core.stepwise` (`--synchronous`); how promising a candidate is, in `kbopt.core.memory.priority`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
 
-from kbopt.core.bandit import Action, Bandit, has_tunables
-from kbopt.core.embedding import LocalEmbedder
-from kbopt.core.epsilon_net import EpsilonNet
+from kbopt.core.bandit import Action, has_tunables
+from kbopt.core.costs import Rent, Usage
+from kbopt.core.evaluations import Result
 from kbopt.core.events import (
-    FINAL_REPEAT,
     FULL_REPEAT,
     Asked,
     Attempted,
-    Dropped,
     Ended,
     Evaluated,
     Event,
@@ -29,126 +22,31 @@ from kbopt.core.events import (
     Granted,
     ProposalFailed,
     Proposed,
-    RemeasureAsked,
     Rented,
     Summarized,
     TaskProfiled,
 )
-from kbopt.core.freerun import FreeRun
 from kbopt.core.kernel_strategies import Bound, next_strategy
 from kbopt.core.ports import Embedder, Journal
-from kbopt.core.scoring import mean_score, score
+from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
+from kbopt.core.scoring import mean_score
+from kbopt.core.search_state import SearchState
 from kbopt.core.settings import SearchSettings
-from kbopt.core.spending import expected_gain
-from kbopt.core.stepwise import Stepwise
-from kbopt.core.strategy import Strategy
-from kbopt.core.tally import Progress, Tally
-from kbopt.core.targets import reached, sure_share
-from kbopt.core.types import Brief, Candidate, NoProposal, Rent, Result, Task, Trial, Usage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
-    """There is nothing to propose until something in flight comes back."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """The search is over; nothing is in flight."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stuck(Done):
-    """Proposals fail one after the other. Nothing is in flight, and a search that is resumed goes on.
-
-    `is_service` where services were to blame for the last one, and not what was asked or answered.
-    """
-
-    is_service: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """A source to be evaluated now; `repeat` > 0 for one that was measured before.
-
-    `is_full` where every baseline and KernelBench's verdict are wanted.
-    """
-
-    candidate: Candidate
-    repeat: int
-
-    @property
-    def is_full(self) -> bool:
-        return self.repeat == FULL_REPEAT
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SummaryRequest:
-    """Recommendations are wanted: from `trials`, the best and the newest failures, merged with `previous`."""
-
-    trials: tuple[Trial, ...]
-    previous: str
-    memory_version: int
-
-
-MAX_FAILED_AT_FIRST = 8
-"""Proposals that may fail before the first kernel: each was asked up to three times."""
-
-MAX_FAILED_IN_A_ROW = 16
-"""Proposals of models that may fail one after the other later on."""
-NUM_FINALISTS = 3
-"""How many of the best are measured again at the end, for the winner among them."""
-
-NUM_LEADING = 64
-"""Among how many of the best finalists are looked for, as equal sources are one, and the target reached."""
+from kbopt.core.task import Task
+from kbopt.core.work import Done, Ready, Stuck, SummaryRequest, Wait
 
 NUM_SUMMARY_TRIALS = 8
 """How many of the best, and how many of the newest failures, a summary is made from."""
 
 
-class Search:
-    """One search over one task. Not thread-safe; call it from one thread or event loop.
-
-    Without an `embedder` the local one is used, where the algorithm has an epsilon-net at all.
-    """
+class Search(SearchState):
+    """One search over one task. Not thread-safe; call it from one thread or event loop."""
 
     def __init__(
         self, *, task: Task, settings: SearchSettings, journal: Journal, embedder: Embedder | None = None
     ) -> None:
-        self._task = task
-        self._settings = settings
+        super().__init__(task=task, settings=settings, embedder=embedder)
         self._journal = journal
-        self._trials: dict[str, Trial] = {}
-        self._tally = Tally()
-        self._bandit = Bandit()
-        self._actions: dict[str, Action] = {}
-        self._outstanding: dict[str, Brief] = {}
-        self._proposed: dict[str, Candidate] = {}
-        self._pending: dict[tuple[str, int], Ready] = {}
-        self._ready: dict[tuple[str, int], Ready] = {}
-        self._attempts: dict[str, list[str]] = {}
-        self._failures: list[str] = []
-        self._failed_row: list[ProposalFailed] = []
-        self._forgiven = 0
-        self._summaries: list[Summarized] = []
-        self._summary_version: int | None = None
-        self._ended: str | None = None
-        self._finalists: list[str] = []
-        self._full_asked: set[str] = set()
-        self._granted = 0
-        self._course: list[float] = []
-        self._bounds: tuple[Bound, ...] | None = None
-        self._strategies = {} if settings.synchronous else {one.name: one for one in settings.strategies}
-        self._strategies_used: Counter[str] = Counter()
-        net = EpsilonNet(embedder or LocalEmbedder(), settings.epsilon) if settings.uses_epsilon_net else None
-        strategy = Stepwise if settings.synchronous else FreeRun
-        self._strategy: Strategy = strategy(settings, self._trials, net)
-
-    # What the explorers and the evaluator call.
 
     def ask(self, *, elapsed_s: float = 0.0) -> Brief | Wait | Done:
         """The next brief. `elapsed_s` is how long the search has run, for the budget of minutes.
@@ -305,148 +203,6 @@ class Search:
             raise ValueError(f"the budget of this search of {self._task.name} does not grow")
         self._record(Granted(evaluations=evaluations))
 
-    # What can be read at any time.
-
-    @property
-    def max_evaluations(self) -> int | None:
-        """The limit of evaluations with what was granted; None for none."""
-        limit = self._settings.budget.evaluations
-        return None if limit is None else limit + self._granted
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether it asks for nothing more, though results may be in flight."""
-        return self._ended is not None
-
-    @property
-    def wants_more(self) -> bool:
-        """Whether it could go on, but for the evaluations that it has used. Nothing is in flight then."""
-        if not self._settings.budget.grows or self._ended is not None or self.num_in_flight:
-            return False
-        return not (self._may_evaluate() or self._hopeless() or self._exhausted(elapsed_s=0.0))
-
-    @property
-    def worth(self) -> float:
-        """The gain that is expected of the next evaluation, as `kbopt.core.spending` has it."""
-        best = self.best
-        return expected_gain(self._course, sure_share(best) if best else 0.0)
-
-    @property
-    def best(self) -> Trial | None:
-        """The working kernel with the highest mean score so far; once there are final scores, of those.
-
-        One that failed its evaluation in full comes after the others.
-        """
-        finals = [trial for key in self._finalists if (trial := self._trials[key]).num_finals]
-        if finals:
-            working = [trial for trial in finals if mean_score(trial) > 0.0]
-            return max(
-                working,
-                key=lambda trial: (not trial.is_refuted, mean_score(trial), trial.candidate.id),
-                default=None,
-            )
-        return self._trials[self._strategy.best] if self._strategy.best else None
-
-    @property
-    def ended(self) -> str | None:
-        """Why the search is over; None while it runs or a source, or a finalist, is still to be evaluated."""
-        if self._ended is None or self._pending or self._finals_due():
-            return None
-        return self._ended
-
-    @property
-    def progress(self) -> Progress:
-        best = self.best
-        return self._tally.progress(
-            best_speedup=mean_score(best) if best else None, in_flight=self.num_in_flight
-        )
-
-    @property
-    def num_in_flight(self) -> int:
-        """Briefs without an answer and sources without a result."""
-        return len(self._outstanding) + len(self._pending)
-
-    def top(self, k: int) -> tuple[Trial, ...]:
-        """The `k` candidates with the highest mean scores, best first; fewer where there are fewer."""
-        return self._strategy.top(k)
-
-    # Events: the only place where state changes.
-
-    def replay(self, events: Iterable[Event]) -> None:
-        """Apply what a journal holds, before anything else is called. Records nothing.
-
-        Proposals that failed for a cause that stopped the search are asked for once more: it may be mended.
-        """
-        for event in events:
-            self.apply(event)
-        if self._hopeless() or not self._proposed:
-            self._forgiven = len(self._failed_row)
-        self._failed_row.clear()
-        if self._strategy.undecided() and not any(self._strategy.drops()):
-            self._admit()
-
-    def apply(self, event: Event) -> None:
-        """Change the state as `event` says. Events of machines (`BackendStarted`, ...) change nothing."""
-        if self._strategy.undecided() and not isinstance(event, Dropped):
-            self._admit()
-        match event:
-            case Asked():
-                self._tally.asked += 1
-                self._outstanding[event.brief] = self._brief(event)
-                self._actions[event.brief] = event.action
-                self._strategies_used[event.strategy] += 1
-            case TaskProfiled():
-                self._bounds = event.bounds
-            case Attempted():
-                self._attempts.setdefault(event.brief, []).append(event.candidate.id)
-                self._proposed[event.candidate.id] = event.candidate
-                self._failed_row.clear()
-                self._make_ready(event.candidate, 0)
-            case Proposed():
-                del self._outstanding[event.candidate.id]
-                self._proposed[event.candidate.id] = event.candidate
-                self._failed_row.clear()
-                self._tally.proposals += 1
-                self._tally.pay(event.candidate.usage)
-            case ProposalFailed():
-                del self._outstanding[event.brief]
-                self._tally.proposals += 1
-                self._tally.proposal_failures += 1
-                self._tally.pay(event.usage)
-                if event.blame != "brief" or not self._proposed:
-                    self._failed_row.append(event)
-            case Dropped():
-                self._tally.dropped += 1
-            case RemeasureAsked():
-                self._make_ready(self._proposed[event.candidate], event.repeat)
-                if event.is_full:
-                    self._full_asked.add(event.candidate)
-                elif event.is_final:
-                    self._finalists.append(event.candidate)
-            case Evaluated():
-                self._take_result(event)
-            case FullForgone():
-                self._settle(event.candidate, FULL_REPEAT)
-                trial = self._trials[event.candidate]
-                self._trials[event.candidate] = replace(trial, why_no_full=event.reason)
-            case Summarized():
-                self._summaries.append(event)
-                self._summary_version = None
-                self._tally.pay(event.usage)
-            case Rented():
-                self._tally.pay_rent(event.rent)
-            case Granted():
-                self._granted += event.evaluations
-            case Ended():
-                self._ended = event.reason
-        if not (isinstance(event, RemeasureAsked | Evaluated) and event.is_final):
-            self._strategy.apply(
-                event
-            )  # final measurements change no ranking, so a replay finds the same finalists
-        if isinstance(event, Evaluated) and not (event.is_final or event.cached):
-            best = self._strategy.best
-            self._course.append(mean_score(self._trials[best]) if best else 0.0)
-
     def _record(self, event: Event) -> None:
         self._journal.append(event)
         self.apply(event)
@@ -466,85 +222,6 @@ class Search:
             for final in self._finals_due():
                 self._record(final)
 
-    def _finals_due(self) -> tuple[RemeasureAsked, ...]:
-        """The final measurements that are still to be asked for: of the best sources that work. Once they are
-        told, the full evaluation of the winner, and of the next one if the winner fails it.
-        """
-        best: dict[str, str] = {}
-        for trial in self.top(NUM_LEADING):
-            if any(score(result.outcome) > 0.0 for result in trial.results):
-                best.setdefault(trial.candidate.source, trial.candidate.id)
-        finalists = list(best.values())[:NUM_FINALISTS]
-        due = tuple(
-            RemeasureAsked(candidate=key, repeat=FINAL_REPEAT)
-            for key in finalists
-            if key not in self._finalists
-        )
-        winner = self.best if self._finalists else None
-        if due or winner is None or winner.candidate.id in self._full_asked:
-            return due
-        return (RemeasureAsked(candidate=winner.candidate.id, repeat=FULL_REPEAT),)
-
-    def _admit(self) -> None:
-        for candidate in self._strategy.admit():
-            self._make_ready(candidate, 0)
-
-    def _make_ready(self, candidate: Candidate, repeat: int) -> None:
-        ready = Ready(candidate=candidate, repeat=repeat)
-        self._pending[candidate.id, repeat] = self._ready[candidate.id, repeat] = ready
-
-    def _settle(self, candidate: str, repeat: int) -> None:
-        del self._pending[candidate, repeat]
-        self._ready.pop((candidate, repeat), None)
-
-    def _take_result(self, event: Evaluated) -> None:
-        self._settle(event.candidate, event.repeat)
-        candidate = self._proposed[event.candidate]
-        known = self._trials.get(event.candidate)
-        if known and event.is_full:
-            self._trials[event.candidate] = replace(known, full=event.result)
-            return
-        results = (*known.results, event.result) if known else (event.result,)
-        trial = Trial(candidate=candidate, results=results, num_finals=int(event.is_final))
-        self._trials[event.candidate] = trial
-        if event.is_final:
-            return  # outside the budget, and too late for any choice
-        self._tally.count_result(
-            event.result,
-            repeat=event.repeat,
-            cached=event.cached,
-            memory_version=candidate.memory_version,
-        )
-        if event.repeat == 0:
-            self._tally.attempts += event.candidate not in self._actions
-            if mean_score(trial) == 0.0:
-                self._failures.append(event.candidate)
-            if candidate.parent is not None and event.candidate in self._actions:
-                gained = mean_score(trial) > mean_score(self._trials[candidate.parent])
-                self._bandit.learn(self._actions[event.candidate], paid_off=gained)
-
-    # Small questions.
-
-    def _exhausted(self, elapsed_s: float) -> str | None:
-        """Why no further brief may be written, None if one may."""
-        limits = self._settings.budget
-        total = self._settings.num_total_proposals
-        if self._tally.asked - self._strategy.num_first_kernels - self._forgiven >= total:
-            return f"all {total} proposals were asked for"
-        if not (limits.grows or self._may_evaluate()):
-            return f"the budget of {limits.evaluations} evaluations is used"
-        leading = (trial for trial in self.top(NUM_LEADING) if len(trial.results) > 1)
-        ends = (end for trial in leading if (end := reached(trial, self._settings)))
-        if end := next(ends, None):
-            return end
-        return self._tally.exhausted(limits, elapsed_s=elapsed_s)
-
-    def _hopeless(self) -> str | None:
-        """Why the next proposal would fail as the last ones did, None if it may not."""
-        failed = len(self._failed_row)
-        limit = MAX_FAILED_IN_A_ROW if self._proposed else MAX_FAILED_AT_FIRST
-        return f"{failed} proposals failed one after the other" if failed >= limit else None
-
     def _stuck(self, reason: str) -> Stuck:
         last = self._failed_row[-1]
         return Stuck(
@@ -552,13 +229,6 @@ class Search:
             f"failed because: {last.reason.rstrip('.')}. Mend that and go on with kbopt resume.",
             is_service=last.blame == "service",
         )
-
-    def _may_evaluate(self) -> bool:
-        """True if the budget has an evaluation left besides those that are in flight."""
-        limit = self.max_evaluations
-        unanswered = sum(brief not in self._attempts for brief in self._outstanding)
-        committed = self._tally.evaluations + len(self._pending) + unanswered + self._strategy.num_waiting
-        return self._ended is None and (limit is None or committed < limit)
 
     def _may_remeasure(self) -> bool:
         share = self._settings.remeasure_share
@@ -569,29 +239,12 @@ class Search:
             return "propose"
         return self._bandit.choose(seed) if has_tunables(self._proposed[parent].source) else "propose"
 
-    def _brief(self, asked: Asked) -> Brief:
-        return Brief(
-            id=asked.brief,
-            task=self._task,
-            parent=self._trials[asked.parent] if asked.parent else None,
-            exemplars=tuple(self._trials[key] for key in asked.exemplars),
-            summary=self._summary(asked.summary_version),
-            seed=asked.seed,
-            memory_version=asked.memory_version,
-            action=asked.action,
-            strategy=self._strategies.get(asked.strategy),
-        )
-
     def _next_strategy(self) -> str:
         """The name of the strategy by which the next first kernel is asked for, if by any."""
         if not self._strategies:
             return ""
         known = tuple(self._strategies.values())
         return next_strategy(known, self._strategies_used, self._bounds or (), self._settings.seed).name
-
-    def _summary(self, version: int | None = None) -> str:
-        made = self._summaries[:version]
-        return made[-1].text if made else ""
 
     def _unanswered(self, brief_id: str) -> bool:
         if brief_id not in self._actions:

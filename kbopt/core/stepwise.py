@@ -30,10 +30,10 @@ from kbopt.core.events import (
     RemeasureAsked,
 )
 from kbopt.core.memory import priority
+from kbopt.core.proposals import Candidate, Trial
 from kbopt.core.scoring import score
 from kbopt.core.settings import SearchSettings
 from kbopt.core.strategy import Choice
-from kbopt.core.types import Candidate, Trial
 
 
 @dataclass(slots=True, eq=False)

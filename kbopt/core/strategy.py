@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kbopt.core.events import Dropped, Event, RemeasureAsked
-from kbopt.core.types import Candidate, Trial
+from kbopt.core.proposals import Candidate, Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

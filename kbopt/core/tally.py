@@ -7,8 +7,10 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from kbopt.core.costs import Rent, Usage
+from kbopt.core.evaluations import Result
+from kbopt.core.outcomes import outcome_name
 from kbopt.core.settings import Budget
-from kbopt.core.types import Rent, Result, Usage, outcome_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class Progress:
 
 
 class Tally:
-    """Mutable counts; `kbopt.core.search` updates them from events only."""
+    """Mutable counts; `kbopt.core.search_state` updates them from events only."""
 
     def __init__(self) -> None:
         self.asked = 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from kbopt.core.outcomes import Measured
+from kbopt.core.proposals import Trial
 from kbopt.core.scoring import score_interval
 from kbopt.core.settings import SearchSettings
-from kbopt.core.types import Measured, Trial
 
 
 def reached(trial: Trial, settings: SearchSettings) -> str | None:

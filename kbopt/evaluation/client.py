@@ -18,8 +18,8 @@ from typing import Any
 import kbopt
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest, Result, TaskReport
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.core.types import EvalRequest, Result, TaskReport
 from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.sandbox.confinement import LOG_NAME, scrubbed
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kbopt.core.evaluations import Span
+from kbopt.core.outcomes import Measured, Outcome
 from kbopt.core.profile import DeviceFacts, Limits
-from kbopt.core.types import EvalProtocol, Measured, Outcome, Precision, Span
+from kbopt.core.protocol import EvalProtocol, Precision
 from kbopt.evaluation.timing.samples import Times
 from kbopt.leanbuild.toolchain import Toolchain
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kbopt.core.types import Arithmetic, EvalProtocol, Precision
+from kbopt.core.protocol import Arithmetic, EvalProtocol, Precision
 from kbopt.evaluation.transport.layout import dense
 
 DTYPES: dict[Precision, torch.dtype] = {

@@ -8,7 +8,8 @@ from typing import Any
 
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.proposers.endpoint import Endpoint, Unreachable, check_model
-from kbopt.proposers.llm import load_litellm, short_reason
+from kbopt.proposers.litellm_failures import short_reason
+from kbopt.proposers.litellm_service import load_litellm
 from kbopt.proposers.models import WeightedModel
 
 _OWN_CREDENTIALS = frozenset({"bedrock", "sagemaker", "vertex_ai", "ollama", "ollama_chat"})

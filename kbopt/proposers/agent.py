@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kbopt.core import codec
+from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError
 from kbopt.core.languages import Language
 from kbopt.core.ports import Attempts
+from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
 from kbopt.core.redaction import redact
 from kbopt.core.text import encodable
-from kbopt.core.types import Brief, Candidate, NoProposal, Trial, Usage
 from kbopt.core.workloads import shown_source
 from kbopt.proposers.agent_desk import Desk, Place
 from kbopt.proposers.agent_presets import MODULE, PLACE, PYTHON, TOOL_TIMEOUT_S, usage_of

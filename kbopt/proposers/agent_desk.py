@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
+from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.ports import Attempts, Declined
-from kbopt.core.types import Brief, Measured, Trial, outcome_name
+from kbopt.core.proposals import Brief, Trial
 from kbopt.core.workloads import shown_source
 from kbopt.proposers.answers import MAX_NOTE_CHARS
 

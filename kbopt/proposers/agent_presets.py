@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kbopt.core.types import Usage
+from kbopt.core.costs import Usage
 
 TOOL_TIMEOUT_S = 1800
 """How long the programs are told to wait for one tool: an evaluation waits for others, or for a container."""

@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kbopt.core.costs import Usage
+from kbopt.core.outcomes import Measured
+from kbopt.core.proposals import Trial
 from kbopt.core.tune_comments import parse as parse_tunables
-from kbopt.core.types import Measured, Trial, Usage
 from kbopt.proposers.seeds import seed_name
 
 OTHER = "other"

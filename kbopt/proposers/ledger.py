@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kbopt.core.types import Usage
+from kbopt.core.costs import Usage
 
 
 def per_model(usages: Iterable[Usage]) -> tuple[Usage, ...]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kbopt.core.types import Task, Trial, Usage
+from kbopt.core.costs import Usage
+from kbopt.core.proposals import Trial
+from kbopt.core.task import Task
 from kbopt.proposers.llm import LLMProposer
 from kbopt.proposers.models import Unanswerable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from kbopt.core.ports import Proposer
-from kbopt.core.types import Brief, Candidate, NoProposal
+from kbopt.core.proposals import Brief, Candidate, NoProposal
 
 SEED_SHARE = 0.5
 """Of the briefs without a parent, those that a shipped seed kernel answers where the task has one.

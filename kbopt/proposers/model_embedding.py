@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kbopt.core.errors import InfraError
-from kbopt.proposers.llm import embed_texts
+from kbopt.proposers.litellm_service import embed_texts
 from kbopt.proposers.models import ModelUnusable, RequestFailed, Unanswerable
 
 MAX_CHARS = 24_000

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kbopt.core.costs import Usage
 from kbopt.core.errors import UserError
-from kbopt.core.types import Usage
 
 Message = Mapping[str, str]
 """A chat message: `{"role": "system" | "user" | "assistant", "content": text}`."""

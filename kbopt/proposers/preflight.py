@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kbopt.core.settings import SearchSettings
-from kbopt.proposers.llm import Price, price_of
+from kbopt.proposers.litellm_service import Price, price_of
 from kbopt.proposers.models import WeightedModel
 
 PROMPT_TOKENS = 5_000

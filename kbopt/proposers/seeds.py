@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import Seed, Task
+from kbopt.core.task import Seed, Task
 
 DeviceKind = Literal["cpu", "cuda"]
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from kbopt.core.errors import UNPARSABLE, UserError
 from kbopt.core.ports import Proposer
+from kbopt.core.proposals import Brief, Candidate, NoProposal
 from kbopt.core.sources import read_source
-from kbopt.core.types import Brief, Candidate, NoProposal, Seed
+from kbopt.core.task import Seed
 from kbopt.proposers.answers import names_bound
 from kbopt.proposers.seeds import seed_name
 from kbopt.proposers.tunables import parse

@@ -11,7 +11,7 @@ from kbopt.core.errors import UserError
 from kbopt.core.kernel_strategies import Bound, KernelStrategy
 from kbopt.core.languages import Language
 from kbopt.core.text import one_line
-from kbopt.proposers.prompt import SHIPPED
+from kbopt.proposers.templates import SHIPPED
 
 FILE = "strategies.toml"
 MAX_CHARS = 1_000

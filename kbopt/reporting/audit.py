@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kbopt.core.types import Family
+from kbopt.core.outcomes import Family
 from kbopt.reporting.text import figure, plural
 
 Standing = Literal[

@@ -10,19 +10,12 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from kbopt.core.evaluations import KernelBenchVerdict, Result
+from kbopt.core.outcomes import Measured, Roofline, Speedup, WorkloadTimes, outcome_name
+from kbopt.core.proposals import Trial
+from kbopt.core.protocol import ranked_by
 from kbopt.core.scoring import Standing, standing
 from kbopt.core.text import first_line
-from kbopt.core.types import (
-    KernelBenchVerdict,
-    Measured,
-    Result,
-    Roofline,
-    Speedup,
-    Trial,
-    WorkloadTimes,
-    outcome_name,
-    ranked_by,
-)
 from kbopt.reporting.text import figure, plural, ranked_over, speedup_text
 
 _AGREEMENT = 0.1

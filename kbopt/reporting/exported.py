@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from kbopt import __version__
+from kbopt.core.outcomes import Measured, outcome_name
+from kbopt.core.proposals import Trial
 from kbopt.core.scoring import standing
 from kbopt.core.text import first_line
-from kbopt.core.types import Measured, Trial, outcome_name
 from kbopt.reporting.run import Run
 from kbopt.reporting.text import figure, printable, ranked_over
 

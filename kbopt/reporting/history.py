@@ -6,11 +6,12 @@ written, and a hundred thousand candidates in bounded memory.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from kbopt.core.costs import Rent, Usage
+from kbopt.core.evaluations import Result
 from kbopt.core.events import (
     Asked,
     Attempted,
@@ -30,30 +31,17 @@ from kbopt.core.events import (
     Summarized,
 )
 from kbopt.core.failures import error_text
+from kbopt.core.outcomes import Measured, outcome_name
+from kbopt.core.proposals import Candidate
 from kbopt.core.scoring import mean_score, score_interval
 from kbopt.core.text import first_line
-from kbopt.core.types import (
-    Audit,
-    Candidate,
-    Measured,
-    Rent,
-    Result,
-    Seconds,
-    Usage,
-    outcome_name,
-)
+from kbopt.reporting.kept_texts import TEXT_LIMIT_CHARS, bounded, let_texts_go, shown_nodes
 from kbopt.reporting.records import Bar, Message, Node, ProgressPoint, Recommendation, Spend
 from kbopt.reporting.text import truncated
 from kbopt.reporting.tunables import seed_of, tunable_values
 
-TEXT_LIMIT_CHARS = 20_000
-"""Of a log, a feedback or an error; the rest stays in the journal."""
-
 BARS_KEPT = 6_000
 MESSAGES_KEPT = 1_000
-
-_BARE_AUDITS = (Audit(custom_kernel=False), Audit(custom_kernel=True))
-_NO_SECONDS = Seconds()
 
 
 @dataclass(slots=True)
@@ -212,7 +200,8 @@ class History:
         )
         self._num_with_texts += 1
         if self._num_with_texts > 3 * self.texts_kept:
-            self._let_texts_go()
+            let_texts_go(self.nodes, self.best, self.texts_kept)
+            self._num_with_texts = sum(node.has_texts for node in self.nodes.values())
 
     def _end_brief(self, brief_id: str, stage: str) -> _Brief | None:
         brief = self._briefs.pop(brief_id, None)
@@ -222,7 +211,7 @@ class History:
 
     def _take_full(self, event: Evaluated) -> None:
         node = self.nodes[event.candidate]
-        node.full = _bounded(event.result)
+        node.full = bounded(event.result)
         node.awaits_repeat = False
         node.changed = self.entries
         if not event.cached:
@@ -231,7 +220,7 @@ class History:
 
     def _evaluate(self, event: Evaluated) -> None:
         node = self.nodes[event.candidate]
-        result = _bounded(event.result)
+        result = bounded(event.result)
         node.results = (*node.results, result)
         node.awaits_repeat = False
         node.num_finals += event.is_final
@@ -322,39 +311,8 @@ class History:
         self.bars.append(Bar(group=group, stage=stage, candidate=candidate, start=start, end=end))
 
     def shown(self, limit: int) -> list[Node]:
-        """The nodes a page shows: all, or the best half, their line of parents, and the newest of the rest.
-
-        In the order of proposal. Nodes whose texts were let go are left out.
-        """
-        nodes = [node for node in self.nodes.values() if node.has_texts]
-        if len(nodes) <= limit:
-            return nodes
-        kept = {n.candidate.id: n for n in self._line_of_best() if n.has_texts}
-        ranked = sorted(nodes, key=lambda n: n.speedup or 0.0, reverse=True)
-        for node in (*ranked[: limit // 2], *reversed(nodes)):
-            if len(kept) >= limit:
-                break
-            kept[node.candidate.id] = node
-        return sorted(kept.values(), key=lambda n: n.index)
-
-    def _line_of_best(self) -> list[Node]:
-        line: list[Node] = []
-        node = self.best
-        while node is not None and node not in line:
-            line.append(node)
-            node = self.nodes.get(node.candidate.parent or "")
-        return line
-
-    def _let_texts_go(self) -> None:
-        kept = {id(node) for node in self.shown(self.texts_kept)}
-        for node in self.nodes.values():
-            waits = not node.results and node.dropped is None
-            if node.has_texts and id(node) not in kept and not waits:
-                node.has_texts = False
-                node.candidate = replace(node.candidate, source="", note="", usage=())
-                node.results = tuple(_bare(result) for result in node.results)
-                node.exemplars = ()
-        self._num_with_texts = sum(node.has_texts for node in self.nodes.values())
+        """The nodes a page shows, as `shown_nodes` chooses them."""
+        return shown_nodes(self.nodes, self.best, limit)
 
 
 def _reads(candidate: Candidate) -> bool:
@@ -375,29 +333,3 @@ def fold(entries: Iterable[Entry], texts_kept: int = 2_000) -> History:
     history = History(texts_kept=texts_kept)
     history.add_all(entries)
     return history
-
-
-def _bounded(result: Result) -> Result:
-    if max(len(result.log), len(result.feedback)) <= TEXT_LIMIT_CHARS:
-        return result
-    log = truncated(result.log, TEXT_LIMIT_CHARS)
-    return replace(result, log=log, feedback=truncated(result.feedback, TEXT_LIMIT_CHARS))
-
-
-def _bare(result: Result) -> Result:
-    """What ranks a candidate and counts it, and nothing else: a tenth of the memory."""
-    outcome = result.outcome
-    if isinstance(outcome, Measured):
-        audit = _BARE_AUDITS[outcome.audit.custom_kernel]
-        outcome = replace(outcome, kernel_ms=(), reference_ms=(), audit=audit, roofline=None, speedups=())
-    else:
-        outcome = replace(outcome, reason="")
-    return Result(
-        outcome=outcome,
-        feedback="",
-        device=sys.intern(result.device),
-        protocol=sys.intern(result.protocol),
-        boot=sys.intern(result.boot),
-        seconds=_NO_SECONDS,
-        device_s=0.0,
-    )

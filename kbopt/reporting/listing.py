@@ -17,11 +17,13 @@ from rich.syntax import Syntax
 from rich.table import Column, Table
 from rich.text import Text
 
+from kbopt.core.evaluations import Result
+from kbopt.core.outcomes import Measured, outcome_name
+from kbopt.core.proposals import Trial
 from kbopt.core.scoring import Standing
 from kbopt.core.text import first_line
-from kbopt.core.types import Measured, Result, Trial, outcome_name
 from kbopt.reporting.evidence import evidence
-from kbopt.reporting.terminal import OUTCOME_STYLES, STATE_STYLES
+from kbopt.reporting.outcome_words import OUTCOME_STYLES, STATE_STYLES
 from kbopt.reporting.text import plural, printable, speedup_text, standing_text, truncated
 
 LOG_LIMIT_CHARS = 20_000

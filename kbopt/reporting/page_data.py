@@ -14,9 +14,10 @@ from pygments.lexers.python import PythonLexer
 from pygments.token import STANDARD_TYPES
 
 from kbopt.core import codec
+from kbopt.core.evaluations import Result
+from kbopt.core.outcomes import Measured
 from kbopt.core.scoring import HeadlineState, headline_state
 from kbopt.core.text import first_line
-from kbopt.core.types import Measured, Result
 from kbopt.reporting.evidence import evidence
 from kbopt.reporting.history import BARS_KEPT, History
 from kbopt.reporting.records import Bar, Node

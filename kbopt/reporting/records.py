@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kbopt.core.evaluations import Result
 from kbopt.core.events import Dropped
-from kbopt.core.types import Candidate, Result, Trial, outcome_name
+from kbopt.core.outcomes import outcome_name
+from kbopt.core.proposals import Candidate, Trial
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from kbopt.core.events import Entry
 from kbopt.core.settings import SearchSettings
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 
 Transcripts = Callable[[str], str | None]
 """The conversation with the language model that answered a brief, by the brief's id; None without one."""

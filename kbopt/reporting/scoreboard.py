@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from kbopt.core.protocol import ranked_by
 from kbopt.core.scoring import fast_p, geometric_mean, mean_interval
 from kbopt.core.tally import amount
 from kbopt.core.text import first_line
-from kbopt.core.types import ranked_by
 from kbopt.reporting.summary import RunSummary
 from kbopt.reporting.text import figure, plural
 

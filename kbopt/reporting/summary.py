@@ -7,19 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from kbopt.core.costs import Rent
+from kbopt.core.evaluations import KernelBenchVerdict
 from kbopt.core.events import Dropped
+from kbopt.core.outcomes import OUTCOME_NAMES, Measured, Roofline, Speedup, WorkloadTimes
 from kbopt.core.scoring import Standing, standing
 from kbopt.core.settings import Budget
 from kbopt.core.tally import amount
-from kbopt.core.types import (
-    OUTCOME_NAMES,
-    KernelBenchVerdict,
-    Measured,
-    Rent,
-    Roofline,
-    Speedup,
-    WorkloadTimes,
-)
 from kbopt.reporting.evidence import (
     equal_code_of,
     final_fault,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from kbopt.core.evaluations import Result
+from kbopt.core.outcomes import Speedup
+from kbopt.core.protocol import ranked_by
 from kbopt.core.scoring import Standing
-from kbopt.core.types import Result, Speedup, ranked_by
 
 BASELINES: Mapping[str, str] = {
     "eager": "eager",

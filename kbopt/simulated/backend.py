@@ -6,20 +6,18 @@ import asyncio
 from collections.abc import Sequence
 
 from kbopt.core.errors import InfraError
-from kbopt.core.ports import BackendStatus
-from kbopt.core.types import (
+from kbopt.core.evaluations import EvalRequest, Result, Seconds
+from kbopt.core.outcomes import (
     Audit,
     CompileFailed,
     Crashed,
-    EvalRequest,
     Measured,
     Outcome,
-    Result,
     Roofline,
-    Seconds,
     TimedOut,
     WrongAnswer,
 )
+from kbopt.core.ports import BackendStatus
 from kbopt.simulated.kernels import to_point
 from kbopt.simulated.landscapes import OPTIMUM_SPEEDUP, Landscape, Point, landscape, stable_rng
 

@@ -7,12 +7,15 @@ import itertools
 from collections import deque
 from dataclasses import dataclass
 
+from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.events import FINAL_REPEAT, Event
 from kbopt.core.pacing import InFlightLimit
-from kbopt.core.search import Done, Ready, Search, Wait
+from kbopt.core.proposals import Brief, Candidate
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.search import Search
 from kbopt.core.settings import SearchSettings
 from kbopt.core.tally import Progress
-from kbopt.core.types import Brief, Candidate, EvalProtocol, EvalRequest, Result
+from kbopt.core.work import Done, Ready, Wait
 from kbopt.simulated.backend import judge
 from kbopt.simulated.kernels import to_point
 from kbopt.simulated.landscapes import Landscape

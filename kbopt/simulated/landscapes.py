@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from kbopt.core.errors import unknown_name
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 
 Shape = Literal["smooth", "rugged", "deceptive", "faulty"]
 Point = tuple[int, ...]

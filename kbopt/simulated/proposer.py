@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kbopt.core.types import Brief, Candidate, NoProposal, Usage
+from kbopt.core.costs import Usage
+from kbopt.core.proposals import Brief, Candidate, NoProposal
 from kbopt.simulated.kernels import to_point, to_source
 from kbopt.simulated.landscapes import NUM_LEVELS, NUM_PARAMETERS, Point, landscape
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalRequest, Result
+from kbopt.core.evaluations import EvalRequest, Result
 
 _SCHEMA = """
 create table if not exists evaluations (

@@ -10,7 +10,7 @@ import ast
 from pathlib import PurePosixPath
 
 from kbopt.core.errors import UNPARSABLE
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.tasks.formats import definition_source, gpumode, hard, merging, modules, templates
 from kbopt.tasks.formats.model import fault
 from kbopt.tasks.solutions import C_ENDINGS, Kernel, extension, is_solution, read_solution

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.sources import read_source
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.tasks import formats
 from kbopt.tasks import kernelbench as levels
 from kbopt.tasks.formats.templates import precision_of

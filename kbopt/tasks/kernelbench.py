@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.sources import read_source
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.tasks.families import level1_family
 from kbopt.tasks.source import family_of, validate
 

@@ -7,16 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import (
-    EvalProtocol,
-    EvalRequest,
-    Measured,
-    Outcome,
-    Rejected,
-    Result,
-    Task,
-    outcome_name,
-)
+from kbopt.core.evaluations import EvalRequest, Result
+from kbopt.core.outcomes import Measured, Outcome, Rejected, outcome_name
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 
 HERE = Path(__file__).parent
 PROTOCOL = EvalProtocol(trials=2, timed=24, timeout_s=30.0, compile_timeout_s=30.0)

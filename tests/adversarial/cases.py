@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 from tests.adversarial.case import PROTOCOL, Case, Device
 
 FORBID = replace(PROTOCOL, torch_ops="forbid")

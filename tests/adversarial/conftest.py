@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kbopt.core.types import Measured, Result
+from kbopt.core.evaluations import Result
+from kbopt.core.outcomes import Measured
 from tests.adversarial.case import Case
 from tests.adversarial.cases import CHEATS, CONTROLS, ENDS
 from tests.adversarial.ends import EndFinding, find_ends

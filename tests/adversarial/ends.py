@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kbopt.core.types import Measured, Result
+from kbopt.core.evaluations import Result
+from kbopt.core.outcomes import Measured
 from kbopt.evaluation.client import ServiceClient
 from tests.adversarial.case import Answer, Case, Finding, judge
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from kbopt.core.types import Measured, Result
+from kbopt.core.evaluations import Result
+from kbopt.core.outcomes import Measured
 from tests.adversarial.case import Answer, Case, Device, Finding, seen
 from tests.adversarial.cases import CHEATS, CONTROLS, ENDS, GPU_CASES, GPU_ENDS
 from tests.adversarial.ends import EndFinding, find_ends

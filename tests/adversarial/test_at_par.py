@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kbopt.core.types import Measured, Result
+from kbopt.core.evaluations import Result
+from kbopt.core.outcomes import Measured
 from tests.adversarial.case import Case
 from tests.adversarial.cases import CONTROLS
 from tests.adversarial.suite import on_cpu

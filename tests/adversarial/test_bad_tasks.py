@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import EvalRequest, Measured
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.outcomes import Measured
 from kbopt.evaluation.client import ServiceClient
 from tests.adversarial.case import PROTOCOL, load_task
 from tests.adversarial.cases import CONTROLS

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import kbopt.proposers as proposers
 from kbopt.cli import app
-from kbopt.compose import agent_command
+from kbopt.compose.proposers import agent_command
 from kbopt.config import AgentName, ProposerConfig
 from kbopt.core.events import Attempted, Evaluated, Event, Proposed
 from kbopt.finish import open_run

@@ -19,9 +19,9 @@ from kbopt.cluster.messages import Factories, SearchSpec
 from kbopt.core.embedding import LocalEmbedder
 from kbopt.core.events import Attempted, Evaluated, Event, ProposalFailed, Proposed
 from kbopt.core.ports import Attempts
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.search import Search
 from kbopt.core.settings import Budget, SearchSettings
-from kbopt.core.types import EvalProtocol
 from kbopt.proposers.agent import AgentCommand, AgentProposer
 from kbopt.proposers.agent_desk import MAX_AT_ONCE, MAX_CALLS, Place
 from kbopt.proposers.journal_summary import JournalSummarizer

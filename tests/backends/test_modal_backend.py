@@ -12,7 +12,7 @@ import pytest
 from kbopt.backends.modal_client import ModalBackend, container_status, stop
 from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import Crashed, Measured, Rejected, TimedOut, WrongAnswer
+from kbopt.core.outcomes import Crashed, Measured, Rejected, TimedOut, WrongAnswer
 from kbopt.store.cache import EvaluationCache
 from tests.support.quick_task import HANGS, KILLS_ITS_GROUP, PROTOCOL, good, request, slow, wrong
 

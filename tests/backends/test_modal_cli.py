@@ -12,7 +12,10 @@ import pytest
 import kbopt.cli
 from kbopt import Evaluator
 from kbopt.backends.modal_client import container_status
-from kbopt.core.types import EvalProtocol, EvalRequest, Task, WrongAnswer
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.outcomes import WrongAnswer
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.doctor import evaluations_step
 from kbopt.simulated.backend import judge
 from kbopt.simulated.kernels import to_source

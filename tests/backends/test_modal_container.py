@@ -15,7 +15,8 @@ from kbopt.backends.modal_container import ModalContainer
 from kbopt.backends.modal_wire import ContainerInfo, pack, unpack
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
-from kbopt.core.types import CompileFailed, Result
+from kbopt.core.evaluations import Result
+from kbopt.core.outcomes import CompileFailed
 from tests.support.quick_task import HANGS, SYNTAX_ERROR, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -13,9 +13,11 @@ import pytest
 from kbopt.backends.local import LocalBackend
 from kbopt.backends.pool import DevicePool
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest, Result
+from kbopt.core.outcomes import Measured
 from kbopt.core.ports import BackendStatus
 from kbopt.core.profile import ProfileRequest
-from kbopt.core.types import EvalRequest, Measured, Result, Task
+from kbopt.core.task import Task
 from kbopt.simulated import SimulatedBackend
 from tests.support import quick_task
 

@@ -14,8 +14,9 @@ from kbopt.backends.opening import Reminder
 from kbopt.backends.spool import SpoolBackend, drain_command, kept_owner
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import Result, Seconds
+from kbopt.core.outcomes import WrongAnswer
 from kbopt.core.ports import BackendStatus
-from kbopt.core.types import Result, Seconds, WrongAnswer
 from kbopt.evaluation.spool.asked import Requests
 from kbopt.evaluation.spool.files import AppendOnly
 from kbopt.evaluation.spool.jobs import Job, show_life

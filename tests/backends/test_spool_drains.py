@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from kbopt.backends.spool import SpoolBackend
-from kbopt.core.types import EvalProtocol, Result, TimedOut, WrongAnswer
+from kbopt.core.evaluations import Result
+from kbopt.core.outcomes import TimedOut, WrongAnswer
+from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.spool.files import open_spool
 from tests.cli.test_run import evaluations, kbopt, start, wait_for_evaluations
 from tests.support import quick_task

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from kbopt import compose
 from kbopt.cli.admit import HEADER, Line, Lost, parsed, problems_of
 from kbopt.cli.tasks import tasks
+from kbopt.compose import backends
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import Admitted, EvalRequest, Refused, TaskReport
 from kbopt.core.ports import BackendStatus
-from kbopt.core.types import Admitted, EvalProtocol, EvalRequest, Refused, TaskReport
+from kbopt.core.protocol import EvalProtocol
 from tests.cli.test_run import kbopt
 
 SOURCE = """
@@ -122,7 +123,7 @@ def test_a_machine_that_fails_is_a_line_the_others_go_on_and_it_is_asked_again(
     out = tmp_path / "admitted.jsonl"
     command = ["--kernelbench", str(checkout), "--admit", "--device", "cpu", "--out", str(out)]
     first = ScriptedDevice(InfraError("the GPU fell off the bus"), ADMITTED, REFUSED)
-    monkeypatch.setattr(compose, "open_local", lambda _: first)
+    monkeypatch.setattr(backends, "open_local", lambda _: first)
     done = CliRunner().invoke(tasks, command)
     assert done.exit_code == 3
     rows = done.stdout.splitlines()
@@ -132,14 +133,14 @@ def test_a_machine_that_fails_is_a_line_the_others_go_on_and_it_is_asked_again(
     assert "4 tasks: 1 scorable, 2 refused (1 zeros, 1 other), 1 error" in done.stderr
 
     second = ScriptedDevice(ADMITTED)
-    monkeypatch.setattr(compose, "open_local", lambda _: second)
+    monkeypatch.setattr(backends, "open_local", lambda _: second)
     done = CliRunner().invoke(tasks, command)
     assert done.exit_code == 0
     assert second.asked == ["level1/1"]
     changed = checkout / "KernelBench" / "level1" / "2_ReLU.py"
     changed.write_text(SOURCE.format(forward="torch.relu(x - 0.5)"))
     third = ScriptedDevice(ADMITTED)
-    monkeypatch.setattr(compose, "open_local", lambda _: third)
+    monkeypatch.setattr(backends, "open_local", lambda _: third)
     assert CliRunner().invoke(tasks, command).exit_code == 0
     assert third.asked == ["level1/2"]
 

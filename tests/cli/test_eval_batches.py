@@ -9,7 +9,8 @@ import pytest
 from kbopt.cli.batch import known as known_lines
 from kbopt.cli.eval import _items, read_kernel
 from kbopt.cli.json_lines import appending
-from kbopt.core.types import EvalProtocol, Task
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.tasks import load_task
 from tests.cli.test_eval import GOOD, TASK
 from tests.cli.test_run import kbopt

@@ -14,7 +14,8 @@ from kbopt.cli.runs import export
 from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.events import Evaluated, Event, Proposed
-from kbopt.core.types import Audit, Measured, Task
+from kbopt.core.outcomes import Audit, Measured
+from kbopt.core.task import Task
 from kbopt.evaluation.kernelbench.signature import describe_inputs
 from kbopt.finish import open_run
 from kbopt.reporting.summary import summarize

@@ -10,7 +10,8 @@ import pytest
 from kbopt.cli import parsed
 from kbopt.cli.eval import evaluate
 from kbopt.core.errors import UserError
-from kbopt.core.types import EvalProtocol, Task
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.finish import open_run
 from kbopt.tasks import load_task
 from tests.cli.test_reproduce import CONFIG, made

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from kbopt.cli.values import GpuCount
-from kbopt.compose import check_gpus
+from kbopt.compose.checks import check_gpus
 from kbopt.config import BackendConfig, num_gpus
 from kbopt.core.errors import UserError
 

@@ -6,7 +6,7 @@ import pytest
 
 from kbopt import doctor
 from kbopt.backends import modal_app
-from kbopt.compose import check
+from kbopt.compose.checks import check
 from kbopt.config import BackendConfig, ProposerConfig
 from kbopt.core.errors import UserError
 from kbopt.core.languages import PACKAGES, has_module

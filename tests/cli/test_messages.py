@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kbopt.cli.sweep import extent
+from kbopt.cli.driving import extent
 from kbopt.core.settings import Budget, SearchSettings
 from kbopt.sweep import SweepConfig
 from tests.support.quick_task import TASK

@@ -13,7 +13,7 @@ from kbopt.cli.eval import as_the_run, evaluate
 from kbopt.config import BackendConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import UserError
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 from kbopt.finish import open_run
 from kbopt.store.journal import SqliteJournal
 from tests.support.journals import GELU, entries, settings

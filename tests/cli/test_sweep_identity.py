@@ -9,13 +9,16 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from kbopt.cli.options import backend_options
+from kbopt.cli.options.backend import backend_options
 from kbopt.cli.parsed import backend_config
-from kbopt.compose import check, check_device, device_facts, lease_s, with_lessons
+from kbopt.compose.backends import device_facts
+from kbopt.compose.checks import check, check_device
+from kbopt.compose.lessons import with_lessons
+from kbopt.compose.proposers import lease_s
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig, device_kind
 from kbopt.core.errors import UserError
 from kbopt.core.events import Evaluated, Event
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.simulated import landscape
 from kbopt.store.journal import JournalReader
 from kbopt.sweep import SweepConfig, fingerprint, prepare

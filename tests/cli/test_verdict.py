@@ -6,10 +6,13 @@ from typing import get_args
 import pytest
 
 from kbopt.cli.batch import headline
-from kbopt.compose import search_spec
+from kbopt.compose.searches import search_spec
 from kbopt.config import RunConfig
 from kbopt.core import codec
-from kbopt.core.types import Crashed, KernelBenchVerdict, Result, Seconds, Task, Verdict
+from kbopt.core.evaluations import KernelBenchVerdict, Result, Seconds
+from kbopt.core.outcomes import Crashed
+from kbopt.core.protocol import Verdict
+from kbopt.core.task import Task
 from kbopt.sweep import SweepConfig
 
 TASK = Task(name="t", source="class Model: ...")

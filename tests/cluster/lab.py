@@ -10,12 +10,11 @@ from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.cluster.explorer import Explorer
 from kbopt.cluster.messages import Factories, SearchSpec
 from kbopt.core.embedding import LocalEmbedder
-from kbopt.core.events import (
-    Evaluated,
-    Event,
-)
+from kbopt.core.events import Evaluated, Event
+from kbopt.core.proposals import Brief, Candidate, NoProposal
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.settings import Budget, SearchSettings
-from kbopt.core.types import Brief, Candidate, EvalProtocol, NoProposal, Task
+from kbopt.core.task import Task
 from kbopt.store.cache import EvaluationCache
 from kbopt.store.journal import JournalReader, SqliteJournal
 from tests.cluster.test_evaluator import ScriptedBackend

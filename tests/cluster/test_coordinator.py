@@ -17,8 +17,10 @@ from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.explorer import Explorer, SearchAttempts
 from kbopt.cluster.messages import Answer, Failure, Idle, Lease
 from kbopt.cluster.running import RunningSearch, active_s
+from kbopt.cluster.sharing import SharedBudget
 from kbopt.core.embedding import LocalEmbedder
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest
 from kbopt.core.events import (
     FULL_REPEAT,
     Asked,
@@ -38,10 +40,11 @@ from kbopt.core.events import (
     TaskProfiled,
 )
 from kbopt.core.kernel_strategies import Bound, KernelStrategy
+from kbopt.core.outcomes import Audit, Measured
 from kbopt.core.ports import Attempt
 from kbopt.core.profile import Profiled, ProfileRequest
+from kbopt.core.proposals import Brief, Candidate, NoProposal
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
-from kbopt.core.types import Audit, Brief, Candidate, EvalRequest, Measured, NoProposal
 from kbopt.store.journal import SqliteJournal
 from tests.cluster.lab import Lab, NumberedProposer, evaluated, events, factories, spec
 from tests.core.test_bottleneck import profile
@@ -531,7 +534,7 @@ async def test_searches_that_share_a_budget_use_all_of_it_and_a_resume_goes_on(t
     done = replace(specs[0], settings=replace(specs[0].settings, num_steps=4))
     specs = (done, *specs[1:])
     lab = Lab(tmp_path, specs, NumberedProposer())
-    lab.coordinator._shared_evaluations = 80
+    lab.coordinator._shared = SharedBudget(80)
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         explorer = group.create_task(lab.explorer(0).run())
         while (await lab.coordinator.status()).searches[1].progress.evaluations < 10:
@@ -540,7 +543,7 @@ async def test_searches_that_share_a_budget_use_all_of_it_and_a_resume_goes_on(t
     await lab.close()
 
     again = Lab(tmp_path, specs, NumberedProposer())
-    again.coordinator._shared_evaluations = 80
+    again.coordinator._shared = SharedBudget(80)
     await again.run()
     ended = (await again.coordinator.status()).searches
     assert ended[0].ended == "all 4 proposals were asked for"
@@ -615,8 +618,8 @@ async def test_a_device_that_runs_dry_lets_every_search_run_further_ahead(tmp_pa
         while running.lease("explorer") is not None:
             pass
     for _ in range(limit):
-        lab.coordinator._pace(searches[0], 0)
-        lab.coordinator._pace(searches[0], 1)
+        lab.coordinator._pace.observe(searches[0], 0, lab.coordinator._in_turn)
+        lab.coordinator._pace.observe(searches[0], 1, lab.coordinator._in_turn)
     assert [running.pacing.limit > limit for running in searches] == [True, True]
     await lab.close()
 

@@ -9,19 +9,13 @@ from pathlib import Path
 import pytest
 
 from kbopt.cluster.evaluator import EvaluationQueue
+from kbopt.core.costs import Rent
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest, Result, Seconds
+from kbopt.core.outcomes import Crashed, Outcome, WrongAnswer
 from kbopt.core.ports import BackendStatus
-from kbopt.core.types import (
-    Crashed,
-    EvalProtocol,
-    EvalRequest,
-    Outcome,
-    Rent,
-    Result,
-    Seconds,
-    Task,
-    WrongAnswer,
-)
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.store.cache import EvaluationCache
 
 

@@ -11,12 +11,16 @@ import pytest
 from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.messages import SearchSpec
-from kbopt.compose import search_spec
+from kbopt.compose.searches import search_spec
 from kbopt.config import ProposerConfig, ProposerName, RunConfig
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import Result, Seconds
+from kbopt.core.outcomes import CompileFailed
 from kbopt.core.profile import NotProfiled, Profiled, ProfileRequest
+from kbopt.core.proposals import Brief, Candidate, Trial
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.settings import SearchSettings
-from kbopt.core.types import Brief, Candidate, CompileFailed, EvalProtocol, Result, Seconds, Task, Trial
+from kbopt.core.task import Task
 from kbopt.proposers.prompt import Prompts
 from kbopt.simulated import SimulatedBackend
 from kbopt.store.cache import EvaluationCache

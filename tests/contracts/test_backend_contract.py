@@ -13,9 +13,11 @@ import pytest_asyncio
 from kbopt.backends.local import LocalBackend
 from kbopt.backends.modal_client import ModalBackend
 from kbopt.core import codec
+from kbopt.core.evaluations import EvalRequest, Result
+from kbopt.core.outcomes import CompileFailed
 from kbopt.core.ports import Backend, Profiler
 from kbopt.core.profile import NotProfiled, Profile, ProfileRequest, Trace
-from kbopt.core.types import CompileFailed, EvalRequest, Result, Task
+from kbopt.core.task import Task
 from kbopt.simulated import SimulatedBackend
 from kbopt.simulated.kernels import to_source
 from kbopt.simulated.landscapes import NUM_PARAMETERS

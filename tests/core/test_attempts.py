@@ -2,10 +2,13 @@
 
 import pytest
 
+from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.events import Attempted, Dropped, Evaluated
-from kbopt.core.search import Search, Wait
+from kbopt.core.proposals import Brief, Candidate, NoProposal
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.search import Search
 from kbopt.core.settings import Budget, SearchSettings
-from kbopt.core.types import Brief, Candidate, EvalProtocol, EvalRequest, NoProposal, Result
+from kbopt.core.work import Wait
 from kbopt.simulated import landscape
 from kbopt.simulated.backend import judge
 from kbopt.simulated.driver import ListJournal

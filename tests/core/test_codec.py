@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kbopt.core import codec, events, types
+from kbopt.core import codec, costs, evaluations, events, outcomes, proposals, protocol, task
 from kbopt.core.settings import Budget, SearchSettings
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -41,7 +41,7 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
     return instances(hint) if hint in KINDS else st.from_type(hint)
 
 
-MODULES = (types, events)
+MODULES = (task, protocol, evaluations, outcomes, proposals, costs, events)
 KINDS = [
     kind
     for module in MODULES
@@ -67,8 +67,8 @@ def test_an_event_is_read_back_without_being_told_which_it_is(event):
 
 
 def test_equal_values_give_equal_text():
-    one = types.Seconds(queue=1.0, compile=2.0)
-    other = types.Seconds(compile=2.0, queue=1.0)
+    one = evaluations.Seconds(queue=1.0, compile=2.0)
+    other = evaluations.Seconds(compile=2.0, queue=1.0)
     assert codec.dumps(one) == codec.dumps(other)
     assert codec.dumps(one) == '{"check":0.0,"compile":2.0,"queue":1.0,"time":0.0,"type":"Seconds"}'
 
@@ -76,7 +76,7 @@ def test_equal_values_give_equal_text():
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_json_has_no_such_float(value):
     with pytest.raises(codec.CodecError, match="JSON has no"):
-        codec.dumps(types.Seconds(queue=value))
+        codec.dumps(evaluations.Seconds(queue=value))
 
 
 @pytest.mark.parametrize(
@@ -92,18 +92,18 @@ def test_json_has_no_such_float(value):
 )
 def test_errors_say_where_and_what(text, complaint):
     with pytest.raises(codec.CodecError, match=complaint):
-        codec.loads(types.Seconds, text)
+        codec.loads(evaluations.Seconds, text)
 
 
 def test_an_unknown_member_of_a_union_is_refused():
     with pytest.raises(codec.CodecError, match="no 'Exploded' among"):
-        codec.loads(types.Outcome, '{"type": "Exploded", "reason": "x"}')
+        codec.loads(outcomes.Outcome, '{"type": "Exploded", "reason": "x"}')
 
 
 def test_a_lone_surrogate_is_spelt_out_when_written_and_when_read():
-    result = types.CompileFailed(reason="lib\udcff.so")
+    result = outcomes.CompileFailed(reason="lib\udcff.so")
     written = codec.dumps(result)
     assert written.encode() == b'{"reason":"lib\\\\udcff.so","type":"CompileFailed"}'
-    assert codec.loads(types.CompileFailed, '{"reason": "lib\\udcff.so"}').reason == "lib\\udcff.so"
+    assert codec.loads(outcomes.CompileFailed, '{"reason": "lib\\udcff.so"}').reason == "lib\\udcff.so"
     assert codec.encode({"\ud800": ["\ud800"]}) == {"\\ud800": ["\\ud800"]}
     assert codec.decode(tuple[str, ...], ["\ud800"]) == ("\\ud800",)

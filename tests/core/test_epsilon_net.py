@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbopt.core.epsilon_net import EpsilonNet, Neighbour
-from kbopt.core.types import Candidate
+from kbopt.core.proposals import Candidate
 
 
 class Angles:

@@ -12,9 +12,9 @@ from kbopt.core.bottleneck import bounds_of
 from kbopt.core.events import Asked, Event, TaskProfiled
 from kbopt.core.kernel_strategies import Bound, KernelStrategy, next_strategy
 from kbopt.core.profile import Limits, Missing
+from kbopt.core.proposals import Brief, Candidate
 from kbopt.core.search import Search
 from kbopt.core.settings import Algorithm, SearchSettings
-from kbopt.core.types import Brief, Candidate
 from kbopt.simulated import ListJournal, landscape
 from tests.core.test_bottleneck import profile
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from kbopt.core.costs import Usage
 from kbopt.core.events import Asked, Ended, Evaluated, Event, Proposed, Summarized
 from kbopt.core.lessons import SHOWN, SHOWN_CHARS, TEXT_CHARS, Lesson, lessons_of, shown
-from kbopt.core.types import Candidate, CompileFailed, Outcome, Usage, WrongAnswer
+from kbopt.core.outcomes import CompileFailed, Outcome, WrongAnswer
+from kbopt.core.proposals import Candidate
 from tests.support.llm_briefs import measured, trial
 
 BLOCK = "BLOCK = {}  # tune: 32, 64, 128\n\nclass ModelNew:\n    steps = {}\n"

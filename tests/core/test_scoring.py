@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from kbopt.core import scoring
-from kbopt.core.types import Audit, Crashed, Measured, Result, Seconds, Trial
+from kbopt.core.evaluations import Result, Seconds
+from kbopt.core.outcomes import Audit, Crashed, Measured
+from kbopt.core.proposals import Trial
 
 
 def measured(speedup: float, low: float, high: float) -> Measured:

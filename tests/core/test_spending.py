@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbopt.core.events import Granted
-from kbopt.core.search import Done, Search, Wait
+from kbopt.core.proposals import Brief
+from kbopt.core.search import Search
 from kbopt.core.settings import Budget, SearchSettings
 from kbopt.core.spending import PORTION, Account, expected_gain, first_part, is_used, next_portion
-from kbopt.core.types import Brief
+from kbopt.core.work import Done, Wait
 from kbopt.simulated import LANDSCAPES, ListJournal, SimulatedProposer
 from kbopt.sweep import SweepConfig
 from tests.simulation.test_requirements import measure

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from kbopt.core.events import Evaluated, Proposed
+from kbopt.core.outcomes import Measured
+from kbopt.core.proposals import Trial
 from kbopt.core.scoring import headline_state, standing
 from kbopt.core.tally import amount
-from kbopt.core.types import Measured, Trial
 from tests.support.journals import entries
 
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from kbopt.core.outcomes import Measured, Roofline
+from kbopt.core.proposals import Trial
 from kbopt.core.settings import SearchSettings
 from kbopt.core.targets import reached, sure_share
-from kbopt.core.types import Measured, Roofline, Trial
 from tests.support.llm_briefs import failed_trial, measured, trial
 
 

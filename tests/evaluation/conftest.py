@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from kbopt.core.types import EvalProtocol, EvalRequest, Result, Task
+from kbopt.core.evaluations import EvalRequest, Result
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.evaluation.client import ServiceClient
 
 ELEMENTWISE = """

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import EvalProtocol, Measured, WrongAnswer
+from kbopt.core.outcomes import Measured, WrongAnswer
+from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.judge import rounding
 from kbopt.evaluation.judge.admission import admit
 from kbopt.evaluation.judge.reference import Draw, Output, Reference

@@ -7,7 +7,10 @@ from typing import Literal
 import pytest
 
 from kbopt.core.errors import InfraError
-from kbopt.core.types import Audit, EvalProtocol, EvalRequest, Measured, Outcome, Speedup, Task
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.outcomes import Audit, Measured, Outcome, Speedup
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.evaluation.sandbox.memory import KilledForMemory
 from kbopt.evaluation.server.baselines import Baselines, compared, ranked
 from kbopt.evaluation.server.devices import Device

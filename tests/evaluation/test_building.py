@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from kbopt.core.types import CompileFailed, EvalProtocol, EvalRequest, Precision, Rejected, Task
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.outcomes import CompileFailed, Rejected
+from kbopt.core.protocol import EvalProtocol, Precision
+from kbopt.core.task import Task
 from kbopt.evaluation.build import building
 from kbopt.evaluation.build.building import Builder, Built
 from kbopt.evaluation.sandbox.children import ForkServerHandle

@@ -10,7 +10,10 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Rejected, Result, Task, outcome_name
+from kbopt.core.evaluations import EvalRequest, Result
+from kbopt.core.outcomes import Measured, Rejected, outcome_name
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.evaluation.client import ServiceClient
 
 MATMUL = """

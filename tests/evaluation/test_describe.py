@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from kbopt.core.errors import InfraError
-from kbopt.core.types import Admitted, EvalProtocol, EvalRequest, Refused, Task, TaskReport
+from kbopt.core.evaluations import Admitted, EvalRequest, Refused, TaskReport
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.evaluation.client import ServiceClient
 from tests.evaluation.conftest import ELEMENTWISE, QUICK, Bench
 

@@ -11,7 +11,8 @@ import pytest
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalRequest, Result, Seconds, WrongAnswer
+from kbopt.core.evaluations import EvalRequest, Result, Seconds
+from kbopt.core.outcomes import WrongAnswer
 from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.server import draining
 from kbopt.evaluation.server.draining import Drain, Options

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from kbopt.core.types import Family, Rejected, Roofline
+from kbopt.core.outcomes import Family, Rejected, Roofline
 from kbopt.evaluation.server.feedback import for_outcome
 from tests.support.llm_briefs import measured
 

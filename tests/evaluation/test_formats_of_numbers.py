@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from kbopt.core.types import EvalProtocol, Precision
+from kbopt.core.protocol import EvalProtocol, Precision
 from kbopt.evaluation.judge import values
 from kbopt.evaluation.judge.admission import admit
 from kbopt.evaluation.judge.kinds import KINDS, Contract

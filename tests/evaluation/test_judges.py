@@ -10,7 +10,9 @@ from threading import Event, Semaphore
 import pytest
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import EvalProtocol, EvalRequest, Task
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.evaluation.sandbox.children import ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import find_device

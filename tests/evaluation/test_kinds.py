@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kbopt.core.types import EvalProtocol, Measured, Rejected
+from kbopt.core.outcomes import Measured, Rejected
+from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.judge.kinds import KINDS, Contract, contract_of
 from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.judge.task_code import TaskError

@@ -12,7 +12,9 @@ import pytest
 
 from kbopt.backends.local import LocalBackend
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalRequest, Measured, Task
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.outcomes import Measured
+from kbopt.core.task import Task
 from kbopt.evaluation.client import ServiceClient
 from tests.evaluation.conftest import ELEMENTWISE, QUICK
 from tests.evaluation.test_verdicts import HEAD, PLAIN
@@ -96,7 +98,7 @@ BUILDS = "import time\ntime.sleep(1)\n" + PLAIN
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from kbopt.core.types import Measured
+from kbopt.core.outcomes import Measured
 from kbopt.evaluation.client import ServiceClient
 from tests.evaluation.test_lifetime import BUILDS, request
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kbopt.core.types import EvalProtocol, Measured
+from kbopt.core.outcomes import Measured
+from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.judge.reference import Reference
 from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.kernelbench import protocol

@@ -6,7 +6,8 @@ import pytest
 
 from kbopt.backends.local import LocalBackend
 from kbopt.core.errors import InfraError
-from kbopt.core.types import EvalRequest, Task
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.task import Task
 from kbopt.doctor import _end_of_log
 from kbopt.evaluation.client import ServiceClient
 from tests.evaluation.conftest import ELEMENTWISE, QUICK

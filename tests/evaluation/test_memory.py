@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import Crashed, EvalRequest, Measured, Task, outcome_name
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.outcomes import Crashed, Measured, outcome_name
+from kbopt.core.task import Task
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.sandbox.memory import GIB, SERVICE_BYTES, find_host
 from kbopt.evaluation.server.budget import Budget, Need

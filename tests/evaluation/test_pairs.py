@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from kbopt.core.types import Audit, EvalProtocol, Measured, Roofline
+from kbopt.core.outcomes import Audit, Measured, Roofline
+from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.timing import pairs
 from kbopt.evaluation.timing.intervals import CPU_SCATTER
 from kbopt.evaluation.timing.samples import Times

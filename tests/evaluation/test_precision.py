@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.judge.errors import Error
 from kbopt.evaluation.judge.precision import DENSE, Probe, Sensitive, find_sensitivity
 from kbopt.evaluation.judge.products import arithmetic_of_kernel, round_mantissa

@@ -26,7 +26,7 @@ from kbopt.core.profile import (
     Share,
     Trace,
 )
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.evaluation.messages import ProfileCall
 from kbopt.evaluation.profile.trace_events import OWN_CODE
 from kbopt.evaluation.server.profiling import told

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbopt.core import codec
-from kbopt.core.types import KernelBenchVerdict
+from kbopt.core.evaluations import KernelBenchVerdict
 from kbopt.evaluation.judge.answers import Refused, notes_on_form, require_form, require_separate
 from kbopt.evaluation.judge.link import CandidateRaised, Link, SourceRejected
 from kbopt.evaluation.judge.reference import Output

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 import torch
 
-from kbopt.core.types import EvalProtocol, Precision
+from kbopt.core.protocol import EvalProtocol, Precision
 from kbopt.evaluation.judge.reference import Reference
 from kbopt.evaluation.judge.roofline import _TFLOPS, Arithmetic, arithmetic_of, device_peaks, work_of
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kbopt.core.types import Crashed
+from kbopt.core.outcomes import Crashed
 from kbopt.evaluation.judge.judgement import Judgement
 from kbopt.evaluation.judge.task_code import TaskTooLarge
 from kbopt.evaluation.server.timeline import Judged

@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 JUDGE = """
 import asyncio, json, sys
 from pathlib import Path
-from kbopt.core.types import EvalProtocol, EvalRequest, Task
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.evaluation.client import ServiceClient
 
 async def judge(state, task, sources):
@@ -202,10 +204,12 @@ def test_of_a_checkout_only_the_package_is_shown():
 WITHOUT = """
 import asyncio, json, sys
 from pathlib import Path
-from kbopt.compose import factories
+from kbopt.compose.searches import factories
 from kbopt.config import BackendConfig, ProposerConfig
 from kbopt.core.errors import UserError
-from kbopt.core.types import EvalProtocol, EvalRequest, Task
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 
 async def opened(proposer, no_sandbox):
     config = BackendConfig(device="cpu", no_sandbox=no_sandbox)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.judge.reference import Draw
 from kbopt.evaluation.timing import intervals, samples
 from kbopt.evaluation.timing.interleaving import Steps, interleaved

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from kbopt.core.types import EvalRequest, Measured, Task, outcome_name
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.outcomes import Measured, outcome_name
+from kbopt.core.task import Task
 from kbopt.evaluation.messages import Verdict
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory

@@ -5,15 +5,8 @@ import os
 import pytest
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import (
-    CompileFailed,
-    Crashed,
-    EvalProtocol,
-    Measured,
-    Rejected,
-    TimedOut,
-    WrongAnswer,
-)
+from kbopt.core.outcomes import CompileFailed, Crashed, Measured, Rejected, TimedOut, WrongAnswer
+from kbopt.core.protocol import EvalProtocol
 from tests.evaluation.conftest import ELEMENTWISE, QUICK, Bench
 from tests.support.compilers import needs_extensions
 

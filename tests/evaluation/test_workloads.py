@@ -8,7 +8,9 @@ from itertools import pairwise
 import pytest
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import Audit, EvalProtocol, Measured, Result, Speedup, WrongAnswer
+from kbopt.core.evaluations import Result
+from kbopt.core.outcomes import Audit, Measured, Speedup, WrongAnswer
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.workloads import Workload
 from kbopt.evaluation.timing import interleaving
 from kbopt.evaluation.timing.workloads import combined, protocol_of_each, share_of

@@ -11,7 +11,7 @@ import torch.cuda._utils as utils
 from torch._subclasses import fake_tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from kbopt.core.types import Precision
+from kbopt.core.protocol import Precision
 from kbopt.evaluation.worker import build_process
 from kbopt.leanbuild import gpu_code
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from kbopt import Evaluator
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 
 
 @pytest.fixture(scope="package")

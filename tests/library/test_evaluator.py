@@ -10,7 +10,7 @@ import pytest
 import kbopt
 from kbopt import Evaluator, KernelGuide
 from kbopt.core.errors import UserError
-from kbopt.core.types import CompileFailed, Measured, WrongAnswer
+from kbopt.core.outcomes import CompileFailed, Measured, WrongAnswer
 from tests.library.kernels import BROKEN, FAST, REFERENCE, SLOW, WRONG, fenced
 
 

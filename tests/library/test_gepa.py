@@ -8,7 +8,7 @@ import pytest
 
 from kbopt import Evaluator
 from kbopt.adapters.gepa import KernelAdapter
-from kbopt.core.types import Measured, WrongAnswer
+from kbopt.core.outcomes import Measured, WrongAnswer
 from tests.library.kernels import FAST, REFERENCE, SLOW, WRONG, fenced
 
 pytestmark = pytest.mark.slow

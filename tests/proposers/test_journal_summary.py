@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbopt.core.types import Audit, Candidate, Crashed, Measured, Result, Seconds, Trial
+from kbopt.core.evaluations import Result, Seconds
+from kbopt.core.outcomes import Audit, Crashed, Measured
+from kbopt.core.proposals import Candidate, Trial
 from kbopt.proposers.journal_summary import Choice, JournalSummarizer, Score, merge, parse, render
 
 SEEDED = "# seed: softmax/cpu_rows\nSUMS = {}  # tune: 8, 16\n"

@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import Candidate, NoProposal, Usage
-from kbopt.proposers.llm import LLMProposer, close_connections, parse_models
+from kbopt.core.proposals import Candidate, NoProposal
+from kbopt.proposers.litellm_service import close_connections
+from kbopt.proposers.llm import LLMProposer
+from kbopt.proposers.models import parse_models
 from tests.support.llm_briefs import CHANGED, PARENT, brief, edit, rewrite, trial
 from tests.support.openai_server import Answer, Behaviour, Drop, Fail, Garbage, Hang, OpenAIServer, Script
 

@@ -20,7 +20,8 @@ from tests.support.openai_server import Answer, Hang, Script
 PROPOSE = """
 import asyncio, sys
 from pathlib import Path
-from kbopt.proposers.llm import LLMProposer, parse_models
+from kbopt.proposers.llm import LLMProposer
+from kbopt.proposers.models import parse_models
 from tests.support.llm_briefs import brief, trial
 
 async def main():
@@ -87,7 +88,7 @@ def test_loading_litellm_is_silent_and_touches_no_network() -> None:
         "import socket\n"
         "def refuse(*args): raise AssertionError(f'connects to {args}')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        "from kbopt.proposers.llm import load_litellm, price_of\n"
+        "from kbopt.proposers.litellm_service import load_litellm, price_of\n"
         "load_litellm(); price_of('openai/scripted'); price_of('nobody/model')\n"
     )
     done = subprocess.run(

@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from kbopt.core import codec
-from kbopt.proposers.llm import close_connections, load_litellm
+from kbopt.proposers.litellm_service import close_connections, load_litellm
 from tests.support.openai_server import Answer, Drop, Fail, Garbage, Hang, OpenAIServer, Script
 
 ASKED = {"model": "scripted", "messages": [{"role": "user", "content": "eight ch"}]}

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kbopt.proposers.llm import LLMProposer, close_connections, parse_models
+from kbopt.proposers.litellm_service import close_connections
+from kbopt.proposers.llm import LLMProposer
 from kbopt.proposers.llm_summary import LLMSummarizer
+from kbopt.proposers.models import parse_models
 from tests.support.llm_briefs import TASK, failed_trial, trial
 from tests.support.openai_server import Answer, Behaviour, Fail, OpenAIServer, Script
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from kbopt.core.types import Usage
+from kbopt.core.costs import Usage
 from kbopt.proposers.transcripts import Exchange, FailedRequest, Transcript, Transcripts, brief_key
 from tests.support.llm_briefs import brief, trial
 

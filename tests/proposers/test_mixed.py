@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kbopt.core.types import Brief, Candidate, NoProposal
+from kbopt.core.proposals import Brief, Candidate, NoProposal
 from kbopt.proposers.mixed import MixedProposer
 from tests.support.llm_briefs import CHANGED, brief, trial
 

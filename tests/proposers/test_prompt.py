@@ -16,14 +16,18 @@ import pytest
 
 from kbopt.core.errors import UserError
 from kbopt.core.languages import Language, has_module, missing
+from kbopt.core.outcomes import Crashed, Roofline
+from kbopt.core.proposals import Trial
+from kbopt.core.protocol import Arithmetic
 from kbopt.core.tune_comments import parse
-from kbopt.core.types import Arithmetic, Crashed, Roofline, Trial
 from kbopt.evaluation.judge import errors
 from kbopt.leanbuild import builder
 from kbopt.proposers.agent import write_workspace
 from kbopt.proposers.agent_desk import Place
 from kbopt.proposers.answers import NewSource, read_answer
-from kbopt.proposers.prompt import MAX_TRIALS_CHARS, PLACEHOLDERS, SHIPPED, Prompts, fenced, telling
+from kbopt.proposers.prompt import Prompts
+from kbopt.proposers.shown import MAX_TRIALS_CHARS, fenced, telling
+from kbopt.proposers.templates import PLACEHOLDERS, SHIPPED
 from tests.support.llm_briefs import PARENT, TASK, brief, failed_trial, measured, rewrite, trial
 
 PROMPTS = Prompts.load(None)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import Brief, Candidate, NoProposal, Seed, Task, Trial
+from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
+from kbopt.core.task import Seed, Task
 from kbopt.proposers.seeds import seed_name
 from kbopt.proposers.starts import StartingProposer, check_starts, read_starts
 from kbopt.proposers.tunables import TunablesProposer, parse

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from kbopt.compose import strategies
+from kbopt.compose.proposers import strategies
 from kbopt.config import BackendConfig, ProposerConfig
 from kbopt.core.errors import UserError
 from kbopt.core.kernel_strategies import Bound

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import Brief, Candidate, NoProposal, Task, Trial
+from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
+from kbopt.core.task import Task
 from kbopt.proposers.seeds import seed_name, seeds_for
 from kbopt.proposers.tunables import TunablesProposer, check_seeds, parse
 

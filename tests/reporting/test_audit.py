@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from kbopt.core.types import Family
+from kbopt.core.outcomes import Family
 from kbopt.reporting.audit import FAMILIES, STANDINGS, Audited, Standing, standing_of, sums, told
 from kbopt.reporting.audit_page import Header, page_data, write_audit
 from tests.reporting.test_report import page_data as data_in

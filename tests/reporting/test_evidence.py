@@ -7,16 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from kbopt.core.types import (
-    Audit,
-    KernelBenchVerdict,
-    Measured,
-    Result,
-    Roofline,
-    Speedup,
-    Trial,
-    WorkloadTimes,
-)
+from kbopt.core.evaluations import KernelBenchVerdict, Result
+from kbopt.core.outcomes import Audit, Measured, Roofline, Speedup, WorkloadTimes
+from kbopt.core.proposals import Trial
 from kbopt.reporting.evidence import Belief, evidence
 from kbopt.reporting.history import fold
 from tests.support.journals import entries

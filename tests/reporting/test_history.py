@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kbopt.core.costs import Rent, Usage
+from kbopt.core.evaluations import Result, Seconds, Span
 from kbopt.core.events import (
     Asked,
     BackendStarted,
@@ -23,20 +25,10 @@ from kbopt.core.events import (
     Rented,
     Summarized,
 )
-from kbopt.core.types import (
-    Audit,
-    Candidate,
-    Crashed,
-    Measured,
-    Outcome,
-    Rent,
-    Result,
-    Seconds,
-    Span,
-    Usage,
-    WrongAnswer,
-)
-from kbopt.reporting.history import TEXT_LIMIT_CHARS, History, fold
+from kbopt.core.outcomes import Audit, Crashed, Measured, Outcome, WrongAnswer
+from kbopt.core.proposals import Candidate
+from kbopt.reporting.history import History, fold
+from kbopt.reporting.kept_texts import TEXT_LIMIT_CHARS
 from tests.support.journals import entries
 
 

@@ -15,8 +15,9 @@ from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import UserError
 from kbopt.core.events import Evaluated, Proposed
+from kbopt.core.outcomes import Measured
+from kbopt.core.proposals import Trial
 from kbopt.core.scoring import Standing
-from kbopt.core.types import Measured, Trial
 from kbopt.reporting.evidence import evidence
 from kbopt.reporting.history import fold
 from kbopt.reporting.listing import RunRow, print_candidate, print_runs

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from kbopt.core.events import Entry, Evaluated
+from kbopt.core.outcomes import Audit, Measured
 from kbopt.core.settings import Budget
-from kbopt.core.types import Audit, Measured
 from kbopt.evaluation.server.feedback import NO_SANDBOX_NOTE
 from kbopt.reporting.report import write_report
 from kbopt.reporting.run import Run

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.reporting.history import fold
 from kbopt.reporting.page_data import bar_columns, candidate_detail, diff, tokens, tree_places
 from kbopt.reporting.report import report_data, write_report

@@ -8,17 +8,11 @@ from pathlib import Path
 import pytest
 
 from kbopt.core import codec
-from kbopt.core.events import (
-    FINAL_REPEAT,
-    FULL_REPEAT,
-    Entry,
-    Evaluated,
-    Event,
-    Proposed,
-    RemeasureAsked,
-)
+from kbopt.core.events import FINAL_REPEAT, FULL_REPEAT, Entry, Evaluated, Event, Proposed, RemeasureAsked
+from kbopt.core.outcomes import Audit, Crashed, Measured, Speedup
+from kbopt.core.protocol import Clock
 from kbopt.core.settings import Budget
-from kbopt.core.types import Audit, Clock, Crashed, Measured, Speedup, Task
+from kbopt.core.task import Task
 from kbopt.finish import Finished, run_document
 from kbopt.reporting.comparison import compare
 from kbopt.reporting.evidence import evidence

@@ -8,27 +8,15 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from kbopt.core.costs import Rent
+from kbopt.core.outcomes import Speedup
 from kbopt.core.scoring import Standing
 from kbopt.core.text import first_line
-from kbopt.core.types import Rent, Speedup
+from kbopt.reporting.final_table import print_outcome
+from kbopt.reporting.progress import ProgressSnapshot, done_fraction, eta_s
 from kbopt.reporting.summary import RunSummary, summarize
-from kbopt.reporting.terminal import (
-    ProgressSnapshot,
-    ProgressView,
-    done_fraction,
-    eta_s,
-    print_outcome,
-    progress_line,
-)
-from kbopt.reporting.text import (
-    duration,
-    figure,
-    plural,
-    printable,
-    speedup_text,
-    standing_text,
-    truncated,
-)
+from kbopt.reporting.terminal import ProgressView, progress_line
+from kbopt.reporting.text import duration, figure, plural, printable, speedup_text, standing_text, truncated
 from tests.reporting.conftest import MakeRun
 
 BEST = Standing(

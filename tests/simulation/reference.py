@@ -12,7 +12,10 @@ import math
 import numpy as np
 
 from kbopt.core.embedding import LocalEmbedder
-from kbopt.core.types import Brief, Candidate, EvalProtocol, EvalRequest, Measured, Result, Trial
+from kbopt.core.evaluations import EvalRequest, Result
+from kbopt.core.outcomes import Measured
+from kbopt.core.proposals import Brief, Candidate, Trial
+from kbopt.core.protocol import EvalProtocol
 from kbopt.simulated.backend import judge
 
 

@@ -5,11 +5,15 @@ from dataclasses import replace
 
 import pytest
 
+from kbopt.core.evaluations import EvalRequest
 from kbopt.core.events import FINAL_REPEAT, FULL_REPEAT, Ended, Entry, Evaluated, Event, RemeasureAsked
+from kbopt.core.outcomes import Audit, Crashed, Measured, Outcome, WrongAnswer
+from kbopt.core.proposals import Brief
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.scoring import mean_score, score, score_interval
-from kbopt.core.search import Brief, Done, Search
+from kbopt.core.search import Search
 from kbopt.core.settings import Budget, SearchSettings
-from kbopt.core.types import Audit, Crashed, EvalProtocol, EvalRequest, Measured, Outcome, WrongAnswer
+from kbopt.core.work import Done
 from kbopt.reporting.evidence import evidence
 from kbopt.reporting.history import fold
 from kbopt.simulated import Landscape, ListJournal, SimulatedProposer

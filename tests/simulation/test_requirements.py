@@ -9,12 +9,16 @@ import statistics
 import pytest
 
 from kbopt.cluster.evaluator import EvaluationQueue
+from kbopt.core.costs import Rent, Usage
+from kbopt.core.evaluations import EvalRequest
 from kbopt.core.events import Asked, Dropped, Evaluated, Proposed, RemeasureAsked, Summarized
+from kbopt.core.proposals import Brief, NoProposal
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.scoring import mean_score
-from kbopt.core.search import Brief, Done, Search, Wait
+from kbopt.core.search import Search
 from kbopt.core.settings import Budget, SearchSettings
 from kbopt.core.targets import sure_share
-from kbopt.core.types import EvalProtocol, EvalRequest, NoProposal, Rent, Usage
+from kbopt.core.work import Done, Wait
 from kbopt.simulated import LANDSCAPES, Latency, ListJournal, SimulatedBackend, SimulatedProposer, simulate
 from kbopt.simulated.backend import judge
 from kbopt.simulated.kernels import to_source

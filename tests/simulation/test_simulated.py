@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.outcomes import CompileFailed, Measured
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.settings import SearchSettings
-from kbopt.core.types import CompileFailed, EvalProtocol, EvalRequest, Measured
 from kbopt.simulated import LANDSCAPES, Latency, SimulatedBackend, landscape, simulate
 from kbopt.simulated.backend import judge
 from kbopt.simulated.kernels import to_point, to_source

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from kbopt.core.search import MAX_FAILED_AT_FIRST, MAX_FAILED_IN_A_ROW, Brief, Done, Search, Stuck, Wait
+from kbopt.core.proposals import Blame, Brief, NoProposal
+from kbopt.core.search import Search
+from kbopt.core.search_state import MAX_FAILED_AT_FIRST, MAX_FAILED_IN_A_ROW
 from kbopt.core.settings import Budget, SearchSettings
-from kbopt.core.types import Blame, NoProposal
+from kbopt.core.work import Done, Stuck, Wait
 from kbopt.simulated import LANDSCAPES, ListJournal, SimulatedProposer
 
 PROPOSER = SimulatedProposer()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 
-from kbopt.core.search import Brief, Done, Ready, Search, Wait
+from kbopt.core.costs import Usage
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.proposals import Brief, Candidate, NoProposal
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.search import Search
 from kbopt.core.settings import SearchSettings
-from kbopt.core.types import Candidate, EvalProtocol, EvalRequest, NoProposal, Usage
+from kbopt.core.work import Done, Ready, Wait
 from kbopt.simulated import Landscape, ListJournal, SimulatedProposer
 from kbopt.simulated.backend import judge
 

@@ -4,7 +4,10 @@ from pathlib import Path
 import pytest
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import EvalProtocol, EvalRequest, Result, Seconds, Task, WrongAnswer
+from kbopt.core.evaluations import EvalRequest, Result, Seconds
+from kbopt.core.outcomes import WrongAnswer
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.store.cache import EvaluationCache, normalised, request_key
 
 REQUEST = EvalRequest(task=Task(name="t", source="a = 1"), source="x = 1\n", protocol=EvalProtocol())

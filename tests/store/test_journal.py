@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import Ended, Entry, Opened, ProposalFailed
-from kbopt.core.types import Usage
 from kbopt.store.journal import FORMAT_VERSION, JournalReader, SqliteJournal
 
 

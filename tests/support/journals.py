@@ -12,6 +12,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from kbopt.core.costs import Rent, Usage
+from kbopt.core.evaluations import KernelBenchVerdict, Result, Seconds, Span
 from kbopt.core.events import (
     Asked,
     BackendStarted,
@@ -28,27 +30,21 @@ from kbopt.core.events import (
     Rented,
     Summarized,
 )
-from kbopt.core.settings import Budget, SearchSettings
-from kbopt.core.types import (
+from kbopt.core.outcomes import (
     Audit,
-    Candidate,
     CompileFailed,
     Crashed,
-    KernelBenchVerdict,
     Measured,
     Outcome,
     Rejected,
-    Rent,
-    Result,
     Roofline,
-    Seconds,
-    Span,
     Speedup,
-    Task,
     TimedOut,
-    Usage,
     WrongAnswer,
 )
+from kbopt.core.proposals import Candidate
+from kbopt.core.settings import Budget, SearchSettings
+from kbopt.core.task import Task
 
 START = 1_790_000_000.0
 DEVICE = "NVIDIA L40S"

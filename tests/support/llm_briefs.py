@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from kbopt.core.types import (
-    Audit,
-    Brief,
-    Candidate,
-    CompileFailed,
-    Measured,
-    Outcome,
-    Result,
-    Seconds,
-    Task,
-    Trial,
-)
+from kbopt.core.evaluations import Result, Seconds
+from kbopt.core.outcomes import Audit, CompileFailed, Measured, Outcome
+from kbopt.core.proposals import Brief, Candidate, Trial
+from kbopt.core.task import Task
 
 TASK = Task(
     name="quick/relu",

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import kbopt.compose
+import kbopt.compose.searches
 import kbopt.sweep
 from kbopt.cli import main
 from kbopt.cluster.messages import Factories
-from kbopt.core.types import EvalRequest, Result
+from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.simulated import SimulatedBackend
 from kbopt.store.cache import request_key
 
@@ -41,7 +41,7 @@ class LoggedDevice(SimulatedBackend):
 
 
 def logged_factories(log: Path, pace: Path, *arguments: object) -> Factories:
-    made: Factories = kbopt.compose.factories(*arguments)  # type: ignore[arg-type]
+    made: Factories = kbopt.compose.searches.factories(*arguments)  # type: ignore[arg-type]
     return replace(made, backend=functools.partial(LoggedDevice, log, pace))
 
 

@@ -5,7 +5,9 @@ A wrong answer is the one verdict that a busy machine cannot change, so tests of
 
 from __future__ import annotations
 
-from kbopt.core.types import EvalProtocol, EvalRequest, Task
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 
 TASK = Task(
     name="quick/affine",

@@ -19,8 +19,9 @@ from typing import Any
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
+from kbopt.core.evaluations import EvalRequest
 from kbopt.core.languages import remedy_of
-from kbopt.core.types import CompileFailed, EvalRequest, Outcome, Rejected, TimedOut
+from kbopt.core.outcomes import CompileFailed, Outcome, Rejected, TimedOut
 from kbopt.core.workloads import shown_source
 from kbopt.evaluation.messages import Build
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle

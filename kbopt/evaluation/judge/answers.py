@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import torch
 
-from kbopt.core.types import Outcome, Rejected, WrongAnswer
+from kbopt.core.outcomes import Outcome, Rejected, WrongAnswer
 from kbopt.evaluation.judge.admission import same_bits
 from kbopt.evaluation.judge.reference import Output
 from kbopt.evaluation.judge.replies import Answer

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import require_form, require_separate, require_unchanged
 from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import torch
 
-from kbopt.core.types import Rejected, WrongAnswer
+from kbopt.core.outcomes import Rejected, WrongAnswer
 from kbopt.evaluation.judge import errors, precision, rounding, tolerance, values
 from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused

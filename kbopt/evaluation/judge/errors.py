@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kbopt.core.types import Precision
+from kbopt.core.protocol import Precision
 from kbopt.evaluation.judge.tolerance import counts_in_steps, pieces, wide
 from kbopt.evaluation.numerics import is_float8
 from kbopt.evaluation.passes import NameOf, output_name

@@ -14,26 +14,13 @@ from dataclasses import replace
 
 import torch
 
-from kbopt.core.types import (
-    CompileFailed,
-    Crashed,
-    EvalProtocol,
-    Measured,
-    Outcome,
-    Rejected,
-    Span,
-    Stage,
-    TimedOut,
-)
+from kbopt.core.evaluations import Span
+from kbopt.core.outcomes import CompileFailed, Crashed, Measured, Outcome, Rejected, Stage, TimedOut
+from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused
 from kbopt.evaluation.judge.kinds import KINDS
-from kbopt.evaluation.judge.link import (
-    CandidateDied,
-    CandidateRaised,
-    OutOfTime,
-    SourceRejected,
-)
+from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised, OutOfTime, SourceRejected
 from kbopt.evaluation.judge.one_workload import OnWorkload
 from kbopt.evaluation.judge.reference import Reference
 from kbopt.evaluation.judge.task_code import TaskTooLarge

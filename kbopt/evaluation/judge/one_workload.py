@@ -9,7 +9,8 @@ from statistics import median
 
 import torch
 
-from kbopt.core.types import Audit, Clock, EvalProtocol, Measured, Rejected, Roofline, Speedup
+from kbopt.core.outcomes import Audit, Measured, Rejected, Roofline, Speedup
+from kbopt.core.protocol import Clock, EvalProtocol
 from kbopt.evaluation.judge import roofline
 from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused, notes_on_form

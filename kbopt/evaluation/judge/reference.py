@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.workloads import Workload, workloads_of
 from kbopt.evaluation import numerics
 from kbopt.evaluation.gradients import NotDifferentiable, Start, starts_of

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import torch
 
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.judge.admission import admit
 from kbopt.evaluation.judge.reference import Reference
 from kbopt.evaluation.judge.task_code import TaskError

@@ -14,7 +14,7 @@ from itertools import islice
 
 import torch
 
-from kbopt.core.types import Precision
+from kbopt.core.protocol import Precision
 from kbopt.evaluation.judge import errors, tolerance
 from kbopt.evaluation.judge.products import errors_in_tf32
 from kbopt.evaluation.judge.reference import Draw, Output, Reference

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kbopt.core.types import Precision
+from kbopt.core.protocol import Precision
 from kbopt.evaluation.passes import NameOf, output_name
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from kbopt.core.types import KernelBenchVerdict
+from kbopt.core.evaluations import KernelBenchVerdict
 from kbopt.evaluation import numerics
 from kbopt.evaluation.kernelbench.loading import first_inputs, load_task_module, parsed
 from kbopt.evaluation.messages import KernelBench

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from kbopt.core import codec
-from kbopt.core.types import CompileFailed, Crashed, KernelBenchVerdict, Outcome, TimedOut
+from kbopt.core.evaluations import KernelBenchVerdict
+from kbopt.core.outcomes import CompileFailed, Crashed, Outcome, TimedOut
 from kbopt.evaluation.messages import KernelBench
 from kbopt.evaluation.transport.channel import Channel, Message
 from kbopt.evaluation.transport.untrusted import MAX_TEXT, clean, finite, one_line

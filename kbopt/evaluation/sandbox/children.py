@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
-from kbopt.core.types import Crashed
+from kbopt.core.outcomes import Crashed
 from kbopt.evaluation.messages import Ended, Warm
 from kbopt.evaluation.sandbox.confinement import LOG_NAME, SandboxConfig
 from kbopt.evaluation.sandbox.memory import Host, KilledForMemory, find_host

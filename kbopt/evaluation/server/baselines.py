@@ -20,15 +20,9 @@ from typing import Any
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import (
-    Clock,
-    EvalProtocol,
-    EvalRequest,
-    Measured,
-    Outcome,
-    Speedup,
-    outcome_name,
-)
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.outcomes import Measured, Outcome, Speedup, outcome_name
+from kbopt.core.protocol import Clock, EvalProtocol
 from kbopt.evaluation.sandbox.memory import KilledForMemory
 from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.keyed_locks import KeyedLocks

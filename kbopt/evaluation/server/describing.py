@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from kbopt.core.types import Admitted, EvalRequest
+from kbopt.core.evaluations import Admitted, EvalRequest
 from kbopt.evaluation import messages
 from kbopt.evaluation.server.budget import Reservation
 from kbopt.evaluation.server.cores import Cores

@@ -26,8 +26,8 @@ from typing import Any
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest
 from kbopt.core.profile import ProfileRequest
-from kbopt.core.types import EvalRequest
 from kbopt.evaluation.client import ServiceClient
 from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.spool.asked import Asked, Requests

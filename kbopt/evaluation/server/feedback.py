@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kbopt.core.types import (
+from kbopt.core.evaluations import KernelBenchVerdict
+from kbopt.core.outcomes import (
     CompileFailed,
     Crashed,
     Family,
-    KernelBenchVerdict,
     Measured,
     Outcome,
     Rejected,

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalRequest
+from kbopt.core.evaluations import EvalRequest
 from kbopt.evaluation import messages
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle, warm_up
 from kbopt.evaluation.sandbox.confinement import SandboxConfig

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from kbopt.core.errors import InfraError
-from kbopt.core.types import EvalRequest
+from kbopt.core.evaluations import EvalRequest
 from kbopt.evaluation.sandbox.children import ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
 from kbopt.evaluation.server.devices import Device

@@ -6,14 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from kbopt.core.types import (
-    CompileFailed,
-    Crashed,
-    EvalRequest,
-    KernelBenchVerdict,
-    Outcome,
-    TimedOut,
-)
+from kbopt.core.evaluations import EvalRequest, KernelBenchVerdict
+from kbopt.core.outcomes import CompileFailed, Crashed, Outcome, TimedOut
 from kbopt.core.workloads import shown_source
 from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Built

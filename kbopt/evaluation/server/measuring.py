@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
-from kbopt.core.types import EvalRequest
+from kbopt.core.evaluations import EvalRequest
 from kbopt.core.workloads import judged_of, workloads_of
 from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Built

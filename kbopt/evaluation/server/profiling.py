@@ -16,6 +16,7 @@ from typing import Any
 from kbopt.core import codec
 from kbopt.core.bottleneck import bottleneck
 from kbopt.core.errors import InfraError
+from kbopt.core.evaluations import EvalRequest
 from kbopt.core.profile import (
     Code,
     Counters,
@@ -28,7 +29,6 @@ from kbopt.core.profile import (
     TierSeconds,
     Trace,
 )
-from kbopt.core.types import EvalRequest
 from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Builder, Built, NotBuilt
 from kbopt.evaluation.profile.occupancy import occupancy

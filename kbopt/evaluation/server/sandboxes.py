@@ -9,7 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.types import EvalProtocol, EvalRequest, Task
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
 from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import SCRATCH, Limits, SandboxConfig

@@ -18,18 +18,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import Admitted, EvalRequest, KernelBenchVerdict, Refused, Result, TaskReport
+from kbopt.core.outcomes import Crashed, Measured, Outcome
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.core.types import (
-    Admitted,
-    Crashed,
-    EvalRequest,
-    KernelBenchVerdict,
-    Measured,
-    Outcome,
-    Refused,
-    Result,
-    TaskReport,
-)
 from kbopt.evaluation.build.building import Builder, Built, NotBuilt, num_builds_at_once
 from kbopt.evaluation.build.inspection import Inspections
 from kbopt.evaluation.kernelbench import verdicts

@@ -12,8 +12,8 @@ from typing import Any, TextIO
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest, Result, TaskReport
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.core.types import EvalRequest, Result, TaskReport
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.sandbox.memory import find_host
 from kbopt.evaluation.server.service import MAX_CONCURRENT, Service

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kbopt.core.types import Crashed, Measured, Outcome, Seconds, Span, Stage
+from kbopt.core.evaluations import Seconds, Span
+from kbopt.core.outcomes import Crashed, Measured, Outcome, Stage
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
 
 

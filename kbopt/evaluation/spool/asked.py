@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kbopt.core import codec
+from kbopt.core.evaluations import EvalRequest
 from kbopt.core.profile import ProfileRequest
-from kbopt.core.types import EvalRequest
 from kbopt.evaluation.spool.files import REQUESTS, RESULTS, SAME_VERSION, Line, Say, Tails, is_id
 from kbopt.evaluation.spool.jobs import TAKEOVER_S, JobWatch, claim
 

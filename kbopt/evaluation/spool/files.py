@@ -16,8 +16,8 @@ from typing import Any
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.evaluations import EvalRequest
 from kbopt.core.profile import ProfileRequest
-from kbopt.core.types import EvalRequest
 
 FORMAT = 1
 """Version of the format. Readers refuse any other."""

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean, median, variance
 
-from kbopt.core.types import EvalProtocol, Measured, Speedup
+from kbopt.core.outcomes import Measured, Speedup
+from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.timing.intervals import CPU_SCATTER, WIDEST, median_variance
 from kbopt.evaluation.timing.samples import Times
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.timing import batches, intervals, samples
 from kbopt.evaluation.timing.interleaving import Steps
 from kbopt.evaluation.timing.workloads import share_of

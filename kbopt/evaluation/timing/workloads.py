@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 
-from kbopt.core.types import Audit, EvalProtocol, Measured, Roofline, Speedup, WorkloadTimes
+from kbopt.core.outcomes import Audit, Measured, Roofline, Speedup, WorkloadTimes
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.workloads import Workload
 
 _MOST_CALLS = 2.5

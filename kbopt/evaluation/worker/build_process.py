@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from kbopt.core import codec
-from kbopt.core.types import Precision
+from kbopt.core.protocol import Precision
 from kbopt.evaluation.gradients import starts_of
 from kbopt.evaluation.kernelbench.loading import first_inputs, load_module
 from kbopt.evaluation.messages import Build

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from kbopt.core import codec
-from kbopt.core.types import EvalProtocol
+from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation import numerics
 from kbopt.evaluation.messages import KernelBench, Warm
 from kbopt.evaluation.numerics import constructed

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kbopt.core.errors import UserError, unknown_name
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.tasks.formats import definition, gpumode, hard
 from kbopt.tasks.formats.merging import merged
 from kbopt.tasks.formats.model import FormatTask, Workload, fault

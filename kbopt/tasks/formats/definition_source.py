@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kbopt.core.types import Precision
+from kbopt.core.protocol import Precision
 from kbopt.tasks.formats import expressions, inputs, safetensors, templates
 from kbopt.tasks.formats.expressions import UnresolvedError
 from kbopt.tasks.formats.model import Workload, fault

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kbopt.core.types import Precision
+from kbopt.core.protocol import Precision
 from kbopt.tasks.formats import expressions, templates
 from kbopt.tasks.formats.expressions import UnresolvedError
 from kbopt.tasks.formats.model import FormatTask, Workload, fault, text_of, title_in

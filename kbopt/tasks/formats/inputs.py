@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kbopt.core.types import Precision
+from kbopt.core.protocol import Precision
 from kbopt.tasks.formats import safetensors
 from kbopt.tasks.formats.model import fault
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from kbopt.core import workloads as core
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.tasks.formats import templates
 from kbopt.tasks.formats.model import FormatTask, Workload, fault
 from kbopt.tasks.source import family_of

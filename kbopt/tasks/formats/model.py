@@ -9,7 +9,7 @@ from typing import Any
 
 from kbopt.core.errors import UserError
 from kbopt.core.sources import read_source
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.tasks.source import family_of
 
 _LFS_POINTER = "version https://git-lfs"

@@ -9,7 +9,7 @@ import tokenize
 from collections.abc import Mapping
 
 from kbopt.core.errors import UNPARSABLE
-from kbopt.core.types import Precision
+from kbopt.core.protocol import Precision
 from kbopt.tasks.formats.model import fault
 
 Convention = str

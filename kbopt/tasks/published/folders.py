@@ -10,7 +10,7 @@ from typing import Any
 
 from kbopt.core.errors import UserError
 from kbopt.core.sources import read_source
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.tasks.formats.model import fault, text_of
 from kbopt.tasks.published.model import Broken, Claim, Entry, Tasks, claim_of, published
 

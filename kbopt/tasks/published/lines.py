@@ -8,7 +8,7 @@ from typing import Any
 
 from kbopt.core.errors import UserError
 from kbopt.core.sources import read_source
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.tasks.formats.model import fault
 from kbopt.tasks.published.model import Broken, Empty, Entry, Tasks, claim_of, json_lines, published
 

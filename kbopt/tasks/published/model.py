@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kbopt.core import codec
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.tasks.candidates import as_model
 from kbopt.tasks.catalog import load_task
 from kbopt.tasks.formats.model import fault, text_of

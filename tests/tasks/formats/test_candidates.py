@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kbopt.core.errors import UserError
-from kbopt.core.types import Task
+from kbopt.core.task import Task
 from kbopt.core.workloads import workloads_of
 from kbopt.tasks import as_model, endings, load_task
 from tests.support import formats
