@@ -11,12 +11,12 @@ whose packages the image has beside torch and Triton.
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import modal
 import modal.experimental
 
 from kbopt.backends.modal_container import ModalContainer, answer
+from kbopt.backends.modal_wire import Message
 from kbopt.core.errors import UserError
 from kbopt.core.languages import PACKAGES, Language
 
@@ -109,25 +109,25 @@ class Evaluator:
         await self._container.close()
 
     @modal.method()
-    async def run_batch(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def run_batch(self, message: Message) -> Message:
         reply = await self._container.run_batch(message)
         if self._container.broken:
             await modal.experimental.stop_fetching_inputs.aio()
         return reply
 
     @modal.method()
-    async def read_page(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def read_page(self, message: Message) -> Message:
         return self._container.read_page(message)
 
     @modal.method()
-    async def describe(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def describe(self, message: Message) -> Message:
         """Answer with the state of the container. The call starts a container if none is up."""
         if self._container.broken:
             await modal.experimental.stop_fetching_inputs.aio()
         return answer(self._container.describe(message["owner"]))
 
     @modal.method()
-    async def retire(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def retire(self, message: Message) -> Message:
         """Finish the running calls, take no more, and shut the container down."""
         await modal.experimental.stop_fetching_inputs.aio()
         return answer(self._container.describe(message["owner"]))

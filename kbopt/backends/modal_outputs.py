@@ -17,6 +17,8 @@ from modal._utils.async_utils import synchronize_api
 from modal.exception import OutputExpiredError, RemoteError
 from modal_proto import api_pb2
 
+from kbopt.backends.modal_wire import Message
+
 MAX_ERROR_CHARS = 2000
 SUCCESS = api_pb2.GenericResult.GENERIC_STATUS_SUCCESS
 
@@ -30,7 +32,7 @@ async def _fetch(call: _FunctionCall[Any], timeout_s: float) -> api_pb2.Function
 _fetch_on_sdk_loop = synchronize_api(_fetch)  # type: ignore[no-untyped-call]
 
 
-async def read_output(call: modal.FunctionCall[Any], timeout_s: float) -> dict[str, Any] | None:
+async def read_output(call: modal.FunctionCall[Any], timeout_s: float) -> Message | None:
     """Return the call's answer, or None if there is none after `timeout_s` seconds.
 
     Raises RemoteError if the call failed or its answer is not a mapping in plain CBOR, and OutputExpiredError
@@ -54,4 +56,4 @@ async def read_output(call: modal.FunctionCall[Any], timeout_s: float) -> dict[s
         raise RemoteError(f"the container's answer is no CBOR: {error}") from None
     if not isinstance(answer, dict):
         raise RemoteError(f"the container answered with a {type(answer).__name__}, not with a mapping")
-    return cast("dict[str, Any]", answer)
+    return cast("Message", answer)
