@@ -5,7 +5,8 @@ python3 benchmarks/formats_table.py --formats DIR --out results.jsonl --minutes 
 
 DIR has the folders sol-execbench, flashinfer-bench, kernelbench-hard and gpu-mode, each with examples as
 their repositories have them. `--prepare` reads the examples and the kernels that were published for them, and
-writes both as kbopt judges them to DIR/prepared.json; GPU MODE's task.yml needs PyYAML. The second command
+writes both as kbopt judges them to DIR/prepared.json; GPU MODE's task.yml needs PyYAML. `--workloads 2
+--solutions 1` makes a table that takes minutes. The second command
 reads that file alone, and needs torch, Triton and numpy. Each task that is admitted or refused and each
 solution that is judged is a JSON line of `--out`; what that file holds is not asked again, so that the same
 command goes on. Ends with a table; `--table` prints what `--out` holds and judges nothing.
@@ -28,18 +29,20 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from math import prod
 from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
 
+from kbopt.backends.local import LocalBackend
+from kbopt.backends.pool import DevicePool, local_pool
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import Admitted, EvalRequest, Refused, Result, TaskReport
 from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
-from kbopt.evaluation.client import ServiceClient
 from kbopt.tasks import as_model, formats, precision_of
 from kbopt.tasks.solutions import is_solution
 
@@ -58,6 +61,8 @@ AGAIN = ("InfraError", "out of memory")
 """Words in the reason of a line that says nothing of the example, and is asked for again."""
 MOST_CHARS = 400
 """Of a reason in a line; a compiler's output is longer."""
+EVERY = 10**6
+"""Workloads or solutions of an example where all that there are count: more than any example has."""
 ROW_CHARS = 110
 """Of a reason in the table."""
 
@@ -75,7 +80,8 @@ class Shipped:
 class Example:
     """An example with its task, which is absent where it does not load: then `refused` says why.
 
-    `num_workloads` is how many the example has, `num_chosen` how many of them the task has.
+    `num_workloads` is how many the example has, `num_chosen` how many of them the task has. With `backward`
+    gradients are judged, too.
     """
 
     format: str
@@ -85,6 +91,7 @@ class Example:
     num_workloads: int
     num_chosen: int
     solutions: tuple[Shipped, ...]
+    backward: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +116,11 @@ class Line:
     interval: tuple[float, float] | None = None
 
 
-def prepare(folder: Path) -> list[Example]:
-    """The examples in the folders of the formats. Names are relative to these folders."""
+def prepare(folder: Path, *, most_workloads: int = EVERY, most_solutions: int = EVERY) -> list[Example]:
+    """The examples in the folders of the formats. Names are relative to these folders.
+
+    A task is on the `most_workloads` smallest of those that its path alone stands for.
+    """
     found: list[Example] = []
     for form, pattern in EXAMPLES.items():
         if not (folder / form).is_dir():
@@ -119,7 +129,9 @@ def prepare(folder: Path) -> list[Example]:
             files = sorted(Path().glob(pattern))
             paths = files if form == "flashinfer-bench" else [file.parent for file in files]
             shipped = list(_solutions(form, files, paths))
-            found += [_example(form, path, [file for file, of in shipped if of == path]) for path in paths]
+            for path in paths:
+                files = [file for file, of in shipped if of == path][:most_solutions]
+                found.append(_example(form, path, files, most_workloads))
     return found
 
 
@@ -144,11 +156,14 @@ def _field(file: Path, name: str) -> str:
     return str(raw.get(name, "")) if isinstance(raw, dict) else ""
 
 
-def _example(form: str, path: Path, files: Sequence[Path]) -> Example:
+def _example(form: str, path: Path, files: Sequence[Path], most_workloads: int) -> Example:
     num_workloads, task, refused = 0, None, ""
     try:
-        num_workloads = len(formats.read(str(path))[0].workloads)
+        problem = formats.read(str(path))[0]
+        num_workloads = len(problem.workloads)
         task = formats.load(str(path))
+        if most_workloads < num_workloads:
+            task = formats.load(f"{path}#{','.join(_smallest(problem, task, most_workloads))}")
     except UserError as error:
         refused = str(error)
     return Example(
@@ -160,6 +175,16 @@ def _example(form: str, path: Path, files: Sequence[Path]) -> Example:
         num_chosen=task.name.rpartition("#")[2].count(",") + 1 if task else 0,
         solutions=tuple(_shipped(file, path, task) for file in files) if task else (),
     )
+
+
+def _smallest(problem: formats.FormatTask, task: Task, most: int) -> list[str]:
+    """The names of the task's smallest workloads, by the product of their sizes. A task of one has it because
+    the example's workloads are no one model: then the smallest of all.
+    """
+    of_task = task.name.rpartition("#")[2].split(",")
+    found = [one for one in problem.workloads if one.name in of_task or len(of_task) == 1]
+    found.sort(key=lambda one: prod(int(size) for size in re.findall(r"=(\d+)\b", one.text)))
+    return [one.name for one in found[: most if len(of_task) > 1 else 1]]
 
 
 def _shipped(file: Path, path: Path, task: Task) -> Shipped:
@@ -207,8 +232,10 @@ def line_of(asked: Line, answer: Result | TaskReport | Exception) -> Line:
 class Judging:
     """Asks the service about examples, and appends what it says to `lines` and to the file of `options`."""
 
-    def __init__(self, client: ServiceClient, options: argparse.Namespace, lines: list[Line]) -> None:
-        self._client, self._options, self._lines = client, options, lines
+    def __init__(
+        self, backend: LocalBackend | DevicePool, options: argparse.Namespace, lines: list[Line]
+    ) -> None:
+        self._backend, self._options, self._lines = backend, options, lines
         self._known = {(line.example, line.solution, line.key): line for line in lines if is_final(line)}
         self._until = time.monotonic() + 60 * options.minutes
         self._places = asyncio.Semaphore(options.in_flight)
@@ -216,7 +243,7 @@ class Judging:
     async def example(self, example: Example) -> None:
         """The task, and its solutions if it is admitted."""
         async with self._places:
-            task, protocol = example.task, protocol_of(example.task, self._options)
+            task, protocol = example.task, protocol_of(example, self._options)
             if task is None:
                 self._not_loaded(example, "", example.refused, protocol)
                 return
@@ -240,7 +267,10 @@ class Judging:
         begun = time.monotonic()
         answer: Result | TaskReport | Exception
         try:
-            answer = await (self._client.evaluate(request) if solution else self._client.describe(request))
+            if solution:
+                (answer,) = await self._backend.evaluate([request])
+            else:
+                answer = await self._backend.describe(request)
         except (InfraError, UserError) as error:
             answer = error
         line = replace(line_of(line, answer), seconds=round(time.monotonic() - begun, 1))
@@ -270,35 +300,39 @@ def asked_line(example: Example, solution: str, source: str, protocol: EvalProto
     )
 
 
-def protocol_of(task: Task | None, options: argparse.Namespace) -> EvalProtocol:
-    precision = precision_of(task.source) if task else None
+def protocol_of(example: Example, options: argparse.Namespace) -> EvalProtocol:
+    precision = precision_of(example.task.source) if example.task else None
     return EvalProtocol(
         trials=options.trials,
         timed=options.timed,
         precision=precision or "fp32",
         timeout_s=options.task_s,
         compile_timeout_s=options.task_s,
+        backward=example.backward,
     )
 
 
 async def judge_all(options: argparse.Namespace, examples: Sequence[Example], lines: list[Line]) -> None:
     with tempfile.TemporaryDirectory() as state:
-        client = ServiceClient(device=options.device, state_dir=Path(state))
-        info = await client.open()
-        print(f"{len(examples)} examples on {info.device}", flush=True)
-        judging = Judging(client, options, lines)
+        backend: LocalBackend | DevicePool = LocalBackend(device=options.device, state_dir=Path(state))
+        if options.gpus > 1:
+            backend = local_pool(options.gpus, Path(state))
+        status = await backend.open()
+        print(f"{len(examples)} examples on {options.gpus} x {status.device}", flush=True)
+        judging = Judging(backend, options, lines)
         work = asyncio.gather(*(judging.example(example) for example in mixed(examples)))
         try:
             await asyncio.wait_for(work, 60 * options.minutes + options.grace_s)
         except TimeoutError:
             print("stopped with work in flight; the same command goes on", flush=True)
         finally:
-            await client.close()
+            await backend.close()
 
 
 def mixed(examples: Sequence[Example]) -> list[Example]:
     """The formats in turn, so that a run which was stopped has some of each."""
-    groups = [[one for one in examples if one.format == form] for form in EXAMPLES]
+    forms = dict.fromkeys(one.format for one in examples)
+    groups = [[one for one in examples if one.format == form] for form in forms]
     return [one for row in zip_longest(*groups) for one in row if one is not None]
 
 
@@ -363,12 +397,8 @@ def _total(form: str, num_examples: int, lines: Sequence[Line]) -> str:
     return f"- {form}: {num_examples} examples ({tasks}); solutions: {solutions}."
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--formats", type=Path, required=True, metavar="DIR", help="a folder for each format")
-    parser.add_argument("--prepare", action="store_true", help=f"write DIR/{PREPARED} and judge nothing")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Of `judge_all` and of what calls it."""
     parser.add_argument("--out", type=Path, help="JSON lines, appended to")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--only", default="", help="examples whose format or name holds this")
@@ -380,14 +410,32 @@ def main() -> None:
         default=120.0,
         help="seconds that a build or a judgement may take (default 120)",
     )
-    parser.add_argument("--in-flight", type=int, default=8, help="examples at once (default 8)")
+    parser.add_argument("--gpus", type=int, default=1, help="this machine's first so many (default 1)")
+    parser.add_argument("--in-flight", type=int, default=64, help="examples at once (default 64)")
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--timed", type=int, default=40)
     parser.add_argument("--table", action="store_true", help="judge nothing, print what --out holds")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--formats", type=Path, required=True, metavar="DIR", help="a folder for each format")
+    parser.add_argument("--prepare", action="store_true", help=f"write DIR/{PREPARED} and judge nothing")
+    add_options(parser)
+    parser.add_argument(
+        "--workloads", type=int, default=EVERY, help="--prepare: only so many of an example, the smallest"
+    )
+    parser.add_argument(
+        "--solutions", type=int, default=EVERY, help="--prepare: only so many of an example, the first"
+    )
     options = parser.parse_args()
     prepared = options.formats / PREPARED
     if options.prepare:
-        examples = prepare(options.formats)
+        examples = prepare(
+            options.formats, most_workloads=options.workloads, most_solutions=options.solutions
+        )
         prepared.write_text(json.dumps(codec.encode(examples)))
         loaded = sum(example.task is not None for example in examples)
         solutions = sum(len(example.solutions) for example in examples)

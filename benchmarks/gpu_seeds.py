@@ -23,14 +23,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
 
+from kbopt.backends.local import LocalBackend
+from kbopt.backends.pool import DevicePool, local_pool
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Seed, Task
-from kbopt.evaluation.client import ServiceClient
 from kbopt.proposers.seeds import DeviceKind, seeds_for
 from kbopt.tasks import expand, load_task
 from kbopt.tasks.kernelbench import Problem, problems
@@ -111,10 +114,12 @@ async def judge_all(
     until = time.monotonic() + 60 * options.minutes
     places = asyncio.Semaphore(options.in_flight)
     with tempfile.TemporaryDirectory() as state:
-        client = ServiceClient(device=options.device, state_dir=Path(state))
-        info = await client.open()
-        kind: DeviceKind = "cuda" if info.is_cuda else "cpu"
-        print(f"{len(tasks)} tasks on {info.device}", flush=True)
+        backend: LocalBackend | DevicePool = LocalBackend(device=options.device, state_dir=Path(state))
+        if options.gpus > 1:
+            backend = local_pool(options.gpus, Path(state))
+        status = await backend.open()
+        kind: DeviceKind = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
+        print(f"{len(tasks)} tasks on {options.gpus} x {status.device}", flush=True)
 
         async def judge(task: Task, seed: Seed) -> None:
             async with places:
@@ -126,7 +131,7 @@ async def judge_all(
                 begun = time.monotonic()
                 answer: Result | Exception
                 try:
-                    answer = await client.evaluate(request)
+                    (answer,) = await backend.evaluate([request])
                 except (InfraError, UserError) as error:
                     answer = error
             line = line_of(task, seed, answer, time.monotonic() - begun)
@@ -151,7 +156,7 @@ async def judge_all(
         except TimeoutError:
             print("stopped with work in flight; the same command goes on", flush=True)
         finally:
-            await client.close()
+            await backend.close()
     return kind
 
 
@@ -233,6 +238,7 @@ def main() -> None:
     parser.add_argument(
         "--task-s", type=float, default=40.0, help="seconds that a seed may take (default 40)"
     )
+    parser.add_argument("--gpus", type=int, default=1, help="this machine's first so many (default 1)")
     parser.add_argument("--in-flight", type=int, default=6, help="seeds that are judged at once (default 6)")
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--timed", type=int, default=40)

@@ -97,12 +97,15 @@ class DevicePool:
 
     @asynccontextmanager
     async def _member(self, task: str) -> AsyncIterator[Backend]:
-        """Choose a device for a question about `task`, and count it as busy within the context."""
+        """Choose a device for a question about `task`, and count it as busy within the context. It knows the
+        task then.
+        """
         await self.open()
         number = self._choose(task, set())
         self._num_in_flight[number] += 1
         try:
             yield self._members[number]
+            self._knows.setdefault(task, set()).add(number)
         finally:
             self._num_in_flight[number] -= 1
 

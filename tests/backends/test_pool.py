@@ -13,7 +13,7 @@ import pytest
 from kbopt.backends.local import LocalBackend
 from kbopt.backends.pool import DevicePool
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.evaluations import EvalRequest, Result
+from kbopt.core.evaluations import EvalRequest, Refused, Result, TaskReport
 from kbopt.core.outcomes import Measured
 from kbopt.core.ports import BackendStatus
 from kbopt.core.profile import ProfileRequest
@@ -79,6 +79,25 @@ async def test_a_task_stays_where_it_is_known_and_new_ones_go_where_nobody_waits
     assert two.tasks == ["c"]
     one.gate.set()
     await held
+
+
+class Describing(Device):
+    async def describe(self, _: EvalRequest) -> TaskReport:
+        return Refused(device=self.kind, seconds=0.0, test="", reason="made up")
+
+
+async def test_a_task_is_judged_where_it_was_described() -> None:
+    one, two = Describing(), Describing()
+    pool = DevicePool([one, two])
+    one.gate.clear()
+    held = asyncio.create_task(pool.evaluate([request("b")]))
+    await asyncio.sleep(0.01)
+    await pool.describe(request("a"))
+    one.gate.set()
+    await held
+
+    await pool.evaluate([request("a")])
+    assert (one.tasks, two.tasks) == (["b"], ["a"])
 
 
 async def test_a_task_goes_elsewhere_once_its_device_is_much_busier() -> None:

@@ -1,15 +1,19 @@
-"""The table of public examples: `benchmarks/formats_table.py`."""
+"""The tables of public examples and of languages: `benchmarks/formats_table.py`, `languages_table.py`."""
 
 import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from benchmarks.formats_table import Line, prepare, read_lines, table
+from benchmarks.languages_table import examples
 from kbopt.core.errors import UserError
+from kbopt.core.languages import Language
+from tests.adversarial.case import Device
 from tests.docs.examples import ROOT
 from tests.support import formats
 
@@ -55,6 +59,16 @@ def test_each_example_has_its_task_and_the_solutions_that_belong_to_it(tmp_path:
     assert "ModelNew = Model" in found["linear"].solutions[0].source
     assert "unused" in found["tanh"].solutions[1].refused
     assert not any(str(tmp_path) in one.task.name for one in found.values() if one.task)
+
+
+def test_a_part_of_an_example_is_its_smallest_workloads_and_first_solutions(tmp_path: Path) -> None:
+    found = {one.name: one for one in prepare(written(tmp_path), most_workloads=1, most_solutions=1)}
+
+    assert [one.name for one in found["tanh"].solutions] == ["submission.py"]
+    assert found["norm"].task is not None
+    assert found["norm"].task.name == "norm#aaaa-1"  # 32 rows, and the other has 96
+    assert found["tanh"].task is not None
+    assert found["tanh"].task.name == "tanh#benchmark1"  # 64 rows where benchmark0 has 128; no test counts
 
 
 def test_a_format_without_a_folder_is_named(tmp_path: Path) -> None:
@@ -109,3 +123,13 @@ def test_examples_are_judged_and_what_is_there_is_not_judged_again(tmp_path: Pat
         }
         assert len(read_lines(out)) == 4
         assert "- gpu-mode: 1 examples (1 admitted); solutions: " in said
+
+
+@pytest.mark.parametrize(("device", "languages"), [("cpu", {"c"}), ("cuda", set(get_args(Language)) - {"c"})])
+def test_a_kernel_in_each_language_and_tasks_with_gradients(device: Device, languages: set[str]) -> None:
+    found = list(examples(device, None))
+
+    assert {one.name for one in found if not one.backward} == languages
+    assert all("class ModelNew" in one.solutions[0].source for one in found if not one.backward)
+    gradients = {shipped.name for one in found if one.backward for shipped in one.solutions}
+    assert {"gradients_by_hand: measured", "gradient_cached: wrong_answer"} <= gradients
