@@ -129,7 +129,10 @@ def _joined(text: str, *parts: str) -> str:
 
 
 def _writes(kernel: Kernel, source: str) -> bool:
-    """Whether the function takes its outputs as last arguments: as it says, or by how many it takes."""
+    """Whether the function takes its outputs as last arguments: as it says, or by how many it takes.
+
+    If it takes any number, it does unless it returns something.
+    """
     if kernel.writes is not None:
         return kernel.writes
     run = templates.functions(ast.parse(kernel.text)).get(kernel.function)
@@ -139,6 +142,8 @@ def _writes(kernel: Kernel, source: str) -> bool:
     forward = next(node for node in model.body if isinstance(node, ast.FunctionDef))
     if run is None or run.args.defaults:
         return False
+    if run.args.vararg:
+        return not any(isinstance(node, ast.Return) and node.value for node in ast.walk(run))
     num_outputs = len(next(iter(_outputs(source).values())))
     return len(run.args.args) == len(forward.args.args) - 1 + num_outputs
 

@@ -67,13 +67,16 @@ def read_solution(text: str, where: str) -> Kernel:
             f"{entry!r}",
             f"It is FILE::FUNCTION, with a file of sources: {', '.join(files) or 'none'}",
         )
-    writes = spec.get("destination_passing_style", True) is True
+    stated = spec.get("destination_passing_style")
+    writes = stated if isinstance(stated, bool) else None
     ending = PurePosixPath(path).suffix
     if ending == ".py":
         return Kernel(text=_python(files, path, where), function=function, writes=writes)
     if ending not in C_ENDINGS:
         raise fault(f"{where}, spec.entry_point", f"{path}", f"Allowed: .py, {', '.join(C_ENDINGS)}")
     kernel = extension(files, path, function, where, options=spec.get("compile_options") or {})
+    if writes is None:  # The format's default, unless the function's type says what it does.
+        writes = kernel.writes is not False
     return Kernel(text=kernel.text, function=function, writes=writes)
 
 
@@ -119,7 +122,7 @@ def extension(
             "no such function that takes tensors",
             f"Define it in {entry}, at its top level",
         )
-    writes = found is not None and found["result"] == "void"
+    writes = None if found is None else found["result"] == "void"
     binding = None if bound or found is None else f"{found[0].rstrip('{').strip()};"
     flags = _flags(options or {})
     if len(files) == 1:

@@ -12,6 +12,7 @@ from kbopt.core.errors import UserError
 from kbopt.core.task import Task
 from kbopt.core.workloads import workloads_of
 from kbopt.tasks import as_model, endings, load_task
+from kbopt.tasks.solutions import read_solution
 from tests.support import formats
 from tests.tasks.formats.test_formats import WRITERS, run
 
@@ -112,6 +113,35 @@ def test_a_solution_says_whether_its_function_writes_to_its_last_arguments(tmp_p
         assert "((40, 24), 'float32')" in source
         assert "((8, 24), 'float32')" in source
         assert agree(task, source)
+
+
+@pytest.mark.parametrize(
+    ("content", "writes"),
+    [
+        ("torch::Tensor run(torch::Tensor a, torch::Tensor b) {", False),
+        ("torch::Tensor run(torch::Tensor a, c10::optional<torch::Tensor> more = c10::nullopt) {", False),
+        ("void run(torch::Tensor a, torch::Tensor b, torch::Tensor out) {", True),
+        ('auto run = [](torch::Tensor a) {};\nPYBIND11_MODULE(x, m) { m.def("run", run);', True),
+    ],
+)
+def test_the_type_of_a_function_says_what_a_solution_leaves_out(content: str, *, writes: bool) -> None:
+    """Published solutions that return their outputs have no field that says so."""
+    given = copy.deepcopy(formats.PRODUCT_SOLUTION)
+    given["spec"] = {"language": "cuda", "entry_point": "main.cpp::run"}
+    given["sources"] = [{"path": "main.cpp", "content": f"{content} }}\n"}]
+
+    assert read_solution(json.dumps(given), "s.json").writes is writes
+
+
+@pytest.mark.parametrize(
+    "body", ["product(A, B): return A @ B.T", "product(*a): return a[0] @ a[1].T"], ids=["two", "any"]
+)
+def test_a_solution_in_python_that_returns_needs_not_say_so(body: str, tmp_path: Path) -> None:
+    given = solution("sources", to=[{"path": "main.py", "content": f"def {body}\n"}])
+    given["spec"].pop("destination_passing_style", None)
+    task = task_of("traces", tmp_path)
+
+    assert agree(task, as_model(json.dumps(given), "s.json", task))
 
 
 def test_a_solution_is_told_by_its_text_where_no_file_says_so(tmp_path: Path) -> None:
