@@ -14,6 +14,9 @@ from kbopt.core.types import EvalProtocol, Measured, Outcome, Precision, Span
 from kbopt.evaluation.timing.samples import Times
 from kbopt.leanbuild.toolchain import Toolchain
 
+RAISED = 71
+"""The exit code of a forked process of kbopt's own that an exception ended. The log has its traceback."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
