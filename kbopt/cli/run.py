@@ -161,8 +161,7 @@ def _drive_and_print(
 
     followers: list[Callable[[], None]] = []
     wandb_log = None
-    if use_wandb:
-        options = WandbOptions(project=project_name, mode=wandb_mode)
+    if use_wandb and (options := WandbOptions.of(project_name, wandb_mode, shared.to_stderr)):
         wandb_log = WandbFollower(folder, options, config.backend)
         followers.append(wandb_log)
     try:

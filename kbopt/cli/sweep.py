@@ -251,8 +251,7 @@ def run_sweep(
     from kbopt.reporting.text import plural
 
     wandb_log = None
-    if use_wandb:
-        options = WandbOptions(project=project_name, mode=wandb_mode)
+    if use_wandb and (options := WandbOptions.of(project_name, wandb_mode, shared.to_stderr)):
         wandb_log = SweepWandb(config.name, folder, options, config.backend)
     again = "it goes on without this driver" if address else _how_to_resume(folder)
     started = time.monotonic()
