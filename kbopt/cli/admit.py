@@ -21,6 +21,7 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.text import first_line
 from kbopt.core.types import Admitted, EvalProtocol, EvalRequest, Refused, Task
+from kbopt.evaluation.sandbox.memory import REMEDY
 from kbopt.reporting.text import plural, printable
 from kbopt.tasks import kernelbench as levels
 from kbopt.tasks.subsets import level_numbers
@@ -171,6 +172,8 @@ class _Table:
             line = parsed(document)
             if line is None or isinstance(line.report, Lost) or line.report.device != device:
                 continue
+            if isinstance(line.report, Refused) and REMEDY in line.report.reason:
+                continue  # There may be more memory now.
             if (line.torch, line.protocol) == (self._torch, self._protocol.rules):
                 found[line.task, line.key] = line
         return found

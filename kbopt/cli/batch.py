@@ -22,7 +22,9 @@ from kbopt.cli.json_lines import appending, objects
 from kbopt.config import BackendConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.scoring import may_be_mended
 from kbopt.core.types import EvalProtocol, EvalRequest, Measured, Result, Task, Verdict, outcome_name
+from kbopt.evaluation.sandbox.memory import REMEDY
 
 if TYPE_CHECKING:
     from kbopt.core.ports import Backend
@@ -143,8 +145,9 @@ class Batch:
         """Judge what `out` does not hold. One that cannot be judged gets its line, and the others go on."""
         try:
             self.device = await opened(self._backend)
+            again = 0
             if self._out:
-                self.lines = known(
+                found = known(
                     self._out,
                     {item.key: self._protocol_of(item) for item in items},
                     self.device,
@@ -152,9 +155,17 @@ class Batch:
                     baselines=self._baselines,
                     refusals=self._keeps_refusals,
                 )
+                self.lines = {key: line for key, line in found.items() if not _may_be_mended(line)}
+                again = len(found) - len(self.lines)
             todo = [item for item in items if item.key not in self.lines]
             self._todo = len(todo)
             click.echo(f"{len(items)} candidates, {len(items) - len(todo)} judged before", err=True)
+            if again:
+                click.echo(
+                    f"{again} more failed then, perhaps for want of a header, a package or memory, and "
+                    f"{'is' if again == 1 else 'are'} judged again",
+                    err=True,
+                )
             places = asyncio.Semaphore(self._backend.max_in_flight)
             with appending(self._out) if self._out else nullcontext(sys.stdout) as sink:
                 async with asyncio.TaskGroup() as group:
@@ -165,6 +176,7 @@ class Batch:
 
     async def _judge(self, item: Item, places: asyncio.Semaphore, sink: TextIO) -> None:
         fields: Mapping[str, object]
+        result: Result | None = None
         try:
             if item.fault:
                 raise UserError(item.fault)
@@ -180,6 +192,8 @@ class Batch:
             if isinstance(result.outcome, Measured):
                 self._best = max(self._best or (0.0, ""), (result.outcome.speedup, item.name))
         line = {"key": item.key, **fields, "torch": self.torch}
+        if result and may_be_mended(result.outcome):
+            line["may_be_mended"] = True
         if not self._baselines:
             line["baselines"] = False
         print(json.dumps(line), file=sink, flush=True)
@@ -207,6 +221,11 @@ class Batch:
         outcomes = ", ".join(f"{count} {name}" for name, count in self._outcomes.most_common())
         best = f"; best {self._best[0]:.2f}x, {self._best[1]}" if self._best else ""
         return f"{self._done} of {self._todo} candidates done" + (f": {outcomes}{best}" if outcomes else "")
+
+
+def _may_be_mended(line: Mapping[str, Any]) -> bool:
+    """Whether what a line says may be otherwise now, on the same device and with the same torch."""
+    return line.get("may_be_mended") is True or REMEDY in str(line.get("reason"))
 
 
 def known(
