@@ -145,9 +145,8 @@ class Batch:
         """Judge what `out` does not hold. One that cannot be judged gets its line, and the others go on."""
         try:
             self.device = await opened(self._backend)
-            again = 0
             if self._out:
-                found = known(
+                self.lines = known(
                     self._out,
                     {item.key: self._protocol_of(item) for item in items},
                     self.device,
@@ -155,9 +154,8 @@ class Batch:
                     baselines=self._baselines,
                     refusals=self._keeps_refusals,
                 )
-                self.lines = {key: line for key, line in found.items() if not _may_be_mended(line)}
-                again = len(found) - len(self.lines)
-            todo = [item for item in items if item.key not in self.lines]
+            again = sum(map(_may_be_mended, self.lines.values()))
+            todo = [i for i in items if i.key not in self.lines or _may_be_mended(self.lines[i.key])]
             self._todo = len(todo)
             click.echo(f"{len(items)} candidates, {len(items) - len(todo)} judged before", err=True)
             if again:
@@ -196,7 +194,9 @@ class Batch:
             line["may_be_mended"] = True
         if not self._baselines:
             line["baselines"] = False
-        print(json.dumps(line), file=sink, flush=True)
+        before = self.lines.get(item.key, {})
+        if (before.get("outcome"), before.get("reason")) != (line["outcome"], line["reason"]):
+            print(json.dumps(line), file=sink, flush=True)
         self.lines[item.key] = line
         self._done += 1
         self._outcomes[str(fields["outcome"] or "not judged")] += 1

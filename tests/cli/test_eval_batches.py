@@ -107,12 +107,14 @@ def test_what_failed_for_the_machine_is_judged_again_and_nothing_else(
     monkeypatch.setenv("LC_ALL", "C")
     first = kbopt(*command, "--timed", 20, "--trials", 2)
     assert "4 of 4 candidates done" in first.stderr
+    again = kbopt(*command, "--timed", 20, "--trials", 2)
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     second = kbopt(*command, "--timed", 20, "--trials", 2)
     third = kbopt(*command, "--timed", 20, "--trials", 2)
 
-    assert "4 candidates, 3 judged before" in second.stderr
-    assert "1 more failed then, perhaps for want of a header, a package or memory" in second.stderr
+    for one in (again, second):
+        assert "4 candidates, 3 judged before" in one.stderr
+        assert "1 more failed then, perhaps for want of a header, a package or memory" in one.stderr
     assert "4 candidates, 4 judged before" in third.stderr
     assert "judged again" not in first.stderr + third.stderr
     judged = [json.loads(line) for line in out.read_text().splitlines()]
