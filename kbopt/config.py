@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import runpy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,11 +57,12 @@ class ProposerConfig:
     """Who writes kernels. `models` is `name[:weight],...`; `language` None means: fit the device.
 
     `starts` are the user's own kernels, in place of those that ship with kbopt. `api_base` may hold a key in
-    its query or before its host: it is stored `without_secrets`. `timeout_s` is the limit of one request to a
-    model, `simulated_s` the mean latency of the simulated proposer. With `evidence` a model is shown a
-    profile of the kernel that it is to improve, where the backend has profiles. `library` is the file of
-    lessons that the search reads and adds to, empty for none. An agent is one that kbopt knows, or a command
-    as a shell would split it; it may have `agent_evals` kernels judged for one brief, within `agent_minutes`.
+    its query, in its path or before its host: it is stored `without_secrets`. `timeout_s` is the limit of one
+    request to a model, `simulated_s` the mean latency of the simulated proposer. With `evidence` a model is
+    shown a profile of the kernel that it is to improve, where the backend has profiles. `library` is the file
+    of lessons that the search reads and adds to, empty for none. An agent is one that kbopt knows, or a
+    command as a shell would split it; it may have `agent_evals` kernels judged for one brief, within
+    `agent_minutes`.
     """
 
     name: ProposerName = "tunables"
@@ -93,7 +95,7 @@ class ProposerConfig:
     @property
     def without_secrets(self) -> ProposerConfig:
         """As it is stored and shown."""
-        return replace(self, api_base=self.api_base and redact(self.api_base, {}))
+        return replace(self, api_base=self.api_base and redact(self.api_base, os.environ))
 
     @property
     def with_secrets(self) -> ProposerConfig:
@@ -104,7 +106,8 @@ class ProposerConfig:
         if self.api_base is None or REDACTED not in self.api_base:
             return self
         whole = os.environ.get("KBOPT_API_BASE", "")
-        if redact(whole, {}) != self.api_base:
+        shape = ".+".join(map(re.escape, self.api_base.split(REDACTED)))
+        if not re.fullmatch(shape, whole):
             raise UserError(
                 f"the model server's address {self.api_base} held a secret, which is not stored, and "
                 f"KBOPT_API_BASE is {f'of another server: {whole}' if whole else 'not set'}. "

@@ -75,8 +75,6 @@ def drive(config: RunConfig, folder: Path, view: ProgressView, followers: Sequen
     with Session(config.name, (spec,), parts, cache, cluster) as session:
         try:
             session.open_device(lambda evaluator: view.update(_opening(config, evaluator)))
-            if warning := session.evaluator_status().backend.warning:
-                view.note(warning)
             failure = _watch(session, config, view, followers)
         except KeyboardInterrupt:
             with suppress(InfraError):  # a second Ctrl-C or a dead actor: the journal is whole anyway

@@ -19,6 +19,8 @@ from kbopt.store.journal import JournalReader
 if TYPE_CHECKING:
     from kbopt.reporting.wandb_log import WandbLog
 
+_TRUE = ("1", "true", "yes", "on")
+"""Values of WANDB_DISABLED that switch W&B off, in any case."""
 INIT_TIMEOUT_S = 60.0
 """How long W&B may take to answer at first, unless its own WANDB_INIT_TIMEOUT says otherwise."""
 
@@ -40,10 +42,39 @@ class JournalFollower:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WandbOptions:
-    """Whether and where searches are logged. `mode` None leaves it to W&B's own WANDB_MODE."""
+    """Where searches are logged. `mode` None leaves it to W&B's own WANDB_MODE."""
 
     project: str
     mode: Literal["online", "offline"] | None = None
+
+    @classmethod
+    def of(
+        cls, project: str, mode: Literal["online", "offline"] | None, say: Callable[[str], None]
+    ) -> WandbOptions | None:
+        """Return the options of `--use-wandb`, or None where the environment says that W&B is off.
+
+        `say` is told where nothing will go online. A `mode` that was given goes before the environment.
+        """
+        if mode is None and (found := _switched_off()):
+            say(f"Weights & Biases logs nothing: {found}. Unset it, or give --wandb-mode online or offline.")
+            return None
+        if mode is None and (own := os.environ.get("WANDB_MODE")) in ("offline", "dryrun"):
+            say(
+                f"Weights & Biases stays offline: WANDB_MODE={own}. `wandb sync` uploads later what it "
+                "writes into the run's folder."
+            )
+        return cls(project=project, mode=mode)
+
+
+def _switched_off() -> str:
+    """Return the variable that switches W&B off, with its value, or "".
+
+    W&B itself reads WANDB_MODE alone. WANDB_DISABLED is older, and Hugging Face's trainers read it still.
+    """
+    mode, disabled = os.environ.get("WANDB_MODE", ""), os.environ.get("WANDB_DISABLED", "")
+    if mode == "disabled":
+        return f"WANDB_MODE={mode}"
+    return f"WANDB_DISABLED={disabled}" if disabled.lower() in _TRUE else ""
 
 
 class WandbFollower:

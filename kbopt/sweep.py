@@ -182,8 +182,6 @@ def drive(
         try:
             waiting = Waiting(say)
             session.open_device(lambda evaluator: waiting(evaluator.backend))
-            if warning := session.evaluator_status().backend.warning:
-                say(warning)
             remind = Reminder(say)
             while True:
                 status, evaluator = session.status(), session.evaluator_status()

@@ -21,6 +21,7 @@ LONGEST = (
     "adversarial/test_cheats.py",
     "leanbuild/test_inline.py",
     "cli/test_run_llm.py",
+    "cli/test_first_run.py",
     "adversarial/test_controls.py",
     "backends/test_spool_drains.py",
     "backends/test_modal_run.py",

@@ -11,10 +11,12 @@ from pathlib import Path
 from kbopt.backends.awaiting import in_order
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result, TaskReport
+from kbopt.core.outcomes import Measured
 from kbopt.core.ports import BackendState, BackendStatus
 from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.evaluation.client import ServiceClient
 from kbopt.evaluation.messages import ServiceInfo
+from kbopt.evaluation.server import neighbours
 
 NO_SANDBOX = (
     "NO SANDBOX: this machine cannot isolate candidates as it should ({isolation}). A kernel can read "
@@ -31,8 +33,9 @@ class LocalBackend:
     """Implements the Backend port. If the service has died, the next call starts it again.
 
     `state_dir` keeps builds and baselines between runs; several backends may share it. If candidates are not
-    isolated, a warning is printed on stderr, or, with `needs_sandbox`, `open` raises UserError. The service
-    and its processes run on `cores` and use at most `memory_gib` of memory.
+    isolated, a warning is printed on stderr, or, with `needs_sandbox`, `open` raises UserError. The status
+    also warns of other evaluators that were timing on the device, once a result says so. The service and its
+    processes run on `cores` and use at most `memory_gib` of memory.
     """
 
     max_in_flight = 16
@@ -54,6 +57,7 @@ class LocalBackend:
         self._state: BackendState = "closed"
         self._cold_boots: tuple[str, ...] = ()
         self._starting = asyncio.Lock()
+        self._disturbed = ""
 
     @property
     def log(self) -> Path:
@@ -73,7 +77,12 @@ class LocalBackend:
     async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
         """Return the results in the order of the requests. All are awaited even if one raises."""
         await self._ensure_running()
-        return await in_order(self._client.evaluate(request) for request in requests)
+        results = await in_order(self._client.evaluate(request) for request in requests)
+        for result in results:
+            if isinstance(result.outcome, Measured):
+                notes = result.outcome.audit.notes
+                self._disturbed = next((n for n in notes if n.startswith(neighbours.NOTE)), self._disturbed)
+        return results
 
     async def describe(self, request: EvalRequest) -> TaskReport:
         """Return whether the request's task can be scored, and what that takes. Raises InfraError."""
@@ -95,7 +104,7 @@ class LocalBackend:
             age_s=time.time() - info.started if info else 0.0,
             cold_boots=self._cold_boots,
             detail=info.isolation if info else "",
-            warning=self._warning,
+            warning=self._disturbed or self._warning,
         )
 
     @property

@@ -37,14 +37,20 @@ class Waiting:
 
 
 class Reminder:
-    """Called with each status. Says every `REMIND_S` s what a backend in state `waiting` waits for."""
+    """Called with each status. Says each warning once, and every `REMIND_S` s what a backend in state
+    `waiting` waits for.
+    """
 
     def __init__(self, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
         self._say = say
         self._clock = clock
         self._said = clock()
+        self._warning = ""
 
     def __call__(self, status: BackendStatus) -> None:
+        if status.warning and status.warning != self._warning:
+            self._say(status.warning)
+        self._warning = status.warning or self._warning
         now = self._clock()
         if status.state != "waiting":
             self._said = now

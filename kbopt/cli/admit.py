@@ -23,6 +23,7 @@ from kbopt.core.evaluations import Admitted, EvalRequest, Refused
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
 from kbopt.core.text import first_line
+from kbopt.evaluation.sandbox.memory import REMEDY
 from kbopt.reporting.text import plural, printable
 from kbopt.tasks import kernelbench as levels
 from kbopt.tasks.subsets import level_numbers
@@ -174,6 +175,8 @@ class _Table:
             line = parsed(document)
             if line is None or isinstance(line.report, Lost) or line.report.device != device:
                 continue
+            if isinstance(line.report, Refused) and REMEDY in line.report.reason:
+                continue  # There may be more memory now.
             if (line.torch, line.protocol) == (self._torch, self._protocol.rules):
                 found[line.task, line.key] = line
         return found

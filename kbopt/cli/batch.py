@@ -25,7 +25,9 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.protocol import EvalProtocol, Verdict
+from kbopt.core.scoring import may_be_mended
 from kbopt.core.task import Task
+from kbopt.evaluation.sandbox.memory import REMEDY
 
 if TYPE_CHECKING:
     from kbopt.core.ports import Backend
@@ -155,9 +157,16 @@ class Batch:
                     baselines=self._baselines,
                     refusals=self._keeps_refusals,
                 )
-            todo = [item for item in items if item.key not in self.lines]
+            again = sum(map(_may_be_mended, self.lines.values()))
+            todo = [i for i in items if i.key not in self.lines or _may_be_mended(self.lines[i.key])]
             self._todo = len(todo)
             click.echo(f"{len(items)} candidates, {len(items) - len(todo)} judged before", err=True)
+            if again:
+                click.echo(
+                    f"{again} more failed then, perhaps for want of a header, a package or memory, and "
+                    f"{'is' if again == 1 else 'are'} judged again",
+                    err=True,
+                )
             places = asyncio.Semaphore(self._backend.max_in_flight)
             with appending(self._out) if self._out else nullcontext(sys.stdout) as sink:
                 async with asyncio.TaskGroup() as group:
@@ -168,6 +177,7 @@ class Batch:
 
     async def _judge(self, item: Item, places: asyncio.Semaphore, sink: TextIO) -> None:
         fields: Mapping[str, object]
+        result: Result | None = None
         try:
             if item.fault:
                 raise UserError(item.fault)
@@ -183,9 +193,13 @@ class Batch:
             if isinstance(result.outcome, Measured):
                 self._best = max(self._best or (0.0, ""), (result.outcome.speedup, item.name))
         line = {"key": item.key, **fields, "torch": self.torch}
+        if result and may_be_mended(result.outcome):
+            line["may_be_mended"] = True
         if not self._baselines:
             line["baselines"] = False
-        print(json.dumps(line), file=sink, flush=True)
+        before = self.lines.get(item.key, {})
+        if (before.get("outcome"), before.get("reason")) != (line["outcome"], line["reason"]):
+            print(json.dumps(line), file=sink, flush=True)
         self.lines[item.key] = line
         self._done += 1
         self._outcomes[str(fields["outcome"] or "not judged")] += 1
@@ -210,6 +224,11 @@ class Batch:
         outcomes = ", ".join(f"{count} {name}" for name, count in self._outcomes.most_common())
         best = f"; best {self._best[0]:.2f}x, {self._best[1]}" if self._best else ""
         return f"{self._done} of {self._todo} candidates done" + (f": {outcomes}{best}" if outcomes else "")
+
+
+def _may_be_mended(line: Mapping[str, Any]) -> bool:
+    """Whether what a line says may be otherwise now, on the same device and with the same torch."""
+    return line.get("may_be_mended") is True or REMEDY in str(line.get("reason"))
 
 
 def known(

@@ -45,8 +45,7 @@ def run_sweep(
     from kbopt.reporting.text import plural
 
     wandb_log = None
-    if use_wandb:
-        options = WandbOptions(project=project_name, mode=wandb_mode)
+    if use_wandb and (options := WandbOptions.of(project_name, wandb_mode, to_stderr)):
         wandb_log = SweepWandb(config.name, folder, options, config.backend)
     again = "it goes on without this driver" if address else how_to_resume(folder)
     started = time.monotonic()

@@ -19,7 +19,7 @@ from kbopt.cli.options.protocol import protocol_options
 from kbopt.cli.options.search import budget_options, search_options, search_verdict_option, start_option
 from kbopt.cli.options.task import task_options
 from kbopt.cli.options.wandb import wandb_options
-from kbopt.cli.output import json_option, print_json
+from kbopt.cli.output import json_option, print_json, to_stderr
 from kbopt.cli.values import RunFolder
 from kbopt.core.errors import InfraError
 
@@ -167,8 +167,7 @@ def _drive_and_print(
 
     followers: list[Callable[[], None]] = []
     wandb_log = None
-    if use_wandb:
-        options = WandbOptions(project=project_name, mode=wandb_mode)
+    if use_wandb and (options := WandbOptions.of(project_name, wandb_mode, to_stderr)):
         wandb_log = WandbFollower(folder, options, config.backend)
         followers.append(wandb_log)
     try:

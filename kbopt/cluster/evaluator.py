@@ -21,6 +21,7 @@ from kbopt.core.events import InfraFailed
 from kbopt.core.outcomes import outcome_name
 from kbopt.core.ports import Backend, BackendStatus, Profiler
 from kbopt.core.profile import Profiled, ProfileRequest
+from kbopt.core.scoring import may_be_mended
 from kbopt.store.cache import EvaluationCache, request_key
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ class EvaluationQueue:
     """Answers requests from many searches with one backend.
 
     A request that equals one in flight waits for the same answer; one that was answered before comes
-    from the cache. A result is committed to the cache before anyone hears of it.
+    from the cache. A result is committed to the cache before anyone hears of it. A build that failed in an
+    earlier session, and not for its source, is tried again: what the machine lacked may be there now.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class EvaluationQueue:
         self._shares = FairShare()
         self._num_in_flight = 0
         self._by_key: dict[str, asyncio.Future[Answer]] = {}
+        self._answered: set[str] = set()
         self._batches: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
@@ -90,6 +93,9 @@ class EvaluationQueue:
         """
         key = request_key(request, (await self.open()).device, scope)
         known = self._cache.get(key)
+        if known is not None and key not in self._answered and may_be_mended(known.outcome):
+            self._cache.forget(key)
+            known = None
         if known is not None:
             self._cached += 1
             return Answer(result=known, cached=True)
@@ -216,6 +222,7 @@ class EvaluationQueue:
         waits_s = [now - pending.queued_at for pending in batch]
         results, failures = await self._attempt(batch)
         results = [_with_wait(result, wait_s) for result, wait_s in zip(results, waits_s, strict=True)]
+        self._answered.update(pending.key for pending in batch)
         self._cache.put({pending.key: result for pending, result in zip(batch, results, strict=True)})
         waiting = self._queue_length
         rent = await self.take_rent()

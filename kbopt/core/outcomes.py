@@ -178,9 +178,14 @@ class WrongAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileFailed:
-    """It does not parse, import or build, or defines no `ModelNew`."""
+    """It does not parse, import or build, or defines no `ModelNew`.
+
+    `lasting` says that the next try would fail too, because Python or a compiler refuses the source itself.
+    Other causes can go away: a missing header or package, a full disk.
+    """
 
     reason: str
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,9 +90,8 @@ class BackendStatus:
 
     `cold_boots` are the containers or workers started on behalf of this handle, none where it found a warm
     one. `detail` is a sentence for the user, such as which other GPUs to try while waiting. `warning` is one
-    to be said aloud before the device judges anything. `rent` is what a
-    rented device cost this handle so far, None where it costs nothing; `idle_usd` is what it may cost further
-    if nobody uses or stops it.
+    to be said aloud. `rent` is what a rented device cost this handle so far, None where it costs nothing;
+    `idle_usd` is what it may cost further if nobody uses or stops it.
     """
 
     state: BackendState

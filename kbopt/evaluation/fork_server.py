@@ -28,7 +28,7 @@ from kbopt.core import codec
 from kbopt.evaluation import survey
 from kbopt.evaluation.build import machine_code
 from kbopt.evaluation.judge import judge_process
-from kbopt.evaluation.messages import Ended
+from kbopt.evaluation.messages import RAISED, Ended
 from kbopt.evaluation.sandbox import confinement, init_process, linux
 from kbopt.evaluation.sandbox.confinement import Isolation, Limits, SandboxConfig
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message
@@ -190,7 +190,7 @@ def _fork_into_user_namespace(isolation: Isolation, uid: int) -> int:
 
 
 def _run_and_exit(body: Callable[[], None]) -> None:
-    code = 71
+    code = RAISED
     try:
         body()
         code = 0

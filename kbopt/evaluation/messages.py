@@ -16,6 +16,9 @@ from kbopt.core.protocol import EvalProtocol, Precision
 from kbopt.evaluation.timing.samples import Times
 from kbopt.leanbuild.toolchain import Toolchain
 
+RAISED = 71
+"""The exit code of a forked process of kbopt's own that an exception ended. The log has its traceback."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:

@@ -106,10 +106,10 @@ def judge(request: EvalRequest, *, service_s: float = 0.0, boot: str = "simulate
 
 def _outcome(terrain: Landscape, point: Point | None, request: EvalRequest) -> Outcome:
     if point is None:
-        return CompileFailed(reason="not a kernel of the simulation")
+        return CompileFailed(reason="not a kernel of the simulation", lasting=True)
     match terrain.fault(point):
         case "compile_failed":
-            return CompileFailed(reason="simulated compiler error")
+            return CompileFailed(reason="simulated compiler error", lasting=True)
         case "wrong_answer":
             return WrongAnswer(reason="simulated wrong answer")
         case "crashed":

@@ -89,6 +89,14 @@ class EvaluationCache:
         except (sqlite3.Error, codec.CodecError) as error:
             raise InfraError(f"cannot write {self._path}: {error}") from error
 
+    def forget(self, key: str) -> None:
+        """Drop the result under `key`, which is to be measured again. Raises `InfraError` as `put` does."""
+        try:
+            with self._connection:
+                self._connection.execute("delete from evaluations where key = ?", (key,))
+        except sqlite3.Error as error:
+            raise InfraError(f"cannot write {self._path}: {error}") from error
+
     def __len__(self) -> int:
         return int(self._connection.execute("select count(*) from evaluations").fetchone()[0])
 

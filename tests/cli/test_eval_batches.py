@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from kbopt.cli.batch import _may_be_mended as line_may_be_mended
 from kbopt.cli.batch import known as known_lines
 from kbopt.cli.eval import _items, read_kernel
 from kbopt.cli.json_lines import appending
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
+from kbopt.evaluation.sandbox.memory import REMEDY
 from kbopt.tasks import load_task
-from tests.cli.test_eval import GOOD, TASK
+from tests.cli.test_eval import GOOD, TASK, WRONG
 from tests.cli.test_run import kbopt
 
 PROTOCOL = EvalProtocol()
@@ -75,6 +77,69 @@ def test_a_line_that_was_not_judged_is_not_known(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text(json.dumps({**LINE, "outcome": None}) + "\n[1]\n")
     assert known(out) == set()
+
+
+NEEDS = """import importlib
+import os
+
+import torch
+
+part = importlib.import_module("json" if os.environ.get("LC_ALL") == "C.UTF-8" else "kbopt_probe")
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        return torch.tanh(x).mul_(2.0).add_(1.0)
+"""
+
+
+@pytest.mark.slow
+def test_what_failed_for_the_machine_is_judged_again_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package is missing; in another locale the source does without it, as if it were installed."""
+    (tmp_path / "task.py").write_text(TASK)
+    lines = {"good": GOOD, "needs": NEEDS, "broken": GOOD.replace("class", "clas"), "wrong": WRONG}
+    sources = [json.dumps({"id": name, "source": source}) for name, source in lines.items()]
+    (tmp_path / "in.jsonl").write_text("\n".join(sources))
+    out = tmp_path / "out.jsonl"
+    command = ("eval", "--task", tmp_path / "task.py", "--kernels", tmp_path / "in.jsonl", "--out", out)
+    monkeypatch.setenv("KBOPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LC_ALL", "C")
+    first = kbopt(*command, "--timed", 20, "--trials", 2)
+    assert "4 of 4 candidates done" in first.stderr
+    again = kbopt(*command, "--timed", 20, "--trials", 2)
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    second = kbopt(*command, "--timed", 20, "--trials", 2)
+    third = kbopt(*command, "--timed", 20, "--trials", 2)
+
+    for one in (again, second):
+        assert "4 candidates, 3 judged before" in one.stderr
+        assert "1 more failed then, perhaps for want of a header, a package or memory" in one.stderr
+    assert "4 candidates, 4 judged before" in third.stderr
+    assert "judged again" not in first.stderr + third.stderr
+    judged = [json.loads(line) for line in out.read_text().splitlines()]
+    assert sorted((line["candidate"], line["outcome"]) for line in judged) == [
+        ("broken", "compile_failed"),
+        ("good", "measured"),
+        ("needs", "compile_failed"),
+        ("needs", "measured"),
+        ("wrong", "wrong_answer"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "mended"),
+    [
+        ({}, False),
+        ({"outcome": "compile_failed"}, False),
+        ({"outcome": "compile_failed", "may_be_mended": True}, True),
+        ({"outcome": None, "refused": True, "reason": f"needs 9 GiB; {REMEDY}"}, True),
+        ({"outcome": None, "refused": True, "reason": "admission test 'zeros' failed"}, False),
+    ],
+)
+def test_a_line_may_be_mended_that_said_so_or_lacked_memory(more: dict[str, object], mended: bool) -> None:
+    assert line_may_be_mended({**LINE, **more}) is mended
 
 
 def test_a_torn_line_does_not_swallow_the_next(tmp_path: Path) -> None:

@@ -25,28 +25,37 @@ def texts(folder: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("under", "query", "stored"),
+    [
+        ("", f"?api-key={KEY}", "/v1?api-key=[redacted]"),
+        (f"/keys/{KEY}", "", "/keys/[redacted]/v1"),
+        ("/S3cretValueQ1a7Kd9XqL2mZ", "", "/[redacted]/v1"),
+    ],
+)
 def test_a_key_in_the_address_is_kept_nowhere_and_resume_asks_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    under: str, query: str, stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "any")
     monkeypatch.setenv("WANDB_MODE", "offline")
     folder = tmp_path / "run"
     kernels = [f"```python\n{to_source([n, 3, 5, 7, 2, 4, 6, 8])}```\n" for n in range(1, 5)]
-    query = f"api-key={KEY}"
-    with OpenAIServer(Script(behaviours=tuple(Answer(text=text) for text in kernels), query=query)) as server:
-        address = f"{server.url}?{query}"
+    answers = tuple(Answer(text=text) for text in kernels)
+    script = Script(behaviours=answers, query=query.removeprefix("?"), under=under)
+    with OpenAIServer(script) as server:
+        address = server.url + query
         wandb = ("--use-wandb", "--project-name", "p")
         done = kbopt("run", *TASK, "--api-base", address, "--max-evals", 2, "--out", folder, *wandb)
         assert done.returncode == 0, done.stderr
         assert KEY not in done.stdout + done.stderr
-        assert "/v1?api-key=[redacted]" in texts(folder)
+        assert stored in texts(folder)
         assert KEY not in texts(folder)
         resumed = kbopt("resume", folder)
         assert resumed.returncode == 2
         assert "KBOPT_API_BASE is not set" in resumed.stderr
-        monkeypatch.setenv("KBOPT_API_BASE", f"http://127.0.0.1:9/v1?api-key={KEY}")
+        monkeypatch.setenv("KBOPT_API_BASE", f"http://127.0.0.1:9{under}/v1{query}")
         elsewhere = kbopt("resume", folder)
-        assert "of another server: http://127.0.0.1:9/v1?api-key=[redacted]" in elsewhere.stderr
+        assert f"of another server: http://127.0.0.1:9{stored}" in elsewhere.stderr
         monkeypatch.setenv("KBOPT_API_BASE", address)
         resumed = kbopt("resume", folder)
     assert resumed.returncode == 0, resumed.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kbopt.follow import WandbOptions
 from tests.cli.test_run import SIMULATED, kbopt, start
 from tests.support.processes import descendants
 
@@ -30,20 +31,41 @@ def service_of(pid: int, timeout_s: float = 60.0) -> int:
     raise TimeoutError(f"no wandb-core below {pid} within {timeout_s:g} s")
 
 
-def test_disabled_by_the_environment_nothing_goes_online(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WANDB_MODE", "disabled", "Weights & Biases logs nothing: WANDB_MODE=disabled. Unset it, or"),
+        ("WANDB_DISABLED", "true", "Weights & Biases logs nothing: WANDB_DISABLED=true. Unset it, or"),
+        ("WANDB_MODE", "offline", "Weights & Biases stays offline: WANDB_MODE=offline. `wandb sync`"),
+    ],
+)
+def test_off_or_offline_by_the_environment_nothing_goes_online(
+    name: str, value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for variable in ("WANDB_MODE", "WANDB_DISABLED"):
+        monkeypatch.delenv(variable, raising=False)
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-        monkeypatch.setenv("WANDB_MODE", "disabled")
+        monkeypatch.setenv(name, value)
         done = kbopt("run", *SIMULATED, "--max-evals", 3, "--out", tmp_path / "run", *WANDB)
         nobody.setblocking(False)
         with pytest.raises(BlockingIOError):  # nobody called
             nobody.accept()
     assert done.returncode == 0
-    assert "Weights & Biases" not in done.stderr
-    assert not list(tmp_path.rglob("*.wandb"))
+    assert done.stderr.count("Weights & Biases") == done.stderr.count(said) == 1
+    assert len(list(tmp_path.rglob("*.wandb"))) == (value == "offline")
+
+
+def test_what_is_disabled_may_be_asked_for_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_DISABLED", "1")
+    assert WandbOptions.of("p", None, said.append) is None
+    assert WandbOptions.of("p", "offline", said.append) == WandbOptions(project="p", mode="offline")
+    monkeypatch.setenv("WANDB_DISABLED", "false")
+    assert WandbOptions.of("p", None, said.append) == WandbOptions(project="p")
+    assert len(said) == 1
 
 
 def test_a_killed_service_ends_the_logging_and_not_the_search(

@@ -12,7 +12,7 @@ from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.core.costs import Rent
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result, Seconds
-from kbopt.core.outcomes import Crashed, Outcome, WrongAnswer
+from kbopt.core.outcomes import CompileFailed, Crashed, Outcome, WrongAnswer
 from kbopt.core.ports import BackendStatus
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
@@ -145,6 +145,31 @@ async def test_a_known_source_comes_from_the_cache_also_after_a_restart(make_que
     answer = await make_queue(backend).evaluate("s", request("x  =  1"))
     assert answer.cached
     assert backend.batches == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "again"),
+    [
+        (CompileFailed(reason="ModuleNotFoundError: No module named 'triton'"), True),
+        (CompileFailed(reason="SyntaxError", lasting=True), False),
+        (Crashed(reason="no gcc", how="FileNotFoundError"), True),
+        (Crashed(reason="x", how="ValueError"), False),
+    ],
+)
+async def test_what_the_machine_may_have_lacked_is_tried_again_by_a_later_session_once(
+    make_queue: MakeQueue, outcome: Outcome, again: bool
+) -> None:
+    failing = ScriptedBackend()
+    failing.outcome = outcome
+    first = make_queue(failing)
+    for _ in range(2):
+        await first.evaluate("s", request("x = 1"))
+    assert failing.batches == [["x = 1"]]
+    backend = ScriptedBackend()
+    later = make_queue(backend)
+    answers = [await later.evaluate("s", request("x = 1")) for _ in range(2)]
+    assert backend.batches == ([["x = 1"]] if again else [])
+    assert all(isinstance(answer.result.outcome, WrongAnswer) is again for answer in answers)
 
 
 async def test_a_repeat_is_measured_again(make_queue: MakeQueue) -> None:

@@ -147,9 +147,8 @@ def test_both_verdicts_take_such_a_task_and_such_a_candidate(kind: str, bench: B
 def test_lines_of_a_task_are_known_when_its_file_is_gone():
     module = load_task_module("def f():\n    return 1\n")
 
-    assert not Path(module.__file__).exists()
     assert inspect.getsource(module.f) == "def f():\n    return 1\n"
-    assert list(Path(module.__file__).parent.parent.glob("kbopt-task-*/task.py")) == []
+    assert not Path(module.__file__).parent.exists()
 
 
 def test_a_second_module_of_one_name_has_its_own_lines(tmp_path: Path):

@@ -465,6 +465,44 @@ def test_outputs_that_are_reused_are_accepted_where_they_may_be(bench: Bench):
     assert isinstance(bench.judge(REUSING, protocol=protocol).outcome, Measured)
 
 
+COMPILED = (
+    HEAD.replace(
+        "    def forward",
+        """    def __init__(self):
+        super().__init__()
+        self.f = torch.compile(lambda x: torch.tanh(x) * 2 + x, fullgraph=True, backend="inductor")
+
+    def forward""",
+    )
+    + "        return self.f(x)\n"
+)
+
+
+@needs_extensions
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_candidate_that_compiles_itself_is_measured(bench: Bench):
+    """Inductor starts a C++ compiler and keeps caches, all of it in the sandbox."""
+    protocol = EvalProtocol(trials=2, timed=12, timeout_s=400)
+
+    outcome = bench.judge(COMPILED, protocol=protocol).outcome
+
+    assert isinstance(outcome, Measured), outcome
+    assert set(outcome.audit.torch_ops) == {"tanh", "mul", "add"}
+    assert not outcome.audit.custom_kernel
+
+
+def test_a_task_may_compile_itself_as_well(bench: Bench):
+    """Dynamo alone, since both are asked in many forms, and Inductor takes half a minute for each."""
+    source = COMPILED.replace("inductor", "eager")
+    task = source.replace("ModelNew", "Model") + ELEMENTWISE[ELEMENTWISE.index("\ndef get_inputs") :]
+
+    outcome = bench.judge(source, task=task, protocol=QUICK).outcome
+
+    assert isinstance(outcome, Measured), outcome
+    assert outcome.roofline.operations == 256 * 512
+
+
 @needs_extensions
 def test_the_strongest_baselines_are_measured_by_the_same_timer(bench: Bench):
     outcome = bench.judge(PLAIN, protocol=QUICK, baselines=True).outcome

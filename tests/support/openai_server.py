@@ -94,6 +94,7 @@ class Script:
     `/v1/models` lists; `aliases` are served too, but not listed; other names get a 404. `usd_per_token`
     adds a `cost` to the usage, as some routers do. `key` is the bearer token asked for,
     `user` the name and password, `query` what addresses end with after a question mark; empty accepts any.
+    `under` is what paths have before `/v1`, such as `/SECRET`.
     """
 
     behaviours: tuple[Behaviour, ...] = (Answer(text="hello"),)
@@ -105,6 +106,7 @@ class Script:
     key: str = ""
     user: str = ""
     query: str = ""
+    under: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +137,7 @@ class OpenAIServer:
     @property
     def url(self) -> str:
         """The API base that clients are given, ending in `/v1`."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+        return f"http://127.0.0.1:{self._http.server_address[1]}{self.script.under}/v1"
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -240,6 +242,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _authorised(self) -> bool:
         script = self.server.owner.script
         self.path, _, query = self.path.partition("?")
+        if not self.path.startswith(script.under):
+            self._error(404, "no such gateway", None)
+            return False
+        self.path = self.path.removeprefix(script.under)
         given = self.headers.get("Authorization", "")
         expected = f"Bearer {script.key}" if script.key else ""
         if script.user:

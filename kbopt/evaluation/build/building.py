@@ -58,15 +58,10 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotBuilt:
-    """A failed build, with the output of the compiler.
-
-    `lasting` says that the next try would fail too, because Python or a compiler refuses the source itself.
-    Other causes can go away: a missing header or package, a full disk.
-    """
+    """A failed build, with the output of the compiler."""
 
     outcome: Outcome
     log: str
-    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +86,9 @@ def _ended(reply: Message, log: str) -> _Done | NotBuilt:
     if raised is not None:
         said = (str(raised), remedy_of(str(raised)), raised.frames)
         reason = "\n".join(filter(None, said))
-        return NotBuilt(outcome=CompileFailed(reason=reason), log=log, lasting=lasting)
+        return NotBuilt(outcome=CompileFailed(reason=reason, lasting=lasting), log=log)
     if rejected is not None:
-        return NotBuilt(outcome=CompileFailed(reason=rejected), log=log, lasting=lasting)
+        return NotBuilt(outcome=CompileFailed(reason=rejected, lasting=lasting), log=log)
     return _Done(log=log, whole=reply.get("whole") is True)
 
 
@@ -159,7 +154,7 @@ class Builder:
         if isinstance(found, NotBuilt):
             return found
         if not found.ok:
-            return NotBuilt(outcome=CompileFailed(reason=found.reason), log=found.log, lasting=True)
+            return NotBuilt(outcome=CompileFailed(reason=found.reason, lasting=True), log=found.log)
         return self._built(request.source, found.directory, mode="use")
 
     def builds_more(self, request: EvalRequest, outcome: Outcome) -> bool:
@@ -194,7 +189,7 @@ class Builder:
                 # A build that is not whole gets a random key, so that it is never found again.
                 kept = key if done.whole else secrets.token_hex(len(key) // 2)
                 return self._store.publish(kept, staging, ok=True, log=done.log, seconds=seconds)
-            if done.lasting and isinstance(done.outcome, CompileFailed):
+            if isinstance(done.outcome, CompileFailed) and done.outcome.lasting:
                 reason = done.outcome.reason
                 self._store.publish(key, staging, ok=False, log=done.log, seconds=seconds, reason=reason)
             return done

@@ -6,6 +6,7 @@ channel and to each worker over another. It believes nothing that a worker says.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
 import socket
@@ -27,7 +28,7 @@ from kbopt.evaluation.judge.judgement import Judgement
 from kbopt.evaluation.judge.link import Link
 from kbopt.evaluation.judge.reference import Reference
 from kbopt.evaluation.judge.rehearsal import rehearse
-from kbopt.evaluation.judge.task_code import ReferenceWorkerDied, TaskError, TaskTooLarge
+from kbopt.evaluation.judge.task_code import ReferenceWorkerDied, TaskError, TaskTooLarge, is_of_task
 from kbopt.evaluation.judge.worker import Worker
 from kbopt.evaluation.messages import Answer, FromJudge, ToJudge
 from kbopt.evaluation.sandbox import linux
@@ -63,6 +64,7 @@ def main(channel: Channel) -> None:
 
     After a fault of the task the process answers with TaskFault and ends.
     """
+    faulthandler.enable()  # The task's own code may crash, and the log then has the line.
     start = _received(channel)
     if not isinstance(start, messages.Start):
         raise TypeError(f"a judge starts with Start, not {type(start).__name__}")
@@ -119,15 +121,22 @@ class _JudgeProcess:
     def answer(self, job: ToJudge, fds: list[int]) -> FromJudge:
         """Answer one message. Raises TaskError.
 
-        It is TaskTooLarge for every want of memory, also for one that nothing below has typed.
+        It is TaskTooLarge for every want of memory, and it is a TaskError whatever the task's code raises,
+        also where nothing below has typed it.
         """
         try:
             return self._answer(job, fds)
-        except (RuntimeError, MemoryError) as error:
+        except TaskError:
+            raise
+        except BaseException as error:
             text = f"{type(error).__name__}: {error}"
-            if not is_out_of_memory(text):
-                raise
-            raise self._faults.too_large(text) from None
+            if isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(text):
+                raise self._faults.too_large(text) from None
+            if is_of_task(error):
+                raise TaskError(
+                    f"admission test 'the reference runs' failed: its code raised {text}"
+                ) from None
+            raise
 
     def _answer(self, job: ToJudge, fds: list[int]) -> FromJudge:
         match job:

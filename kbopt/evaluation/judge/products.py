@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from kbopt.evaluation.judge import tolerance
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.numerics import PRODUCTS
+from kbopt.evaluation.operations import EachOperation
 
 Rounding = Literal["tf32", "half"]
 _MANTISSA_BITS: dict[Rounding, int] = {"tf32": 10, "half": 7}
@@ -54,13 +54,8 @@ def products_of(reference: Reference, draw: Draw) -> Products:
     return mode
 
 
-class Products(TorchDispatchMode):  # type: ignore[misc]
+class Products(EachOperation):
     """Notes products and their operands, and rounds operands to `bits` of mantissa unless it is None."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Return False: otherwise torch wraps the method, which imports torch._dynamo and takes 2 s."""
-        return False
 
     def __init__(self, bits: int | None) -> None:
         super().__init__()

@@ -21,7 +21,6 @@ from kbopt.evaluation.judge.errors import most_moved, moved
 from kbopt.evaluation.judge.task_code import TaskError, arguments_of, flattened, guarded, load
 from kbopt.evaluation.numerics import constructed, keeps_dtypes, placed, seed_everything
 from kbopt.evaluation.passes import Gradients, call_of, output_name
-from kbopt.evaluation.sandbox.memory import is_out_of_memory
 from kbopt.evaluation.transport.layout import Skeleton, TensorSpec, same_structure, unflatten
 
 _NUM_NEARBY = 16
@@ -256,13 +255,9 @@ class Reference:
             model = copy.deepcopy(self.exact) if self.keeps_state else self.exact
             try:
                 with torch.no_grad():
-                    value = call_of(model, self.gradients, draw.arguments(tensors))()
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                if is_out_of_memory(str(error)):
-                    raise torch.OutOfMemoryError(str(error)) from None
-                # Models that fix a dtype inside (`.float()`, a buffer) cannot mix it with float64.
+                    value = guarded("in float64", call_of(model, self.gradients, draw.arguments(tensors)))
+            except TaskError:
+                # Models that fix a dtype inside (`.float()`, a buffer, an assert) refuse float64.
                 self.has_exact = False
             else:
                 skeleton, outputs = flattened(value, "the reference's forward in float64")

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from kbopt.core.profile import DeviceFacts, Limits
 from kbopt.evaluation.judge.products import plain
 from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.numerics import DTYPES
+from kbopt.evaluation.operations import EachOperation
 
 _IMPOSSIBLE_SHARE = 0.2
 """Times below this share of the time to move inputs and outputs once are rejected as `implausible`. Caches
@@ -76,12 +76,8 @@ class Work:
         )
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[misc]
+class _Operations(EachOperation):
     """Adds up torch's own counts of operations. torch's FlopCounterMode would import all of torch._dynamo."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
 
     def __init__(self) -> None:
         super().__init__()

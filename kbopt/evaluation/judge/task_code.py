@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +17,9 @@ _FLOAT8_REMEDY = (
     "PyTorch has no such operation on floats of 8 bits here: convert them in forward, as by .float(), or "
     "use a device and an operation that takes them, such as torch._scaled_mm"
 )
-_RAISED = (Exception, SystemExit)
-"""A script that is given as a task may end itself, or read a command line that is not its own."""
+_RAISED = (BaseException,)
+"""A script that is given as a task may end itself, or read a command line that is not its own. Nobody
+interrupts a judge, so a KeyboardInterrupt is the task's as well."""
 
 
 class TaskError(Exception):
@@ -56,6 +59,12 @@ def guarded(what: str, call: Callable[[], Any], passed: type[Exception] = torch.
         if "not implemented for 'Float8" in text:
             text += f"; {_FLOAT8_REMEDY}"
         raise TaskError(f"admission test 'the reference runs' failed: {what} {text}") from None
+
+
+def is_of_task(error: BaseException) -> bool:
+    """Return whether the task's own code was running when the exception was raised."""
+    path = getattr(sys.modules.get("task"), "__file__", None)
+    return any(frame.f_code.co_filename == path for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def flattened(value: Any, what: str) -> tuple[Skeleton, list[torch.Tensor]]:

@@ -108,15 +108,18 @@ class ForkServerHandle:
         with contextlib.suppress(InfraError):
             self.request({"kill": pid}, [])
 
-    def was_killed(self, pid: int) -> bool:
-        """Return whether SIGKILL ended a process, other than by `kill`. Wait `_REAPED_S` s for its end."""
+    def exit_code(self, pid: int) -> int | None:
+        """Return the exit code, negative for a signal, of a process that `kill` did not end.
+
+        Wait `_REAPED_S` s for its end, and return None if it does not end by then.
+        """
         until = time.monotonic() + _REAPED_S
         while time.monotonic() < until:
-            code = self.request({"ended": pid}, [])["code"]
+            code: int | None = self.request({"ended": pid}, [])["code"]
             if code is not None:
-                return bool(code == -signal.SIGKILL)
+                return code
             time.sleep(_REAPED_LOOK_S)
-        return False
+        return None
 
     def close(self) -> None:
         self._channel.close()
@@ -240,7 +243,7 @@ class _Log:
         os.close(fd)
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
     """Return `SIGKILL` for 9, and `signal N` for real-time signals, which Python does not name."""
     with contextlib.suppress(ValueError):
         return signal.Signals(number).name
@@ -255,7 +258,7 @@ def crash_from(ended: Ended) -> Crashed:
             reason=f"its processes used {used:.1f} GiB of memory, more than allowed", how="out of memory"
         )
     if ended.signal is not None:
-        name = _signal_name(ended.signal)
+        name = signal_name(ended.signal)
         return Crashed(reason=f"its process was ended by {name}", how=name)
     if ended.exit is not None:
         return Crashed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest
 from kbopt.evaluation import messages
-from kbopt.evaluation.sandbox.children import Child, ForkServerHandle, warm_up
+from kbopt.evaluation.sandbox.children import Child, ForkServerHandle, signal_name, warm_up
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
 from kbopt.evaluation.sandbox.memory import REMEDY, SERVICE_BYTES, KilledForMemory, gib
 from kbopt.evaluation.server.devices import Device, num_threads
@@ -29,6 +30,22 @@ _DRAW_S = 120.0
 """Seconds to construct the task's model, and to draw its inputs once."""
 _GRACE_S = 300.0
 """Seconds for the reference's part of a judgement, beyond twice the candidate's `timeout_s`."""
+
+
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE)
+"""Signals by which a task's own code ends its process on a CPU. Others have other senders: the kernel, for a
+full /dev/shm (SIGBUS), an operator, or a torch that was built for another CPU (SIGILL). On a GPU its driver
+aborts the process when the device falls off."""
+_DURING: dict[type[messages.ToJudge], str] = {
+    messages.Construct: "while its source was loaded and Model(*get_init_inputs()) was made",
+    messages.Weigh: "in get_inputs()",
+    messages.Size: "in get_inputs() or Model.forward",
+    messages.Admit: "in get_inputs() or Model.forward",
+    messages.Describe: "while Model.forward was timed",
+    messages.Judge: "while a kernel was compared with it",
+    messages.TimeAgain: "while a kernel was timed beside it",
+}
+"""What of a task a judge runs to answer a message."""
 
 
 class NoMemory(UserError):
@@ -194,13 +211,9 @@ class JudgeHandle:
             self.close()
             raise late from None
         except ChannelClosed:
-            killed = self._was_killed_for_memory()
+            error = self._end_error(job)
             self.close()
-            if killed:
-                raise KilledForMemory(f"the judge of task {self.request.task.name}", of_judge=True) from None
-            raise InfraError(
-                f"the process that holds the reference ended; {self._fork_server.log} says why"
-            ) from None
+            raise error from None
         if isinstance(answer.content, messages.TaskFault):
             error = self._task_error(answer.content)
             self.close()
@@ -210,8 +223,26 @@ class JudgeHandle:
             raise TypeError(f"{type(answer.content).__name__} is no answer to {type(job).__name__}")
         return answer.content
 
-    def _was_killed_for_memory(self) -> bool:
-        return self._fork_server.host.num_kills() > self._kills and self._fork_server.was_killed(self._pid)
+    def _end_error(self, job: messages.ToJudge) -> UserError | InfraError:
+        """Return the error for a judge that ended instead of answering `job`."""
+        # If another thread has closed the judge, its exit code says nothing.
+        code = self._fork_server.exit_code(self._pid) if self.alive else None
+        name, log = self.request.task.name, self._fork_server.log
+        if code == -signal.SIGKILL and self._fork_server.host.num_kills() > self._kills:
+            return KilledForMemory(f"the judge of task {name}", of_judge=True)
+        during = _DURING.get(type(job), "")
+        if code is None or code == messages.RAISED or not during:
+            return InfraError(f"the process that holds the reference ended; {log} says why")
+        how = f"exit code {code}" if code >= 0 else signal_name(-code)
+        if code < 0 and (self._device.is_cuda or -code not in _CRASHES):
+            return InfraError(f"the process that holds the reference was ended by {how}; {log} may say why")
+        test = "" if self.admitted else "admission test 'the reference runs' failed: "
+        remedy = (
+            "take out what ends its process, such as os._exit()"
+            if code >= 0
+            else f"{log} has the line; run the task's file by itself"
+        )
+        return UserError(f"{test}task {name} ended the process that holds it, by {how}, {during}; {remedy}")
 
     def _task_error(self, fault: messages.TaskFault) -> UserError | InfraError:
         """Return the error for a judge's message about its task, and how the reference's worker ended."""

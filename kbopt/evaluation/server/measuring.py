@@ -18,6 +18,7 @@ from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory
 from kbopt.evaluation.server.judges import Judges, Key, key_of
 from kbopt.evaluation.server.needs import Data
+from kbopt.evaluation.server.neighbours import Neighbours
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.server.timeline import Judged, Timeline
 from kbopt.evaluation.timing import pairs, workloads
@@ -45,6 +46,7 @@ class Measuring:
         self._cores = cores
         self._need = need
         self._lacking: set[Key] = set()
+        self._neighbours = Neighbours(device.uuid or device.torch, on_cuda=device.is_cuda)
 
     def measure(
         self,
@@ -64,13 +66,17 @@ class Measuring:
         in_pairs = in_pairs and not self._device.is_cuda
         if in_pairs:
             request = replace(request, protocol=pairs.protocol_of_each(request.protocol))
-        judged = self._judge_once(request, built, timeline, child, reservation)
-        if in_pairs and judged.measured:
-            judged = self._in_further_pairs(request, built, timeline, judged)
+        with self._neighbours.noticed():
+            judged = self._judge_once(request, built, timeline, child, reservation)
+            if in_pairs and judged.measured:
+                judged = self._in_further_pairs(request, built, timeline, judged)
         if not judged.measured:
             return judged
         about = judged_of(workloads_of(request.task.source), held_out=request.baselines)
-        return replace(judged, outcome=workloads.combined(about, judged.measured))
+        outcome = workloads.combined(about, judged.measured)
+        if note := self._neighbours.note:
+            outcome = replace(outcome, audit=replace(outcome.audit, notes=(*outcome.audit.notes, note)))
+        return replace(judged, outcome=outcome)
 
     def _in_further_pairs(
         self, request: EvalRequest, built: Built, timeline: Timeline, first: Judged

@@ -16,11 +16,11 @@ import torch
 # Private functions, because `torch.profiler.profile` imports torch._dynamo, which takes seconds.
 from torch._C._autograd import DeviceType, _disable_profiler, _enable_profiler, _prepare_profiler
 from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kbopt.evaluation.messages import KernelTime, Seen
 from kbopt.evaluation.numerics import CONVOLUTIONS, PRODUCTS
+from kbopt.evaluation.operations import EachOperation
 
 _FACTORIES = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted")
 _FILLS = ("zeros", "zeros_like", "new_zeros", "ones", "full", "full_like", "zero_", "fill_", "scalar_tensor")
@@ -39,13 +39,8 @@ _HALF_TYPES = frozenset((torch.float16, torch.bfloat16, torch.float8_e4m3fn, tor
 """Types of operands in which a product is of a lower precision than fp32."""
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[misc]
+class _Watch(EachOperation):
     """Records operations that compute, and the storages that PyTorch allocated or wrote."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Return False: otherwise torch wraps the method, which imports torch._dynamo and takes 2 s."""
-        return False
 
     def __init__(self) -> None:
         super().__init__()
