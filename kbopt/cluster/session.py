@@ -35,9 +35,9 @@ ATTACHMENTS = 5
 """How often a driver looks for new actors when those that it watched are gone."""
 
 ONLOOKERS = ("start_monitor", "start_log_monitor", "start_api_server")
-"""What Ray starts and nobody asks anything where it is a driver's own: the autoscaler has nothing to scale, the
-log monitor serves `log_to_driver`, and without a dashboard its server only reports usage. They take 2.4 of
-the 7.2 s of a processor that a start costs (Ray 2.60)."""
+"""What Ray starts and nobody asks anything where it is a driver's own: the autoscaler has nothing to scale,
+the log monitor serves `log_to_driver`, and without a dashboard its server only reports usage. They take 2.4
+of the 7.2 s of a processor that a start costs (Ray 2.60)."""
 
 NODES_S = 600.0
 """How long a sweep waits for the nodes that it is to start with."""
