@@ -81,8 +81,8 @@ torch._inductor.config.cpp_cache_precompile_headers = False
 """
 """On a CPU Inductor compiles a program for each vector extension of the processor, to test the compiler, and
 its headers ahead of the kernels. The tests take half of a first call. The headers take 6.9 s and save each
-kernel 1.6 s, and most models are four kernels or fewer; a sandbox leaves nothing of them for the next. So this
-skips both. If the baseline then fails, it is judged again without these lines."""
+kernel 1.6 s, most models are four kernels or fewer, and a sandbox leaves nothing of them for the next. So
+this skips both. If the baseline then fails, it is judged again without these lines."""
 _SOURCES = {
     "compile": _COMPILED.format(mode=""),
     "max-autotune": _COMPILED.format(mode=', mode="max-autotune"'),
