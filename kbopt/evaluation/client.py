@@ -75,7 +75,6 @@ class ServiceClient:
             "PYTHONPATH": str(package_root),
             # A second thread in the fork server would not survive its forks.
             "OPENBLAS_NUM_THREADS": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
         arguments = ["--device", self._device, "--state-dir", str(self._state_dir)]
         if self._memory_gib is not None:

@@ -295,6 +295,7 @@ def main() -> None:
         )
     if "triton.compiler" in sys.modules:
         _remember_triton_key()
+    sys.dont_write_bytecode = True  # from here on: children leave nothing beside what they import
     channel = Channel(socket.socket(fileno=int(fd)))
     isolation = probe_isolation(scratch)
     gc.collect()

@@ -47,19 +47,26 @@ def judged(cases: Sequence[Case], folder: Path) -> dict[str, Finding]:
     return {finding.case.id: finding for finding in found}
 
 
+def chosen(cases: Sequence[Case], request: pytest.FixtureRequest) -> list[Case]:
+    """Those of `cases` whose tests run: where one failed and runs again, the others are not judged again."""
+    tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    named = {value for item in tests if hasattr(item, "callspec") for value in item.callspec.params.values()}
+    return [case for case in cases if case in named or case.name in named]
+
+
 @pytest.fixture(scope="module")
-def cheats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
+def cheats(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Finding]:
     """Those that may be measured as no faster than their honest twins are judged with these."""
-    cases = on_cpu(CHEATS)
+    cases = chosen(on_cpu(CHEATS), request)
     twins = {f"{case.twin}-{case.task}" for case in cases if "neutral" in case.expected}
     honest = [case for case in on_cpu(CONTROLS) if case.id in twins]
     return judged([*honest, *cases], tmp_path_factory.mktemp("cheats"))
 
 
 @pytest.fixture(scope="module")
-def controls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
+def controls(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Finding]:
     cases = [case for case in on_cpu(CONTROLS) if not case.at_par]
-    return judged(cases, tmp_path_factory.mktemp("controls"))
+    return judged(chosen(cases, request), tmp_path_factory.mktemp("controls"))
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +76,13 @@ def at_par(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
 
 
 @pytest.fixture(scope="session")
-def end_findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, EndFinding]:
+def end_findings(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> dict[str, EndFinding]:
     """How every hostile source ended, and how the honest control after it was measured, by name."""
 
     async def run() -> list[EndFinding]:
         async with service("cpu", tmp_path_factory.mktemp("ends")) as client:
-            return await find_ends(client, ENDS, CONTROLS[0])
+            return await find_ends(client, chosen(ENDS, request), CONTROLS[0])
 
     return {found.finding.case.name: found for found in asyncio.run(run())}

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -86,6 +87,9 @@ def test_ctrl_c_keeps_what_was_measured_ends_the_actors_and_says_how_to_resume(t
     process = start("run", *SIMULATED, "--num-steps", 200, "--out", folder)
     wait_for_evaluations(folder, 5)
     family = descendants(process.pid)
+    started = b" ".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in family)
+    assert b"ray::Coordinator" in started
+    assert not re.search(rb"(monitor|log_monitor|dashboard)\.py", started)  # Ray's for a cluster
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors

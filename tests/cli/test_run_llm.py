@@ -19,6 +19,21 @@ from tests.support.processes import kill_family
 
 TASK = ("--task", "sim/smooth", "--backend", "simulated", "--proposer", "llm")
 
+SMALL_GELU = """
+import torch
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.gelu(x, approximate="tanh")
+
+def get_inputs():
+    return [torch.randn(256, 512)]
+
+def get_init_inputs():
+    return []
+"""
+"""A sixth of the size of quick/gelu, on which nothing depends that a model is shown."""
+
 
 def kernel(*levels: int, delay_s: float = 0.0) -> Answer:
     return Answer(text=f"Other levels.\n\n```python\n{to_source(levels)}```\n", delay_s=delay_s)
@@ -94,13 +109,14 @@ def test_a_model_is_shown_profiles_of_the_reference_and_of_the_kernel_to_improve
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "any")
+    (tmp_path / "task.py").write_text(SMALL_GELU)
     limits = ("--device", "cpu", "--max-evals", 2, "--explorers", 1, "--trials", 2, "--timed", 10)
     answers = tuple(
         Answer(text=f"Another way.\n\n```python\n{GOOD}# {number}\n```\n") for number in range(20)
     )
     with OpenAIServer(Script(behaviours=answers)) as server:
         model = ("--proposer", "llm", "--model", "openai/scripted", "--api-base", server.url)
-        done = kbopt("run", "--task", "quick/gelu", *model, *limits, "--out", tmp_path / "run")
+        done = kbopt("run", "--task", tmp_path / "task.py", *model, *limits, "--out", tmp_path / "run")
         assert done.returncode == 0, done.stderr
         asked = [request.prompt for request in server.requests]
     first = next(text for text in asked if "Write the first kernel" in text)
