@@ -21,9 +21,12 @@ from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.judge.tolerance import (
     TOLERANCE,
     Mismatch,
+    accepts,
     counts_in_steps,
+    extents,
     find_mismatch,
     is_finite,
+    pieces,
 )
 
 _NARROWEST = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 1e-2}
@@ -144,9 +147,10 @@ def _accepted_trivial(
         "copy of an input": lambda: [_nearest_input(t, draw) for t in output.tensors],
         "answer to other inputs": lambda: _elsewhere(reference, output),
     }
+    known = extents(output.tensors, exact.tensors)
     for name, answer in answers.items():
         tensors = answer()
-        if tensors is not None and find_mismatch(tensors, exact.tensors, output.tensors, tolerance) is None:
+        if tensors is not None and accepts(tensors, exact.tensors, output.tensors, tolerance, known):
             return name
     return None
 
@@ -186,10 +190,11 @@ def _constant(output: torch.Tensor) -> torch.Tensor:
     if not (output.is_floating_point() or output.is_complex()) or output.numel() < 2:
         return torch.zeros_like(output)
     values = output.float() if output.dtype.itemsize == 1 else output  # torch has few operations on float8.
-    finite = torch.isfinite(values)
-    count = int(finite.sum())
-    wide = torch.complex128 if output.is_complex() else torch.float64
-    total = torch.where(finite, values, 0).sum(dtype=wide)
+    total, count = output.new_zeros((), dtype=torch.complex128 if output.is_complex() else torch.float64), 0
+    for _, (piece,) in pieces(values):
+        finite = torch.isfinite(piece)
+        total += torch.where(finite, piece, 0).sum(dtype=total.dtype)
+        count += int(finite.sum())
     return (total / max(1, count)).to(output.dtype).expand(output.shape).clone()
 
 
@@ -211,6 +216,8 @@ def _snapshot(output: Output) -> Output:
 def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Return whether two tensors of one dtype are equal byte by byte. A NaN is then equal to itself."""
     one, other = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (left, right))
+    if all(t.numel() % 8 == 0 and t.storage_offset() % 8 == 0 for t in (one, other)):
+        one, other = one.view(torch.int64), other.view(torch.int64)  # Compared six times as fast.
     return torch.equal(one, other)
 
 
