@@ -50,11 +50,13 @@ _ALIKE = (
 class Admission:
     """What admission found out about a task on one workload.
 
-    Every check uses `tolerance`. `aliases_inputs` says that the reference itself returns the memory of an
-    input, and `mutates_inputs` that it writes to one. `sensitivity` names the inputs on which a lower
-    precision shows, `contract` the values that the task takes.
+    `expected` has the form of the answers: its tensors have no data. Every check uses `tolerance`.
+    `aliases_inputs` says that the reference itself returns the memory of an input, and `mutates_inputs` that
+    it writes to one. `sensitivity` names the inputs on which a lower precision shows, `contract` the values
+    that the task takes.
     """
 
+    expected: Output
     tolerance: float
     aliases_inputs: bool
     mutates_inputs: bool
@@ -85,9 +87,11 @@ def admit(reference: Reference) -> Admission:
             reason = _TOO_ALIKE.get(failed, _ALIKE).format(tolerance=tolerance)
             raise TaskError(f"admission test '{failed}' failed: {reason}")
         tolerance /= 10
-    in_steps = any(map(counts_in_steps, output.tensors))
+    expected = _form_of(output)
+    in_steps = any(map(counts_in_steps, expected.tensors))
     del draw, kept, output, exact
     return Admission(
+        expected=expected,
         tolerance=tolerance,
         aliases_inputs=aliases,
         mutates_inputs=mutates,
@@ -207,6 +211,13 @@ def _nearest_input(output: torch.Tensor, draw: Draw) -> torch.Tensor:
         if tensor.shape == output.shape and tensor.dtype == output.dtype:
             return tensor
     return torch.zeros_like(output)
+
+
+def _form_of(output: Output) -> Output:
+    tensors = tuple(
+        torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta") for t in output.tensors
+    )
+    return Output(skeleton=output.skeleton, tensors=tensors)
 
 
 def _snapshot(output: Output) -> Output:
