@@ -130,7 +130,7 @@ def _shifted(tensor: torch.Tensor, rng: random.Random, *, moves: bool) -> torch.
     if not moves:
         return (wide * scale).to(tensor.dtype)
     deviation, mean = torch.std_mean(wide)
-    least, most = torch.aminmax(wide)
+    least, most = wide.min(), wide.max()
     towards = (mean + 2 * deviation * (2 * drawn[1].reshape(shape) - 1)).clamp(least, most)
     moved = (scale * wide).add_((1 - scale) * towards)
     return moved.clamp_(least, most).to(tensor.dtype)
