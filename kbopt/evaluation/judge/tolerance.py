@@ -18,22 +18,15 @@ from kbopt.evaluation.passes import NameOf, output_name
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
 """KernelBench's atol and rtol, which are equal, for each precision. Here atol is multiplied by the outputs'
 root mean square if that is below 1."""
-
-
 _OWN_ERROR_FACTOR = 16.0
 """An element may be off by this many times the reference's largest error: one level of Strassen's algorithm
 costs six. `errors.is_downgrade` finds what is systematically less precise than the reference."""
-
 _PIECE_ELEMENTS = {"cuda": 2**26, "cpu": 2**16}
 """Elements that are compared at once. That takes about eight copies in float64: 4 GiB on a GPU, and 4 MiB on
 a CPU, whose caches hold them. With 2^22 elements each copy came from fresh pages, in twice the time."""
-
-
 _PASSING_SHARE = 1e-3
 """Share of the elements that may differ in an output that counts in steps, if near ties explain them. An
 honest kernel's rounding decides about one in a hundred thousand otherwise, half precision one in twenty."""
-
-
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 """Signed types of the same sizes as unsigned ones on which torch has few operations."""
 
@@ -106,10 +99,7 @@ def find_mismatch(
 
 
 def extents(reference: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> list[tuple[float, float]]:
-    """Return for each output the reference's largest error, and the root mean square of the exact answer.
-
-    `accepts` takes them, so that they are measured once for many answers.
-    """
+    """Return for each output the reference's largest error, and the root mean square of the exact answer."""
     return [_extent(own, want) for own, want in zip(reference, exact, strict=True)]
 
 
@@ -127,15 +117,15 @@ def accepts(
     for got, want, own, (own_error, rms) in zip(actual, exact, reference, known, strict=True):
         if _obviously_right(got, own, tolerance):
             continue
+        bounds = tolerance, min(1.0, rms), _OWN_ERROR_FACTOR * own_error
         if counts_in_steps(own):
             if _first_wrong_step(got, want, own, 0.0, ()) is not None:
                 return False
-            continue
-        bounds = tolerance, min(1.0, rms), _OWN_ERROR_FACTOR * own_error
-        for _, (one, truth, other) in pieces(got, want, own):
-            wrong, _ = _wrong_elements(one, truth, other, *bounds)
-            if bool(wrong.any()):
-                return False
+        elif any(
+            bool(_wrong_elements(one, truth, other, *bounds)[0].any())
+            for _, (one, truth, other) in pieces(got, want, own)
+        ):
+            return False
     return True
 
 
