@@ -5,7 +5,7 @@
 
 In a cgroup of its own the service finds its limit by itself, and the kernel ends whoever goes beyond it.
 Without one the service is told the limit. The peak is what the kernel counted in the cgroup, and what all of
-the service's processes held together, shared memory counted once (PSS), looked at every 0.2 s.
+the service's processes held together, shared memory counted once (PSS), looked at every 0.5 s.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from kbopt.core.task import Task
 from kbopt.evaluation.client import ServiceClient
 
 GIB = 2**30
+_LOOK_S = 0.5
+"""Seconds between two looks at the processes' memory. A look walks every page of theirs and keeps them from
+getting others meanwhile: every 0.2 s took a quarter of a core."""
 FORWARDS = (
     "torch.tanh(x) * 2 + x",
     "torch.sigmoid(x) + x",
@@ -89,7 +92,7 @@ class Cgroup:
 class Watch:
     """The most that a service's processes have held, by a thread that looks from time to time."""
 
-    def __init__(self, pid: int, every_s: float = 0.2) -> None:
+    def __init__(self, pid: int, every_s: float = _LOOK_S) -> None:
         self.peak_bytes = 0
         self._every_s = every_s
         threading.Thread(target=self._look, args=(pid,), daemon=True).start()

@@ -251,11 +251,11 @@ def test_elements_lie_apart_or_share_memory(tensor: torch.Tensor, apart: bool):
     answer = Answer(skeleton={"tensor": 0}, places=(place_of(tensor),))
     expected = Output(skeleton={"tensor": 0}, tensors=(want,))
     if apart:
-        require_form(answer, expected)
+        require_form(answer, expected, "cpu")
         assert bool(notes_on_form(answer, expected)) is (not tensor.is_contiguous())
     else:
         with pytest.raises(Refused) as refused:
-            require_form(answer, expected)
+            require_form(answer, expected, "cpu")
         assert refused.value.outcome.family == "output_layout"
 
 

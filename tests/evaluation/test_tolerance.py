@@ -1,5 +1,7 @@
 """Right answers, wrong answers and lower precisions, told apart on tensors."""
 
+import math
+
 import pytest
 import torch
 
@@ -11,7 +13,14 @@ from kbopt.evaluation.judge.errors import (
     moved,
     sparse_probe,
 )
-from kbopt.evaluation.judge.tolerance import find_mismatch, largest_errors
+from kbopt.evaluation.judge.tolerance import (
+    accepts,
+    extents,
+    find_mismatch,
+    is_finite,
+    largest_errors,
+    wide,
+)
 
 
 def product(k: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -349,3 +358,43 @@ def test_numbers_that_are_cut_off_are_a_precision_and_no_factor(bits: int):
 @pytest.mark.parametrize("got", [torch.zeros(64), -torch.ones(64), torch.ones(64), torch.full((64,), NAN)])
 def test_zeros_and_other_signs_are_no_factor(got: torch.Tensor):
     assert describe_bias([got], [torch.ones(64, dtype=torch.float64)]) == ""
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_worst_element_is_found_in_whatever_piece_it_lies(turned: bool):
+    own = torch.rand(700, 300)
+    own = own.T if turned else own
+    got, exact = own.clone(), own.double()
+    at = (got.shape[0] - 2, 5)
+    got[0, 0] += 1.0
+    got[at] += 2.0
+    mismatch = find_mismatch([got], [exact], [own], 1e-4)
+    assert mismatch is not None
+    assert (mismatch.index, mismatch.num_wrong, mismatch.num_elements) == (at, 2, 210_000)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.5, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("truth", [1.0, math.inf, math.nan])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.complex64])
+def test_an_answer_is_accepted_if_nothing_in_it_is_wrong(value: float, truth: float, dtype: torch.dtype):
+    own = torch.rand(2**17).to(dtype)
+    own[-1] = truth
+    exact = wide(own)
+    known = extents([own], [exact])
+    got = own.clone()
+    assert accepts([got], [exact], [own], 1e-4, known)
+    got[-1] = value
+    found = find_mismatch([got], [exact], [own], 1e-4)
+    assert accepts([got], [exact], [own], 1e-4, known) is (found is None)
+    is_same = value == truth or (math.isnan(value) and math.isnan(truth))
+    assert (found is None) is is_same
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.complex64])
+def test_a_tensor_is_finite_if_each_of_its_elements_is(dtype: torch.dtype):
+    tensor = torch.rand(2**16 + 7, dtype=torch.float32).to(dtype)
+    assert is_finite(tensor)
+    assert is_finite(tensor[:0])
+    for value in (math.inf, -math.inf, math.nan):
+        tensor[-3] = value
+        assert not is_finite(tensor)

@@ -21,9 +21,12 @@ from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.judge.tolerance import (
     TOLERANCE,
     Mismatch,
+    accepts,
     counts_in_steps,
+    extents,
     find_mismatch,
     is_finite,
+    pieces,
 )
 
 _NARROWEST = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 1e-2}
@@ -47,11 +50,13 @@ _ALIKE = (
 class Admission:
     """What admission found out about a task on one workload.
 
-    Every check uses `tolerance`. `aliases_inputs` says that the reference itself returns the memory of an
-    input, and `mutates_inputs` that it writes to one. `sensitivity` names the inputs on which a lower
-    precision shows, `contract` the values that the task takes.
+    `expected` has the form of the answers: its tensors have no data. Every check uses `tolerance`.
+    `aliases_inputs` says that the reference itself returns the memory of an input, and `mutates_inputs` that
+    it writes to one. `sensitivity` names the inputs on which a lower precision shows, `contract` the values
+    that the task takes.
     """
 
+    expected: Output
     tolerance: float
     aliases_inputs: bool
     mutates_inputs: bool
@@ -82,9 +87,11 @@ def admit(reference: Reference) -> Admission:
             reason = _TOO_ALIKE.get(failed, _ALIKE).format(tolerance=tolerance)
             raise TaskError(f"admission test '{failed}' failed: {reason}")
         tolerance /= 10
-    in_steps = any(map(counts_in_steps, output.tensors))
+    expected = _form_of(output)
+    in_steps = any(map(counts_in_steps, expected.tensors))
     del draw, kept, output, exact
     return Admission(
+        expected=expected,
         tolerance=tolerance,
         aliases_inputs=aliases,
         mutates_inputs=mutates,
@@ -144,9 +151,10 @@ def _accepted_trivial(
         "copy of an input": lambda: [_nearest_input(t, draw) for t in output.tensors],
         "answer to other inputs": lambda: _elsewhere(reference, output),
     }
+    known = extents(output.tensors, exact.tensors)
     for name, answer in answers.items():
         tensors = answer()
-        if tensors is not None and find_mismatch(tensors, exact.tensors, output.tensors, tolerance) is None:
+        if tensors is not None and accepts(tensors, exact.tensors, output.tensors, tolerance, known):
             return name
     return None
 
@@ -186,10 +194,11 @@ def _constant(output: torch.Tensor) -> torch.Tensor:
     if not (output.is_floating_point() or output.is_complex()) or output.numel() < 2:
         return torch.zeros_like(output)
     values = output.float() if output.dtype.itemsize == 1 else output  # torch has few operations on float8.
-    finite = torch.isfinite(values)
-    count = int(finite.sum())
-    wide = torch.complex128 if output.is_complex() else torch.float64
-    total = torch.where(finite, values, 0).sum(dtype=wide)
+    total, count = output.new_zeros((), dtype=torch.complex128 if output.is_complex() else torch.float64), 0
+    for _, (piece,) in pieces(values):
+        finite = torch.isfinite(piece)
+        total += torch.where(finite, piece, 0).sum(dtype=total.dtype)
+        count += int(finite.sum())
     return (total / max(1, count)).to(output.dtype).expand(output.shape).clone()
 
 
@@ -204,6 +213,13 @@ def _nearest_input(output: torch.Tensor, draw: Draw) -> torch.Tensor:
     return torch.zeros_like(output)
 
 
+def _form_of(output: Output) -> Output:
+    tensors = tuple(
+        torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta") for t in output.tensors
+    )
+    return Output(skeleton=output.skeleton, tensors=tensors)
+
+
 def _snapshot(output: Output) -> Output:
     return Output(skeleton=output.skeleton, tensors=tuple(t.clone() for t in output.tensors))
 
@@ -211,6 +227,8 @@ def _snapshot(output: Output) -> Output:
 def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Return whether two tensors of one dtype are equal byte by byte. A NaN is then equal to itself."""
     one, other = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (left, right))
+    if all(t.numel() % 8 == 0 and t.storage_offset() % 8 == 0 for t in (one, other)):
+        one, other = one.view(torch.int64), other.view(torch.int64)  # Compared six times as fast.
     return torch.equal(one, other)
 
 

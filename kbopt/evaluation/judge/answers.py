@@ -78,9 +78,9 @@ def notes_on_form(output: Answer, expected: Output, name_of: NameOf = output_nam
     ]
 
 
-def require_form(output: Answer, expected: Output, name_of: NameOf = output_name) -> None:
-    """Require the structure, shapes, dtypes and device of the reference's answer, and memory of its own for
-    each element. Raises Refused.
+def require_form(output: Answer, expected: Output, on: str, name_of: NameOf = output_name) -> None:
+    """Require the structure, shapes and dtypes of the reference's answer, the kind of device that is named
+    `on`, and memory of its own for each element. Raises Refused.
     """
     if output.skeleton != expected.skeleton or len(output.places) != len(expected.tensors):
         reason = "it returns another structure than the reference does"
@@ -90,9 +90,9 @@ def require_form(output: Answer, expected: Output, name_of: NameOf = output_name
         raise Refused(WrongAnswer(reason=reason))
     for number, (place, want) in enumerate(zip(output.places, expected.tensors, strict=True)):
         spec, wanted, device = place.spec, TensorSpec.of(want), place.device
-        if spec.shape != wanted.shape or spec.dtype != wanted.dtype or device != want.device.type:
+        if spec.shape != wanted.shape or spec.dtype != wanted.dtype or device != on:
             seen = f"{spec.dtype}{list(spec.shape)} on {device}"
-            allowed = f"{wanted.dtype}{list(wanted.shape)} on {want.device.type}"
+            allowed = f"{wanted.dtype}{list(wanted.shape)} on {on}"
             raise Refused(WrongAnswer(reason=f"{name_of(number)} is {seen}; {allowed} is expected"))
         if is_separate(wanted.shape, wanted.stride) and not is_separate(spec.shape, spec.stride):
             strides = list(spec.stride)

@@ -47,7 +47,7 @@ class Calls:
         self._rng = rng
         self.device_s = 0.0
         self.cores: list[float] = []
-        self.expected = self.own_answer(self.draw())
+        self.expected = admission.expected
 
     def draw(self) -> Draw:
         return self._reference.draw(self._rng.getrandbits(62))
@@ -142,7 +142,7 @@ class Calls:
         )
         require_separate(exchange.outputs, inputs)
         for output in exchange.outputs:
-            require_form(output, self.expected, self._reference.name_of)
+            require_form(output, self.expected, self._reference.device.type, self._reference.name_of)
         outputs = []
         for index in chosen:
             outputs.append(worker.read(exchange, index))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from kbopt.core.protocol import Precision
-from kbopt.evaluation.judge.tolerance import counts_in_steps, pieces, wide
+from kbopt.evaluation.judge.tolerance import counts_in_steps, pieces, square_sum, wide
 from kbopt.evaluation.numerics import is_float8
 from kbopt.evaluation.passes import NameOf, output_name
 
@@ -65,26 +65,28 @@ def measure_error(got: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) ->
 
 
 def _relative_error(got: torch.Tensor, exact: torch.Tensor) -> Error:
-    error_sum, square_sum = 0.0, 0.0
+    error_sum, size_sum = 0.0, 0.0
     step = max(1, got.numel() // _MEDIAN_SAMPLE)
     differences, sizes = [], []
-    for _, (one, truth) in pieces(got, exact):
-        want = wide(truth)
-        difference, size = (wide(one) - want).abs(), want.abs()
-        if not bool(torch.isfinite(difference.sum() + size.sum())):
-            usable = torch.isfinite(want) & torch.isfinite(one)
+    for start, (one, truth) in pieces(got, exact):
+        size = wide(truth)
+        difference = size - one
+        errors, squares = square_sum(difference), square_sum(size)
+        if not math.isfinite(errors + squares):
+            usable = torch.isfinite(size) & torch.isfinite(one)
             difference, size = difference[usable], size[usable]
-        error_sum += float(difference.square().sum())
-        square_sum += float(size.square().sum())
-        differences.append(difference.flatten()[::step].clone())
-        sizes.append(size.flatten()[::step].clone())
-    if square_sum == 0.0:
+            errors, squares = square_sum(difference), square_sum(size)
+        error_sum += errors
+        size_sum += squares
+        differences.append(difference.flatten()[-start % step :: step].abs())
+        sizes.append(size.flatten()[-start % step :: step].abs())
+    if size_sum == 0.0:
         return Error(rms=0.0, median=0.0)
     difference, size = torch.cat(differences), torch.cat(sizes)
     # Elements near zero are left out: cancellation makes their relative error meaningless.
-    large = size > 1e-3 * math.sqrt(square_sum / got.numel())
+    large = size > 1e-3 * math.sqrt(size_sum / got.numel())
     middle = float((difference[large] / size[large]).median()) if bool(large.any()) else 0.0
-    return Error(rms=math.sqrt(error_sum / square_sum), median=middle)
+    return Error(rms=math.sqrt(error_sum / size_sum), median=middle)
 
 
 def is_downgrade(candidate: Error, reference: Error, precision: Precision) -> bool:

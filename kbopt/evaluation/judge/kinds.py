@@ -242,10 +242,12 @@ def _changed(tensor: torch.Tensor, kind: Kind) -> torch.Tensor:
     """Return the tensor with values of the kind, and the same dtype and strides."""
     wide = tensor.float() if tensor.dtype.itemsize < 4 and tensor.is_floating_point() else tensor
     changed = kind.changed(wide)
-    if tensor.is_floating_point():
-        most = torch.finfo(tensor.dtype).max
-        changed = changed.clamp(-most, most)
-    return torch.empty_like(tensor).copy_(changed)
+    if not tensor.is_floating_point():
+        return torch.empty_like(tensor).copy_(changed)
+    most = torch.finfo(tensor.dtype).max
+    if changed.dtype != tensor.dtype:
+        return torch.empty_like(tensor).copy_(changed.clamp(-most, most))
+    return torch.clamp(changed, -most, most, out=torch.empty_like(tensor))
 
 
 def _is_structured(tensor: torch.Tensor) -> bool:

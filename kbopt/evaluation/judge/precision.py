@@ -27,7 +27,7 @@ import torch
 from kbopt.evaluation.judge import errors, tolerance, values
 from kbopt.evaluation.judge.errors import Error
 from kbopt.evaluation.judge.products import errors_in_tf32, plain, products_of, rounded
-from kbopt.evaluation.judge.reference import Draw, Reference
+from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.numerics import CONVOLUTIONS
 
@@ -216,10 +216,12 @@ def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
 
 def find_local(
     reference: Reference, draw: Draw, share: float, rng: random.Random
-) -> tuple[Draw, Parts] | None:
-    """Return a draw with a few short sums, and the elements of the outputs that depend on them.
+) -> tuple[Draw, Parts, Output] | None:
+    """Return a draw with a few short sums, the elements of the outputs that depend on them, and the
+    reference's own answer to that draw.
 
-    These are at least `_FEWEST_ELEMENTS` and at most half of all. None if no tried draw changes so many.
+    These elements are at least `_FEWEST_ELEMENTS` and at most half of all. None if no tried draw changes so
+    many.
     """
     own = plain(reference, draw)
     for changed in islice(values.with_short_sums(draw, share, rng), _MOST_TRIES):
@@ -232,7 +234,7 @@ def find_local(
         masks = tuple(a != b for a, b in zip(own.tensors, other.tensors, strict=True))
         count, total = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
         if _FEWEST_ELEMENTS <= count <= _MOST_OF_OUTPUT * total:
-            return changed, Parts(masks=masks)
+            return changed, Parts(masks=masks), other
     return None
 
 
@@ -242,12 +244,12 @@ def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -
         found = find_local(reference, draw, share, rng)
         if found is None:
             return None
-        changed, parts = found
+        changed, parts, plainly = found
         exact = parts.of(reference.run_exact(changed).tensors)
         own, tf32, half = (
             errors.measure_error(parts.of(output.tensors), exact)
             for output in (
-                plain(reference, changed),
+                plainly,
                 rounded(reference, changed, "tf32"),
                 rounded(reference, changed, "half"),
             )

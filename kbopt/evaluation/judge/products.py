@@ -110,5 +110,6 @@ def round_mantissa(tensor: torch.Tensor, bits: int | None) -> torch.Tensor:
         return tensor
     drop = _FP32_MANTISSA_BITS - bits
     whole = tensor.contiguous().view(torch.int32)
-    odd = (whole >> drop) & 1
-    return ((whole + (odd + ((1 << (drop - 1)) - 1))) & -(1 << drop)).view(torch.float32).view(tensor.shape)
+    changed = (whole >> drop).bitwise_and_(1)  # 1 where the last bit that stays is odd
+    changed.add_((1 << (drop - 1)) - 1).add_(whole).bitwise_and_(-(1 << drop))
+    return changed.view(torch.float32).view(tensor.shape)

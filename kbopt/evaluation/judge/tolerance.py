@@ -18,22 +18,15 @@ from kbopt.evaluation.passes import NameOf, output_name
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
 """KernelBench's atol and rtol, which are equal, for each precision. Here atol is multiplied by the outputs'
 root mean square if that is below 1."""
-
-
 _OWN_ERROR_FACTOR = 16.0
 """An element may be off by this many times the reference's largest error: one level of Strassen's algorithm
 costs six. `errors.is_downgrade` finds what is systematically less precise than the reference."""
-
-_PIECE_ELEMENTS = {"cuda": 2**26, "cpu": 2**22}
-"""Elements that are compared at once. That takes about eight copies in float64: 4 GiB on a GPU, and 256 MiB
-on a CPU, where the task needs the same memory and larger pieces are not compared faster."""
-
-
+_PIECE_ELEMENTS = {"cuda": 2**26, "cpu": 2**16}
+"""Elements that are compared at once. That takes about eight copies in float64: 4 GiB on a GPU, and 4 MiB on
+a CPU, whose caches hold them. With 2^22 elements each copy came from fresh pages, in twice the time."""
 _PASSING_SHARE = 1e-3
 """Share of the elements that may differ in an output that counts in steps, if near ties explain them. An
 honest kernel's rounding decides about one in a hundred thousand otherwise, half precision one in twenty."""
-
-
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 """Signed types of the same sizes as unsigned ones on which torch has few operations."""
 
@@ -105,6 +98,37 @@ def find_mismatch(
     return None
 
 
+def extents(reference: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> list[tuple[float, float]]:
+    """Return for each output the reference's largest error, and the root mean square of the exact answer."""
+    return [_extent(own, want) for own, want in zip(reference, exact, strict=True)]
+
+
+def accepts(
+    actual: Sequence[torch.Tensor],
+    exact: Sequence[torch.Tensor],
+    reference: Sequence[torch.Tensor],
+    tolerance: float,
+    known: Sequence[tuple[float, float]],
+) -> bool:
+    """Return whether `find_mismatch` would find nothing. It looks no further than the first wrong piece.
+
+    `known` are the `extents` of `reference` and `exact`.
+    """
+    for got, want, own, (own_error, rms) in zip(actual, exact, reference, known, strict=True):
+        if _obviously_right(got, own, tolerance):
+            continue
+        bounds = tolerance, min(1.0, rms), _OWN_ERROR_FACTOR * own_error
+        if counts_in_steps(own):
+            if _first_wrong_step(got, want, own, 0.0, ()) is not None:
+                return False
+        elif any(
+            bool(_wrong_elements(one, truth, other, *bounds)[0].any())
+            for _, (one, truth, other) in pieces(got, want, own)
+        ):
+            return False
+    return True
+
+
 def largest_errors(reference: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> tuple[float, ...]:
     """Return the largest distance of the reference's own answer from float64, for each output.
 
@@ -127,7 +151,11 @@ def counts_in_steps(tensor: torch.Tensor) -> bool:
 
 def is_finite(tensor: torch.Tensor) -> bool:
     """Return whether all elements are finite, or the tensor counts in steps, so that no error is measured."""
-    return counts_in_steps(tensor) or bool(torch.isfinite(tensor).all())
+    if counts_in_steps(tensor) or not tensor.numel():
+        return True
+    # A NaN is the least and the largest element of its piece, so that no mask is needed.
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return all(math.isfinite(float(end)) for _, (piece,) in pieces(real) for end in torch.aminmax(piece))
 
 
 def _differs(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -170,15 +198,27 @@ def wide(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def pieces(*tensors: torch.Tensor) -> Iterator[tuple[int, tuple[torch.Tensor, ...]]]:
-    """Yield pieces along the first dimension with their starts, so that float64 copies stay small."""
+    """Yield pieces of tensors of one shape, so that float64 copies stay small.
+
+    Each comes with the number of its first element, in the order of indices. Tensors that are not contiguous
+    are split along their first dimension only.
+    """
+    if all(tensor.is_contiguous() for tensor in tensors):
+        tensors = tuple(tensor.view(-1) for tensor in tensors)
     first = tensors[0]
     rows = first.shape[0] if first.dim() else 1
-    step = max(1, rows * _PIECE_ELEMENTS[first.device.type] // max(1, first.numel()))
+    row_elements = max(1, first.numel() // max(1, rows))
+    step = max(1, _PIECE_ELEMENTS[first.device.type] // row_elements)
     if step >= rows:
         yield 0, tensors
         return
     for start in range(0, rows, step):
-        yield start, tuple(t[start : start + step] for t in tensors)
+        yield start * row_elements, tuple(t[start : start + step] for t in tensors)
+
+
+def square_sum(tensor: torch.Tensor) -> float:
+    """Return the sum of the squares of the elements' sizes, without a copy of the tensor's size."""
+    return float(torch.linalg.vector_norm(tensor)) ** 2
 
 
 def _unravel(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
@@ -201,7 +241,7 @@ def _obviously_right(got: torch.Tensor, own: torch.Tensor, tolerance: float) -> 
         return not bool(_differs(got, own).any())
     if own.is_complex():
         got, own = torch.view_as_real(got), torch.view_as_real(own)
-    square_sum, furthest = 0.0, 0.0
+    squares, furthest = 0.0, 0.0
     for _, (one, other) in pieces(got, own):
         wide = other.float() if other.dtype in (torch.float16, torch.bfloat16) else other
         apart = (one - wide).abs_()
@@ -209,11 +249,11 @@ def _obviously_right(got: torch.Tensor, own: torch.Tensor, tolerance: float) -> 
         if math.isnan(distance):  # The distance between two infinities is NaN, though they may be equal.
             distance = float(apart.masked_fill_(one == wide, 0.0).max())
             wide = wide.masked_fill(wide.isinf(), 0.0)
-        square_sum += float(wide.square().sum(dtype=torch.float64))
+        squares += float(wide.square().sum(dtype=torch.float64))
         if not distance <= tolerance:
             return False
         furthest = max(furthest, distance)
-    return furthest <= 0.5 * tolerance * min(1.0, math.sqrt(square_sum / own.numel()))
+    return furthest <= 0.5 * tolerance * min(1.0, math.sqrt(squares / own.numel()))
 
 
 def _extent(own: torch.Tensor, want: torch.Tensor) -> tuple[float, float]:
@@ -223,14 +263,25 @@ def _extent(own: torch.Tensor, want: torch.Tensor) -> tuple[float, float]:
     """
     if counts_in_steps(own) or not own.numel():
         return 0.0, 0.0
-    largest, square_sum, count = 0.0, 0.0, 0
+    largest, squares, count = 0.0, 0.0, 0
     for _, (one, other) in pieces(own, want):
-        mine, truth = wide(one), wide(other)
-        comparable = torch.isfinite(mine) & torch.isfinite(truth)
-        largest = max(largest, float(torch.where(comparable, (mine - truth).abs(), 0.0).max()))
-        square_sum += float(torch.where(comparable, truth.abs(), 0.0).square().sum())
-        count += int(comparable.sum())
-    return largest, math.sqrt(square_sum / count) if count else 0.0
+        truth = wide(other)
+        distance, some = _distance(one, truth), square_sum(truth)
+        furthest, num = float(distance.max()), distance.numel()
+        if not math.isfinite(furthest + some):
+            comparable = torch.isfinite(one) & torch.isfinite(truth)
+            furthest = float(torch.where(comparable, distance, 0.0).max())
+            some, num = square_sum(torch.where(comparable, truth, 0.0)), int(comparable.sum())
+        largest = max(largest, furthest)
+        squares += some
+        count += num
+    return largest, math.sqrt(squares / count) if count else 0.0
+
+
+def _distance(got: torch.Tensor, want: torch.Tensor) -> torch.Tensor:
+    """Return how far each element is from that of `want`, which is in double precision."""
+    apart = want - got
+    return apart.abs() if apart.is_complex() else apart.abs_()
 
 
 def _worst_element(
@@ -239,20 +290,17 @@ def _worst_element(
     """Return the index of the wrong element that is furthest off, and the number of wrong ones, or None."""
     own_error, rms = _extent(own, want)
     slack = _OWN_ERROR_FACTOR * max(own_error, known_error)
-    worst, total = -1.0, 0
-    index: tuple[int, ...] = ()
+    worst, worst_at, total = -1.0, 0, 0
     for start, (one, truth, other) in pieces(got, want, own):
         wrong, distance = _wrong_elements(one, truth, other, tolerance, min(1.0, rms), slack)
         num_wrong = int(wrong.sum())
         total += num_wrong
         if num_wrong:
-            candidates = torch.where(wrong, distance, -1.0)
+            candidates = torch.where(wrong, distance.nan_to_num_(nan=math.inf), -1.0).flatten()
             flat = int(candidates.argmax())
-            if float(candidates.flatten()[flat]) > worst:
-                worst = float(candidates.flatten()[flat])
-                row, *rest = _unravel(flat, wrong.shape) or (0,)
-                index = (start + row, *rest) if got.dim() else ()
-    return (index, total) if total else None
+            if float(candidates[flat]) > worst:
+                worst, worst_at = float(candidates[flat]), start + flat
+    return (_unravel(worst_at, got.shape), total) if total else None
 
 
 def _wrong_elements(
@@ -263,20 +311,22 @@ def _wrong_elements(
     scale: float,
     slack: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a mask of the wrong elements, and how far each element is off."""
-    got, want, own = wide(got), wide(want), wide(own)
-    distance = (got - want).abs()
+    """Return a mask of the wrong elements, and how far each element is off, which may be NaN."""
+    want = wide(want)
+    distance = _distance(got, want)
+    limit = want.abs().add_(scale).mul_(tolerance).add_(slack)
     # `not (<=)` so that a NaN counts as wrong.
-    wrong = ~(distance <= tolerance * (scale + want.abs()) + slack)
-    special = ~(torch.isfinite(want) & torch.isfinite(own))
-    if bool(special.any()):
+    wrong = ~(distance <= limit)
+    if not (is_finite(want) and is_finite(own)):
+        special = ~(torch.isfinite(want) & torch.isfinite(own))
+        got, own = wide(got), wide(own)
         if got.is_complex():
             parts = [torch.view_as_real(tensor) for tensor in (got, want, own)]
             wrong_special = _wrong_special(*parts, tolerance=tolerance, scale=scale, slack=slack).any(-1)
         else:
             wrong_special = _wrong_special(got, want, own, tolerance=tolerance, scale=scale, slack=slack)
         wrong = torch.where(special, wrong_special, wrong)
-    return wrong, torch.nan_to_num(distance, nan=math.inf)
+    return wrong, distance
 
 
 def _wrong_special(

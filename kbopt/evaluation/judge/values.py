@@ -89,7 +89,7 @@ def is_free(tensor: torch.Tensor) -> bool:
 
 def _are_shares(tensor: torch.Tensor) -> bool:
     """Return whether lines of the tensor along some dimension are probabilities, which sum to one."""
-    if not tensor.dim() or bool((tensor < 0).any()):
+    if not tensor.dim() or not tensor.numel() or not bool(tensor.min() >= 0):
         return False
     for dim in range(tensor.dim()):
         across = 0 if dim else tensor.dim() - 1
@@ -132,4 +132,5 @@ def _shifted(tensor: torch.Tensor, rng: random.Random, *, moves: bool) -> torch.
     deviation, mean = torch.std_mean(wide)
     least, most = wide.min(), wide.max()
     towards = (mean + 2 * deviation * (2 * drawn[1].reshape(shape) - 1)).clamp(least, most)
-    return (scale * wide + (1 - scale) * towards).clamp(least, most).to(tensor.dtype)
+    moved = (scale * wide).add_((1 - scale) * towards)
+    return moved.clamp_(least, most).to(tensor.dtype)

@@ -213,9 +213,10 @@ class Sessions:
         for _ in range(self._num_timed()):
             if self._rng.random() < _PROBES_PER_BLOCK:
                 self._probe()
+            draws = [self._models.draw()]
             if self._on_cpu and len(empty) <= _EMPTY_SHARE * len(reference):
-                empty.append(self._models.empty_block([self._models.draw()]))
-            theirs, ours = self._both_calls()
+                empty.append(self._models.empty_block(draws))
+            theirs, ours = self._both_calls(draws)
             reference.append(theirs)
             singles.append(ours)
             yield
@@ -280,12 +281,11 @@ class Sessions:
         affordable = affordable_ms / max(self._slowest_ms, 1e-3)
         return min(self._protocol.timed, max(_FEWEST_TIMED, int(affordable)))
 
-    def _both_calls(self) -> tuple[samples.Block, samples.Block]:
-        """Run a call of the reference and one of the candidate on the same inputs, in random order.
+    def _both_calls(self, draws: list[Draw]) -> tuple[samples.Block, samples.Block]:
+        """Run a call of the reference and one of the candidate on the same `draws`, in random order.
 
         The time of a call depends on what the allocator and the caches saw before it.
         """
-        draws = [self._models.draw()]
         is_checked = self._rng.random() < _CHECKED_SHARE[self._device]
         reference_first = self._rng.random() < 0.5
         if reference_first:
