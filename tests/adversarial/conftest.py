@@ -50,7 +50,8 @@ def judged(cases: Sequence[Case], folder: Path) -> dict[str, Finding]:
 def chosen(cases: Sequence[Case], request: pytest.FixtureRequest) -> list[Case]:
     """Those of `cases` whose tests run: where one failed and runs again, the others are not judged again."""
     tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    named = {value for item in tests if hasattr(item, "callspec") for value in item.callspec.params.values()}
+    values = [value for item in tests if hasattr(item, "callspec") for value in item.callspec.params.values()]
+    named = {value for value in values if isinstance(value, Case | str)}
     return [case for case in cases if case in named or case.name in named]
 
 
