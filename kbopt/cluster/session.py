@@ -283,7 +283,7 @@ def start_ray(address: str | None) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
-            with _without_onlookers():
+            with _without_onlookers(), _nothing_left_of_a_start_that_fails():
                 ray.init(address="local", include_dashboard=False, _temp_dir=_ray_folder(), **options)
         else:
             ray.init(address=address, **options)
@@ -317,6 +317,34 @@ def _without_onlookers() -> Iterator[None]:
     finally:
         for name, method in whole.items():
             setattr(Node, name, method)
+
+
+@contextmanager
+def _nothing_left_of_a_start_that_fails() -> Iterator[None]:
+    """Ends what Ray's daemons started meanwhile if a signal or an error comes in between.
+
+    The daemons end with this process, but what the raylet has just started would look for it for a minute.
+    They are stopped, so that they start no more, and not killed: this process aborts if it has connected.
+    """
+    before = _children(os.getpid())
+    try:
+        yield
+    except BaseException:
+        for daemon in _children(os.getpid()) - before:
+            with suppress(ProcessLookupError):
+                os.kill(daemon, signal.SIGSTOP)
+                for started in _children(daemon):
+                    os.kill(started, signal.SIGKILL)
+        raise
+
+
+def _children(pid: int) -> set[int]:
+    """The processes that any thread of `pid` has started and that have not been waited for."""
+    found: set[int] = set()
+    for threads in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.update(map(int, threads.read_text().split()))
+    return found
 
 
 def _ray_folder() -> str | None:

@@ -62,7 +62,7 @@ def test_sigterm_to_its_group_ends_a_run_as_ctrl_c_does_and_it_can_be_gone_on_wi
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "later_s"), [(signal.SIGTERM, 0.0), (signal.SIGTERM, 1.5), (signal.SIGINT, 0.0)]
+    ("number", "later_s"), [(signal.SIGTERM, 0.0), (signal.SIGTERM, 0.8), (signal.SIGINT, 0.0)]
 )
 def test_a_run_that_is_stopped_before_it_began_says_how_to_go_on(
     number: signal.Signals, later_s: float, tmp_path: Path
