@@ -112,3 +112,13 @@ def test_without_the_file_nobody_is_noticed_and_nothing_fails(tmp_path: Path):
         pass
 
     assert nobody.note == ""
+
+
+def test_what_another_user_wrote_to_the_file_fails_nothing(tmp_path: Path):
+    mine = Neighbours("cpu", on_cuda=False, folder=tmp_path)
+    (file,) = tmp_path.iterdir()
+
+    with mine.noticed():
+        file.write_bytes(b"\xffnot a number")
+
+    assert mine.note == ""

@@ -46,7 +46,8 @@ class Neighbours:
             self._noticed = self._holder()
             os.pwrite(self._fd, f"{own:<{_TEXT_BYTES}}".encode(), 0)
             yield
-            began_last = int(os.pread(self._fd, _TEXT_BYTES, 0) or own)
+            written = os.pread(self._fd, _TEXT_BYTES, 0).strip()  # Any user may have written to the file.
+            began_last = int(written) if written.isdigit() else own
             if began_last != own and self._shares_cores(began_last):
                 self._noticed = began_last
         finally:
