@@ -31,7 +31,7 @@ def describe(result: Result) -> str:
     )
     if outcome.roofline is not None:
         line += f", at {outcome.roofline.share:.0%} of the device's limit"
-        if outcome.roofline.limited_by_operations:
+        if outcome.roofline.operations_limit(outcome.call_ms[0]):
             needed_ms = outcome.roofline.reference_ops_ms
             line += f" by bytes; arithmetic is what limits: {needed_ms:.4g} ms for the reference's operations"
     return line
