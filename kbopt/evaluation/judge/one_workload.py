@@ -202,9 +202,8 @@ class OnWorkload:
             notes.append(f"The reference's time drifted by a factor of {moved:.2f} while measuring.")
         scatter = self._sessions.scatter_of(session)
         interval = intervals.ratio_interval(reference_ms, kernel_ms, self._rng, scatter)
-        num, timed = len(kernel_ms), self._protocol.timed
-        if num < timed and not self._on_cpu:
-            notes.append(f"{num} timed calls instead of {timed}: enough for half a percent, or slow.")
+        if not self._on_cpu:
+            notes += session.notes_on_number(self._protocol.timed)
         return Measured(
             kernel_ms=_rounded(kernel_ms),
             reference_ms=_rounded(reference_ms),
