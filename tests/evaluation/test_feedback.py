@@ -7,6 +7,8 @@ from typing import get_args
 import pytest
 
 from kbopt.core.outcomes import Family, Rejected, Roofline
+from kbopt.evaluation.judge.one_workload import kernels_notes
+from kbopt.evaluation.messages import KernelTime
 from kbopt.evaluation.server.feedback import for_outcome
 from tests.support.llm_briefs import measured
 
@@ -45,3 +47,11 @@ def test_operations_are_told_where_they_matter_and_where_they_are_the_limit(
     assert ("the kernel is faster, so it does fewer operations or cheaper ones." in told) is of_fewer
     assert ("a better algorithm or a split" in told) is (of_operations and not of_fewer)
     assert ("What limits it is arithmetic, not bytes." in told) is of_the_limit
+
+
+def test_the_kernels_of_a_call_are_told_with_how_they_were_timed() -> None:
+    kernels = [KernelTime(name="rows", calls=1, us=123.3), KernelTime(name="sum", calls=2, us=41.1)]
+    (note,) = kernels_notes(kernels)
+    assert note.startswith("Kernels of a call: rows 75% (1x, 123.3 us); sum 25% (2x, 41.1 us). ")
+    assert "with a warm L2: compare them with each other alone, not with timed calls" in note
+    assert kernels_notes([]) == []
