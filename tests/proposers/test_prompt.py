@@ -27,6 +27,7 @@ from kbopt.proposers.agent_desk import Place
 from kbopt.proposers.answers import NewSource, read_answer
 from kbopt.proposers.prompt import Prompts
 from kbopt.proposers.shown import MAX_TRIALS_CHARS, fenced, telling
+from kbopt.proposers.strategies import load_strategies
 from kbopt.proposers.templates import PLACEHOLDERS, SHIPPED
 from tests.support.llm_briefs import PARENT, TASK, brief, failed_trial, measured, rewrite, trial
 
@@ -201,7 +202,20 @@ def test_a_model_is_told_how_large_an_error_may_be_and_which_splits_stay_below_i
     limit = errors._PRECISION_FACTOR["fp32"]
     assert f"its root mean square may be {limit:g} times the reference's" in text
     assert "three of scaled fp16 terms or six of bf16 terms" in text
-    assert "0.28 ms where `tf32x3` took 0.55 to 0.73 ms" in text
+    assert text.index("two scaled fp16 terms") < text.index("three bf16 terms in six products")
+
+
+@pytest.mark.parametrize("language", ["cuda", "nvrtc", "triton", "cutlass", "cutedsl", "tilelang"])
+def test_tensor_cores_are_asked_for_by_the_split_that_the_kernel_guide_recommends(language: Language) -> None:
+    (text,) = (one.text for one in load_strategies(None, language) if one.name == "tensor-cores")
+    before_tf32 = re.split("tf32x3|3xTF32", " ".join(text.split()))[0]
+    assert "two scaled fp16 terms" in before_tf32
+
+
+def test_no_prompt_tells_a_time_that_was_measured_on_some_task() -> None:
+    texts = [one.read_text() for one in SHIPPED.iterdir() if one.suffix in (".md", ".toml")]
+    assert len(texts) >= 13
+    assert not [found for text in texts for found in re.findall(r"\d\s*(?:ms|us|ns|s)\b", text)]
 
 
 @pytest.mark.parametrize("language", get_args(Language))
