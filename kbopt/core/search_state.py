@@ -32,7 +32,7 @@ from kbopt.core.events import (
     TaskProfiled,
 )
 from kbopt.core.freerun import FreeRun
-from kbopt.core.kernel_strategies import Bound
+from kbopt.core.kernel_strategies import Bound, suitable
 from kbopt.core.ports import Embedder
 from kbopt.core.proposals import Brief, Candidate, Trial
 from kbopt.core.scoring import mean_score, score
@@ -87,7 +87,8 @@ class SearchState:
         self._granted = 0
         self._course: list[float] = []
         self._bounds: tuple[Bound, ...] | None = None
-        self._strategies = {} if settings.synchronous else {one.name: one for one in settings.strategies}
+        suits = () if settings.synchronous else suitable(settings.strategies, task.source)
+        self._strategies = {one.name: one for one in suits}
         self._strategies_used: Counter[str] = Counter()
         net = EpsilonNet(embedder or LocalEmbedder(), settings.epsilon) if settings.uses_epsilon_net else None
         strategy = Stepwise if settings.synchronous else FreeRun

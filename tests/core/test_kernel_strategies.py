@@ -10,7 +10,7 @@ import pytest
 from kbopt.core import codec
 from kbopt.core.bottleneck import bounds_of
 from kbopt.core.events import Asked, Event, TaskProfiled
-from kbopt.core.kernel_strategies import Bound, KernelStrategy, next_strategy
+from kbopt.core.kernel_strategies import Bound, KernelStrategy, has_product, next_strategy, suitable
 from kbopt.core.profile import Limits, Missing
 from kbopt.core.proposals import Brief, Candidate
 from kbopt.core.search import Search
@@ -76,6 +76,52 @@ def test_a_reference_of_several_kernels_is_limited_by_launches_too() -> None:
     assert bounds_of(several) == (one.bottleneck.bound, "launch")
     nothing = Limits(size_bytes=0, operations=0, floor_ms=0.0, operations_ms=0.0)
     assert bounds_of(replace(one, trace=Missing(reason="no"), bottleneck=None, limits=nothing)) == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("return a @ b", True),
+        ("a @= b", True),
+        ("return torch.matmul(a, b.T)", True),
+        ("return a.mm(b)", True),
+        ("return torch.baddbmm(c, a, b)", True),
+        ("self.fc = nn.Linear(8, 8)", True),
+        ("self.first = nn.Conv2d(3, 8, 3)", True),
+        ("return F.conv_transpose3d(a, b)", True),
+        ("self.up = torch.nn.ConvTranspose1d(3, 8, 3)", True),
+        ("return torch.einsum('ij,jk->ik', a, b)", True),
+        ("return F.scaled_dot_product_attention(a, a, b)", True),
+        ("self.cell = nn.LSTM(8, 8)", True),
+        ("self.cell = nn.GRU(8, 8)", True),
+        ("return torch.diag(a) @ b", False),
+        ("return torch.matmul(torch.diag(a), b)", False),
+        ("return a.diag_embed().bmm(b)", False),
+        ("return torch.cdist(torch.diag(a) @ b, c)", True),
+        ("self.norm = nn.LayerNorm(8)", False),
+        ("self.norm = nn.GroupNorm(8, 8)", False),
+        ("return F.cross_entropy(a, b)", False),
+        ("return torch.softmax(a.convert(b), 1) * torch.sum(a)", False),
+        ("return 'a matmul'  # matmul", False),
+        ("return (", True),
+    ],
+)
+def test_a_task_has_a_product_where_its_source_names_one(line: str, expected: bool) -> None:
+    assert has_product(f"def forward(self, a, b, c):\n    {line}\n") is expected
+
+
+def test_who_needs_a_product_is_left_out_of_tasks_without_one() -> None:
+    products = (replace(STRATEGIES[1], needs_product=True), STRATEGIES[4])
+    assert suitable(products, "a @ b") == products
+    assert suitable(products, "a + b") == products[1:]
+    assert suitable(products[:1], "a + b") == products[:1]
+
+    journal = ListJournal()
+    given = tuple(replace(one, needs_product=one.name == "tensor") for one in STRATEGIES)
+    search = new_search(journal, strategies=given, num_candidates=8)
+    search.take_bounds(("compute",))
+    asked_for = [brief.strategy.name for brief in first_briefs(search, 8) if brief.strategy]
+    assert sorted(asked_for) == ["launch", "launch", "own", "own", "tiles", "tiles", "wide", "wide"]
 
 
 def new_search(journal: ListJournal, **given: object) -> Search:
