@@ -12,11 +12,12 @@ from kbopt.core.bottleneck import bounds_of
 from kbopt.core.events import Asked, Event, TaskProfiled
 from kbopt.core.kernel_strategies import Bound, KernelStrategy, has_product, next_strategy, suitable
 from kbopt.core.profile import Limits, Missing
-from kbopt.core.proposals import Brief, Candidate
+from kbopt.core.proposals import Brief, Candidate, NoProposal
 from kbopt.core.search import Search
 from kbopt.core.settings import Algorithm, SearchSettings
 from kbopt.simulated import ListJournal, landscape
 from tests.core.test_bottleneck import profile
+from tests.support.llm_briefs import measured, trial
 
 STRATEGIES = (
     KernelStrategy(name="launch", text="Launch less.", fits=("launch",)),
@@ -166,12 +167,51 @@ def test_who_improves_a_kernel_is_asked_for_no_strategy() -> None:
     assert first.strategy is not None
     search.propose(Candidate(id=first.id, source="x", parent=None, proposer="p", memory_version=0))
     (ready,) = search.take_ready()
-    from tests.support.llm_briefs import trial
-
     search.tell(ready.candidate.id, trial().results[0])
     (second,) = first_briefs(search, 1)
     assert second.parent is not None
     assert second.strategy is None
+
+
+def propose(search: Search, brief: Brief, note: str) -> None:
+    parent = brief.parent.candidate.id if brief.parent else None
+    made = Candidate(
+        id=brief.id, source=note or "x", parent=parent, proposer="p", memory_version=0, note=note
+    )
+    search.propose(made)
+
+
+def measure(search: Search, speedup: float = 2.0) -> None:
+    for ready in search.take_ready():
+        result = trial(outcome=measured(speedup)).results[0]
+        search.tell(ready.candidate.id, result, repeat=ready.repeat)
+
+
+def test_a_brief_names_what_else_was_asked_for_from_its_parent_and_is_not_measured_yet() -> None:
+    journal = ListJournal()
+    search = new_search(journal, num_candidates=1, num_proposals=8, refinement=False)
+    (first,) = first_briefs(search, 1)
+    assert first.others == ()
+    propose(search, first, "the first")
+    measure(search)
+
+    one, two = first_briefs(search, 2)
+    assert (one.others, two.others) == ((), ("",))
+    propose(search, two, "wider loads")
+    (three,) = first_briefs(search, 1)
+    assert three.others == ("", "wider loads")
+    search.fail(one.id, NoProposal(reason="nothing came"))
+    (four,) = first_briefs(search, 1)
+    assert four.others == ("wider loads", "")
+    assert {brief.parent.candidate.id for brief in (one, two, three, four) if brief.parent} == {first.id}
+
+    again = new_search(ListJournal(), num_candidates=1, num_proposals=8, refinement=False)
+    again.replay(journal.events)
+    assert again.outstanding() == search.outstanding() == (three, four)
+    measure(search, speedup=0.1)
+    (five,) = first_briefs(search, 1)
+    assert five.parent is not None
+    assert (five.parent.candidate.id, five.others) == (first.id, ("", ""))
 
 
 def test_step_by_step_there_is_one_first_kernel_and_no_strategy() -> None:

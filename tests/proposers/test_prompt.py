@@ -225,6 +225,20 @@ def test_a_model_is_told_what_may_be_kept_between_calls(language: Language) -> N
         assert kept in text.partition("nothing is cached")[2].partition("may be kept")[0]
 
 
+def test_who_is_asked_with_others_is_told_so_and_what_they_change() -> None:
+    alone = PROMPTS.proposal(brief(parent=trial()))
+    assert "Others who improve it" not in alone
+
+    second = PROMPTS.proposal(brief(parent=trial(), others=("",)))
+    assert "This is kernel 2 of those asked for from this one at once: 1 is not measured" in second
+    assert "their authors have said" not in second
+
+    many = brief(parent=trial(), others=("", "wider\x07 loads", *(f"note {n}" for n in range(7))))
+    for text in (PROMPTS.proposal(many), PROMPTS.agent(many, "c", "", evaluations=3, minutes=2)):
+        assert "This is kernel 10 of those asked for from this one at once" in text
+        assert "```text\n- wider loads\n- note 0\n" in text
+
+
 def test_edits_are_explained_where_there_is_a_kernel_to_edit() -> None:
     assert "<<<<<<< SEARCH" in PROMPTS.proposal(brief(parent=trial()))
     for language in get_args(Language):
