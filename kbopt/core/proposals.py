@@ -11,6 +11,9 @@ from kbopt.core.kernel_strategies import KernelStrategy
 from kbopt.core.outcomes import Measured
 from kbopt.core.task import Task
 
+MAX_NOTE_CHARS = 320
+"""Characters of a note: what was changed, and a sentence on why that should be faster."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from kbopt.core.evaluations import Result
 from kbopt.core.outcomes import Measured, outcome_name
-from kbopt.core.proposals import Trial
-from kbopt.proposers.answers import MAX_NOTE_CHARS
+from kbopt.core.proposals import MAX_NOTE_CHARS, Trial
 
 MAX_EXEMPLAR_CHARS = 20_000
 MAX_TRIAL_CHARS = 4_000
