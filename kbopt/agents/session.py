@@ -18,12 +18,11 @@ from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 from kbopt.core.errors import InfraError, UserError, unknown_name
 from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.profile import NotProfiled, Profile, ProfileRequest
-from kbopt.core.proposals import Trial
+from kbopt.core.proposals import MAX_NOTE_CHARS, Trial
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.settings import Budget
 from kbopt.core.task import Task
 from kbopt.finish import Finished
-from kbopt.proposers.answers import MAX_NOTE_CHARS
 from kbopt.store.cache import EvaluationCache
 from kbopt.tasks import precision_of
 

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,10 @@ class SpoolBackend:
     still works on it. So a driver that was killed and starts again loses nothing. A request that one driver
     makes twice is judged twice. All results of an owner come from one device: that of its first result, or
     else of a job that served when this was opened. With `keeps_refusals` a task that a job refused before
-    this was opened stays refused; else it is asked for again. `ahead` requests are written for each job, and
-    results are read every `poll_s` seconds. While no job drains the spool, `say` tells the user each minute
-    what to start.
+    this was opened stays refused; else it is asked for again. `ahead` requests are written for each job.
+    Those that an earlier driver left without an answer come on top, lest what has one is not read. Results
+    are read every `poll_s` seconds. While no job drains the spool, `say` tells the user each minute what to
+    start.
     """
 
     max_batch = 1
@@ -126,7 +128,7 @@ class SpoolBackend:
         self._keeps_refusals = keeps_refusals
         self.max_in_flight = self._ahead = ahead
         self._poll_s = poll_s
-        self._say = say or _to_stderr
+        self._say = say or partial(print, file=sys.stderr, flush=True)
         self._complaints = Complaints(self._say)
         self._watch = JobWatch(self._folder, self._complaints, takeover_s=SILENCE_S)
         self._results = Tails(self._folder / RESULTS, self._complaints)
@@ -134,6 +136,7 @@ class SpoolBackend:
         self._asking = self._new_file()
         self._askings: Counter[str] = Counter()
         self._asked: set[str] = set()
+        self._left: set[str] = set()  # By an earlier driver: evaluations without an answer.
         self._answers: dict[str, _Answer] = {}
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._alive: tuple[Job, ...] = ()
@@ -195,7 +198,10 @@ class SpoolBackend:
         self._asking = self._new_file()
         for line in self._mine.new():
             if line.fields.get("owner") == self._owner:
-                self._asked.add(str(line.fields.get("id")))
+                name, request = str(line.fields.get("id")), line.fields.get("request")
+                self._asked.add(name)
+                if isinstance(request, dict) and request.get("type") == EvalRequest.__name__:
+                    self._left.add(name)
                 self._device = str(line.fields.get("device", "")) or self._device
         self._look()
 
@@ -268,7 +274,6 @@ class SpoolBackend:
                 if not self._folder.is_dir():
                     self._asking = self._new_file()
                     self._fail(InfraError(self._failure))
-            self.max_in_flight = self._ahead * max(1, len(self._serving))
             for name, future in self._waiting.items():
                 if name in self._answers and not future.done():
                     future.set_result(None)
@@ -287,6 +292,8 @@ class SpoolBackend:
                 self._device = self._device or device
                 is_refusal = "user_error" in line.fields
                 self._answers[name] = _Answer(line.path, line.number, line.offset, device, is_refusal)
+        self._left -= self._answers.keys()
+        self.max_in_flight = self._ahead * max(1, len(self._serving)) + len(self._left)
 
     def _fail(self, error: InfraError) -> None:
         for future in self._waiting.values():
@@ -341,7 +348,3 @@ class SpoolBackend:
         seen = f" since {time.strftime('%H:%M', time.localtime(last.time))} ({last.host})" if last else ""
         command = drain_command(self._folder, self._wanted_device)
         return f"{waiting} in {self._folder}, which no job drains{seen}. Where the GPU is: {command}"
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -46,7 +46,9 @@ def bottleneck(
     *,
     on_cuda: bool,
 ) -> Bottleneck | None:
-    """What limits the call. None where nothing was traced."""
+    """What limits the call. None where nothing was traced, and without counters where the call is far from
+    the limit by bytes and too fast to do the reference's operations.
+    """
     if isinstance(trace, Missing) or not trace.busy_us:
         return None
     kernels = code.kernels if isinstance(code, Code) else ()
@@ -132,7 +134,9 @@ def _by_counters(limits: Limits, counters: Counters, kernels: Sequence[KernelCod
     )
 
 
-def _by_trace(limits: Limits, trace: Trace, kernels: Sequence[KernelCode], *, on_cuda: bool) -> Bottleneck:
+def _by_trace(
+    limits: Limits, trace: Trace, kernels: Sequence[KernelCode], *, on_cuda: bool
+) -> Bottleneck | None:
     memory = 1000 * limits.floor_ms / trace.busy_us
     compute = 1000 * limits.operations_ms / trace.busy_us
     bytes_share = Figure(what="of the call that its bytes need", value=100 * memory, unit="%")
@@ -140,9 +144,11 @@ def _by_trace(limits: Limits, trace: Trace, kernels: Sequence[KernelCode], *, on
         what="of the call that the reference's operations need", value=100 * compute, unit="%"
     )
     bound: Bound
+    if compute > 1 and memory < _NEAR:
+        return None  # Nobody knows how many operations it does in place of the reference's.
     if max(memory, compute) < _NEAR:
         bound, suggestion = "latency", _hide(None, kernels) if on_cuda else _widen(kernels)
-    elif memory >= compute:
+    elif memory >= compute or compute > 1:
         bound, suggestion = "memory", _ASK_LESS
     else:
         bound, suggestion = "compute", _compute_less(kernels) if on_cuda else _widen(kernels)

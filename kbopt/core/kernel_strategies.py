@@ -6,7 +6,9 @@ what differs, so the difference has to be asked for.
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +21,63 @@ Bound = Literal["memory", "compute", "latency", "launch"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelStrategy:
     """A way to build a kernel, in words for whoever writes it. `fits` are the limits that it works against;
-    one that names none suits every task, and goes first.
+    one that names none suits every task, and goes first. One that `needs_product` is for tasks with a matrix
+    product or a convolution alone.
     """
 
     name: str
     text: str
     fits: tuple[Bound, ...] = ()
+    needs_product: bool = False
+
+
+def suitable(strategies: Sequence[KernelStrategy], source: str) -> tuple[KernelStrategy, ...]:
+    """Those that can work for the task of that source; all of them where none would be left."""
+    if has_product(source):
+        return tuple(strategies)
+    return tuple(one for one in strategies if not one.needs_product) or tuple(strategies)
+
+
+_PRODUCT = re.compile(
+    r"mm$|matmul|gemm|^@$|linear|einsum|(^|_)conv(\d|_|$|olution|transpose)|dot|inner$|^v?mv$|^addmv$"
+    r"|attention|transformer|lstm|gru(cell)?$|rnn|cdist"
+)
+"""Names, in lower case, of PyTorch's modules and functions that multiply matrices or convolve. A name too
+many costs a question for a strategy that does not fit; a name too few withholds one that might."""
+_DIAGONAL = ("diag", "diag_embed", "diagflat")
+
+
+def has_product(source: str) -> bool:
+    """Whether a task names a matrix product or a convolution. One with a diagonal matrix, as in
+    `torch.diag(a) @ b`, is a scaling. True where the source cannot be read.
+    """
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return True
+    return any(_is_product(node) for node in nodes)
+
+
+def _is_product(node: ast.AST) -> bool:
+    match node:
+        case ast.BinOp(op=ast.MatMult()):
+            operands, name = [node.left, node.right], "@"
+        case ast.Call():
+            operands, name = list(node.args), _name(node.func)
+            if isinstance(node.func, ast.Attribute):
+                operands.append(node.func.value)
+        case ast.AugAssign(op=ast.MatMult()):
+            return True
+        case _:
+            return False
+    scales = any(isinstance(one, ast.Call) and _name(one.func) in _DIAGONAL for one in operands)
+    return _PRODUCT.search(name) is not None and not scales
+
+
+def _name(function: ast.expr) -> str:
+    """The last part of a function's name, in lower case."""
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    return str(name).lower()
 
 
 def next_strategy(

@@ -17,7 +17,7 @@ from kbopt.core.evaluations import Result
 from kbopt.core.events import Asked, Attempted, Evaluated, Event, Proposed, Summarized
 from kbopt.core.failures import error_text
 from kbopt.core.outcomes import Measured, outcome_name
-from kbopt.core.proposals import Candidate, Trial
+from kbopt.core.proposals import MAX_NOTE_CHARS, Candidate, Trial
 from kbopt.core.scoring import mean_score, score_interval
 from kbopt.core.text import encodable, one_line
 from kbopt.core.tune_comments import parse
@@ -28,8 +28,6 @@ MOST_FASTER = 3
 MOST_ERRORS = 3
 """Lessons of a kind from one search: the surest gains and the most frequent errors. A library that grows by
 a page a search is not read."""
-NOTE_CHARS = 200
-"""Of what an author says of a change: it is asked for one line."""
 TEXT_CHARS = 1_200
 """Of one lesson's text; a model's advice is the longest."""
 SHOWN_CHARS = 3_000
@@ -203,7 +201,7 @@ def _what_changed(child: Trial, parent: Trial) -> str:
         if old.get(tunable.name, tunable.value) != tunable.value
     ]
     lines = [line[:1] for line in difflib.ndiff(before.splitlines(), after.splitlines())]
-    parts = [one_line(child.candidate.note)[:NOTE_CHARS].rstrip(". ")]
+    parts = [one_line(child.candidate.note)[:MAX_NOTE_CHARS].rstrip(". ")]
     parts += [f"set {', '.join(tuned)}"] if tuned else []
     parts.append(f"{lines.count('+')} lines new and {lines.count('-')} gone")
     return f"{'; '.join(filter(None, parts))}. It is {mean_score(child):.3g}x over the reference."
@@ -231,7 +229,7 @@ def _errors(trials: Mapping[str, Trial]) -> list[tuple[str, str]]:
     for (name, text), group in sorted(failed.items(), key=lambda one: len(one[1]), reverse=True):
         ids = {trial.candidate.id for trial in group}
         mended = [t.candidate.note for t in trials.values() if t.candidate.parent in ids and _works(t)]
-        note = next((one_line(note)[:NOTE_CHARS] for note in mended if note.strip()), "")
+        note = next((one_line(note)[:MAX_NOTE_CHARS] for note in mended if note.strip()), "")
         how = f" Mended by: {note.rstrip('. ')}." if note else ""
         count = f"{len(group)} of {len(trials)} kernels: {name.replace('_', ' ')}"
         found.append((f"{name}: {text}", f"{count}: {text.rstrip('. ')}.{how}"))

@@ -51,10 +51,13 @@ class Roofline:
     share: float
     reference_ops_ms: float
 
-    @property
-    def limited_by_operations(self) -> bool:
-        """Whether the reference's operations need longer than its bytes."""
-        return self.reference_ops_ms > self.floor_ms
+    def is_outdone(self, kernel_ms: float) -> bool:
+        """Whether a kernel is too fast to do the reference's operations: it does fewer, or cheaper ones."""
+        return kernel_ms < self.reference_ops_ms
+
+    def operations_limit(self, kernel_ms: float) -> bool:
+        """Whether the reference's operations need longer than its bytes, and the kernel may do them."""
+        return self.floor_ms < self.reference_ops_ms and not self.is_outdone(kernel_ms)
 
     @property
     def operations_count(self) -> bool:

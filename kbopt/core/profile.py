@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kbopt.core.kernel_strategies import Bound
+from kbopt.core.outcomes import LEAST_OPERATIONS
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
 
@@ -154,6 +155,11 @@ class Limits:
     operations: int
     floor_ms: float
     operations_ms: float
+
+    @property
+    def operations_count(self) -> bool:
+        """Whether the reference's operations need so much that they are worth a word."""
+        return self.operations > 0 and self.operations_ms >= LEAST_OPERATIONS * self.floor_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from kbopt.core.outcomes import LEAST_OPERATIONS
-from kbopt.core.profile import Code, Counted, Counters, KernelCode, Launch, Missing, Part, Profile, Trace
+from kbopt.core.profile import (
+    Code,
+    Counted,
+    Counters,
+    KernelCode,
+    Launch,
+    Limits,
+    Missing,
+    Part,
+    Profile,
+    Trace,
+)
 
 MAX_CHARS = 3500
 """Characters of a profile in words: a prompt holds a kernel, its feedback and this."""
@@ -26,8 +36,8 @@ def text_of(profile: Profile, parent: Profile | None = None) -> str:
         found = profile.bottleneck
         figures = ", ".join(f"{f.what} {f.value:.3g}{' ' if f.unit else ''}{f.unit}" for f in found.figures)
         lines += [f"Bottleneck: {found.bound}, by its {found.by} ({figures}).", f"Try: {found.suggestion}"]
-    lines += _trace(profile.trace, "A call")
-    lines += _trace(profile.reference, "The reference's call", most=3)
+    lines += _trace(profile.trace, "A call", profile.limits)
+    lines += _trace(profile.reference, "The reference's call", profile.limits, most=3)
     if isinstance(profile.trace, Trace) and profile.device.shared_bytes:
         lines.append(_BESIDE_KERNELS)
     lines += _counters(profile.counters)
@@ -40,8 +50,8 @@ def text_of(profile: Profile, parent: Profile | None = None) -> str:
 
 def task_text(profile: Profile) -> str:
     """Of the task's own model: the device, the floor, and what the reference spends its time in."""
-    lines = [facts_line(profile), limits_line(profile), *_trace(profile.trace, "The reference's call")]
-    return "\n".join(lines)[:MAX_CHARS]
+    trace = _trace(profile.trace, "The reference's call", profile.limits)
+    return "\n".join([facts_line(profile), limits_line(profile), *trace])[:MAX_CHARS]
 
 
 def facts_line(profile: Profile) -> str:
@@ -71,8 +81,10 @@ def limits_line(profile: Profile) -> str:
         if isinstance(trace, Trace) and limits.floor_ms
     ]
     text = f"The task's {limits.size_bytes / 1e6:.4g} MB need {limits.floor_ms:.3g} ms at that bandwidth"
-    if limits.operations and limits.operations_ms >= LEAST_OPERATIONS * limits.floor_ms:
-        text += f", its {limits.operations / 1e9:.4g} GFLOP {limits.operations_ms:.3g} ms at the peak"
+    if limits.operations_count:
+        text += (
+            f", the reference's {limits.operations / 1e9:.4g} GFLOP {limits.operations_ms:.3g} ms at the peak"
+        )
     return f"{'; '.join([text, *reached])}."
 
 
@@ -120,11 +132,11 @@ def _code_changes(now: Code, then: Code) -> list[str]:
     return [f"{what} {before} -> {after}" for what, before, after in most if before != after]
 
 
-def _trace(trace: Trace | Missing, what: str, most: int = _SHOWN_PARTS) -> list[str]:
+def _trace(trace: Trace | Missing, what: str, limits: Limits, most: int = _SHOWN_PARTS) -> list[str]:
     if isinstance(trace, Missing):
         return [f"{what} was not traced: {trace.reason}."]
     rates = f"{trace.gbps:.4g} GB/s of the task's bytes"
-    if trace.tflops:
+    if limits.operations_count:
         rates += f", {trace.tflops:.3g} TFLOP/s of the reference's operations"
     head = f"{what}: {trace.busy_us:.4g} us busy, {trace.gap_share:.0%} idle in between, {rates}"
     shown = [_part(part) for part in trace.parts[:most]]

@@ -11,6 +11,9 @@ from kbopt.core.kernel_strategies import KernelStrategy
 from kbopt.core.outcomes import Measured
 from kbopt.core.task import Task
 
+MAX_NOTE_CHARS = 320
+"""Characters of a note: what was changed, and a sentence on why that should be faster."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
@@ -65,7 +68,8 @@ class Brief:
     first. `seed` is the only source of randomness a proposer may use. `action` is `refine` where the
     parent's `# tune:` comments should be varied at no cost in tokens. `evidence` is what a profile says of
     the parent, of the reference where there is none; empty where nothing is known. `strategy` is the way in
-    which a first kernel is to be built; None leaves that open.
+    which a first kernel is to be built; None leaves that open. `others` are the earlier proposals from the
+    same parent that have no result yet, oldest first: the note of each, empty until it is answered.
     """
 
     id: str
@@ -78,6 +82,7 @@ class Brief:
     action: Literal["propose", "refine"] = "propose"
     evidence: str = ""
     strategy: KernelStrategy | None = None
+    others: tuple[str, ...] = ()
 
 
 Blame = Literal["brief", "answer", "service"]

@@ -32,7 +32,7 @@ from kbopt.core.events import (
     TaskProfiled,
 )
 from kbopt.core.freerun import FreeRun
-from kbopt.core.kernel_strategies import Bound
+from kbopt.core.kernel_strategies import Bound, suitable
 from kbopt.core.ports import Embedder
 from kbopt.core.proposals import Brief, Candidate, Trial
 from kbopt.core.scoring import mean_score, score
@@ -87,8 +87,10 @@ class SearchState:
         self._granted = 0
         self._course: list[float] = []
         self._bounds: tuple[Bound, ...] | None = None
-        self._strategies = {} if settings.synchronous else {one.name: one for one in settings.strategies}
+        suits = () if settings.synchronous else suitable(settings.strategies, task.source)
+        self._strategies = {one.name: one for one in suits}
         self._strategies_used: Counter[str] = Counter()
+        self._unmeasured: dict[str, str] = {}  # Briefs whose kernels have no result, and their parents.
         net = EpsilonNet(embedder or LocalEmbedder(), settings.epsilon) if settings.uses_epsilon_net else None
         strategy = Stepwise if settings.synchronous else FreeRun
         self._strategy: Strategy = strategy(settings, self._trials, net)
@@ -182,6 +184,8 @@ class SearchState:
                 self._tally.asked += 1
                 self._outstanding[event.brief] = self._brief(event)
                 self._actions[event.brief] = event.action
+                if event.parent is not None and event.action == "propose":
+                    self._unmeasured[event.brief] = event.parent
                 self._strategies_used[event.strategy] += 1
             case TaskProfiled():
                 self._bounds = event.bounds
@@ -198,12 +202,14 @@ class SearchState:
                 self._tally.pay(event.candidate.usage)
             case ProposalFailed():
                 del self._outstanding[event.brief]
+                self._unmeasured.pop(event.brief, None)
                 self._tally.proposals += 1
                 self._tally.proposal_failures += 1
                 self._tally.pay(event.usage)
                 if event.blame != "brief" or not self._proposed:
                     self._failed_row.append(event)
             case Dropped():
+                self._unmeasured.pop(event.candidate, None)
                 self._tally.dropped += 1
             case RemeasureAsked():
                 self._make_ready(self._proposed[event.candidate], event.repeat)
@@ -248,6 +254,7 @@ class SearchState:
 
     def _take_result(self, event: Evaluated) -> None:
         self._settle(event.candidate, event.repeat)
+        self._unmeasured.pop(event.candidate, None)
         candidate = self._proposed[event.candidate]
         known = self._trials.get(event.candidate)
         if known and event.is_full:
@@ -331,7 +338,12 @@ class SearchState:
             memory_version=asked.memory_version,
             action=asked.action,
             strategy=self._strategies.get(asked.strategy),
+            others=() if self._settings.synchronous else self._others(asked.parent),
         )
+
+    def _others(self, parent: str | None) -> tuple[str, ...]:
+        briefs = [brief for brief, of in self._unmeasured.items() if of == parent]
+        return tuple(self._proposed[one].note if one in self._proposed else "" for one in briefs)
 
     def _summary(self, version: int | None = None) -> str:
         made = self._summaries[:version]

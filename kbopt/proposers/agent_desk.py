@@ -18,9 +18,8 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.ports import Attempts, Declined
-from kbopt.core.proposals import Brief, Trial
+from kbopt.core.proposals import MAX_NOTE_CHARS, Brief, Trial
 from kbopt.core.workloads import shown_source
-from kbopt.proposers.answers import MAX_NOTE_CHARS
 
 MAX_KERNEL_BYTES = 256 * 2**10
 """UTF-8 bytes of one kernel. The largest kernel that ships with kbopt has 8 KiB, those that agents write have

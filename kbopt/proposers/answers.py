@@ -11,12 +11,11 @@ import re
 import warnings
 from dataclasses import dataclass
 
+from kbopt.core.proposals import MAX_NOTE_CHARS
 from kbopt.proposers.edits import EditFault, apply_edits, is_edit
 from kbopt.proposers.fences import before_code, complete_blocks, plain_blocks
 
 MAX_SOURCE_CHARS = 200_000
-MAX_NOTE_CHARS = 320
-"""Characters of a note: what was changed, and a sentence on why that should be faster."""
 
 _NO_MODEL = "it defines no class ModelNew."
 

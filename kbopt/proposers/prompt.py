@@ -17,7 +17,17 @@ from kbopt.core.proposals import Brief, Trial
 from kbopt.core.protocol import Arithmetic
 from kbopt.core.task import Task
 from kbopt.core.workloads import shown_source
-from kbopt.proposers.shown import bounded, describe, exemplar, fenced, printed, source_limits, telling, tried
+from kbopt.proposers.shown import (
+    bounded,
+    describe,
+    exemplar,
+    fenced,
+    others,
+    printed,
+    source_limits,
+    telling,
+    tried,
+)
 from kbopt.proposers.templates import load_templates
 
 _FORWARD = "Only `forward` is called, and no gradients are asked for."
@@ -111,6 +121,7 @@ class Prompts:
             parent_source=fenced(brief.parent.candidate.source, "python"),
             parent_result=describe(result),
             parent_feedback=printed(result.feedback, MAX_FEEDBACK_CHARS) or "(none)",
+            others=others(brief.others),
         )
 
     def agent(
@@ -203,4 +214,6 @@ def _fp32_products(language: Language, arithmetic: Arithmetic) -> str:
 def _strategy(brief: Brief) -> str:
     if brief.strategy is not None:
         return brief.strategy.text
-    return "Start from the kernel to improve." if brief.parent else "Choose it yourself."
+    if brief.parent is None:
+        return "Choose it yourself."
+    return "\n\n".join(["Start from the kernel to improve.", *filter(None, [others(brief.others)])])

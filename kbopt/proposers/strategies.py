@@ -17,7 +17,7 @@ FILE = "strategies.toml"
 MAX_CHARS = 1_000
 """Of one strategy's text: it is an idea, and the kernel guide has the rest."""
 
-_KEYS = ("name", "fits", "languages", "text")
+_KEYS = ("name", "fits", "needs_product", "languages", "text")
 
 
 def load_strategies(folder: Path | None, language: Language) -> tuple[KernelStrategy, ...]:
@@ -59,7 +59,10 @@ def _strategy(entry: Any) -> tuple[KernelStrategy, tuple[str, ...]]:
         raise ValueError(f"the text of {name!r} has to be 1 to {MAX_CHARS} characters")
     fits = _names(entry, "fits", get_args(Bound))
     bounds = tuple(bound for bound in get_args(Bound) if bound in fits)
-    strategy = KernelStrategy(name=name, text=text.strip(), fits=bounds)
+    needs_product = entry.get("needs_product", False)
+    if not isinstance(needs_product, bool):
+        raise ValueError(f"needs_product of {name!r} is {needs_product!r}, and has to be true or false")
+    strategy = KernelStrategy(name=name, text=text.strip(), fits=bounds, needs_product=needs_product)
     return strategy, _names(entry, "languages", get_args(Language))
 
 

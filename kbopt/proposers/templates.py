@@ -23,6 +23,7 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
             "parent_source",
             "parent_result",
             "parent_feedback",
+            "others",
             "evidence",
             "exemplars",
             "summary",

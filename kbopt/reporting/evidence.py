@@ -255,7 +255,8 @@ def _floor(roofline: Roofline, kernel_ms: float) -> Belief:
     )
     if roofline.operations_count:
         text += (
-            f" The reference's own operations need {_ms(roofline.reference_ops_ms)} at its arithmetic's peak."
+            f" The reference's own operations need {_ms(roofline.reference_ops_ms)} at its arithmetic's peak"
+            f"{'; the kernel does fewer, or cheaper ones' if roofline.is_outdone(kernel_ms) else ''}."
         )
     return Belief(name="estimated floor", good=None, text=text)
 

@@ -12,14 +12,16 @@ import pytest
 from kbopt.backends import spool as spool_backend
 from kbopt.backends.opening import Reminder
 from kbopt.backends.spool import SpoolBackend, drain_command, kept_owner
+from kbopt.cluster.evaluator import EvaluationQueue
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import Result, Seconds
 from kbopt.core.outcomes import WrongAnswer
 from kbopt.core.ports import BackendStatus
 from kbopt.evaluation.spool.asked import Requests
-from kbopt.evaluation.spool.files import AppendOnly
+from kbopt.evaluation.spool.files import AppendOnly, request_id
 from kbopt.evaluation.spool.jobs import Job, show_life
+from kbopt.store.cache import EvaluationCache
 from tests.support import quick_task
 
 GPU, OTHER_GPU = "NVIDIA L40S", "NVIDIA A100"
@@ -126,6 +128,37 @@ async def test_a_driver_that_was_killed_finds_its_results_and_joins_what_is_unde
         await hand.answer()
         assert await asked == [result("left")]
     assert hand.judged == ["done", "left"]
+
+
+async def test_what_has_a_result_is_read_although_much_that_was_left_has_none(tmp_path: Path) -> None:
+    async with opened(tmp_path / "s", ahead=4) as backend:
+        left = [ask(backend, source) for source in ("a", "b", "c", "judged")]
+        hand = Hand(tmp_path / "s")
+        while hand.requests.num_waiting < 4:
+            await asyncio.sleep(0.01)
+            hand.requests.look()
+        for task in left:
+            task.cancel()
+    name = request_id("me", quick_task.request("judged"), 0)
+    hand.results.append({"id": name, "job": "hand", "result": codec.encode(result("judged"))})
+
+    backend = SpoolBackend(tmp_path / "s", owner="me", poll_s=0.02, ahead=1)
+    evaluator = EvaluationQueue(backend, EvaluationCache(tmp_path / "cache.sqlite"))
+    sources = ("a", "b", "c", "judged", "new", "newer")
+    asked = {one: asyncio.create_task(evaluator.evaluate(one, quick_task.request(one))) for one in sources}
+    answer = await asyncio.wait_for(asked["judged"], 10)
+    assert answer.result.feedback == "feedback of judged"
+    while hand.requests.num_waiting < 4:  # The three that were left, and one for a job.
+        await asyncio.sleep(0.01)
+        hand.requests.look()
+    assert backend.max_in_flight == 4
+    for _ in ("a", "b", "c", "new", "newer"):
+        await hand.answer()
+    await asyncio.gather(*asked.values())
+    assert hand.judged == ["a", "b", "c", "new", "newer"]
+    while backend.max_in_flight > 1:
+        await asyncio.sleep(0.01)
+    await evaluator.close()
 
 
 async def test_another_driver_and_another_repeat_are_judged_for_themselves(tmp_path: Path) -> None:

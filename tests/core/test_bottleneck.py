@@ -105,6 +105,14 @@ def test_arithmetic_is_the_limit_where_operations_need_most_of_the_call() -> Non
     assert (answer.figures[1].value, answer.figures[2].unit) == (75.0, "TFLOP/s")
 
 
+def test_operations_that_a_kernel_is_too_fast_to_do_limit_nothing() -> None:
+    limits = replace(LIMITS, operations_ms=0.900)
+    assert bottleneck(limits, trace(60.0), NONE, code(), on_cuda=True) is None
+    near = bottleneck(limits, trace(30.0), NONE, code(), on_cuda=True)  # Its bytes need 25 of the 30 us.
+    assert near is not None
+    assert near.bound == "memory"
+
+
 @pytest.mark.parametrize(
     ("counters", "built", "said"),
     [
@@ -201,8 +209,9 @@ def test_what_lies_between_a_trace_and_a_timed_call_of_a_gpu_is_said_once() -> N
 def test_operations_are_told_where_they_matter(operations_ms: float, shown: bool) -> None:
     text = text_of(replace(profile(), limits=replace(LIMITS, operations_ms=operations_ms)))
     assert "The task's 100 MB need 0.025 ms at that bandwidth" in text
-    assert ("its 1 GFLOP 0.015 ms at the peak" in text) is shown
+    assert ("the reference's 1 GFLOP 0.015 ms at the peak" in text) is shown
     assert ("GFLOP" in text) is shown
+    assert ("TFLOP/s of the reference's operations" in text) is shown
 
 
 def test_the_words_are_bounded() -> None:

@@ -59,6 +59,18 @@ def test_a_kernel_that_is_surely_faster_than_its_parent_says_what_changed_and_by
     assert (found.device, found.run, found.date) == ("NVIDIA H200", "first", "2026-11-29")
 
 
+def test_a_note_is_told_with_its_reason() -> None:
+    note = f"Wider loads, {'w' * 290} because"
+    faster, mended = taught(
+        told(1, measured(2.0)),
+        told(2, measured(4.0), parent=1, note=note),
+        told(3, CompileFailed(reason="no ;")),
+        told(4, measured(1.0), parent=3, note=note),
+    )
+    assert faster.text.startswith(f"{note}; ")
+    assert mended.text.endswith(f"Mended by: {note}.")
+
+
 def test_a_gain_within_the_intervals_teaches_nothing() -> None:
     assert taught(told(1, measured(2.0)), told(2, measured(2.3), parent=1)) == ()
 

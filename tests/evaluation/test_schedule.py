@@ -213,6 +213,10 @@ def test_a_slow_kernel_is_timed_until_the_ratio_is_settled(new_sessions: NewSess
 
     assert 20 <= len(session.kernel_ms) < 100
     assert len(session.kernel_ms) * 0.05 >= 0.3
+    if device == "cuda":
+        (note,) = session.notes_on_number(100)
+        assert note.endswith(" timed calls instead of 100: their ratio was known to half a percent.")
+        assert session.notes_on_number(len(session.kernel_ms)) == []
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -224,6 +228,9 @@ def test_slow_calls_that_scatter_are_timed_for_a_few_seconds_only(new_sessions: 
     num = len(session.kernel_ms)
     assert 30 < num < 50
     assert num * 0.12 > 4.0
+    if device == "cuda":
+        (note,) = session.notes_on_number(100)
+        assert note == f"{num} timed calls instead of 100: the time for slow calls was up."
 
 
 def test_calls_are_as_many_as_half_of_the_time_limit_holds(new_sessions: NewSessions):
@@ -232,6 +239,8 @@ def test_calls_are_as_many_as_half_of_the_time_limit_holds(new_sessions: NewSess
     session = finish(new_sessions(models, "cuda", timed=100, timeout_s=30.0).run())
 
     assert len(session.kernel_ms) == 14  # of one second in fifteen
+    (note,) = session.notes_on_number(100)
+    assert note == "14 timed calls instead of 100: the time for slow calls was up."
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from kbopt.proposers.agent_desk import Place
 from kbopt.proposers.answers import NewSource, read_answer
 from kbopt.proposers.prompt import Prompts
 from kbopt.proposers.shown import MAX_TRIALS_CHARS, fenced, telling
+from kbopt.proposers.strategies import load_strategies
 from kbopt.proposers.templates import PLACEHOLDERS, SHIPPED
 from tests.support.llm_briefs import PARENT, TASK, brief, failed_trial, measured, rewrite, trial
 
@@ -78,10 +79,11 @@ def test_every_other_kernel_comes_with_its_verdict_and_time_in_a_line_above_it()
     [
         (0.1, "at 25% of the device's limit"),
         (
-            15.0,
-            "at 25% of the device's limit by bytes; arithmetic is what limits: 15 ms for the reference's "
+            0.75,
+            "at 25% of the device's limit by bytes; arithmetic is what limits: 0.75 ms for the reference's "
             "operations",
         ),
+        (15.0, "at 25% of the device's limit"),  # The kernel takes 1 ms.
     ],
 )
 def test_a_share_of_the_limit_by_bytes_says_where_arithmetic_limits(
@@ -200,7 +202,20 @@ def test_a_model_is_told_how_large_an_error_may_be_and_which_splits_stay_below_i
     limit = errors._PRECISION_FACTOR["fp32"]
     assert f"its root mean square may be {limit:g} times the reference's" in text
     assert "three of scaled fp16 terms or six of bf16 terms" in text
-    assert "0.28 ms where `tf32x3` took 0.55 to 0.73 ms" in text
+    assert text.index("two scaled fp16 terms") < text.index("three bf16 terms in six products")
+
+
+@pytest.mark.parametrize("language", ["cuda", "nvrtc", "triton", "cutlass", "cutedsl", "tilelang"])
+def test_tensor_cores_are_asked_for_by_the_split_that_the_kernel_guide_recommends(language: Language) -> None:
+    (text,) = (one.text for one in load_strategies(None, language) if one.name == "tensor-cores")
+    before_tf32 = re.split("tf32x3|3xTF32", " ".join(text.split()))[0]
+    assert "two scaled fp16 terms" in before_tf32
+
+
+def test_no_prompt_tells_a_time_that_was_measured_on_some_task() -> None:
+    texts = [one.read_text() for one in SHIPPED.iterdir() if one.suffix in (".md", ".toml")]
+    assert len(texts) >= 13
+    assert not [found for text in texts for found in re.findall(r"\d\s*(?:ms|us|ns|s)\b", text)]
 
 
 @pytest.mark.parametrize("language", get_args(Language))
@@ -208,6 +223,20 @@ def test_a_model_is_told_what_may_be_kept_between_calls(language: Language) -> N
     text = " ".join(PROMPTS.system(language, "").split())
     for kept in ("Scratch buffers", "launchers", "tensor descriptors", "compiled kernels"):
         assert kept in text.partition("nothing is cached")[2].partition("may be kept")[0]
+
+
+def test_who_is_asked_with_others_is_told_so_and_what_they_change() -> None:
+    alone = PROMPTS.proposal(brief(parent=trial()))
+    assert "Others who improve it" not in alone
+
+    second = PROMPTS.proposal(brief(parent=trial(), others=("",)))
+    assert "This is kernel 2 of those asked for from this one at once: 1 is not measured" in second
+    assert "their authors have said" not in second
+
+    many = brief(parent=trial(), others=("", "wider\x07 loads", *(f"note {n}" for n in range(7))))
+    for text in (PROMPTS.proposal(many), PROMPTS.agent(many, "c", "", evaluations=3, minutes=2)):
+        assert "This is kernel 10 of those asked for from this one at once" in text
+        assert "```text\n- wider loads\n- note 0\n" in text
 
 
 def test_edits_are_explained_where_there_is_a_kernel_to_edit() -> None:

@@ -58,7 +58,8 @@ def test_a_users_file_takes_the_place_of_the_shipped_one(tmp_path: Path) -> None
             "list of memory, compute, latency, launch",
         ),
         ('[[strategy]]\nname = "a"\ntext = "x"\nlanguages = "c"', "list of c, cuda, triton, nvrtc"),
-        ('[[strategy]]\nname = "a"\ntext = "x"\nfit = ["memory"]', "known are name, fits, languages, text"),
+        ('[[strategy]]\nname = "a"\ntext = "x"\nfit = ["memory"]', "known are name, fits, needs_product"),
+        ('[[strategy]]\nname = "a"\ntext = "x"\nneeds_product = "no"', "has to be true or false"),
         ('[[strategy]]\nname = "a"\ntext = "x"\n' * 2, "two strategies 'a'"),
     ],
 )

@@ -157,11 +157,12 @@ def test_on_a_cpu_there_is_no_second_clock_to_compare(node):
     assert "second clock" not in told(node, replace(MEASURED, native_ms=None))
 
 
-@pytest.mark.parametrize(("reference_ops_ms", "shown"), [(1.493e-11, False), (0.05, True)])
+@pytest.mark.parametrize(("reference_ops_ms", "shown"), [(1.493e-11, False), (0.05, True), (0.5, True)])
 def test_operations_are_told_where_they_matter(node, reference_ops_ms: float, shown: bool):
     roofline = replace(MEASURED.roofline, reference_ops_ms=reference_ops_ms)
     text = told(node, replace(MEASURED, roofline=roofline))["estimated floor"].text
     assert ("operations need" in text) is shown
+    assert ("the kernel does fewer" in text) is (reference_ops_ms > 0.42)
 
 
 @pytest.mark.parametrize(("floor_ms", "share"), [(0.5, 1.19), (8.3, 19.83), (0.21, 0.5)])

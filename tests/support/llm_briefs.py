@@ -87,6 +87,7 @@ def brief(
     summary: str = "",
     seed: int = 1,
     action: str = "propose",
+    others: tuple[str, ...] = (),
 ) -> Brief:
     return Brief(
         id=id,
@@ -97,4 +98,5 @@ def brief(
         seed=seed,
         memory_version=4,
         action="refine" if action == "refine" else "propose",
+        others=others,
     )

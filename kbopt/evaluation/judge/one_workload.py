@@ -21,6 +21,7 @@ from kbopt.evaluation.judge.products import arithmetic_of_kernel
 from kbopt.evaluation.judge.reference import Reference
 from kbopt.evaluation.judge.timed import TimedModels
 from kbopt.evaluation.judge.worker import Worker
+from kbopt.evaluation.messages import KernelTime
 from kbopt.evaluation.timing import intervals, samples
 from kbopt.evaluation.timing.interleaving import Steps
 from kbopt.evaluation.timing.schedule import Sessions
@@ -162,12 +163,8 @@ class OnWorkload:
         if self._on_cpu:
             return audit
         kernels = self._calls.worker.profile(self._calls.draw())[:_MOST_KERNELS]
-        if not kernels:
-            return audit
-        total_us = sum(kernel.us for kernel in kernels) or 1.0
         self._checks.arithmetic += [line for kernel in kernels for line in arithmetic_of_kernel(kernel.name)]
-        parts = [f"{k.name} {k.us / total_us:.0%} ({k.calls}x, {k.us:.4g} us)" for k in kernels]
-        return replace(audit, notes=(*audit.notes, f"Kernels of a call: {'; '.join(parts)}."))
+        return replace(audit, notes=(*audit.notes, *kernels_notes(kernels)))
 
     def _charge_for_cores(self, session: samples.Session) -> samples.Session:
         """Lengthen the candidate's times if it kept more cores busy than the reference's threads may.
@@ -202,9 +199,8 @@ class OnWorkload:
             notes.append(f"The reference's time drifted by a factor of {moved:.2f} while measuring.")
         scatter = self._sessions.scatter_of(session)
         interval = intervals.ratio_interval(reference_ms, kernel_ms, self._rng, scatter)
-        num, timed = len(kernel_ms), self._protocol.timed
-        if num < timed and not self._on_cpu:
-            notes.append(f"{num} timed calls instead of {timed}: enough for half a percent, or slow.")
+        if not self._on_cpu:
+            notes += session.notes_on_number(self._protocol.timed)
         return Measured(
             kernel_ms=_rounded(kernel_ms),
             reference_ms=_rounded(reference_ms),
@@ -232,6 +228,18 @@ class OnWorkload:
             latency.reference_ms, latency.kernel_ms, self._rng, intervals.LATENCY_SCATTER
         )
         return by_device, _speedup("latency", latency, by_caller)
+
+
+def kernels_notes(kernels: Sequence[KernelTime]) -> list[str]:
+    """Return a sentence on the kernels of a call, as `audit.kernel_times` saw them, if there are any."""
+    if not kernels:
+        return []
+    total_us = sum(kernel.us for kernel in kernels) or 1.0
+    parts = [f"{k.name} {k.us / total_us:.0%} ({k.calls}x, {k.us:.4g} us)" for k in kernels]
+    return [
+        f"Kernels of a call: {'; '.join(parts)}. These times are of one call with a warm L2: compare them "
+        "with each other alone, not with timed calls or other candidates."
+    ]
 
 
 def _speedup(clock: Clock, times: samples.Times, interval: tuple[float, float]) -> Speedup:

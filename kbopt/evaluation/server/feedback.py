@@ -89,13 +89,17 @@ def _success(measured: Measured) -> str:
             f"To move its {work.size_bytes / 1e6:.4g} MB once takes {work.floor_ms:.4g} ms at the device's "
             f"bandwidth: the kernel reaches {work.share:.0%} of that."
         )
-        if work.limited_by_operations:
+        if work.operations_limit(kernel):
             line += " What limits it is arithmetic, not bytes."
         if work.operations_count:
+            less = (
+                "the kernel is faster, so it does fewer operations or cheaper ones."
+                if work.is_outdone(kernel)
+                else "a better algorithm or a split onto other units needs less."
+            )
             line += (
                 f" The reference's own {work.operations / 1e6:.4g} million operations need "
-                f"{work.reference_ops_ms:.4g} ms at its arithmetic's peak; a better algorithm or a split "
-                "onto other units needs less."
+                f"{work.reference_ops_ms:.4g} ms at its arithmetic's peak; {less}"
             )
         lines.append(line)
     lines += _by_workload(measured)

@@ -117,7 +117,8 @@ class Session(Times):
 
     `kernel_ms` includes the hidden time. On a GPU `slowed` is how many times as long the reference took
     beside the candidate as is believed, `waits` says that the candidate's calls wait for the device, and
-    `queued_ms` is a call of the candidate in its shortest batch of one. On a CPU `queued_ms` is 0.
+    `queued_ms` is a call of the candidate in its shortest batch of one. `settled` says that the calls ended
+    because their ratio was known well enough. On a CPU all of these have their defaults.
     """
 
     clocks: Clocks
@@ -125,6 +126,7 @@ class Session(Times):
     slowed: float = 1.0
     waits: bool = False
     queued_ms: float = 0.0
+    settled: bool = False
 
     @property
     def is_launch_bound(self) -> bool:
@@ -141,6 +143,14 @@ class Session(Times):
         if self.slowed > 1:
             notes.append(_SLOWED_NOTE.format(slowed=self.slowed))
         return notes
+
+    def notes_on_number(self, timed: int) -> list[str]:
+        """A sentence for sessions on a GPU that ended before so many calls were timed."""
+        num = len(self.kernel_ms)
+        if num >= timed:
+            return []
+        why = "their ratio was known to half a percent" if self.settled else "the time for slow calls was up"
+        return [f"{num} timed calls instead of {timed}: {why}."]
 
 
 def read_latency(pairs: Sequence[tuple[Block, Block]]) -> Times:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 from statistics import median
 from typing import Any, Protocol
 
@@ -222,9 +223,8 @@ class Sessions:
             yield
             spent_s = time.perf_counter() - started
             times = self._times(reference, singles, empty)
-            if spent_s > self._of_all(_MOST_S) and len(singles) >= _FEWEST_UNSETTLED:
-                break
-            if spent_s > self._of_all(_ENOUGH_S) and samples.is_settled(times, _SETTLED[self._device]):
+            settled = spent_s > self._of_all(_ENOUGH_S) and samples.is_settled(times, _SETTLED[self._device])
+            if settled or (spent_s > self._of_all(_MOST_S) and len(singles) >= _FEWEST_UNSETTLED):
                 break
         missing = round(self._share * _FEWEST_PROBES[self._device]) - self._num_probes
         for _ in range(max(_LAST_PROBES, missing)):  # The candidate does not know that timing is over.
@@ -240,7 +240,7 @@ class Sessions:
         if self._alone is None:
             raise RuntimeError("sessions on a GPU are calibrated before the candidate's code is there")
         evidence = yield from self._run_batches(self._alone, median(reference_ms), median(kernel_ms))
-        return batches.read_gpu_session(reference, singles, evidence, self._alone)
+        return replace(batches.read_gpu_session(reference, singles, evidence, self._alone), settled=settled)
 
     def _times(
         self, reference: list[samples.Block], singles: list[samples.Block], empty: list[samples.Block]

@@ -152,7 +152,10 @@ def _profiled(activities: set[Any]) -> Iterator[list[Any]]:
 
 
 def kernel_times(call: Callable[[], Any]) -> list[KernelTime]:
-    """Return the kernels and copies of one call on a GPU, slowest first."""
+    """Return the kernels and copies of one call on a GPU, slowest first.
+
+    It follows an equal call, so that what this one left in the L2 is there.
+    """
     call()
     torch.cuda.synchronize()
     with _profiled({torch.profiler.ProfilerActivity.CUDA}) as events:
