@@ -21,7 +21,7 @@ from typing import Any
 import ray
 
 from kbopt.cluster.actors import LOOPS_PER_ACTOR, EvaluatorActor
-from kbopt.cluster.session import start_ray
+from kbopt.cluster.ray_start import start_ray
 from kbopt.core.evaluations import EvalRequest, Result, Seconds
 from kbopt.core.outcomes import WrongAnswer
 from kbopt.core.ports import BackendStatus

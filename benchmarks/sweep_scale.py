@@ -21,7 +21,7 @@ from pathlib import Path
 
 os.environ |= {
     "RAY_AUTH_MODE": "disabled",
-    "MALLOC_INPUT_BUFFER_MAX": "1",
+    "MALLOC_ARENA_MAX": "1",
 }  # As kbopt and its cluster file have it.
 
 import ray

@@ -7,23 +7,20 @@ evaluator and the coordinator are detached: the driver attaches, watches, and ma
 from __future__ import annotations
 
 import io
-import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import ray
-from ray._private.node import Node
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from kbopt.cluster.actors import EVALUATOR, FOREVER, NAMESPACE, CoordinatorActor, EvaluatorActor, own_error
+from kbopt.cluster.actors import EVALUATOR, FOREVER, CoordinatorActor, EvaluatorActor, own_error
 from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, Factories, SearchSpec
+from kbopt.cluster.ray_start import start_ray
 from kbopt.core.errors import InfraError, UserError
 from kbopt.store.cache import EvaluationCache
 
@@ -34,16 +31,8 @@ T = TypeVar("T")
 ATTACHMENTS = 5
 """How often a driver looks for new actors when those that it watched are gone."""
 
-ONLOOKERS = ("start_monitor", "start_log_monitor", "start_api_server")
-"""What Ray starts and nobody asks anything where it is a driver's own: the autoscaler has nothing to scale,
-the log monitor serves `log_to_driver`, and without a dashboard its server only reports usage. They take 2.4
-of the 7.2 s of a processor that a start costs (Ray 2.60)."""
-
 NODES_S = 600.0
 """How long a sweep waits for the nodes that it is to start with."""
-
-LONGEST_TMPDIR = 39
-"""Bytes. A socket's path has at most 107, of which Ray adds 68: ray/session_.../sockets/plasma_store."""
 
 CREATION_S = 300.0
 """How long an actor may take to come up: a node with the `evaluator` resource must be free for it."""
@@ -267,104 +256,6 @@ class _WithoutRetries(io.TextIOBase):
 
     def flush(self) -> None:
         sys.stderr.flush()
-
-
-def start_ray(address: str | None) -> None:
-    """Connect to the cluster at `address`, or start Ray on this machine for this process alone.
-
-    Raises `InfraError` in one line, whatever Ray raises. SIGTERM stays with whoever handled it before.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if address is None else "token")
-    # Ray's threads allocate in heaps of their own what another thread frees: with one heap a coordinator does
-    # not grow. Workers inherit it from here; on a cluster the nodes set it (ray_cluster.yaml).
-    os.environ.setdefault("MALLOC_INPUT_BUFFER_MAX", "1")
-    options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
-        if address is None:
-            with _without_onlookers(), _nothing_left_of_a_start_that_fails():
-                ray.init(address="local", include_dashboard=False, _temp_dir=_ray_folder(), **options)
-        else:
-            ray.init(address=address, **options)
-    except SystemExit:  # Ray's own answer to a SIGTERM that comes while it starts
-        if callable(on_sigterm):
-            on_sigterm(signal.SIGTERM, None)
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        if address is None:
-            raise InfraError(
-                f"Ray did not start on this machine: {type(error).__name__}: {reason}"
-            ) from error
-        raise InfraError(
-            f"no Ray cluster answers at {address}: {reason} Start one with `ray start --head`, or leave out "
-            "--address to run on this machine alone."
-        ) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)
-
-
-@contextmanager
-def _without_onlookers() -> Iterator[None]:
-    """Meanwhile Ray starts without its onlookers; it has no options for that, so this uses private names."""
-    whole = {name: method for name, method in vars(Node).items() if name in ONLOOKERS}
-    for name in whole:
-        setattr(Node, name, lambda *_, **__: None)
-    try:
-        yield
-    finally:
-        for name, method in whole.items():
-            setattr(Node, name, method)
-
-
-@contextmanager
-def _nothing_left_of_a_start_that_fails() -> Iterator[None]:
-    """Ends what Ray's daemons started meanwhile if a signal or an error comes in between.
-
-    The daemons end with this process, but what the raylet has just started would look for it for a minute.
-    They are stopped, so that they start no more, and not killed: this process aborts if it has connected.
-    """
-    before = _children(os.getpid())
-    try:
-        yield
-    except BaseException:
-        for daemon in _children(os.getpid()) - before:
-            with suppress(ProcessLookupError):
-                os.kill(daemon, signal.SIGSTOP)
-                for started in _children(daemon):
-                    os.kill(started, signal.SIGKILL)
-        raise
-
-
-def _children(pid: int) -> set[int]:
-    """The processes that any thread of `pid` has started and that have not been waited for."""
-    found: set[int] = set()
-    for threads in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            found.update(map(int, threads.read_text().split()))
-    return found
-
-
-def _ray_folder() -> str | None:
-    """Where Ray keeps its sockets: None for its own choice, unless that would not do."""
-    # Ray takes TMPDIR as it is written, unlike Python, which looks whether the folder is there.
-    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    if _holds_sockets(usual):
-        return None
-    for folder in (os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp", "/dev/shm"):
-        if _holds_sockets(folder):
-            return f"{folder}/ray-{os.getuid()}"
-    raise UserError(
-        f"the folder for temporary files, {usual}, does not do for Ray's sockets. Name one in RAY_TMPDIR "
-        f"that you may write to, by an absolute path of at most {LONGEST_TMPDIR} characters."
-    )
-
-
-def _holds_sockets(folder: str) -> bool:
-    is_short = len(os.fsencode(folder)) <= LONGEST_TMPDIR
-    return is_short and Path(folder).is_absolute() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _end(actor: Any, name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kbopt.cluster.session import LONGEST_TMPDIR, _ray_folder
+from kbopt.cluster.ray_start import LONGEST_TMPDIR, _ray_folder
 from kbopt.core.errors import UserError
 from tests.cli.test_run import SIMULATED, command
 

@@ -89,6 +89,8 @@ def test_ctrl_c_keeps_what_was_measured_ends_the_actors_and_says_how_to_resume(t
     family = descendants(process.pid)
     started = b" ".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in family)
     assert b"ray::Coordinator" in started
+    # glibc's own name for it; without it a coordinator grows (benchmarks/sweep_scale.py).
+    assert all(b"MALLOC_ARENA_MAX=1" in Path(f"/proc/{pid}/environ").read_bytes() for pid in family)
     assert not re.search(rb"(monitor|log_monitor|dashboard)\.py", started)  # Ray's for a cluster
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
