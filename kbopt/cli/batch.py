@@ -23,9 +23,8 @@ from kbopt.config import BackendConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result
-from kbopt.core.outcomes import Measured, outcome_name
+from kbopt.core.outcomes import Measured, may_be_mended, outcome_name
 from kbopt.core.protocol import EvalProtocol, Verdict
-from kbopt.core.scoring import may_be_mended
 from kbopt.core.task import Task
 from kbopt.evaluation.sandbox.memory import REMEDY
 

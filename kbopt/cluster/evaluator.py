@@ -18,10 +18,9 @@ from kbopt.core.costs import Rent
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.events import InfraFailed
-from kbopt.core.outcomes import outcome_name
+from kbopt.core.outcomes import may_be_mended, outcome_name
 from kbopt.core.ports import Backend, BackendStatus, Profiler
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.core.scoring import may_be_mended
 from kbopt.store.cache import EvaluationCache, request_key
 
 log = logging.getLogger(__name__)

@@ -231,3 +231,16 @@ OUTCOME_NAMES: Mapping[type, str] = {
 def outcome_name(outcome: Outcome) -> str:
     """The outcome as JSON and tables spell it: `measured`, `wrong_answer`, ..."""
     return OUTCOME_NAMES[type(outcome)]
+
+
+_OF_THE_MACHINE = ("ModuleNotFoundError", "ImportError", "FileNotFoundError", "out of memory")
+"""How a candidate crashes that wants something of its machine when it is called."""
+
+
+def may_be_mended(outcome: Outcome) -> bool:
+    """Whether the machine may be what failed, so that the same source has another outcome once it is mended:
+    with a header, a compiler or a package installed, room on the disk, or more memory.
+    """
+    if isinstance(outcome, CompileFailed):
+        return not outcome.lasting
+    return isinstance(outcome, Crashed) and outcome.how in _OF_THE_MACHINE

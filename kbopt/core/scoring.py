@@ -15,27 +15,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kbopt.core.outcomes import CompileFailed, Crashed, Measured, Outcome
+from kbopt.core.outcomes import Measured, Outcome
 from kbopt.core.proposals import Trial
 
 BOOTSTRAP_RESAMPLES = 1000
 CONFIDENCE = 0.95
-_OF_THE_MACHINE = ("ModuleNotFoundError", "ImportError", "FileNotFoundError", "out of memory")
-"""How a candidate crashes that wants something of its machine when it is called."""
 
 
 def score(outcome: Outcome) -> float:
     """The speedup of a measured kernel, 0.0 of any other."""
     return outcome.speedup if isinstance(outcome, Measured) else 0.0
-
-
-def may_be_mended(outcome: Outcome) -> bool:
-    """Whether the machine may be what failed, so that the same source has another outcome once it is mended:
-    with a header, a compiler or a package installed, room on the disk, or more memory.
-    """
-    if isinstance(outcome, CompileFailed):
-        return not outcome.lasting
-    return isinstance(outcome, Crashed) and outcome.how in _OF_THE_MACHINE
 
 
 def mean_score(trial: Trial) -> float:

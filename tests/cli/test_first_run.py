@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_make_run_is_kbopt_run_without_an_option() -> None:
     done = subprocess.run(
-        ["make", "--dry-run", "--old-file", ".venv/.installed", "run"],
+        ["make", "--no-print-directory", "--dry-run", "--old-file", ".venv/.installed", "run"],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS")},
         capture_output=True,

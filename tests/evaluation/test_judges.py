@@ -1,6 +1,7 @@
 """Judges that start before the device is needed, in real processes on the CPU."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ from threading import Event, Semaphore
 
 import pytest
 
-from kbopt.core.errors import UserError
+from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
-from kbopt.evaluation.sandbox.children import ForkServerHandle
+from kbopt.evaluation.messages import RAISED, Ended, TaskFault
+from kbopt.evaluation.sandbox.children import ForkServerHandle, crash_from
 from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import find_device
 from kbopt.evaluation.server.judge_handle import JudgeHandle
@@ -144,6 +146,22 @@ def test_judges_that_hold_nothing_stay_where_memory_is_asked_for(court: Court):
         assert court.judges.start_over(request(task="third"))
         assert not waits.alive
         assert not court.judges.start_over(request(task="third"))
+
+
+def test_one_that_an_operator_kills_is_no_fault_of_its_task(court: Court):
+    judge = court.judges.start(request())
+    os.kill(judge.pids[0], signal.SIGKILL)
+
+    with court.lease, pytest.raises(InfraError, match="was ended by SIGKILL"):
+        judge.admit(1.0)
+
+
+def test_an_exception_in_the_process_that_runs_the_reference_is_no_fault_of_its_task(court: Court):
+    judge = court.judges.start(request())
+    judge._child.crash = lambda: crash_from(Ended(exit=RAISED, how="exited"))  # type: ignore[method-assign]
+    fault = TaskFault(reason="the reference's worker died", no_memory=False, died=True)
+
+    assert isinstance(judge._task_error(fault), InfraError)
 
 
 def test_only_a_few_start_at_once(court: Court, monkeypatch: pytest.MonkeyPatch):

@@ -16,7 +16,7 @@ from tests.evaluation.test_memory import PLAIN
 LAST_WORDS = """
     import os, sys
     print("no more to say", file=sys.stderr, flush=True)
-    os._exit(3)
+    os.kill(os.getpid(), 7)  # SIGBUS, which a full /dev/shm sends: not the task's fault
     return [torch.randn"""
 LEAVES = ELEMENTWISE.replace("\n    return [torch.randn", LAST_WORDS)
 
@@ -26,7 +26,7 @@ async def test_a_judge_that_ends_names_the_file_that_has_its_last_words(tmp_path
     await client.open()
     request = EvalRequest(task=Task(name="t", source=LEAVES), source=PLAIN, protocol=QUICK)
 
-    with pytest.raises(InfraError, match=r"ended; .*/state/service\.log says why"):
+    with pytest.raises(InfraError, match=r"ended by SIGBUS; .*/state/service\.log may say why"):
         await client.evaluate(request)
 
     await client.close()

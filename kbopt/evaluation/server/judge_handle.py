@@ -257,6 +257,8 @@ class JudgeHandle:
             crash = self._child.crash()
         except KilledForMemory:
             return KilledForMemory(f"the reference's worker of task {name}", of_judge=True)
+        if crash.how == f"exit {messages.RAISED}":
+            return InfraError(f"the process that holds the reference ended; {self._fork_server.log} says why")
         may = f"may use {gib(self._memory_bytes)} of host memory, {self._fork_server.host.source}"
         remedy = f"; it {may}; {REMEDY}" if crash.how == "out of memory" else ""
         return UserError(f"the child of task {name}'s reference ended: {text}: {crash.reason}{remedy}")
