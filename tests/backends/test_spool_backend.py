@@ -201,7 +201,7 @@ async def test_a_refusal_that_came_while_nobody_waited_is_kept_where_that_is_ask
 ) -> None:
     async with opened(tmp_path / "s", keeps_refusals=True) as backend:
         asked = ask(backend, "a")
-        while not list((tmp_path / "s" / "requests").iterdir()):
+        while not any(file.read_bytes() for file in (tmp_path / "s" / "requests").iterdir()):
             await asyncio.sleep(0.01)
         asked.cancel()
     hand = Hand(tmp_path / "s")
@@ -301,7 +301,7 @@ async def test_what_a_job_complains_of_reaches_the_user(tmp_path: Path) -> None:
 async def test_a_spool_that_vanishes_is_an_error_and_no_endless_wait(tmp_path: Path) -> None:
     async with opened(tmp_path / "s") as backend:
         asked = ask(backend, "a")
-        while not list((tmp_path / "s" / "requests").iterdir()):
+        while not any(file.read_bytes() for file in (tmp_path / "s" / "requests").iterdir()):
             await asyncio.sleep(0.01)
         shutil.rmtree(tmp_path / "s")
         with pytest.raises(InfraError, match="cannot read the spool"):
