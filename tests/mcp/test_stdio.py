@@ -13,9 +13,9 @@ from kbopt.core.events import Evaluated, Proposed
 from tests.support.agents import (
     CPU,
     GOOD,
+    LATE,
     SIMULATED,
     SLOW,
-    WRONG,
     call,
     command,
     entries,
@@ -81,7 +81,7 @@ async def test_kernels_are_judged_and_progress_is_told(tmp_path: Path) -> None:
         assert "class Model(nn.Module)" in task["tasks"][0]["source"]
         assert task["device"] == "local, cpu"
         result = await client.call_tool(
-            "evaluate", {"task": "quick/gelu", "kernel": WRONG}, progress_callback=on_progress
+            "evaluate", {"task": "quick/gelu", "kernel": LATE}, progress_callback=on_progress
         )
         wrong = result.structured_content
         assert wrong["outcome"] == "wrong_answer"

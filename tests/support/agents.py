@@ -15,6 +15,7 @@ import httpx2
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
+from kbopt.agents.mcp_calls import PROGRESS_S
 from kbopt.core.events import Entry
 from kbopt.simulated.kernels import to_source
 from kbopt.store.journal import JournalReader
@@ -35,6 +36,8 @@ class ModelNew(torch.nn.Module):
 GOOD = KERNEL.format(body='return torch.nn.functional.gelu(x, approximate="tanh")')
 WRONG = KERNEL.format(body="return x * 0.5")
 SLOW = KERNEL.format(body="import time; time.sleep(1.0); return x * 0.5")
+LATE = KERNEL.format(body=f"import time; time.sleep({PROGRESS_S + 1}); return x * 0.5")
+"""Wrong, and judged after the first report of progress even where the judge is idle and fast."""
 
 
 def simulated(level: int) -> str:
