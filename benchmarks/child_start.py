@@ -53,7 +53,7 @@ def spawned_ms() -> float:
 def main() -> None:
     environ = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        fork_server = ForkServerHandle(Path(folder), environ, prepare_cuda=False)
+        fork_server = ForkServerHandle(Path(folder), environ)
         print(fork_server.isolation)
         forked, spawned = [], []
         for number in range(ROUNDS):

@@ -10,22 +10,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import importlib
-import importlib.util
 import json
 import os
 import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from kbopt.core import codec
-from kbopt.evaluation import survey
+from kbopt.evaluation import preloading, survey
 from kbopt.evaluation.build import machine_code
 from kbopt.evaluation.judge import judge_process
 from kbopt.evaluation.messages import RAISED, Ended
@@ -35,16 +32,8 @@ from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message
 from kbopt.evaluation.worker import build_process, profile_process, worker_process
 
 _REAP_INTERVAL_S = 0.5
-_FOR_EXTENSIONS = ("torch.utils.cpp_extension",)
-_FOR_CUDA = (
-    *_FOR_EXTENSIONS,
-    "torch._subclasses.fake_tensor",
-    "torch._dynamo",  # The first operation on a fake tensor imports it, which takes 0.8 s.
-    *("triton.language", "triton.experimental.gluon.nvidia.hopper"),  # Triton's first launch imports gluon.
-)
 _TRUSTED: dict[str, Callable[[Channel], None]] = {
     "judge": judge_process.main,
-    "survey": survey.survey,
 }
 _ROLES: dict[str, Callable[[Channel], None]] = {
     "build": build_process.build,
@@ -86,7 +75,7 @@ class ForkServer:
             return {}
         try:
             trusted = _TRUSTED.get(request["spawn"])
-            pid = self._fork_trusted(trusted, fds) if trusted else self._fork_sandbox(request, fds)
+            pid = fork_trusted(trusted, fds) if trusted else self._fork_sandbox(request, fds)
         except OSError as error:
             return {"error": f"cannot start a process: {error}"}
         finally:
@@ -95,16 +84,6 @@ class ForkServer:
         self._live.add(pid)
         self._ended.pop(pid, None)
         return {"pid": pid}
-
-    def _fork_trusted(self, role: Callable[[Channel], None], fds: list[int]) -> int:
-        pid = os.fork()
-        if pid == 0:
-            linux.die_with_parent()
-            linux.hide_memory()
-            confinement.prefer_for_oom_kill(confinement.OOM_TRUSTED)
-            confinement.close_other_fds(fds)
-            _run_and_exit(lambda: role(Channel(socket.socket(fileno=fds[0]))))
-        return pid
 
     def _fork_sandbox(self, request: Message, fds: list[int]) -> int:
         config = SandboxConfig.from_json(request["sandbox"])
@@ -137,6 +116,18 @@ class ForkServer:
                     self._killed.discard(pid)
                 else:
                     self._ended[pid] = os.waitstatus_to_exitcode(status)
+
+
+def fork_trusted(role: Callable[[Channel], None], fds: list[int]) -> int:
+    """Fork a process that runs `role` on the socket that is the first of `fds`. Return its pid."""
+    pid = os.fork()
+    if pid == 0:
+        linux.die_with_parent()
+        linux.hide_memory()
+        confinement.prefer_for_oom_kill(confinement.OOM_TRUSTED)
+        confinement.close_other_fds(fds)
+        _run_and_exit(lambda: role(Channel(socket.socket(fileno=fds[0]))))
+    return pid
 
 
 def _fork_init(isolation: Isolation, uid: int) -> int:
@@ -276,25 +267,29 @@ def _import_lazily() -> None:
 
 
 def main() -> None:
-    """Run the fork server. Its arguments are the descriptor of the supervisor's socket, a folder for scratch
-    files, `cpu` or `cuda`, and modules that it must not import, separated by commas.
+    """Run the fork server. Its arguments are a folder for scratch files, `cpu` or `cuda`, the descriptors of
+    the supervisor's socket and of the survey's, and modules that it must not import, separated by commas.
     """
     linux.die_with_parent()
     linux.hide_memory()
     linux.adopt_orphans()
     confinement.homes()
-    fd, scratch, device, *left_out = sys.argv[1:]
+    scratch, device, fd, survey_fd, *left_out = sys.argv[1:]
     torch.set_num_threads(1)
-    _warm_up()
+    if not left_out:
+        # To look for a GPU takes seconds, and so do the modules that are imported meanwhile.
+        fork_trusted(survey.survey, [int(survey_fd)])
+        os.close(int(survey_fd))
     skipped = left_out[0].split(",") if left_out else []
-    names = [name for name in (_FOR_EXTENSIONS if device == "cpu" else _FOR_CUDA) if name not in skipped]
-    if spoiler := spoiled_by(names):
+    if spoiler := preloading.preload(device, skipped):
         skipped.append(spoiler)
         os.execv(
-            sys.executable, [*sys.orig_argv[: -len(sys.argv[1:])], fd, scratch, device, ",".join(skipped)]
+            sys.executable,
+            [
+                *sys.orig_argv[: -len(sys.argv[1:])],
+                *(scratch, device, fd, survey_fd, ",".join(skipped)),
+            ],
         )
-    if "triton.compiler" in sys.modules:
-        _remember_triton_key()
     sys.dont_write_bytecode = True  # from here on: children leave nothing beside what they import
     channel = Channel(socket.socket(fileno=int(fd)))
     isolation = probe_isolation(scratch)
@@ -303,47 +298,6 @@ def main() -> None:
     channel.send({"ready": str(isolation), "is_whole": isolation.is_whole})
     with contextlib.suppress(ChannelClosed):
         ForkServer(channel, isolation).serve()
-
-
-def spoiled_by(names: Sequence[str]) -> str | None:
-    """Import modules once that would take each child seconds. Return the first one that makes the process
-    unfit to fork, or None. A module that is missing or cannot be imported is skipped.
-    """
-    # cpp_extension asks torch at its import whether there is a GPU. NVML can answer. The CUDA runtime would
-    # start threads and could not be used in children any more.
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    for name in names:
-        if importlib.util.find_spec(name.partition(".")[0]) is not None:
-            with contextlib.suppress(Exception):
-                importlib.import_module(name)
-            if not _is_fit_to_fork():
-                return name
-    return None
-
-
-def _remember_triton_key() -> None:
-    """Have Triton hash its own 300 MB once. Otherwise each process that launches a kernel does, for 1 s."""
-    for name in ("triton.runtime.cache", "triton.compiler.compiler"):
-        key = getattr(sys.modules.get(name), "triton_key", None)
-        if key is not None:
-            key()
-
-
-def _is_fit_to_fork() -> bool:
-    """Return whether this process is single-threaded and its children can use CUDA."""
-    if len(list(Path("/proc/self/task").iterdir())) > 1:
-        return False
-    if (pid := os.fork()) == 0:
-        os._exit(int(torch.cuda._is_in_bad_fork()))
-    _, status = os.waitpid(pid, 0)
-    return status == 0
-
-
-def _warm_up() -> None:
-    """Load libraries that torch loads at its first product, once for all forks."""
-    square = torch.ones(8, 8)
-    torch.nn.functional.gelu(square @ square)
-    np.median(np.ones(3))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ class ModelNew(torch.nn.Module):
 def test_what_is_compiled_for_the_types_it_is_given_is_built_for_each_precision(tmp_path: Path):
     """The GPU need not be there."""
     device = Device(torch="cuda:0", name="", hardware="", toolchain=detect(arch="9.0"))
-    with closing(ForkServerHandle(tmp_path, os.environ, prepare_cuda=False)) as fork_server:
+    with closing(ForkServerHandle(tmp_path, os.environ)) as fork_server:
 
         def sandbox(built: Built) -> SandboxConfig:
             return SandboxConfig(

@@ -1,4 +1,4 @@
-"""Which of a machine's GPUs candidates do not get to see."""
+"""Which devices and compilers are found, and which of a machine's GPUs candidates do not get to see."""
 
 import json
 import os
@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from kbopt.core import codec
-from kbopt.evaluation.messages import Build, Survey, Surveyed
+from kbopt.core.errors import UserError
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.protocol import EvalProtocol
+from kbopt.core.task import Task
+from kbopt.evaluation.messages import Build
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
-from kbopt.evaluation.server.devices import gpu_files, other_gpus
+from kbopt.evaluation.server.devices import find_device, gpu_files, other_gpus
+from kbopt.evaluation.server.judge_handle import JudgeHandle
 from kbopt.evaluation.transport.channel import Channel
 
 BUS = "0000:3b:00.0"
@@ -79,28 +84,33 @@ raise ValueError(json.dumps(seen))
 """
 
 
+def config(folder: Path, hidden: tuple[str, ...] = ()) -> SandboxConfig:
+    return SandboxConfig(
+        limits=Limits(memory_bytes=2**32),
+        environ=scrubbed(os.environ),
+        scratch_fallback=str(folder / "scratch"),
+        serial=1,
+        hidden=hidden,
+    )
+
+
 def test_a_hidden_file_cannot_be_opened_in_a_sandbox_and_can_outside(tmp_path: Path):
-    with closing(ForkServerHandle(tmp_path, os.environ, prepare_cuda=False)) as fork_server:
-        config = SandboxConfig(
-            limits=Limits(memory_bytes=2**32),
-            environ=scrubbed(os.environ),
-            scratch_fallback=str(tmp_path / "scratch"),
-            serial=1,
-            hidden=("/dev/full",),
+    with (
+        closing(ForkServerHandle(tmp_path, os.environ)) as fork_server,
+        closing(Child(fork_server, "build", config(tmp_path, hidden=("/dev/full",)))) as child,
+    ):
+        channel = Channel(child.data)
+        job = Build(
+            source=LOOKS,
+            setup="",
+            task_source="",
+            device="cpu",
+            precision="fp32",
+            backward=False,
+            arch="",
         )
-        with closing(Child(fork_server, "build", config)) as child:
-            channel = Channel(child.data)
-            job = Build(
-                source=LOOKS,
-                setup="",
-                task_source="",
-                device="cpu",
-                precision="fp32",
-                backward=False,
-                arch="",
-            )
-            channel.send(codec.encode(job))
-            raised = channel.receive(60)["raised"]
+        channel.send(codec.encode(job))
+        raised = channel.receive(60)["raised"]
 
     has_mounts = "mounts" in fork_server.isolation
     seen = json.loads(raised["text"])
@@ -111,12 +121,31 @@ def test_a_hidden_file_cannot_be_opened_in_a_sandbox_and_can_outside(tmp_path: P
 
 
 def test_trusted_processes_get_what_is_set_in_their_environment(tmp_path: Path):
-    with closing(ForkServerHandle(tmp_path, os.environ, prepare_cuda=False)) as fork_server:
-        fork_server.set_environment({"CXX": "a-compiler-that-is-not-there"})
-        channel, _ = fork_server.spawn_trusted("survey")
-        with closing(channel):
-            channel.send(codec.encode(Survey(device="cpu")))
-            answer = codec.decode(Surveyed, channel.receive(60))
+    task = Task(name="t", source="import os\nraise ValueError(os.environ['MARK'])")
+    request = EvalRequest(task=task, source="", protocol=EvalProtocol())
+    with closing(ForkServerHandle(tmp_path, os.environ)) as fork_server:
+        device = find_device("cpu", fork_server)
+        fork_server.set_environment({"MARK": "set later"})
+        with (
+            closing(JudgeHandle(fork_server, request, device, config(tmp_path))) as judge,
+            pytest.raises(UserError, match="set later"),
+        ):
+            judge.admit()
 
-    assert answer.toolchain.cxx == ""
-    assert (answer.cuda, answer.bus, answer.uuid) == ((), "", "")
+
+def test_the_survey_tells_of_devices_and_compilers(tmp_path: Path):
+    environ = {**os.environ, "CXX": "a-compiler-that-is-not-there"}
+    with closing(ForkServerHandle(tmp_path, environ)) as fork_server:
+        device = find_device("cpu", fork_server)
+
+    assert device.toolchain.cxx == ""
+    assert (device.torch, device.hardware, device.uuid, device.others) == ("cpu", "cpu", "", ())
+
+
+def test_a_device_that_is_not_there_is_named_with_what_to_use(tmp_path: Path):
+    environ = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    with (
+        closing(ForkServerHandle(tmp_path, environ, device="cuda:3")) as fork_server,
+        pytest.raises(UserError, match=r"'cuda:3' was asked for.*use --device cpu"),
+    ):
+        find_device("cuda:3", fork_server)

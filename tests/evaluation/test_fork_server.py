@@ -34,7 +34,7 @@ def test_the_module_that_leaves_a_thread_behind_is_named(
 ) -> None:
     for name, text in MODULES.items():
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
-    code = f"from kbopt.evaluation.fork_server import spoiled_by; print(spoiled_by({names!r}))"
+    code = f"from kbopt.evaluation.preloading import spoiled_by; print(spoiled_by({names!r}))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}", "OPENBLAS_NUM_THREADS": "1"},
@@ -64,7 +64,7 @@ def test_a_server_whose_process_was_spoiled_starts_again_without_what_did_it(tmp
         )
     )
     environ = {**os.environ, "PYTHONPATH": str(package), "OPENBLAS_NUM_THREADS": "1"}
-    server = ForkServerHandle(tmp_path, environ, prepare_cuda=False)
+    server = ForkServerHandle(tmp_path, environ)
     try:
         command = Path(f"/proc/{server._process.pid}/cmdline").read_bytes().split(b"\0")
         assert b"torch.utils.cpp_extension" in command

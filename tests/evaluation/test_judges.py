@@ -34,7 +34,7 @@ class Court:
 
 @pytest.fixture
 def court(tmp_path: Path) -> Iterator[Court]:
-    fork_server = ForkServerHandle(tmp_path, os.environ, prepare_cuda=False)
+    fork_server = ForkServerHandle(tmp_path, os.environ)
     serials = iter(range(100))
 
     def sandbox() -> SandboxConfig:

@@ -18,7 +18,7 @@ from pathlib import Path
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.outcomes import Crashed
-from kbopt.evaluation.messages import Ended, Warm
+from kbopt.evaluation.messages import Ended, Survey, Warm
 from kbopt.evaluation.sandbox.confinement import LOG_NAME, SandboxConfig
 from kbopt.evaluation.sandbox.memory import Host, KilledForMemory, find_host
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
@@ -44,7 +44,8 @@ _LOG_TAIL_BYTES = 12_000
 class ForkServerHandle:
     """A running fork server. Thread-safe: requests are answered one at a time.
 
-    `log` is the file with the output of the fork server and its trusted processes. `host` counts the
+    `device` is the device that the service was asked for. `survey` is the channel to the process that looks
+    for it. `log` is the file with the output of the fork server and its trusted processes. `host` counts the
     processes that the kernel kills for memory.
     """
 
@@ -53,24 +54,27 @@ class ForkServerHandle:
         state_dir: Path,
         environ: Mapping[str, str],
         *,
-        prepare_cuda: bool,
+        device: str = "cpu",
         host: Host | None = None,
     ) -> None:
         self.log = state_dir / LOG_NAME
         self.host = host or find_host()
         self._channel, theirs = Channel.pair()
+        self.survey, of_survey = Channel.pair()
+        self.survey.send(codec.encode(Survey(device=device)))
         self._lock = threading.Lock()
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-P", "-m", "kbopt.evaluation.fork_server"),
-                *(str(theirs.fileno()), str(state_dir), "cuda" if prepare_cuda else "cpu"),
-            ],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
-            env=dict(environ),
-        )
-        theirs.close()
+        with theirs, of_survey:
+            fds = [theirs.fileno(), of_survey.fileno()]
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-m", "kbopt.evaluation.fork_server", str(state_dir)),
+                    *("cpu" if device == "cpu" else "cuda", *map(str, fds)),
+                ],
+                pass_fds=fds,
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr,
+                env=dict(environ),
+            )
         try:
             ready = self._channel.receive(_FORK_SERVER_START_S)
         except (ChannelClosed, TimeoutError):
@@ -122,6 +126,7 @@ class ForkServerHandle:
         return None
 
     def close(self) -> None:
+        self.survey.close()
         self._channel.close()
         self._process.terminate()
         self._process.wait()

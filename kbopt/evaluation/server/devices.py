@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.evaluation.messages import Survey, Surveyed
+from kbopt.evaluation.messages import Surveyed
 from kbopt.evaluation.sandbox.children import ForkServerHandle
 from kbopt.evaluation.transport.channel import ChannelClosed
 from kbopt.leanbuild.toolchain import Toolchain
@@ -51,15 +50,10 @@ def find_device(wanted: str, fork_server: ForkServerHandle) -> Device:
 
     Raises UserError if there is no such device, and InfraError if the process that looks for it ended.
     """
-    channel, _ = fork_server.spawn_trusted("survey")
-    with closing(channel):
-        channel.send(codec.encode(Survey(device=wanted)))
-        try:
-            seen: Surveyed = codec.decode(Surveyed, channel.receive(_SURVEY_S))
-        except (ChannelClosed, TimeoutError):
-            raise InfraError(
-                f"the process that looks for devices ended; {fork_server.log} says why"
-            ) from None
+    try:
+        seen: Surveyed = codec.decode(Surveyed, fork_server.survey.receive(_SURVEY_S))
+    except (ChannelClosed, TimeoutError):
+        raise InfraError(f"the process that looks for devices ended; {fork_server.log} says why") from None
     toolchain, names = seen.toolchain, seen.cuda
     if names:
         index = int(wanted.partition(":")[2] or 0)

@@ -58,11 +58,14 @@ class Service:
     """Evaluates requests on one device; `evaluate` may be called from many threads."""
 
     def __init__(self, device: str, state_dir: Path, host: Host | None = None) -> None:
+        began = time.monotonic()
         state_dir.mkdir(parents=True, exist_ok=True)
         environ = scrubbed(os.environ)
         host = host or find_host()
-        self._fork_server = ForkServerHandle(state_dir, os.environ, prepare_cuda=device != "cpu", host=host)
+        self._fork_server = ForkServerHandle(state_dir, os.environ, device=device, host=host)
+        forking = time.monotonic()
         self.device = find_device(device, self._fork_server)
+        found = time.monotonic()
         if self.device.others:
             only_this = {"CUDA_VISIBLE_DEVICES": self.device.uuid}
             environ |= only_this
@@ -112,6 +115,8 @@ class Service:
         )
         self._kernelbench = KernelBench(self.device, self._lease, self._judges, self._sandboxes, cores)
         self._build_slots = threading.BoundedSemaphore(num_builds_at_once(self.device))
+        spent = f"{forking - began:.1f} s for torch, {found - forking:.1f} s for the device"
+        print(f"ready after {time.monotonic() - began:.1f} s, of which {spent}", file=sys.stderr, flush=True)
 
     def about(self) -> ServiceInfo:
         return ServiceInfo(
