@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import random
 import re
 import resource
 import signal
@@ -45,6 +46,9 @@ _LAST_CAPABILITY = 40
 _CPUCLOCK_SCHED = 2
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_MIB = 2**20
+_SHIFT_MIB = 8
+"""Mebibytes over which heaps are spread: as many as two tensors of KernelBench's usual 1024 x 1024 floats."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -239,6 +243,16 @@ def keep_freed_memory() -> None:
     for option, value in ((_M_MMAP_THRESHOLD, 32 * 2**20), (_M_TRIM_THRESHOLD, 2**31 - 1)):
         if _libc.mallopt(option, value) != 1:
             raise OSError(f"mallopt({option}, {value}) was refused")
+
+
+def shift_heap() -> None:
+    """Have malloc place what follows elsewhere than in other processes that were forked from the same one.
+
+    Those have the same addresses, and the speed of a call depends on the addresses of its tensors: one task
+    took 1.25 ms in all processes of some services and 1.5 ms in others (decision 46).
+    """
+    # Below a mebibyte a hole among older blocks might do. Tensors lie at multiples of 64 bytes.
+    _libc.malloc(random.SystemRandom().randrange(_MIB, (1 + _SHIFT_MIB) * _MIB, 64))
 
 
 def read_memory(pid: int, address: int, target: int, size_bytes: int) -> None:

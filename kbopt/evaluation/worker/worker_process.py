@@ -47,6 +47,7 @@ class _Session:
         self._say = channel.send
         torch.set_num_threads(request["threads"])
         linux.keep_freed_memory()
+        linux.shift_heap()
         self._device = torch.device(request["device"])
         fds, ticket = channel.take_fds(), request["input_buffer"]
         self._cuda = CudaTimer(fds, ticket, self._device) if self._device.type == "cuda" else None
