@@ -390,6 +390,17 @@ def test_an_answer_is_accepted_if_nothing_in_it_is_wrong(value: float, truth: fl
     assert (found is None) is is_same
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (2,)])
+def test_answers_whose_squares_overflow_are_compared(shape: tuple[int, ...]):
+    """The one element of a sum that fp32 cannot hold, beside its float64 answer."""
+    own, exact = torch.full(shape, math.inf), torch.full(shape, 1e200, dtype=torch.float64)
+
+    assert find_mismatch([own], [exact], [own], 1e-4) is None
+    assert find_mismatch([torch.ones(shape)], [exact], [own], 1e-4).num_wrong == own.numel()
+    assert extents([own], [exact]) == [(0.0, 0.0)]
+    assert measure_error([own], [exact]).rms == 0.0
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.complex64])
 def test_a_tensor_is_finite_if_each_of_its_elements_is(dtype: torch.dtype):
     tensor = torch.rand(2**16 + 7, dtype=torch.float32).to(dtype)
