@@ -298,6 +298,7 @@ def test_a_softmax_that_is_one_percent_off_is_wrong_and_no_lower_precision(bench
             "(100 * x).round().to(torch.int16).to(torch.uint16)",
         ),
         ("torch.fft.rfft(x)", "torch.fft.rfft(x.double()).to(torch.complex64)"),
+        ("x.mean(1, keepdim=True).expand(256, 512)", "x.mean(1, keepdim=True).expand(256, 512)"),
     ],
 )
 def test_honest_outputs_of_every_form_are_measured(bench: Bench, reference: str, answer: str):
