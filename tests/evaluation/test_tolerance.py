@@ -360,6 +360,14 @@ def test_zeros_and_other_signs_are_no_factor(got: torch.Tensor):
     assert describe_bias([got], [torch.ones(64, dtype=torch.float64)]) == ""
 
 
+@pytest.mark.parametrize("factor", [2.0, 1 + 2.0**-23])
+def test_a_single_number_is_off_by_no_factor(factor: float):
+    """Its error by rounding was told of all elements, before the element of another output."""
+    exact = torch.tensor(3.0, dtype=torch.float64)
+
+    assert describe_bias([exact.float() * factor], [exact]) == ""
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_worst_element_is_found_in_whatever_piece_it_lies(turned: bool):
     own = torch.rand(700, 300)
