@@ -221,6 +221,32 @@ PASSES_OVER = PLAIN_MATMUL.replace(
             pass
         return""",
 )
+EVERY_TYPE = """
+import torch
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return (
+            torch.fft.rfft(x),
+            (x * 2).to(torch.float8_e4m3fn),
+            (x * 100).round().to(torch.int32).to(torch.uint16),
+            (x * 9).to(torch.int64),
+            x > 0.25,
+            x.double() * 3,
+            x.bfloat16() * 3,
+            x.mean(1, keepdim=True).expand(512, 1000),
+            (x * 3).t(),
+            x.square().sum(),
+            x[:0] * 2,
+        )
+
+def get_inputs():
+    return [torch.rand(512, 1000)]
+
+def get_init_inputs():
+    return []
+"""
+OF_EVERY_TYPE = EVERY_TYPE + "\nModelNew = Model\n"
 UNTOUCHED = HEAD + "    def forward(self, x):\n        return torch.empty_like(x)\n"
 
 
@@ -252,6 +278,15 @@ CASES = [
     Case("plain gelu after these", ELEMENTWISE, PLAIN_GELU, "measured"),
     Case("plain matmul", MATMUL, PLAIN_MATMUL, "measured"),
     Case("passes over want of memory", MATMUL, PASSES_OVER, "measured", note="found no room"),
+    Case("answers of every type", EVERY_TYPE, OF_EVERY_TYPE, "measured"),
+    Case(
+        "a wrong float of 8 bits among them",
+        EVERY_TYPE,
+        OF_EVERY_TYPE.replace("x * 2)", "x * 4)"),
+        "wrong_answer",
+    ),
+    Case("a wrong index among them", EVERY_TYPE, OF_EVERY_TYPE.replace("x * 9", "x * 8"), "wrong_answer"),
+    Case("a wrong number among them", EVERY_TYPE, OF_EVERY_TYPE.replace("square()", "abs()"), "wrong_answer"),
     Case("triton ieee matmul", MATMUL, TRITON_MATMUL.replace("PRECISION", "ieee"), "measured"),
     Case("triton tf32 matmul", MATMUL, TRITON_MATMUL.replace("PRECISION", "tf32"), "precision_downgrade"),
     Case("tf32 by flag", MATMUL, TF32_FLAG, "precision_downgrade"),
