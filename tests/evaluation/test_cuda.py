@@ -261,12 +261,14 @@ class Case:
     """Speedup up to which `measured` is as good: what was to escape the timer is in the time."""
     note: str = ""
     """A part of the feedback."""
+    kernelbench: bool = False
+    """KernelBench's protocol is run too, and accepts the source."""
 
 
 CASES = [
     Case("triton gelu", ELEMENTWISE, TRITON_GELU, "measured"),
     Case("triton gelu, built beforehand", ELEMENTWISE, TRITON_BUILT, "measured"),
-    Case("plain gelu", ELEMENTWISE, PLAIN_GELU, "measured"),
+    Case("plain gelu", ELEMENTWISE, PLAIN_GELU, "measured", kernelbench=True),
     Case("gelu, if it sees one GPU", ELEMENTWISE, ONE_GPU, "measured"),
     Case("inline gelu", ELEMENTWISE, INLINE_GELU, "measured"),
     Case("streams joined", ELEMENTWISE, STREAM_JOINED, "measured"),
@@ -303,7 +305,8 @@ def verdict(result: Result) -> str:
 
 def is_right(case: Case, result: Result) -> bool:
     is_slow = isinstance(result.outcome, Measured) and result.outcome.speedup <= case.at_most
-    return is_slow or (verdict(result) == case.expected and case.note in result.feedback)
+    is_theirs = not case.kernelbench or (result.kernelbench is not None and result.kernelbench.correctness)
+    return is_slow or (verdict(result) == case.expected and case.note in result.feedback and is_theirs)
 
 
 async def evaluate_all(state_dir: Path) -> list[tuple[Case, Result, float]]:
@@ -315,7 +318,9 @@ async def evaluate_all(state_dir: Path) -> list[tuple[Case, Result, float]]:
         for case in CASES:
             started = time.perf_counter()
             task = Task(name="gpu", source=case.task)
-            request = EvalRequest(task=task, source=case.source, protocol=case.protocol)
+            request = EvalRequest(
+                task=task, source=case.source, protocol=case.protocol, kernelbench=case.kernelbench
+            )
             result = await client.evaluate(request)
             seconds = time.perf_counter() - started
             found.append((case, result, seconds))
@@ -351,10 +356,12 @@ def _line(case: Case, result: Result, seconds: float) -> str:
         figures = result.outcome
         detail = (
             f"{figures.speedup:.3f}x [{figures.speedup_ci[0]:.3f} {figures.speedup_ci[1]:.3f}] native "
-            f"{figures.native_ms:.4f} wall {figures.wall_ms:.4f} KB {result.kernelbench.runtime} "
-            f"{result.kernelbench.ref_runtime} roof {figures.roofline.share:.2f} "
-            f"custom {figures.audit.custom_kernel}"
+            f"{figures.native_ms} wall {figures.wall_ms:.4f} custom {figures.audit.custom_kernel}"
         )
+        if figures.roofline is not None:
+            detail += f" roof {figures.roofline.share:.2f}"
+        if result.kernelbench is not None:
+            detail += f" KB {result.kernelbench.runtime} {result.kernelbench.ref_runtime}"
     spent = result.seconds
     stages = f"q{spent.queue:.2f} b{spent.compile:.2f} c{spent.check:.2f} t{spent.time:.2f}"
     stages += f" dev{result.device_s:.2f}"
@@ -377,4 +384,4 @@ if __name__ == "__main__":
 else:
     import pytest
 
-    pytestmark = pytest.mark.gpu
+    pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
