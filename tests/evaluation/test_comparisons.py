@@ -6,6 +6,7 @@ As a script it runs on a GPU without pytest.
 from __future__ import annotations
 
 import math
+import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -143,7 +144,7 @@ def change_inputs(dtype: torch.dtype, device: str) -> None:
             assert torch.equal(smaller * 64, like)
     if dtype in FLOATS:
         draw = Draw(skeleton={}, tensors=(tensor,))
-        (moved,) = values.shifted(draw, values.random.Random(0), moves=True).tensors
+        (moved,) = values.shifted(draw, random.Random(0), moves=True).tensors
         assert moved.dtype == dtype
         assert bool((moved >= tensor.min()).all() and (moved <= tensor.max()).all())
         assert not torch.equal(moved, tensor)
