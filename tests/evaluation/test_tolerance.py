@@ -360,6 +360,14 @@ def test_zeros_and_other_signs_are_no_factor(got: torch.Tensor):
     assert describe_bias([got], [torch.ones(64, dtype=torch.float64)]) == ""
 
 
+@pytest.mark.parametrize("factor", [2.0, 1 + 2.0**-23])
+def test_a_single_number_is_off_by_no_factor(factor: float):
+    """Its error by rounding was told of all elements, before the element of another output."""
+    exact = torch.tensor(3.0, dtype=torch.float64)
+
+    assert describe_bias([exact.float() * factor], [exact]) == ""
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_worst_element_is_found_in_whatever_piece_it_lies(turned: bool):
     own = torch.rand(700, 300)
@@ -388,6 +396,17 @@ def test_an_answer_is_accepted_if_nothing_in_it_is_wrong(value: float, truth: fl
     assert accepts([got], [exact], [own], 1e-4, known) is (found is None)
     is_same = value == truth or (math.isnan(value) and math.isnan(truth))
     assert (found is None) is is_same
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2,)])
+def test_answers_whose_squares_overflow_are_compared(shape: tuple[int, ...]):
+    """The one element of a sum that fp32 cannot hold, beside its float64 answer."""
+    own, exact = torch.full(shape, math.inf), torch.full(shape, 1e200, dtype=torch.float64)
+
+    assert find_mismatch([own], [exact], [own], 1e-4) is None
+    assert find_mismatch([torch.ones(shape)], [exact], [own], 1e-4).num_wrong == own.numel()
+    assert extents([own], [exact]) == [(0.0, 0.0)]
+    assert measure_error([own], [exact]).rms == 0.0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.complex64])

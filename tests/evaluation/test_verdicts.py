@@ -298,6 +298,7 @@ def test_a_softmax_that_is_one_percent_off_is_wrong_and_no_lower_precision(bench
             "(100 * x).round().to(torch.int16).to(torch.uint16)",
         ),
         ("torch.fft.rfft(x)", "torch.fft.rfft(x.double()).to(torch.complex64)"),
+        ("x.mean(1, keepdim=True).expand(256, 512)", "x.mean(1, keepdim=True).expand(256, 512)"),
     ],
 )
 def test_honest_outputs_of_every_form_are_measured(bench: Bench, reference: str, answer: str):
@@ -306,6 +307,24 @@ def test_honest_outputs_of_every_form_are_measured(bench: Bench, reference: str,
     outcome = bench.judge(HEAD + f"        return {answer}\n", task=task).outcome
 
     assert isinstance(outcome, Measured), outcome
+
+
+def test_a_conjugate_that_is_still_to_be_taken_is_no_answer(bench: Bench):
+    """Its memory holds other values than a reader gets."""
+    task = ELEMENTWISE.replace("torch.tanh(x) * 2 + x", "torch.fft.fft(x).conj()")
+    with pytest.raises(UserError, match="the reference's forward gives a tensor that is conjugated"):
+        bench.judge(PLAIN, task=task)
+
+    task = ELEMENTWISE.replace("torch.tanh(x) * 2 + x", "torch.fft.fft(x).imag")
+    sources = [
+        HEAD + f"        return (-torch.fft.fft(x)).conj().imag{end}\n" for end in ("", ".resolve_neg()")
+    ]
+    pending, resolved = (result.outcome for result in bench.judge_all(sources, task=task))
+
+    assert isinstance(pending, Rejected), pending
+    assert pending.family == "output_type"
+    assert ".resolve_neg()" in pending.reason
+    assert isinstance(resolved, Measured), resolved
 
 
 SIZED = """

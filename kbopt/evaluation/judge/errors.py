@@ -32,6 +32,8 @@ _EXACT_SHARE = 1e-3
 _COARSEST_STEP = 2.0**-7
 """Relative error: truncating two numbers to bf16 takes off no more. The error of truncated sums scatters
 little, too, so that up to here only a still smaller scatter counts as one factor."""
+_FEWEST_ALIKE = 8
+"""Elements of an output that can be off by one factor. Rounding moves fewer by nearly one by chance."""
 _UNIT_ROUNDOFF: dict[Precision, float] = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
 """The largest relative error of rounding to nearest."""
 
@@ -105,7 +107,7 @@ def describe_bias(
 ) -> str:
     """Return `all elements are 1.0 % too small` or the like if an output is wrong by one factor, else ""."""
     for number, (one, truth) in enumerate(zip(got, exact, strict=True)):
-        if not counts_in_steps(one) and one.numel():
+        if not counts_in_steps(one) and one.numel() >= _FEWEST_ALIKE:
             bias = _common_factor(one, truth) - 1.0
             if bias:
                 what = "all elements" if len(got) == 1 else f"all elements of {name_of(number)}"

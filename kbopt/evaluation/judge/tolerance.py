@@ -218,7 +218,7 @@ def pieces(*tensors: torch.Tensor) -> Iterator[tuple[int, tuple[torch.Tensor, ..
 
 def square_sum(tensor: torch.Tensor) -> float:
     """Return the sum of the squares of the elements' sizes, without a copy of the tensor's size."""
-    return float(torch.linalg.vector_norm(tensor)) ** 2
+    return float(torch.linalg.vector_norm(tensor).square())  # Python's ** raises where this is infinite.
 
 
 def _unravel(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
