@@ -236,22 +236,10 @@ class Build:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KernelBench:
-    """Have a worker judge `source` by KernelBench's own protocol."""
+class CallBoth:
+    """Have a worker judge `source` by KernelBench's own protocol, or profile a call of it.
 
-    task_source: str
-    source: str
-    setup: str
-    device: str
-    threads: int
-    protocol: EvalProtocol
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileCall:
-    """Have a worker profile a call of `source`, by a trace or by hardware counters.
-
-    The worker says when it needs the device and waits for an answer.
+    The worker's role says which. It says when it needs the device and waits for an answer.
     """
 
     task_source: str

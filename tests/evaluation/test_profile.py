@@ -27,7 +27,7 @@ from kbopt.core.profile import (
     Trace,
 )
 from kbopt.core.task import Task
-from kbopt.evaluation.messages import ProfileCall
+from kbopt.evaluation.messages import CallBoth
 from kbopt.evaluation.profile.trace_events import OWN_CODE
 from kbopt.evaluation.server.profiling import told
 from kbopt.evaluation.server.quiet import Quiet
@@ -194,7 +194,7 @@ COUNTED = """==PROF== Connected to process 1
 "ID","Kernel Name","Metric Name","Metric Unit","Metric Value"
 "0","k","gpu__time_duration.sum","nsecond","2,500"
 """
-JOB = ProfileCall(task_source=ELEMENTWISE, source=RIGHT, setup="", device="cuda:0", threads=1, protocol=QUICK)
+JOB = CallBoth(task_source=ELEMENTWISE, source=RIGHT, setup="", device="cuda:0", threads=1, protocol=QUICK)
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import torch
 from kbopt.core.evaluations import KernelBenchVerdict
 from kbopt.evaluation import numerics
 from kbopt.evaluation.kernelbench.loading import first_inputs, load_task_module, parsed
-from kbopt.evaluation.messages import KernelBench
+from kbopt.evaluation.messages import CallBoth
 from kbopt.evaluation.numerics import DTYPES
 
 _SEED = 42
@@ -74,13 +73,10 @@ def input_seeds(trials: int) -> list[int]:
     return [*(int(torch.randint(0, 2**32 - 1, (1,)).item()) for _ in range(trials)), _SEED]
 
 
-Turn = Callable[[], AbstractContextManager[None]]
-
-
-def judge(job: KernelBench, device_turn: Turn) -> KernelBenchVerdict:
+def judge(job: CallBoth, await_device: Callable[[], None]) -> KernelBenchVerdict:
     """Judge the candidate by KernelBench's protocol, and time the reference.
 
-    `device_turn` is entered once, when the reference is constructed. Within it the reference is timed, and
+    `await_device` is called once, when the reference is constructed. Afterwards the reference is timed, and
     then the candidate's code is loaded, checked and timed by the same rules. So seconds lie between both
     times and not the turns of others: models of many kernels took up to twice as long in one turn as in
     another. KernelBench draws inputs on the CPU. Here they are drawn on the device, with the same
@@ -95,44 +91,46 @@ def judge(job: KernelBench, device_turn: Turn) -> KernelBenchVerdict:
     try:
         model, init_inputs = _constructed(task, precision, device)
     except Exception as error:  # noqa: BLE001 - it casts integer inputs to float, which many tasks refuse
-        return _failed_task(error, metadata)
-    with device_turn():
-        try:
-            reference = _place(model, precision, device)
+        return _failed(error, metadata, "runtime_error", _TASK_FAILS)
+    await_device()
+    try:
+        reference = _place(model, precision, device)
+        inputs = task.draw(seeds[-1], precision, device)
+        ref_stats = statistics(_times(reference, inputs, protocol.timed, device))
+        inputs.clear()
+    except Exception as error:  # noqa: BLE001 - as above
+        return _failed(error, metadata, "runtime_error", _TASK_FAILS)
+    try:
+        _execute_as_file(job.source, task.context)
+        new_class = task.context["ModelNew"]
+    except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a compilation error
+        return _failed(error, metadata, "compilation_error")
+    try:
+        with torch.no_grad():
+            torch.manual_seed(_SEED)
+            candidate = _place(new_class(*init_inputs), precision, device)
+            _synchronize(device)
+            trials = _Trials(task, seeds, precision, device)
+            if not trials.check(reference, candidate, metadata):
+                return KernelBenchVerdict(compiled=True, correctness=False, metadata=metadata)
             inputs = task.draw(seeds[-1], precision, device)
-            ref_stats = statistics(_times(reference, inputs, protocol.timed, device))
-            inputs.clear()
-        except Exception as error:  # noqa: BLE001 - as above
-            return _failed_task(error, metadata)
-        try:
-            _execute_as_file(job.source, task.context)
-            new_class = task.context["ModelNew"]
-        except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a compilation error
-            metadata["compilation_error_name"] = _qualified(error)
-            metadata["compilation_error"] = str(error)[:2000]
-            return _verdict(compiled=False, correctness=False, metadata=metadata)
-        try:
-            with torch.no_grad():
-                torch.manual_seed(_SEED)
-                candidate = _place(new_class(*init_inputs), precision, device)
-                _synchronize(device)
-                trials = _Trials(task, seeds, precision, device)
-                correct = trials.check(reference, candidate, metadata)
-                stats: dict[str, float] = {}
-                if correct:
-                    inputs = task.draw(seeds[-1], precision, device)
-                    stats = statistics(_times(candidate, inputs, protocol.timed, device))
-        except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a runtime error
-            metadata["runtime_error"] = str(error)[:2000]
-            metadata["runtime_error_name"] = _qualified(error)
-            return _verdict(compiled=True, correctness=False, metadata=metadata)
-    return _verdict(compiled=True, correctness=correct, metadata=metadata, stats=stats, ref_stats=ref_stats)
+            stats = statistics(_times(candidate, inputs, protocol.timed, device))
+    except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a runtime error
+        return _failed(error, metadata, "runtime_error")
+    return KernelBenchVerdict(
+        compiled=True,
+        correctness=True,
+        metadata=metadata,
+        runtime=stats["mean"],
+        runtime_stats=stats,
+        ref_runtime=ref_stats["mean"],
+        ref_runtime_stats=ref_stats,
+    )
 
 
-def _failed_task(error: Exception, metadata: dict[str, Any]) -> KernelBenchVerdict:
-    metadata["runtime_error"] = _TASK_FAILS + str(error)[:2000]
-    metadata["runtime_error_name"] = _qualified(error)
-    return _verdict(compiled=True, correctness=False, metadata=metadata)
+def _failed(error: Exception, metadata: dict[str, Any], key: str, prefix: str = "") -> KernelBenchVerdict:
+    metadata |= {key: prefix + str(error)[:2000], f"{key}_name": _qualified(error)}
+    return KernelBenchVerdict(compiled=key != "compilation_error", correctness=False, metadata=metadata)
 
 
 def _cast_all(values: Sequence[Any], precision: str, device: torch.device) -> list[Any]:
@@ -275,22 +273,3 @@ def _synchronize(device: torch.device) -> None:
 def _qualified(error: BaseException) -> str:
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _verdict(
-    *,
-    compiled: bool,
-    correctness: bool,
-    metadata: Mapping[str, object],
-    stats: Mapping[str, float] | None = None,
-    ref_stats: Mapping[str, float] | None = None,
-) -> KernelBenchVerdict:
-    return KernelBenchVerdict(
-        compiled=compiled,
-        correctness=correctness,
-        metadata=metadata,
-        runtime=stats["mean"] if stats else -1.0,
-        runtime_stats=stats or {},
-        ref_runtime=ref_stats["mean"] if ref_stats else -1.0,
-        ref_runtime_stats=ref_stats or {},
-    )

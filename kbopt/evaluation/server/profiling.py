@@ -37,9 +37,10 @@ from kbopt.evaluation.sandbox.memory import REMEDY, KilledForMemory
 from kbopt.evaluation.server import feedback
 from kbopt.evaluation.server.budget import Reservation
 from kbopt.evaluation.server.describing import Describing
-from kbopt.evaluation.server.devices import Device, num_threads
+from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.judges import Judges, key_of
 from kbopt.evaluation.server.lease import Lease
+from kbopt.evaluation.server.on_device import answer_of
 from kbopt.evaluation.server.quiet import Quiet
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
@@ -207,33 +208,15 @@ class Profiling:
     def _with_device(
         self, child: Child, request: EvalRequest, built: Built | None, clock: _Clock, limit_s: float
     ) -> Message:
-        """Return the child's answer. The child loads its sources first and gets the device when it is ready.
+        @contextmanager
+        def turn() -> Iterator[None]:
+            with self._lease, clock.of("device"):
+                self._judges.make_room(request)
+                yield
 
-        An answer that comes earlier, such as a failure to load, needs no device.
-        """
-        job = messages.ProfileCall(
-            task_source=request.task.source,
-            source=request.source,
-            setup=built.setup if built else "",
-            device=self._device.torch,
-            threads=num_threads(),
-            protocol=request.protocol,
-        )
-        channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
-        channel.send(codec.encode(job))
-        reply = channel.receive(_LOADING_S)
-        if reply.get("ready") is not True:
-            return reply
-        with self._lease, clock.of("device"):
-            self._judges.make_room(request)
-            channel.send({"go": True})
-            try:
-                reply = channel.receive(limit_s)
-            except (TimeoutError, WireError):
-                child.close()
-                raise
-            child.close()  # Nothing of it may run while another candidate is timed.
-            return reply
+        setup = built.setup if built else ""
+        reply, _ = answer_of(child, request, setup, self._device, turn, loading_s=_LOADING_S, held_s=limit_s)
+        return reply
 
     def _with_rates(self, trace: Trace, described: messages.Description) -> Trace:
         limits, busy_us = described.limits, trace.busy_us

@@ -25,7 +25,7 @@ import kbopt
 from kbopt.core import codec
 from kbopt.core.profile import Code, Counters, KernelCode, Missing, Trace
 from kbopt.evaluation.build.machine_code import disassembler
-from kbopt.evaluation.messages import Dissect, ProfileCall
+from kbopt.evaluation.messages import CallBoth, Dissect
 from kbopt.evaluation.profile import cpu_code, gpu_code, ncu_report, trace_events
 from kbopt.evaluation.transport.channel import Channel, Message
 from kbopt.evaluation.worker.candidate import CandidateError, describe_exception
@@ -104,8 +104,8 @@ def _printed(command: list[str]) -> str:
 
 
 def trace(channel: Channel) -> None:
-    """Answer `ProfileCall` with what a call spends its time in. It waits for the go-ahead before the call."""
-    job: ProfileCall = codec.decode(ProfileCall, channel.receive())
+    """Answer `CallBoth` with what a call spends its time in. It waits for the go-ahead before the call."""
+    job: CallBoth = codec.decode(CallBoth, channel.receive())
     try:
         call = ProfiledCall(job)
         if call.device.type == "cuda":
@@ -153,8 +153,8 @@ def _saved(run: Callable[[], object], *, on_cuda: bool) -> str:
 
 
 def count(channel: Channel) -> None:
-    """Answer `ProfileCall` with Nsight Compute's counters of a call, or the reason why there are none."""
-    job: ProfileCall = codec.decode(ProfileCall, channel.receive())
+    """Answer `CallBoth` with Nsight Compute's counters of a call, or the reason why there are none."""
+    job: CallBoth = codec.decode(CallBoth, channel.receive())
     ncu = _nsight_compute()
     if ncu is None:
         channel.send(

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 from kbopt.evaluation import numerics
 from kbopt.evaluation.gradients import starts_of
 from kbopt.evaluation.kernelbench.loading import load_module
-from kbopt.evaluation.messages import ProfileCall
+from kbopt.evaluation.messages import CallBoth
 from kbopt.evaluation.numerics import constructed, keeps_dtypes, placed, seed_everything
 from kbopt.evaluation.passes import Gradients, call_of
 from kbopt.evaluation.transport.layout import flatten, unflatten
@@ -33,7 +33,7 @@ memory, as a timed call does."""
 class ProfiledCall:
     """A call of a model. The constructor loads the sources without the device; `prepare` needs the device."""
 
-    def __init__(self, job: ProfileCall) -> None:
+    def __init__(self, job: CallBoth) -> None:
         self._job = job
         self.device = torch.device(job.device)
         numerics.apply(job.protocol.arithmetic)

@@ -9,8 +9,8 @@ this process says has to agree with that.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from kbopt.core import codec
 from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation import numerics
-from kbopt.evaluation.messages import KernelBench, Warm
+from kbopt.evaluation.messages import CallBoth, Warm
 from kbopt.evaluation.numerics import constructed
 from kbopt.evaluation.passes import Gradients, call_of
 from kbopt.evaluation.sandbox import linux
@@ -287,23 +287,18 @@ def _load_triton() -> None:
 def kernelbench(channel: Channel) -> None:
     """Run KernelBench's own protocol, with reference and candidate in one process as there.
 
-    The process asks for the device when it needs it, and gives it back at its end.
+    The process asks for the device when it needs it, and has it until it answers.
     """
     from kbopt.evaluation.kernelbench.protocol import judge
 
     request, warm = _warmed_up(channel)
-    job: KernelBench = codec.decode(KernelBench, request)
+    job: CallBoth = codec.decode(CallBoth, request)
     if not warm:
         find_builds(job.setup)
     linux.keep_freed_memory()  # Else the model that is timed first would pay for pages that both use.
 
-    @contextmanager
-    def device_turn() -> Iterator[None]:
-        channel.send({"device": "wanted"})
+    def await_device() -> None:
+        channel.send({"ready": True})
         channel.receive()
-        try:
-            yield
-        finally:
-            channel.send({"device": "free"})
 
-    channel.send({"fields": codec.encode(judge(job, device_turn))})
+    channel.send({"fields": codec.encode(judge(job, await_device))})

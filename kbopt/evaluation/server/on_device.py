@@ -1,0 +1,59 @@
+"""Asks a worker that loads its sources first and says when it needs the device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from kbopt.core import codec
+from kbopt.core.evaluations import EvalRequest
+from kbopt.core.workloads import shown_source
+from kbopt.evaluation.messages import CallBoth
+from kbopt.evaluation.sandbox.children import Child
+from kbopt.evaluation.server.devices import Device, num_threads
+from kbopt.evaluation.transport.channel import Channel, Message, WireError
+
+_REPLY_LIMIT_BYTES = 2**20
+"""Bytes of a reply at most."""
+
+
+def answer_of(
+    child: Child,
+    request: EvalRequest,
+    setup: str,
+    device: Device,
+    turn: Callable[[], AbstractContextManager[None]],
+    *,
+    loading_s: float,
+    held_s: float,
+) -> tuple[Message, float]:
+    """Return the child's answer, and the seconds for which it had the device.
+
+    It gets the device within `turn`, for `held_s` seconds at most, and may load for `loading_s` seconds. An
+    answer that comes before it was ready, such as a failure to load, needs no device. Raises TimeoutError,
+    ChannelClosed and WireError.
+    """
+    job = CallBoth(
+        task_source=shown_source(request.task.source),
+        source=request.source,
+        setup=setup,
+        device=device.torch,
+        threads=num_threads(),
+        protocol=request.protocol,
+    )
+    channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
+    channel.send(codec.encode(job))
+    reply = channel.receive(loading_s)
+    if reply.get("ready") is not True:
+        return reply, 0.0
+    with turn():
+        started = time.monotonic()
+        channel.send({"go": True})
+        try:
+            reply = channel.receive(held_s)
+        except (TimeoutError, WireError):
+            child.close()
+            raise
+        child.close()  # Nothing of it may run while another candidate is timed.
+        return reply, time.monotonic() - started
