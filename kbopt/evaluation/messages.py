@@ -132,7 +132,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """The sizes of the task's data, and the judge's peak memory, shared inputs included."""
+    """The sizes of one set of a task's inputs, of its outputs and its parameters, at its precision.
+
+    Until the reference has run, its outputs are assumed to be as large as its inputs. `peak_bytes` is the
+    judge's peak memory, shared inputs and activations of the reference included.
+    """
 
     inputs_bytes: int
     outputs_bytes: int

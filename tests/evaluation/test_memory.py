@@ -15,11 +15,12 @@ from kbopt.core.errors import UserError
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.outcomes import Crashed, Measured, outcome_name
 from kbopt.core.task import Task
+from kbopt.evaluation.messages import Sizes
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.sandbox.memory import GIB, SERVICE_BYTES, find_host
 from kbopt.evaluation.server.budget import Budget, Need
 from kbopt.evaluation.server.judge_handle import JudgeHandle
-from kbopt.evaluation.server.needs import CPU_PROCESS_BYTES, GXX_BYTES, Data, need_of
+from kbopt.evaluation.server.needs import CPU_PROCESS_BYTES, GXX_BYTES, need_of
 from kbopt.evaluation.server.service import Service
 from tests.evaluation.conftest import ELEMENTWISE, QUICK
 
@@ -212,7 +213,7 @@ def test_alone_means_that_no_judge_is_kept_and_nothing_else_starts(tmp_path: Pat
 
 
 def test_what_judging_needs_follows_from_the_tasks_data():
-    data = Data(inputs_bytes=300 * 2**20, outputs_bytes=300 * 2**20, parameters_bytes=0)
+    data = Sizes(inputs_bytes=300 * 2**20, outputs_bytes=300 * 2**20, parameters_bytes=0, peak_bytes=0)
     unknown = need_of(PLAIN, None, on_cuda=False, compiles=False, kernelbench=False)
     large = need_of(PLAIN, data, on_cuda=False, compiles=False, kernelbench=False)
 

@@ -230,7 +230,7 @@ class _JudgeProcess:
         parameters = sum(t.numel() * t.element_size() for t in reference.parameters().values())
         return messages.Sizes(
             inputs_bytes=self._inputs_bytes,
-            outputs_bytes=max(one.output_bytes for one in self._references),
+            outputs_bytes=max(one.output_bytes for one in self._references) or self._inputs_bytes,
             parameters_bytes=parameters,
             peak_bytes=linux.peak_bytes(),
         )

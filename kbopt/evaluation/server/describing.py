@@ -58,7 +58,7 @@ class Describing:
             self._judges.prepare(request).result()
             turn = self._turns.of(key_of(request)) if self._device.is_cuda else nullcontext()
             with turn, self._judges.at_hand(request):
-                judge = self._judges.of(request, lambda _: reservation.grow(self._need(request)))
+                judge = self._judges.of(request, lambda: reservation.grow(self._need(request)))
                 with self._cores.timed(*judge.pids):
                     seen = judge.describe()
                 self._judges.settle(judge)

@@ -17,7 +17,6 @@ from kbopt.evaluation.server.cores import Cores
 from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory
 from kbopt.evaluation.server.judges import Judges, Key, key_of
-from kbopt.evaluation.server.needs import Data
 from kbopt.evaluation.server.neighbours import Neighbours
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.server.timeline import Judged, Timeline
@@ -110,7 +109,7 @@ class Measuring:
         child: Child,
         reservation: Reservation | None,
     ) -> Judged:
-        def learned(_: Data) -> None:
+        def learned() -> None:
             if reservation is not None:
                 reservation.grow(self._need(request))
 

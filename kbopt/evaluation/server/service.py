@@ -203,7 +203,7 @@ class Service:
         compiles = request.baselines or request.protocol.baseline != "eager"
         return need_of(
             request.source,
-            self._judges.data_of(request),
+            self._judges.sizes_of(request),
             on_cuda=self.device.is_cuda,
             compiles=compiles,
             kernelbench=request.kernelbench,
