@@ -196,7 +196,7 @@ class _JudgeProcess:
         with about(reference):
             draw = reference.draw(self._rng.getrandbits(62))
             output = reference.run(draw.arguments())
-        weights_bytes = sum(t.numel() * t.element_size() for t in reference.parameters().values())
+        weights_bytes = sum(t.nbytes for t in reference.parameters().values())
         passing_bytes = torch.cuda.max_memory_allocated(self._device)
         return (
             _INPUTS_AT_ONCE * draw.size_bytes
@@ -227,7 +227,7 @@ class _JudgeProcess:
         The latter includes the input buffers, which are shared memory.
         """
         reference = self._reference
-        parameters = sum(t.numel() * t.element_size() for t in reference.parameters().values())
+        parameters = sum(t.nbytes for t in reference.parameters().values())
         return messages.Sizes(
             inputs_bytes=self._inputs_bytes,
             outputs_bytes=max(one.output_bytes for one in self._references) or self._inputs_bytes,
@@ -264,7 +264,7 @@ class _JudgeProcess:
         """Return what the table of admitted tasks says of this one: milliseconds and bytes."""
         reference, worker = self._reference, self._worker
         draw = reference.draw(self._rng.getrandbits(62))
-        work = roofline.work_of(reference, draw)
+        limits = roofline.work_of(reference, draw).limits
         blocks: dict[str, list[samples.Block]] = {"run": [], "rehearse": []}
         for _number in range(_NUM_REFERENCE_CALLS):
             for operation, seen in blocks.items():
@@ -276,7 +276,7 @@ class _JudgeProcess:
             times_ms = samples.cpu_times_ms(blocks["run"], blocks["rehearse"], torch.get_num_threads())
         return messages.Description(
             reference_ms=median(times_ms),
-            limits=work.limits,
+            limits=limits,
             facts=roofline.device_facts(reference),
             inputs_bytes=draw.size_bytes,
             outputs_bytes=reference.output_bytes,

@@ -188,7 +188,7 @@ class OnWorkload:
         kernel_ms, reference_ms = session.kernel_ms, session.reference_ms
         draw = self._calls.draw()
         work = roofline.work_of(self._reference, draw)
-        kernel = median(kernel_ms)
+        limits, kernel = work.limits, median(kernel_ms)
         if kernel < work.impossible_ms:
             floor = f"the floor of {work.impossible_ms:.4g} ms that moving the task's bytes takes"
             reason = f"{kernel:.4g} ms a call is below {floor}"
@@ -210,11 +210,11 @@ class OnWorkload:
             wall_ms=session.clocks.wall_ms,
             audit=replace(audit, notes=tuple(notes)),
             roofline=Roofline(
-                size_bytes=work.size_bytes,
-                operations=work.operations,
-                floor_ms=work.floor_ms,
-                share=min(1.0, work.floor_ms / kernel),
-                reference_ops_ms=work.operations_ms,
+                size_bytes=limits.size_bytes,
+                operations=limits.operations,
+                floor_ms=limits.floor_ms,
+                share=min(1.0, limits.floor_ms / kernel),
+                reference_ops_ms=limits.operations_ms,
             ),
             speedups=self._over_eager(interval),
         )

@@ -29,35 +29,34 @@ thousands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draw:
-    """One set of arguments of a call: `skeleton` around `tensors`, already in the task's precision.
+class _Nested:
+    """A `skeleton` around `tensors`."""
+
+    skeleton: Skeleton
+    tensors: tuple[torch.Tensor, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(t.nbytes for t in self.tensors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output(_Nested):
+    """What a call of a model returned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw(_Nested):
+    """One set of arguments of a call, already in the task's precision.
 
     `workload` is the number of the workload that it belongs to. With `--backward` there are two arguments, as
     in `passes`: forward's own, and the outputs' gradients.
     """
 
-    skeleton: Skeleton
-    tensors: tuple[torch.Tensor, ...]
     workload: int = 0
 
     def arguments(self, tensors: tuple[torch.Tensor, ...] | None = None) -> list[Any]:
         return list(unflatten(self.skeleton, self.tensors if tensors is None else tensors))
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self.tensors)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """What a call of a model returned."""
-
-    skeleton: Skeleton
-    tensors: tuple[torch.Tensor, ...]
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self.tensors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +244,7 @@ class Reference:
                     f"inputs lie on {self.device.type}; return it where they are"
                 )
         output = Output(skeleton=skeleton, tensors=tuple(t.detach() for t in tensors))
-        self.output_sizes = tuple(t.numel() * t.element_size() for t in output.tensors)
+        self.output_sizes = tuple(t.nbytes for t in output.tensors)
         return output
 
     def run_exact(self, draw: Draw) -> Output:

@@ -54,26 +54,10 @@ _TFLOPS: dict[str, dict[Arithmetic, float]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """The work of one call: bytes to move, operations of the reference, and the times of both.
+    """The work of one call. No kernel can be faster than `impossible_ms`, which is 0 on a CPU."""
 
-    No kernel can be faster than `impossible_ms`. It is 0 on a CPU.
-    """
-
-    size_bytes: int
-    operations: int
-    floor_ms: float
-    operations_ms: float
+    limits: Limits
     impossible_ms: float
-
-    @property
-    def limits(self) -> Limits:
-        """The limits as a profile has them."""
-        return Limits(
-            size_bytes=self.size_bytes,
-            operations=self.operations,
-            floor_ms=self.floor_ms,
-            operations_ms=self.operations_ms,
-        )
 
 
 class _Operations(EachOperation):
@@ -96,19 +80,19 @@ def work_of(reference: Reference, draw: Draw) -> Work:
     counter = _Operations()
     with counter:
         output = plain(reference, draw)
-    parameters = sum(p.numel() * p.element_size() for p in reference.model.parameters())
-    size_bytes = draw.size_bytes + output.size_bytes + parameters
+    moved_bytes = draw.size_bytes + output.size_bytes
+    size_bytes = moved_bytes + sum(p.nbytes for p in reference.model.parameters())
     operations = max(counter.operations, sum(t.numel() for t in output.tensors))
     bandwidth, peak = device_peaks(str(reference.device), arithmetic_of(reference))
-    memory_ms = 1000 * size_bytes / bandwidth
+    on_cuda = reference.device.type == "cuda"
     return Work(
-        size_bytes=size_bytes,
-        operations=operations,
-        floor_ms=memory_ms,
-        operations_ms=1000 * operations / peak,
-        impossible_ms=_IMPOSSIBLE_SHARE * 1000 * (draw.size_bytes + output.size_bytes) / bandwidth
-        if reference.device.type == "cuda"
-        else 0.0,
+        limits=Limits(
+            size_bytes=size_bytes,
+            operations=operations,
+            floor_ms=1000 * size_bytes / bandwidth,
+            operations_ms=1000 * operations / peak,
+        ),
+        impossible_ms=_IMPOSSIBLE_SHARE * 1000 * moved_bytes / bandwidth if on_cuda else 0.0,
     )
 
 
