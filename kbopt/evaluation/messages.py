@@ -108,18 +108,13 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimeAgain:
+class TimeAgain(Judge):
     """Time a judged candidate in a new worker, beside a new worker that runs the reference from now on.
 
     The message carries two descriptors of each. Answered by `Verdict`.
     """
 
-    source: str
-    setup: str
-    protocol: EvalProtocol
-    init: int
     reference_init: int
-    held_out: bool = False
 
 
 ToJudge = Start | Construct | Weigh | Size | Admit | Describe | Judge | TimeAgain

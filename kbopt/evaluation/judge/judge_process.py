@@ -11,7 +11,6 @@ import os
 import random
 import socket
 import time
-from collections.abc import Sequence
 from statistics import median
 
 import torch
@@ -150,10 +149,10 @@ class _JudgeProcess:
                 return self._admit()
             case messages.Describe():
                 return self._describe()
-            case messages.Judge():
-                return self._judge(job, fds)
             case messages.TimeAgain():
                 return self._time_again(job, fds)
+            case messages.Judge():
+                return self._judge(job, fds)
             case messages.Start():
                 raise ValueError("a judge starts once")
 
@@ -287,7 +286,7 @@ class _JudgeProcess:
 
     def _judge(self, job: messages.Judge, fds: list[int]) -> messages.Verdict:
         self._await_room()
-        return self._judgement(job, fds, job.arithmetic).run(job.source, job.setup)
+        return self._judgement(job, fds).run(job.source, job.setup)
 
     def _time_again(self, job: messages.TimeAgain, fds: list[int]) -> messages.Verdict:
         with self._faults.typed():
@@ -296,9 +295,7 @@ class _JudgeProcess:
             self._worker = self._reference_worker(fds[2:], job.reference_init)
         return self._judgement(job, fds[:2]).time(job.source, job.setup)
 
-    def _judgement(
-        self, job: messages.Judge | messages.TimeAgain, fds: list[int], arithmetic: Sequence[str] = ()
-    ) -> Judgement:
+    def _judgement(self, job: messages.Judge, fds: list[int]) -> Judgement:
         judged = judged_of([reference.workload for reference in self._references], held_out=job.held_out)
         return Judgement(
             [(reference, how) for reference, how in self._admitted if reference.workload in judged],
@@ -306,7 +303,7 @@ class _JudgeProcess:
             self._worker,
             lambda: self._open_worker(fds, job.init, job.protocol.timeout_s),
             self._rng,
-            arithmetic,
+            job.arithmetic,
         )
 
     def _await_room(self) -> None:

@@ -63,7 +63,7 @@ class Judgement:
         reference_worker: Worker,
         start_worker: Callable[[], Worker],
         rng: random.Random,
-        arithmetic: Sequence[str] = (),
+        arithmetic: Sequence[str],
     ) -> None:
         self._protocol = protocol
         self._reference_worker = reference_worker

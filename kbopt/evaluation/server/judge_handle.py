@@ -177,7 +177,7 @@ class JudgeHandle:
         finally:
             before.close()
 
-    def _judged(self, job: messages.Judge | messages.TimeAgain, fds: tuple[int, ...]) -> messages.Verdict:
+    def _judged(self, job: messages.Judge, fds: tuple[int, ...]) -> messages.Verdict:
         limit_s = job.protocol.timeout_s * 2 + _GRACE_S
         late = UserError(
             f"the reference of task {self.request.task.name} was too slow to judge within {limit_s:g} s"
