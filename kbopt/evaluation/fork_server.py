@@ -107,7 +107,7 @@ class ForkServer:
         return pid
 
     def _fork_sandbox(self, request: Message, fds: list[int]) -> int:
-        config = SandboxConfig.from_json(request["sandbox"])
+        config: SandboxConfig = codec.decode(SandboxConfig, request["sandbox"])
         role = _ROLES[request["spawn"]]
         isolation = self._isolation.without(config.without)
         data_fd, control_fd, status_fd, output_fd = fds

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from kbopt.core import codec
@@ -143,7 +142,7 @@ class Child:
         output_fd, output_theirs = os.pipe()
         theirs = [data_theirs.fileno(), control_theirs.fileno(), status_theirs, output_theirs]
         try:
-            message = {"spawn": role, "sandbox": asdict(config)}
+            message = {"spawn": role, "sandbox": codec.encode(config)}
             self.init_pid: int = fork_server.request(message, theirs)["pid"]
         finally:
             data_theirs.close()

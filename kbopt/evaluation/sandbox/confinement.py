@@ -20,7 +20,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import kbopt
 from kbopt.evaluation.sandbox import linux
@@ -123,10 +122,6 @@ class SandboxConfig:
     readable: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> SandboxConfig:
-        return cls(**{**raw, "limits": Limits(**raw["limits"])})
 
     @property
     def uid(self) -> int:
