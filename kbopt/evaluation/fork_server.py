@@ -30,7 +30,7 @@ from kbopt.evaluation.build import machine_code
 from kbopt.evaluation.judge import judge_process
 from kbopt.evaluation.messages import RAISED, Ended
 from kbopt.evaluation.sandbox import confinement, init_process, linux
-from kbopt.evaluation.sandbox.confinement import Isolation, Limits, SandboxConfig
+from kbopt.evaluation.sandbox.confinement import Isolation, SandboxConfig
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message
 from kbopt.evaluation.worker import build_process, profile_process, worker_process
 
@@ -225,7 +225,7 @@ def probe_isolation(scratch: str) -> Isolation:
 
 def _survives(isolation: Isolation, scratch: str) -> bool:
     config = SandboxConfig(
-        limits=Limits(memory_bytes=2**40),
+        memory_bytes=2**40,
         environ={},
         scratch_fallback=f"{scratch}/probe-{os.getpid()}",
         serial=0,

@@ -10,7 +10,7 @@ import pytest
 from kbopt.core import codec
 from kbopt.evaluation.messages import Build, Survey, Surveyed
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
-from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
+from kbopt.evaluation.sandbox.confinement import SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import gpu_files, other_gpus
 from kbopt.evaluation.transport.channel import Channel
 
@@ -82,7 +82,7 @@ raise ValueError(json.dumps(seen))
 def test_a_hidden_file_cannot_be_opened_in_a_sandbox_and_can_outside(tmp_path: Path):
     with closing(ForkServerHandle(tmp_path, os.environ, prepare_cuda=False)) as fork_server:
         config = SandboxConfig(
-            limits=Limits(memory_bytes=2**32),
+            memory_bytes=2**32,
             environ=scrubbed(os.environ),
             scratch_fallback=str(tmp_path / "scratch"),
             serial=1,

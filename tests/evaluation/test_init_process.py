@@ -14,7 +14,7 @@ import pytest
 
 from kbopt.evaluation.judge.link import CandidateDied, Link
 from kbopt.evaluation.sandbox import init_process, linux, seccomp
-from kbopt.evaluation.sandbox.confinement import Isolation, Limits, SandboxConfig
+from kbopt.evaluation.sandbox.confinement import Isolation, SandboxConfig
 from kbopt.evaluation.transport.channel import Channel
 
 COUNTED = Isolation(calls=True, counted=True)
@@ -41,9 +41,7 @@ def sandbox(
     said, says = socket.socketpair()
     control, control_theirs = socket.socketpair()
     status_read, status_write = os.pipe()
-    config = SandboxConfig(
-        limits=Limits(memory_bytes=2**32), environ={}, scratch_fallback=str(folder / "scratch"), serial=1
-    )
+    config = SandboxConfig(memory_bytes=2**32, environ={}, scratch_fallback=str(folder / "scratch"), serial=1)
     pid = os.fork()
     if pid == 0:
         try:

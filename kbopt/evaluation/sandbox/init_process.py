@@ -103,7 +103,7 @@ def run(
         linux.adopt_orphans()
     with ours:
         _, fds, _, _ = socket.recv_fds(ours, 1, 1)
-    report = _Watch(child, control_fd, config.limits.memory_bytes, isolation, fds).until_the_end()
+    report = _Watch(child, control_fd, config.memory_bytes, isolation, fds).until_the_end()
     _signal_all(isolation, signal.SIGKILL)
     with contextlib.suppress(OSError):
         os.write(status_fd, json.dumps(codec.encode(report)).encode() + b"\n")
@@ -158,7 +158,7 @@ def _run_child(
         os.dup2(source, target)
     os.setsid()
     confinement.prefer_for_oom_kill()
-    confinement.apply_limits(config.limits)
+    confinement.apply_limits(config)
     os.umask(0o077)
     if isolation.user:
         confinement.become_nobody(config.uid, isolation)

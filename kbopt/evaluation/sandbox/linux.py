@@ -264,10 +264,14 @@ def limit_address_space(more_bytes: int) -> None:
 
     A task without bounds then ends as one that is too large.
     """
-    bound = _status_bytes("VmSize") + more_bytes
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+    limit(resource.RLIMIT_AS, _status_bytes("VmSize") + more_bytes)
+
+
+def limit(kind: int, value: int) -> None:
+    """Set a resource limit of the caller, soft and hard, but not above the present hard one."""
+    _, hard = resource.getrlimit(kind)
+    bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (bound, bound))
 
 
 def _status_bytes(name: str) -> int:

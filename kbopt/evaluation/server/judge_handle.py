@@ -65,7 +65,7 @@ class JudgeHandle:
     ) -> None:
         self.request = request
         self._kills = fork_server.host.num_kills()
-        self._memory_bytes = sandbox.limits.memory_bytes
+        self._memory_bytes = sandbox.memory_bytes
         self._fork_server = fork_server
         self._device = device
         self._child = Child(fork_server, "measure", sandbox)

@@ -14,7 +14,7 @@ from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
 from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
-from kbopt.evaluation.sandbox.confinement import SCRATCH, Limits, SandboxConfig
+from kbopt.evaluation.sandbox.confinement import SCRATCH, SandboxConfig
 from kbopt.evaluation.server.devices import Device, num_threads
 from kbopt.evaluation.server.judge_handle import JudgeHandle
 from kbopt.evaluation.server.probe import PROBE_TASK, sandboxes_for_cuda
@@ -93,7 +93,8 @@ class Sandboxes:
         if not self._device.is_cuda:
             memory_bytes = min(available_bytes * 3 // 4, max(_CPU_MEMORY_BYTES, available_bytes // 8))
         return SandboxConfig(
-            limits=Limits(memory_bytes=memory_bytes, address_space=not self._device.is_cuda),
+            memory_bytes=memory_bytes,
+            address_space=not self._device.is_cuda,
             environ={
                 **self._environ,
                 "TORCH_EXTENSIONS_DIR": built.folder if built else str(SCRATCH),
