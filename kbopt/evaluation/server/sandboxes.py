@@ -17,10 +17,33 @@ from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import SCRATCH, SandboxConfig
 from kbopt.evaluation.server.devices import Device, num_threads
 from kbopt.evaluation.server.judge_handle import JudgeHandle
-from kbopt.evaluation.server.probe import PROBE_TASK, sandboxes_for_cuda
 
 _CPU_MEMORY_BYTES = 4 * 2**30
 """Memory of a sandbox on a CPU in bytes, unless the host has little or much more."""
+_WITHOUT: tuple[tuple[str, ...], ...] = (
+    (),
+    ("user",),
+    ("processes",),
+    ("user", "processes"),
+    ("user", "processes", "mounts", "network"),
+)
+"""Kinds of isolation to leave out for CUDA, in the order of trial: the strongest sandbox first."""
+_PROBE_TASK = """
+import torch
+
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return x * 2
+
+
+def get_inputs():
+    return [torch.rand(1024)]
+
+
+def get_init_inputs():
+    return []
+"""
 
 
 class Sandboxes:
@@ -65,11 +88,14 @@ class Sandboxes:
         It hides the other GPUs if it can. Some drivers do not share memory with another user or another PID
         namespace, so that kind of isolation is left out. Raises InfraError if no sandbox works.
         """
-        task = Task(name="probe", source=PROBE_TASK)
+        task = Task(name="probe", source=_PROBE_TASK)
         request = EvalRequest(task=task, source="", protocol=EvalProtocol())
         seen: list[str] = []
         others = self._device.others if "mounts" in self._fork_server.isolation else ()
-        for hidden, without in sandboxes_for_cuda(others):
+        tried = [(hidden, without) for hidden in dict.fromkeys((others, ())) for without in _WITHOUT]
+        for hidden, without in tried:
+            if hidden and "mounts" in without:
+                continue  # Devices can be hidden only in a mount namespace.
             self._hidden, self._without = hidden, without
             try:
                 with closing(JudgeHandle(self._fork_server, request, self._device, self.config())) as probe:
