@@ -60,7 +60,7 @@ def sandbox(
     for end in (says, control_theirs):
         end.close()
     os.close(status_write)
-    link = Link.over(said.dup(), control.detach(), 10.0)
+    link = Link(said.dup(), control.detach(), 10.0)
     try:
         yield Sandbox(pid, link, said)
     finally:

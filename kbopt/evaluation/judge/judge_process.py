@@ -340,7 +340,7 @@ class _JudgeProcess:
     def _open_worker(self, fds: list[int], init: int, budget_s: float, *, leads: bool = False) -> Worker:
         data_fd, control_fd = fds
         spin_s = SPIN_S if self._device.type == "cuda" else 0.0
-        link = Link.over(socket.socket(fileno=data_fd), control_fd, budget_s, spin_s)
+        link = Link(socket.socket(fileno=data_fd), control_fd, budget_s, spin_s)
         references, threads, rng = self._references, self._start.threads, self._rng
         if self._device.type == "cuda":
             return GpuWorker(link, references, threads, rng, self._pace, leads=leads)
