@@ -117,9 +117,6 @@ class InputBuffer(ABC):
     def finish_filling(self) -> None:  # noqa: B027 - nothing to do for memory that is coherent
         """Wait until all copies are done."""
 
-    def flush_cache(self) -> None:  # noqa: B027 - on a CPU the inputs may be in the cache, as for any caller
-        """Remove the inputs from the device's cache, on a GPU."""
-
     @abstractmethod
     def close(self) -> None: ...
 
