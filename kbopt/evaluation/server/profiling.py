@@ -20,7 +20,6 @@ from kbopt.core.evaluations import EvalRequest
 from kbopt.core.profile import (
     Code,
     Counters,
-    Launch,
     Missing,
     NotProfiled,
     Profile,
@@ -31,7 +30,7 @@ from kbopt.core.profile import (
 )
 from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Builder, Built, NotBuilt
-from kbopt.evaluation.profile.occupancy import occupancy
+from kbopt.evaluation.profile.occupancy import with_occupancy
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.sandbox.memory import REMEDY, KilledForMemory
 from kbopt.evaluation.server import feedback
@@ -219,9 +218,9 @@ class Profiling:
         return reply
 
     def _with_rates(self, trace: Trace, described: messages.Description) -> Trace:
-        limits, busy_us = described.limits, trace.busy_us
+        limits, busy_us, arch = described.limits, trace.busy_us, self._device.toolchain.arch
         parts = tuple(
-            part if part.launch is None else replace(part, launch=self._with_occupancy(part.launch))
+            part if part.launch is None else replace(part, launch=with_occupancy(part.launch, arch))
             for part in trace.parts
         )
         return replace(
@@ -230,18 +229,6 @@ class Profiling:
             gbps=limits.size_bytes / busy_us / 1e3 if busy_us else 0.0,
             tflops=limits.operations / busy_us / 1e6 if busy_us else 0.0,
         )
-
-    def _with_occupancy(self, launch: Launch) -> Launch:
-        x, y, z = launch.block
-        found = occupancy(
-            self._device.toolchain.arch,
-            threads=x * y * z,
-            registers=launch.registers,
-            shared_bytes=launch.shared_bytes,
-        )
-        if found is None:
-            return replace(launch, occupancy=0.0, limited_by="")
-        return replace(launch, occupancy=found.share, limited_by=found.limited_by)
 
 
 def told(kind: Any, raw: Any) -> Any:

@@ -24,7 +24,7 @@ from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfi
 import kbopt
 from kbopt.core import codec
 from kbopt.core.profile import Code, Counters, KernelCode, Missing, Trace
-from kbopt.evaluation.build.machine_code import disassembler
+from kbopt.evaluation.build.machine_code import disassembler, printed
 from kbopt.evaluation.messages import CallBoth, Dissect
 from kbopt.evaluation.profile import cpu_code, gpu_code, ncu_report, trace_events
 from kbopt.evaluation.transport.channel import Channel, Message
@@ -37,8 +37,6 @@ and finds its request in `JOB`."""
 _NUM_TRACES = 3
 """Traced calls, of which the one with the median time counts. In the first one the profiler may load its own
 pages."""
-_TOOL_S = 20.0
-"""Seconds for one run of a disassembler."""
 _MOST_TEXT_BYTES = 64 * 2**20
 """Bytes of a tool's output that are read."""
 _MOST_FILES = 8
@@ -95,12 +93,7 @@ def _is_elf(path: Path) -> bool:
 
 
 def _printed(command: list[str]) -> str:
-    """Return what a tool prints, or "" if it cannot run or takes too long."""
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=_TOOL_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout[:_MOST_TEXT_BYTES].decode(errors="replace")
+    return printed(command)[:_MOST_TEXT_BYTES].decode(errors="replace")
 
 
 def trace(channel: Channel) -> None:
