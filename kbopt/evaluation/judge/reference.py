@@ -284,9 +284,7 @@ class Reference:
         return free_bytes + torch.cuda.memory_reserved(self.device)
 
     def synchronize(self) -> None:
-        """Wait until the device has done all work that this process queued."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        numerics.synchronize(self.device)
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
         return placed(tensor, self.precision, self.device, keeps=self.keeps_dtypes)

@@ -21,7 +21,7 @@ from kbopt.core.evaluations import KernelBenchVerdict
 from kbopt.evaluation import numerics
 from kbopt.evaluation.kernelbench.loading import first_inputs, load_task_module, parsed
 from kbopt.evaluation.messages import CallBoth
-from kbopt.evaluation.numerics import DTYPES
+from kbopt.evaluation.numerics import DTYPES, synchronize
 
 _SEED = 42
 _WARM_UPS = 3
@@ -109,7 +109,7 @@ def judge(job: CallBoth, await_device: Callable[[], None]) -> KernelBenchVerdict
         with torch.no_grad():
             torch.manual_seed(_SEED)
             candidate = _place(new_class(*init_inputs), precision, device)
-            _synchronize(device)
+            synchronize(device)
             trials = _Trials(task, seeds, precision, device)
             if not trials.check(reference, candidate, metadata):
                 return KernelBenchVerdict(compiled=True, correctness=False, metadata=metadata)
@@ -168,11 +168,11 @@ class _Trials:
             arguments.clear()
             arguments = self.task.draw(seed, self.precision, self.device)
             torch.manual_seed(seed)
-            _synchronize(self.device)
+            synchronize(self.device)
             expected = reference(*arguments)
-            _synchronize(self.device)
+            synchronize(self.device)
             got = candidate(*arguments)
-            _synchronize(self.device)
+            synchronize(self.device)
             if expected.shape != got.shape:
                 metadata["correctness_issue"] = (
                     f"Output shape mismatch: Expected {expected.shape}, got {got.shape}"
@@ -198,7 +198,7 @@ def _times(model: Any, inputs: Sequence[Any], timed: int, device: torch.device) 
     with torch.no_grad():
         for _ in range(_WARM_UPS):
             model(*inputs)
-            _synchronize(device)
+            synchronize(device)
         for _ in range(_DISCARDED):
             measure(model, inputs, flush, device)
         times: list[float] = []
@@ -263,11 +263,6 @@ def _cast(value: Any, precision: str, device: torch.device) -> Any:
     if isinstance(value, torch.Tensor):
         return value.to(device=device, dtype=DTYPES[precision])  # type: ignore[index]
     return value
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _qualified(error: BaseException) -> str:
