@@ -18,8 +18,7 @@ from pathlib import Path
 from statistics import median_low
 
 import torch
-from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
-from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig, _RecordFunctionFast
+from torch._C._profiler import _RecordFunctionFast
 
 import kbopt
 from kbopt.core import codec
@@ -28,6 +27,7 @@ from kbopt.evaluation.build.machine_code import disassembler, printed
 from kbopt.evaluation.messages import CallBoth, Dissect
 from kbopt.evaluation.profile import cpu_code, gpu_code, ncu_report, trace_events
 from kbopt.evaluation.transport.channel import Channel, Message
+from kbopt.evaluation.worker.audit import profiled
 from kbopt.evaluation.worker.candidate import CandidateError, describe_exception
 from kbopt.evaluation.worker.profiled_call import ProfiledCall
 
@@ -130,16 +130,10 @@ def _saved(run: Callable[[], object], *, on_cuda: bool) -> str:
     """Return the trace of `run` in the JSON that torch's profiler saves."""
     activity = torch.profiler.ProfilerActivity
     activities = {activity.CPU, activity.CUDA} if on_cuda else {activity.CPU}
-    config = ProfilerConfig(ProfilerState.KINETO, False, False, False, False, False, _ExperimentalConfig())
-    _prepare_profiler(config, activities)
-    _enable_profiler(config, activities)
-    try:
-        with _RecordFunctionFast(trace_events.CALL):
-            run()
-    finally:
-        done = _disable_profiler()
+    with profiled(activities) as results, _RecordFunctionFast(trace_events.CALL):
+        run()
     file = Path("trace.json").absolute()
-    done.save(str(file))
+    results[0].save(str(file))
     text = file.read_text(errors="replace")
     file.unlink()
     return text
