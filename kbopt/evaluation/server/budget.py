@@ -106,8 +106,7 @@ class Budget:
                 self._others_bytes = max(SERVICE_BYTES, self.host.used_bytes() - sum(self._judges.values()))
             if mine.alone and self._judges:
                 return False
-            extra = mine.need.own + mine.need.judge - self._judges.get(mine.key, 0)
-            if self._missing_unlocked(extra) > 0:
+            if self._missing_bytes(mine) > 0:
                 return False
             self._judges[mine.key] = max(mine.need.judge, self._judges.get(mine.key, 0))
             self._active.append(mine)
@@ -125,8 +124,7 @@ class Budget:
                 return
             # No request is active, and no judge lives except perhaps this request's own.
             self._judges = {key: held for key, held in self._judges.items() if key == mine.key}
-            extra = mine.need.own + mine.need.judge - self._judges.get(mine.key, 0)
-            if self._missing_unlocked(extra) <= 0:
+            if self._missing_bytes(mine) <= 0:
                 return
         self._refuse(mine)
 
@@ -134,13 +132,13 @@ class Budget:
         with self._changed:
             return {active.key for active in self._active}
 
-    def _missing_bytes(self) -> int:
+    def _missing_bytes(self, waiting: Reservation | None = None) -> int:
+        """Return by how much memory is short, with what `waiting` needs beyond a judge that it has."""
         with self._changed:
-            return self._missing_unlocked(0)
-
-    def _missing_unlocked(self, extra: int) -> int:
-        held = sum(self._judges.values()) + sum(active.need.own for active in self._active)
-        return self._others_bytes + held + extra - self.host.usable_bytes
+            held = sum(self._judges.values()) + sum(active.need.own for active in self._active)
+            if waiting is not None:
+                held += waiting.need.own + waiting.need.judge - self._judges.get(waiting.key, 0)
+            return self._others_bytes + held - self.host.usable_bytes
 
     def _refuse(self, mine: Reservation) -> None:
         needed = mine.need.own + mine.need.judge

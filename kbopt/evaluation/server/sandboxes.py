@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -64,8 +64,7 @@ class Sandboxes:
         self._environ = environ
         self._boot = boot
         self._available_bytes = available_bytes
-        self._serial_lock = threading.Lock()
-        self._serial = 0
+        self._serials = itertools.count(1)
         self._without: tuple[str, ...] = ()
         self._hidden: tuple[str, ...] = ()
 
@@ -111,9 +110,7 @@ class Sandboxes:
         return Child(self._fork_server, role, self.config(built))
 
     def config(self, built: Built | None = None, *, build_writable: bool = False) -> SandboxConfig:
-        with self._serial_lock:
-            self._serial += 1
-            serial = self._serial
+        serial = next(self._serials)
         available_bytes = self._available_bytes()
         memory_bytes = available_bytes // 2
         if not self._device.is_cuda:

@@ -21,7 +21,7 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import Admitted, EvalRequest, KernelBenchVerdict, Refused, Result, TaskReport
 from kbopt.core.outcomes import Crashed, Measured, Outcome
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.evaluation.build.building import Builder, Built, NotBuilt, num_builds_at_once
+from kbopt.evaluation.build.building import Builder, Built, num_builds_at_once
 from kbopt.evaluation.build.inspection import Inspections
 from kbopt.evaluation.kernelbench import verdicts
 from kbopt.evaluation.messages import ServiceInfo
@@ -238,8 +238,8 @@ class Service:
         if self.device.is_cuda:
             with self._judges.awaited(request):
                 judge_is_ready = self._judges.prepare(request)
-                with self._build_slots:
-                    built = self._build(request, timeline)
+                with self._build_slots, timeline.span("compile"):
+                    built = self._builder.build(request)
                 if isinstance(built, Built):
                     judge_is_ready.result()
                     turn = self._turns.of(key_of(request))
@@ -254,7 +254,8 @@ class Service:
         else:
             # On a CPU a build would disturb the timing of another candidate, so it needs the lease too.
             with self._lease:
-                built = self._build(request, timeline)
+                with timeline.span("compile"):
+                    built = self._builder.build(request)
                 if isinstance(built, Built):
                     with closing(self._sandboxes.child(built)) as child:
                         judged = self._measuring.measure(request, built, timeline, child, reservation)
@@ -293,27 +294,19 @@ class Service:
             outcome = baselines.compared(outcome, others)
             outcome = baselines.ranked(outcome, request.protocol)
         if request.kernelbench:
-            started = time.time()
             try:
-                verdict = self._kernelbench.judge(request, built, outcome, timeline)
+                with timeline.span("time"):
+                    verdict = self._kernelbench.judge(request, built, outcome, timeline)
             except KilledForMemory as error:
                 if not reservation.alone:
                     raise
                 crash = Crashed(reason=f"by KernelBench's protocol {error}", how="out of memory")
                 verdict = verdicts.kernelbench_failure(crash, self.device.hardware, self.device.torch)
-            timeline.add("time", started, time.time() - started)
         return self._result(request, timeline, outcome, verdict, log=judged.log, frames=judged.frames)
 
     def close(self) -> None:
         self._judges.close()
         self._fork_server.close()
-
-    def _build(self, request: EvalRequest, timeline: Timeline) -> Built | NotBuilt:
-        started = time.time()
-        try:
-            return self._builder.build(request)
-        finally:
-            timeline.add("compile", started, time.time() - started)
 
     def _result(
         self,
