@@ -31,6 +31,7 @@ from kbopt.evaluation.judge import judge_process
 from kbopt.evaluation.messages import RAISED, Ended
 from kbopt.evaluation.sandbox import confinement, init_process, linux
 from kbopt.evaluation.sandbox.confinement import Isolation, SandboxConfig
+from kbopt.evaluation.sandbox.init_process import Ends
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message
 from kbopt.evaluation.worker import build_process, profile_process, worker_process
 
@@ -110,23 +111,15 @@ class ForkServer:
         config: SandboxConfig = codec.decode(SandboxConfig, request["sandbox"])
         role = _ROLES[request["spawn"]]
         isolation = self._isolation.without(config.without)
-        data_fd, control_fd, status_fd, output_fd = fds
-        pid = _fork_init(isolation, config.uid)
-        if pid == 0:
-            confinement.close_other_fds(fds)
-            _run_and_exit(
-                lambda: init_process.run(
-                    config,
-                    isolation,
-                    lambda: role(Channel(socket.socket(fileno=data_fd))),
-                    is_build=request["spawn"] in ("build", "count"),
-                    data_fd=data_fd,
-                    control_fd=control_fd,
-                    status_fd=status_fd,
-                    output_fd=output_fd,
-                )
-            )
-        return pid
+        is_build = request["spawn"] in ("build", "count")
+        ends = Ends(*fds)
+        return _fork_sandbox(
+            config,
+            isolation,
+            lambda: role(Channel(socket.socket(fileno=ends.data))),
+            ends,
+            is_build=is_build,
+        )
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -137,6 +130,27 @@ class ForkServer:
                     self._killed.discard(pid)
                 else:
                     self._ended[pid] = os.waitstatus_to_exitcode(status)
+
+
+def _fork_sandbox(
+    config: SandboxConfig,
+    isolation: Isolation,
+    body: Callable[[], None],
+    ends: Ends,
+    *,
+    is_build: bool = False,
+    error_fd: int = 2,
+) -> int:
+    """Fork the init process of a sandbox that runs `body`, and return its pid. Raises OSError.
+
+    That process prints on `error_fd` if it cannot set the sandbox up.
+    """
+    pid = _fork_init(isolation, config.uid)
+    if pid == 0:
+        os.dup2(error_fd, 2)
+        confinement.close_other_fds(ends)
+        _run_and_exit(lambda: init_process.run(config, isolation, body, ends, is_build=is_build))
+    return pid
 
 
 def _fork_init(isolation: Isolation, uid: int) -> int:
@@ -234,24 +248,11 @@ def _survives(isolation: Isolation, scratch: str) -> bool:
     control, control_theirs = socket.socketpair()
     data, data_theirs = socket.socketpair()
     null_fd = os.open(os.devnull, os.O_WRONLY)
+    ends = Ends(data_theirs.fileno(), control_theirs.fileno(), status_write, null_fd)
     try:
-        pid = _fork_init(isolation, config.uid)
+        pid = _fork_sandbox(config, isolation, _import_lazily, ends, error_fd=null_fd)
     except OSError:
         return False
-    if pid == 0:
-        os.dup2(null_fd, 2)
-        _run_and_exit(
-            lambda: init_process.run(
-                config,
-                isolation,
-                _import_lazily,
-                is_build=False,
-                data_fd=data_theirs.fileno(),
-                control_fd=control_theirs.fileno(),
-                status_fd=status_write,
-                output_fd=null_fd,
-            )
-        )
     os.close(status_write)
     with os.fdopen(status_read) as status:
         report = status.readline()

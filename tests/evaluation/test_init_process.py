@@ -15,6 +15,7 @@ import pytest
 from kbopt.evaluation.judge.link import CandidateDied, Link
 from kbopt.evaluation.sandbox import init_process, linux, seccomp
 from kbopt.evaluation.sandbox.confinement import Isolation, SandboxConfig
+from kbopt.evaluation.sandbox.init_process import Ends
 from kbopt.evaluation.transport.channel import Channel
 
 COUNTED = Isolation(calls=True, counted=True)
@@ -49,11 +50,8 @@ def sandbox(
                 config,
                 isolation,
                 lambda: body(says),
+                Ends(says.fileno(), control_theirs.fileno(), status_write, os.dup(2)),
                 is_build=False,
-                data_fd=says.fileno(),
-                control_fd=control_theirs.fileno(),
-                status_fd=status_write,
-                output_fd=os.dup(2),
             )
         finally:
             os._exit(1)

@@ -25,7 +25,7 @@ import time
 import traceback
 from collections.abc import Callable, Set
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from kbopt.core import codec
 from kbopt.evaluation.messages import Ended
@@ -61,16 +61,17 @@ _BROKEN = 70
 """Exit code if the body itself failed: EX_SOFTWARE of sysexits.h."""
 
 
+class Ends(NamedTuple):
+    """A sandbox's descriptors: `body` uses `data`, and what is printed goes to `output`."""
+
+    data: int
+    control: int
+    status: int
+    output: int
+
+
 def run(
-    config: SandboxConfig,
-    isolation: Isolation,
-    body: Callable[[], None],
-    *,
-    is_build: bool,
-    data_fd: int,
-    control_fd: int,
-    status_fd: int,
-    output_fd: int,
+    config: SandboxConfig, isolation: Isolation, body: Callable[[], None], ends: Ends, *, is_build: bool
 ) -> NoReturn:
     """Set the sandbox up, run `body` in it, and watch until everything inside has ended.
 
@@ -88,7 +89,7 @@ def run(
     ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
-        for fd in (control_fd, status_fd, ours.fileno()):
+        for fd in (ends.control, ends.status, ours.fileno()):
             os.close(fd)
 
         def confine() -> None:
@@ -96,17 +97,17 @@ def run(
             if isolation.calls:
                 _refuse_calls(isolation, theirs, is_build=is_build)
 
-        _run_child(config, isolation, scratch, body, confine, data_fd=data_fd, output_fd=output_fd)
-    for fd in (data_fd, output_fd, theirs.fileno()):
+        _run_child(config, isolation, scratch, body, confine, ends)
+    for fd in (ends.data, ends.output, theirs.fileno()):
         os.close(fd)
     if not isolation.processes:
         linux.adopt_orphans()
     with ours:
         _, fds, _, _ = socket.recv_fds(ours, 1, 1)
-    report = _Watch(child, control_fd, config.memory_bytes, isolation, fds).until_the_end()
+    report = _Watch(child, ends.control, config.memory_bytes, isolation, fds).until_the_end()
     _signal_all(isolation, signal.SIGKILL)
     with contextlib.suppress(OSError):
-        os.write(status_fd, json.dumps(codec.encode(report)).encode() + b"\n")
+        os.write(ends.status, json.dumps(codec.encode(report)).encode() + b"\n")
     os._exit(0)
 
 
@@ -149,12 +150,10 @@ def _run_child(
     scratch: Path,
     body: Callable[[], None],
     confine: Callable[[], None],
-    *,
-    data_fd: int,
-    output_fd: int,
+    ends: Ends,
 ) -> NoReturn:
     null_fd = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null_fd, 0), (output_fd, 1), (output_fd, 2)):
+    for source, target in ((null_fd, 0), (ends.output, 1), (ends.output, 2)):
         os.dup2(source, target)
     os.setsid()
     confinement.prefer_for_oom_kill()
@@ -169,7 +168,7 @@ def _run_child(
     linux.show_memory_to_itself()
     linux.die_with_parent()
     confine()
-    confinement.close_other_fds([data_fd])
+    confinement.close_other_fds([ends.data])
     home = {"HOME": str(scratch), "TMPDIR": str(scratch), "USER": "nobody"}
     confinement.replace_environment({**config.environ, **home})
     os.chdir(scratch)
