@@ -7,15 +7,14 @@ from contextlib import closing
 
 from kbopt.core import codec
 from kbopt.evaluation.build.building import Built
-from kbopt.evaluation.build.machine_code import MAX_FOUND
 from kbopt.evaluation.messages import Inspect
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
+from kbopt.evaluation.transport.untrusted import CandidateForged, value_of
 
 _LIMIT_S = 60.0
 """Seconds to disassemble a build."""
 _REPLY_LIMIT_BYTES = 64 * 2**10
-_MAX_TEXT = 120
 
 
 class Inspections:
@@ -36,11 +35,10 @@ class Inspections:
 
     def _inspected(self, built: Built) -> list[str]:
         with closing(self._child(built, "inspect")) as child:
-            channel = Channel(child.data, _REPLY_LIMIT_BYTES)
+            channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
             try:
                 channel.send(codec.encode(Inspect(folder=built.folder)))
                 found = channel.receive(_LIMIT_S).get("arithmetic")
-            except (ChannelClosed, WireError, TimeoutError):
+                return list(value_of(tuple[str, ...], found, "arithmetic"))
+            except (ChannelClosed, WireError, CandidateForged, TimeoutError):
                 return []
-        lines = found if isinstance(found, list) else []
-        return [line[:_MAX_TEXT] for line in lines[:MAX_FOUND] if isinstance(line, str)]
