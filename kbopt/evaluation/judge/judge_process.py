@@ -124,7 +124,23 @@ class _JudgeProcess:
         also where nothing below has typed it.
         """
         try:
-            return self._answer(job, fds)
+            match job:
+                case messages.Construct():
+                    return self._construct()
+                case messages.Weigh():
+                    return self._weigh()
+                case messages.Size():
+                    return self._size()
+                case messages.Admit():
+                    return self._admit()
+                case messages.Describe():
+                    return self._describe()
+                case messages.TimeAgain():
+                    return self._time_again(job, fds)
+                case messages.Judge():
+                    return self._judge(job, fds)
+                case messages.Start():
+                    raise ValueError("a judge starts once")
         except TaskError:
             raise
         except BaseException as error:
@@ -136,25 +152,6 @@ class _JudgeProcess:
                     f"admission test 'the reference runs' failed: its code raised {text}"
                 ) from None
             raise
-
-    def _answer(self, job: ToJudge, fds: list[int]) -> FromJudge:
-        match job:
-            case messages.Construct():
-                return self._construct()
-            case messages.Weigh():
-                return self._weigh()
-            case messages.Size():
-                return self._size()
-            case messages.Admit():
-                return self._admit()
-            case messages.Describe():
-                return self._describe()
-            case messages.TimeAgain():
-                return self._time_again(job, fds)
-            case messages.Judge():
-                return self._judge(job, fds)
-            case messages.Start():
-                raise ValueError("a judge starts once")
 
     def _construct(self) -> messages.Done:
         """Load the task and make its model. Raises TaskError."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, pstdev, variance
 from typing import Any
 
 import torch
@@ -144,9 +145,7 @@ def device_name(device: torch.device) -> str:
 
 def statistics(times_ms: list[float]) -> dict[str, float]:
     """Return mean, std, min and max of the times with three significant digits, and their number."""
-    mean = sum(times_ms) / len(times_ms)
-    std = math.sqrt(sum((t - mean) ** 2 for t in times_ms) / len(times_ms))
-    figures = {"mean": mean, "std": std, "min": min(times_ms), "max": max(times_ms)}
+    figures = {"mean": fmean(times_ms), "std": pstdev(times_ms), "min": min(times_ms), "max": max(times_ms)}
     return {**{name: float(f"{value:.3g}") for name, value in figures.items()}, "num_trials": len(times_ms)}
 
 
@@ -215,9 +214,7 @@ def is_settled(times_ms: list[float]) -> bool:
     """
     if len(times_ms) < _FEWEST_TIMED or sum(times_ms) < _ENOUGH_MS:
         return False
-    mean = sum(times_ms) / len(times_ms)
-    variance = sum((ms - mean) ** 2 for ms in times_ms) / (len(times_ms) - 1)
-    return math.sqrt(variance / len(times_ms)) <= _SETTLED * mean
+    return math.sqrt(variance(times_ms) / len(times_ms)) <= _SETTLED * fmean(times_ms)
 
 
 def _event_ms(model: Any, inputs: Sequence[Any], flush: torch.Tensor, device: torch.device) -> float:

@@ -252,12 +252,4 @@ class _Clock:
 
     @property
     def seconds(self) -> TierSeconds:
-        spent = self._spent
-        return TierSeconds(
-            waiting=spent["waiting"],
-            build=spent["build"],
-            code=spent["code"],
-            trace=spent["trace"],
-            counters=spent["counters"],
-            device=spent["device"],
-        )
+        return TierSeconds(**self._spent)
