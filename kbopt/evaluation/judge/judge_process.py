@@ -154,7 +154,6 @@ class _JudgeProcess:
             raise
 
     def _construct(self) -> messages.Done:
-        """Load the task and make its model. Raises TaskError."""
         start = self._start
         with self._faults.typed():
             seed = int.from_bytes(os.urandom(6), "big")
@@ -233,7 +232,6 @@ class _JudgeProcess:
 
     @property
     def _references(self) -> tuple[Reference, ...]:
-        """The reference on each workload."""
         return self._reference, *self._reference.others
 
     def _needed_share(self) -> float:

@@ -125,7 +125,6 @@ class Link:
         return max(0.01, self.budget_s - self.busy_s)
 
     def pause(self) -> None:
-        """Stop every process of the candidate until `resume`."""
         self._command(init_process.STOP)
 
     def hold(self) -> tuple[int, bool]:

@@ -104,7 +104,6 @@ class OnWorkload:
         raise Refused(Rejected(reason=reason, family="timing_mismatch"))
 
     def pair(self) -> samples.Times:
-        """Return the times of this pair of processes."""
         session = self._session
         return samples.Times(
             kernel_ms=_rounded(session.kernel_ms), reference_ms=_rounded(session.reference_ms)

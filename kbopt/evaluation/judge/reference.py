@@ -205,7 +205,6 @@ class Reference:
         return self._start.gradients if self._start is not None else None
 
     def name_of(self, number: int) -> str:
-        """Return the name in messages of the tensor of that number among all that a call returns."""
         return output_name(number) if self.gradients is None else self.gradients.name_of(number)
 
     def form(self, draw: Draw | None = None) -> Form:

@@ -51,7 +51,6 @@ class Task:
     get_inputs: Callable[[], Sequence[Any]]
 
     def draw(self, seed: int, precision: str, device: torch.device) -> list[Any]:
-        """Return inputs drawn under `seed` on the device and cast to the task's precision."""
         torch.manual_seed(seed)
         with device:
             drawn = self.get_inputs()

@@ -157,7 +157,6 @@ class Child:
 
     @property
     def fds(self) -> tuple[int, int]:
-        """The descriptors of `data` and `control`, which a judge needs."""
         return self.data.fileno(), self.control.fileno()
 
     def close(self) -> None:

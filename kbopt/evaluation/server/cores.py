@@ -43,7 +43,6 @@ class Cores:
             self.move(pids, self.others)
 
     def move(self, pids: Sequence[int], cores: frozenset[int]) -> None:
-        """Have these processes and their descendants run on `cores`."""
         if not self.kept:
             return
         processes = [each for pid in pids for each in (pid, *linux.descendants(pid))]

@@ -50,7 +50,6 @@ class Describing:
         )
 
     def description(self, request: EvalRequest, reservation: Reservation) -> messages.Description:
-        """Return the judge's own answer. Raises the same errors as `report`."""
         return self._asked(request, reservation)[0]
 
     def _asked(self, request: EvalRequest, reservation: Reservation) -> tuple[messages.Description, float]:

@@ -102,7 +102,6 @@ class Requests:
 
     @property
     def num_elsewhere(self) -> int:
-        """The number of waiting requests for other devices."""
         return sum(not self._is_for_us(asked) for asked in self._all_waiting())
 
     @property

@@ -141,7 +141,6 @@ class AppendOnly:
         os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Close the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -132,7 +132,6 @@ class Evidence:
 
     @property
     def waits(self) -> bool:
-        """Whether the candidate's calls wait for the device."""
         return self.ones.are_late
 
     @property

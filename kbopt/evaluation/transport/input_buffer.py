@@ -63,7 +63,6 @@ class InputBuffer(ABC):
         self._slot_bytes = self._bytes_of_each[workload]
 
     def slots_of(self, workload: int) -> int:
-        """Return how many sets of that workload's inputs fit in."""
         return self._slots_of_each[workload]
 
     @property
