@@ -251,17 +251,13 @@ class CallBoth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dissect:
-    """Have a worker list the kernels in the machine code of a build."""
+    """Have a worker list the kernels in the machine code of a build, or its matrix instructions.
+
+    The worker's role says which.
+    """
 
     folder: str
     on_cuda: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inspect:
-    """Have a worker look for matrix instructions in the machine code of a build."""
-
-    folder: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 
-from kbopt.core import codec
 from kbopt.evaluation.build.building import Built
-from kbopt.evaluation.messages import Inspect
+from kbopt.evaluation.messages import Dissect
 from kbopt.evaluation.sandbox.children import Child
-from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
+from kbopt.evaluation.transport.channel import ChannelClosed, WireError
 from kbopt.evaluation.transport.untrusted import CandidateForged, value_of
 
 _LIMIT_S = 60.0
 """Seconds to disassemble a build."""
-_REPLY_LIMIT_BYTES = 64 * 2**10
 
 
 class Inspections:
@@ -35,10 +33,8 @@ class Inspections:
 
     def _inspected(self, built: Built) -> list[str]:
         with closing(self._child(built, "inspect")) as child:
-            channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
             try:
-                channel.send(codec.encode(Inspect(folder=built.folder)))
-                found = channel.receive(_LIMIT_S).get("arithmetic")
-                return list(value_of(tuple[str, ...], found, "arithmetic"))
+                reply = child.ask(Dissect(folder=built.folder, on_cuda=True), _LIMIT_S)
+                return list(value_of(tuple[str, ...], reply.get("arithmetic"), "arithmetic"))
             except (ChannelClosed, WireError, CandidateForged, TimeoutError):
                 return []

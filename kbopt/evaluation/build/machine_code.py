@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kbopt.core import codec
-from kbopt.evaluation.messages import Inspect
+from kbopt.evaluation.messages import Dissect
 from kbopt.evaluation.transport.channel import Channel
 
 MAX_FOUND = 10
@@ -32,11 +32,11 @@ _PTX = re.compile(
 
 
 def inspect(channel: Channel) -> None:
-    """Answer an `Inspect` with one line for each kind of instruction in the folder's files.
+    """Answer `Dissect` with one line for each kind of instruction in the folder's files.
 
     A line is `half: INSTRUCTION in FILE` or `tf32: INSTRUCTION in FILE`. There are at most `MAX_FOUND`.
     """
-    job: Inspect = codec.decode(Inspect, channel.receive())
+    job: Dissect = codec.decode(Dissect, channel.receive())
     folder = Path(job.folder)
     found: dict[str, None] = {}
     for file, instruction in _instructions(folder):

@@ -35,6 +35,8 @@ _REAPED_S = 3.0
 """Seconds for the fork server to notice the end of a process."""
 _REAPED_LOOK_S = 0.1
 """Seconds between two questions whether it has noticed."""
+_REPLY_LIMIT_BYTES = 2**20
+"""Bytes of a child's answer to the supervisor at most."""
 _LOG_HEAD_BYTES = 4_000
 _LOG_TAIL_BYTES = 12_000
 """Bytes of a sandbox's output that are kept from its start and its end."""
@@ -150,6 +152,12 @@ class Child:
             os.close(status_theirs)
             os.close(output_theirs)
         self._log = _Log(output_fd)
+
+    def ask(self, job: object, limit_s: float) -> Message:
+        """Send a message and return the answer. Raises TimeoutError, ChannelClosed and WireError."""
+        channel = Channel(self.data, _REPLY_LIMIT_BYTES, max_fds=0)
+        channel.send(codec.encode(job))
+        return channel.receive(limit_s)
 
     @property
     def log(self) -> str:

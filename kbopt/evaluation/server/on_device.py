@@ -6,16 +6,12 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from kbopt.core import codec
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.workloads import shown_source
 from kbopt.evaluation.messages import CallBoth
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.server.devices import Device, num_threads
-from kbopt.evaluation.transport.channel import Channel, Message, WireError
-
-_REPLY_LIMIT_BYTES = 2**20
-"""Bytes of a reply at most."""
+from kbopt.evaluation.transport.channel import Message, WireError
 
 
 def answer_of(
@@ -42,16 +38,13 @@ def answer_of(
         threads=num_threads(),
         protocol=request.protocol,
     )
-    channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
-    channel.send(codec.encode(job))
-    reply = channel.receive(loading_s)
+    reply = child.ask(job, loading_s)
     if reply.get("ready") is not True:
         return reply, 0.0
     with turn():
         started = time.monotonic()
-        channel.send({"go": True})
         try:
-            reply = channel.receive(held_s)
+            reply = child.ask({"go": True}, held_s)
         except (TimeoutError, WireError):
             child.close()
             raise

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import replace
 from typing import Any
 
-from kbopt.core import codec
 from kbopt.core.bottleneck import bottleneck
 from kbopt.core.errors import InfraError
 from kbopt.core.evaluations import EvalRequest
@@ -42,7 +41,7 @@ from kbopt.evaluation.server.lease import Lease
 from kbopt.evaluation.server.on_device import answer_of
 from kbopt.evaluation.server.quiet import Quiet
 from kbopt.evaluation.server.sandboxes import Sandboxes
-from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
+from kbopt.evaluation.transport.channel import ChannelClosed, Message, WireError
 from kbopt.evaluation.transport.untrusted import CandidateForged, raised_of, rejected_of, value_of
 
 _PATIENCE_S = 10.0
@@ -58,8 +57,6 @@ _COUNTERS_S = 40.0
 _MOST_REFERENCES = 64
 """Traces of references that are kept, one for each task."""
 
-_REPLY_LIMIT_BYTES = 256 * 2**10
-"""Bytes of a reply at most."""
 _MOST = {"reason": 400, "share": 1.0}
 """Characters of a reason, and a share, at most."""
 
@@ -153,10 +150,8 @@ class Profiling:
     def _code(self, built: Built) -> Code | Missing:
         job = messages.Dissect(folder=built.folder, on_cuda=self._device.is_cuda)
         with closing(self._sandboxes.child(built, "dissect")) as child:
-            channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
             try:
-                channel.send(codec.encode(job))
-                code: Code | Missing = told(Code | Missing, channel.receive(_CODE_S).get("code"))
+                code: Code | Missing = told(Code | Missing, child.ask(job, _CODE_S).get("code"))
                 return code
             except (ChannelClosed, WireError, CandidateForged, TimeoutError):
                 return Missing(reason="the process that reads machine code gave no answer")
