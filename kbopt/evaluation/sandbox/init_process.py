@@ -119,27 +119,22 @@ def _refuse_calls(isolation: Isolation, to_init: socket.socket, *, is_build: boo
 
 
 def _prepare(config: SandboxConfig, isolation: Isolation, keep: list[Path]) -> Path:
-    flags = linux.CLONE_NEWIPC if isolation.mounts else 0
-    flags |= linux.CLONE_NEWNS if isolation.mounts else 0
+    flags = linux.CLONE_NEWIPC | linux.CLONE_NEWNS if isolation.mounts else 0
     flags |= linux.CLONE_NEWNET if isolation.network else 0
     if flags:
         linux.unshare(flags)
-    if not isolation.mounts:
-        scratch = Path(config.scratch_fallback)
-        scratch.mkdir(parents=True, mode=0o700)
-        if isolation.user:
-            os.chown(scratch, config.uid, config.uid)
-        return scratch
-    build_fd = os.open(config.build, os.O_PATH | os.O_DIRECTORY) if config.build else None
-    confinement.mount_privately(config, keep, isolation)
-    scratch = confinement.SCRATCH / "kbopt"
-    scratch.mkdir(mode=0o700)
+    scratch, build_fd = Path(config.scratch_fallback), None
+    if isolation.mounts:
+        build_fd = os.open(config.build, os.O_PATH | os.O_DIRECTORY) if config.build else None
+        confinement.mount_privately(config, keep, isolation)
+        scratch = confinement.SCRATCH / "kbopt"
+    scratch.mkdir(parents=True, mode=0o700)
     if isolation.user:
         os.chown(scratch, config.uid, config.uid)
     if build_fd is not None:
         confinement.place_build(config, build_fd, isolation)
         os.close(build_fd)
-    if isolation.processes:
+    if isolation.mounts and isolation.processes:
         confinement.mount_proc()
     return scratch
 

@@ -143,11 +143,7 @@ class JudgeHandle:
     def judge(
         self, request: EvalRequest, child: Child, setup: str, arithmetic: Sequence[str] = ()
     ) -> messages.Verdict:
-        """Return the verdict on the candidate in `child`.
-
-        `setup` tells the worker where its build lies, as in `Built`. `arithmetic` lists the arithmetic that
-        `build.inspection` found in the build's machine code.
-        """
+        """Return the verdict on the candidate in `child`. The rest is as in `messages.Judge`."""
         job = messages.Judge(
             source=request.source,
             setup=setup,

@@ -32,11 +32,9 @@ def clean(text: str, most: int = MAX_TEXT) -> str:
     plain = text[:most].replace("\r\n", "\n").replace("\r", "\n")
     if plain.isprintable():
         return plain
-    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in plain)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in plain
+    )
 
 
 def one_line(text: str, most: int = MAX_NAME) -> str:
