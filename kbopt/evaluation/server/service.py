@@ -14,11 +14,12 @@ import uuid
 from collections.abc import Callable, Collection, Hashable
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.evaluations import Admitted, EvalRequest, KernelBenchVerdict, Refused, Result, TaskReport
+from kbopt.core.evaluations import EvalRequest, KernelBenchVerdict, Refused, Result, TaskReport
 from kbopt.core.outcomes import Crashed, Measured, Outcome
 from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.evaluation.build.building import Builder, Built, num_builds_at_once
@@ -52,6 +53,10 @@ MAX_CONCURRENT = 64
 """Requests that run or wait in the service at once."""
 _NUM_WAITING = 2
 """Built candidates and descriptions on a GPU that wait for the device with their CUDA contexts ready."""
+
+
+class _KilledAlone(InfraError):
+    """The kernel killed a candidate's process for memory while nothing else ran."""
 
 
 class Service:
@@ -129,33 +134,18 @@ class Service:
 
         Raises UserError for a task that cannot be scored, and InfraError if the machine failed.
         """
-
-        def work(reservation: Reservation) -> Result:
-            try:
-                return self._evaluate_in(request, reservation)
-            except KilledForMemory as error:
-                if not reservation.alone:
-                    raise
-                outcome = self._killed_alone(error, reservation)
-                return self._result(request, Timeline(), outcome, log="")
-
         with self._quiet.busy():
-            return self._with_memory(request, work)
+            try:
+                return self._with_memory(request, partial(self._evaluate_in, request))
+            except _KilledAlone as error:
+                outcome = Crashed(reason=str(error), how="out of memory")
+                return self._result(request, Timeline(), outcome, log="")
 
     def describe(self, request: EvalRequest) -> TaskReport:
         """Return whether the request's task can be scored, and what that takes. Raises InfraError."""
         started = time.monotonic()
-
-        def work(reservation: Reservation) -> Admitted:
-            try:
-                return self._describing.report(request, reservation)
-            except KilledForMemory as error:
-                if reservation.alone:
-                    self._killed_alone(error, reservation)
-                raise
-
         try:
-            return self._with_memory(request, work)
+            return self._with_memory(request, partial(self._describing.report, request))
         except UserError as error:
             return Refused(
                 device=self.device.name,
@@ -174,7 +164,8 @@ class Service:
     def _with_memory(self, request: EvalRequest, work: Callable[[Reservation], T]) -> T:
         """Run `work` with the host memory that the request needs.
 
-        If the kernel kills one of its processes for memory, run it again with no other request beside it.
+        If the kernel kills one of its processes for memory, run it again with no other request beside it. If
+        that happens again, raises UserError for a judge's process and _KilledAlone for a candidate's.
         """
         # On a GPU a request waits for its turn later, once it is built.
         with nullcontext() if self.device.is_cuda else self._turns.of(key_of(request)):
@@ -184,7 +175,10 @@ class Service:
             except KilledForMemory as error:
                 print(f"{error}; {request.task.name} is tried again alone", file=sys.stderr, flush=True)
             with self._reserve(request, alone=True) as reservation:
-                return work(reservation)
+                try:
+                    return work(reservation)
+                except KilledForMemory as error:
+                    raise self._killed_alone(error, reservation) from None
 
     def _close_idle(self, keep: Collection[Hashable]) -> bool:
         return self._judges.close_idle(keep)
@@ -209,17 +203,14 @@ class Service:
             kernelbench=request.kernelbench,
         )
 
-    def _killed_alone(self, error: KilledForMemory, reservation: Reservation) -> Crashed:
-        """Return the outcome of a candidate that ran alone. Raises UserError if its judge was killed."""
+    def _killed_alone(self, error: KilledForMemory, reservation: Reservation) -> UserError | _KilledAlone:
         host, need = self._budget.host, reservation.need
         figures = (
             f"{error} while nothing else ran: {reservation.what} needs about {gib(need.own + need.judge)} of "
             f"host memory, and may use {gib(self._budget.available_bytes)} of {gib(host.limit_bytes)}, "
             f"{host.source}"
         )
-        if error.of_judge:
-            raise UserError(f"{figures}; {REMEDY}") from None
-        return Crashed(reason=figures, how="out of memory")
+        return UserError(f"{figures}; {REMEDY}") if error.of_judge else _KilledAlone(figures)
 
     def _judge_baseline(self, request: EvalRequest, in_pairs: bool) -> Outcome:
         """Judge a baseline: the task's own source with a model that runs the reference in another way."""
