@@ -171,7 +171,7 @@ def test_no_number_to_calculate_with(value: Any):
         ([4096, ["float32", [2.0], [1]], "cpu", "", 0], "no tensor looks like"),
         ([4096, ["float32", {}, []], "cpu", "", 0], "no tensor looks like"),
         ([4096, SPEC, "cpu", "", -1], "an offset"),
-        ([4096, SPEC, "cpu", ""], "at no place"),
+        ([4096, SPEC, "cpu", ""], "no list of 5 to 5"),
     ],
 )
 def test_a_place_that_no_tensor_has(place: list[Any], words: str):

@@ -61,10 +61,10 @@ def integer_of(raw: Any, what: str, *, below: int) -> int:
     return raw
 
 
-def list_of(raw: Any, what: str, *, most: int) -> list[Any]:
-    """Return a list of at most `most` items. Raises CandidateForged."""
-    if type(raw) is not list or len(raw) > most:
-        raise CandidateForged(f"{what} that are no list of at most {most}")
+def list_of(raw: Any, what: str, *, most: int, fewest: int = 0) -> list[Any]:
+    """Return a list of `fewest` to `most` items. Raises CandidateForged."""
+    if type(raw) is not list or not fewest <= len(raw) <= most:
+        raise CandidateForged(f"{what} that are no list of {fewest} to {most}")
     return raw
 
 
