@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.build.inspection import Inspections
 from kbopt.evaluation.sandbox.children import Child, warm_up
-from kbopt.evaluation.server.budget import Need, Reservation
+from kbopt.evaluation.server.budget import Reservation
 from kbopt.evaluation.server.cores import Cores
 from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory
@@ -23,11 +22,9 @@ from kbopt.evaluation.server.timeline import Judged, Timeline
 from kbopt.evaluation.timing import pairs, workloads
 from kbopt.evaluation.timing.samples import Times
 
-Needs = Callable[[EvalRequest], Need]
-
 
 class Measuring:
-    """Measures candidates. The caller holds the device lease. `need` estimates a request's host memory."""
+    """Measures candidates. The caller holds the device lease."""
 
     def __init__(
         self,
@@ -36,14 +33,12 @@ class Measuring:
         sandboxes: Sandboxes,
         inspections: Inspections,
         cores: Cores,
-        need: Needs,
     ) -> None:
         self._device = device
         self._judges = judges
         self._sandboxes = sandboxes
         self._inspections = inspections
         self._cores = cores
-        self._need = need
         self._lacking: set[Key] = set()
         self._neighbours = Neighbours(device.uuid or device.torch, on_cuda=device.is_cuda)
 
@@ -109,10 +104,7 @@ class Measuring:
         child: Child,
         reservation: Reservation | None,
     ) -> Judged:
-        def learned() -> None:
-            if reservation is not None:
-                reservation.grow(self._need(request))
-
+        learned = reservation.grow if reservation is not None else lambda: None
         judge = self._judges.of(request, learned)
         judged: Judged | NoMemory
         try:

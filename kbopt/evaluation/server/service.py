@@ -99,12 +99,10 @@ class Service:
         self._judges = Judges(
             self._fork_server, self.device, self._sandboxes.config, self._lease, self._budget.forget
         )
-        self._measuring = Measuring(
-            self.device, self._judges, self._sandboxes, self._inspections, cores, self._need
-        )
+        self._measuring = Measuring(self.device, self._judges, self._sandboxes, self._inspections, cores)
         self._quiet = Quiet()
         self._turns = Turns(1 + _NUM_WAITING if self.device.is_cuda else 1, self._judges.is_warm)
-        self._describing = Describing(self.device, self._judges, self._turns, cores, self._need)
+        self._describing = Describing(self.device, self._judges, self._turns, cores)
         self._profiling = Profiling(
             self.device,
             self._lease,
