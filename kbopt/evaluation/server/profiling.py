@@ -87,7 +87,6 @@ class Profiling:
         self._reserve = reserve
         self._quiet = quiet
         self._turn = threading.Lock()  # One profile at a time, so that an evaluation waits for one only.
-        self._lock = threading.Lock()
         self._references: dict[Hashable, Trace | Missing] = {}
 
     def profile(self, request: ProfileRequest) -> Profiled:
@@ -159,17 +158,14 @@ class Profiling:
     def _reference(self, request: EvalRequest, clock: _Clock) -> Trace | Missing:
         """Return the trace of the task's own model. It is made once for each task."""
         key = key_of(request)
-        with self._lock:
-            if key in self._references:
-                return self._references[key]
-        own = replace(request, source=request.task.equal_code)
-        traced = self._trace(own, None, clock)
-        found = Missing(reason=traced.reason) if isinstance(traced, NotProfiled) else traced
-        with self._lock:
-            while len(self._references) >= _MOST_REFERENCES:
+        if key not in self._references:
+            own = replace(request, source=request.task.equal_code)
+            traced = self._trace(own, None, clock)
+            found = Missing(reason=traced.reason) if isinstance(traced, NotProfiled) else traced
+            if len(self._references) >= _MOST_REFERENCES:
                 self._references.pop(next(iter(self._references)))
             self._references[key] = found
-        return found
+        return self._references[key]
 
     def _trace(self, request: EvalRequest, built: Built | None, clock: _Clock) -> Trace | NotProfiled:
         with closing(self._sandboxes.child(built, "trace")) as child:
