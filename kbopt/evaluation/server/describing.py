@@ -31,7 +31,7 @@ class Describing:
 
         Raises UserError if the task cannot be scored, and InfraError if the machine failed.
         """
-        seen, admission_s = self._asked(request, reservation)
+        seen, admission_s = self.described(request, reservation)
         need = reservation.need
         return Admitted(
             device=self._device.name,
@@ -47,10 +47,8 @@ class Describing:
             keeps_state=seen.keeps_state,
         )
 
-    def description(self, request: EvalRequest, reservation: Reservation) -> messages.Description:
-        return self._asked(request, reservation)[0]
-
-    def _asked(self, request: EvalRequest, reservation: Reservation) -> tuple[messages.Description, float]:
+    def described(self, request: EvalRequest, reservation: Reservation) -> tuple[messages.Description, float]:
+        """Return the judge's own answer, and the seconds that admission took. Raises as `report` does."""
         with self._judges.awaited(request):
             self._judges.prepare(request).result()
             turn = self._turns.of(key_of(request)) if self._device.is_cuda else nullcontext()

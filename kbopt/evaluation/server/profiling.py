@@ -123,7 +123,7 @@ class Profiling:
         with clock.of("code"), nullcontext() if on_cuda else self._lease:
             code = self._code(built)
         with clock.of("trace"):
-            described = self._describing.description(asked, reservation)
+            described, _ = self._describing.described(asked, reservation)
             reference = self._reference(asked, clock)
             trace = self._trace(asked, built, clock)
         if isinstance(trace, NotProfiled):

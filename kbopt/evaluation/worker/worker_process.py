@@ -51,6 +51,7 @@ class _Session:
         fds, ticket = channel.take_fds(), request["input_buffer"]
         self._cuda = CudaTimer(fds, ticket, self._device) if self._device.type == "cuda" else None
         self._input_buffer = attach(fds) if self._cuda is None else self._cuda.buffer
+        channel.spin_s = SPIN_S if self._cuda is not None else 0.0
         self._skeletons = request["skeletons"]
         self._specs = [[TensorSpec.from_json(raw) for raw in specs] for specs in request["specs"]]
         self._model: Any = _copy_first
@@ -60,10 +61,6 @@ class _Session:
         self._keeps_state = False
         self._copies: list[Any] = []
         self._outputs: list[Any] = []
-
-    @property
-    def on_cuda(self) -> bool:
-        return self._cuda is not None
 
     @property
     def base(self) -> int:
@@ -232,24 +229,11 @@ def measure(channel: Channel) -> None:
     """Serve the judge until it hangs up."""
     request, warm = _warmed_up(channel)
     session = _Session(request, channel, warm=warm)
-    if session.on_cuda:
-        channel.spin_s = SPIN_S
     channel.send({"id": request["id"], "base": session.base})
-    operations: dict[str, Callable[[Message], Message]] = {
-        "load": session.load,
-        "construct": session.construct,
-        "run": session.run,
-        "rehearse": session.rehearse,
-        "latency": session.latency,
-        "audit": session.audit,
-        "profile": session.profile,
-        "memory": session.memory,
-        "free": session.free,
-    }
     while True:
         request = channel.receive()
         try:
-            reply = operations[request["op"]](request)
+            reply = getattr(session, request["op"])(request)
         except CandidateError as error:
             reply = {"rejected_source": str(error)}
         except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything
