@@ -52,7 +52,9 @@ _ROLES: dict[str, Callable[[Channel], None]] = {
     "measure": worker_process.measure,
     "kernelbench": worker_process.kernelbench,
     "inspect": machine_code.inspect,
-    **profile_process.ROLES,
+    "dissect": profile_process.dissect,
+    "trace": profile_process.trace,
+    "count": profile_process.count,
 }
 
 
@@ -111,7 +113,7 @@ class ForkServer:
         config: SandboxConfig = codec.decode(SandboxConfig, request["sandbox"])
         role = _ROLES[request["spawn"]]
         isolation = self._isolation.without(config.without)
-        is_build = request["spawn"] in ("build", "count")
+        is_build = request["spawn"] in ("build", "count")  # ncu starts the process that it counts in.
         ends = Ends(*fds)
         return _fork_sandbox(
             config,

@@ -85,7 +85,8 @@ def judge(job: CallBoth, await_device: Callable[[], None]) -> KernelBenchVerdict
     protocol, device, precision = job.protocol, torch.device(job.device), job.protocol.precision
     numerics.apply(protocol.arithmetic)
     torch.set_num_threads(job.threads)
-    metadata: dict[str, Any] = {"hardware": device_name(device), "device": str(device)}
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    metadata: dict[str, Any] = {"hardware": hardware, "device": str(device)}
     task = load_task(job.task_source)
     seeds = input_seeds(protocol.trials)
     try:
@@ -135,11 +136,6 @@ def _failed(error: Exception, metadata: dict[str, Any], key: str, prefix: str = 
 
 def _cast_all(values: Sequence[Any], precision: str, device: torch.device) -> list[Any]:
     return [_cast(value, precision, device) for value in values]
-
-
-def device_name(device: torch.device) -> str:
-    """Return KernelBench's `hardware`: the name of the GPU, or `cpu`."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def statistics(times_ms: list[float]) -> dict[str, float]:

@@ -189,11 +189,6 @@ def mount_privately(config: SandboxConfig, keep: Sequence[Path], isolation: Isol
                 linux.set_read_only(str(folder))
 
 
-def mount_proc() -> None:
-    """Replace /proc by that of the caller's process namespace."""
-    linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV)
-
-
 def _outermost(paths: Iterable[Path]) -> list[Path]:
     """Return the paths that lie in none of the others."""
     found: list[Path] = []
@@ -303,12 +298,6 @@ def prefer_for_oom_kill(score: int = 1000) -> None:
     """Have the kernel kill this process before those of a lower score when memory runs out."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(score))
-
-
-def replace_environment(environ: Mapping[str, str]) -> None:
-    """Replace the caller's environment by `environ`, for C code too."""
-    os.environ.clear()
-    os.environ.update(environ)
 
 
 def close_other_fds(keep: Iterable[int]) -> None:

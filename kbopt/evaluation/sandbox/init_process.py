@@ -135,7 +135,7 @@ def _prepare(config: SandboxConfig, isolation: Isolation, keep: list[Path]) -> P
         confinement.place_build(config, build_fd, isolation)
         os.close(build_fd)
     if isolation.mounts and isolation.processes:
-        confinement.mount_proc()
+        linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV)
     return scratch
 
 
@@ -157,7 +157,6 @@ def _run_child(
     if isolation.user:
         confinement.become_nobody(config.uid, isolation)
     if isolation.user_namespace or os.geteuid() == 0:
-        linux.drop_bounding_capabilities()
         linux.drop_capabilities()
     linux.forbid_new_privileges()
     linux.show_memory_to_itself()
@@ -165,7 +164,8 @@ def _run_child(
     confine()
     confinement.close_other_fds([ends.data])
     home = {"HOME": str(scratch), "TMPDIR": str(scratch), "USER": "nobody"}
-    confinement.replace_environment({**config.environ, **home})
+    os.environ.clear()  # For C code too.
+    os.environ.update({**config.environ, **home})
     os.chdir(scratch)
     try:
         body()

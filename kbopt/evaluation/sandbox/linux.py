@@ -169,14 +169,13 @@ def forbid_new_privileges() -> None:
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
 
 
-def drop_bounding_capabilities() -> None:
-    """Empty the bounding set, so that no exec gains a capability."""
+def drop_capabilities() -> None:
+    """Drop all capabilities of the calling thread, in case it is root and keeps its uid.
+
+    The bounding set is emptied first, so that no exec gains one again.
+    """
     for capability in range(_LAST_CAPABILITY + 1):
         _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-
-
-def drop_capabilities() -> None:
-    """Drop all capabilities of the calling thread, in case it is root and keeps its uid."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     data = (ctypes.c_uint32 * 6)()
     _check(_libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")

@@ -185,8 +185,3 @@ def _nsight_compute() -> str | None:
         return found
     installed = [path for pattern in _NCU for path in Path("/").glob(pattern.removeprefix("/"))]
     return str(max(installed)) if installed else None
-
-
-ROLES: dict[str, Callable[[Channel], None]] = {"dissect": dissect, "trace": trace, "count": count}
-"""The functions by the names of their roles. `count` may start processes, as a build may, because ncu starts
-the process that it counts in."""
