@@ -111,16 +111,13 @@ class ForkServer:
 
     def _fork_sandbox(self, request: Message, fds: list[int]) -> int:
         config: SandboxConfig = codec.decode(SandboxConfig, request["sandbox"])
-        role = _ROLES[request["spawn"]]
-        isolation = self._isolation.without(config.without)
-        is_build = request["spawn"] in ("build", "count")  # ncu starts the process that it counts in.
-        ends = Ends(*fds)
+        name, ends = request["spawn"], Ends(*fds)
         return _fork_sandbox(
             config,
-            isolation,
-            lambda: role(Channel(socket.socket(fileno=ends.data))),
+            self._isolation.without(config.without),
+            lambda: _ROLES[name](Channel(socket.socket(fileno=ends.data))),
             ends,
-            is_build=is_build,
+            is_build=name in ("build", "count"),  # ncu starts the process that it counts in.
         )
 
     def _reap(self) -> None:
@@ -240,12 +237,8 @@ def probe_isolation(scratch: str) -> Isolation:
 
 
 def _survives(isolation: Isolation, scratch: str) -> bool:
-    config = SandboxConfig(
-        memory_bytes=2**40,
-        environ={},
-        scratch_fallback=f"{scratch}/probe-{os.getpid()}",
-        serial=0,
-    )
+    fallback = Path(scratch) / f"probe-{os.getpid()}"
+    config = SandboxConfig(memory_bytes=2**40, environ={}, scratch_fallback=str(fallback), serial=0)
     status_read, status_write = os.pipe()
     control, control_theirs = socket.socketpair()
     data, data_theirs = socket.socketpair()
@@ -263,7 +256,7 @@ def _survives(isolation: Isolation, scratch: str) -> bool:
     for end in (control, control_theirs, data, data_theirs):
         end.close()
     with contextlib.suppress(OSError):
-        Path(config.scratch_fallback).rmdir()
+        fallback.rmdir()
     return bool(report) and codec.decode(Ended, json.loads(report)) == Ended(exit=0)
 
 
