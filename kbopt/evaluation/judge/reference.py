@@ -164,10 +164,6 @@ class Reference:
         return {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
 
     @property
-    def _passes(self) -> str:
-        return "forward and backward" if self.protocol.backward else "forward"
-
-    @property
     def output_bytes(self) -> int:
         return sum(self.output_sizes)
 
@@ -231,7 +227,8 @@ class Reference:
         """Return the reference's own answer, at the task's precision. It may write to the arguments."""
         model = copy.deepcopy(self.model) if self.keeps_state else self.model
         with torch.no_grad():
-            what = f"{self.workload.where}the reference's {self._passes} raised"
+            passes = "forward and backward" if self.protocol.backward else "forward"
+            what = f"{self.workload.where}the reference's {passes} raised"
             value = guarded(what, call_of(model, self.gradients, arguments))
         skeleton, tensors = flattened(value, "the reference's forward")
         if not tensors:
