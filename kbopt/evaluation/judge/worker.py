@@ -138,7 +138,6 @@ class Worker(ABC):
         belong to the operation.
         """
 
-    @abstractmethod
     def batch(
         self, operation: str, draws: Sequence[Draw], *, marked: bool = False, **fields: Any
     ) -> Exchange:
@@ -146,6 +145,7 @@ class Worker(ABC):
 
         With `marked`, the worker times the calls too.
         """
+        raise NotImplementedError("batches are for GPUs")
 
     @abstractmethod
     def read(self, exchange: Exchange, call: int) -> list[torch.Tensor]:
