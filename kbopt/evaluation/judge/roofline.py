@@ -109,29 +109,24 @@ def device_facts(reference: Reference) -> DeviceFacts:
     bandwidth, peak = device_peaks(str(reference.device), arithmetic)
     peaks: dict[str, float] = {arithmetic: peak / 1e12}
     versions = {"torch": torch.__version__}
-    if reference.device.type == "cpu":
-        return DeviceFacts(
-            name="cpu",
-            bandwidth_gbps=bandwidth / 1e9,
-            peak_tflops=peaks,
-            units=torch.get_num_threads(),
-            cache_bytes=_last_cache_bytes(),
-            shared_bytes=0,
-            versions=versions,
-        )
-    device = torch.cuda.get_device_properties(reference.device)
-    for sheet in (_TFLOPS[part] for part in _TFLOPS if part in device.name):
-        peaks |= {str(kind): tflops for kind, tflops in sheet.items()}
-    versions |= {"CUDA": torch.version.cuda or "", "cuDNN": str(torch.backends.cudnn.version())}
-    with suppress(importlib.metadata.PackageNotFoundError):
-        versions["Triton"] = importlib.metadata.version("triton")
+    name, units = "cpu", torch.get_num_threads()
+    cache_bytes, shared_bytes = _last_cache_bytes(), 0
+    if reference.device.type == "cuda":
+        device = torch.cuda.get_device_properties(reference.device)
+        name, units = device.name, device.multi_processor_count
+        cache_bytes, shared_bytes = device.L2_cache_size, device.shared_memory_per_block_optin
+        for sheet in (_TFLOPS[part] for part in _TFLOPS if part in device.name):
+            peaks |= {str(kind): tflops for kind, tflops in sheet.items()}
+        versions |= {"CUDA": torch.version.cuda or "", "cuDNN": str(torch.backends.cudnn.version())}
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions["Triton"] = importlib.metadata.version("triton")
     return DeviceFacts(
-        name=device.name,
+        name=name,
         bandwidth_gbps=bandwidth / 1e9,
         peak_tflops=peaks,
-        units=device.multi_processor_count,
-        cache_bytes=device.L2_cache_size,
-        shared_bytes=device.shared_memory_per_block_optin,
+        units=units,
+        cache_bytes=cache_bytes,
+        shared_bytes=shared_bytes,
         versions=versions,
     )
 
