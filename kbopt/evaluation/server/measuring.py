@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -9,7 +10,6 @@ from kbopt.core.evaluations import EvalRequest
 from kbopt.core.workloads import judged_of, workloads_of
 from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Built
-from kbopt.evaluation.build.inspection import Inspections
 from kbopt.evaluation.sandbox.children import Child, warm_up
 from kbopt.evaluation.server.budget import Reservation
 from kbopt.evaluation.server.cores import Cores
@@ -24,20 +24,23 @@ from kbopt.evaluation.timing.samples import Times
 
 
 class Measuring:
-    """Measures candidates. The caller holds the device lease."""
+    """Measures candidates. The caller holds the device lease.
+
+    `arithmetic_of` returns what `build.inspection` finds in a build's machine code.
+    """
 
     def __init__(
         self,
         device: Device,
         judges: Judges,
         sandboxes: Sandboxes,
-        inspections: Inspections,
+        arithmetic_of: Callable[[Built], Sequence[str]],
         cores: Cores,
     ) -> None:
         self._device = device
         self._judges = judges
         self._sandboxes = sandboxes
-        self._inspections = inspections
+        self._arithmetic_of = arithmetic_of
         self._cores = cores
         self._lacking: set[Key] = set()
         self._neighbours = Neighbours(device.uuid or device.torch, on_cuda=device.is_cuda)
@@ -136,7 +139,7 @@ class Measuring:
         self, request: EvalRequest, built: Built, judge: JudgeHandle, child: Child, timeline: Timeline
     ) -> Judged:
         is_watched = self._device.is_cuda and request.protocol.precision == "fp32"
-        seen = self._inspections.of(built) if is_watched else []
+        seen = self._arithmetic_of(built) if is_watched else ()
         with self._cores.timed(*judge.pids, child.init_pid):
             answer = judge.judge(request, child, built.setup, seen)
         return self._judged(child, answer, timeline)

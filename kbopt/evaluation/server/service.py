@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Collection, Hashable
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ from kbopt.core.evaluations import EvalRequest, KernelBenchVerdict, Refused, Res
 from kbopt.core.outcomes import Crashed, Measured, Outcome
 from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.evaluation.build.building import Builder, Built, num_builds_at_once
-from kbopt.evaluation.build.inspection import Inspections
+from kbopt.evaluation.build.inspection import arithmetic_of
 from kbopt.evaluation.kernelbench import verdicts
 from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.sandbox.children import ForkServerHandle, warm_up
@@ -95,11 +95,11 @@ class Service:
             self._builder.prepare()
             self._sandboxes.find_working()
         self._baselines = Baselines(self.device, state_dir / "baselines", self._judge_baseline)
-        self._inspections = Inspections(self._sandboxes.child)
+        self._arithmetic_of = cache(partial(arithmetic_of, self._sandboxes.child))
         self._judges = Judges(
             self._fork_server, self.device, self._sandboxes.config, self._lease, self._budget.forget
         )
-        self._measuring = Measuring(self.device, self._judges, self._sandboxes, self._inspections, cores)
+        self._measuring = Measuring(self.device, self._judges, self._sandboxes, self._arithmetic_of, cores)
         self._quiet = Quiet()
         self._turns = Turns(1 + _NUM_WAITING if self.device.is_cuda else 1, self._judges.is_warm)
         self._describing = Describing(self.device, self._judges, self._turns, cores)
@@ -235,7 +235,7 @@ class Service:
                     with turn, closing(self._sandboxes.child(built)) as child:
                         warm_up([child], self.device.torch, built.setup, triton="triton" in request.source)
                         if request.protocol.precision == "fp32":
-                            self._inspections.of(built)
+                            self._arithmetic_of(built)
                         with self._judges.at_hand(request):
                             judged = self._measuring.measure(request, built, timeline, child, reservation)
             if isinstance(built, Built):
