@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
-from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig
+from kbopt.evaluation.sandbox.confinement import SandboxConfig
 from kbopt.evaluation.transport.channel import Channel
 
 ROUNDS = 30
@@ -28,7 +28,7 @@ CANDIDATE = "import time; raise RuntimeError(time.clock_gettime(time.CLOCK_MONOT
 def forked_ms(fork_server: ForkServerHandle, folder: Path, serial: int) -> float:
     started = time.clock_gettime(time.CLOCK_MONOTONIC)
     config = SandboxConfig(
-        limits=Limits(memory_bytes=4 * 2**30),
+        memory_bytes=4 * 2**30,
         environ={"PATH": os.environ["PATH"]},
         scratch_fallback=str(folder / f"scratch-{serial}"),
         serial=serial,

@@ -90,7 +90,6 @@ def _confine(writable: list[Path]) -> None:
         linux.set_read_only(str(path), False)
     os.chdir(workspace)
     linux.forbid_new_privileges()
-    linux.drop_bounding_capabilities()
     linux.drop_capabilities()
 
 

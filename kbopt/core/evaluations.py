@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kbopt.core.outcomes import Outcome, Stage
 from kbopt.core.protocol import EvalProtocol
@@ -36,10 +36,10 @@ class KernelBenchVerdict:
     compiled: bool
     correctness: bool
     metadata: Mapping[str, object]
-    runtime: float
-    runtime_stats: Mapping[str, object]
-    ref_runtime: float
-    ref_runtime_stats: Mapping[str, object]
+    runtime: float = -1.0
+    runtime_stats: Mapping[str, object] = field(default_factory=dict)
+    ref_runtime: float = -1.0
+    ref_runtime_stats: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -205,12 +205,12 @@ class TierSeconds:
     `device` are those in which the profile held the device.
     """
 
-    waiting: float
-    build: float
-    code: float
-    trace: float
-    counters: float
-    device: float
+    waiting: float = 0.0
+    build: float = 0.0
+    code: float = 0.0
+    trace: float = 0.0
+    counters: float = 0.0
+    device: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,8 @@ from kbopt.evaluation.build import machine_code
 from kbopt.evaluation.judge import judge_process
 from kbopt.evaluation.messages import RAISED, Ended
 from kbopt.evaluation.sandbox import confinement, init_process, linux
-from kbopt.evaluation.sandbox.confinement import Isolation, Limits, SandboxConfig
+from kbopt.evaluation.sandbox.confinement import Isolation, SandboxConfig
+from kbopt.evaluation.sandbox.init_process import Ends
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message
 from kbopt.evaluation.worker import build_process, profile_process, worker_process
 
@@ -40,7 +41,9 @@ _ROLES: dict[str, Callable[[Channel], None]] = {
     "measure": worker_process.measure,
     "kernelbench": worker_process.kernelbench,
     "inspect": machine_code.inspect,
-    **profile_process.ROLES,
+    "dissect": profile_process.dissect,
+    "trace": profile_process.trace,
+    "count": profile_process.count,
 }
 
 
@@ -86,26 +89,15 @@ class ForkServer:
         return {"pid": pid}
 
     def _fork_sandbox(self, request: Message, fds: list[int]) -> int:
-        config = SandboxConfig.from_json(request["sandbox"])
-        role = _ROLES[request["spawn"]]
-        isolation = self._isolation.without(config.without)
-        data_fd, control_fd, status_fd, output_fd = fds
-        pid = _fork_init(isolation, config.uid)
-        if pid == 0:
-            confinement.close_other_fds(fds)
-            _run_and_exit(
-                lambda: init_process.run(
-                    config,
-                    isolation,
-                    lambda: role(Channel(socket.socket(fileno=data_fd))),
-                    is_build=request["spawn"] in ("build", "count"),
-                    data_fd=data_fd,
-                    control_fd=control_fd,
-                    status_fd=status_fd,
-                    output_fd=output_fd,
-                )
-            )
-        return pid
+        config: SandboxConfig = codec.decode(SandboxConfig, request["sandbox"])
+        name, ends = request["spawn"], Ends(*fds)
+        return _fork_sandbox(
+            config,
+            self._isolation.without(config.without),
+            lambda: _ROLES[name](Channel(socket.socket(fileno=ends.data))),
+            ends,
+            is_build=name in ("build", "count"),  # ncu starts the process that it counts in.
+        )
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -127,6 +119,27 @@ def fork_trusted(role: Callable[[Channel], None], fds: list[int]) -> int:
         confinement.prefer_for_oom_kill(confinement.OOM_TRUSTED)
         confinement.close_other_fds(fds)
         _run_and_exit(lambda: role(Channel(socket.socket(fileno=fds[0]))))
+    return pid
+
+
+def _fork_sandbox(
+    config: SandboxConfig,
+    isolation: Isolation,
+    body: Callable[[], None],
+    ends: Ends,
+    *,
+    is_build: bool = False,
+    error_fd: int = 2,
+) -> int:
+    """Fork the init process of a sandbox that runs `body`, and return its pid. Raises OSError.
+
+    That process prints on `error_fd` if it cannot set the sandbox up.
+    """
+    pid = _fork_init(isolation, config.uid)
+    if pid == 0:
+        os.dup2(error_fd, 2)
+        confinement.close_other_fds(ends)
+        _run_and_exit(lambda: init_process.run(config, isolation, body, ends, is_build=is_build))
     return pid
 
 
@@ -215,34 +228,17 @@ def probe_isolation(scratch: str) -> Isolation:
 
 
 def _survives(isolation: Isolation, scratch: str) -> bool:
-    config = SandboxConfig(
-        limits=Limits(memory_bytes=2**40),
-        environ={},
-        scratch_fallback=f"{scratch}/probe-{os.getpid()}",
-        serial=0,
-    )
+    fallback = Path(scratch) / f"probe-{os.getpid()}"
+    config = SandboxConfig(memory_bytes=2**40, environ={}, scratch_fallback=str(fallback), serial=0)
     status_read, status_write = os.pipe()
     control, control_theirs = socket.socketpair()
     data, data_theirs = socket.socketpair()
     null_fd = os.open(os.devnull, os.O_WRONLY)
+    ends = Ends(data_theirs.fileno(), control_theirs.fileno(), status_write, null_fd)
     try:
-        pid = _fork_init(isolation, config.uid)
+        pid = _fork_sandbox(config, isolation, _import_lazily, ends, error_fd=null_fd)
     except OSError:
         return False
-    if pid == 0:
-        os.dup2(null_fd, 2)
-        _run_and_exit(
-            lambda: init_process.run(
-                config,
-                isolation,
-                _import_lazily,
-                is_build=False,
-                data_fd=data_theirs.fileno(),
-                control_fd=control_theirs.fileno(),
-                status_fd=status_write,
-                output_fd=null_fd,
-            )
-        )
     os.close(status_write)
     with os.fdopen(status_read) as status:
         report = status.readline()
@@ -251,7 +247,7 @@ def _survives(isolation: Isolation, scratch: str) -> bool:
     for end in (control, control_theirs, data, data_theirs):
         end.close()
     with contextlib.suppress(OSError):
-        Path(config.scratch_fallback).rmdir()
+        fallback.rmdir()
     return bool(report) and codec.decode(Ended, json.loads(report)) == Ended(exit=0)
 
 

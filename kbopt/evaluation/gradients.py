@@ -8,7 +8,7 @@ call, so that a candidate that computes with ones or with those of an earlier ca
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any
 
@@ -87,13 +87,12 @@ def starts_of(model: Any, skeleton: Skeleton, tensors: Sequence[torch.Tensor]) -
         raise NotDifferentiable(
             f"no input and no parameter has a gradient, of those that could have one: {_REMEDY}"
         )
-    gradients = Gradients(
-        num_outputs=every.num_outputs,
-        of_outputs=chosen,
+    gradients = replace(
+        every,
         of_inputs=tuple(compress(every.of_inputs, there)),
         of_parameters=tuple(compress(every.of_parameters, there[len(asked) :])),
     )
-    return Start(gradients=gradients, specs=specs, device=start.device)
+    return replace(start, gradients=gradients)
 
 
 def _takes_gradient(tensor: torch.Tensor) -> bool:

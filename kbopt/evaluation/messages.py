@@ -108,18 +108,13 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimeAgain:
+class TimeAgain(Judge):
     """Time a judged candidate in a new worker, beside a new worker that runs the reference from now on.
 
     The message carries two descriptors of each. Answered by `Verdict`.
     """
 
-    source: str
-    setup: str
-    protocol: EvalProtocol
-    init: int
     reference_init: int
-    held_out: bool = False
 
 
 ToJudge = Start | Construct | Weigh | Size | Admit | Describe | Judge | TimeAgain
@@ -132,7 +127,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """The sizes of the task's data, and the judge's peak memory, shared inputs included."""
+    """The sizes of one set of a task's inputs, of its outputs and its parameters, at its precision.
+
+    Until the reference has run, its outputs are assumed to be as large as its inputs. `peak_bytes` is the
+    judge's peak memory, shared inputs and activations of the reference included.
+    """
 
     inputs_bytes: int
     outputs_bytes: int
@@ -236,22 +235,10 @@ class Build:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KernelBench:
-    """Have a worker judge `source` by KernelBench's own protocol."""
+class CallBoth:
+    """Have a worker judge `source` by KernelBench's own protocol, or profile a call of it.
 
-    task_source: str
-    source: str
-    setup: str
-    device: str
-    threads: int
-    protocol: EvalProtocol
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileCall:
-    """Have a worker profile a call of `source`, by a trace or by hardware counters.
-
-    The worker says when it needs the device and waits for an answer.
+    The worker's role says which. It says when it needs the device and waits for an answer.
     """
 
     task_source: str
@@ -264,17 +251,13 @@ class ProfileCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dissect:
-    """Have a worker list the kernels in the machine code of a build."""
+    """Have a worker list the kernels in the machine code of a build, or its matrix instructions.
+
+    The worker's role says which.
+    """
 
     folder: str
     on_cuda: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inspect:
-    """Have a worker look for matrix instructions in the machine code of a build."""
-
-    folder: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

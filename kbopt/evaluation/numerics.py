@@ -107,6 +107,12 @@ def _dtype(tensor: torch.Tensor, precision: Precision) -> torch.dtype:
     return DTYPES[precision] if tensor.is_floating_point() else tensor.dtype
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all work that this process queued. A CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def seed_everything(seed: int) -> None:
     """Seed the generators of torch, CUDA, Python and NumPy.
 

@@ -15,7 +15,7 @@ from kbopt.core.task import Task
 from kbopt.evaluation.build import building
 from kbopt.evaluation.build.building import Builder, Built
 from kbopt.evaluation.sandbox.children import ForkServerHandle
-from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
+from kbopt.evaluation.sandbox.confinement import SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.worker.candidate import describe_exception
 from kbopt.leanbuild import scan
@@ -71,7 +71,8 @@ def test_what_is_compiled_for_the_types_it_is_given_is_built_for_each_precision(
 
         def sandbox(built: Built) -> SandboxConfig:
             return SandboxConfig(
-                limits=Limits(memory_bytes=2**33, address_space=False),
+                memory_bytes=2**33,
+                address_space=False,
                 environ=scrubbed(os.environ),
                 scratch_fallback=str(tmp_path / Path(built.folder).name),
                 serial=1,

@@ -14,7 +14,7 @@ from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
 from kbopt.evaluation.messages import Build
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
-from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
+from kbopt.evaluation.sandbox.confinement import SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import find_device, gpu_files, other_gpus
 from kbopt.evaluation.server.judge_handle import JudgeHandle
 from kbopt.evaluation.transport.channel import Channel
@@ -86,7 +86,7 @@ raise ValueError(json.dumps(seen))
 
 def config(folder: Path, hidden: tuple[str, ...] = ()) -> SandboxConfig:
     return SandboxConfig(
-        limits=Limits(memory_bytes=2**32),
+        memory_bytes=2**32,
         environ=scrubbed(os.environ),
         scratch_fallback=str(folder / "scratch"),
         serial=1,

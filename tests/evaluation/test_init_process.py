@@ -14,7 +14,8 @@ import pytest
 
 from kbopt.evaluation.judge.link import CandidateDied, Link
 from kbopt.evaluation.sandbox import init_process, linux, seccomp
-from kbopt.evaluation.sandbox.confinement import Isolation, Limits, SandboxConfig
+from kbopt.evaluation.sandbox.confinement import Isolation, SandboxConfig
+from kbopt.evaluation.sandbox.init_process import Ends
 from kbopt.evaluation.transport.channel import Channel
 
 COUNTED = Isolation(calls=True, counted=True)
@@ -41,9 +42,7 @@ def sandbox(
     said, says = socket.socketpair()
     control, control_theirs = socket.socketpair()
     status_read, status_write = os.pipe()
-    config = SandboxConfig(
-        limits=Limits(memory_bytes=2**32), environ={}, scratch_fallback=str(folder / "scratch"), serial=1
-    )
+    config = SandboxConfig(memory_bytes=2**32, environ={}, scratch_fallback=str(folder / "scratch"), serial=1)
     pid = os.fork()
     if pid == 0:
         try:
@@ -51,18 +50,15 @@ def sandbox(
                 config,
                 isolation,
                 lambda: body(says),
+                Ends(says.fileno(), control_theirs.fileno(), status_write, os.dup(2)),
                 is_build=False,
-                data_fd=says.fileno(),
-                control_fd=control_theirs.fileno(),
-                status_fd=status_write,
-                output_fd=os.dup(2),
             )
         finally:
             os._exit(1)
     for end in (says, control_theirs):
         end.close()
     os.close(status_write)
-    link = Link.over(said.dup(), control.detach(), 10.0)
+    link = Link(said.dup(), control.detach(), 10.0)
     try:
         yield Sandbox(pid, link, said)
     finally:

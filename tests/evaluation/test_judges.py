@@ -16,7 +16,7 @@ from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
 from kbopt.evaluation.messages import RAISED, Ended, TaskFault
 from kbopt.evaluation.sandbox.children import ForkServerHandle, crash_from
-from kbopt.evaluation.sandbox.confinement import Limits, SandboxConfig, scrubbed
+from kbopt.evaluation.sandbox.confinement import SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import find_device
 from kbopt.evaluation.server.judge_handle import JudgeHandle
 from kbopt.evaluation.server.judges import Judges, key_of
@@ -40,7 +40,7 @@ def court(tmp_path: Path) -> Iterator[Court]:
     def sandbox() -> SandboxConfig:
         serial = next(serials)
         return SandboxConfig(
-            limits=Limits(memory_bytes=2**32),
+            memory_bytes=2**32,
             environ=scrubbed(os.environ),
             scratch_fallback=str(tmp_path / f"scratch-{serial}"),
             serial=serial,

@@ -47,7 +47,7 @@ def linked(child: Child, budget_s: float = 10.0) -> Iterator[Link]:
 
     thread = threading.Thread(target=answer)
     thread.start()
-    link = Link.over(ours, os.open(os.devnull, os.O_RDWR), budget_s)
+    link = Link(ours, os.open(os.devnull, os.O_RDWR), budget_s)
     try:
         yield link
     finally:
@@ -100,7 +100,7 @@ def test_init_stays_in_step_where_the_answer_to_a_resumed_child_never_comes():
     thread = threading.Thread(target=obey)
     thread.start()
     ours, theirs = socket.socketpair()
-    link = Link.over(ours, control.detach(), budget_s=0.02)
+    link = Link(ours, control.detach(), budget_s=0.02)
     with theirs, init:
         with pytest.raises(OutOfTime), link.resumed():
             link.receive(1)

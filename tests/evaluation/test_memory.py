@@ -15,11 +15,12 @@ from kbopt.core.errors import UserError
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.outcomes import Crashed, Measured, outcome_name
 from kbopt.core.task import Task
+from kbopt.evaluation.messages import Sizes
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.sandbox.memory import GIB, SERVICE_BYTES, find_host
 from kbopt.evaluation.server.budget import Budget, Need
 from kbopt.evaluation.server.judge_handle import JudgeHandle
-from kbopt.evaluation.server.needs import CPU_PROCESS_BYTES, GXX_BYTES, Data, need_of
+from kbopt.evaluation.server.needs import CPU_PROCESS_BYTES, GXX_BYTES, need_of
 from kbopt.evaluation.server.service import Service
 from tests.evaluation.conftest import ELEMENTWISE, QUICK
 
@@ -113,6 +114,7 @@ class Judges:
     def __init__(self, limit_gib: float, root: Path, most: int = 8) -> None:
         self.kept: list[Hashable] = []
         self.closed: list[Hashable] = []
+        self.needs: dict[str, Need] = {}
         self.budget = Budget(find_host(limit_gib, machine(root, {})), most, self.close_idle)
 
     def close_idle(self, keep: Collection[Hashable]) -> bool:
@@ -126,8 +128,8 @@ class Judges:
 
     @contextmanager
     def request(self, key: str, own_gib: float, judge_gib: float, *, alone: bool = False) -> Iterator[Any]:
-        need = Need(own=int(own_gib * GIB), judge=int(judge_gib * GIB))
-        with self.budget.reserve(key, f"task {key}", lambda: need, alone=alone) as reservation:
+        self.needs[key] = Need(own=int(own_gib * GIB), judge=int(judge_gib * GIB))
+        with self.budget.reserve(key, f"task {key}", lambda: self.needs[key], alone=alone) as reservation:
             self.kept = [*(other for other in self.kept if other != key), key]
             yield reservation
 
@@ -186,10 +188,12 @@ def test_a_request_that_turns_out_to_need_more_has_idle_judges_closed_and_is_ref
         pass
     with judges.request("x", 1, 1) as reservation:
         assert judges.closed == []
-        reservation.grow(Need(own=3 * GIB, judge=GIB))
+        judges.needs["x"] = Need(own=3 * GIB, judge=GIB)
+        reservation.grow()
         assert judges.closed == ["idle"]
+        judges.needs["x"] = Need(own=7 * GIB, judge=GIB)
         with pytest.raises(UserError, match=r"needs 8\.00 GiB"):
-            reservation.grow(Need(own=7 * GIB, judge=GIB))
+            reservation.grow()
 
 
 def test_alone_means_that_no_judge_is_kept_and_nothing_else_starts(tmp_path: Path):
@@ -212,7 +216,7 @@ def test_alone_means_that_no_judge_is_kept_and_nothing_else_starts(tmp_path: Pat
 
 
 def test_what_judging_needs_follows_from_the_tasks_data():
-    data = Data(inputs_bytes=300 * 2**20, outputs_bytes=300 * 2**20, parameters_bytes=0)
+    data = Sizes(inputs_bytes=300 * 2**20, outputs_bytes=300 * 2**20, parameters_bytes=0, peak_bytes=0)
     unknown = need_of(PLAIN, None, on_cuda=False, compiles=False, kernelbench=False)
     large = need_of(PLAIN, data, on_cuda=False, compiles=False, kernelbench=False)
 

@@ -1,13 +1,14 @@
 """What tools print, read: literal texts in the form of cuobjdump, objdump, torch's profiler and ncu."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from kbopt.core.profile import Counters, Missing, Share
+from kbopt.core.profile import Counters, Launch, Missing, Share
 from kbopt.evaluation.profile import cpu_code, gpu_code, ncu_report, trace_events
 from kbopt.evaluation.profile.listing import base_name
-from kbopt.evaluation.profile.occupancy import Occupancy, occupancy
+from kbopt.evaluation.profile.occupancy import with_occupancy
 
 RESOURCES = """
 Fatbin elf code:
@@ -192,12 +193,17 @@ def test_a_mangled_name_has_a_base(name: str, base: str) -> None:
 def test_occupancy_is_that_of_cudas_calculator(
     capability: str, threads: int, registers: int, shared: int, expected: tuple[float, str]
 ) -> None:
-    found = occupancy(capability, threads=threads, registers=registers, shared_bytes=shared)
-    assert found == Occupancy(share=pytest.approx(expected[0], abs=1e-4), limited_by=expected[1])
+    launch = Launch(grid=(1, 1, 1), block=(threads, 1, 1), registers=registers, shared_bytes=shared)
+    found = with_occupancy(launch, capability)
+    assert found.occupancy == pytest.approx(expected[0], abs=1e-4)
+    assert found.limited_by == expected[1]
 
 
 def test_occupancy_of_an_unknown_gpu_is_not_known() -> None:
-    assert occupancy("99.0", threads=128, registers=32, shared_bytes=0) is None
+    launch = Launch(
+        grid=(1, 1, 1), block=(128, 1, 1), registers=32, shared_bytes=0, occupancy=0.5, limited_by="forged"
+    )
+    assert with_occupancy(launch, "99.0") == replace(launch, occupancy=0.0, limited_by="")
 
 
 def event(name: str, start: float, us: float, cat: str = "cpu_op", **args: object) -> dict[str, object]:

@@ -171,7 +171,7 @@ def test_no_number_to_calculate_with(value: Any):
         ([4096, ["float32", [2.0], [1]], "cpu", "", 0], "no tensor looks like"),
         ([4096, ["float32", {}, []], "cpu", "", 0], "no tensor looks like"),
         ([4096, SPEC, "cpu", "", -1], "an offset"),
-        ([4096, SPEC, "cpu", ""], "at no place"),
+        ([4096, SPEC, "cpu", ""], "no list of 5 to 5"),
     ],
 )
 def test_a_place_that_no_tensor_has(place: list[Any], words: str):
@@ -189,7 +189,7 @@ def test_a_complex_tensor_may_lie_where_its_parts_may():
 
 def test_descriptors_that_a_candidate_sends_are_closed():
     ours, theirs = socket.socketpair()
-    link = Link.over(ours, os.open(os.devnull, os.O_RDWR), 10.0)
+    link = Link(ours, os.open(os.devnull, os.O_RDWR), 10.0)
     sender = Channel(theirs)
     null = os.open(os.devnull, os.O_RDONLY)
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -209,7 +209,7 @@ def test_descriptors_that_a_candidate_sends_are_closed():
 )
 def test_a_link_raises_what_a_reply_tells_of(field: str, error: type[Exception]):
     ours, theirs = socket.socketpair()
-    link = Link.over(ours, os.open(os.devnull, os.O_RDWR), 10.0)
+    link = Link(ours, os.open(os.devnull, os.O_RDWR), 10.0)
     sender = Channel(theirs)
     number = link.send("run")
     sender.send({"id": number, field: GOOD[field]})

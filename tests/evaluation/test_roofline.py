@@ -40,11 +40,12 @@ def _reference(precision: Precision = "fp32", *, tf32: bool = False) -> Referenc
 def test_bytes_and_operations_of_a_layer(tf32: bool, arithmetic: Arithmetic) -> None:
     reference = _reference(tf32=tf32)
     work = work_of(reference, reference.draw(0))
-    assert work.size_bytes == 4 * (8 * 32 + 16 * 32 + 8 * 16)
-    assert work.operations == 2 * 8 * 32 * 16
+    limits = work.limits
+    assert limits.size_bytes == 4 * (8 * 32 + 16 * 32 + 8 * 16)
+    assert limits.operations == 2 * 8 * 32 * 16
     bandwidth, peak = device_peaks("cpu", arithmetic)
-    assert work.floor_ms == pytest.approx(1000 * work.size_bytes / bandwidth)
-    assert work.operations_ms == pytest.approx(1000 * work.operations / peak)
+    assert limits.floor_ms == pytest.approx(1000 * limits.size_bytes / bandwidth)
+    assert limits.operations_ms == pytest.approx(1000 * limits.operations / peak)
     assert work.impossible_ms == 0
 
 

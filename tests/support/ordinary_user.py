@@ -29,7 +29,7 @@ def _become() -> None:
     linux.mount("", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     keep = [*confinement.interpreter_paths(), Path(__file__).resolve().parents[2]]
     for closed in {found for path in keep if (found := confinement.closed_ancestor(path))}:
-        confinement.cover(closed, [path for path in keep if path.is_relative_to(closed)], 2**20)
+        confinement.cover(closed, [path for path in keep if path.is_relative_to(closed)], size_bytes=2**20)
     os.setgroups([])
     os.setresgid(UID, UID, UID)
     os.setresuid(UID, UID, UID)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.languages import remedy_of
@@ -29,7 +28,7 @@ from kbopt.evaluation.sandbox.confinement import SandboxConfig
 from kbopt.evaluation.sandbox.memory import KilledForMemory
 from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.needs import NVCC_BYTES
-from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
+from kbopt.evaluation.transport.channel import ChannelClosed, Message, WireError
 from kbopt.evaluation.transport.untrusted import CandidateForged, raised_of, rejected_of
 from kbopt.leanbuild import extensions
 from kbopt.leanbuild.bridge import ensure_bridge, headers_key
@@ -37,7 +36,6 @@ from kbopt.leanbuild.extensions import Setup
 from kbopt.leanbuild.store import Entry, Store, TooMuchLeft, build_key, remove
 
 _EXTENSIONS = "cpp_extension"
-_REPLY_LIMIT_BYTES = 2**20
 _LATER = ("def ", "lambda", " as ", "class ")
 _KILLED = re.compile(r"[Kk]illed|\([Kk]ill signal\)|signal 9")
 """How g++ and nvcc report that SIGKILL ended one of their compilers."""
@@ -204,10 +202,8 @@ class Builder:
             os.chown(built.folder, config.uid, config.uid)
         limit_s = request.protocol.compile_timeout_s
         with closing(Child(self._fork_server, "build", config)) as child:
-            channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
             try:
-                channel.send(codec.encode(self._job(request, built)))
-                reply = channel.receive(limit_s)
+                reply = child.ask(self._job(request, built), limit_s)
             except TimeoutError:
                 reason = f"importing the source, which builds it, took longer than {limit_s:g} s"
                 outcome = TimedOut(reason=reason, stage="compile", limit_s=limit_s)

@@ -5,42 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 
-from kbopt.core import codec
 from kbopt.evaluation.build.building import Built
-from kbopt.evaluation.build.machine_code import MAX_FOUND
-from kbopt.evaluation.messages import Inspect
+from kbopt.evaluation.messages import Dissect
 from kbopt.evaluation.sandbox.children import Child
-from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
+from kbopt.evaluation.transport.channel import ChannelClosed, WireError
+from kbopt.evaluation.transport.untrusted import CandidateForged, value_of
 
 _LIMIT_S = 60.0
 """Seconds to disassemble a build."""
-_REPLY_LIMIT_BYTES = 64 * 2**10
-_MAX_TEXT = 120
 
 
-class Inspections:
-    """Keeps the findings for each build's folder: lines such as `half: HMMA.16816.F32 in kernel.so`.
+def arithmetic_of(child: Callable[[Built, str], Child], built: Built) -> tuple[str, ...]:
+    """Return the half-precision and TF32 instructions in the build, or none if it cannot be read.
 
-    `child` starts a sandboxed process in a role.
+    They are lines such as `half: HMMA.16816.F32 in kernel.so`. `child` starts a sandboxed process in a role.
     """
-
-    def __init__(self, child: Callable[[Built, str], Child]) -> None:
-        self._child = child
-        self._known: dict[str, list[str]] = {}
-
-    def of(self, built: Built) -> list[str]:
-        """Return the half-precision and TF32 instructions in the build, or none if it cannot be read."""
-        if built.folder not in self._known:
-            self._known[built.folder] = self._inspected(built)
-        return self._known[built.folder]
-
-    def _inspected(self, built: Built) -> list[str]:
-        with closing(self._child(built, "inspect")) as child:
-            channel = Channel(child.data, _REPLY_LIMIT_BYTES)
-            try:
-                channel.send(codec.encode(Inspect(folder=built.folder)))
-                found = channel.receive(_LIMIT_S).get("arithmetic")
-            except (ChannelClosed, WireError, TimeoutError):
-                return []
-        lines = found if isinstance(found, list) else []
-        return [line[:_MAX_TEXT] for line in lines[:MAX_FOUND] if isinstance(line, str)]
+    with closing(child(built, "inspect")) as process:
+        try:
+            reply = process.ask(Dissect(folder=built.folder, on_cuda=True), _LIMIT_S)
+            found: tuple[str, ...] = value_of(tuple[str, ...], reply.get("arithmetic"), "arithmetic")
+            return found
+        except (ChannelClosed, WireError, CandidateForged, TimeoutError):
+            return ()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kbopt.core import codec
-from kbopt.evaluation.messages import Inspect
+from kbopt.evaluation.messages import Dissect
 from kbopt.evaluation.transport.channel import Channel
 
 MAX_FOUND = 10
@@ -32,11 +32,11 @@ _PTX = re.compile(
 
 
 def inspect(channel: Channel) -> None:
-    """Answer an `Inspect` with one line for each kind of instruction in the folder's files.
+    """Answer `Dissect` with one line for each kind of instruction in the folder's files.
 
     A line is `half: INSTRUCTION in FILE` or `tf32: INSTRUCTION in FILE`. There are at most `MAX_FOUND`.
     """
-    job: Inspect = codec.decode(Inspect, channel.receive())
+    job: Dissect = codec.decode(Dissect, channel.receive())
     folder = Path(job.folder)
     found: dict[str, None] = {}
     for file, instruction in _instructions(folder):
@@ -56,18 +56,17 @@ def _instructions(folder: Path) -> Iterator[tuple[Path, str]]:
             if b".target sm_" in head:
                 text, pattern = head + stream.read(_MAX_TEXT_BYTES), _PTX
             elif head.startswith(b"\x7fELF") and tool is not None:
-                text, pattern = _disassembled(tool, file), _SASS
+                text, pattern = printed([tool, "-sass", str(file)]), _SASS
             else:
                 continue
         for instruction in dict.fromkeys(match.decode() for match in pattern.findall(text)):
             yield file, instruction
 
 
-def _disassembled(tool: str, file: Path) -> bytes:
+def printed(command: list[str]) -> bytes:
+    """Return what a disassembler prints, or nothing if it cannot run or takes too long."""
     try:
-        done = subprocess.run(
-            [tool, "-sass", str(file)], capture_output=True, timeout=_DISASSEMBLY_S, check=False
-        )
+        done = subprocess.run(command, capture_output=True, timeout=_DISASSEMBLY_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return b""
     return done.stdout[:_MAX_TEXT_BYTES]

@@ -86,11 +86,6 @@ class CpuWorker(Worker):
             seen=seen_of(reply) if operation == "audit" else None,
         )
 
-    def batch(
-        self, operation: str, draws: Sequence[Draw], *, marked: bool = False, **fields: Any
-    ) -> Exchange:
-        raise ValueError("batches are for GPUs")
-
     def read(self, exchange: Exchange, call: int) -> list[torch.Tensor]:
         return [self._copy_out(place) for place in exchange.outputs[call].places]
 

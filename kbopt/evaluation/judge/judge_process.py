@@ -11,7 +11,6 @@ import os
 import random
 import socket
 import time
-from collections.abc import Sequence
 from statistics import median
 
 import torch
@@ -125,7 +124,23 @@ class _JudgeProcess:
         also where nothing below has typed it.
         """
         try:
-            return self._answer(job, fds)
+            match job:
+                case messages.Construct():
+                    return self._construct()
+                case messages.Weigh():
+                    return self._weigh()
+                case messages.Size():
+                    return self._size()
+                case messages.Admit():
+                    return self._admit()
+                case messages.Describe():
+                    return self._describe()
+                case messages.TimeAgain():
+                    return self._time_again(job, fds)
+                case messages.Judge():
+                    return self._judge(job, fds)
+                case messages.Start():
+                    raise ValueError("a judge starts once")
         except TaskError:
             raise
         except BaseException as error:
@@ -138,27 +153,7 @@ class _JudgeProcess:
                 ) from None
             raise
 
-    def _answer(self, job: ToJudge, fds: list[int]) -> FromJudge:
-        match job:
-            case messages.Construct():
-                return self._construct()
-            case messages.Weigh():
-                return self._weigh()
-            case messages.Size():
-                return self._size()
-            case messages.Admit():
-                return self._admit()
-            case messages.Describe():
-                return self._describe()
-            case messages.Judge():
-                return self._judge(job, fds)
-            case messages.TimeAgain():
-                return self._time_again(job, fds)
-            case messages.Start():
-                raise ValueError("a judge starts once")
-
     def _construct(self) -> messages.Done:
-        """Load the task and make its model. Raises TaskError."""
         start = self._start
         with self._faults.typed():
             seed = int.from_bytes(os.urandom(6), "big")
@@ -196,7 +191,7 @@ class _JudgeProcess:
         with about(reference):
             draw = reference.draw(self._rng.getrandbits(62))
             output = reference.run(draw.arguments())
-        weights_bytes = sum(t.numel() * t.element_size() for t in reference.parameters().values())
+        weights_bytes = sum(t.nbytes for t in reference.parameters().values())
         passing_bytes = torch.cuda.max_memory_allocated(self._device)
         return (
             _INPUTS_AT_ONCE * draw.size_bytes
@@ -227,17 +222,16 @@ class _JudgeProcess:
         The latter includes the input buffers, which are shared memory.
         """
         reference = self._reference
-        parameters = sum(t.numel() * t.element_size() for t in reference.parameters().values())
+        parameters = sum(t.nbytes for t in reference.parameters().values())
         return messages.Sizes(
             inputs_bytes=self._inputs_bytes,
-            outputs_bytes=max(one.output_bytes for one in self._references),
+            outputs_bytes=max(one.output_bytes for one in self._references) or self._inputs_bytes,
             parameters_bytes=parameters,
             peak_bytes=linux.peak_bytes(),
         )
 
     @property
     def _references(self) -> tuple[Reference, ...]:
-        """The reference on each workload."""
         return self._reference, *self._reference.others
 
     def _needed_share(self) -> float:
@@ -264,7 +258,7 @@ class _JudgeProcess:
         """Return what the table of admitted tasks says of this one: milliseconds and bytes."""
         reference, worker = self._reference, self._worker
         draw = reference.draw(self._rng.getrandbits(62))
-        work = roofline.work_of(reference, draw)
+        limits = roofline.work_of(reference, draw).limits
         blocks: dict[str, list[samples.Block]] = {"run": [], "rehearse": []}
         for _number in range(_NUM_REFERENCE_CALLS):
             for operation, seen in blocks.items():
@@ -276,7 +270,7 @@ class _JudgeProcess:
             times_ms = samples.cpu_times_ms(blocks["run"], blocks["rehearse"], torch.get_num_threads())
         return messages.Description(
             reference_ms=median(times_ms),
-            limits=work.limits,
+            limits=limits,
             facts=roofline.device_facts(reference),
             inputs_bytes=draw.size_bytes,
             outputs_bytes=reference.output_bytes,
@@ -287,7 +281,7 @@ class _JudgeProcess:
 
     def _judge(self, job: messages.Judge, fds: list[int]) -> messages.Verdict:
         self._await_room()
-        return self._judgement(job, fds, job.arithmetic).run(job.source, job.setup)
+        return self._judgement(job, fds).run(job.source, job.setup)
 
     def _time_again(self, job: messages.TimeAgain, fds: list[int]) -> messages.Verdict:
         with self._faults.typed():
@@ -296,9 +290,7 @@ class _JudgeProcess:
             self._worker = self._reference_worker(fds[2:], job.reference_init)
         return self._judgement(job, fds[:2]).time(job.source, job.setup)
 
-    def _judgement(
-        self, job: messages.Judge | messages.TimeAgain, fds: list[int], arithmetic: Sequence[str] = ()
-    ) -> Judgement:
+    def _judgement(self, job: messages.Judge, fds: list[int]) -> Judgement:
         judged = judged_of([reference.workload for reference in self._references], held_out=job.held_out)
         return Judgement(
             [(reference, how) for reference, how in self._admitted if reference.workload in judged],
@@ -306,7 +298,7 @@ class _JudgeProcess:
             self._worker,
             lambda: self._open_worker(fds, job.init, job.protocol.timeout_s),
             self._rng,
-            arithmetic,
+            job.arithmetic,
         )
 
     def _await_room(self) -> None:
@@ -343,7 +335,7 @@ class _JudgeProcess:
     def _open_worker(self, fds: list[int], init: int, budget_s: float, *, leads: bool = False) -> Worker:
         data_fd, control_fd = fds
         spin_s = SPIN_S if self._device.type == "cuda" else 0.0
-        link = Link.over(socket.socket(fileno=data_fd), control_fd, budget_s, spin_s)
+        link = Link(socket.socket(fileno=data_fd), control_fd, budget_s, spin_s)
         references, threads, rng = self._references, self._start.threads, self._rng
         if self._device.type == "cuda":
             return GpuWorker(link, references, threads, rng, self._pace, leads=leads)

@@ -63,7 +63,7 @@ class Judgement:
         reference_worker: Worker,
         start_worker: Callable[[], Worker],
         rng: random.Random,
-        arithmetic: Sequence[str] = (),
+        arithmetic: Sequence[str],
     ) -> None:
         self._protocol = protocol
         self._reference_worker = reference_worker
@@ -139,7 +139,7 @@ class Judgement:
 
         Some kinds are also tried among the timed calls.
         """
-        takes = {kind: [w for w in self._workloads if kind in w.kinds] for kind in KINDS}
+        takes = {kind: [w for w in self._workloads if kind in w.checks.kinds] for kind in KINDS}
         kinds = [kind for kind in KINDS if takes[kind]]
         enough_s = max(_ENOUGH_KINDS_S, _ENOUGH_KINDS_SHARE * checks_s)
         started = time.perf_counter()
@@ -148,13 +148,13 @@ class Judgement:
                 return
             workload = self._rng.choice(takes[kind])
             with self._on(workload):
-                workload.try_kind(kind)
+                workload.checks.try_kind(kind)
 
     def _time_again(self, worker: Worker, source: str, setup: str) -> None:
         with self._span("time"):
             self._load(worker, source, setup)
             for workload in self._each():
-                workload.check_once()
+                workload.checks.check(trials=1)
             self._time(with_latency=False)
         self._pairs = tuple(workload.pair() for workload in self._workloads)
 

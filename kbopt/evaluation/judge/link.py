@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from kbopt.evaluation.sandbox import init_process
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
@@ -45,19 +45,14 @@ class OutOfTime(Exception):
 class Link:
     """A connection to a worker, which may take `budget_s` seconds in all and has taken `busy_s`."""
 
-    def __init__(self, channel: Channel, control_fd: int, budget_s: float) -> None:
-        self._channel = channel
+    def __init__(self, sock: socket.socket, control_fd: int, budget_s: float, spin_s: float = 0.0) -> None:
+        # Descriptors are not accepted: a candidate could use up the number that the judge may have open.
+        self._channel = Channel(sock, _REPLY_LIMIT_BYTES, max_fds=0)
+        self._channel.spin_s = spin_s
         self._control_fd = control_fd
         self.budget_s = budget_s
         self.busy_s = 0.0
         self._abandoned: set[int] = set()
-
-    @classmethod
-    def over(cls, sock: Any, control_fd: int, budget_s: float, spin_s: float = 0.0) -> Link:
-        # Descriptors are not accepted: a candidate could use up the number that the judge may have open.
-        channel = Channel(sock, _REPLY_LIMIT_BYTES, max_fds=0)
-        channel.spin_s = spin_s
-        return cls(channel, control_fd, budget_s)
 
     def ask(self, operation: str, fds: tuple[int, ...] = (), **fields: object) -> Message:
         """Send a request and return its answer. Raises the exceptions above and CandidateForged."""
@@ -130,7 +125,6 @@ class Link:
         return max(0.01, self.budget_s - self.busy_s)
 
     def pause(self) -> None:
-        """Stop every process of the candidate until `resume`."""
         self._command(init_process.STOP)
 
     def hold(self) -> tuple[int, bool]:

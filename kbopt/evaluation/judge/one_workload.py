@@ -16,7 +16,6 @@ from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused, notes_on_form
 from kbopt.evaluation.judge.calls import Calls
 from kbopt.evaluation.judge.checks import Checks
-from kbopt.evaluation.judge.kinds import Kind
 from kbopt.evaluation.judge.products import arithmetic_of_kernel
 from kbopt.evaluation.judge.reference import Reference
 from kbopt.evaluation.judge.timed import TimedModels
@@ -38,7 +37,7 @@ _MOST_KERNELS = 5
 
 
 class OnWorkload:
-    """One of the `num_workloads` workloads of a judgement.
+    """One of the `num_workloads` workloads of a judgement, with its `checks`.
 
     Call `calibrate` first, before the candidate's code is loaded. Methods raise Refused if it fails.
     """
@@ -58,7 +57,7 @@ class OnWorkload:
         self._rng = rng
         self._num_workloads = num_workloads
         self._calls = Calls(reference, admission, protocol, reference_worker, rng)
-        self._checks = Checks(self._calls, reference, admission, rng, arithmetic)
+        self.checks = Checks(self._calls, reference, admission, rng, arithmetic)
         self._on_cpu = reference.device.type == "cpu"
         self._sessions: Sessions
         self._session: samples.Session
@@ -76,28 +75,15 @@ class OnWorkload:
     def calibrate(self, worker: Worker) -> None:
         """Measure what timing needs to know before the candidate's code is loaded into its `worker`."""
         self._calls.worker = worker
-        models = TimedModels(self._calls, self._checks, self._reference, self._rng)
+        models = TimedModels(self._calls, self.checks, self._reference, self._rng)
         device = self._reference.device.type
         self._sessions = Sessions(models, device, self._protocol, self._rng, self._num_workloads)
         self._sessions.calibrate()
 
     def check(self) -> None:
         """Check that the answers are right, and at the task's precision."""
-        self._checks.check(self._protocol.trials)
-        self._checks.probe_precision()
-
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """The kinds of values that the workload can be tried on."""
-        return self._checks.kinds
-
-    def try_kind(self, kind: Kind) -> None:
-        """Check one answer to inputs of that kind of values."""
-        self._checks.try_kind(kind)
-
-    def check_once(self) -> None:
-        """Check one answer of a candidate that passed `check` in another process."""
-        self._checks.check_one(self._calls.draw())
+        self.checks.check(self._protocol.trials)
+        self.checks.probe_precision()
 
     def time(self, *, with_latency: bool = True) -> Steps[None]:
         """Run sessions until the clocks agree, and then time the latency. The steps can be interleaved."""
@@ -118,7 +104,6 @@ class OnWorkload:
         raise Refused(Rejected(reason=reason, family="timing_mismatch"))
 
     def pair(self) -> samples.Times:
-        """Return the times of this pair of processes."""
         session = self._session
         return samples.Times(
             kernel_ms=_rounded(session.kernel_ms), reference_ms=_rounded(session.reference_ms)
@@ -129,7 +114,7 @@ class OnWorkload:
 
         This comes after the timing, because a process in which a profiler ran launches kernels more slowly.
         """
-        self._checks.probe_after_other_calls()
+        self.checks.probe_after_other_calls()
         audit = self._audit()
         lacking = (
             f"PyTorch found no room on the device {failed_allocations} times, and went on: cuDNN may have "
@@ -139,15 +124,15 @@ class OnWorkload:
             audit, notes=(*audit.notes, *self._session.notes, *(lacking if failed_allocations else ()))
         )
         audit = self._with_profile(audit)
-        self._checks.require_allowed_arithmetic()
+        self.checks.require_allowed_arithmetic()
         return self._measured(audit)
 
     def _audit(self) -> Audit:
-        exchange = self._checks.check_one(self._calls.draw(), "audit")
+        exchange = self.checks.check_one(self._calls.draw(), "audit")
         if exchange.seen is None:
             raise CandidateForged("no audit")
         torch_ops, custom = exchange.seen.torch_ops, exchange.seen.custom_kernel
-        self._checks.arithmetic += exchange.seen.arithmetic
+        self.checks.arithmetic += exchange.seen.arithmetic
         if torch_ops and self._protocol.torch_ops == "forbid":
             reason = f"--torch-ops forbid, and it calls {', '.join(torch_ops[:10])}"
             raise Refused(Rejected(reason=reason, family="torch_ops"))
@@ -163,7 +148,7 @@ class OnWorkload:
         if self._on_cpu:
             return audit
         kernels = self._calls.worker.profile(self._calls.draw())[:_MOST_KERNELS]
-        self._checks.arithmetic += [line for kernel in kernels for line in arithmetic_of_kernel(kernel.name)]
+        self.checks.arithmetic += [line for kernel in kernels for line in arithmetic_of_kernel(kernel.name)]
         return replace(audit, notes=(*audit.notes, *kernels_notes(kernels)))
 
     def _charge_for_cores(self, session: samples.Session) -> samples.Session:
@@ -188,7 +173,7 @@ class OnWorkload:
         kernel_ms, reference_ms = session.kernel_ms, session.reference_ms
         draw = self._calls.draw()
         work = roofline.work_of(self._reference, draw)
-        kernel = median(kernel_ms)
+        limits, kernel = work.limits, median(kernel_ms)
         if kernel < work.impossible_ms:
             floor = f"the floor of {work.impossible_ms:.4g} ms that moving the task's bytes takes"
             reason = f"{kernel:.4g} ms a call is below {floor}"
@@ -210,11 +195,11 @@ class OnWorkload:
             wall_ms=session.clocks.wall_ms,
             audit=replace(audit, notes=tuple(notes)),
             roofline=Roofline(
-                size_bytes=work.size_bytes,
-                operations=work.operations,
-                floor_ms=work.floor_ms,
-                share=min(1.0, work.floor_ms / kernel),
-                reference_ops_ms=work.operations_ms,
+                size_bytes=limits.size_bytes,
+                operations=limits.operations,
+                floor_ms=limits.floor_ms,
+                share=min(1.0, limits.floor_ms / kernel),
+                reference_ops_ms=limits.operations_ms,
             ),
             speedups=self._over_eager(interval),
         )

@@ -64,7 +64,6 @@ class Products(EachOperation):
         self._storages: set[int] = set()
 
     def operands_of(self, reference: Reference) -> frozenset[str]:
-        """Return the names of the parameters that were operands of products."""
         return frozenset(
             name
             for name, tensor in reference.parameters().items()

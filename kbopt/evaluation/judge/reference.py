@@ -29,35 +29,34 @@ thousands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draw:
-    """One set of arguments of a call: `skeleton` around `tensors`, already in the task's precision.
+class _Nested:
+    """A `skeleton` around `tensors`."""
+
+    skeleton: Skeleton
+    tensors: tuple[torch.Tensor, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(t.nbytes for t in self.tensors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output(_Nested):
+    """What a call of a model returned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw(_Nested):
+    """One set of arguments of a call, already in the task's precision.
 
     `workload` is the number of the workload that it belongs to. With `--backward` there are two arguments, as
     in `passes`: forward's own, and the outputs' gradients.
     """
 
-    skeleton: Skeleton
-    tensors: tuple[torch.Tensor, ...]
     workload: int = 0
 
     def arguments(self, tensors: tuple[torch.Tensor, ...] | None = None) -> list[Any]:
         return list(unflatten(self.skeleton, self.tensors if tensors is None else tensors))
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self.tensors)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """What a call of a model returned."""
-
-    skeleton: Skeleton
-    tensors: tuple[torch.Tensor, ...]
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self.tensors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,10 +164,6 @@ class Reference:
         return {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
 
     @property
-    def _passes(self) -> str:
-        return "forward and backward" if self.protocol.backward else "forward"
-
-    @property
     def output_bytes(self) -> int:
         return sum(self.output_sizes)
 
@@ -206,7 +201,6 @@ class Reference:
         return self._start.gradients if self._start is not None else None
 
     def name_of(self, number: int) -> str:
-        """Return the name in messages of the tensor of that number among all that a call returns."""
         return output_name(number) if self.gradients is None else self.gradients.name_of(number)
 
     def form(self, draw: Draw | None = None) -> Form:
@@ -233,7 +227,8 @@ class Reference:
         """Return the reference's own answer, at the task's precision. It may write to the arguments."""
         model = copy.deepcopy(self.model) if self.keeps_state else self.model
         with torch.no_grad():
-            what = f"{self.workload.where}the reference's {self._passes} raised"
+            passes = "forward and backward" if self.protocol.backward else "forward"
+            what = f"{self.workload.where}the reference's {passes} raised"
             value = guarded(what, call_of(model, self.gradients, arguments))
         skeleton, tensors = flattened(value, "the reference's forward")
         if not tensors:
@@ -245,7 +240,7 @@ class Reference:
                     f"inputs lie on {self.device.type}; return it where they are"
                 )
         output = Output(skeleton=skeleton, tensors=tuple(t.detach() for t in tensors))
-        self.output_sizes = tuple(t.numel() * t.element_size() for t in output.tensors)
+        self.output_sizes = tuple(t.nbytes for t in output.tensors)
         return output
 
     def run_exact(self, draw: Draw) -> Output:
@@ -285,9 +280,7 @@ class Reference:
         return free_bytes + torch.cuda.memory_reserved(self.device)
 
     def synchronize(self) -> None:
-        """Wait until the device has done all work that this process queued."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        numerics.synchronize(self.device)
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
         return placed(tensor, self.precision, self.device, keeps=self.keeps_dtypes)

@@ -67,9 +67,7 @@ def base_of(reply: Message) -> int:
 
 def times_of(reply: Message, num_calls: int) -> list[int]:
     """Decode the nanoseconds of each call."""
-    times = list_of(reply.get("ns"), "times", most=num_calls)
-    if len(times) != num_calls:
-        raise CandidateForged("times of another number of calls")
+    times = list_of(reply.get("ns"), "times", fewest=num_calls, most=num_calls)
     return [integer_of(ns, "a time", below=_MOST_NS) for ns in times]
 
 
@@ -80,9 +78,7 @@ def queued_ns_of(reply: Message) -> int:
 
 def answers_of(reply: Message, num_calls: int) -> list[Answer]:
     """Decode the output of each call."""
-    answers = list_of(reply.get("outputs"), "outputs", most=num_calls)
-    if len(answers) != num_calls:
-        raise CandidateForged("outputs of another number of calls")
+    answers = list_of(reply.get("outputs"), "outputs", fewest=num_calls, most=num_calls)
     return [_answer(raw) for raw in answers]
 
 
@@ -96,10 +92,7 @@ def _answer(raw: Any) -> Answer:
 
 
 def _place(raw: Any) -> Place:
-    fields = list_of(raw, "places", most=5)
-    if len(fields) != 5:
-        raise CandidateForged("an output at no place")
-    address, raw_spec, device, segment, offset = fields
+    address, raw_spec, device, segment, offset = list_of(raw, "places", fewest=5, most=5)
     try:
         spec = TensorSpec.from_json(raw_spec)
     except LayoutError as error:

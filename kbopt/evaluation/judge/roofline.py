@@ -54,26 +54,10 @@ _TFLOPS: dict[str, dict[Arithmetic, float]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """The work of one call: bytes to move, operations of the reference, and the times of both.
+    """The work of one call. No kernel can be faster than `impossible_ms`, which is 0 on a CPU."""
 
-    No kernel can be faster than `impossible_ms`. It is 0 on a CPU.
-    """
-
-    size_bytes: int
-    operations: int
-    floor_ms: float
-    operations_ms: float
+    limits: Limits
     impossible_ms: float
-
-    @property
-    def limits(self) -> Limits:
-        """The limits as a profile has them."""
-        return Limits(
-            size_bytes=self.size_bytes,
-            operations=self.operations,
-            floor_ms=self.floor_ms,
-            operations_ms=self.operations_ms,
-        )
 
 
 class _Operations(EachOperation):
@@ -96,19 +80,19 @@ def work_of(reference: Reference, draw: Draw) -> Work:
     counter = _Operations()
     with counter:
         output = plain(reference, draw)
-    parameters = sum(p.numel() * p.element_size() for p in reference.model.parameters())
-    size_bytes = draw.size_bytes + output.size_bytes + parameters
+    moved_bytes = draw.size_bytes + output.size_bytes
+    size_bytes = moved_bytes + sum(p.nbytes for p in reference.model.parameters())
     operations = max(counter.operations, sum(t.numel() for t in output.tensors))
     bandwidth, peak = device_peaks(str(reference.device), arithmetic_of(reference))
-    memory_ms = 1000 * size_bytes / bandwidth
+    on_cuda = reference.device.type == "cuda"
     return Work(
-        size_bytes=size_bytes,
-        operations=operations,
-        floor_ms=memory_ms,
-        operations_ms=1000 * operations / peak,
-        impossible_ms=_IMPOSSIBLE_SHARE * 1000 * (draw.size_bytes + output.size_bytes) / bandwidth
-        if reference.device.type == "cuda"
-        else 0.0,
+        limits=Limits(
+            size_bytes=size_bytes,
+            operations=operations,
+            floor_ms=1000 * size_bytes / bandwidth,
+            operations_ms=1000 * operations / peak,
+        ),
+        impossible_ms=_IMPOSSIBLE_SHARE * 1000 * moved_bytes / bandwidth if on_cuda else 0.0,
     )
 
 
@@ -125,29 +109,24 @@ def device_facts(reference: Reference) -> DeviceFacts:
     bandwidth, peak = device_peaks(str(reference.device), arithmetic)
     peaks: dict[str, float] = {arithmetic: peak / 1e12}
     versions = {"torch": torch.__version__}
-    if reference.device.type == "cpu":
-        return DeviceFacts(
-            name="cpu",
-            bandwidth_gbps=bandwidth / 1e9,
-            peak_tflops=peaks,
-            units=torch.get_num_threads(),
-            cache_bytes=_last_cache_bytes(),
-            shared_bytes=0,
-            versions=versions,
-        )
-    device = torch.cuda.get_device_properties(reference.device)
-    for sheet in (_TFLOPS[part] for part in _TFLOPS if part in device.name):
-        peaks |= {str(kind): tflops for kind, tflops in sheet.items()}
-    versions |= {"CUDA": torch.version.cuda or "", "cuDNN": str(torch.backends.cudnn.version())}
-    with suppress(importlib.metadata.PackageNotFoundError):
-        versions["Triton"] = importlib.metadata.version("triton")
+    name, units = "cpu", torch.get_num_threads()
+    cache_bytes, shared_bytes = _last_cache_bytes(), 0
+    if reference.device.type == "cuda":
+        device = torch.cuda.get_device_properties(reference.device)
+        name, units = device.name, device.multi_processor_count
+        cache_bytes, shared_bytes = device.L2_cache_size, device.shared_memory_per_block_optin
+        for sheet in (_TFLOPS[part] for part in _TFLOPS if part in device.name):
+            peaks |= {str(kind): tflops for kind, tflops in sheet.items()}
+        versions |= {"CUDA": torch.version.cuda or "", "cuDNN": str(torch.backends.cudnn.version())}
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions["Triton"] = importlib.metadata.version("triton")
     return DeviceFacts(
-        name=device.name,
+        name=name,
         bandwidth_gbps=bandwidth / 1e9,
         peak_tflops=peaks,
-        units=device.multi_processor_count,
-        cache_bytes=device.L2_cache_size,
-        shared_bytes=device.shared_memory_per_block_optin,
+        units=units,
+        cache_bytes=cache_bytes,
+        shared_bytes=shared_bytes,
         versions=versions,
     )
 

@@ -42,7 +42,6 @@ class TimedModels:
         return roofline.cached_ms(self._reference)
 
     def reference_block(self, draws: list[Draw]) -> samples.Block:
-        """Time calls of the reference in its worker."""
         return self._calls.of_reference(lambda worker: worker.exchange("run", draws))
 
     def reference_batch(self, draws: list[Draw]) -> samples.Block:
@@ -61,7 +60,6 @@ class TimedModels:
         )
 
     def candidate_block(self, draws: list[Draw], *, checked: int) -> samples.Block:
-        """Time calls of the candidate. `checked` of the answers, at random, have to be right."""
         return self._of_candidate(self._calls.worker.exchange, draws, checked)
 
     def latencies(self) -> tuple[samples.Block, samples.Block]:

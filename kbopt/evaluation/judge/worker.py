@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from kbopt.core import codec
+from kbopt.evaluation.judge.admission import same_bits
 from kbopt.evaluation.judge.link import Link
 from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.judge.replies import Answer, base_of, kernels_of
@@ -137,7 +138,6 @@ class Worker(ABC):
         belong to the operation.
         """
 
-    @abstractmethod
     def batch(
         self, operation: str, draws: Sequence[Draw], *, marked: bool = False, **fields: Any
     ) -> Exchange:
@@ -145,6 +145,7 @@ class Worker(ABC):
 
         With `marked`, the worker times the calls too.
         """
+        raise NotImplementedError("batches are for GPUs")
 
     @abstractmethod
     def read(self, exchange: Exchange, call: int) -> list[torch.Tensor]:
@@ -206,14 +207,6 @@ class Worker(ABC):
     def _require_sight(self, draw: Draw) -> None:
         """Prove on the stand-in, which copies its first tensor, that inputs arrive and outputs are read."""
         exchange = self.exchange("run", [draw])
-        if draw.tensors and not _same_bytes(self.read(exchange, 0)[0], draw.tensors[0]):
+        if draw.tensors and not same_bits(self.read(exchange, 0)[0], draw.tensors[0]):
             raise CandidateForged("outputs of the stand-in that are not those it was given")
         self.release()
-
-
-def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Return whether two tensors are the same; a NaN, which equals nothing, is by its bytes."""
-    if torch.equal(one, other):
-        return True
-    flat = [tensor.reshape(-1).contiguous().view(torch.uint8) for tensor in (one, other)]
-    return torch.equal(*flat)

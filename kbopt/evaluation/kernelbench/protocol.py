@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, pstdev, variance
 from typing import Any
 
 import torch
@@ -21,8 +21,8 @@ import torch
 from kbopt.core.evaluations import KernelBenchVerdict
 from kbopt.evaluation import numerics
 from kbopt.evaluation.kernelbench.loading import first_inputs, load_task_module, parsed
-from kbopt.evaluation.messages import KernelBench
-from kbopt.evaluation.numerics import DTYPES
+from kbopt.evaluation.messages import CallBoth
+from kbopt.evaluation.numerics import DTYPES, synchronize
 
 _SEED = 42
 _WARM_UPS = 3
@@ -51,7 +51,6 @@ class Task:
     get_inputs: Callable[[], Sequence[Any]]
 
     def draw(self, seed: int, precision: str, device: torch.device) -> list[Any]:
-        """Return inputs drawn under `seed` on the device and cast to the task's precision."""
         torch.manual_seed(seed)
         with device:
             drawn = self.get_inputs()
@@ -74,13 +73,10 @@ def input_seeds(trials: int) -> list[int]:
     return [*(int(torch.randint(0, 2**32 - 1, (1,)).item()) for _ in range(trials)), _SEED]
 
 
-Turn = Callable[[], AbstractContextManager[None]]
-
-
-def judge(job: KernelBench, device_turn: Turn) -> KernelBenchVerdict:
+def judge(job: CallBoth, await_device: Callable[[], None]) -> KernelBenchVerdict:
     """Judge the candidate by KernelBench's protocol, and time the reference.
 
-    `device_turn` is entered once, when the reference is constructed. Within it the reference is timed, and
+    `await_device` is called once, when the reference is constructed. Afterwards the reference is timed, and
     then the candidate's code is loaded, checked and timed by the same rules. So seconds lie between both
     times and not the turns of others: models of many kernels took up to twice as long in one turn as in
     another. KernelBench draws inputs on the CPU. Here they are drawn on the device, with the same
@@ -89,66 +85,62 @@ def judge(job: KernelBench, device_turn: Turn) -> KernelBenchVerdict:
     protocol, device, precision = job.protocol, torch.device(job.device), job.protocol.precision
     numerics.apply(protocol.arithmetic)
     torch.set_num_threads(job.threads)
-    metadata: dict[str, Any] = {"hardware": device_name(device), "device": str(device)}
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    metadata: dict[str, Any] = {"hardware": hardware, "device": str(device)}
     task = load_task(job.task_source)
     seeds = input_seeds(protocol.trials)
     try:
         model, init_inputs = _constructed(task, precision, device)
     except Exception as error:  # noqa: BLE001 - it casts integer inputs to float, which many tasks refuse
-        return _failed_task(error, metadata)
-    with device_turn():
-        try:
-            reference = _place(model, precision, device)
+        return _failed(error, metadata, "runtime_error", _TASK_FAILS)
+    await_device()
+    try:
+        reference = _place(model, precision, device)
+        inputs = task.draw(seeds[-1], precision, device)
+        ref_stats = statistics(_times(reference, inputs, protocol.timed, device))
+        inputs.clear()
+    except Exception as error:  # noqa: BLE001 - as above
+        return _failed(error, metadata, "runtime_error", _TASK_FAILS)
+    try:
+        _execute_as_file(job.source, task.context)
+        new_class = task.context["ModelNew"]
+    except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a compilation error
+        return _failed(error, metadata, "compilation_error")
+    try:
+        with torch.no_grad():
+            torch.manual_seed(_SEED)
+            candidate = _place(new_class(*init_inputs), precision, device)
+            synchronize(device)
+            trials = _Trials(task, seeds, precision, device)
+            if not trials.check(reference, candidate, metadata):
+                return KernelBenchVerdict(compiled=True, correctness=False, metadata=metadata)
             inputs = task.draw(seeds[-1], precision, device)
-            ref_stats = statistics(_times(reference, inputs, protocol.timed, device))
-            inputs.clear()
-        except Exception as error:  # noqa: BLE001 - as above
-            return _failed_task(error, metadata)
-        try:
-            _execute_as_file(job.source, task.context)
-            new_class = task.context["ModelNew"]
-        except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a compilation error
-            metadata["compilation_error_name"] = _qualified(error)
-            metadata["compilation_error"] = str(error)[:2000]
-            return _verdict(compiled=False, correctness=False, metadata=metadata)
-        try:
-            with torch.no_grad():
-                torch.manual_seed(_SEED)
-                candidate = _place(new_class(*init_inputs), precision, device)
-                _synchronize(device)
-                trials = _Trials(task, seeds, precision, device)
-                correct = trials.check(reference, candidate, metadata)
-                stats: dict[str, float] = {}
-                if correct:
-                    inputs = task.draw(seeds[-1], precision, device)
-                    stats = statistics(_times(candidate, inputs, protocol.timed, device))
-        except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a runtime error
-            metadata["runtime_error"] = str(error)[:2000]
-            metadata["runtime_error_name"] = _qualified(error)
-            return _verdict(compiled=True, correctness=False, metadata=metadata)
-    return _verdict(compiled=True, correctness=correct, metadata=metadata, stats=stats, ref_stats=ref_stats)
+            stats = statistics(_times(candidate, inputs, protocol.timed, device))
+    except Exception as error:  # noqa: BLE001 - KernelBench takes any failure here for a runtime error
+        return _failed(error, metadata, "runtime_error")
+    return KernelBenchVerdict(
+        compiled=True,
+        correctness=True,
+        metadata=metadata,
+        runtime=stats["mean"],
+        runtime_stats=stats,
+        ref_runtime=ref_stats["mean"],
+        ref_runtime_stats=ref_stats,
+    )
 
 
-def _failed_task(error: Exception, metadata: dict[str, Any]) -> KernelBenchVerdict:
-    metadata["runtime_error"] = _TASK_FAILS + str(error)[:2000]
-    metadata["runtime_error_name"] = _qualified(error)
-    return _verdict(compiled=True, correctness=False, metadata=metadata)
+def _failed(error: Exception, metadata: dict[str, Any], key: str, prefix: str = "") -> KernelBenchVerdict:
+    metadata |= {key: prefix + str(error)[:2000], f"{key}_name": _qualified(error)}
+    return KernelBenchVerdict(compiled=key != "compilation_error", correctness=False, metadata=metadata)
 
 
 def _cast_all(values: Sequence[Any], precision: str, device: torch.device) -> list[Any]:
     return [_cast(value, precision, device) for value in values]
 
 
-def device_name(device: torch.device) -> str:
-    """Return KernelBench's `hardware`: the name of the GPU, or `cpu`."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
 def statistics(times_ms: list[float]) -> dict[str, float]:
     """Return mean, std, min and max of the times with three significant digits, and their number."""
-    mean = sum(times_ms) / len(times_ms)
-    std = math.sqrt(sum((t - mean) ** 2 for t in times_ms) / len(times_ms))
-    figures = {"mean": mean, "std": std, "min": min(times_ms), "max": max(times_ms)}
+    figures = {"mean": fmean(times_ms), "std": pstdev(times_ms), "min": min(times_ms), "max": max(times_ms)}
     return {**{name: float(f"{value:.3g}") for name, value in figures.items()}, "num_trials": len(times_ms)}
 
 
@@ -170,11 +162,11 @@ class _Trials:
             arguments.clear()
             arguments = self.task.draw(seed, self.precision, self.device)
             torch.manual_seed(seed)
-            _synchronize(self.device)
+            synchronize(self.device)
             expected = reference(*arguments)
-            _synchronize(self.device)
+            synchronize(self.device)
             got = candidate(*arguments)
-            _synchronize(self.device)
+            synchronize(self.device)
             if expected.shape != got.shape:
                 metadata["correctness_issue"] = (
                     f"Output shape mismatch: Expected {expected.shape}, got {got.shape}"
@@ -200,7 +192,7 @@ def _times(model: Any, inputs: Sequence[Any], timed: int, device: torch.device) 
     with torch.no_grad():
         for _ in range(_WARM_UPS):
             model(*inputs)
-            _synchronize(device)
+            synchronize(device)
         for _ in range(_DISCARDED):
             measure(model, inputs, flush, device)
         times: list[float] = []
@@ -217,9 +209,7 @@ def is_settled(times_ms: list[float]) -> bool:
     """
     if len(times_ms) < _FEWEST_TIMED or sum(times_ms) < _ENOUGH_MS:
         return False
-    mean = sum(times_ms) / len(times_ms)
-    variance = sum((ms - mean) ** 2 for ms in times_ms) / (len(times_ms) - 1)
-    return math.sqrt(variance / len(times_ms)) <= _SETTLED * mean
+    return math.sqrt(variance(times_ms) / len(times_ms)) <= _SETTLED * fmean(times_ms)
 
 
 def _event_ms(model: Any, inputs: Sequence[Any], flush: torch.Tensor, device: torch.device) -> float:
@@ -267,30 +257,6 @@ def _cast(value: Any, precision: str, device: torch.device) -> Any:
     return value
 
 
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _qualified(error: BaseException) -> str:
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _verdict(
-    *,
-    compiled: bool,
-    correctness: bool,
-    metadata: Mapping[str, object],
-    stats: Mapping[str, float] | None = None,
-    ref_stats: Mapping[str, float] | None = None,
-) -> KernelBenchVerdict:
-    return KernelBenchVerdict(
-        compiled=compiled,
-        correctness=correctness,
-        metadata=metadata,
-        runtime=stats["mean"] if stats else -1.0,
-        runtime_stats=stats or {},
-        ref_runtime=ref_stats["mean"] if ref_stats else -1.0,
-        ref_runtime_stats=ref_stats or {},
-    )

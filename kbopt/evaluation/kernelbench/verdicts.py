@@ -1,83 +1,38 @@
-"""The supervisor's side of KernelBench's protocol: it talks to the child and makes verdicts. No torch."""
+"""The verdicts of KernelBench's protocol, as the supervisor makes them. No torch."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
-from kbopt.core import codec
 from kbopt.core.evaluations import KernelBenchVerdict
 from kbopt.core.outcomes import CompileFailed, Crashed, Outcome, TimedOut
-from kbopt.evaluation.messages import KernelBench
-from kbopt.evaluation.transport.channel import Channel, Message
 from kbopt.evaluation.transport.untrusted import MAX_TEXT, clean, finite, one_line
 
 EXCESSIVE_SPEEDUP = 10.0
 """A larger speedup sets KernelBench's flag `excessive_speedup`, with KernelBench's own threshold."""
-REPLY_LIMIT_BYTES = 2**20
 _MOST_FIELDS = 20
 
 
-class Late(Exception):
-    """The child did not answer in time."""
-
-
-def converse(
-    channel: Channel,
-    job: KernelBench,
-    turn: Callable[[], AbstractContextManager[None]],
-    *,
-    held_s: float,
-    waited_s: float,
-) -> tuple[Mapping[str, Any], float]:
-    """Have a child judge by KernelBench's protocol. Return its fields and the seconds that it had the device.
-
-    The child asks for the device and gets it within `turn`, for `held_s` seconds in all. Its other work, such
-    as loading the candidate, may take `waited_s` seconds. Raises Late, ChannelClosed and WireError.
-    """
-    busy_s, waits_until = 0.0, time.monotonic() + waited_s
-    channel.send(codec.encode(job))
-    while True:
-        message = _await(channel, waits_until - time.monotonic())
-        if "device" not in message:
-            fields = message.get("fields")
-            return (fields if isinstance(fields, dict) else {}), busy_s
-        asked = time.monotonic()
-        with turn():
-            started = time.monotonic()
-            channel.send({})
-            _await(channel, held_s - busy_s)
-            ended = time.monotonic()
-        busy_s += ended - started
-        waits_until += ended - asked
-
-
-def _await(channel: Channel, limit_s: float) -> Message:
-    try:
-        return channel.receive(max(0.0, limit_s))
-    except TimeoutError:
-        raise Late from None
-
-
-def kernelbench_from(raw: Mapping[str, Any]) -> KernelBenchVerdict:
+def kernelbench_from(fields: Any) -> KernelBenchVerdict:
     """Return a verdict from a child's fields. They are not trusted: fields of a wrong type are left out."""
+    raw = fields if isinstance(fields, dict) else {}
     correct, runtime = raw.get("correctness") is True, finite(raw.get("runtime")) or 0.0
     stats, reference = (_figures(raw.get(key)) for key in ("runtime_stats", "ref_runtime_stats"))
     mean = finite(reference.get("mean")) or 0.0
     metadata = _plain(raw.get("metadata"))
-    measured = correct and runtime > 0 and mean > 0
-    if measured and mean > EXCESSIVE_SPEEDUP * runtime:
+    compiled = raw.get("compiled") is True
+    if not (correct and runtime > 0 and mean > 0):
+        return KernelBenchVerdict(compiled=compiled, correctness=correct, metadata=metadata)
+    if mean > EXCESSIVE_SPEEDUP * runtime:
         metadata["excessive_speedup"] = True
     return KernelBenchVerdict(
-        compiled=raw.get("compiled") is True,
-        correctness=correct,
+        compiled=compiled,
+        correctness=True,
         metadata=metadata,
-        runtime=runtime if measured else -1.0,
-        runtime_stats=stats if measured else {},
-        ref_runtime=mean if measured else -1.0,
-        ref_runtime_stats=reference if measured else {},
+        runtime=runtime,
+        runtime_stats=stats,
+        ref_runtime=mean,
+        ref_runtime_stats=reference,
     )
 
 
@@ -93,10 +48,6 @@ def kernelbench_failure(outcome: Outcome, hardware: str, device: str) -> KernelB
         compiled=compiled,
         correctness=False,
         metadata={"hardware": hardware, "device": device, key: reason[:MAX_TEXT], f"{key}_name": name},
-        runtime=-1.0,
-        runtime_stats={},
-        ref_runtime=-1.0,
-        ref_runtime_stats={},
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
 
 from kbopt.core.profile import KernelCode
 from kbopt.evaluation.profile.listing import MOST_KERNELS, Function, base_name, kind_of
@@ -41,22 +40,13 @@ _ARITHMETIC = ("tensor", "fp32", "fp16", "fp64", "special")
 _GLOBAL = re.compile(r"(?:LDG|STG|LD|ST)\.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """Registers per thread, bytes of static shared memory per block, bytes of local memory per thread."""
-
-    target: str
-    registers: int
-    shared_bytes: int
-    local_bytes: int
-
-
-def resources(text: str) -> dict[tuple[str, str], Resources]:
+def resources(text: str) -> dict[tuple[str, str], dict[str, int]]:
     """Parse `cuobjdump --dump-resource-usage`. Return resources by architecture and mangled name.
 
-    The result is empty for another text.
+    They are registers per thread (`REG`), bytes of static shared memory per block (`SHARED`), and bytes of
+    local memory per thread (`STACK` and `LOCAL`). The result is empty for another text.
     """
-    found: dict[tuple[str, str], Resources] = {}
+    found: dict[tuple[str, str], dict[str, int]] = {}
     target = name = ""
     for line in text.splitlines():
         if match := _ARCH.match(line):
@@ -64,12 +54,7 @@ def resources(text: str) -> dict[tuple[str, str], Resources]:
         elif match := _RESOURCES_OF.match(line):
             name = match.group(1)
         elif name and (figures := dict(_RESOURCE.findall(line))) and "REG" in figures:
-            found[target, name] = Resources(
-                target=target,
-                registers=int(figures["REG"]),
-                shared_bytes=int(figures.get("SHARED", 0)),
-                local_bytes=int(figures.get("LOCAL", 0)) + int(figures.get("STACK", 0)),
-            )
+            found[target, name] = {what: int(figure) for what, figure in figures.items()}
             name = ""
     return found
 
@@ -109,9 +94,9 @@ def kernels(resource_text: str, sass_text: str) -> tuple[KernelCode, ...]:
             instructions=listed[target, name].instructions,
             vector_bits=listed[target, name].vector_bits,
             mix=listed[target, name].mix,
-            registers=figures.registers,
-            shared_bytes=figures.shared_bytes,
-            local_bytes=figures.local_bytes,
+            registers=figures["REG"],
+            shared_bytes=figures.get("SHARED", 0),
+            local_bytes=figures.get("LOCAL", 0) + figures.get("STACK", 0),
         )
         for (target, name), figures in used.items()
         if (target, name) in listed

@@ -7,7 +7,9 @@ Clusters are not considered.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from kbopt.core.profile import Launch
 
 _WARP = 32
 """Threads in a warp."""
@@ -49,39 +51,30 @@ MULTIPROCESSORS = {
 """Limits by compute capability."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Occupancy:
-    """The share of warps that can be resident, from 0 to 1, and the resource that limits it.
+def with_occupancy(launch: Launch, capability: str) -> Launch:
+    """Return the launch with the share of warps that can be resident, and the resource that limits it.
 
-    That is `registers`, `shared memory`, `blocks` or `warps`, or `launch` if not even one block fits.
-    """
-
-    share: float
-    limited_by: str
-
-
-def occupancy(capability: str, *, threads: int, registers: int, shared_bytes: int) -> Occupancy | None:
-    """Return a kernel's occupancy, or None for an unknown compute capability such as "9.9".
-
-    `threads` and `shared_bytes` are per block, `registers` are per thread (0: not known).
+    The latter is `registers`, `shared memory`, `blocks` or `warps`, or `launch` if not even one block fits.
+    They are 0 and "" for an unknown compute capability such as "9.9".
     """
     most = MULTIPROCESSORS.get(capability)
     if most is None:
-        return None
+        return replace(launch, occupancy=0.0, limited_by="")
+    threads = math.prod(launch.block)
     if not 1 <= threads <= _MOST_BLOCK_THREADS:
-        return Occupancy(share=0.0, limited_by="launch")
+        return replace(launch, occupancy=0.0, limited_by="launch")
     warps = math.ceil(threads / _WARP)
     blocks = {"warps": most.warps // warps, "blocks": most.blocks}
-    if registers:
-        per_warp = _up(registers * _WARP, _REGISTERS_AT_ONCE)
+    if launch.registers:  # 0 if not known.
+        per_warp = _up(launch.registers * _WARP, _REGISTERS_AT_ONCE)
         held = _down(most.registers // per_warp, _WARPS_OF_A_SCHEDULER)
         blocks["registers"] = held // warps
-    if per_block := _up(shared_bytes + most.reserved_bytes, most.unit_bytes):
+    if per_block := _up(launch.shared_bytes + most.reserved_bytes, most.unit_bytes):
         blocks["shared memory"] = most.shared_bytes // per_block
     limited_by = min(blocks, key=lambda name: blocks[name])
     if not blocks[limited_by]:
-        return Occupancy(share=0.0, limited_by="launch")
-    return Occupancy(share=blocks[limited_by] * warps / most.warps, limited_by=limited_by)
+        return replace(launch, occupancy=0.0, limited_by="launch")
+    return replace(launch, occupancy=blocks[limited_by] * warps / most.warps, limited_by=limited_by)
 
 
 def _up(value: int, unit: int) -> int:

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from kbopt.core import codec
@@ -36,6 +35,8 @@ _REAPED_S = 3.0
 """Seconds for the fork server to notice the end of a process."""
 _REAPED_LOOK_S = 0.1
 """Seconds between two questions whether it has noticed."""
+_REPLY_LIMIT_BYTES = 2**20
+"""Bytes of a child's answer to the supervisor at most."""
 _LOG_HEAD_BYTES = 4_000
 _LOG_TAIL_BYTES = 12_000
 """Bytes of a sandbox's output that are kept from its start and its end."""
@@ -148,7 +149,7 @@ class Child:
         output_fd, output_theirs = os.pipe()
         theirs = [data_theirs.fileno(), control_theirs.fileno(), status_theirs, output_theirs]
         try:
-            message = {"spawn": role, "sandbox": asdict(config)}
+            message = {"spawn": role, "sandbox": codec.encode(config)}
             self.init_pid: int = fork_server.request(message, theirs)["pid"]
         finally:
             data_theirs.close()
@@ -157,13 +158,18 @@ class Child:
             os.close(output_theirs)
         self._log = _Log(output_fd)
 
+    def ask(self, job: object, limit_s: float) -> Message:
+        """Send a message and return the answer. Raises TimeoutError, ChannelClosed and WireError."""
+        channel = Channel(self.data, _REPLY_LIMIT_BYTES, max_fds=0)
+        channel.send(codec.encode(job))
+        return channel.receive(limit_s)
+
     @property
     def log(self) -> str:
         return self._log.text
 
     @property
     def fds(self) -> tuple[int, int]:
-        """The descriptors of `data` and `control`, which a judge needs."""
         return self.data.fileno(), self.control.fileno()
 
     def close(self) -> None:

@@ -20,7 +20,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import kbopt
 from kbopt.evaluation.sandbox import linux
@@ -47,6 +46,15 @@ _DEVICES = ("/dev/fuse", "/dev/userfaultfd")
 """Devices with which a process can fill memory only when it is read. The sandbox hides them."""
 _LISTS = ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH")
 """Variables that name folders of the toolchain, separated by colons."""
+_SCRATCH_BYTES = 2**30
+"""Bytes that each of the sandbox's own folders may hold."""
+_LIMITS = {
+    resource.RLIMIT_CORE: 0,
+    resource.RLIMIT_FSIZE: 2**30,
+    resource.RLIMIT_NOFILE: 1024,
+    resource.RLIMIT_NPROC: 512,
+}
+"""The limits of each process in a sandbox: no core dumps, bytes of a file, open files, and processes."""
 _FIRST_UID = 61_000
 _NUM_UIDS = 4_000
 """Sandboxes run as user `_FIRST_UID` and the following ones, above UID_MAX (60000) of login.defs(5)."""
@@ -88,25 +96,11 @@ class Isolation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Resource limits of a child.
-
-    `memory_bytes` limits the private memory of all of its processes together. With `address_space` it also
-    limits the address space of each process; CUDA needs this off, because it reserves far more than it uses.
-    """
-
-    memory_bytes: int
-    scratch_bytes: int = 2**30
-    file_bytes: int = 2**30
-    processes: int = 512
-    open_files: int = 1024
-    address_space: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxConfig:
     """The configuration of one child's sandbox.
 
+    `memory_bytes` limits the private memory of all of its processes together. With `address_space` it also
+    limits the address space of each process; CUDA needs this off, because it reserves far more than it uses.
     Its scratch folder is `HOME` and the working directory: a new folder in the private /tmp, or
     `scratch_fallback` without a mount namespace. `build` is the folder of the candidate's build; the child
     sees a copy unless `build_writable`. `serial` chooses the child's user. `readable` are folders that it
@@ -114,19 +108,16 @@ class SandboxConfig:
     isolation, as in `Isolation`, under which the device's driver does not work.
     """
 
-    limits: Limits
+    memory_bytes: int
     environ: Mapping[str, str]
     scratch_fallback: str
     serial: int
+    address_space: bool = True
     build: str = ""
     build_writable: bool = False
     readable: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> SandboxConfig:
-        return cls(**{**raw, "limits": Limits(**raw["limits"])})
 
     @property
     def uid(self) -> int:
@@ -184,24 +175,18 @@ def mount_privately(config: SandboxConfig, keep: Sequence[Path], isolation: Isol
     else:
         needed = [*keep, Path(config.build)] if config.build else keep
         covered |= {closed for path in needed if (closed := closed_ancestor(path)) is not None}
-    size_bytes = config.limits.scratch_bytes
     outermost = _outermost(covered)
     for folder in outermost:
         inside = [path for path in (*covered, Path(config.build)) if path.is_relative_to(folder)]
-        cover(folder, [path for path in keep if path.is_relative_to(folder)], size_bytes, inside)
+        cover(folder, [path for path in keep if path.is_relative_to(folder)], inside)
     for folder in sorted(covered - set(outermost)):
         if str(folder) in _COVERED:
-            cover(folder, [], size_bytes)
+            cover(folder, [])
     _hide(hidden)
     if isolation.user_namespace:
         for folder in outermost:
             if str(folder) not in _COVERED:
                 linux.set_read_only(str(folder))
-
-
-def mount_proc() -> None:
-    """Replace /proc by that of the caller's process namespace."""
-    linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV)
 
 
 def _outermost(paths: Iterable[Path]) -> list[Path]:
@@ -247,7 +232,9 @@ def closed_ancestor(path: Path) -> Path | None:
     return None
 
 
-def cover(folder: Path, keep: Iterable[Path], size_bytes: int, inside: Iterable[Path] = ()) -> None:
+def cover(
+    folder: Path, keep: Iterable[Path], inside: Iterable[Path] = (), size_bytes: int = _SCRATCH_BYTES
+) -> None:
     """Mount an empty tmpfs over `folder`, bind `keep` into it, and create empty folders for `inside`."""
     kept = [(path, os.open(path, os.O_PATH)) for path in _outermost(keep)]
     mode = "1777" if str(folder) in _COVERED else "0755"
@@ -291,20 +278,12 @@ def place_build(config: SandboxConfig, folder_fd: int, isolation: Isolation) -> 
         linux.set_read_only(str(target), False)
 
 
-def apply_limits(limits: Limits) -> None:
+def apply_limits(config: SandboxConfig) -> None:
     """Set the caller's resource limits, soft and hard."""
-    bounds = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: limits.file_bytes,
-        resource.RLIMIT_NOFILE: limits.open_files,
-        resource.RLIMIT_NPROC: limits.processes,
-    }
-    if limits.address_space:
-        bounds[resource.RLIMIT_AS] = limits.memory_bytes
-    for kind, value in bounds.items():
-        _, hard = resource.getrlimit(kind)
-        bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (bound, bound))
+    for kind, value in _LIMITS.items():
+        linux.limit(kind, value)
+    if config.address_space:
+        linux.limit(resource.RLIMIT_AS, config.memory_bytes)
 
 
 def become_nobody(uid: int, isolation: Isolation) -> None:
@@ -319,12 +298,6 @@ def prefer_for_oom_kill(score: int = 1000) -> None:
     """Have the kernel kill this process before those of a lower score when memory runs out."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(score))
-
-
-def replace_environment(environ: Mapping[str, str]) -> None:
-    """Replace the caller's environment by `environ`, for C code too."""
-    os.environ.clear()
-    os.environ.update(environ)
 
 
 def close_other_fds(keep: Iterable[int]) -> None:

@@ -25,7 +25,7 @@ import time
 import traceback
 from collections.abc import Callable, Set
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from kbopt.core import codec
 from kbopt.evaluation.messages import Ended
@@ -61,16 +61,17 @@ _BROKEN = 70
 """Exit code if the body itself failed: EX_SOFTWARE of sysexits.h."""
 
 
+class Ends(NamedTuple):
+    """A sandbox's descriptors: `body` uses `data`, and what is printed goes to `output`."""
+
+    data: int
+    control: int
+    status: int
+    output: int
+
+
 def run(
-    config: SandboxConfig,
-    isolation: Isolation,
-    body: Callable[[], None],
-    *,
-    is_build: bool,
-    data_fd: int,
-    control_fd: int,
-    status_fd: int,
-    output_fd: int,
+    config: SandboxConfig, isolation: Isolation, body: Callable[[], None], ends: Ends, *, is_build: bool
 ) -> NoReturn:
     """Set the sandbox up, run `body` in it, and watch until everything inside has ended.
 
@@ -88,7 +89,7 @@ def run(
     ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
-        for fd in (control_fd, status_fd, ours.fileno()):
+        for fd in (ends.control, ends.status, ours.fileno()):
             os.close(fd)
 
         def confine() -> None:
@@ -96,17 +97,17 @@ def run(
             if isolation.calls:
                 _refuse_calls(isolation, theirs, is_build=is_build)
 
-        _run_child(config, isolation, scratch, body, confine, data_fd=data_fd, output_fd=output_fd)
-    for fd in (data_fd, output_fd, theirs.fileno()):
+        _run_child(config, isolation, scratch, body, confine, ends)
+    for fd in (ends.data, ends.output, theirs.fileno()):
         os.close(fd)
     if not isolation.processes:
         linux.adopt_orphans()
     with ours:
         _, fds, _, _ = socket.recv_fds(ours, 1, 1)
-    report = _Watch(child, control_fd, config.limits.memory_bytes, isolation, fds).until_the_end()
+    report = _Watch(child, ends.control, config.memory_bytes, isolation, fds).until_the_end()
     _signal_all(isolation, signal.SIGKILL)
     with contextlib.suppress(OSError):
-        os.write(status_fd, json.dumps(codec.encode(report)).encode() + b"\n")
+        os.write(ends.status, json.dumps(codec.encode(report)).encode() + b"\n")
     os._exit(0)
 
 
@@ -118,28 +119,23 @@ def _refuse_calls(isolation: Isolation, to_init: socket.socket, *, is_build: boo
 
 
 def _prepare(config: SandboxConfig, isolation: Isolation, keep: list[Path]) -> Path:
-    flags = linux.CLONE_NEWIPC if isolation.mounts else 0
-    flags |= linux.CLONE_NEWNS if isolation.mounts else 0
+    flags = linux.CLONE_NEWIPC | linux.CLONE_NEWNS if isolation.mounts else 0
     flags |= linux.CLONE_NEWNET if isolation.network else 0
     if flags:
         linux.unshare(flags)
-    if not isolation.mounts:
-        scratch = Path(config.scratch_fallback)
-        scratch.mkdir(parents=True, mode=0o700)
-        if isolation.user:
-            os.chown(scratch, config.uid, config.uid)
-        return scratch
-    build_fd = os.open(config.build, os.O_PATH | os.O_DIRECTORY) if config.build else None
-    confinement.mount_privately(config, keep, isolation)
-    scratch = confinement.SCRATCH / "kbopt"
-    scratch.mkdir(mode=0o700)
+    scratch, build_fd = Path(config.scratch_fallback), None
+    if isolation.mounts:
+        build_fd = os.open(config.build, os.O_PATH | os.O_DIRECTORY) if config.build else None
+        confinement.mount_privately(config, keep, isolation)
+        scratch = confinement.SCRATCH / "kbopt"
+    scratch.mkdir(parents=True, mode=0o700)
     if isolation.user:
         os.chown(scratch, config.uid, config.uid)
     if build_fd is not None:
         confinement.place_build(config, build_fd, isolation)
         os.close(build_fd)
-    if isolation.processes:
-        confinement.mount_proc()
+    if isolation.mounts and isolation.processes:
+        linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV)
     return scratch
 
 
@@ -149,29 +145,27 @@ def _run_child(
     scratch: Path,
     body: Callable[[], None],
     confine: Callable[[], None],
-    *,
-    data_fd: int,
-    output_fd: int,
+    ends: Ends,
 ) -> NoReturn:
     null_fd = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null_fd, 0), (output_fd, 1), (output_fd, 2)):
+    for source, target in ((null_fd, 0), (ends.output, 1), (ends.output, 2)):
         os.dup2(source, target)
     os.setsid()
     confinement.prefer_for_oom_kill()
-    confinement.apply_limits(config.limits)
+    confinement.apply_limits(config)
     os.umask(0o077)
     if isolation.user:
         confinement.become_nobody(config.uid, isolation)
     if isolation.user_namespace or os.geteuid() == 0:
-        linux.drop_bounding_capabilities()
         linux.drop_capabilities()
     linux.forbid_new_privileges()
     linux.show_memory_to_itself()
     linux.die_with_parent()
     confine()
-    confinement.close_other_fds([data_fd])
+    confinement.close_other_fds([ends.data])
     home = {"HOME": str(scratch), "TMPDIR": str(scratch), "USER": "nobody"}
-    confinement.replace_environment({**config.environ, **home})
+    os.environ.clear()  # For C code too.
+    os.environ.update({**config.environ, **home})
     os.chdir(scratch)
     try:
         body()

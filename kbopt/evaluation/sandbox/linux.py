@@ -173,14 +173,13 @@ def forbid_new_privileges() -> None:
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
 
 
-def drop_bounding_capabilities() -> None:
-    """Empty the bounding set, so that no exec gains a capability."""
+def drop_capabilities() -> None:
+    """Drop all capabilities of the calling thread, in case it is root and keeps its uid.
+
+    The bounding set is emptied first, so that no exec gains one again.
+    """
     for capability in range(_LAST_CAPABILITY + 1):
         _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-
-
-def drop_capabilities() -> None:
-    """Drop all capabilities of the calling thread, in case it is root and keeps its uid."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     data = (ctypes.c_uint32 * 6)()
     _check(_libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")
@@ -278,10 +277,14 @@ def limit_address_space(more_bytes: int) -> None:
 
     A task without bounds then ends as one that is too large.
     """
-    bound = _status_bytes("VmSize") + more_bytes
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+    limit(resource.RLIMIT_AS, _status_bytes("VmSize") + more_bytes)
+
+
+def limit(kind: int, value: int) -> None:
+    """Set a resource limit of the caller, soft and hard, but not above the present hard one."""
+    _, hard = resource.getrlimit(kind)
+    bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (bound, bound))
 
 
 def _status_bytes(name: str) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kbopt.core.errors import InfraError, UserError
@@ -53,40 +55,18 @@ def gib(size_bytes: float) -> str:
 class Host:
     """The memory that the service may use.
 
-    `source` says in words where the limit comes from, and `cgroup` is the folder that sets it, if one does.
-    `explicit` says that the user set it, so that memory of other programs does not count. `counters` are the
-    files with the kernel's count of processes that it killed for memory.
+    `source` says in words where the limit comes from. `used_bytes` returns the bytes in use by all processes
+    under the limit. `counters` are the files with the kernel's count of processes that it killed for memory.
     """
 
     limit_bytes: int
     source: str
-    root: Path
-    cgroup: Path | None = None
-    explicit: bool = False
-    counters: tuple[Path, ...] = ()
+    used_bytes: Callable[[], int]
+    counters: tuple[Path, ...]
 
     @property
     def usable_bytes(self) -> int:
         return int(self.limit_bytes * (1 - MARGIN))
-
-    def used_bytes(self) -> int:
-        """Return the bytes in use by all processes under the limit.
-
-        For an explicit limit return `SERVICE_BYTES`, an estimate of what the service itself takes.
-        """
-        if self.explicit:
-            return SERVICE_BYTES
-        if self.cgroup is None:
-            memory = _meminfo(self.root)
-            return memory["MemTotal"] - memory["MemAvailable"]
-        for usage, inactive in (
-            ("memory.current", "inactive_file"),
-            ("memory.usage_in_bytes", "total_inactive_file"),
-        ):
-            if (self.cgroup / usage).exists():
-                used_bytes = int((self.cgroup / usage).read_text())
-                return max(0, used_bytes - _fields(self.cgroup / "memory.stat").get(inactive, 0))
-        return 0
 
     def num_kills(self) -> int:
         """Return a count that grows when the kernel kills a process for memory, here or on the machine."""
@@ -96,32 +76,47 @@ class Host:
 def find_host(memory_gib: float | None = None, root: Path = Path("/")) -> Host:
     """Return the tightest limit of the process's cgroup and its ancestors, or the machine's memory.
 
-    `memory_gib` is the user's own limit, in GiB. Raises UserError if it is not above 0.
+    `memory_gib` is the user's own limit, in GiB. Memory of other programs does not count then. Raises
+    UserError if it is not above 0.
     """
     groups = _cgroups(root)
-    counters = tuple(
-        file
-        for file in (
-            *(group / name for group in groups for name in ("memory.events", "memory.oom_control")),
-            root / "proc/vmstat",
-        )
-        if file.exists()
-    )
+    files = [group / name for group in groups for name in ("memory.events", "memory.oom_control")]
+    counters = tuple(file for file in (*files, root / "proc/vmstat") if file.exists())
+    limit_bytes, source = _meminfo(root)["MemTotal"], "the machine's memory"
+    used_bytes: Callable[[], int] = partial(_used_on_machine, root)
     if memory_gib is not None:
         if not memory_gib > 0:
             raise UserError(f"--memory-gib {memory_gib:g}: give a number of GiB above 0")
-        limit_bytes = int(memory_gib * GIB)
-        return Host(
-            limit_bytes=limit_bytes, source="--memory-gib", root=root, explicit=True, counters=counters
-        )
-    total_bytes = _meminfo(root)["MemTotal"]
-    limits = [(limit, group) for group in groups if (limit := _limit_of(group)) is not None]
-    limit_bytes, group = min(limits, default=(total_bytes, None), key=lambda found: found[0])
-    if group is None or limit_bytes >= total_bytes:
-        return Host(limit_bytes=total_bytes, source="the machine's memory", root=root, counters=counters)
-    name = "memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes"
-    source = f"the container's limit, {group / name}"
-    return Host(limit_bytes=limit_bytes, source=source, root=root, cgroup=group, counters=counters)
+        limit_bytes, source = int(memory_gib * GIB), "--memory-gib"
+        used_bytes = _service_bytes
+    else:
+        for group in groups:
+            limit = _limit_of(group)
+            if limit is not None and limit < limit_bytes:
+                name = "memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes"
+                limit_bytes, source = limit, f"the container's limit, {group / name}"
+                used_bytes = partial(_used_in_cgroup, group)
+    return Host(limit_bytes=limit_bytes, source=source, used_bytes=used_bytes, counters=counters)
+
+
+def _service_bytes() -> int:
+    return SERVICE_BYTES  # Other programs have memory of their own, says the user.
+
+
+def _used_on_machine(root: Path) -> int:
+    memory = _meminfo(root)
+    return memory["MemTotal"] - memory["MemAvailable"]
+
+
+def _used_in_cgroup(group: Path) -> int:
+    for usage, inactive in (
+        ("memory.current", "inactive_file"),
+        ("memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        if (group / usage).exists():
+            used_bytes = int((group / usage).read_text())
+            return max(0, used_bytes - _fields(group / "memory.stat").get(inactive, 0))
+    return 0
 
 
 def _cgroups(root: Path) -> list[Path]:

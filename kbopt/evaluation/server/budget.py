@@ -49,17 +49,17 @@ class Budget:
     ) -> Iterator[Reservation]:
         """Wait until `need()` is free and hold it within the context.
 
-        `need` is called when it is this request's turn. With `alone` no other request has a reservation and
-        no judge is kept. Raises UserError if the need is more than `available_bytes`, and InfraError if other
-        programs hold the memory.
+        `need` is called when it is this request's turn, and again by `grow`. With `alone` no other request
+        has a reservation and no judge is kept. Raises UserError if the need is more than `available_bytes`,
+        and InfraError if other programs hold the memory.
         """
-        mine = Reservation(self, key, what, alone)
+        mine = Reservation(self, key, what, need, alone)
         with self._changed:
             self._waiting.append(mine)
         try:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting[0] is mine and self._may_start(mine))
-            mine.need = need()
+            mine.need = mine.estimate()
             while not self._granted(mine):
                 self._make_room_or_wait(mine)
         finally:
@@ -79,11 +79,12 @@ class Budget:
             self._judges.pop(key, None)
             self._changed.notify_all()
 
-    def grow(self, mine: Reservation, need: Need) -> None:
-        """Raise the need of the active reservation `mine`, and end idle judges if memory is missing.
+    def grow(self, mine: Reservation) -> None:
+        """Raise the need of the active reservation `mine` to its estimate by now.
 
-        Raises the same errors as `reserve`.
+        Ends idle judges if memory is missing. Raises the same errors as `reserve`.
         """
+        need = mine.estimate()
         mine.need = Need(own=max(mine.need.own, need.own), judge=need.judge)
         with self._changed:
             self._judges[mine.key] = need.judge
@@ -106,8 +107,7 @@ class Budget:
                 self._others_bytes = max(SERVICE_BYTES, self.host.used_bytes() - sum(self._judges.values()))
             if mine.alone and self._judges:
                 return False
-            extra = mine.need.own + mine.need.judge - self._judges.get(mine.key, 0)
-            if self._missing_unlocked(extra) > 0:
+            if self._missing_bytes(mine) > 0:
                 return False
             self._judges[mine.key] = max(mine.need.judge, self._judges.get(mine.key, 0))
             self._active.append(mine)
@@ -125,8 +125,7 @@ class Budget:
                 return
             # No request is active, and no judge lives except perhaps this request's own.
             self._judges = {key: held for key, held in self._judges.items() if key == mine.key}
-            extra = mine.need.own + mine.need.judge - self._judges.get(mine.key, 0)
-            if self._missing_unlocked(extra) <= 0:
+            if self._missing_bytes(mine) <= 0:
                 return
         self._refuse(mine)
 
@@ -134,13 +133,13 @@ class Budget:
         with self._changed:
             return {active.key for active in self._active}
 
-    def _missing_bytes(self) -> int:
+    def _missing_bytes(self, waiting: Reservation | None = None) -> int:
+        """Return by how much memory is short, with what `waiting` needs beyond a judge that it has."""
         with self._changed:
-            return self._missing_unlocked(0)
-
-    def _missing_unlocked(self, extra: int) -> int:
-        held = sum(self._judges.values()) + sum(active.need.own for active in self._active)
-        return self._others_bytes + held + extra - self.host.usable_bytes
+            held = sum(self._judges.values()) + sum(active.need.own for active in self._active)
+            if waiting is not None:
+                held += waiting.need.own + waiting.need.judge - self._judges.get(waiting.key, 0)
+            return self._others_bytes + held - self.host.usable_bytes
 
     def _refuse(self, mine: Reservation) -> None:
         needed = mine.need.own + mine.need.judge
@@ -157,12 +156,15 @@ class Budget:
 class Reservation:
     """The memory of one request. `alone` says that no other request has a reservation meanwhile."""
 
-    def __init__(self, budget: Budget, key: Hashable, what: str, alone: bool) -> None:
+    def __init__(
+        self, budget: Budget, key: Hashable, what: str, estimate: Callable[[], Need], alone: bool
+    ) -> None:
         self._budget = budget
         self.key = key
         self.what = what
+        self.estimate = estimate
         self.alone = alone
         self.need = Need(own=0, judge=0)
 
-    def grow(self, need: Need) -> None:
-        self._budget.grow(self, need)
+    def grow(self) -> None:
+        self._budget.grow(self)

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.sandbox.children import ForkServerHandle
 
 _KEPT = 4
@@ -42,12 +43,12 @@ class Cores:
             self.move(pids, self.others)
 
     def move(self, pids: Sequence[int], cores: frozenset[int]) -> None:
-        """Have these processes and their descendants run on `cores`."""
         if not self.kept:
             return
-        for thread in (thread for pid in pids for thread in _threads_below(pid)):
+        processes = [each for pid in pids for each in (pid, *linux.descendants(pid))]
+        for thread in (thread for process in processes for thread in linux.tasks(process)):
             with suppress(OSError):  # It may have ended, or belong to a user whom this one may not move.
-                os.sched_setaffinity(thread, cores)
+                os.sched_setaffinity(int(thread.name), cores)
 
 
 def keep_cores(fork_server: ForkServerHandle, topology: Path = _TOPOLOGY) -> Cores:
@@ -77,13 +78,3 @@ def chosen_of(allowed: Collection[int], topology: Path) -> frozenset[int]:
     while len(chosen) < _KEPT:
         chosen += physical.popitem()[1]
     return frozenset(chosen)
-
-
-def _threads_below(pid: int) -> Iterator[int]:
-    """Yield the threads of a process and of its descendants, as far as the kernel tells."""
-    with suppress(OSError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            yield int(thread.name)
-            with suppress(OSError):  # The file exists where the kernel has CONFIG_PROC_CHILDREN.
-                for child in (thread / "children").read_text().split():
-                    yield from _threads_below(int(child))

@@ -10,31 +10,29 @@ from kbopt.evaluation.server.budget import Reservation
 from kbopt.evaluation.server.cores import Cores
 from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.judges import Judges, key_of
-from kbopt.evaluation.server.measuring import Needs
 from kbopt.evaluation.server.turns import Turns
 
 
 class Describing:
-    """Asks judges about their tasks. It takes the lease itself. `need` estimates a request's host memory.
+    """Asks judges about their tasks. It takes the lease itself.
 
     On a GPU it waits for one of `turns`, so that a task's description and its candidates follow each other.
     On a CPU the caller holds one.
     """
 
-    def __init__(self, device: Device, judges: Judges, turns: Turns, cores: Cores, need: Needs) -> None:
+    def __init__(self, device: Device, judges: Judges, turns: Turns, cores: Cores) -> None:
         self._device = device
         self._judges = judges
         self._turns = turns
         self._cores = cores
-        self._need = need
 
     def report(self, request: EvalRequest, reservation: Reservation) -> Admitted:
         """Return what judging the request's task takes.
 
         Raises UserError if the task cannot be scored, and InfraError if the machine failed.
         """
-        seen, admission_s = self._asked(request, reservation)
-        need = self._need(request)
+        seen, admission_s = self.described(request, reservation)
+        need = reservation.need
         return Admitted(
             device=self._device.name,
             seconds=admission_s,
@@ -49,16 +47,13 @@ class Describing:
             keeps_state=seen.keeps_state,
         )
 
-    def description(self, request: EvalRequest, reservation: Reservation) -> messages.Description:
-        """Return the judge's own answer. Raises the same errors as `report`."""
-        return self._asked(request, reservation)[0]
-
-    def _asked(self, request: EvalRequest, reservation: Reservation) -> tuple[messages.Description, float]:
+    def described(self, request: EvalRequest, reservation: Reservation) -> tuple[messages.Description, float]:
+        """Return the judge's own answer, and the seconds that admission took. Raises as `report` does."""
         with self._judges.awaited(request):
             self._judges.prepare(request).result()
             turn = self._turns.of(key_of(request)) if self._device.is_cuda else nullcontext()
             with turn, self._judges.at_hand(request):
-                judge = self._judges.of(request, lambda _: reservation.grow(self._need(request)))
+                judge = self._judges.of(request, reservation.grow)
                 with self._cores.timed(*judge.pids):
                     seen = judge.describe()
                 self._judges.settle(judge)

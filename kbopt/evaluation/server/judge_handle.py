@@ -17,7 +17,6 @@ from kbopt.evaluation.sandbox.children import Child, ForkServerHandle, signal_na
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
 from kbopt.evaluation.sandbox.memory import REMEDY, SERVICE_BYTES, KilledForMemory, gib
 from kbopt.evaluation.server.devices import Device, num_threads
-from kbopt.evaluation.server.needs import Data
 from kbopt.evaluation.transport.channel import ChannelClosed
 
 T = TypeVar("T", bound=messages.FromJudge)
@@ -55,19 +54,18 @@ class NoMemory(UserError):
 class JudgeHandle:
     """The supervisor's handle on one judge. To start it and to `construct` needs no lease; all else does.
 
-    `request` is the request that it was started for. `data` are the sizes of the task's data, once inputs
-    were drawn. Shares are of the device's memory: `free_share` was free after the latest answer,
-    `taken_share` was taken by admission, and judging a candidate takes `needed_share` more. Admission took
-    `admission_s` seconds. Methods raise UserError for a task that cannot be scored, and InfraError.
+    `request` is the request that it was started for. Shares are of the device's memory: `free_share` was free
+    after the latest answer, `taken_share` was taken by admission, and judging a candidate takes
+    `needed_share` more. Admission took `admission_s` seconds. Methods raise UserError for a task that cannot
+    be scored, and InfraError.
     """
 
     def __init__(
         self, fork_server: ForkServerHandle, request: EvalRequest, device: Device, sandbox: SandboxConfig
     ) -> None:
         self.request = request
-        self.data: Data | None = None
         self._kills = fork_server.host.num_kills()
-        self._memory_bytes = sandbox.limits.memory_bytes
+        self._memory_bytes = sandbox.memory_bytes
         self._fork_server = fork_server
         self._device = device
         self._child = Child(fork_server, "measure", sandbox)
@@ -109,7 +107,7 @@ class JudgeHandle:
     def admit(
         self,
         free_share: float = 1.0,
-        learned: Callable[[Data], None] = lambda _: None,
+        learned: Callable[[messages.Sizes], None] = lambda _: None,
         make_room: Callable[[float], None] = lambda _: None,
     ) -> None:
         """Find out once whether the task can be scored. Raises UserError if not.
@@ -123,8 +121,7 @@ class JudgeHandle:
         self.construct()
         started, name = time.monotonic(), self.request.task.name
         late = _late(f"admission test 'the reference runs' failed: of task {name} get_inputs()", _DRAW_S)
-        self.data = _data_of(self._ask(messages.Weigh(), messages.Sizes, _DRAW_S, late))
-        learned(self.data)
+        learned(self._ask(messages.Weigh(), messages.Sizes, _DRAW_S, late))
         late = UserError(
             f"admission test 'the reference runs' failed: task {name} was not admitted "
             f"within {_ADMISSION_S:g} s; make its inputs smaller"
@@ -132,11 +129,10 @@ class JudgeHandle:
         make_room(self._ask(messages.Size(), messages.DeviceShare, _ADMISSION_S, late).share)
         ready = self._ask(messages.Admit(), messages.Ready, _ADMISSION_S, late)
         self.needed_share = ready.needed_share
-        self.data = _data_of(ready.sizes)
         self.taken_share = max(0.0, free_share - self.free_share)
         self.admitted = True
         self.admission_s += time.monotonic() - started
-        learned(self.data)
+        learned(ready.sizes)
 
     def describe(self) -> messages.Description:
         late = UserError(
@@ -147,11 +143,7 @@ class JudgeHandle:
     def judge(
         self, request: EvalRequest, child: Child, setup: str, arithmetic: Sequence[str] = ()
     ) -> messages.Verdict:
-        """Return the verdict on the candidate in `child`.
-
-        `setup` tells the worker where its build lies, as in `Built`. `arithmetic` lists the arithmetic that
-        `build.inspection` found in the build's machine code.
-        """
+        """Return the verdict on the candidate in `child`. The rest is as in `messages.Judge`."""
         job = messages.Judge(
             source=request.source,
             setup=setup,
@@ -181,7 +173,7 @@ class JudgeHandle:
         finally:
             before.close()
 
-    def _judged(self, job: messages.Judge | messages.TimeAgain, fds: tuple[int, ...]) -> messages.Verdict:
+    def _judged(self, job: messages.Judge, fds: tuple[int, ...]) -> messages.Verdict:
         limit_s = job.protocol.timeout_s * 2 + _GRACE_S
         late = UserError(
             f"the reference of task {self.request.task.name} was too slow to judge within {limit_s:g} s"
@@ -272,13 +264,3 @@ def failed_test(message: str) -> str:
 
 def _late(what: str, limit_s: float) -> UserError:
     return UserError(f"{what} took longer than {limit_s:g} s; make the task's inputs smaller")
-
-
-def _data_of(sizes: messages.Sizes) -> Data:
-    return Data(
-        inputs_bytes=sizes.inputs_bytes,
-        # Until the reference has run, its outputs are assumed to be as large as its inputs.
-        outputs_bytes=sizes.outputs_bytes or sizes.inputs_bytes,
-        parameters_bytes=sizes.parameters_bytes,
-        peak_bytes=sizes.peak_bytes,
-    )

@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 
 from kbopt.core.errors import InfraError
 from kbopt.core.evaluations import EvalRequest
+from kbopt.evaluation.messages import Sizes
 from kbopt.evaluation.sandbox.children import ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
 from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory
 from kbopt.evaluation.server.keyed_locks import KeyedLocks
 from kbopt.evaluation.server.lease import Lease
-from kbopt.evaluation.server.needs import Data
 
 _MOST = 12
 """Judges that are kept at most. The memory budget may allow fewer: beside a GPU each takes two processes of
@@ -65,7 +65,7 @@ class Judges:
         self._preparing = threading.BoundedSemaphore(_AHEAD)
         self._most = most
         self._ended = ended
-        self._data: dict[Key, Data] = {}
+        self._sizes: dict[Key, Sizes] = {}
         self._free = 1.0
 
     @contextmanager
@@ -152,9 +152,9 @@ class Judges:
         handle = self._handles.get(key)
         return handle is not None and handle.alive
 
-    def data_of(self, request: EvalRequest) -> Data | None:
-        """Return the size of the task's data, or None if no judge has found it out yet."""
-        return self._data.get(key_of(request))
+    def sizes_of(self, request: EvalRequest) -> Sizes | None:
+        """Return the sizes of the task's data, or None if no judge has found them out yet."""
+        return self._sizes.get(key_of(request))
 
     def close_idle(self, keep: Collection[Hashable]) -> bool:
         """End the least recently used judge whose key is not in `keep`. Return whether there was one."""
@@ -165,10 +165,10 @@ class Judges:
         self._end(chosen)
         return True
 
-    def of(self, request: EvalRequest, learned: Callable[[Data], None] = lambda _: None) -> JudgeHandle:
+    def of(self, request: EvalRequest, learned: Callable[[], None] = lambda: None) -> JudgeHandle:
         """Return the judge of the request's task, with the task admitted. Call it with the lease.
 
-        `learned` is called with the size of the task's data, as `JudgeHandle.admit` does.
+        `learned` is called when `sizes_of` has new values, and raises if they are too much.
         """
         handle = self.start(request)
         if not handle.admitted:
@@ -273,14 +273,14 @@ class Judges:
     def _admit(
         self,
         handle: JudgeHandle,
-        learned: Callable[[Data], None] = lambda _: None,
+        learned: Callable[[], None] = lambda: None,
         make_room: Callable[[float], None] = lambda _: None,
     ) -> None:
         key = key_of(handle.request)
 
-        def note(data: Data) -> None:
-            self._data[key] = data
-            learned(data)
+        def note(sizes: Sizes) -> None:
+            self._sizes[key] = sizes
+            learned()
 
         handle.admit(self._free, note, make_room)
 

@@ -8,18 +8,17 @@ from contextlib import closing, contextmanager
 
 from kbopt.core.evaluations import EvalRequest, KernelBenchVerdict
 from kbopt.core.outcomes import CompileFailed, Crashed, Outcome, TimedOut
-from kbopt.core.workloads import shown_source
-from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.kernelbench import verdicts
 from kbopt.evaluation.sandbox.children import Child, warm_up
 from kbopt.evaluation.server.cores import Cores
-from kbopt.evaluation.server.devices import Device, num_threads
+from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.judges import Judges
 from kbopt.evaluation.server.lease import Lease
+from kbopt.evaluation.server.on_device import answer_of
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.server.timeline import Timeline
-from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
+from kbopt.evaluation.transport.channel import ChannelClosed, WireError
 
 _LOADING_S = 600.0
 """Seconds for the work without the device: to construct the models and to load the candidate."""
@@ -43,36 +42,29 @@ class KernelBench:
     def judge(
         self, request: EvalRequest, built: Built, outcome: Outcome, timeline: Timeline
     ) -> KernelBenchVerdict:
-        device, protocol = self._device, request.protocol
+        device, timeout_s = self._device, request.protocol.timeout_s
         if isinstance(outcome, CompileFailed | Crashed | TimedOut):
             return verdicts.kernelbench_failure(outcome, device.hardware, device.torch)
-        job = messages.KernelBench(
-            task_source=shown_source(request.task.source),
-            source=request.source,
-            setup=built.setup,
-            device=device.torch,
-            threads=num_threads(),
-            protocol=protocol,
-        )
         with self._slots, closing(self._sandboxes.child(built, "kernelbench")) as child:
             if device.is_cuda:
                 warm_up([child], device.torch, built.setup, triton="triton" in request.source)
-            channel = Channel(child.data, verdicts.REPLY_LIMIT_BYTES)
             try:
-                fields, device_s = verdicts.converse(
-                    channel,
-                    job,
+                reply, device_s = answer_of(
+                    child,
+                    request,
+                    built.setup,
+                    device,
                     lambda: self._turn(request, child),
-                    held_s=protocol.timeout_s,
-                    waited_s=_LOADING_S,
+                    loading_s=_LOADING_S,
+                    held_s=timeout_s,
                 )
-            except verdicts.Late:
-                late = TimedOut(reason="timed out", stage="time", limit_s=protocol.timeout_s)
+            except TimeoutError:
+                late = TimedOut(reason="timed out", stage="time", limit_s=timeout_s)
                 return verdicts.kernelbench_failure(late, device.hardware, device.torch)
             except (ChannelClosed, WireError):
                 return verdicts.kernelbench_failure(child.crash(), device.hardware, device.torch)
         timeline.device_s += device_s
-        return verdicts.kernelbench_from(fields)
+        return verdicts.kernelbench_from(reply.get("fields"))
 
     @contextmanager
     def _turn(self, request: EvalRequest, child: Child) -> Iterator[None]:

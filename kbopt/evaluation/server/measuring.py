@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -10,41 +10,38 @@ from kbopt.core.evaluations import EvalRequest
 from kbopt.core.workloads import judged_of, workloads_of
 from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Built
-from kbopt.evaluation.build.inspection import Inspections
 from kbopt.evaluation.sandbox.children import Child, warm_up
-from kbopt.evaluation.server.budget import Need, Reservation
+from kbopt.evaluation.server.budget import Reservation
 from kbopt.evaluation.server.cores import Cores
 from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory
 from kbopt.evaluation.server.judges import Judges, Key, key_of
-from kbopt.evaluation.server.needs import Data
 from kbopt.evaluation.server.neighbours import Neighbours
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.server.timeline import Judged, Timeline
 from kbopt.evaluation.timing import pairs, workloads
 from kbopt.evaluation.timing.samples import Times
 
-Needs = Callable[[EvalRequest], Need]
-
 
 class Measuring:
-    """Measures candidates. The caller holds the device lease. `need` estimates a request's host memory."""
+    """Measures candidates. The caller holds the device lease.
+
+    `arithmetic_of` returns what `build.inspection` finds in a build's machine code.
+    """
 
     def __init__(
         self,
         device: Device,
         judges: Judges,
         sandboxes: Sandboxes,
-        inspections: Inspections,
+        arithmetic_of: Callable[[Built], Sequence[str]],
         cores: Cores,
-        need: Needs,
     ) -> None:
         self._device = device
         self._judges = judges
         self._sandboxes = sandboxes
-        self._inspections = inspections
+        self._arithmetic_of = arithmetic_of
         self._cores = cores
-        self._need = need
         self._lacking: set[Key] = set()
         self._neighbours = Neighbours(device.uuid or device.torch, on_cuda=device.is_cuda)
 
@@ -110,10 +107,7 @@ class Measuring:
         child: Child,
         reservation: Reservation | None,
     ) -> Judged:
-        def learned(_: Data) -> None:
-            if reservation is not None:
-                reservation.grow(self._need(request))
-
+        learned = reservation.grow if reservation is not None else lambda: None
         judge = self._judges.of(request, learned)
         judged: Judged | NoMemory
         try:
@@ -145,7 +139,7 @@ class Measuring:
         self, request: EvalRequest, built: Built, judge: JudgeHandle, child: Child, timeline: Timeline
     ) -> Judged:
         is_watched = self._device.is_cuda and request.protocol.precision == "fp32"
-        seen = self._inspections.of(built) if is_watched else []
+        seen = self._arithmetic_of(built) if is_watched else ()
         with self._cores.timed(*judge.pids, child.init_pid):
             answer = judge.judge(request, child, built.setup, seen)
         return self._judged(child, answer, timeline)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from kbopt.evaluation.messages import Sizes
 from kbopt.evaluation.sandbox.init_process import INPUT_BUFFER_BYTES
 from kbopt.evaluation.sandbox.memory import GIB
 from kbopt.evaluation.server.budget import Need
@@ -29,72 +28,51 @@ _COMPILES = ("load_inline", "cpp_extension", "torch.compile", "nvcc")
 """Words in a source that compiles something."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
-    """Sizes in bytes of one set of a task's inputs, of its outputs and its parameters, at its precision.
+def _input_buffer_bytes(task: Sizes) -> int:
+    """Return the size in bytes of the input buffer that the judge shares with a worker."""
+    sets = max(1, min(_MOST_SETS, INPUT_BUFFER_BYTES // max(1, task.inputs_bytes, task.outputs_bytes)))
+    return max(sets * task.inputs_bytes, task.parameters_bytes)
 
-    `peak_bytes` is the peak memory of its judge, activations of the reference included, or 0 if not known.
+
+def _held_bytes(task: Sizes) -> int:
+    """Return the bytes that an idle judge and its reference's worker hold.
+
+    These are the shared inputs and four times the parameters: the judge's own, its float64 copy of twice the
+    size, and the worker's.
     """
-
-    inputs_bytes: int = 0
-    outputs_bytes: int = 0
-    parameters_bytes: int = 0
-    peak_bytes: int = 0
-
-    @property
-    def input_buffer_bytes(self) -> int:
-        """The size in bytes of the input buffer that the judge shares with a worker."""
-        sets = max(1, min(_MOST_SETS, INPUT_BUFFER_BYTES // max(1, self.inputs_bytes, self.outputs_bytes)))
-        return max(sets * self.inputs_bytes, self.parameters_bytes)
-
-    @property
-    def held_bytes(self) -> int:
-        """The bytes that an idle judge and its reference's worker hold.
-
-        These are the shared inputs and four times the parameters: the judge's own, its float64 copy of twice
-        the size, and the worker's.
-        """
-        return self.input_buffer_bytes + 4 * self.parameters_bytes
-
-    @property
-    def judging_bytes(self) -> int:
-        """The bytes that the judge holds beyond `held_bytes` while it computes.
-
-        These are the inputs and a copy that the reference may write to, its answer, inputs and outputs in
-        float64, and two intermediate results of each run. If the peak showed more, that counts.
-        """
-        computed = (2 + 2) * self.inputs_bytes + (1 + 2 + 3 * 2) * self.outputs_bytes
-        return max(computed, self.peak_bytes - self.held_bytes - CPU_PROCESS_BYTES)
-
-    @property
-    def beside_child_bytes(self) -> int:
-        """The bytes that the judge holds beside a candidate: inputs, own answer and float64 answer."""
-        return self.inputs_bytes + 3 * self.outputs_bytes
-
-    @property
-    def child_bytes(self) -> int:
-        """The bytes that a worker holds while it computes: its answer and two intermediate results."""
-        return 3 * self.outputs_bytes
-
-    @property
-    def own_bytes(self) -> int:
-        """The bytes that judge and candidate hold together beyond `held_bytes`. They compute in turns."""
-        idle_child = self.input_buffer_bytes + 2 * self.parameters_bytes
-        return idle_child + max(self.judging_bytes, self.beside_child_bytes + self.child_bytes)
-
-    @property
-    def kernelbench_bytes(self) -> int:
-        """The bytes that KernelBench's protocol holds: inputs drawn and cast, two models, answers and their
-        difference.
-        """
-        return 3 * self.inputs_bytes + 3 * self.parameters_bytes + 5 * self.outputs_bytes
+    return _input_buffer_bytes(task) + 4 * task.parameters_bytes
 
 
-def need_of(source: str, data: Data | None, *, on_cuda: bool, compiles: bool, kernelbench: bool) -> Need:
+def _judging_bytes(task: Sizes) -> int:
+    """Return the bytes that the judge holds beyond `_held_bytes` while it computes.
+
+    These are the inputs and a copy that the reference may write to, its answer, inputs and outputs in
+    float64, and two intermediate results of each run. If the peak showed more, that counts.
+    """
+    computed = (2 + 2) * task.inputs_bytes + (1 + 2 + 3 * 2) * task.outputs_bytes
+    return max(computed, task.peak_bytes - _held_bytes(task) - CPU_PROCESS_BYTES)
+
+
+def _own_bytes(task: Sizes) -> int:
+    """Return the bytes that judge and candidate hold together beyond `_held_bytes`. They compute in turns."""
+    beside_candidate = task.inputs_bytes + 3 * task.outputs_bytes  # Own answer and that in float64.
+    computing_candidate = 3 * task.outputs_bytes  # Its answer and two intermediate results.
+    idle_candidate = _input_buffer_bytes(task) + 2 * task.parameters_bytes
+    return idle_candidate + max(_judging_bytes(task), beside_candidate + computing_candidate)
+
+
+def _kernelbench_bytes(task: Sizes) -> int:
+    """Return the bytes that KernelBench's protocol holds: inputs drawn and cast, two models, answers and
+    their difference.
+    """
+    return 3 * task.inputs_bytes + 3 * task.parameters_bytes + 5 * task.outputs_bytes
+
+
+def need_of(source: str, task: Sizes | None, *, on_cuda: bool, compiles: bool, kernelbench: bool) -> Need:
     """Estimate the host memory of judging `source`: the largest of its stages, which follow one another.
 
     The stages are the build, the child beside the judge, and KernelBench's protocol if asked for. `compiles`
-    says that something is compiled besides the source, such as baselines. `data` is None for a task never
+    says that something is compiled besides the source, such as baselines. `task` is None for a task never
     seen. On a GPU the task's data lie in the device's memory and do not count.
     """
     process = CUDA_PROCESS_BYTES if on_cuda else CPU_PROCESS_BYTES
@@ -102,7 +80,7 @@ def need_of(source: str, data: Data | None, *, on_cuda: bool, compiles: bool, ke
     build = (NVCC_BYTES if on_cuda else GXX_BYTES) if compiles else PLAIN_BUILD_BYTES
     if on_cuda:
         return Need(own=max(build, process), judge=2 * process)
-    replica = process + (data.kernelbench_bytes if data else UNKNOWN_DATA_BYTES) if kernelbench else 0
-    judging = process + (data.own_bytes if data else UNKNOWN_DATA_BYTES)
-    held = data.held_bytes if data else UNKNOWN_DATA_BYTES
+    replica = process + (_kernelbench_bytes(task) if task else UNKNOWN_DATA_BYTES) if kernelbench else 0
+    judging = process + (_own_bytes(task) if task else UNKNOWN_DATA_BYTES)
+    held = _held_bytes(task) if task else UNKNOWN_DATA_BYTES
     return Need(own=max(build, judging, replica), judge=2 * process + held)

@@ -13,14 +13,12 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import replace
 from typing import Any
 
-from kbopt.core import codec
 from kbopt.core.bottleneck import bottleneck
 from kbopt.core.errors import InfraError
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.profile import (
     Code,
     Counters,
-    Launch,
     Missing,
     NotProfiled,
     Profile,
@@ -31,18 +29,19 @@ from kbopt.core.profile import (
 )
 from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Builder, Built, NotBuilt
-from kbopt.evaluation.profile.occupancy import occupancy
+from kbopt.evaluation.profile.occupancy import with_occupancy
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.sandbox.memory import REMEDY, KilledForMemory
 from kbopt.evaluation.server import feedback
 from kbopt.evaluation.server.budget import Reservation
 from kbopt.evaluation.server.describing import Describing
-from kbopt.evaluation.server.devices import Device, num_threads
+from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.judges import Judges, key_of
 from kbopt.evaluation.server.lease import Lease
+from kbopt.evaluation.server.on_device import answer_of
 from kbopt.evaluation.server.quiet import Quiet
 from kbopt.evaluation.server.sandboxes import Sandboxes
-from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
+from kbopt.evaluation.transport.channel import ChannelClosed, Message, WireError
 from kbopt.evaluation.transport.untrusted import CandidateForged, raised_of, rejected_of, value_of
 
 _PATIENCE_S = 10.0
@@ -58,8 +57,6 @@ _COUNTERS_S = 40.0
 _MOST_REFERENCES = 64
 """Traces of references that are kept, one for each task."""
 
-_REPLY_LIMIT_BYTES = 256 * 2**10
-"""Bytes of a reply at most."""
 _MOST = {"reason": 400, "share": 1.0}
 """Characters of a reason, and a share, at most."""
 
@@ -90,7 +87,6 @@ class Profiling:
         self._reserve = reserve
         self._quiet = quiet
         self._turn = threading.Lock()  # One profile at a time, so that an evaluation waits for one only.
-        self._lock = threading.Lock()
         self._references: dict[Hashable, Trace | Missing] = {}
 
     def profile(self, request: ProfileRequest) -> Profiled:
@@ -127,7 +123,7 @@ class Profiling:
         with clock.of("code"), nullcontext() if on_cuda else self._lease:
             code = self._code(built)
         with clock.of("trace"):
-            described = self._describing.description(asked, reservation)
+            described, _ = self._describing.described(asked, reservation)
             reference = self._reference(asked, clock)
             trace = self._trace(asked, built, clock)
         if isinstance(trace, NotProfiled):
@@ -153,10 +149,8 @@ class Profiling:
     def _code(self, built: Built) -> Code | Missing:
         job = messages.Dissect(folder=built.folder, on_cuda=self._device.is_cuda)
         with closing(self._sandboxes.child(built, "dissect")) as child:
-            channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
             try:
-                channel.send(codec.encode(job))
-                code: Code | Missing = told(Code | Missing, channel.receive(_CODE_S).get("code"))
+                code: Code | Missing = told(Code | Missing, child.ask(job, _CODE_S).get("code"))
                 return code
             except (ChannelClosed, WireError, CandidateForged, TimeoutError):
                 return Missing(reason="the process that reads machine code gave no answer")
@@ -164,17 +158,14 @@ class Profiling:
     def _reference(self, request: EvalRequest, clock: _Clock) -> Trace | Missing:
         """Return the trace of the task's own model. It is made once for each task."""
         key = key_of(request)
-        with self._lock:
-            if key in self._references:
-                return self._references[key]
-        own = replace(request, source=request.task.equal_code)
-        traced = self._trace(own, None, clock)
-        found = Missing(reason=traced.reason) if isinstance(traced, NotProfiled) else traced
-        with self._lock:
-            while len(self._references) >= _MOST_REFERENCES:
+        if key not in self._references:
+            own = replace(request, source=request.task.equal_code)
+            traced = self._trace(own, None, clock)
+            found = Missing(reason=traced.reason) if isinstance(traced, NotProfiled) else traced
+            if len(self._references) >= _MOST_REFERENCES:
                 self._references.pop(next(iter(self._references)))
             self._references[key] = found
-        return found
+        return self._references[key]
 
     def _trace(self, request: EvalRequest, built: Built | None, clock: _Clock) -> Trace | NotProfiled:
         with closing(self._sandboxes.child(built, "trace")) as child:
@@ -207,38 +198,20 @@ class Profiling:
     def _with_device(
         self, child: Child, request: EvalRequest, built: Built | None, clock: _Clock, limit_s: float
     ) -> Message:
-        """Return the child's answer. The child loads its sources first and gets the device when it is ready.
+        @contextmanager
+        def turn() -> Iterator[None]:
+            with self._lease, clock.of("device"):
+                self._judges.make_room(request)
+                yield
 
-        An answer that comes earlier, such as a failure to load, needs no device.
-        """
-        job = messages.ProfileCall(
-            task_source=request.task.source,
-            source=request.source,
-            setup=built.setup if built else "",
-            device=self._device.torch,
-            threads=num_threads(),
-            protocol=request.protocol,
-        )
-        channel = Channel(child.data, _REPLY_LIMIT_BYTES, max_fds=0)
-        channel.send(codec.encode(job))
-        reply = channel.receive(_LOADING_S)
-        if reply.get("ready") is not True:
-            return reply
-        with self._lease, clock.of("device"):
-            self._judges.make_room(request)
-            channel.send({"go": True})
-            try:
-                reply = channel.receive(limit_s)
-            except (TimeoutError, WireError):
-                child.close()
-                raise
-            child.close()  # Nothing of it may run while another candidate is timed.
-            return reply
+        setup = built.setup if built else ""
+        reply, _ = answer_of(child, request, setup, self._device, turn, loading_s=_LOADING_S, held_s=limit_s)
+        return reply
 
     def _with_rates(self, trace: Trace, described: messages.Description) -> Trace:
-        limits, busy_us = described.limits, trace.busy_us
+        limits, busy_us, arch = described.limits, trace.busy_us, self._device.toolchain.arch
         parts = tuple(
-            part if part.launch is None else replace(part, launch=self._with_occupancy(part.launch))
+            part if part.launch is None else replace(part, launch=with_occupancy(part.launch, arch))
             for part in trace.parts
         )
         return replace(
@@ -247,18 +220,6 @@ class Profiling:
             gbps=limits.size_bytes / busy_us / 1e3 if busy_us else 0.0,
             tflops=limits.operations / busy_us / 1e6 if busy_us else 0.0,
         )
-
-    def _with_occupancy(self, launch: Launch) -> Launch:
-        x, y, z = launch.block
-        found = occupancy(
-            self._device.toolchain.arch,
-            threads=x * y * z,
-            registers=launch.registers,
-            shared_bytes=launch.shared_bytes,
-        )
-        if found is None:
-            return replace(launch, occupancy=0.0, limited_by="")
-        return replace(launch, occupancy=found.share, limited_by=found.limited_by)
 
 
 def told(kind: Any, raw: Any) -> Any:
@@ -282,12 +243,4 @@ class _Clock:
 
     @property
     def seconds(self) -> TierSeconds:
-        spent = self._spent
-        return TierSeconds(
-            waiting=spent["waiting"],
-            build=spent["build"],
-            code=spent["code"],
-            trace=spent["trace"],
-            counters=spent["counters"],
-            device=spent["device"],
-        )
+        return TierSeconds(**self._spent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,9 +25,7 @@ class Quiet:
                 self._num_busy -= 1
                 self._changed.notify_all()
 
-    def wait(self, patience_s: float) -> float:
-        """Wait until no evaluation runs, at most `patience_s` seconds. Return the seconds waited."""
-        started = time.monotonic()
+    def wait(self, patience_s: float) -> bool:
+        """Wait until no evaluation runs, at most `patience_s` seconds. Return whether none does."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._num_busy, patience_s)
-        return time.monotonic() - started
+            return self._changed.wait_for(lambda: not self._num_busy, patience_s)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -14,13 +14,36 @@ from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
 from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
-from kbopt.evaluation.sandbox.confinement import SCRATCH, Limits, SandboxConfig
+from kbopt.evaluation.sandbox.confinement import SCRATCH, SandboxConfig
 from kbopt.evaluation.server.devices import Device, num_threads
 from kbopt.evaluation.server.judge_handle import JudgeHandle
-from kbopt.evaluation.server.probe import PROBE_TASK, sandboxes_for_cuda
 
 _CPU_MEMORY_BYTES = 4 * 2**30
 """Memory of a sandbox on a CPU in bytes, unless the host has little or much more."""
+_WITHOUT: tuple[tuple[str, ...], ...] = (
+    (),
+    ("user",),
+    ("processes",),
+    ("user", "processes"),
+    ("user", "processes", "mounts", "network"),
+)
+"""Kinds of isolation to leave out for CUDA, in the order of trial: the strongest sandbox first."""
+_PROBE_TASK = """
+import torch
+
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return x * 2
+
+
+def get_inputs():
+    return [torch.rand(1024)]
+
+
+def get_init_inputs():
+    return []
+"""
 
 
 class Sandboxes:
@@ -41,8 +64,7 @@ class Sandboxes:
         self._environ = environ
         self._boot = boot
         self._available_bytes = available_bytes
-        self._serial_lock = threading.Lock()
-        self._serial = 0
+        self._serials = itertools.count(1)
         self._without: tuple[str, ...] = ()
         self._hidden: tuple[str, ...] = ()
 
@@ -65,11 +87,14 @@ class Sandboxes:
         It hides the other GPUs if it can. Some drivers do not share memory with another user or another PID
         namespace, so that kind of isolation is left out. Raises InfraError if no sandbox works.
         """
-        task = Task(name="probe", source=PROBE_TASK)
+        task = Task(name="probe", source=_PROBE_TASK)
         request = EvalRequest(task=task, source="", protocol=EvalProtocol())
         seen: list[str] = []
         others = self._device.others if "mounts" in self._fork_server.isolation else ()
-        for hidden, without in sandboxes_for_cuda(others):
+        tried = [(hidden, without) for hidden in dict.fromkeys((others, ())) for without in _WITHOUT]
+        for hidden, without in tried:
+            if hidden and "mounts" in without:
+                continue  # Devices can be hidden only in a mount namespace.
             self._hidden, self._without = hidden, without
             try:
                 with closing(JudgeHandle(self._fork_server, request, self._device, self.config())) as probe:
@@ -85,15 +110,14 @@ class Sandboxes:
         return Child(self._fork_server, role, self.config(built))
 
     def config(self, built: Built | None = None, *, build_writable: bool = False) -> SandboxConfig:
-        with self._serial_lock:
-            self._serial += 1
-            serial = self._serial
+        serial = next(self._serials)
         available_bytes = self._available_bytes()
         memory_bytes = available_bytes // 2
         if not self._device.is_cuda:
             memory_bytes = min(available_bytes * 3 // 4, max(_CPU_MEMORY_BYTES, available_bytes // 8))
         return SandboxConfig(
-            limits=Limits(memory_bytes=memory_bytes, address_space=not self._device.is_cuda),
+            memory_bytes=memory_bytes,
+            address_space=not self._device.is_cuda,
             environ={
                 **self._environ,
                 "TORCH_EXTENSIONS_DIR": built.folder if built else str(SCRATCH),

@@ -14,15 +14,16 @@ import uuid
 from collections.abc import Callable, Collection, Hashable
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.evaluations import Admitted, EvalRequest, KernelBenchVerdict, Refused, Result, TaskReport
+from kbopt.core.evaluations import EvalRequest, KernelBenchVerdict, Refused, Result, TaskReport
 from kbopt.core.outcomes import Crashed, Measured, Outcome
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.evaluation.build.building import Builder, Built, NotBuilt, num_builds_at_once
-from kbopt.evaluation.build.inspection import Inspections
+from kbopt.evaluation.build.building import Builder, Built, num_builds_at_once
+from kbopt.evaluation.build.inspection import arithmetic_of
 from kbopt.evaluation.kernelbench import verdicts
 from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.sandbox.children import ForkServerHandle, warm_up
@@ -52,6 +53,10 @@ MAX_CONCURRENT = 64
 """Requests that run or wait in the service at once."""
 _NUM_WAITING = 2
 """Built candidates and descriptions on a GPU that wait for the device with their CUDA contexts ready."""
+
+
+class _KilledAlone(InfraError):
+    """The kernel killed a candidate's process for memory while nothing else ran."""
 
 
 class Service:
@@ -93,16 +98,14 @@ class Service:
             self._builder.prepare()
             self._sandboxes.find_working()
         self._baselines = Baselines(self.device, state_dir / "baselines", self._judge_baseline)
-        self._inspections = Inspections(self._sandboxes.child)
+        self._arithmetic_of = cache(partial(arithmetic_of, self._sandboxes.child))
         self._judges = Judges(
             self._fork_server, self.device, self._sandboxes.config, self._lease, self._budget.forget
         )
-        self._measuring = Measuring(
-            self.device, self._judges, self._sandboxes, self._inspections, cores, self._need
-        )
+        self._measuring = Measuring(self.device, self._judges, self._sandboxes, self._arithmetic_of, cores)
         self._quiet = Quiet()
         self._turns = Turns(1 + _NUM_WAITING if self.device.is_cuda else 1, self._judges.is_warm)
-        self._describing = Describing(self.device, self._judges, self._turns, cores, self._need)
+        self._describing = Describing(self.device, self._judges, self._turns, cores)
         self._profiling = Profiling(
             self.device,
             self._lease,
@@ -134,33 +137,18 @@ class Service:
 
         Raises UserError for a task that cannot be scored, and InfraError if the machine failed.
         """
-
-        def work(reservation: Reservation) -> Result:
-            try:
-                return self._evaluate_in(request, reservation)
-            except KilledForMemory as error:
-                if not reservation.alone:
-                    raise
-                outcome = self._killed_alone(error, reservation)
-                return self._result(request, Timeline(), outcome, log="")
-
         with self._quiet.busy():
-            return self._with_memory(request, work)
+            try:
+                return self._with_memory(request, partial(self._evaluate_in, request))
+            except _KilledAlone as error:
+                outcome = Crashed(reason=str(error), how="out of memory")
+                return self._result(request, Timeline(), outcome, log="")
 
     def describe(self, request: EvalRequest) -> TaskReport:
         """Return whether the request's task can be scored, and what that takes. Raises InfraError."""
         started = time.monotonic()
-
-        def work(reservation: Reservation) -> Admitted:
-            try:
-                return self._describing.report(request, reservation)
-            except KilledForMemory as error:
-                if reservation.alone:
-                    self._killed_alone(error, reservation)
-                raise
-
         try:
-            return self._with_memory(request, work)
+            return self._with_memory(request, partial(self._describing.report, request))
         except UserError as error:
             return Refused(
                 device=self.device.name,
@@ -179,7 +167,8 @@ class Service:
     def _with_memory(self, request: EvalRequest, work: Callable[[Reservation], T]) -> T:
         """Run `work` with the host memory that the request needs.
 
-        If the kernel kills one of its processes for memory, run it again with no other request beside it.
+        If the kernel kills one of its processes for memory, run it again with no other request beside it. If
+        that happens again, raises UserError for a judge's process and _KilledAlone for a candidate's.
         """
         # On a GPU a request waits for its turn later, once it is built.
         with nullcontext() if self.device.is_cuda else self._turns.of(key_of(request)):
@@ -189,7 +178,10 @@ class Service:
             except KilledForMemory as error:
                 print(f"{error}; {request.task.name} is tried again alone", file=sys.stderr, flush=True)
             with self._reserve(request, alone=True) as reservation:
-                return work(reservation)
+                try:
+                    return work(reservation)
+                except KilledForMemory as error:
+                    raise self._killed_alone(error, reservation) from None
 
     def _close_idle(self, keep: Collection[Hashable]) -> bool:
         return self._judges.close_idle(keep)
@@ -208,23 +200,20 @@ class Service:
         compiles = request.baselines or request.protocol.baseline != "eager"
         return need_of(
             request.source,
-            self._judges.data_of(request),
+            self._judges.sizes_of(request),
             on_cuda=self.device.is_cuda,
             compiles=compiles,
             kernelbench=request.kernelbench,
         )
 
-    def _killed_alone(self, error: KilledForMemory, reservation: Reservation) -> Crashed:
-        """Return the outcome of a candidate that ran alone. Raises UserError if its judge was killed."""
+    def _killed_alone(self, error: KilledForMemory, reservation: Reservation) -> UserError | _KilledAlone:
         host, need = self._budget.host, reservation.need
         figures = (
             f"{error} while nothing else ran: {reservation.what} needs about {gib(need.own + need.judge)} of "
             f"host memory, and may use {gib(self._budget.available_bytes)} of {gib(host.limit_bytes)}, "
             f"{host.source}"
         )
-        if error.of_judge:
-            raise UserError(f"{figures}; {REMEDY}") from None
-        return Crashed(reason=figures, how="out of memory")
+        return UserError(f"{figures}; {REMEDY}") if error.of_judge else _KilledAlone(figures)
 
     def _judge_baseline(self, request: EvalRequest, in_pairs: bool) -> Outcome:
         """Judge a baseline: the task's own source with a model that runs the reference in another way."""
@@ -243,15 +232,15 @@ class Service:
         if self.device.is_cuda:
             with self._judges.awaited(request):
                 judge_is_ready = self._judges.prepare(request)
-                with self._build_slots:
-                    built = self._build(request, timeline)
+                with self._build_slots, timeline.span("compile"):
+                    built = self._builder.build(request)
                 if isinstance(built, Built):
                     judge_is_ready.result()
                     turn = self._turns.of(key_of(request))
                     with turn, closing(self._sandboxes.child(built)) as child:
                         warm_up([child], self.device.torch, built.setup, triton="triton" in request.source)
                         if request.protocol.precision == "fp32":
-                            self._inspections.of(built)
+                            self._arithmetic_of(built)
                         with self._judges.at_hand(request):
                             judged = self._measuring.measure(request, built, timeline, child, reservation)
             if isinstance(built, Built):
@@ -259,7 +248,8 @@ class Service:
         else:
             # On a CPU a build would disturb the timing of another candidate, so it needs the lease too.
             with self._lease:
-                built = self._build(request, timeline)
+                with timeline.span("compile"):
+                    built = self._builder.build(request)
                 if isinstance(built, Built):
                     with closing(self._sandboxes.child(built)) as child:
                         judged = self._measuring.measure(request, built, timeline, child, reservation)
@@ -298,27 +288,19 @@ class Service:
             outcome = baselines.compared(outcome, others)
             outcome = baselines.ranked(outcome, request.protocol)
         if request.kernelbench:
-            started = time.time()
             try:
-                verdict = self._kernelbench.judge(request, built, outcome, timeline)
+                with timeline.span("time"):
+                    verdict = self._kernelbench.judge(request, built, outcome, timeline)
             except KilledForMemory as error:
                 if not reservation.alone:
                     raise
                 crash = Crashed(reason=f"by KernelBench's protocol {error}", how="out of memory")
                 verdict = verdicts.kernelbench_failure(crash, self.device.hardware, self.device.torch)
-            timeline.add("time", started, time.time() - started)
         return self._result(request, timeline, outcome, verdict, log=judged.log, frames=judged.frames)
 
     def close(self) -> None:
         self._judges.close()
         self._fork_server.close()
-
-    def _build(self, request: EvalRequest, timeline: Timeline) -> Built | NotBuilt:
-        started = time.time()
-        try:
-            return self._builder.build(request)
-        finally:
-            timeline.add("compile", started, time.time() - started)
 
     def _result(
         self,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from kbopt.core.evaluations import Seconds, Span
@@ -41,8 +42,14 @@ class Timeline:
         self._spans: list[Span] = []
         self.device_s = 0.0
 
-    def add(self, stage: Stage, started: float, seconds: float) -> None:
-        self._spans.append(Span(stage=stage, start=started, seconds=seconds))
+    @contextmanager
+    def span(self, stage: Stage) -> Iterator[None]:
+        """Collect the time of the context."""
+        started = time.time()
+        try:
+            yield
+        finally:
+            self.extend([Span(stage=stage, start=started, seconds=time.time() - started)])
 
     def extend(self, spans: Sequence[Span]) -> None:
         self._spans += spans

@@ -102,7 +102,6 @@ class Requests:
 
     @property
     def num_elsewhere(self) -> int:
-        """The number of waiting requests for other devices."""
         return sum(not self._is_for_us(asked) for asked in self._all_waiting())
 
     @property
@@ -151,7 +150,6 @@ class Requests:
             if not is_id(request):
                 self._complain(f"{line.place}: a result without the id of a request; it is passed over")
                 continue
-            assert isinstance(request, str)
             self._done.add(request)
             self._claims.pop(request, None)
             for owner in list(self._waiting):
@@ -163,7 +161,6 @@ class Requests:
         if not is_id(request) or not isinstance(owner, str) or not isinstance(device, str):
             self._complain(f"{line.place}: a request without id, owner and device; it is passed over")
             return None
-        assert isinstance(request, str)
         return Asked(id=request, owner=owner, device=device, raw=fields.get("request"), place=line.place)
 
     def _drop(self, owner: str, request: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
@@ -99,7 +99,7 @@ def request_id(owner: str, request: EvalRequest | ProfileRequest, asking: int) -
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def is_id(name: object) -> bool:
+def is_id(name: object) -> TypeGuard[str]:
     """Return whether `name` is a valid id of a request. An id becomes part of a file's name."""
     return isinstance(name, str) and _ID.fullmatch(name) is not None
 
@@ -141,7 +141,6 @@ class AppendOnly:
         os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Close the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median, quantiles
+from statistics import median
 
 from kbopt.evaluation.timing.intervals import GPU_SCATTER
-from kbopt.evaluation.timing.samples import Block, Clocks, Overhead, Session
+from kbopt.evaluation.timing.samples import Block, Clocks, Overhead, Session, hidden_around_ms
 
 _BATCH_AGREEMENT = 1.3
 """An honest kernel's speedup by single calls is at most this many times its speedup by long batches. Honest
@@ -132,7 +132,6 @@ class Evidence:
 
     @property
     def waits(self) -> bool:
-        """Whether the candidate's calls wait for the device."""
         return self.ones.are_late
 
     @property
@@ -183,7 +182,7 @@ def read_gpu_session(
         hidden_longer_ms=evidence.least_longer_ms(share * median(theirs_ms)) - native_ms,
     )
     agree = evidence.is_possible and (evidence.waits or clocks.agree(slack_ms=2 * _AROUND_MS))
-    launching_ms = _hidden_launching_ms(reference, singles)
+    launching_ms = hidden_around_ms(reference, singles) - _HOST_MS
     clocks = replace(clocks, hidden_single_ms=max(clocks.hidden_single_ms, launching_ms))
     return Session(
         kernel_ms=tuple(ms + clocks.wall_ms - native_ms for ms in kernel_ms),
@@ -194,11 +193,3 @@ def read_gpu_session(
         waits=evidence.waits,
         queued_ms=evidence.ones.shortest_ms,
     )
-
-
-def _hidden_launching_ms(reference: Sequence[Block], singles: Sequence[Block]) -> float:
-    """Return the milliseconds per call that the host's clock shows around the candidate's calls alone."""
-    ours_ms, theirs_ms = (
-        quantiles([block.around_ms for block in blocks], n=4) for blocks in (singles, reference)
-    )
-    return ours_ms[0] - theirs_ms[1] - _HOST_MS

@@ -162,7 +162,7 @@ def read_latency(pairs: Sequence[tuple[Block, Block]]) -> Times:
     reference's, because a candidate can make the worker's clock stand still.
     """
     theirs, ours = zip(*pairs, strict=True)
-    hidden_ms = _around_quartiles(ours)[0] - _around_quartiles(theirs)[1] - _LATENCY_SLACK_MS
+    hidden_ms = hidden_around_ms(theirs, ours) - _LATENCY_SLACK_MS
     return Times(
         kernel_ms=tuple(block.native_ms[0] + max(0.0, hidden_ms) for block in ours),
         reference_ms=tuple(block.native_ms[0] for block in theirs),
@@ -207,5 +207,12 @@ def is_settled(times: Times, share: float) -> bool:
     return min(map(len, both)) >= _FEWEST_SETTLED and sum(map(median_variance, both)) <= share**2
 
 
-def _around_quartiles(blocks: Sequence[Block]) -> list[float]:
-    return quantiles([block.around_ms for block in blocks], n=4)
+def hidden_around_ms(reference: Sequence[Block], kernel: Sequence[Block]) -> float:
+    """Return the milliseconds that the judge's clock shows around the candidate's calls alone, clearly.
+
+    It is the difference between a quartile of the candidate's blocks and the median of the reference's.
+    """
+    theirs_ms, ours_ms = (
+        quantiles([block.around_ms for block in blocks], n=4) for blocks in (reference, kernel)
+    )
+    return ours_ms[0] - theirs_ms[1]

@@ -145,7 +145,6 @@ class Sessions:
         self._share = share_of(num_workloads)
 
     def scatter_of(self, session: samples.Session) -> intervals.Scatter:
-        """Return how much times of this kind differ between processes."""
         if self._on_cpu:
             return intervals.CPU_SCATTER
         return intervals.LAUNCH_SCATTER if session.is_launch_bound else intervals.GPU_SCATTER

@@ -23,11 +23,11 @@ _JITTER_STEPS = 64
 
 
 class InputBuffer(ABC):
-    """A buffer with room for `slots` sets of input tensors.
+    """A buffer with room for one or more sets of input tensors, each in a slot.
 
-    The workloads of a task use it in turns: `specs` and `slots` are those of the current workload, at first
-    number 0. There are at most `max_slots` slots, and fewer if inputs or outputs (`output_bytes` at most) are
-    large. The other process maps the buffer by `fds` or `ticket`, with `attach`.
+    The workloads of a task use it in turns: `specs` are those of the current workload, at first number 0.
+    `slots_of` says how many sets of a workload fit in: at most `max_slots`, and fewer if inputs or outputs
+    (`output_bytes` at most) are large. The other process maps the buffer by `fds` or `ticket`, with `attach`.
     """
 
     fds: tuple[int, ...] = ()
@@ -59,11 +59,9 @@ class InputBuffer(ABC):
     def turn_to(self, workload: int) -> None:
         """Use the buffer for the workload of that number."""
         self.specs = self._specs_of_each[workload]
-        self.slots = self._slots_of_each[workload]
         self._slot_bytes = self._bytes_of_each[workload]
 
     def slots_of(self, workload: int) -> int:
-        """Return how many sets of that workload's inputs fit in."""
         return self._slots_of_each[workload]
 
     @property
@@ -116,9 +114,6 @@ class InputBuffer(ABC):
 
     def finish_filling(self) -> None:  # noqa: B027 - nothing to do for memory that is coherent
         """Wait until all copies are done."""
-
-    def flush_cache(self) -> None:  # noqa: B027 - on a CPU the inputs may be in the cache, as for any caller
-        """Remove the inputs from the device's cache, on a GPU."""
 
     @abstractmethod
     def close(self) -> None: ...

@@ -32,11 +32,9 @@ def clean(text: str, most: int = MAX_TEXT) -> str:
     plain = text[:most].replace("\r\n", "\n").replace("\r", "\n")
     if plain.isprintable():
         return plain
-    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in plain)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in plain
+    )
 
 
 def one_line(text: str, most: int = MAX_NAME) -> str:
@@ -63,10 +61,10 @@ def integer_of(raw: Any, what: str, *, below: int) -> int:
     return raw
 
 
-def list_of(raw: Any, what: str, *, most: int) -> list[Any]:
-    """Return a list of at most `most` items. Raises CandidateForged."""
-    if type(raw) is not list or len(raw) > most:
-        raise CandidateForged(f"{what} that are no list of at most {most}")
+def list_of(raw: Any, what: str, *, most: int, fewest: int = 0) -> list[Any]:
+    """Return a list of `fewest` to `most` items. Raises CandidateForged."""
+    if type(raw) is not list or not fewest <= len(raw) <= most:
+        raise CandidateForged(f"{what} that are no list of {fewest} to {most}")
     return raw
 
 

@@ -127,28 +127,28 @@ def audited(call: Callable[[], Any]) -> tuple[Any, Seen]:
 def _every_thread() -> Iterator[dict[str, None]]:
     """Yield a dict that holds, after the context, the names of ATen operations that any thread ran in it."""
     names: dict[str, None] = {}
-    with _profiled({torch.profiler.ProfilerActivity.CPU}) as events:
+    with profiled({torch.profiler.ProfilerActivity.CPU}, every_thread=True) as results:
         yield names
-    for event in events:
+    for event in results[0].events():
         namespace, _, name = event.name().partition("::")
         if namespace == "aten":
             names[name] = None
 
 
 @contextmanager
-def _profiled(activities: set[Any]) -> Iterator[list[Any]]:
-    """Yield a list that holds, after the context, Kineto's events of all threads."""
+def profiled(activities: set[Any], *, every_thread: bool = False) -> Iterator[list[Any]]:
+    """Yield a list that holds, after the context, the result of torch's profiler."""
     config = ProfilerConfig(
         *(ProfilerState.KINETO, False, False, False, False, False),
-        _ExperimentalConfig(profile_all_threads=True),
+        _ExperimentalConfig(profile_all_threads=every_thread),
     )
-    events: list[Any] = []
+    results: list[Any] = []
     _prepare_profiler(config, activities)
     _enable_profiler(config, activities)
     try:
-        yield events
+        yield results
     finally:
-        events.extend(_disable_profiler().events())
+        results.append(_disable_profiler())
 
 
 def kernel_times(call: Callable[[], Any]) -> list[KernelTime]:
@@ -158,11 +158,11 @@ def kernel_times(call: Callable[[], Any]) -> list[KernelTime]:
     """
     call()
     torch.cuda.synchronize()
-    with _profiled({torch.profiler.ProfilerActivity.CUDA}) as events:
+    with profiled({torch.profiler.ProfilerActivity.CUDA}, every_thread=True) as results:
         call()
         torch.cuda.synchronize()
     found = defaultdict[str, list[float]](list)
-    for event in events:
+    for event in results[0].events():
         if event.device_type() == DeviceType.CUDA:
             found[event.name()].append(event.duration_ns() / 1000)
     kernels = [KernelTime(name=name, calls=len(times), us=sum(times)) for name, times in found.items()]

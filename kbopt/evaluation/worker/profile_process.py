@@ -18,16 +18,16 @@ from pathlib import Path
 from statistics import median_low
 
 import torch
-from torch._C._autograd import _disable_profiler, _enable_profiler, _prepare_profiler
-from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig, _RecordFunctionFast
+from torch._C._profiler import _RecordFunctionFast
 
 import kbopt
 from kbopt.core import codec
 from kbopt.core.profile import Code, Counters, KernelCode, Missing, Trace
-from kbopt.evaluation.build.machine_code import disassembler
-from kbopt.evaluation.messages import Dissect, ProfileCall
+from kbopt.evaluation.build.machine_code import disassembler, printed
+from kbopt.evaluation.messages import CallBoth, Dissect
 from kbopt.evaluation.profile import cpu_code, gpu_code, ncu_report, trace_events
 from kbopt.evaluation.transport.channel import Channel, Message
+from kbopt.evaluation.worker.audit import profiled
 from kbopt.evaluation.worker.candidate import CandidateError, describe_exception
 from kbopt.evaluation.worker.profiled_call import ProfiledCall
 
@@ -37,8 +37,6 @@ and finds its request in `JOB`."""
 _NUM_TRACES = 3
 """Traced calls, of which the one with the median time counts. In the first one the profiler may load its own
 pages."""
-_TOOL_S = 20.0
-"""Seconds for one run of a disassembler."""
 _MOST_TEXT_BYTES = 64 * 2**20
 """Bytes of a tool's output that are read."""
 _MOST_FILES = 8
@@ -95,17 +93,12 @@ def _is_elf(path: Path) -> bool:
 
 
 def _printed(command: list[str]) -> str:
-    """Return what a tool prints, or "" if it cannot run or takes too long."""
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=_TOOL_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout[:_MOST_TEXT_BYTES].decode(errors="replace")
+    return printed(command)[:_MOST_TEXT_BYTES].decode(errors="replace")
 
 
 def trace(channel: Channel) -> None:
-    """Answer `ProfileCall` with what a call spends its time in. It waits for the go-ahead before the call."""
-    job: ProfileCall = codec.decode(ProfileCall, channel.receive())
+    """Answer `CallBoth` with what a call spends its time in. It waits for the go-ahead before the call."""
+    job: CallBoth = codec.decode(CallBoth, channel.receive())
     try:
         call = ProfiledCall(job)
         if call.device.type == "cuda":
@@ -137,24 +130,18 @@ def _saved(run: Callable[[], object], *, on_cuda: bool) -> str:
     """Return the trace of `run` in the JSON that torch's profiler saves."""
     activity = torch.profiler.ProfilerActivity
     activities = {activity.CPU, activity.CUDA} if on_cuda else {activity.CPU}
-    config = ProfilerConfig(ProfilerState.KINETO, False, False, False, False, False, _ExperimentalConfig())
-    _prepare_profiler(config, activities)
-    _enable_profiler(config, activities)
-    try:
-        with _RecordFunctionFast(trace_events.CALL):
-            run()
-    finally:
-        done = _disable_profiler()
+    with profiled(activities) as results, _RecordFunctionFast(trace_events.CALL):
+        run()
     file = Path("trace.json").absolute()
-    done.save(str(file))
+    results[0].save(str(file))
     text = file.read_text(errors="replace")
     file.unlink()
     return text
 
 
 def count(channel: Channel) -> None:
-    """Answer `ProfileCall` with Nsight Compute's counters of a call, or the reason why there are none."""
-    job: ProfileCall = codec.decode(ProfileCall, channel.receive())
+    """Answer `CallBoth` with Nsight Compute's counters of a call, or the reason why there are none."""
+    job: CallBoth = codec.decode(CallBoth, channel.receive())
     ncu = _nsight_compute()
     if ncu is None:
         channel.send(
@@ -198,8 +185,3 @@ def _nsight_compute() -> str | None:
         return found
     installed = [path for pattern in _NCU for path in Path("/").glob(pattern.removeprefix("/"))]
     return str(max(installed)) if installed else None
-
-
-ROLES: dict[str, Callable[[Channel], None]] = {"dissect": dissect, "trace": trace, "count": count}
-"""The functions by the names of their roles. `count` may start processes, as a build may, because ncu starts
-the process that it counts in."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from kbopt.core import codec
-from kbopt.evaluation.messages import ProfileCall
+from kbopt.evaluation.messages import CallBoth
 from kbopt.evaluation.worker.profile_process import GO, JOB, READY
 from kbopt.evaluation.worker.profiled_call import ProfiledCall
 
@@ -19,7 +19,7 @@ _LOOK_S = 0.02
 
 def main() -> None:
     """Wait for the file `GO`, and make the call. Without that file it waits until it is killed."""
-    job: ProfileCall = codec.decode(ProfileCall, json.loads(Path(JOB).read_text()))
+    job: CallBoth = codec.decode(CallBoth, json.loads(Path(JOB).read_text()))
     call = ProfiledCall(job)
     Path(READY).touch()
     while not Path(GO).exists():

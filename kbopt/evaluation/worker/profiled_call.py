@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_map_only
 from kbopt.evaluation import numerics
 from kbopt.evaluation.gradients import starts_of
 from kbopt.evaluation.kernelbench.loading import load_module
-from kbopt.evaluation.messages import ProfileCall
-from kbopt.evaluation.numerics import constructed, keeps_dtypes, placed, seed_everything
+from kbopt.evaluation.messages import CallBoth
+from kbopt.evaluation.numerics import constructed, keeps_dtypes, placed, seed_everything, synchronize
 from kbopt.evaluation.passes import Gradients, call_of
 from kbopt.evaluation.transport.layout import flatten, unflatten
 from kbopt.evaluation.worker.build_process import find_builds
@@ -33,7 +33,7 @@ memory, as a timed call does."""
 class ProfiledCall:
     """A call of a model. The constructor loads the sources without the device; `prepare` needs the device."""
 
-    def __init__(self, job: ProfileCall) -> None:
+    def __init__(self, job: CallBoth) -> None:
         self._job = job
         self.device = torch.device(job.device)
         numerics.apply(job.protocol.arithmetic)
@@ -74,18 +74,14 @@ class ProfiledCall:
         """Make one call, and wait until the device is done."""
         with torch.no_grad():
             call_of(self._model, self._gradients, self._arguments)()
-        self._synchronize()
+        synchronize(self.device)
 
     def flush(self) -> None:
         """On a GPU, fill the L2 with other data, so that a call finds none of its own there."""
         if self.device.type == "cuda":
             torch.empty(_FLUSH_BYTES // 8, dtype=torch.int64, device=self.device).fill_(42)
-            self._synchronize()
+            synchronize(self.device)
 
     def _constructed(self, kind: Callable[..., Any], init_inputs: Sequence[Any]) -> Any:
         keeps = keeps_dtypes(self._task)
         return constructed(kind, init_inputs, _SEED, self._job.protocol, self.device, keeps=keeps)
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)

@@ -9,8 +9,8 @@ this process says has to agree with that.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from kbopt.core import codec
 from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation import numerics
-from kbopt.evaluation.messages import KernelBench, Warm
+from kbopt.evaluation.messages import CallBoth, Warm
 from kbopt.evaluation.numerics import constructed
 from kbopt.evaluation.passes import Gradients, call_of
 from kbopt.evaluation.sandbox import linux
@@ -52,6 +52,7 @@ class _Session:
         fds, ticket = channel.take_fds(), request["input_buffer"]
         self._cuda = CudaTimer(fds, ticket, self._device) if self._device.type == "cuda" else None
         self._input_buffer = attach(fds) if self._cuda is None else self._cuda.buffer
+        channel.spin_s = SPIN_S if self._cuda is not None else 0.0
         self._skeletons = request["skeletons"]
         self._specs = [[TensorSpec.from_json(raw) for raw in specs] for specs in request["specs"]]
         self._model: Any = _copy_first
@@ -61,10 +62,6 @@ class _Session:
         self._keeps_state = False
         self._copies: list[Any] = []
         self._outputs: list[Any] = []
-
-    @property
-    def on_cuda(self) -> bool:
-        return self._cuda is not None
 
     @property
     def base(self) -> int:
@@ -233,24 +230,11 @@ def measure(channel: Channel) -> None:
     """Serve the judge until it hangs up."""
     request, warm = _warmed_up(channel)
     session = _Session(request, channel, warm=warm)
-    if session.on_cuda:
-        channel.spin_s = SPIN_S
     channel.send({"id": request["id"], "base": session.base})
-    operations: dict[str, Callable[[Message], Message]] = {
-        "load": session.load,
-        "construct": session.construct,
-        "run": session.run,
-        "rehearse": session.rehearse,
-        "latency": session.latency,
-        "audit": session.audit,
-        "profile": session.profile,
-        "memory": session.memory,
-        "free": session.free,
-    }
     while True:
         request = channel.receive()
         try:
-            reply = operations[request["op"]](request)
+            reply = getattr(session, request["op"])(request)
         except CandidateError as error:
             reply = {"rejected_source": str(error)}
         except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything
@@ -288,23 +272,18 @@ def _load_triton() -> None:
 def kernelbench(channel: Channel) -> None:
     """Run KernelBench's own protocol, with reference and candidate in one process as there.
 
-    The process asks for the device when it needs it, and gives it back at its end.
+    The process asks for the device when it needs it, and has it until it answers.
     """
     from kbopt.evaluation.kernelbench.protocol import judge
 
     request, warm = _warmed_up(channel)
-    job: KernelBench = codec.decode(KernelBench, request)
+    job: CallBoth = codec.decode(CallBoth, request)
     if not warm:
         find_builds(job.setup)
     linux.keep_freed_memory()  # Else the model that is timed first would pay for pages that both use.
 
-    @contextmanager
-    def device_turn() -> Iterator[None]:
-        channel.send({"device": "wanted"})
+    def await_device() -> None:
+        channel.send({"ready": True})
         channel.receive()
-        try:
-            yield
-        finally:
-            channel.send({"device": "free"})
 
-    channel.send({"fields": codec.encode(judge(job, device_turn))})
+    channel.send({"fields": codec.encode(judge(job, await_device))})
