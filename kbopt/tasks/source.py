@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Sequence
 
-from kbopt.core.errors import UNPARSABLE, UserError
+from kbopt.core.errors import UNPARSABLE, UserError, place_of
 from kbopt.core.workloads import Workload, workloads_of
 
 REQUIRED = ("Model", "get_inputs", "get_init_inputs")
@@ -40,9 +40,7 @@ def validate(source: str, where: str) -> None:
     try:
         module = ast.parse(source)
     except UNPARSABLE as error:
-        lineno = getattr(error, "lineno", None)
-        place = f", line {lineno}: {error.msg}" if lineno and isinstance(error, SyntaxError) else f": {error}"
-        raise UserError(f"{where}{place}. A task is a Python source.") from None
+        raise UserError(f"{where}, {place_of(error)}. A task is a Python source.") from None
     missing = [name for name in REQUIRED if name not in _defined(module)]
     if missing:
         raise UserError(

@@ -8,7 +8,7 @@ import re
 import tokenize
 from collections.abc import Mapping
 
-from kbopt.core.errors import UNPARSABLE
+from kbopt.core.errors import UNPARSABLE, place_of
 from kbopt.core.protocol import Precision
 from kbopt.tasks.formats.model import fault
 
@@ -50,9 +50,7 @@ def parsed(text: str, where: object) -> ast.Module:
     try:
         return ast.parse(text)
     except UNPARSABLE as error:
-        lineno = getattr(error, "lineno", None)
-        place = f"line {lineno}: {error.msg}" if lineno and isinstance(error, SyntaxError) else str(error)
-        raise fault(where, f"no Python source, {place}", "Mend it there") from None
+        raise fault(where, f"no Python source, {place_of(error)}", "Mend it there") from None
 
 
 def functions(module: ast.Module) -> Mapping[str, ast.FunctionDef]:
