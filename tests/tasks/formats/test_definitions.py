@@ -187,6 +187,10 @@ def test_a_torn_line_in_the_middle_is_named(tmp_path: Path) -> None:
             r"inputs\.eps: Infinity for",
         ),
         (
+            {"axes": {"batch": 1}, "inputs": {"eps": {"type": "scalar", "value": 10**400}}},
+            r"inputs\.eps: 1000",
+        ),
+        (
             {"axes": {"batch": 1}, "inputs": {"x": {"type": "custom"}}},
             r"inputs\.x: custom, and the definition",
         ),
