@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from kbopt.core.errors import UserError
 from kbopt.core.outcomes import Measured, Rejected, outcome_name
@@ -15,6 +15,14 @@ from kbopt.proposers.agent_desk import MAX_KERNEL_BYTES
 from kbopt.tasks import as_model
 
 INFRA_REMEDY = "the machine failed, the kernel is not to blame: {error}. Try the same call once more."
+
+
+def what_is_wrong(error: ValidationError, what: str) -> str:
+    """The first fault of what a client sent, in words: its place, what is allowed, and what was seen."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(map(str, first["loc"])) or what
+    seen = "" if first["type"] in ("missing", "json_invalid") else f" (seen: {str(first['input'])[:80]!r})"
+    return f"{place}: {first['msg']}{seen}"
 
 
 class TaskRow(BaseModel):

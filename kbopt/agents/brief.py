@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver import Context
 from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 
-from kbopt import __version__
 from kbopt.agents.answers import Best, Evaluation, History, Judged, checked, figures, judged
-from kbopt.agents.mcp_calls import proposer_of, told, while_waiting
+from kbopt.agents.mcp_calls import ToolServer, proposer_of, told, while_waiting
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.proposals import Trial
@@ -101,11 +100,9 @@ class DeskClient:
         return reply
 
 
-def build(desk: DeskClient) -> MCPServer[Any]:
+def build(desk: DeskClient) -> ToolServer:
     """The server with its tools."""
-    server: MCPServer[Any] = MCPServer(
-        "kbopt", version=__version__, instructions=INSTRUCTIONS, log_level="WARNING"
-    )
+    server = ToolServer(INSTRUCTIONS)
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     adds = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
 

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from kbopt.agents import calls
-from kbopt.agents.answers import Best, Evaluation, History, Tasks, proposer_name
+from kbopt.agents.answers import Best, Evaluation, History, Tasks, proposer_name, what_is_wrong
 from kbopt.agents.jobs import CallName, Evaluations, Job, JobList, Jobs
 from kbopt.agents.openapi import Operation, document
 from kbopt.agents.problems import Problem, Refusal, refusal
@@ -248,15 +248,10 @@ def _read(kind: type[M], given: dict[str, str] | bytes, what: str) -> M:
     try:
         return kind.model_validate_json(given) if isinstance(given, bytes) else kind.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"])) or what
-        seen = (
-            "" if first["type"] in ("missing", "json_invalid") else f" (seen: {str(first['input'])[:80]!r})"
-        )
         raise Refusal(
             400,
             "bad_request",
-            f"{what} cannot be read: {place}: {first['msg']}{seen}. It takes "
+            f"{what} cannot be read: {what_is_wrong(error, what)}. It takes "
             f"{', '.join(kind.model_fields) or 'nothing'}; GET /v1/openapi.json describes it.",
         ) from None
 

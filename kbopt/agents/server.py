@@ -7,17 +7,16 @@ import os
 import sys
 from typing import Annotated, Any
 
-from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver import Context
 from mcp_types import ToolAnnotations
 from pydantic import Field
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from kbopt import __version__
 from kbopt.agents import calls
 from kbopt.agents.answers import Best, Evaluation, History, Submission, Tasks
 from kbopt.agents.evidence import Evidence
-from kbopt.agents.mcp_calls import proposer_of, told, while_waiting
+from kbopt.agents.mcp_calls import ToolServer, proposer_of, told, while_waiting
 from kbopt.agents.serving import SESSION_HEADER, serve
 from kbopt.agents.session import Judge, Offer, Session
 from kbopt.core.protocol import EvalProtocol
@@ -64,11 +63,9 @@ def http_app(judge: Judge, host: str) -> Starlette:
     )
 
 
-def build(judge: Judge) -> MCPServer[Any]:
+def build(judge: Judge) -> ToolServer:
     """The server with its tools. It serves any number of clients, each with a session of its own."""
-    server: MCPServer[Any] = MCPServer(
-        "kbopt", version=__version__, instructions=instructions(judge.offer.protocol), log_level="WARNING"
-    )
+    server = ToolServer(instructions(judge.offer.protocol))
     reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     adds = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import signal
 import sys
@@ -132,9 +133,10 @@ def explained(error: BaseException) -> tuple[str, int]:
             f"a file cannot be read: {error}. Another version of kbopt, or another program, wrote it.",
             USER_ERROR,
         )
-    if isinstance(
+    is_the_paths = isinstance(
         error, PermissionError | FileNotFoundError | FileExistsError | NotADirectoryError | IsADirectoryError
-    ):
+    ) or (isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS))
+    if is_the_paths:
         return f"{error}. Choose a path that you may read and write.", USER_ERROR
     if isinstance(error, InfraError) and not getattr(error, "__notes__", ()):
         return str(error), INFRA_ERROR

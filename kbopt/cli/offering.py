@@ -57,16 +57,20 @@ def offer(given: dict[str, Any]) -> Offer:
     """What the options offer, from a backend that is ready. Raises `UserError`."""
     from kbopt.agents.session import Offer
     from kbopt.compose.backends import prepare_backend
-    from kbopt.compose.checks import check_device
+    from kbopt.compose.checks import check_device, check_simulated
 
     protocol = parsed.eval_protocol(given)
     backend = parsed.backend_config(given)
     if backend.name == "local":
         check_device(backend.device)
+    tasks = _tasks(given["task_names"], given["kernelbench"])
+    named = given["task_names"] is not None
+    for load in list(tasks.values()) if named else list(tasks.values())[:1]:
+        check_simulated(load(), backend.name)
     prepare_backend(backend, to_stderr)
     source = click.get_current_context().get_parameter_source("precision")
     return Offer(
-        tasks=_tasks(given["task_names"], given["kernelbench"]),
+        tasks=tasks,
         backend=backend,
         protocol=protocol,
         budget=Budget(evaluations=given["max_evals"], minutes=given["minutes"]),

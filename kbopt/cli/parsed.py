@@ -182,7 +182,15 @@ def _with_whole_paths(command: str) -> str:
         words = shlex.split(command)
     except ValueError as error:
         raise UserError(f"--agent-command {command!r} is no command: {error}. Close its quotes.") from None
-    return shlex.join(str(Path(word).absolute()) if Path(word).is_file() else word for word in words)
+    return shlex.join(str(Path(word).absolute()) if _is_file(word) else word for word in words)
+
+
+def _is_file(word: str) -> bool:
+    """Whether the word is a file's name. A script in quotes is none, and may be longer than names can be."""
+    try:
+        return Path(word).is_file()
+    except OSError:
+        return False
 
 
 C = TypeVar("C", SearchSettings, EvalProtocol, BackendConfig, ProposerConfig)

@@ -60,6 +60,11 @@ def agent_command(config: ProposerConfig, *, on_this_machine: bool = True) -> Ag
     words = PRESETS[config.agent] if config.agent else tuple(shlex.split(config.agent_command))
     if not words or (on_this_machine and shutil.which(words[0]) is None):
         named = f"--agent {config.agent}" if config.agent else f"--agent-command {config.agent_command!r}"
+        if words and Path(words[0]).is_file():
+            raise UserError(
+                f"{named}: {words[0]} is not executable. Make it so with chmod +x, or begin the command with "
+                "what runs it, such as python."
+            )
         raise UserError(
             f"{named}: there is no program {words[0] if words else ''!r} on the PATH. Install it, or give "
             "its whole path with --agent-command."

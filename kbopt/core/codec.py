@@ -92,7 +92,10 @@ def decode(kind: Any, raw: Any, path: str = "$") -> Any:
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(kind, raw, path)
     if kind is float and isinstance(raw, int) and not isinstance(raw, bool):
-        return float(raw)
+        try:
+            return float(raw)
+        except OverflowError:
+            raise CodecError(f"{path}: expected float, not a number of {len(str(raw))} digits") from None
     _expect(raw, kind, path)
     return valid_text(raw) if isinstance(raw, str) else raw
 

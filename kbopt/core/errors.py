@@ -38,6 +38,16 @@ class InfraError(_Told):
 UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 """What `ast.parse` raises for a text that is no Python; which one depends on the text and on the version."""
 
+
+def place_of(error: Exception) -> str:
+    """Where `ast.parse` met what is no Python, and what: `line 3: invalid syntax`. Of a null byte it names no
+    line.
+    """
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {error.msg}" if error.lineno else error.msg
+    return str(error) or type(error).__name__
+
+
 MAX_NAMES_TOLD = 30
 
 

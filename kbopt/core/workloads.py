@@ -31,7 +31,14 @@ FUNCTION = "get_workloads"
 MOST = 64
 """Workloads of a task: the field's tasks have up to 48, and each has to be timed."""
 _FIELDS = ("name", "args", "role", "weight")
+_WEIGHTS = (1e-6, 1e6)
+"""Least and largest: sums of any number of them stay finite."""
+_MOST_VALUES = 10_000
+"""In one plain value: YAML can name a list of lists several times, which written out has no end."""
+_INTEGERS = 2**64
 _NAME = re.compile(r"[A-Za-z0-9_.=-]{1,80}")
+RESERVED = ("shown", "all")
+"""What --workloads takes beside names."""
 _FORM = (
     "write it out: a function without arguments that is one `return [...]` of dictionaries with name, args, "
     "role and weight, as docs/writing-a-task.md shows"
@@ -58,9 +65,16 @@ class Workload:
 def workloads_of(source: str, where: str = "the task") -> tuple[Workload, ...]:
     """In the order of the source, one at the least. Raises UserError, which names `where` and the field."""
     function = _function(source)
+    others = [line for line in _lines_naming(source) if function is None or line != function.lineno]
+    if others:
+        raise UserError(
+            f"{where}, line {others[0]} binds {FUNCTION} in another way: {_FORM}, at the top level"
+        )
     if function is None:
         return (Workload(),)
     said = f"{where}, {FUNCTION}() in line {function.lineno}"
+    if _takes_arguments(function):
+        raise UserError(f"{said} takes arguments: {_FORM}")
     entries = _literal(function, said)
     found = tuple(_workload(entry, f"{said}: entry {number}") for number, entry in enumerate(entries, 1))
     if not 1 <= len(found) <= MOST:
@@ -80,6 +94,34 @@ def workloads_of(source: str, where: str = "the task") -> tuple[Workload, ...]:
                 "workload the same arguments"
             )
     return found
+
+
+def is_plain(value: object) -> bool:
+    """Whether the value can be written into a source and is the same when read there: a finite number, text,
+    a truth value, None, or a list, tuple or dict of them.
+    """
+    left, num = [value], 0
+    while left:
+        one = left.pop()
+        num += 1
+        if num > _MOST_VALUES:
+            return False
+        match one:
+            case list() | tuple():
+                left += one
+            case dict():
+                left += [*one.keys(), *one.values()]
+            case None | bool() | str():
+                pass
+            case int():
+                if abs(one) > _INTEGERS:
+                    return False
+            case float():
+                if not math.isfinite(one):
+                    return False
+            case _:
+                return False
+    return True
 
 
 def judged_of(workloads: Sequence[Workload], *, held_out: bool) -> tuple[Workload, ...]:
@@ -137,9 +179,9 @@ def _with(source: str, workloads: Sequence[Workload]) -> str:
     """`source` with these in place of its own."""
     function = _function(source)
     assert function is not None
-    lines = source.splitlines()
+    lines = source.split("\n")
     lines[function.lineno - 1 : function.end_lineno] = [written(workloads)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _function(source: str) -> ast.FunctionDef | None:
@@ -147,8 +189,37 @@ def _function(source: str) -> ast.FunctionDef | None:
         module = ast.parse(source)
     except UNPARSABLE:
         return None
-    found = (node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == FUNCTION)
-    return next(found, None)
+    found = [node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == FUNCTION]
+    return found[0] if found else None
+
+
+def _lines_naming(source: str) -> list[int]:
+    """The lines that bind the name in any way: what is not read would show proposers all workloads."""
+    try:
+        left: list[ast.AST] = list(ast.parse(source).body)
+    except UNPARSABLE:
+        return []
+    found: list[int] = []
+    while left:
+        node = left.pop()
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                bound = {name}  # What its body binds is its own.
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                bound = {alias.asname or alias.name for alias in aliases}
+            case ast.Name(id=name, ctx=ast.Store()):
+                bound = {name}
+            case _:
+                left += ast.iter_child_nodes(node)
+                continue
+        if FUNCTION in bound:
+            found.append(node.lineno)
+    return sorted(found)
+
+
+def _takes_arguments(function: ast.FunctionDef) -> bool:
+    said = function.args
+    return bool(said.posonlyargs or said.args or said.kwonlyargs or said.vararg or said.kwarg)
 
 
 def _literal(function: ast.FunctionDef, said: str) -> list[object]:
@@ -171,16 +242,25 @@ def _workload(entry: object, said: str) -> Workload:
     if unknown:
         raise unknown_name(f"field in {said},", unknown[0], _FIELDS)
     name, arguments = entry.get("name"), entry.get("args", {})
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name in ("shown", "all"):
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name in RESERVED:
         raise UserError(
             f"{said}: name is {name!r}; it has to be 1 to 80 letters, digits and any of _.=-, and neither "
             "shown nor all"
         )
     if not isinstance(arguments, dict) or not all(isinstance(k, str) and k.isidentifier() for k in arguments):
         raise UserError(f"{said}: args is {arguments!r}; it has to be a dictionary of get_inputs' arguments")
+    odd = [key for key, value in arguments.items() if not is_plain(value)]
+    if odd:
+        raise UserError(
+            f"{said}: {odd[0]} of args is {arguments[odd[0]]!r:.60}; allowed are finite numbers, text, True, "
+            "False, None, and lists, tuples and dictionaries of them"
+        )
     role, weight = entry.get("role", "shown"), entry.get("weight", 1.0)
     if role not in get_args(Role):
         raise unknown_name(f"role in {said},", str(role), get_args(Role))
-    if type(weight) not in (int, float) or not 0 < weight < math.inf:
-        raise UserError(f"{said}: weight is {weight!r}; it has to be a number above zero")
+    least, most = _WEIGHTS
+    if type(weight) not in (int, float) or not least <= weight <= most:
+        raise UserError(
+            f"{said}: weight is {weight!r:.60}; it has to be a number above zero, from {least:g} to {most:g}"
+        )
     return Workload(name=name, arguments=arguments, role=role, weight=float(weight))

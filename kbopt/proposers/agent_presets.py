@@ -53,6 +53,10 @@ WRITABLE: Mapping[str, tuple[str, ...]] = {
 """Where each keeps its login and its sessions: it does not start where it cannot write there."""
 
 
+_MOST = 10**12
+"""Dollars or tokens of one line: a larger number is no count of either."""
+
+
 def usage_of(output: str, model: str, seconds: float) -> Usage:
     """What an agent that printed `output` spent, as far as its JSON lines say; dollars None where not.
 
@@ -79,7 +83,7 @@ def usage_of(output: str, model: str, seconds: float) -> Usage:
         tokens_out += sum(
             _count(_object(told).get(name)) for name in ("output_tokens", "output", "reasoning")
         )
-        if isinstance(paid, int | float) and 0 <= paid < float("inf"):
+        if isinstance(paid, int | float) and not isinstance(paid, bool) and 0 <= paid <= _MOST:
             usd = (usd or 0.0) + paid
     return Usage(
         model=model,
@@ -92,7 +96,7 @@ def usage_of(output: str, model: str, seconds: float) -> Usage:
 
 
 def _objects(output: str) -> Iterator[dict[str, Any]]:
-    for line in output.splitlines():
+    for line in output.split("\n"):  # JSON lines end at line feeds alone.
         if line.startswith("{"):
             try:
                 found = json.loads(line)
@@ -107,4 +111,4 @@ def _object(value: object) -> dict[str, Any]:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST else 0

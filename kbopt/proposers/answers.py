@@ -156,7 +156,7 @@ def _fault(source: str) -> str:
     try:
         tree = _parsed(source)
     except SyntaxError as error:
-        return f"it does not parse: {error.msg} (line {error.lineno})."
+        return f"it does not parse: {error.msg}{f' (line {error.lineno})' if error.lineno else ''}."
     except (ValueError, RecursionError, MemoryError) as error:
         return f"it does not parse: {error or type(error).__name__}."
     return "" if "ModelNew" in names_bound(tree) else _NO_MODEL

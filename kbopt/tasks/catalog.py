@@ -68,7 +68,7 @@ def load_task(name: str, *, kernelbench: Path | None = None) -> Task:
         if formats.is_path(name):
             return formats.load(name)
         _refuse_group(name)
-        raise unknown_name("task", name, (*_built_in(), "level1/1", "PATH.py"))
+        raise unknown_name("task", name, (*_built_in(), "level1/1", "PATH.py", "FOLDER"))
     source = path.read_text()
     return Task(name=name, source=source, family=family_of(source))
 

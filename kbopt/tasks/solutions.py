@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from kbopt.tasks.formats import modules
+from kbopt.tasks.formats import modules, templates
 from kbopt.tasks.formats.model import fault
 from kbopt.tasks.formats.templates import quoted
 
@@ -23,6 +24,8 @@ _LAUNCHER = re.compile(
     r"(?P<name>\w+)\s*\((?P<arguments>[^;{}]*?Tensor[^;{}]*?)\)\s*\{",
     re.MULTILINE,
 )
+_FLAGS = {"cflags": "extra_cflags", "cuda_cflags": "extra_cuda_cflags", "ld_flags": "extra_ldflags"}
+"""The fields of compile_options, and what PyTorch's loaders call them."""
 _FIRST = ("run", "custom_kernel", "forward")
 """Names of launchers, of which the first that is there is meant."""
 
@@ -47,7 +50,7 @@ def read_solution(text: str, where: str) -> Kernel:
         raw = json.loads(text)
         spec, sources = raw["spec"], raw["sources"]
         entry = str(spec["entry_point"])
-        files = {str(source["path"]): str(source["content"]) for source in sources}
+        files = _files(sources, where)
     except (ValueError, RecursionError) as error:
         raise fault(where, f"no JSON, {error}", "A solution is one JSON object") from None
     except KeyError as error:
@@ -67,17 +70,54 @@ def read_solution(text: str, where: str) -> Kernel:
             f"{entry!r}",
             f"It is FILE::FUNCTION, with a file of sources: {', '.join(files) or 'none'}",
         )
-    stated = spec.get("destination_passing_style")
-    writes = stated if isinstance(stated, bool) else None
+    writes = spec.get("destination_passing_style")
+    if not isinstance(writes, bool | None):
+        raise fault(f"{where}, spec.destination_passing_style", f"{writes!r:.40}", "It is true or false")
     ending = PurePosixPath(path).suffix
     if ending == ".py":
-        return Kernel(text=_python(files, path, where), function=function, writes=writes)
+        text = _python(files, path, where)
+        bound = {name for node in ast.parse(text).body for name in templates.bound(node)}
+        if not bound & {function, "*"}:
+            raise fault(
+                f"{where}, spec.entry_point", f"{path} defines no {function}", "Name a function of that file"
+            )
+        return Kernel(text=text, function=function, writes=writes)
     if ending not in C_ENDINGS:
         raise fault(f"{where}, spec.entry_point", f"{path}", f"Allowed: .py, {', '.join(C_ENDINGS)}")
-    kernel = extension(files, path, function, where, options=spec.get("compile_options") or {})
+    kernel = extension(files, path, function, where, options=_options(spec, where))
     if writes is None:  # The format's default, unless the function's type says what it does.
         writes = kernel.writes is not False
     return Kernel(text=kernel.text, function=function, writes=writes)
+
+
+def _files(sources: Any, where: str) -> dict[str, str]:
+    """The sources' texts by their paths, each within the solution's folder."""
+    files: dict[str, str] = {}
+    for number, source in enumerate(sources):
+        path, content = source["path"], source["content"]
+        said = f"{where}, sources[{number}]"
+        if not isinstance(path, str) or not isinstance(content, str):
+            raise fault(said, "path and content are not both text", "Write a path and the text of its file")
+        place = PurePosixPath(path)
+        if not path or place.is_absolute() or ".." in place.parts:
+            raise fault(f"{said}.path", f"{path!r}", "It is a path within the solution, such as src/main.py")
+        if path in files:
+            raise fault(f"{said}.path", f"{path!r} is there twice", "Give each file a path of its own")
+        files[path] = content
+    return files
+
+
+def _options(spec: Mapping[str, Any], where: str) -> Mapping[str, list[str]]:
+    """The lists of flags in `compile_options`."""
+    options = spec.get("compile_options") or {}
+    said = f"{where}, spec.compile_options"
+    if not isinstance(options, dict):
+        raise fault(said, f"{options!r:.40}", f"It is an object of lists: {', '.join(_FLAGS)}")
+    for name in _FLAGS:
+        flags = options.get(name)
+        if flags is not None and not (isinstance(flags, list) and all(isinstance(one, str) for one in flags)):
+            raise fault(f"{said}.{name}", f"{flags!r:.40}", 'It is a list of flags, such as ["-O3"]')
+    return options
 
 
 def _python(files: Mapping[str, str], entry: str, where: str) -> str:
@@ -95,7 +135,7 @@ def extension(
     function: str,
     where: str,
     *,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, list[str]] | None = None,
 ) -> Kernel:
     """C++ and CUDA files as a Python text that builds them by PyTorch's loader when it is imported.
 
@@ -132,14 +172,9 @@ def extension(
     return Kernel(text=f"{text}\n{function} = _extension.{function}\n", function=function, writes=writes)
 
 
-def _flags(options: Mapping[str, Any]) -> dict[str, list[str]]:
+def _flags(options: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """A solution's compile_options as keywords of PyTorch's loaders."""
-    names = {"cflags": "extra_cflags", "cuda_cflags": "extra_cuda_cflags", "ld_flags": "extra_ldflags"}
-    return {
-        keyword: [str(flag) for flag in options[name]]
-        for name, keyword in names.items()
-        if isinstance(options.get(name), Sequence) and options[name]
-    }
+    return {keyword: options[name] for name, keyword in _FLAGS.items() if options.get(name)}
 
 
 def _inlined(

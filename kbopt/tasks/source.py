@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Sequence
 
-from kbopt.core.errors import UNPARSABLE, UserError
-from kbopt.core.workloads import workloads_of
+from kbopt.core.errors import UNPARSABLE, UserError, place_of
+from kbopt.core.workloads import Workload, workloads_of
 
 REQUIRED = ("Model", "get_inputs", "get_init_inputs")
 """What KernelBench's format asks a problem to define at its top level."""
@@ -39,15 +40,38 @@ def validate(source: str, where: str) -> None:
     try:
         module = ast.parse(source)
     except UNPARSABLE as error:
-        place = f", line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else f": {error}"
-        raise UserError(f"{where}{place}. A task is a Python source.") from None
+        raise UserError(f"{where}, {place_of(error)}. A task is a Python source.") from None
     missing = [name for name in REQUIRED if name not in _defined(module)]
     if missing:
         raise UserError(
             f"{where} defines no {', '.join(missing)}. A task in KernelBench's format defines a class Model "
             "and the functions get_inputs() and get_init_inputs()."
         )
-    workloads_of(source, where)
+    _check_arguments(module, workloads_of(source, where), where)
+
+
+def _check_arguments(module: ast.Module, workloads: Sequence[Workload], where: str) -> None:
+    """Raises `UserError` where the workloads' arguments are not those that `get_inputs` takes."""
+    found = [node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == "get_inputs"]
+    if not found or found[-1].decorator_list:
+        return
+    said = found[-1].args
+    known = [one.arg for one in (*said.args, *said.kwonlyargs)]
+    needed = [one.arg for one in said.args[: len(said.args) - len(said.defaults)]]
+    needed += [
+        one.arg for one, default in zip(said.kwonlyargs, said.kw_defaults, strict=True) if default is None
+    ]
+    for workload in workloads:
+        given = set(workload.arguments)
+        unknown = sorted(given.difference(known)) if said.kwarg is None else []
+        lost = [name for name in needed if name not in given]
+        if unknown or lost:
+            what = f"gives {unknown[0]}, which it does not take" if unknown else f"does not give {lost[0]}"
+            entry = f"workload {workload.name}" if workload.name else "a task without get_workloads()"
+            raise UserError(
+                f"{where}: {entry} {what}. get_inputs in line {found[-1].lineno} takes "
+                f"{', '.join(known) or 'no arguments'}; make the args of get_workloads() agree with it"
+            )
 
 
 def _defined(module: ast.Module) -> set[str]:

@@ -21,6 +21,7 @@ REFUSALS = {
     "bad_no_tensor": r"returns a tensor",
     "bad_random": r"deterministic",
     "bad_zeros": r"zeros",
+    "bad_empty": r"zeros.*of shape \(0, 64\), hold no elements; a size of its inputs is zero",
     "bad_constant": r"constant",
     "bad_nan": r"answer to other inputs",
     "bad_no_inputs": r"answer to other inputs|constant",

@@ -147,6 +147,8 @@ async def test_a_preset_connects_its_program_and_reads_what_it_spent(
         (("--agent", "cloud"), "Did you mean claude"),
         (("--agent-command", "no-such-agent -p"), "there is no program 'no-such-agent' on the PATH"),
         (("--agent-command", "sh 'x"), "Close its quotes"),
+        (("--agent-command", __file__), "is not executable. Make it so with chmod +x"),
+        (("--agent-command", f"sh -c '{'true; ' * 99}'", "--synchronous"), "Leave --synchronous out"),
         (("--agent-command", "sh", "--agent", "codex"), "both name an agent: give one"),
         (("--agent-command", "sh", "--synchronous"), "Leave --synchronous out"),
     ],

@@ -24,6 +24,7 @@ from kbopt.core.search import Search
 from kbopt.core.settings import Budget, SearchSettings
 from kbopt.proposers.agent import AgentCommand, AgentProposer
 from kbopt.proposers.agent_desk import MAX_AT_ONCE, MAX_CALLS, Place
+from kbopt.proposers.agent_presets import usage_of
 from kbopt.proposers.journal_summary import JournalSummarizer
 from kbopt.proposers.transcripts import Transcripts
 from kbopt.simulated import SimulatedBackend, landscape
@@ -314,3 +315,26 @@ def test_an_ordinary_users_agent_is_confined_too_and_says_where_it_is_not(
         assert file.read_text() == "in\n"
     assert ("does not confine the agent" in said) != namespaces
     assert (home / "escaped").exists() != namespaces
+
+
+@pytest.mark.parametrize(
+    ("line", "usd", "tokens"),
+    [
+        (
+            '{"type": "result", "total_cost_usd": 0.5, "result": "a \u2028 b", "usage": {"input_tokens": 7}}',
+            0.5,
+            7,
+        ),
+        ('{"type": "result", "total_cost_usd": NaN, "usage": {"input_tokens": -5}}', None, 0),
+        ('{"type": "result", "total_cost_usd": true, "usage": {"input_tokens": true}}', None, 0),
+        ('{"type": "result", "total_cost_usd": 1' + "0" * 400 + "}", None, 0),
+        ('{"type": "result", "usage": {"input_tokens": 1' + "0" * 400 + "}}", None, 0),
+        ('{"type": "result", "total_cost_usd": 1' + "0" * 5000 + "}", None, 0),
+        ('{"type": "result", "total_cost_usd": "much", "usage": [3]}', None, 0),
+    ],
+)
+def test_what_an_agent_says_that_it_spent_is_taken_where_it_is_a_number(
+    line: str, usd: float | None, tokens: int
+) -> None:
+    usage = usage_of(f"\x1b[2J\xff\n{line}\n", "agent", 1.0)
+    assert (usage.usd, usage.prompt_tokens) == (usd, tokens)

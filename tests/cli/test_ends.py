@@ -19,6 +19,8 @@ from kbopt.core.errors import InfraError, UserError
         (ExceptionGroup("outer", [ExceptionGroup("inner", [UserError("bad task")])]), USER_ERROR, "bad task"),
         (PermissionError(13, "Permission denied", "sweeps"), USER_ERROR, "Choose a path that you may"),
         (IsADirectoryError(21, "Is a directory", "x.py"), USER_ERROR, "'x.py'"),
+        (OSError(36, "File name too long", "aaa"), USER_ERROR, "'aaa'. Choose a path"),
+        (OSError(30, "Read-only file system", "x.py"), USER_ERROR, "'x.py'. Choose a path"),
         (ConnectionError("refused"), INFRA_ERROR, "ConnectionError: refused"),
         (OSError(28, "No space left on device"), INFRA_ERROR, "No space left on device"),
         (sqlite3.OperationalError("database is locked"), INFRA_ERROR, "database is locked"),

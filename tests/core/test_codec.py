@@ -86,6 +86,7 @@ def test_json_has_no_such_float(value):
         ("[]", r"\$: expected dict, not \[\]"),
         ('{"queue": "soon"}', r"\$\.queue: expected float, not 'soon'"),
         ('{"queue": true}', r"\$\.queue: expected float, not True"),
+        ('{"queue": 1' + "0" * 400 + "}", r"\$\.queue: expected float, not a number of 401 digits"),
         ('{"qeue": 1}', r"Seconds has no field \['qeue'\]"),
         ('{"type": "Span"}', "expected Seconds, not 'Span'"),
     ],

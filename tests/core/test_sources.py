@@ -38,3 +38,8 @@ def test_bytes_that_are_no_text_are_an_error(data: bytes, tmp_path: Path) -> Non
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"codec|encoding"):
         read_source(path)
+
+
+def test_a_file_without_an_end_is_an_error() -> None:
+    with pytest.raises(ValueError, match="it has more than 64 MiB"):
+        read_source(Path("/dev/zero"))

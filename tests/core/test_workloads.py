@@ -105,6 +105,13 @@ def test_an_unknown_workload_is_told_with_those_that_there_are(source: str, sele
         ("[{'name': 'a', 'role': 'secret'}]", "unknown role in my.py, get_workloads() in line 1: entry 1,"),
         ("[{'name': 'a', 'weight': 0}]", "weight is 0; it has to be a number above zero"),
         ("[{'name': 'a', 'weight': True}]", "weight is True"),
+        ("[{'name': 'a', 'weight': 1" + "0" * 400 + "}]", "it has to be a number above zero, from 1e-06 to"),
+        (
+            "[{'name': 'a', 'weight': 5e-324}]",
+            "weight is 5e-324; it has to be a number above zero, from 1e-06",
+        ),
+        ("[{'name': 'a', 'args': {'n': 1e999}}]", "n of args is inf; allowed are finite numbers"),
+        ("[{'name': 'a', 'args': {'n': {1}}}]", "n of args is {1}; allowed are finite numbers"),
         ("[{'name': 'a', 'role': 'hidden'}]", "shows no workload"),
         ("[{'name': 'a', 'args': {'n': 1}}, {'name': 'b', 'args': {'m': 1}}]", "of a and b differ in m, n"),
     ],
@@ -122,3 +129,37 @@ def test_a_function_that_computes_its_workloads_is_told_to_write_them_out():
 
     with pytest.raises(UserError, match="write it out"):
         workloads_of(source)
+
+
+FUNCTION = "def get_workloads():\n    return [{'name': 'a'}, {'name': 'b', 'role': 'hidden'}]\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"async {FUNCTION}",
+        f"{FUNCTION}{FUNCTION}",
+        f"if True:\n    {FUNCTION.replace(chr(10), chr(10) + '    ')}",
+        "get_workloads = lambda: [{'name': 'b', 'role': 'hidden'}]\n",
+        "from sizes import get_workloads\n",
+        "class get_workloads: ...\n",
+    ],
+)
+def test_workloads_that_would_not_be_read_are_refused_for_they_would_be_shown(source: str):
+    with pytest.raises(UserError, match=r"my\.py, line \d+ binds get_workloads in another way: write it out"):
+        workloads_of(source, "my.py")
+
+
+def test_a_method_of_that_name_is_another_one():
+    assert workloads_of(f"class Sizes:\n    def get_workloads(self): ...\n\n\n{FUNCTION}")[1].name == "b"
+
+
+def test_workloads_take_no_arguments():
+    with pytest.raises(UserError, match=r"my\.py, get_workloads\(\) in line 1 takes arguments"):
+        workloads_of(FUNCTION.replace("()", "(n)"), "my.py")
+
+
+def test_what_ends_a_line_for_python_alone_moves_no_line():
+    source = f"# a form feed \x0c and a line separator \u2028 end no line\n{FUNCTION}class Model: ...\n"
+
+    assert shown_source(source).endswith("'args': {}},\n    ]\nclass Model: ...\n")

@@ -106,3 +106,9 @@ def test_a_message_of_the_code_is_explained(where: str, text: str) -> None:
     explained = [message for message in quoted() if len(message.strip(". ")) > 5 and fits(message, text)]
     unseen = [known for known in UNSEEN if all(part in text for part in known.split("*"))]
     assert explained or unseen, f"explain {text!r} in docs/troubleshooting.md, or name it in UNSEEN"
+
+
+def test_a_message_has_one_row() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", TEXT, re.MULTILINE)
+
+    assert [row for row in dict.fromkeys(rows) if rows.count(row) > 1] == []

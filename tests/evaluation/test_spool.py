@@ -1,6 +1,7 @@
 """The files of a spool, and which job judges what: no process is started here."""
 
 import itertools
+import os
 import resource
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -297,6 +298,18 @@ def test_a_sign_of_life_that_cannot_be_read_is_named(spool: Path) -> None:
     assert len(said) == 1
     assert "a.json" in said[0]
     assert "mood" in said[0]
+
+
+def test_what_is_no_file_is_named_and_not_waited_for(spool: Path) -> None:
+    os.mkfifo(spool / "requests" / "a.jsonl")
+    (spool / "requests" / "b.jsonl").mkdir()
+    (spool / "requests" / "c.jsonl").write_text('{"kbopt spool":1,"n":1}\n')
+    os.mkfifo(spool / "jobs" / "a.json")
+    said: list[str] = []
+    JobWatch(spool, said.append).look()
+    assert lines(spool / "requests", said.append) == [1]
+    assert [text.partition(": ")[0].rpartition("/")[2] for text in said] == ["a.json", "a.jsonl", "b.jsonl"]
+    assert "it is no regular file" in said[1]
 
 
 def test_requests_differ_by_owner_content_repeat_and_asking() -> None:

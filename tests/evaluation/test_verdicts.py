@@ -138,6 +138,7 @@ def test_a_hang_is_stopped_at_its_limit(bench: Bench):
     ("source", "words"),
     [
         ("def broken(:\n", "SyntaxError at line 1"),
+        ("class ModelNew:\n    x = '\0'\n", "string cannot contain null bytes"),
         ("import torch\n", "defines no ModelNew"),
         ("import nonsense\n", "ModuleNotFoundError"),
     ],

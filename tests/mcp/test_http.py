@@ -36,6 +36,25 @@ def test_it_refuses_to_start_without_an_address_and_a_token(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--tasks", "quick/gelu,sim/smooth", "--device", "cpu"),
+        ("--tasks", "quick/gelu", "--backend", "simulated"),
+        ("--backend", "simulated"),
+    ],
+)
+def test_a_task_that_its_device_cannot_judge_is_not_offered(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    words = command("mcp", *arguments, "--out", tmp_path / "runs")
+    done = subprocess.run(
+        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "do not go together: a simulation needs --task sim/NAME" in done.stderr
+
+
 def test_a_wrong_token_a_foreign_host_and_garbage_are_turned_away(tmp_path: Path) -> None:
     with http_server(tmp_path, *SIMULATED) as (_, url):
         both = "application/json, text/event-stream"

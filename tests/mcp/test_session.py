@@ -104,7 +104,19 @@ async def test_what_cannot_be_judged_is_refused_with_what_is_allowed(tmp_path: P
         assert "the kernel is empty" in await refusal(client, "evaluate", task="sim/smooth", kernel=" \n")
         said = await refusal(client, "evaluate", task="sim/smooth", kernel="#" * 2**20)
         assert "the kernel has 1,048,576 bytes; at most 262,144 are judged" in said
-        assert "kernel" in await refusal(client, "evaluate", task="sim/smooth")
+        said = await refusal(client, "evaluate", task="sim/smooth")
+        assert said == "evaluate was not called: kernel: Field required. It takes task, kernel, note."
+        said = await refusal(client, "evaluate", task="sim/smooth", kernel=3)
+        assert "kernel: Input should be a valid string (seen: '3')" in said
+        said = await refusal(client, "submit", candidat="c000001")
+        assert said == (
+            "unknown argument of submit 'candidat'. Did you mean candidate? "
+            "Allowed: candidate, kernel, note, task."
+        )
+        assert "unknown argument of history 'task'. Allowed: none." in await refusal(
+            client, "history", task="sim/smooth"
+        )
+        assert "unknown tool 'evalute'. Did you mean evaluate?" in await refusal(client, "evalute")
         for tool in ("best", "submit"):
             assert "nothing was evaluated in this session yet" in await refusal(client, tool)
         assert list(tmp_path.iterdir()) == []

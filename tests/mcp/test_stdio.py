@@ -153,6 +153,31 @@ def test_stdout_carries_messages_alone_and_garbage_ends_nothing(tmp_path: Path) 
     assert any(isinstance(entry.event, Evaluated) for entry in entries(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("line", "number", "code", "said"),
+    [
+        ("garbage", None, -32700, "the line: Invalid JSON"),
+        ("[" * 100_000, None, -32700, "recursion limit"),
+        ("[]", None, -32600, "Input should be an object"),
+        ('{"id": 7, "method": "tools/list"}', 7, -32600, "jsonrpc: Field required"),
+        ('{"jsonrpc": "2.0", "id": "a", "method": 5}', "a", -32600, "Input should be a valid string"),
+        ('{"jsonrpc": "2.0", "id": 8, "method": "tools/call", "params": "x"}', 8, -32600, "(seen: 'x')"),
+        (json.dumps(request(9, "tasks", name="\ud83d")), 9, -32700, "halves of characters"),
+    ],
+)
+def test_a_line_that_is_no_message_is_answered_for_its_client_waits(
+    line: str, number: object, code: int, said: str, tmp_path: Path
+) -> None:
+    server = start(tmp_path, *SIMULATED)
+    handshake(server)
+    send(server, "", line)
+    assert server.stdout is not None
+    answer = json.loads(server.stdout.readline())
+    server.communicate(timeout=20)
+    assert (answer["id"], answer["error"]["code"]) == (number, code)
+    assert said in answer["error"]["message"]
+
+
 @pytest.mark.slow
 def test_resume_finishes_the_session_of_a_server_that_was_killed(tmp_path: Path) -> None:
     with start(tmp_path, *SIMULATED) as server:

@@ -285,7 +285,10 @@ def test_an_edit_with_nothing_to_put_in_deletes_its_lines() -> None:
         ("```python\nclass ModelNew:\n    def forward(", "not closed"),
         ("```python\nclass ModelNew(:\n    pass\n```", "does not parse: invalid syntax (line 1)"),
         ("```python\nclass Model:\n    pass\n```", "no class ModelNew"),
-        ("```python\nclass ModelNew:\n    x = '\0'\n```", "does not parse"),
+        (
+            "```python\nclass ModelNew:\n    x = '\0'\n```",
+            "parse: source code string cannot contain null bytes.",
+        ),
         (rewrite(PARENT), "equals the one that it should improve"),
         (rewrite("x = 1\n" * 50_000 + CHANGED), "at most 200000 are allowed"),
         (edit("return x.clamp(max=0)", "return x"), "no such lines, beginning 'return x.clamp(max=0)'"),

@@ -104,6 +104,35 @@ def test_a_file_without_get_inputs_is_told_what_it_misses(tmp_path):
         load_task(str(path))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "workloads", "said"),
+    [
+        (
+            "rows, width",
+            "[{'name': 'a', 'args': {'rows': 1, 'widht': 2}}]",
+            "workload a gives widht, which it",
+        ),
+        ("rows, width", "[{'name': 'a', 'args': {'rows': 1}}]", "workload a does not give width. get_inputs"),
+        ("", "[{'name': 'a', 'args': {'rows': 1}}]", "line 3 takes no arguments; make the args"),
+        ("rows", "", "a task without get_workloads() does not give rows"),
+    ],
+)
+def test_workloads_that_do_not_fit_get_inputs_are_told_before_it_runs(arguments, workloads, said):
+    source = TASK.replace("get_inputs()", f"get_inputs({arguments})")
+    source += f"def get_workloads(): return {workloads}\n" if workloads else ""
+
+    with pytest.raises(UserError) as error:
+        validate(source, "my.py")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("arguments", ["rows=1, width=2", "**sizes", "rows, *, width=3"])
+def test_arguments_with_a_default_need_not_be_given(arguments):
+    source = TASK.replace("get_inputs()", f"get_inputs({arguments})")
+
+    validate(f"{source}def get_workloads(): return [{{'name': 'a', 'args': {{'rows': 1}}}}]\n", "my.py")
+
+
 @pytest.mark.parametrize(("content", "reason"), [(None, "No such file"), (b"\xff\xfe\x00", "encoding")])
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path, content, reason):
     path = tmp_path / "absent.py"

@@ -1,6 +1,7 @@
 """Sets of published kernels in each format: small ones in the shape that the publishers' files have."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -292,3 +293,12 @@ def test_a_file_or_format_that_does_not_fit_is_refused(folder: Path) -> None:
     write_lines(folder / "blank.jsonl", "", "")
     with pytest.raises(UserError, match="has no entries in the format jsonl"):
         read(folder / "blank.jsonl")
+
+
+@pytest.mark.parametrize("claim", [0, -3, math.nan, math.inf, 10**400])
+def test_a_claim_that_no_measurement_gives_is_none(claim: float, tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text(json.dumps({"task": "quick/gelu", "kernel": KERNEL, "claim": claim}) + "\n")
+    (entry,) = read_set(path, "jsonl", None).entries
+    assert isinstance(entry, Published)
+    assert entry.claim is None

@@ -73,6 +73,12 @@ def admit(reference: Reference) -> Admission:
     kept = tuple(t.clone() for t in draw.tensors)
     output = reference.run(draw.arguments())
     expected = _form_of(output)  # A copy may have other strides.
+    if not any(t.numel() for t in output.tensors):
+        shapes = ", ".join(str(tuple(t.shape)) for t in output.tensors)
+        raise TaskError(
+            f"admission test 'zeros' failed: the reference's outputs, of shape {shapes}, hold no elements; "
+            "a size of its inputs is zero: make it larger"
+        )
     mutates = not all(map(same_bits, kept, draw.tensors))
     aliases = _aliases(draw.tensors, output.tensors)
     draw = replace(draw, tensors=kept)

@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import re
+import stat
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -102,6 +104,15 @@ def request_id(owner: str, request: EvalRequest | ProfileRequest, asking: int) -
 def is_id(name: object) -> TypeGuard[str]:
     """Return whether `name` is a valid id of a request. An id becomes part of a file's name."""
     return isinstance(name, str) and _ID.fullmatch(name) is not None
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BufferedReader]:
+    """Open a file to read. Raises OSError for a pipe, whose writer may never come."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is no regular file")
+        yield file
 
 
 class AppendOnly:
@@ -206,7 +217,7 @@ class Tails:
     def _lines(self, name: str) -> Iterator[Line]:
         path = self._folder / name
         offset, number = self._places[name]
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(offset)
             for text in file:
                 if not text.endswith(b"\n"):

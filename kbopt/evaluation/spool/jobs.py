@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from kbopt.core import codec
-from kbopt.evaluation.spool.files import CLAIMS, JOBS, Say, publish
+from kbopt.evaluation.spool.files import CLAIMS, JOBS, Say, open_regular, publish
 
 JobState = Literal["starting", "serving", "ended"]
 
@@ -105,7 +105,8 @@ class JobWatch:
             if seen is not None and seen.job.state == "ended":
                 continue
             try:
-                job = codec.loads(Job, path.read_bytes())
+                with open_regular(path) as file:
+                    job = codec.loads(Job, file.read())
             except FileNotFoundError:
                 continue
             except (OSError, codec.CodecError) as error:

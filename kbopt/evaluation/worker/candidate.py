@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from kbopt.core.errors import place_of
 from kbopt.evaluation.kernelbench.loading import load_module, parsed
 
 FILE_NAME = "candidate.py"
@@ -30,8 +31,8 @@ def check_syntax(source: str) -> None:
         parsed(source, FILE_NAME)
     except SyntaxError as error:
         line = f"\n    {error.text.strip()}" if error.text else ""
-        text = f"SyntaxError at line {error.lineno}: {error.msg}{line}"
-        raise CandidateError(text, is_syntax=True) from None
+        at = " at" if error.lineno else ":"
+        raise CandidateError(f"SyntaxError{at} {place_of(error)}{line}", is_syntax=True) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise CandidateError(f"the source cannot be parsed: {type(error).__name__}: {error}") from None
 

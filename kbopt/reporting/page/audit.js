@@ -82,9 +82,9 @@ function claimsFigure(rows) {
     { type: "scatter", mode: "lines", hoverinfo: "skip", x: line, y: line, line: { color: css("--dim"), width: 1, dash: "dot" } },
     { type: "scatter", mode: "markers", x: rows.map((row) => row.claim), y: rows.map((row) => row.speedup),
       customdata: rows.map((row) => row.index), text: rows.map((row) => `${safe(row.name)}<br>claimed ${times(row.claim)}, measured ${times(row.speedup)}`),
-      error_y: { type: "data", symmetric: false, thickness: 1, array: rows.map((row) => row.ci[1] - row.speedup), arrayminus: rows.map((row) => row.speedup - row.ci[0]) },
+      error_y: { type: "data", symmetric: false, thickness: 1, color: css("--dim"), array: rows.map((row) => row.ci[1] - row.speedup), arrayminus: rows.map((row) => row.speedup - row.ci[0]) },
       hovertemplate: "%{text}<extra></extra>", marker: { color: rows.map((row) => color(row.standing === "confirmed" ? "measured" : "dropped")), size: 8 } },
-  ], { xaxis: { title: { text: "claimed speedup" }, ...SPEEDUP_AXIS }, yaxis: { title: { text: "measured speedup" }, ...SPEEDUP_AXIS }, showlegend: false, hovermode: "closest" }];
+  ], { xaxis: { title: { text: "claimed speedup" }, ...speedupAxis(rows.map((row) => row.claim)) }, yaxis: { title: { text: "measured speedup" }, ...speedupAxis(rows.flatMap((row) => [...row.ci, row.speedup])) }, showlegend: false, hovermode: "closest" }];
 }
 
 function kernelSection(page) {

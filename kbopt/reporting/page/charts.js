@@ -73,7 +73,16 @@ function themed(layout) {
 
 // Equal steps up and down look equal: 2× faster is as far from 1 as 2× slower.
 const SPEEDUP_TICKS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 7, 10, 20, 50, 100, 200, 500, 1000];
-const SPEEDUP_AXIS = { type: "log", tickmode: "array", tickvals: SPEEDUP_TICKS, ticktext: SPEEDUP_TICKS.map((value) => `${value}×`) };
+const POWERS = [-4, -3, -2, -1, 0, 1, 2, 3, 4, 5].map((power) => Number(`1e${power}`));
+const LADDERS = [SPEEDUP_TICKS, POWERS.flatMap((one) => [one, 2 * one, 5 * one]), POWERS];
+const SPEEDUP_AXIS = speedupAxis([1]);
+
+// The finest ladder whose labels do not touch between the smallest and the largest of `values`.
+function speedupAxis(values) {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const ticks = LADDERS.find((ladder) => ladder.filter((tick) => tick >= low && tick <= high).length <= 10) ?? POWERS;
+  return { type: "log", tickmode: "array", tickvals: ticks, ticktext: ticks.map((value) => `${value}×`) };
+}
 
 // Plotly reads a little markup in texts: what others wrote must not be any.
 const safe = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");

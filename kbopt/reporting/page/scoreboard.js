@@ -89,7 +89,7 @@ function speedupsFigure(rows) {
       array: sorted.map((row) => (row.ci ? row.ci[1] - row.speedup : 0)), arrayminus: sorted.map((row) => (row.ci ? row.speedup - row.ci[0] : 0)) } },
   ].filter((trace) => trace.y.some((value) => value !== null)), {
     xaxis: { title: { text: "searches with a correct kernel" }, showticklabels: false, showgrid: false, range: [0.5, x.length + 0.5] },
-    yaxis: { title: { text: "speedup" }, ...SPEEDUP_AXIS }, hovermode: "closest" }];
+    yaxis: { title: { text: "speedup" }, ...speedupAxis(sorted.flatMap((row) => [...(row.ci ?? []), row.speedup, row.compile, row.max_autotune]).filter((value) => value > 0)) }, hovermode: "closest" }];
 }
 
 function searchSection(page) {

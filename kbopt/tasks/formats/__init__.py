@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,9 @@ def is_path(name: str) -> bool:
     path = Path(_parted(name)[0])
     if path.name == "shapes.py":
         return path.with_name("reference.py").is_file()
-    return bool(name) and (path.is_dir() or path.suffix in (".json", ".yml", ".yaml"))
+    if not name or path.suffix == ".py":
+        return False
+    return path.suffix in (".json", ".yml", ".yaml") or path.exists()
 
 
 def read(name: str) -> tuple[FormatTask, ...]:
@@ -44,7 +47,7 @@ def read(name: str) -> tuple[FormatTask, ...]:
     if path.name in _FILES and path.exists():
         return _FILES[path.name][1](path.parent, name)
     if path.is_dir():
-        found = [file for file in _FILES if (path / file).exists()]
+        found = [file for file in _FILES if os.path.lexists(path / file)]
         told = ", ".join(f"{file} ({_FILES[file][0]})" for file in found or _FILES)
         if not found:
             raise UserError(
@@ -81,12 +84,20 @@ def load(name: str) -> Task:
     problem = problems[0]
     if not wanted:
         return _some(problem)
-    if wanted == ALL:
+    is_name = any(workload.name == wanted for workload in problem.workloads)
+    if wanted == ALL and not is_name:
         return merged(problem, problem.workloads, name)
-    parts = [part.strip() for part in wanted.split(",")]
-    if len(parts) == 1 or any(workload.name == wanted for workload in problem.workloads):
-        return problem.task(_chosen(problem, wanted))
-    return merged(problem, [_chosen(problem, part) for part in parts], name)
+    if set(wanted) & set("*?[") and not is_name:
+        raise fault(
+            f"the task {name}",
+            "a pattern stands for several tasks",
+            f"Give {path}#{ALL}, or `kbopt sweep --tasks`",
+        )
+    parts = [wanted] if is_name else [part.strip() for part in wanted.split(",") if part.strip()]
+    chosen = {one.name: one for one in (_chosen(problem, part) for part in parts or [wanted])}
+    if len(chosen) == 1:
+        return problem.task(next(iter(chosen.values())))
+    return merged(problem, list(chosen.values()), name)
 
 
 def _some(problem: FormatTask) -> Task:
@@ -125,11 +136,9 @@ def _parted(name: str) -> tuple[str, str]:
 
 
 def _chosen(problem: FormatTask, wanted: str) -> Workload:
-    if not wanted:
-        return problem.workloads[0]
     named = [workload for workload in problem.workloads if workload.name == wanted]
     named = named or [workload for workload in problem.workloads if workload.name.startswith(wanted)]
     if len(named) != 1:
-        names = [workload.name for workload in named or problem.workloads]
+        names = [workload.name for workload in named] or [one.name for one in problem.workloads]
         raise unknown_name(f"workload of {problem.path}", wanted, names)
     return named[0]

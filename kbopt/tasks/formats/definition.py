@@ -17,7 +17,7 @@ from typing import Any
 
 from kbopt.tasks.formats import templates
 from kbopt.tasks.formats.definition_source import Definition, expect, source
-from kbopt.tasks.formats.model import FormatTask, Workload, fault, text_of, title_in
+from kbopt.tasks.formats.model import FormatTask, Workload, fault, kind_of, text_of, title_in
 
 _DEFINITION = re.compile(r'"definition"\s*:\s*"([^"\\]+)"')
 _NUM_PARENTS = 4
@@ -40,10 +40,12 @@ def read_traces(root: Path, name: str) -> tuple[FormatTask, ...]:
     paths, lines = sorted((root / "definitions").rglob("*.json")), _lines_by_definition(root)
     found = [_read(path, "FlashInfer-Bench", (root,)) for path in paths if _named(path) in lines]
     if not found:
+        told = ", ".join(sorted(lines)[:8]) or "none"
         raise fault(
             name,
-            f"{len(paths)} definitions, and no workloads of theirs",
-            "A FlashInfer-Bench data set has definitions/**/NAME.json and workloads/**/NAME.jsonl",
+            f"{len(paths)} definitions, and no workloads of theirs; those that are there are for {told}",
+            "A FlashInfer-Bench data set has definitions/**/NAME.json, and workloads/**/NAME.jsonl with the "
+            "name of a definition in each line",
         )
     return tuple(
         _task(definition, str(definition.path) if len(found) > 1 else name, lines[definition.name])
@@ -96,7 +98,7 @@ def _read(path: Path, format_name: str, roots: tuple[Path, ...]) -> Definition:
     except (ValueError, RecursionError) as error:
         raise fault(path, f"no JSON, {error}", "A definition is one JSON object") from None
     if not isinstance(raw, dict):
-        raise fault(path, f"{type(raw).__name__} instead of an object", "A definition is one JSON object")
+        raise fault(path, f"{kind_of(raw)} instead of an object", "A definition is one JSON object")
     kinds: dict[str, type] = {"name": str, "axes": dict, "inputs": dict, "outputs": dict, "reference": str}
     for field, kind in kinds.items():
         expect(raw, field, kind, path)
@@ -125,6 +127,8 @@ def _checked(raw: Mapping[str, Any], path: Path) -> str:
     where = f"{path}, reference"
     functions = templates.functions(templates.parsed(raw["reference"], where))
     run, draws = functions.get("run"), raw.get("custom_inputs_entrypoint")
+    if draws is not None:
+        expect(raw, "custom_inputs_entrypoint", str, path)
     if run is None:
         raise fault(where, "it defines no function run", "Its arguments are the inputs, in their order")
     if draws and draws not in functions:
@@ -186,6 +190,9 @@ def _workloads(definition: Definition, file: Path, numbers: Iterator[int]) -> It
         expect(values, "axes", dict, where)
         values = {"inputs": {}, **values}
         expect(values, "inputs", dict, where)
-        name = str(values.get("uuid") or f"workload{next(numbers)}")
+        uuid = values.get("uuid")
+        if not isinstance(uuid, str | int | None):
+            raise fault(f"{where}, uuid", f"{json.dumps(uuid)[:40]}", "It is a string")
+        name = " ".join(str(uuid or "").split()) or f"workload{next(numbers)}"
         sizes = " ".join(f"{axis}={size}" for axis, size in values["axes"].items())
         yield Workload(name=name, text=sizes, where=where, values=values)

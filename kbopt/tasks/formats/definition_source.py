@@ -12,7 +12,7 @@ from typing import Any
 from kbopt.core.protocol import Precision
 from kbopt.tasks.formats import expressions, inputs, safetensors, templates
 from kbopt.tasks.formats.expressions import UnresolvedError
-from kbopt.tasks.formats.model import Workload, fault
+from kbopt.tasks.formats.model import Workload, fault, seen_in
 
 CONVENTION: templates.Convention = "arguments"
 REFERENCE = "reference_run"
@@ -74,8 +74,8 @@ def _sizes(definition: Definition, workload: Workload) -> dict[str, int]:
             case "expr":
                 expect(raw, "expression", str, where)
                 open_axes[axis] = raw["expression"]
-            case other:
-                raise fault(f"{where}.type", f"{other!r}", "Allowed: const, var, expr")
+            case _:
+                raise fault(f"{where}.type", seen_in(raw, "type"), "Allowed: const, var, expr")
     while open_axes:
         ready = [axis for axis, text in open_axes.items() if not expressions.names_in(text) & set(open_axes)]
         for axis in ready or list(open_axes)[:1]:
@@ -109,7 +109,7 @@ def _specs(definition: Definition, field: str, sizes: Mapping[str, int]) -> tupl
         where = f"{definition.path}, {field}.{name}"
         dtype, shape = raw.get("dtype"), raw.get("shape", ...)
         if dtype not in inputs.DTYPES:
-            raise fault(f"{where}.dtype", f"{dtype!r}", f"Allowed: {', '.join(inputs.DTYPES)}")
+            raise fault(f"{where}.dtype", seen_in(raw, "dtype"), f"Allowed: {', '.join(inputs.DTYPES)}")
         if shape is not None and not isinstance(shape, list):
             seen = "this field is missing" if shape is ... else json.dumps(shape)[:40]
             raise fault(f"{where}.shape", seen, "A list of axes, or null for a number")
@@ -168,10 +168,16 @@ _OUTPUTS = {outputs}
 
 def _ordered_outputs(value):
     """One output as a tensor, several as a tuple in the order of the definition."""
+    names = {names}
     if isinstance(value, dict):
-        value = [value[name] for name in {names}]
+        lost = [name for name in names if name not in value]
+        if lost:
+            raise ValueError(f"outputs returned: {{list(value)}}, and the definition has {{names}}")
+        value = [value[name] for name in names]
     if not isinstance(value, (tuple, list)):
-        return value
+        value = [value]
+    if len(value) != len(names):
+        raise ValueError(f"outputs returned: {{len(value)}}, and the definition has {{names}}")
     return tuple(value) if len(value) > 1 else value[0]
 '''
 
@@ -239,12 +245,14 @@ def _drawn(definition: Definition, workload: Workload, spec: inputs.Spec, precis
             path = _stored_at(definition, raw, where)
             key = raw.get("tensor_key", spec.name)
             return inputs.stored(spec, safetensors.read(path, str(key)), precision, path)
-    raise fault(f"{where}.type", f"{kind!r}", "Allowed: random, scalar, safetensors, custom")
+    raise fault(f"{where}.type", seen_in(raw, "type"), "Allowed: random, scalar, safetensors, custom")
 
 
 def _stored_at(definition: Definition, raw: Mapping[str, Any], where: str) -> Path:
     """The file: relative to a root, where leading folders of its path may be those of the root itself."""
-    named = Path(str(raw.get("path") or ""))
+    if not isinstance(raw.get("path"), str) or not raw["path"]:
+        raise fault(f"{where}.path", seen_in(raw, "path"), "It is the path of a safetensors file")
+    named = Path(raw["path"])
     parts = named.parts
     for root in definition.roots:
         for start in range(len(parts)):

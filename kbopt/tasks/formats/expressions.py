@@ -76,6 +76,8 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
             return names[name]
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             one, other = _value(left, names), _value(right, names)
+            if not isinstance(one, int | float) or not isinstance(other, int | float):
+                raise UnresolvedError(f"{ast.unparse(node)!r} computes with what is no number")
             if isinstance(op, ast.Pow) and not 0 <= other <= _MAX_EXPONENT:
                 raise UnresolvedError(f"the exponent {other} is not from 0 to {_MAX_EXPONENT}")
             result = _BINARY[type(op)](one, other)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ast
 import keyword
-import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kbopt.core.workloads import is_plain
 from kbopt.tasks.formats import modules, templates
-from kbopt.tasks.formats.model import FormatTask, Workload, fault, text_of, title_in
+from kbopt.tasks.formats.model import FormatTask, Workload, fault, kind_of, text_of, title_in
 
 NAME = "GPU MODE"
 BENCHMARK = "benchmark"
@@ -32,6 +32,10 @@ _ALLOCATIONS = {
     "zeros_like": "zeros",
     "new_zeros": "zeros",
 }
+_VALUES = (bool, int, float, str, list, type(None))
+"""What an argument of `generate_input` may be."""
+_UNREADABLE = (RecursionError, ValueError, LookupError, AttributeError, TypeError)
+"""What the YAML reader raises beside its own error, for a number of thousands of digits or a wrong tag."""
 _KEPT = ("contiguous", "to", "cuda")
 """Calls after an allocation that leave it one."""
 
@@ -41,7 +45,11 @@ def read(folder: Path, name: str) -> tuple[FormatTask, ...]:
     path = folder / ("task.yml" if (folder / "task.yml").exists() else "task.yaml")
     raw = _yaml(path)
     if raw.get("lang", "py") != "py":
-        raise fault(f"{path}, lang", f"{raw['lang']!r}", "kbopt judges tasks with a reference in Python: py")
+        raise fault(
+            f"{path}, lang",
+            kind_of(raw["lang"]) if raw["lang"] is None else f"{raw['lang']!r:.40}",
+            "kbopt judges tasks with a reference in Python: py",
+        )
     if raw.get("multi_gpu"):
         raise fault(f"{path}, multi_gpu", "true", "kbopt judges kernels on one GPU; take another task")
     texts = _texts(path, folder, raw)
@@ -78,10 +86,10 @@ def _yaml(path: Path) -> Mapping[str, Any]:
 
     try:
         raw = yaml.safe_load(text_of(path))
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, *_UNREADABLE) as error:
         raise fault(path, f"no YAML, {' '.join(str(error).split())}", "Mend it there") from None
     if not isinstance(raw, dict):
-        raise fault(path, f"{type(raw).__name__} instead of fields", "It has tests, benchmarks and files")
+        raise fault(path, f"{kind_of(raw)} instead of fields", "It has tests, benchmarks and files")
     return raw
 
 
@@ -95,7 +103,7 @@ def _texts(path: Path, folder: Path, raw: Mapping[str, Any]) -> dict[str, str]:
             if (folder / one).exists()
         ]
     if not isinstance(files, list):
-        raise fault(f"{path}, files", f"{type(files).__name__}", "It is a list")
+        raise fault(f"{path}, files", kind_of(files), "It is a list")
     texts: dict[str, str] = {}
     for number, file in enumerate(files):
         if not isinstance(file, dict) or not all(
@@ -119,25 +127,25 @@ def _texts(path: Path, folder: Path, raw: Mapping[str, Any]) -> dict[str, str]:
 def _workloads(path: Path, raw: Mapping[str, Any], field: str, label: str) -> Iterator[Workload]:
     entries = raw.get(field) or []
     if not isinstance(entries, list):
-        raise fault(f"{path}, {field}", f"{type(entries).__name__}", "It is a list")
+        raise fault(f"{path}, {field}", kind_of(entries), "It is a list")
     for number, values in enumerate(entries):
         where = f"{path}, {field}[{number}]"
-        if not isinstance(values, dict) or not all(
-            isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) and _is_plain(value)
-            for key, value in values.items()
-        ):
-            raise fault(where, f"{values!r}"[:60], "It is a map of generate_input's arguments")
+        if not isinstance(values, dict):
+            raise fault(where, f"{values!r:.60}", "It is a map of generate_input's arguments")
+        for key, value in values.items():
+            if not isinstance(key, str) or not key.isidentifier() or keyword.iskeyword(key):
+                raise fault(where, f"{key!r:.60}", "Its keys are names of generate_input's arguments")
+            if not is_plain(value) or not isinstance(value, _VALUES):
+                raise fault(
+                    where,
+                    f"{key} is {value!r:.40}",
+                    "It is a map of generate_input's arguments: finite numbers, text, true, false, null, and "
+                    "lists of them",
+                )
         text = " ".join(
             f"{key}={str(value).replace(' ', '')}" for key, value in values.items() if key != "seed"
         )
         yield Workload(name=f"{label}{number}", text=text, where=where, values=values)
-
-
-def _is_plain(value: object) -> bool:
-    """Whether the value can be written into a source."""
-    if isinstance(value, list):
-        return all(map(_is_plain, value))
-    return value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
 
 
 def _source(folder: Path, texts: Mapping[str, str], generate: ast.FunctionDef, workload: Workload) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kbopt.core.protocol import Precision
+from kbopt.core.workloads import is_plain
 from kbopt.tasks.formats import expressions, templates
 from kbopt.tasks.formats.expressions import UnresolvedError
 from kbopt.tasks.formats.model import FormatTask, Workload, fault, text_of, title_in
@@ -79,9 +80,12 @@ def _known(name: str, value: ast.expr, names: Mapping[str, Any]) -> dict[str, An
 def _evaluated(node: ast.expr, names: Mapping[str, Any]) -> Any:
     """The constant that `node` is, or the number that it comes to. Raises `UnresolvedError`."""
     try:
-        return ast.literal_eval(node)
-    except ValueError:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError):
         return expressions.evaluated(ast.unparse(node), names)
+    if not is_plain(value):
+        raise UnresolvedError(f"{ast.unparse(node)[:40]!r} is no plain value")
+    return value
 
 
 def _shape(node: ast.expr, names: Mapping[str, Any], where: str, remedy: str) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def _shape(node: ast.expr, names: Mapping[str, Any], where: str, remedy: str) ->
 
 def _source(path: Path, reference: str, workload: Workload) -> str:
     module = templates.parsed(reference, path)
-    variables = {name for node in module.body for name in templates.bound(node)}
+    variables = templates.assigned(module)
     sizes, lost = dict[str, Any](), list[str]()
     for key, value in workload.values.items():
         variable = next((name for name in (key, key.upper()) if name in variables), None)

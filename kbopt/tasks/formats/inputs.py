@@ -7,7 +7,6 @@ their bits, in integers of the same size, and are viewed as what they are in the
 from __future__ import annotations
 
 import base64
-import math
 import random
 import re
 import zlib
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kbopt.core.protocol import Precision
+from kbopt.core.workloads import is_plain
 from kbopt.tasks.formats import safetensors
 from kbopt.tasks.formats.model import fault
 
@@ -171,4 +171,4 @@ def _bits(spec: Spec, precision: Precision) -> str:
 
 def scalar(value: Any) -> str:
     """A Python number as text; empty where `value` is none, or not finite."""
-    return repr(value) if type(value) in (bool, int, float) and math.isfinite(value) else ""
+    return repr(value) if isinstance(value, bool | int | float) and is_plain(value) else ""

@@ -35,15 +35,25 @@ def merged(problem: FormatTask, chosen: Sequence[Workload], name: str) -> Task:
     sizes = _sizes(problem, chosen, sources)
     parts = _by_sizes(problem, sources[0], sizes) if sizes else _by_functions(problem, chosen, sources)
     named = [
-        core.Workload(
-            name=_UNUSUAL.sub("-", workload.name)[:80],
-            arguments=sizes[number] if sizes else {"workload": number},
-        )
-        for number, workload in enumerate(chosen)
+        core.Workload(name=named_so, arguments=sizes[number] if sizes else {"workload": number})
+        for number, named_so in enumerate(_names(chosen))
     ]
     source = "\n\n\n".join([*parts, core.written(named)]) + "\n"
     core.workloads_of(source, problem.path)
     return Task(name=name, source=source, family=family_of(source))
+
+
+def _names(chosen: Sequence[Workload]) -> list[str]:
+    """A name for each as `get_workloads()` may have it, which tells it from the others."""
+    found: list[str] = []
+    for workload in chosen:
+        said = name = _UNUSUAL.sub("-", workload.name)[:80]
+        number = 2
+        while name in (*found, *core.RESERVED):
+            name = f"{said[:75]}-{number}"
+            number += 1
+        found.append(name)
+    return found
 
 
 def _bindings(source: str) -> dict[str, ast.stmt]:

@@ -61,6 +61,8 @@ def text_of(path: Path) -> str:
     """The text of a file of a format. Raises `UserError` where it is absent, too large or no text."""
     try:
         size = path.stat().st_size
+        if not path.is_file() and not path.is_dir():  # Of a pipe the end may never come.
+            raise fault(path, "no regular file", "Copy its text into one")
         if size > MAX_FILE_BYTES:
             raise fault(
                 path,
@@ -68,14 +70,36 @@ def text_of(path: Path) -> str:
                 "Leave the workloads that are to be judged in a smaller file",
             )
         text = read_source(path) if path.suffix == ".py" else path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
         raise fault(
-            path, f"cannot be read, {reason}", f"The format needs {path.name} in {path.parent}"
+            path, f"cannot be read, {error.strerror}", f"The format needs {path.name} in {path.parent}"
         ) from None
+    except ValueError as error:
+        raise fault(path, f"cannot be read, {error}", "Save it as UTF-8") from None
     if text.startswith(_LFS_POINTER):
         raise fault(path, "a pointer of Git LFS, not the file", "Run `git lfs pull` in its checkout")
     return text
+
+
+def kind_of(value: object) -> str:
+    """What a value of JSON or YAML is, in words."""
+    match value:
+        case None:
+            return "nothing"
+        case dict():
+            return "an object"
+        case list():
+            return "a list"
+        case str():
+            return "text"
+    return type(value).__name__
+
+
+def seen_in(raw: Mapping[str, Any], field: str) -> str:
+    """What stands in the field, for a message that it may not."""
+    if field not in raw:
+        return "this field is missing"
+    return f"{raw[field]!r:.60}"
 
 
 def title_in(text: object, other: str) -> str:

@@ -8,7 +8,7 @@ import re
 import tokenize
 from collections.abc import Mapping
 
-from kbopt.core.errors import UNPARSABLE
+from kbopt.core.errors import UNPARSABLE, place_of
 from kbopt.core.protocol import Precision
 from kbopt.tasks.formats.model import fault
 
@@ -50,8 +50,7 @@ def parsed(text: str, where: object) -> ast.Module:
     try:
         return ast.parse(text)
     except UNPARSABLE as error:
-        place = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
-        raise fault(where, f"no Python source, {place}", "Mend it there") from None
+        raise fault(where, f"no Python source, {place_of(error)}", "Mend it there") from None
 
 
 def functions(module: ast.Module) -> Mapping[str, ast.FunctionDef]:
@@ -77,6 +76,12 @@ def bound(node: ast.stmt) -> set[str]:
     return stored.union(*map(bound, inner))
 
 
+def assigned(module: ast.Module) -> set[str]:
+    """The variables of a module: names that it binds, but for functions, classes and what it imports."""
+    others = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
+    return {name for node in module.body if not isinstance(node, others) for name in bound(node)}
+
+
 def without_reserved(text: str) -> str:
     """`text` with the names that KernelBench's format takes given another one, where it binds them."""
     module = ast.parse(text)
@@ -88,14 +93,14 @@ def renamed(text: str, names: Mapping[str, str]) -> str:
     """`text`, which parses, with these names replaced, but for attributes of that name."""
     if not names:
         return text
-    lines = text.splitlines(keepends=True)
+    lines = text.split("\n")
     tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
     for before, token in reversed(list(zip([tokens[0], *tokens], tokens, strict=False))):
         if token.type == tokenize.NAME and token.string in names and before.string != ".":
             row, column = token.start[0] - 1, token.start[1]
             line = lines[row]
             lines[row] = line[:column] + names[token.string] + line[column + len(token.string) :]
-    return "".join(lines)
+    return "\n".join(lines)
 
 
 def without_docstring(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +118,10 @@ def valid_source(text: object, where: str) -> str:
         raise fault(where, str(error), "Give its text in Unicode") from None
 
 
+_MOST_CLAIMED = 1e12
+"""What is more, or infinite, is no measurement."""
+
+
 def claim_of(value: object, where: str, on: str = "") -> Claim | None:
     """The claim in a JSON value: a positive number; None for null, zero and what is not finite.
 
@@ -128,7 +131,7 @@ def claim_of(value: object, where: str, on: str = "") -> Claim | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise fault(where, f"the claim is {json.dumps(value)[:40]}", "Give a number, such as 1.5 for 1.5x")
-    return Claim(speedup=float(value), on=on) if math.isfinite(value) and value > 0 else None
+    return Claim(speedup=float(value), on=on) if 0 < value <= _MOST_CLAIMED else None
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:

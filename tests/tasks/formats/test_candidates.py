@@ -178,11 +178,46 @@ def test_a_solution_is_told_by_its_text_where_no_file_says_so(tmp_path: Path) ->
             json.dumps(solution("sources", 0, "content", to="def product(:\n")),
             r"s\.json, main: no Python source",
         ),
+        (
+            json.dumps(solution("spec", "entry_point", to="main.py::prodcut")),
+            r"spec\.entry_point: main\.py defines no prodcut",
+        ),
+        (
+            json.dumps(solution("spec", "destination_passing_style", to="no")),
+            r"spec\.destination_passing_style: 'no'\. It is true or false",
+        ),
+        (
+            json.dumps(solution("sources", 1, "content", to=None)),
+            r"sources\[1\]: path and content are not both text",
+        ),
+        (json.dumps(solution("sources", 1, "path", to="../a.py")), r"sources\[1\]\.path: '\.\./a\.py'"),
+        (json.dumps(solution("sources", 1, "path", to="/a.py")), r"sources\[1\]\.path: '/a\.py'"),
+        (json.dumps(solution("sources", 1, "path", to="main.py")), r"'main\.py' is there twice"),
     ],
 )
 def test_a_solution_without_its_form_is_named(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said):
         as_model(text, "s.json", task_of("traces", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("-O3", r"spec\.compile_options: '-O3'\. It is an object of lists: cflags"),
+        ({"cflags": "-O3"}, r"spec\.compile_options\.cflags: '-O3'\. It is a list of flags"),
+        ({"ld_flags": [3]}, r"spec\.compile_options\.ld_flags: \[3\]\. It is a list of flags"),
+    ],
+)
+def test_options_of_another_form_are_named(options: object, said: str, tmp_path: Path) -> None:
+    found = {
+        "spec": {"entry_point": "a.cu::run", "compile_options": options},
+        "sources": [
+            {"path": "a.cu", "content": "torch::Tensor run(torch::Tensor A, torch::Tensor B) {\n}\n"}
+        ],
+    }
+
+    with pytest.raises(UserError, match=said):
+        as_model(json.dumps(found), "s.json", task_of("traces", tmp_path))
 
 
 def test_a_submission_may_import_what_the_reference_uses(tmp_path: Path) -> None:

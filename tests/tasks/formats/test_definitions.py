@@ -121,6 +121,10 @@ def test_a_missing_field_of_a_definition_is_named(field: str, tmp_path: Path) ->
             r"reference: run takes 1 arguments, and there are 3 inputs",
         ),
         (("custom_inputs_entrypoint",), "make", r"custom_inputs_entrypoint: reference defines no 'make'"),
+        (("custom_inputs_entrypoint",), ["run"], r'custom_inputs_entrypoint: \["run"\], and it is a string'),
+        (("axes", "width"), {"value": 64}, r"axes\.width\.type: this field is missing\. Allowed: const"),
+        (("inputs", "x"), {"shape": []}, r"inputs\.x\.dtype: this field is missing\. Allowed: float64"),
+        (("reference",), "\0", r"reference: no Python source, source code string cannot contain null"),
     ],
 )
 def test_a_wrong_field_of_a_definition_is_named(path: Any, value: Any, said: str, tmp_path: Path) -> None:
@@ -143,6 +147,7 @@ def test_a_shape_that_is_missing_is_no_number(tmp_path: Path) -> None:
         ),
         ("text", r"workload\.jsonl:2: .*one line with one JSON object"),
         ({"workload": None}, r"workload\.jsonl:2, workload: null\. It is an object"),
+        ({"uuid": ["u"], "axes": {"batch": 4}}, r'workload\.jsonl:2, uuid: \["u"\]\. It is a string'),
     ],
 )
 def test_a_line_in_the_middle_that_is_no_workload_is_named(entry: Any, said: str, tmp_path: Path) -> None:
@@ -182,8 +187,16 @@ def test_a_torn_line_in_the_middle_is_named(tmp_path: Path) -> None:
             r"inputs\.eps: Infinity for",
         ),
         (
+            {"axes": {"batch": 1}, "inputs": {"eps": {"type": "scalar", "value": 10**400}}},
+            r"inputs\.eps: 1000",
+        ),
+        (
             {"axes": {"batch": 1}, "inputs": {"x": {"type": "custom"}}},
             r"inputs\.x: custom, and the definition",
+        ),
+        (
+            {"axes": {"batch": 1}, "inputs": {"x": {"type": "safetensors"}}},
+            r"inputs\.x\.path: this field is missing\. It is the path of a safetensors file",
         ),
     ],
 )
@@ -399,6 +412,25 @@ def test_several_outputs_are_a_tuple_in_the_order_of_the_definition(tmp_path: Pa
     y, z = answer(load_task(str(formats.write_sol(tmp_path, definition, [line(4)]))).source)
 
     assert torch.allclose(y + 1, z)
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ("x", r"outputs returned: 1, and the definition has \('y', 'z'\)"),
+        ("(x, x, x)", r"outputs returned: 3, and the definition has \('y', 'z'\)"),
+        ("{'y': x}", r"outputs returned: \['y'\], and the definition has \('y', 'z'\)"),
+    ],
+)
+def test_a_reference_that_returns_other_outputs_than_its_definition_is_told(
+    returned: str, said: str, tmp_path: Path
+) -> None:
+    outputs = {"y": formats.NORM["outputs"]["y"], "z": formats.NORM["outputs"]["y"]}
+    reference = f"def run(x, norm_weight, eps):\n    return {returned}\n"
+    definition = {**formats.NORM, "outputs": outputs, "reference": reference}
+
+    with pytest.raises(ValueError, match=said):
+        answer(load_task(str(formats.write_sol(tmp_path, definition))).source)
 
 
 def test_a_reference_with_names_of_kernelbenchs_format_keeps_its_own(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Tasks in the field's formats: what each becomes, how workloads are named, and their faults."""
 
+import os
 import types
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,39 @@ def test_a_name_may_be_cut_where_it_stays_unique(tmp_path: Path) -> None:
         load_task(f"{formats.write_mode(tmp_path / 'two')}#benchmark")
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("a b", "a/b"), ("a-b", "a-b-2")),
+        (("q" * 90 + "1", "q" * 90 + "2"), ("q" * 80, "q" * 75 + "-2")),
+        (("all", "shown"), ("all-2", "shown-2")),
+    ],
+)
+def test_workloads_of_any_names_make_one_task(
+    names: tuple[str, ...], told: tuple[str, ...], tmp_path: Path
+) -> None:
+    lines = [formats.workload(name, size) for size, name in enumerate(names, 2)]
+
+    task = load_task(str(formats.write_sol(tmp_path, workloads=lines)))
+    assert tuple(workload.name for workload in workloads_of(task.source)) == told
+
+
+def test_a_workload_that_is_named_twice_counts_once(tmp_path: Path) -> None:
+    path = str(formats.write_sol(tmp_path))
+
+    assert load_task(f"{path}#bb,bbbb-2,").name == f"{path}#bbbb-2"
+    assert load_task(f"{path}#bb,aa,bb").source == load_task(f"{path}#bbbb-2,aaaa-1").source
+    with pytest.raises(UserError, match=r"unknown workload of .* ','"):
+        load_task(f"{path}#,")
+
+
+def test_a_pattern_is_no_task(tmp_path: Path) -> None:
+    path = str(formats.write_sol(tmp_path))
+
+    with pytest.raises(UserError, match=rf"a pattern stands for several tasks\. Give {path}#all"):
+        load_task(f"{path}#*")
+
+
 def test_a_pattern_stands_for_several_workloads(tmp_path: Path) -> None:
     path = str(formats.write_mode(tmp_path / "one"))
 
@@ -190,9 +224,10 @@ def test_a_folder_of_two_formats_is_refused_and_the_file_decides(tmp_path: Path)
     assert answer(load_task(f"{tmp_path}/both/task.yml").source).shape == (128, 128)
 
 
-@pytest.mark.parametrize("name", ["absent.json", "absent.yml", "other.yml"])
+@pytest.mark.parametrize("name", ["absent.json", "absent.yml", "other.yml", "workload.jsonl"])
 def test_a_file_of_no_format_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "other.yml").write_text("a: 1\n")
+    (tmp_path / "workload.jsonl").write_text("{}\n")
 
     with pytest.raises(UserError, match=name):
         load_task(str(tmp_path / name))
@@ -241,4 +276,22 @@ def test_a_file_that_is_no_text_or_another_one_is_named(
     (folder / file).write_bytes(data)
 
     with pytest.raises(UserError, match=rf"{file}(:1)?: .*({said})"):
+        load_task(str(folder))
+
+
+def test_a_file_that_cannot_be_read_is_told_apart_from_one_that_is_not_there(tmp_path: Path) -> None:
+    folder = formats.write_sol(tmp_path)
+    (folder / "definition.json").unlink()
+    (folder / "definition.json").symlink_to("definition.json")
+
+    with pytest.raises(UserError, match=r"definition\.json: cannot be read, Too many levels of symbolic"):
+        load_task(str(folder))
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    folder = formats.write_sol(tmp_path)
+    (folder / "workload.jsonl").unlink()
+    os.mkfifo(folder / "workload.jsonl")
+
+    with pytest.raises(UserError, match=r"workload\.jsonl: no regular file\. Copy its text into one"):
         load_task(str(folder))

@@ -32,6 +32,11 @@ def test_a_shape_stands_for_variables_by_name_or_in_capitals(tmp_path: Path) -> 
         ("SHAPES = [{**{'batch': 2}}]\n", r"SHAPES\[0\]: a key that is no string"),
         ("SHAPES = [{'batch': len('ab')}]\n", r"SHAPES\[0\]\['batch'\]: .*Write the number there"),
         ("SHAPES = [{'batch': WIDE}]\n", r"SHAPES\[0\]\['batch'\]: 'WIDE' has no value"),
+        ("SHAPES = [{'batch': {[]: 2}}]\n", r"SHAPES\[0\]\['batch'\]: .*is neither a number, a name"),
+        ("SHAPES = [{'batch': 1e999}]\n", r"SHAPES\[0\]\['batch'\]: '1e309' is no plain value"),
+        ("TEXT = 'ab'\nSHAPES = [{'batch': TEXT * 2}]\n", r"'TEXT \* 2' computes with what is no number"),
+        ("SHAPES = [{'Model': 2}]\n", r"SHAPES\[0\]\['Model'\]: .*no variable Model"),
+        ("SHAPES = [{'torch': 2}]\n", r"SHAPES\[0\]\['torch'\]: .*no variable torch"),
         ("SHAPES = [\n", r"shapes\.py: no Python source, line 1"),
         (
             "SHAPES = [{'batch': 2, 'extreme': True}]\n",
