@@ -17,6 +17,7 @@ from kbopt.evaluation.judge.kinds import Kind
 from kbopt.evaluation.judge.precision import Probe, Sensitive
 from kbopt.evaluation.judge.products import errors_in_tf32
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
+from kbopt.evaluation.judge.steps import counts_in_steps
 from kbopt.evaluation.judge.tolerance import Mismatch
 from kbopt.evaluation.judge.worker import Exchange
 
@@ -49,7 +50,8 @@ class Checks:
         self._reference = reference
         self._admission = admission
         self._rng = rng
-        self._own_errors = admission.sensitivity.tf32_errors or (0.0,) * len(calls.expected.tensors)
+        self._own_errors = (0.0,) * (len(calls.expected.tensors))
+        self._tf32_errors = admission.sensitivity.tf32_errors
         self.arithmetic = list(arithmetic)
         self._shows_fp32 = False
         self._is_right = False
@@ -83,19 +85,20 @@ class Checks:
         return exchange
 
     def require_right(self, got: list[torch.Tensor], exact: Output, own: Output, draw: Draw) -> None:
+        bounds = self._admission.tolerance, self._own_errors, lambda: self._reference.nearby(draw)
         mismatch = tolerance.find_mismatch(
-            got,
-            exact.tensors,
-            own.tensors,
-            self._admission.tolerance,
-            self._own_errors,
-            lambda: self._reference.nearby(draw),
-            self._reference.name_of,
+            got, exact.tensors, own.tensors, *bounds, self._tf32_errors, self._reference.name_of
         )
         if mismatch is not None and not self._is_excused(got, exact, own, draw):
             bias = self._describe_bias(got, exact)
             reason = f"{bias}: {mismatch}" if bias else str(mismatch)
             raise Refused(WrongAnswer(reason=f"{reason}{self._calls.misfit_note}"))
+
+    def require_close(self, got: list[torch.Tensor], own: Output, draw: Draw) -> None:
+        """Compare an answer with the reference's own, and with float64 if it is not close enough to that."""
+        close = own.tensors, own.tensors, self._admission.tolerance
+        if tolerance.find_mismatch(got, *close, moved_errors=self._tf32_errors) is not None:
+            self.require_right(got, self._calls.exact_answer(draw), own, draw)
 
     def _describe_bias(self, got: list[torch.Tensor], exact: Output) -> str:
         return errors.describe_bias(got, exact.tensors, self._reference.name_of)
@@ -197,13 +200,8 @@ class Checks:
             return None if excused else downgrade
         if self._is_excused(outputs[0], exact, own, draw):
             return None
-        mismatch = tolerance.find_mismatch(
-            outputs[0],
-            exact.tensors,
-            own.tensors,
-            self._admission.tolerance,
-            name_of=self._reference.name_of,
-        )
+        tolerated, name_of = self._admission.tolerance, self._reference.name_of
+        mismatch = tolerance.find_mismatch(outputs[0], exact.tensors, own.tensors, tolerated, name_of=name_of)
         found = mismatch or f"its relative error is {candidate.rms:.2g}"
         if self._is_right:
             self._refuse_values(f"{probe.name}: {found}")
@@ -221,7 +219,7 @@ class Checks:
         if kinds:
             self.try_kind(self._rng.choice(kinds))
             return
-        moves = not any(map(tolerance.counts_in_steps, self._calls.expected.tensors))
+        moves = not any(map(counts_in_steps, self._calls.expected.tensors))
         draw = values.shifted(self._calls.draw(), self._rng, moves=moves)
         mismatch = self._mismatch_on(draw)
         if mismatch is not None:
@@ -255,13 +253,13 @@ class Checks:
             return None
         _, outputs = self._calls.call("run", [draw], [0])
 
-        def found(own_errors: Sequence[float] = ()) -> Mismatch | None:
+        def found(moved_errors: Sequence[float] = ()) -> Mismatch | None:
             return tolerance.find_mismatch(
                 outputs[0],
                 exact.tensors,
                 own.tensors,
                 self._admission.tolerance,
-                own_errors,
+                moved_errors=moved_errors,
                 nearby=lambda: self._reference.nearby(draw),
                 name_of=self._reference.name_of,
             )

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from kbopt.core.protocol import Precision
-from kbopt.evaluation.judge.tolerance import counts_in_steps, pieces, square_sum, wide
+from kbopt.evaluation.judge.steps import counts_in_steps
+from kbopt.evaluation.judge.tolerance import pieces, square_sum, wide
 from kbopt.evaluation.numerics import is_float8
 from kbopt.evaluation.passes import NameOf, output_name
 

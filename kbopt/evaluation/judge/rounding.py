@@ -114,7 +114,7 @@ class _Bounds:
 
     def is_close(self, answer: _Answer, known_error: float) -> bool:
         one = [answer.got], [answer.exact], [answer.own]
-        return tolerance.find_mismatch(*one, self.tolerated, (known_error,)) is None
+        return tolerance.find_mismatch(*one, self.tolerated, moved_errors=(known_error,)) is None
 
     def is_precise(self, answer: _Answer, *, in_median: bool = False) -> bool:
         error = errors.measure_error([answer.got], [answer.exact])
