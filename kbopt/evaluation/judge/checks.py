@@ -50,7 +50,7 @@ class Checks:
         self._reference = reference
         self._admission = admission
         self._rng = rng
-        self._own_errors = (0.0,) * (len(calls.expected.tensors))
+        self._own_errors = (0.0,) * (len(calls.expected.tensors) + len(reference.written))
         self._tf32_errors = admission.sensitivity.tf32_errors
         self.arithmetic = list(arithmetic)
         self._shows_fp32 = False
