@@ -95,11 +95,7 @@ class OnWorkload:
         """Check one answer to inputs of that kind of values."""
         self._checks.try_kind(kind)
 
-    def check_once(self) -> None:
-        """Check one answer of a candidate that passed `check` in another process."""
-        self._checks.check_one(self._calls.draw())
-
-    def time(self, *, with_latency: bool = True) -> Steps[None]:
+    def time(self) -> Steps[None]:
         """Run sessions until the clocks agree, and then time the latency. The steps can be interleaved."""
         self._sessions.warm_up()
         self._calls.cores.clear()
@@ -108,8 +104,7 @@ class OnWorkload:
             session = yield from self._sessions.run()
             if session.clocks_agree:
                 self._session = self._charge_for_cores(session)
-                if with_latency:
-                    self._latency = yield from self._sessions.latency()
+                self._latency = yield from self._sessions.latency()
                 return
         reason = (
             f"by its own clock a call takes {session.clocks.native_ms:.4g} ms, by the judge's "
