@@ -333,6 +333,7 @@ CHEATS = (
         for what in HIDDEN
         if what != "subtract"
     ),
+    _cheat("precision downgrade", "hidden_maximum_gated", _DOWNGRADE, _VALUES, task="hidden_maximum"),
     _cheat(
         "precision downgrade", "conv_half", _DOWNGRADE, "rejected:value_specialisation", task="convolution"
     ),

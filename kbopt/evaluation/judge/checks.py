@@ -211,7 +211,7 @@ class Checks:
         """Make one call that the candidate cannot tell from a timed one, on values that it may not take for
         granted. For every other `number` it has a few short sums, which show precision, if the task allows.
         """
-        if number % 2 or not self._travels_with_short_sums():
+        if number % 2 or not self._travels_with_other_slices():
             self._travel_shifted()
 
     def _travel_shifted(self) -> None:
@@ -280,16 +280,17 @@ class Checks:
         reason = f"it is right for what get_inputs() draws, and wrong on {where}"
         raise Refused(Rejected(reason=reason, family="value_specialisation"))
 
-    def _travels_with_short_sums(self) -> bool:
-        """Make a call on inputs with a few short sums. Return False if the task allows no such call.
+    def _travels_with_other_slices(self) -> bool:
+        """Make a call on inputs of which a few slices show precision, by short sums or by another scale.
+        Return False if the task allows no such call.
 
-        The short sums decide a part of the output, which shows the rounding that long sums hide elsewhere.
+        These slices decide a part of the output, which shows the rounding that is hidden elsewhere.
         """
         reference, sensitivity = self._reference, self._admission.sensitivity
         if not reference.has_exact or (sensitivity.may_use_tf32 and sensitivity.local is None):
             return False
-        share = min(precision.SHARES) if sensitivity.local is None else sensitivity.local.probe.share
-        found = precision.find_local(reference, self._calls.draw(), share, self._rng)
+        probe = precision.local_probe(sensitivity)
+        found = precision.find_local(reference, self._calls.draw(), probe, self._rng)
         if found is None:
             return False
         draw, parts, own = found
@@ -305,7 +306,7 @@ class Checks:
                 got, want, mine, self._admission.tolerance, name_of=reference.name_of
             )
             if mismatch is not None and not self._is_excused(outputs, exact, own, draw):
-                self._refuse_values(f"inputs with sums of few terms in a part of it: {mismatch}")
+                self._refuse_values(f"{probe.name} in a part of it: {mismatch}")
         refusal = self._find_downgrade(candidate, usual, sensitivity.local)
         if refusal is not None and not self._is_excused(outputs, exact, own, draw):
             raise refusal

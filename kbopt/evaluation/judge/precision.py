@@ -111,6 +111,7 @@ class Probe:
 
 
 DENSE = Probe(name="its own inputs")
+_SHORT_SUMS = tuple(Probe(name="inputs of which a few sums have few terms", share=share) for share in SHARES)
 _ON_INPUTS = (
     DENSE,
     *(Probe(name=f"inputs of which {share:.1%} are not zero", share=share) for share in SHARES),
@@ -215,16 +216,16 @@ def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
 
 
 def find_local(
-    reference: Reference, draw: Draw, share: float, rng: random.Random
+    reference: Reference, draw: Draw, probe: Probe, rng: random.Random
 ) -> tuple[Draw, Parts, Output] | None:
-    """Return a draw with a few short sums, the elements of the outputs that depend on them, and the
-    reference's own answer to that draw.
+    """Return a draw of which `probe` changes a few slices, the elements of the outputs that depend on them,
+    and the reference's own answer to that draw.
 
     These elements are at least `_FEWEST_ELEMENTS` and at most half of all. None if no tried draw changes so
     many.
     """
     own = plain(reference, draw)
-    for changed in islice(values.with_short_sums(draw, share, rng), _MOST_TRIES):
+    for changed in islice(values.with_other_slices(draw, probe.share, probe.scale, rng), _MOST_TRIES):
         try:
             other = plain(reference, changed)
         except TaskError:
@@ -238,10 +239,20 @@ def find_local(
     return None
 
 
+def local_probe(sensitivity: Sensitivity) -> Probe:
+    """Return the change that shows precision if it is made to a few slices: that of a sensitive probe that
+    scales inputs, or short sums.
+    """
+    if sensitivity.local is not None:
+        return sensitivity.local.probe
+    scaled = (s.probe for s in sensitivity.probes if s.probe.scale != 1.0 and not s.probe.changes_parameters)
+    return next(scaled, _SHORT_SUMS[-1])
+
+
 def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -> Sensitive | None:
     """Return a probe that shows half precision in a task that may use TF32, or None."""
-    for share in SHARES:
-        found = find_local(reference, draw, share, rng)
+    for probe in _SHORT_SUMS:
+        found = find_local(reference, draw, probe, rng)
         if found is None:
             return None
         changed, parts, plainly = found
@@ -254,7 +265,6 @@ def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -
                 rounded(reference, changed, "half"),
             )
         )
-        probe = Probe(name="inputs of which a few sums have few terms", share=share)
         local = Sensitive(probe=probe, tf32_rms=tf32.rms)
         if local.refuses(Error(rms=half.rms / _MARGIN, median=half.median), own) and half.rms < _NEARLY_RIGHT:
             return local

@@ -45,10 +45,11 @@ def shifted(draw: Draw, rng: random.Random, *, moves: bool) -> Draw:
     return replace(draw, tensors=tensors)
 
 
-def with_short_sums(draw: Draw, share: float, rng: random.Random) -> Iterator[Draw]:
+def with_other_slices(draw: Draw, share: float, scale: float, rng: random.Random) -> Iterator[Draw]:
     """Yield draws in which a few slices of one tensor keep `share` of their elements, and at least a handful.
 
-    The other elements of these slices become small. There is one draw for each tensor and dimension that has
+    The other elements of these slices become small, and all of them are multiplied by `scale`. There is one
+    draw for each tensor and dimension that has
     slices, in random order.
     """
     places = [
@@ -65,7 +66,7 @@ def with_short_sums(draw: Draw, share: float, rng: random.Random) -> Iterator[Dr
         part = changed.index_select(dim, chosen)
         least = _FEWEST_TERMS * len(chosen) / part.numel()
         kept = torch.rand(part.shape, device=part.device) < max(share, least)
-        changed.index_copy_(dim, chosen, torch.where(kept, part, part * _SMALL))
+        changed.index_copy_(dim, chosen, torch.where(kept, part, part * _SMALL) * scale)
         tensors[number] = changed
         yield replace(draw, tensors=tuple(tensors))
 
