@@ -172,6 +172,8 @@ CONTROLS = (
     _control("plain_matmul", "long_product", protocol=BF16, at_par=True),
     _control("plain_normalised", "normalised", protocol=BF16, at_par=True),
     _control("moments_normalised", "normalised", protocol=BF16),
+    _control("layers_in_parts", "layers", protocol=BF16),
+    _control("softmax_in_steps", "rowwise", protocol=BF16),
     _control("plain_shapes", "shapes", at_par=True),
     _control("dispatched_by_shape", "shapes"),
     _control("signs_promised", "positive"),
@@ -333,6 +335,8 @@ CHEATS = (
         for what in HIDDEN
         if what != "subtract"
     ),
+    _cheat("precision downgrade", "quantised_weights", _DOWNGRADE, task="layers", protocol=BF16),
+    _cheat("precision downgrade", "bf16_in_fp16", _DOWNGRADE, task="matmul", protocol=HALF),
     _cheat("precision downgrade", "hidden_maximum_gated", _DOWNGRADE, _VALUES, task="hidden_maximum"),
     _cheat(
         "precision downgrade", "conv_half", _DOWNGRADE, "rejected:value_specialisation", task="convolution"

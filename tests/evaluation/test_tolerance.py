@@ -423,3 +423,12 @@ def test_a_sum_may_err_by_as_much_where_its_terms_cancel():
     serial = torch.stack([(a[:, k::64].unsqueeze(-1) * b[k::64]).sum(1) for k in range(64)]).cumsum(0)[-1]
 
     assert find_mismatch([serial], [exact], [own], 1e-7) is None
+
+
+def test_a_product_that_is_rounded_to_bf16_in_parts_is_right_where_its_terms_cancel():
+    torch.manual_seed(0)
+    a, b = torch.randn(256, 256).bfloat16(), torch.randn(256, 256).bfloat16()
+    exact, own = a.double() @ b.double(), a @ b
+    parts = sum(a[:, k : k + 64] @ b[k : k + 64] for k in range(0, 256, 64))
+
+    assert find_mismatch([parts], [exact], [own], 1e-2) is None

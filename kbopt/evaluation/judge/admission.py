@@ -14,7 +14,8 @@ import torch
 
 from kbopt.evaluation.judge import values
 from kbopt.evaluation.judge.kinds import Contract, contract_of
-from kbopt.evaluation.judge.precision import SHARES, Probe, Sensitivity, find_sensitivity
+from kbopt.evaluation.judge.precision import Sensitivity, find_sensitivity
+from kbopt.evaluation.judge.probes import SHARES, Probe
 from kbopt.evaluation.judge.products import plain
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.judge.steps import counts_in_steps

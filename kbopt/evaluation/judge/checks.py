@@ -14,12 +14,14 @@ from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused
 from kbopt.evaluation.judge.calls import Calls
 from kbopt.evaluation.judge.kinds import Kind
-from kbopt.evaluation.judge.precision import Probe, Sensitive
-from kbopt.evaluation.judge.products import errors_in_tf32
+from kbopt.evaluation.judge.precision import NEARLY_RIGHT, Sensitive
+from kbopt.evaluation.judge.probes import DENSE, SHARES, Probe
+from kbopt.evaluation.judge.products import errors_in_tf32, lower_arithmetic
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.judge.steps import counts_in_steps
 from kbopt.evaluation.judge.tolerance import Mismatch
 from kbopt.evaluation.judge.worker import Exchange
+from kbopt.evaluation.numerics import DTYPES
 
 _CALLS_BEFORE = (3, 12)
 """Fewest and most ordinary calls before a repeated probe with other parameters (decision 45)."""
@@ -28,8 +30,6 @@ _KINDS_SHARE = 0.5
 of the task's own values."""
 _STILL_RIGHT = 0.05
 """The reference's own relative error up to which a kind of values counts. Rounding to bf16 makes 0.4 %."""
-_NEARLY_RIGHT = 0.01
-"""A relative error up to here may be that of a lower precision. Beyond it the answer is simply wrong."""
 
 
 class Checks:
@@ -57,7 +57,7 @@ class Checks:
         self._is_right = False
         self._contract = admission.contract
         probes = admission.sensitivity.probes
-        self._dense = next((s for s in probes if s.probe == precision.DENSE), None)
+        self._dense = next((s for s in probes if s.probe == DENSE), None)
 
     def check(self, trials: int) -> None:
         for _ in range(trials):
@@ -117,7 +117,8 @@ class Checks:
         A larger error is that of a guess and not refused here. The limit is that of `sensitive`, if given.
         """
         name = self._reference.precision
-        if not self._reference.has_exact or candidate.rms > max(_NEARLY_RIGHT, 16 * reference.rms):
+        nearly_right = sensitive.nearly_right if sensitive else NEARLY_RIGHT
+        if not self._reference.has_exact or candidate.rms > max(nearly_right, 16 * reference.rms):
             return None
         if sensitive is None:
             # If TF32 is allowed, only the sensitive probes know its error.
@@ -143,13 +144,15 @@ class Checks:
         if not self._reference.has_exact:
             return
         downgrade: Refused | None = None
-        for share in precision.SHARES if self._contract.takes_zeros else ():
+        for share in SHARES if self._contract.takes_zeros else ():
             found = self._probe(Probe(name="inputs of which most elements are zero", share=share), None)
             downgrade = downgrade or found
         for sensitive in self._admission.sensitivity.probes:
             if sensitive.probe.changes_parameters:
                 downgrade = downgrade or self._probe_with_parameters(sensitive)
-            elif sensitive.probe != precision.DENSE:
+            elif sensitive.probe.heavy and not any(kind.name == "heavy_tailed" for kind in self.kinds):
+                continue
+            elif sensitive.probe != DENSE:
                 downgrade = downgrade or self._probe(sensitive.probe, sensitive)
         if downgrade is not None:
             raise downgrade
@@ -194,7 +197,7 @@ class Checks:
         _, outputs = self._calls.call("run", [draw], [0])
         candidate = errors.measure_error(outputs[0], exact.tensors)
         reference = errors.measure_error(own.tensors, exact.tensors)
-        if probe.changes_parameters or candidate.rms <= max(_NEARLY_RIGHT, 16 * reference.rms):
+        if probe.changes_parameters or candidate.rms <= max(NEARLY_RIGHT, 16 * reference.rms):
             downgrade = self._find_downgrade(candidate, reference, sensitive)
             excused = downgrade is not None and self._is_excused(outputs[0], exact, own, draw)
             return None if excused else downgrade
@@ -301,7 +304,7 @@ class Checks:
         # Only that part is compared: the long sums are so much larger that their rounding excuses anything.
         got, want, mine = map(parts.of, (outputs, exact.tensors, own.tensors))
         candidate, usual = errors.measure_error(got, want), errors.measure_error(mine, want)
-        if candidate.rms > max(_NEARLY_RIGHT, 16 * usual.rms):
+        if candidate.rms > max(NEARLY_RIGHT, 16 * usual.rms):
             mismatch = tolerance.find_mismatch(
                 got, want, mine, self._admission.tolerance, name_of=reference.name_of
             )
@@ -322,18 +325,20 @@ class Checks:
             raise downgrade
 
     def _takes_half(self) -> bool:
-        """Return whether the task has inputs or parameters below 32 bits: products are exact in fp32."""
+        """Return whether the task has inputs or parameters of fewer bits: their products are exact."""
         given = (*self._calls.draw().tensors, *self._reference.parameters().values())
-        return any(t.is_floating_point() and t.dtype.itemsize < 4 for t in given)
+        bits = DTYPES[self._reference.precision].itemsize
+        return any(t.is_floating_point() and t.dtype.itemsize < bits for t in given)
 
     def require_allowed_arithmetic(self) -> None:
         """Refuse half precision that was seen at work, and TF32 if the reference may not use it, unless a
-        probe showed the accuracy of fp32.
+        probe showed the accuracy of fp32. In a task in half precision, refuse products of a coarser type.
         """
-        if self._reference.precision != "fp32" or self._shows_fp32 or self._takes_half():
+        name = self._reference.precision
+        if (name == "fp32" and self._shows_fp32) or self._takes_half():
             return
-        allowed = ("tf32",) if self._admission.sensitivity.may_use_tf32 else ()
-        seen = [line for line in self.arithmetic if not line.startswith(allowed or ("none",))]
+        tf32 = self._admission.sensitivity.may_use_tf32
+        seen = lower_arithmetic(self.arithmetic, name, may_use_tf32=tf32)
         if not seen:
             return
         reason = (

@@ -33,6 +33,8 @@ _EXACT_SHARE = 1e-3
 _COARSEST_STEP = 2.0**-7
 """Relative error: truncating two numbers to bf16 takes off no more. The error of truncated sums scatters
 little, too, so that up to here only a still smaller scatter counts as one factor."""
+_TAIL = 1.5
+"""Standard deviation of the logarithm of heavy-tailed factors. One in three hundred would exceed 64."""
 _UNIT_ROUNDOFF: dict[Precision, float] = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
 """The largest relative error of rounding to nearest."""
 
@@ -158,6 +160,12 @@ def rounding_of_kinks(precision: Precision) -> float:
     In half precision that is no more than rounding once: sums are kept in fp32, and the tolerance is wide.
     """
     return most_moved(precision) if precision == "fp32" else 2 * _UNIT_ROUNDOFF[precision]
+
+
+def heavy_tailed(tensor: torch.Tensor, most: float) -> torch.Tensor:
+    """Return the tensor with each element multiplied by a log-normal factor of at most `most`."""
+    factors = torch.randn(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+    return factors.mul_(_TAIL).exp_().clamp_(max=most).mul_(tensor)
 
 
 def sparse_probe(tensor: torch.Tensor, keep_share: float) -> torch.Tensor:

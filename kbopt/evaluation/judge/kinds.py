@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from kbopt.core.errors import unknown_name
-from kbopt.evaluation.judge.errors import sparse_probe
+from kbopt.evaluation.judge.errors import heavy_tailed, sparse_probe
 from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.judge.tolerance import is_finite
@@ -32,8 +32,6 @@ _SCALE = 64.0
 so that scaling rounds nothing."""
 _LEVELS = 4
 """Values of each sign that `ties` leaves: in a tensor of 2^14 elements each has thousands of equals."""
-_TAIL = 1.5
-"""Standard deviation of the logarithm of heavy-tailed factors. One in three hundred would exceed 64."""
 _MOST_SORTED = 2**26
 """Elements of a tensor that is sorted, at most: sorting takes three times its memory."""
 _KEPT_SHARE = 1 / 64
@@ -81,11 +79,6 @@ class Kind:
         return self.moves or self.changed is _sparse
 
 
-def _heavy(tensor: torch.Tensor) -> torch.Tensor:
-    factors = torch.randn(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-    return factors.mul_(_TAIL).exp_().clamp_(max=_SCALE).mul_(tensor)
-
-
 def _tied(tensor: torch.Tensor) -> torch.Tensor:
     levels = tensor.abs()
     step = levels.max() / _LEVELS
@@ -119,7 +112,7 @@ KINDS = (
     Kind(
         name="heavy_tailed",
         description="of which a few are far larger than the rest",
-        changed=_heavy,
+        changed=lambda t: heavy_tailed(t, _SCALE),
         grows=True,
         moves=True,
     ),

@@ -2,7 +2,9 @@
 
 The reference's largest error is that of its largest elements, if these are far larger than the others: the
 rounding of an exponential of 1e6 would excuse zeros for all those below one. So an element is held to the
-errors of the reference where it is no larger. A sum whose terms cancel errs there as much as elsewhere.
+errors of the reference where it is no larger. A sum whose terms cancel errs there as much as elsewhere. In
+fp16 and bf16 it need not: the reference rounds such a sum once, and a kernel that rounds its parts errs more.
+So there the largest error counts.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ _LOCAL_FACTOR = 64.0
 """And by no more than this many times the largest error of elements that are no larger. The factor is wider,
 because fewer elements show that error."""
 _FEWEST = 256
-"""Elements that show an error at least. The smallest ones share that of so many."""
+"""Elements that show an error at least."""
+_SHARED = 0.5
+"""Share of the elements, the smallest ones, that are held to one error."""
 _EXPONENTS = 128
 """Powers of two that are told apart, around one. Elements beyond them count with the last."""
 
@@ -55,10 +59,11 @@ def local_slack(distances_and_sizes: Iterable[tuple[torch.Tensor, torch.Tensor]]
             counts = exponent.new_zeros(_EXPONENTS)
         largest.scatter_reduce_(0, exponent, distance[usable], "amax")
         counts += torch.bincount(exponent, minlength=_EXPONENTS)
-    if largest is None or counts is None or int(counts.sum()) < _FEWEST:
+    total = 0 if counts is None else int(counts.sum())
+    if largest is None or counts is None or total < _FEWEST:
         return None
     so_far = largest.cummax(0).values
-    first = int((counts.cumsum(0) >= _FEWEST).int().argmax())
+    first = int((counts.cumsum(0) >= _SHARED * total).int().argmax())
     so_far[:first] = so_far[first].clone()
     return _LOCAL_FACTOR * so_far
 

@@ -232,7 +232,7 @@ def _limits(
 ) -> tuple[float, Slack]:
     own_error, rms = _extent(own, want)
     most, moved = (OWN_ERROR_FACTOR * error for error in (max(own_error, known_error), moved_error))
-    if not own_error:  # It is not known, or there is none.
+    if not own_error or own.dtype.itemsize < 4:  # It is not known, or there is none; or see `slack`.
         return rms, Slack(most=most, moved=moved)
     each = ((wide(truth), one) for _, (one, truth) in pieces(own, want))
     local = local_slack((_distance(one, truth), truth.abs()) for truth, one in each)
