@@ -42,7 +42,7 @@ class Start:
         self, skeleton: Skeleton, tensors: tuple[torch.Tensor, ...]
     ) -> tuple[Skeleton, tuple[torch.Tensor, ...]]:
         """Return both arguments of a call: forward's own, and gradients drawn by torch's generator."""
-        drawn = [torch.randn(spec.shape, device=self.device).to(spec.torch_dtype) for spec in self.specs]
+        drawn = [_normal(spec, self.device) for spec in self.specs]
         both, taken = flatten([unflatten(skeleton, tensors), drawn])
         return both, tuple(taken)
 
@@ -95,8 +95,14 @@ def starts_of(model: Any, skeleton: Skeleton, tensors: Sequence[torch.Tensor]) -
     return replace(start, gradients=gradients)
 
 
+def _normal(spec: TensorSpec, device: torch.device) -> torch.Tensor:
+    """Return normal random numbers. Complex ones have both parts."""
+    drawn = torch.complex64 if spec.torch_dtype.is_complex else torch.float32
+    return torch.randn(spec.shape, dtype=drawn, device=device).to(spec.torch_dtype)
+
+
 def _takes_gradient(tensor: torch.Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.dtype.itemsize > 1
+    return tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype.itemsize > 1)
 
 
 def _tensors_of(value: Any) -> list[torch.Tensor]:

@@ -62,7 +62,7 @@ def placed(
 
     Floats of 8 bits keep their dtype. If the task `keeps` dtypes, all tensors do.
     """
-    tensor = dense(tensor.detach())
+    tensor = dense(tensor.detach().resolve_conj().resolve_neg())
     casts = tensor.is_floating_point() and not keeps and not is_float8(tensor)
     return tensor.to(device=device, dtype=DTYPES[precision] if casts else tensor.dtype)
 

@@ -3,18 +3,22 @@
 A call of both passes takes two arguments: the list of forward's own arguments, and a list with the gradients
 of the outputs that have one. It returns what forward returned, and the list of the gradients that were asked
 for. A gradient that autograd does not find is None.
+
+What a call returns is in memory as it is read. PyTorch conjugates and negates complex tensors lazily, and
+autograd hands on an expanded gradient, or that of the output itself. A call writes these out, as whoever
+reads or accumulates them would, for the reference and for a candidate alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 
-from kbopt.evaluation.transport.layout import LayoutError, flatten, unflatten
+from kbopt.evaluation.transport.layout import LayoutError, flatten, is_separate, unflatten
 
 NameOf = Callable[[int], str]
 """Returns the name in messages of the tensor of that number among all that a call returns."""
@@ -53,7 +57,7 @@ def output_name(number: int) -> str:
 def call_of(model: Any, gradients: Gradients | None, arguments: Sequence[Any]) -> Callable[[], Any]:
     """Return a call that is ready to be timed. It is forward alone if no `gradients` are asked for."""
     if gradients is None:
-        return partial(model, *arguments)
+        return partial(_forward, model, arguments)
     skeleton, tensors = flatten(list(arguments))
     for number in gradients.of_inputs:
         tensors[number] = tensors[number].detach().requires_grad_()
@@ -62,6 +66,23 @@ def call_of(model: Any, gradients: Gradients | None, arguments: Sequence[Any]) -
     leaves = [tensors[number] for number in gradients.of_inputs]
     leaves += [parameters.get(name) for name in gradients.of_parameters]
     return partial(_both_passes, model, inputs, given, leaves, gradients.of_outputs)
+
+
+def _forward(model: Any, arguments: Sequence[Any]) -> Any:
+    return _written(model(*arguments))
+
+
+def _written(value: Any) -> Any:
+    """Return the value with its lazily conjugated or negated tensors written out."""
+    if type(value) is torch.Tensor:
+        return value.resolve_conj().resolve_neg() if value.is_conj() or value.is_neg() else value
+    try:
+        skeleton, tensors = flatten(value)
+    except LayoutError:  # The judge says what is wrong with the form.
+        return value
+    if not any(tensor.is_conj() or tensor.is_neg() for tensor in tensors):
+        return value
+    return unflatten(skeleton, [tensor.resolve_conj().resolve_neg() for tensor in tensors])
 
 
 def is_module(model: Any) -> bool:
@@ -77,15 +98,24 @@ def _both_passes(
     of_outputs: Sequence[int],
 ) -> tuple[Any, list[torch.Tensor | None]]:
     with torch.enable_grad():
-        value = model(*inputs)
+        value = _forward(model, inputs)
     known = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
     outputs = _outputs(value, given, of_outputs)
     if not known or not outputs:
         return value, [None] * len(leaves)
-    found = iter(
-        _grad([output for output, _ in outputs], known, [grad for _, grad in outputs], allow_unused=True)
-    )
-    return value, [next(found) if leaf is not None and leaf.requires_grad else None for leaf in leaves]
+    found = _grad([output for output, _ in outputs], known, [grad for _, grad in outputs], allow_unused=True)
+    lent = {tensor.untyped_storage().data_ptr() for tensor in (*given, *known)}
+    own = iter([grad if grad is None else _of_its_own(grad, lent) for grad in found])
+    return value, [next(own) if leaf is not None and leaf.requires_grad else None for leaf in leaves]
+
+
+def _of_its_own(gradient: torch.Tensor, lent: Set[int]) -> torch.Tensor:
+    """Return the gradient, or a copy if elements share memory or it lies in one of the storages `lent`."""
+    if gradient.layout is not torch.strided:
+        return gradient
+    if not is_separate(gradient.shape, gradient.stride()):
+        return gradient.contiguous()
+    return gradient.clone() if gradient.untyped_storage().data_ptr() in lent else _written(gradient)
 
 
 def _outputs(

@@ -25,6 +25,10 @@ REFUSALS = {
     "bad_constant": r"constant",
     "bad_nan": r"answer to other inputs",
     "bad_no_inputs": r"answer to other inputs|constant",
+    "bad_random_number": r"same form.*shapes or numbers each time",
+    "bad_random_shape": r"same form.*shapes or numbers each time",
+    "bad_shape_by_values": r"same form.*decide the shape",
+    "bad_number_by_values": r"same form.*decide the shape",
 }
 
 ANY_SOURCE = CONTROLS[0].source

@@ -37,8 +37,8 @@ class Recorder:
 def test_the_reference_makes_the_candidates_brief_calls_on_a_cpu(
     device: str, call_ms: int, repeated: list[str]
 ) -> None:
-    reference = SimpleNamespace(device=torch.device(device), name_of=str)
-    admission = SimpleNamespace(expected=None, aliases_inputs=False, mutates_inputs=False)
+    reference = SimpleNamespace(device=torch.device(device), name_of=str, written=())
+    admission = SimpleNamespace(expected=None, aliases_inputs=False, kept=frozenset())
     ours, theirs = Recorder(call_ms * 1_000_000), Recorder(1_000_000)
     calls = Calls(reference, admission, EvalProtocol(), theirs, random.Random(1))
     calls.worker = ours

@@ -22,6 +22,7 @@ from kbopt.evaluation.judge.admission import same_bits
 from kbopt.evaluation.judge.errors import describe_bias, measure_error
 from kbopt.evaluation.judge.products import round_mantissa
 from kbopt.evaluation.judge.reference import Draw, Output
+from kbopt.evaluation.judge.slack import Slack
 from kbopt.evaluation.judge.tolerance import accepts, extents, find_mismatch, is_finite, largest_errors, wide
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -76,7 +77,7 @@ def compare_every_type(dtype: torch.dtype, device: str) -> None:
     assert find_mismatch([empty], [empty], [empty], 1e-4) is None
     assert is_finite(empty)
     assert same_bits(empty, empty.clone())
-    assert extents([empty], [empty]) == [(0.0, 0.0)]
+    assert extents([empty], [empty]) == [(0.0, Slack(most=0.0))]
 
 
 def compare(own: torch.Tensor, other: torch.Tensor) -> None:
@@ -98,7 +99,7 @@ def compare(own: torch.Tensor, other: torch.Tensor) -> None:
     assert measure_error([own], [exact]).rms == 0.0
     if not tolerance.counts_in_steps(own):
         squares = [(index % 3 + 1) ** 2 for index in range(own.numel())]
-        assert math.isclose(known[0][1] ** 2, sum(squares) / len(squares), rel_tol=1e-9)
+        assert math.isclose(known[0][0] ** 2, sum(squares) / len(squares), rel_tol=1e-9)
         last = own.flatten()[-1].item()
         assert math.isclose(measure_error([other], [exact]).rms ** 2, 1 / sum(squares), rel_tol=1e-9), last
         assert describe_bias([own], [exact]) == ""
@@ -165,7 +166,7 @@ def stay_within_the_pieces() -> None:
     torch.cuda.empty_cache()
     for compares in (
         lambda: extents([own], [exact]),
-        lambda: accepts([got], [exact], [own], 1e-4, [(0.0, 1.0)]),
+        lambda: accepts([got], [exact], [own], 1e-4, [(1.0, Slack(most=0.0))]),
         lambda: find_mismatch([got], [exact], [own], 1e-4),
         lambda: measure_error([got], [exact]),
         lambda: is_finite(own),

@@ -5,7 +5,8 @@ import torch
 
 from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.judge.errors import Error
-from kbopt.evaluation.judge.precision import DENSE, Probe, Sensitive, find_sensitivity
+from kbopt.evaluation.judge.precision import Sensitive, find_sensitivity
+from kbopt.evaluation.judge.probes import DENSE, Probe
 from kbopt.evaluation.judge.products import arithmetic_of_kernel, round_mantissa
 from kbopt.evaluation.judge.reference import Reference
 from tests.adversarial.case import load_task
@@ -58,8 +59,19 @@ def test_operands_are_the_parameters_that_products_take() -> None:
     assert find_sensitivity(reference("hidden_offset"), 1).operands == {"weight"}
 
 
-def test_tasks_in_half_precision_are_not_probed() -> None:
-    assert find_sensitivity(reference("matmul", precision="fp16"), 1).probes == ()
+def test_tasks_in_half_precision_are_probed_for_products_in_eight_bits() -> None:
+    of_inputs, of_both = (
+        find_sensitivity(reference(name, precision="bf16"), 1).probes for name in ("matmul", "layers")
+    )
+    assert [one.probe.heavy for one in of_inputs] == ["inputs"]
+    assert [one.probe.heavy for one in of_both] == ["inputs", "weights"]
+    assert find_sensitivity(reference("rowwise", precision="fp16"), 1).probes == ()
+
+
+@pytest.mark.parametrize(("rms", "is_refused"), [(0.012, False), (0.03, True)])
+def test_an_error_of_several_roundings_to_bf16_is_allowed_on_a_probe(rms: float, is_refused: bool) -> None:
+    probe = find_sensitivity(reference("matmul", precision="bf16"), 1).probes[0]
+    assert probe.refuses(Error(rms=rms, median=rms), Error(rms=0.0015, median=0.0015)) is is_refused
 
 
 def test_additive_parameters_are_zero_and_weights_of_norms_are_not() -> None:

@@ -13,6 +13,7 @@ from kbopt.evaluation.judge.errors import (
     moved,
     sparse_probe,
 )
+from kbopt.evaluation.judge.slack import Slack
 from kbopt.evaluation.judge.tolerance import (
     accepts,
     extents,
@@ -405,7 +406,7 @@ def test_answers_whose_squares_overflow_are_compared(shape: tuple[int, ...]):
 
     assert find_mismatch([own], [exact], [own], 1e-4) is None
     assert find_mismatch([torch.ones(shape)], [exact], [own], 1e-4).num_wrong == own.numel()
-    assert extents([own], [exact]) == [(0.0, 0.0)]
+    assert extents([own], [exact]) == [(0.0, Slack(most=0.0))]
     assert measure_error([own], [exact]).rms == 0.0
 
 
@@ -417,3 +418,37 @@ def test_a_tensor_is_finite_if_each_of_its_elements_is(dtype: torch.dtype):
     for value in (math.inf, -math.inf, math.nan):
         tensor[-3] = value
         assert not is_finite(tensor)
+
+
+def test_the_rounding_of_large_elements_excuses_no_smaller_ones():
+    """The reference errs by 0.06 where it is 1e6, and by 1e-8 where it is one."""
+    torch.manual_seed(0)
+    exact = torch.exp(4.0 * torch.randn(2**14, dtype=torch.float64))
+    own = exact.float()
+    other = (exact * (1.0 + 6e-7 * torch.randn(2**14))).float()
+    zeros = torch.where(exact < 0.5, 0.0, own)
+
+    assert 16 * largest_errors([own], [exact])[0] > 0.5
+    assert find_mismatch([other], [exact], [own], 1e-4) is None
+    mismatch = find_mismatch([zeros], [exact], [own], 1e-4)
+    assert mismatch is not None
+    assert mismatch.num_wrong > 6000
+
+
+def test_a_sum_may_err_by_as_much_where_its_terms_cancel():
+    """Most of its elements are far from zero, and those near zero err as much as they do."""
+    torch.manual_seed(0)
+    a, b = torch.randn(64, 2**15), torch.randn(2**15, 64)
+    exact, own = a.double() @ b.double(), a @ b
+    serial = torch.stack([(a[:, k::64].unsqueeze(-1) * b[k::64]).sum(1) for k in range(64)]).cumsum(0)[-1]
+
+    assert find_mismatch([serial], [exact], [own], 1e-7) is None
+
+
+def test_a_product_that_is_rounded_to_bf16_in_parts_is_right_where_its_terms_cancel():
+    torch.manual_seed(0)
+    a, b = torch.randn(256, 256).bfloat16(), torch.randn(256, 256).bfloat16()
+    exact, own = a.double() @ b.double(), a @ b
+    parts = sum(a[:, k : k + 64] @ b[k : k + 64] for k in range(0, 256, 64))
+
+    assert find_mismatch([parts], [exact], [own], 1e-2) is None

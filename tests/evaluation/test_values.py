@@ -61,7 +61,7 @@ def test_what_has_a_meaning_is_left_alone(kind: str):
 
     for seed in range(8):
         assert values.shifted(draw, random.Random(seed), moves=True).tensors[0] is tensor
-    assert list(values.with_short_sums(draw, 0.1, random.Random(0))) == []
+    assert list(values.with_other_slices(draw, 0.1, 1.0, random.Random(0))) == []
 
 
 @pytest.mark.parametrize("moves", [True, False])
@@ -78,7 +78,7 @@ def test_structure_is_kept(moves: bool):
 def test_few_slices_of_one_tensor_get_short_sums_and_no_zeros():
     left, right = torch.rand(128, 512), torch.rand(512, 256)
 
-    changed = list(values.with_short_sums(draw_of(left, right), 0.01, random.Random(0)))
+    changed = list(values.with_other_slices(draw_of(left, right), 0.01, 1.0, random.Random(0)))
 
     assert len(changed) == 4
     for draw in changed:
@@ -93,4 +93,4 @@ def test_few_slices_of_one_tensor_get_short_sums_and_no_zeros():
 def test_a_symmetric_matrix_gets_no_short_sums():
     square = torch.randn(40, 40)
 
-    assert list(values.with_short_sums(draw_of(square + square.mT), 0.1, random.Random(0))) == []
+    assert list(values.with_other_slices(draw_of(square + square.mT), 0.1, 1.0, random.Random(0))) == []

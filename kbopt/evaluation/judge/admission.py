@@ -7,22 +7,23 @@ KernelBench's, or a narrower one if that accepts a trivial answer.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from kbopt.evaluation.judge import values
 from kbopt.evaluation.judge.kinds import Contract, contract_of
-from kbopt.evaluation.judge.precision import SHARES, Probe, Sensitivity, find_sensitivity
+from kbopt.evaluation.judge.precision import Sensitivity, find_sensitivity
+from kbopt.evaluation.judge.probes import SHARES, Probe
 from kbopt.evaluation.judge.products import plain
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
+from kbopt.evaluation.judge.steps import counts_in_steps
 from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.judge.tolerance import (
     TOLERANCE,
     Mismatch,
     accepts,
-    counts_in_steps,
     extents,
     find_mismatch,
     is_finite,
@@ -51,15 +52,16 @@ class Admission:
     """What admission found out about a task on one workload.
 
     `expected` has the form of the answers: its tensors have no data. Every check uses `tolerance`.
-    `aliases_inputs` says that the reference itself returns the memory of an input, and `mutates_inputs` that
-    it writes to one. `sensitivity` names the inputs on which a lower precision shows, `contract` the values
+    `aliases_inputs` says that the reference itself returns the memory of an input. `kept` has the numbers of
+    outputs that lie in memory of the model, such as a parameter, so that each call returns the same memory.
+    `sensitivity` names the inputs on which a lower precision shows, `contract` the values
     that the task takes.
     """
 
     expected: Output
     tolerance: float
     aliases_inputs: bool
-    mutates_inputs: bool
+    kept: frozenset[int] = frozenset()
     sensitivity: Sensitivity = Sensitivity()
     contract: Contract = Contract()
 
@@ -72,20 +74,28 @@ def admit(reference: Reference) -> Admission:
     draw = reference.draw(secrets.randbits(62))
     kept = tuple(t.clone() for t in draw.tensors)
     output = reference.run(draw.arguments())
-    expected = _form_of(output)  # A copy may have other strides.
     if not any(t.numel() for t in output.tensors):
         shapes = ", ".join(str(tuple(t.shape)) for t in output.tensors)
         raise TaskError(
             f"admission test 'zeros' failed: the reference's outputs, of shape {shapes}, hold no elements; "
             "a size of its inputs is zero: make it larger"
         )
-    mutates = not all(map(same_bits, kept, draw.tensors))
-    aliases = _aliases(draw.tensors, output.tensors)
+    expected, aliases = _form_of(output), bool(_lying_in(draw.tensors, output.tensors))
+    kept_outputs = _lying_in(reference.held_tensors(), output.tensors)
+    changed = [
+        n for n, (now, then) in enumerate(zip(draw.tensors, kept, strict=True)) if not same_bits(now, then)
+    ]
+    reference.written = tuple(changed)
+    output = replace(output, tensors=(*output.tensors, *(draw.tensors[number] for number in changed)))
     draw = replace(draw, tensors=kept)
     output = _require_deterministic(reference, draw, _snapshot(output))
     exact = reference.run_exact(draw)
     if exact.skeleton != output.skeleton:
         raise TaskError("admission test 'deterministic' failed: the reference changes its output's structure")
+    if any(map(_is_other_form, exact.tensors, output.tensors)):
+        # It looks at the bits of its floats, of which float64 has others.
+        reference.has_exact = False
+        exact = output
     tolerance = TOLERANCE[reference.precision]
     while failed := _accepted_trivial(reference, draw, output, exact, tolerance):
         if tolerance / 10 < _NARROWEST[reference.precision]:
@@ -94,13 +104,13 @@ def admit(reference: Reference) -> Admission:
             reason = _TOO_ALIKE.get(failed, _ALIKE).format(tolerance=tolerance)
             raise TaskError(f"admission test '{failed}' failed: {reason}")
         tolerance /= 10
-    in_steps = any(map(counts_in_steps, expected.tensors))
+    in_steps = any(map(counts_in_steps, output.tensors))
     del draw, kept, output, exact
     return Admission(
         expected=expected,
         tolerance=tolerance,
         aliases_inputs=aliases,
-        mutates_inputs=mutates,
+        kept=kept_outputs,
         sensitivity=find_sensitivity(reference, secrets.randbits(62)),
         contract=contract_of(reference, reference.draw(secrets.randbits(62)), counts_in_steps=in_steps),
     )
@@ -150,7 +160,7 @@ def _accepted_trivial(
 
     The answers are made one at a time, because each may take gigabytes.
     """
-    answers: dict[str, Callable[[], list[torch.Tensor] | None]] = {
+    answers: dict[str, Callable[[], list[torch.Tensor]]] = {
         "zeros": lambda: [torch.zeros_like(t) for t in output.tensors],
         "constant": lambda: [_constant(t) for t in output.tensors],
         "uninitialised memory": lambda: [_garbage(t) for t in output.tensors],
@@ -159,8 +169,7 @@ def _accepted_trivial(
     }
     known = extents(output.tensors, exact.tensors)
     for name, answer in answers.items():
-        tensors = answer()
-        if tensors is not None and accepts(tensors, exact.tensors, output.tensors, tolerance, known):
+        if accepts(answer(), exact.tensors, output.tensors, tolerance, known):
             return name
     return None
 
@@ -185,11 +194,23 @@ def _tells_on_probes(reference: Reference, draw: Draw, tolerance: float) -> bool
     return False
 
 
-def _elsewhere(reference: Reference, output: Output) -> list[torch.Tensor] | None:
-    """Return the answer to other inputs, or None if its shapes differ."""
+def _elsewhere(reference: Reference, output: Output) -> list[torch.Tensor]:
+    """Return the answer to other inputs. Raises TaskError if it has another form."""
     other = reference.run(reference.draw(secrets.randbits(62)).arguments())
-    same = tuple(t.shape for t in other.tensors) == tuple(t.shape for t in output.tensors)
-    return list(other.tensors) if same else None
+    require_same_form(other, output)
+    return list(other.tensors)
+
+
+def require_same_form(answer: Output, expected: Output) -> None:
+    """Require that the values of the inputs decide no shape and no number of an answer. `expected` may lack
+    the inputs that the reference writes to. Raises TaskError.
+    """
+    shapes = [tuple(tensor.shape) for tensor in answer.tensors[: len(expected.tensors)]]
+    if answer.skeleton != expected.skeleton or shapes != [tuple(t.shape) for t in expected.tensors]:
+        raise TaskError(
+            "admission test 'same form' failed: the values of its inputs decide the shape of what the "
+            "reference returns, or a number in it; return tensors of fixed shapes, and numbers as tensors"
+        )
 
 
 def _constant(output: torch.Tensor) -> torch.Tensor:
@@ -238,6 +259,11 @@ def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     return torch.equal(one, other)
 
 
-def _aliases(inputs: tuple[torch.Tensor, ...], outputs: tuple[torch.Tensor, ...]) -> bool:
-    storages = {t.untyped_storage().data_ptr() for t in inputs if t.numel()}
-    return any(t.untyped_storage().data_ptr() in storages for t in outputs if t.numel())
+def _lying_in(held: Iterable[torch.Tensor], outputs: Sequence[torch.Tensor]) -> frozenset[int]:
+    """Return the numbers of the outputs that lie in the memory of the `held` tensors."""
+    storages = {t.untyped_storage().data_ptr() for t in held if t.numel()}
+    return frozenset(n for n, t in enumerate(outputs) if t.untyped_storage().data_ptr() in storages)
+
+
+def _is_other_form(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape != other.shape or counts_in_steps(one) != counts_in_steps(other)

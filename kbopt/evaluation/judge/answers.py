@@ -5,7 +5,7 @@ Each check raises `Refused` with the verdict if the form is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import pairwise
 
 import torch
@@ -31,17 +31,19 @@ class Refused(Exception):
         self.outcome = outcome
 
 
-def require_separate(outputs: Sequence[Answer], inputs: range | None) -> None:
+def require_separate(outputs: Sequence[Answer], inputs: range | None, kept: Set[int] = frozenset()) -> None:
     """Require that no output lies in the addresses of the `inputs` or in the memory of another call's output.
 
-    `inputs` is None if the reference itself returns the memory of an input. Raises Refused.
+    `inputs` is None if the reference itself returns the memory of an input. Outputs of the numbers in `kept`
+    lie in the reference's own memory, so that they may be the same in each call. Raises Refused.
     """
     spans: list[range] = []
     for output in outputs:
         if output.unusable:
             reason = f"it returns a {output.unusable}; only plain tensors are accepted"
             raise Refused(Rejected(reason=reason, family="output_type"))
-        spans += _joined([place.span for place in output.places if place.span])
+        lent = [place.span for number, place in enumerate(output.places) if number not in kept]
+        spans += _joined([span for span in lent if span])
     if inputs is not None and any(span.start < inputs.stop and inputs.start < span.stop for span in spans):
         reason = "it returns the memory of an input instead of an output"
         raise Refused(Rejected(reason=reason, family="aliased_input"))
@@ -114,8 +116,8 @@ def _missing_gradient(seen: Skeleton, wanted: Skeleton) -> int | None:
     return None
 
 
-def require_unchanged(seen: Sequence[torch.Tensor], originals: Sequence[torch.Tensor]) -> None:
-    """Require that the inputs are equal to the originals bit by bit. Raises Refused."""
-    if not all(same_bits(now, then) for now, then in zip(seen, originals, strict=True)):
+def require_unchanged(seen: torch.Tensor, original: torch.Tensor) -> None:
+    """Require that an input is equal to the original bit by bit. Raises Refused."""
+    if not same_bits(seen, original):
         reason = "it writes to its inputs, which the reference does not"
         raise Refused(Rejected(reason=reason, family="input_mutation"))

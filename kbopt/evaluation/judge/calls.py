@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from kbopt.core.protocol import EvalProtocol
-from kbopt.evaluation.judge.admission import Admission
+from kbopt.evaluation.judge.admission import Admission, require_same_form
 from kbopt.evaluation.judge.answers import require_form, require_separate, require_unchanged
 from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised
 from kbopt.evaluation.judge.products import plain
@@ -58,9 +58,14 @@ class Calls:
         return self._reference.draw(self._rng.getrandbits(62))
 
     def own_answer(self, draw: Draw) -> Output:
-        """Return the reference's own answer. It gets a copy of the inputs, so that it cannot change them."""
+        """Return the reference's own answer. It gets a copy of the inputs, so that it cannot change them.
+
+        Raises TaskError if the answer has another form than it had when the task was admitted.
+        """
         with self._device_busy():
-            return plain(self._reference, draw)
+            answer = plain(self._reference, draw)
+        require_same_form(answer, self.expected)
+        return answer
 
     def own_answer_or_none(self, draw: Draw) -> Output | None:
         try:
@@ -124,8 +129,8 @@ class Calls:
     ) -> tuple[Exchange, list[list[torch.Tensor]]]:
         """Have the candidate answer `draws` in one block. Return its answers to the `chosen` ones.
 
-        On a CPU the reference's worker makes the same calls, unless they are long. Raises Refused if the form
-        of an answer is wrong.
+        On a CPU the reference's worker makes the same calls, unless they are long. An answer ends with the
+        inputs that the reference writes to. Raises Refused if its form is wrong.
         """
         exchange = self.worker.exchange(operation, draws)
         if self._on_cpu and exchange.wall_ns < _BRIEF_NS:
@@ -149,13 +154,15 @@ class Calls:
             if admission.aliases_inputs
             else range(worker.base, worker.base + worker.input_buffer.size_bytes)
         )
-        require_separate(exchange.outputs, inputs)
+        require_separate(exchange.outputs, inputs, admission.kept)
         for output in exchange.outputs:
             require_form(output, self.expected, self._reference.device.type, self._reference.name_of)
         outputs = []
         for index in chosen:
-            outputs.append(worker.read(exchange, index))
-            if not admission.mutates_inputs:
-                require_unchanged(worker.seen_inputs(exchange, index), draws[index].tensors)
+            seen, given = worker.seen_inputs(exchange, index), draws[index].tensors
+            written = self._reference.written
+            outputs.append([*worker.read(exchange, index), *(seen[number].clone() for number in written)])
+            for number in set(range(len(seen))).difference(written):
+                require_unchanged(seen[number], given[number])
         worker.release()
         return outputs

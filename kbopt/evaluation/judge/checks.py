@@ -14,11 +14,14 @@ from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused
 from kbopt.evaluation.judge.calls import Calls
 from kbopt.evaluation.judge.kinds import Kind
-from kbopt.evaluation.judge.precision import Probe, Sensitive
-from kbopt.evaluation.judge.products import errors_in_tf32
+from kbopt.evaluation.judge.precision import NEARLY_RIGHT, Sensitive
+from kbopt.evaluation.judge.probes import DENSE, SHARES, Probe
+from kbopt.evaluation.judge.products import errors_in_tf32, lower_arithmetic
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
+from kbopt.evaluation.judge.steps import counts_in_steps
 from kbopt.evaluation.judge.tolerance import Mismatch
 from kbopt.evaluation.judge.worker import Exchange
+from kbopt.evaluation.numerics import DTYPES
 
 _CALLS_BEFORE = (3, 12)
 """Fewest and most ordinary calls before a repeated probe with other parameters (decision 45)."""
@@ -27,8 +30,6 @@ _KINDS_SHARE = 0.5
 of the task's own values."""
 _STILL_RIGHT = 0.05
 """The reference's own relative error up to which a kind of values counts. Rounding to bf16 makes 0.4 %."""
-_NEARLY_RIGHT = 0.01
-"""A relative error up to here may be that of a lower precision. Beyond it the answer is simply wrong."""
 
 
 class Checks:
@@ -49,13 +50,14 @@ class Checks:
         self._reference = reference
         self._admission = admission
         self._rng = rng
-        self._own_errors = admission.sensitivity.tf32_errors or (0.0,) * len(calls.expected.tensors)
+        self._own_errors = (0.0,) * (len(calls.expected.tensors) + len(reference.written))
+        self._tf32_errors = admission.sensitivity.tf32_errors
         self.arithmetic = list(arithmetic)
         self._shows_fp32 = False
         self._is_right = False
         self._contract = admission.contract
         probes = admission.sensitivity.probes
-        self._dense = next((s for s in probes if s.probe == precision.DENSE), None)
+        self._dense = next((s for s in probes if s.probe == DENSE), None)
 
     def check(self, trials: int) -> None:
         for _ in range(trials):
@@ -83,19 +85,20 @@ class Checks:
         return exchange
 
     def require_right(self, got: list[torch.Tensor], exact: Output, own: Output, draw: Draw) -> None:
+        bounds = self._admission.tolerance, self._own_errors, lambda: self._reference.nearby(draw)
         mismatch = tolerance.find_mismatch(
-            got,
-            exact.tensors,
-            own.tensors,
-            self._admission.tolerance,
-            self._own_errors,
-            lambda: self._reference.nearby(draw),
-            self._reference.name_of,
+            got, exact.tensors, own.tensors, *bounds, self._tf32_errors, self._reference.name_of
         )
         if mismatch is not None and not self._is_excused(got, exact, own, draw):
             bias = self._describe_bias(got, exact)
             reason = f"{bias}: {mismatch}" if bias else str(mismatch)
             raise Refused(WrongAnswer(reason=f"{reason}{self._calls.misfit_note}"))
+
+    def require_close(self, got: list[torch.Tensor], own: Output, draw: Draw) -> None:
+        """Compare an answer with the reference's own, and with float64 if it is not close enough to that."""
+        close = own.tensors, own.tensors, self._admission.tolerance
+        if tolerance.find_mismatch(got, *close, moved_errors=self._tf32_errors) is not None:
+            self.require_right(got, self._calls.exact_answer(draw), own, draw)
 
     def _describe_bias(self, got: list[torch.Tensor], exact: Output) -> str:
         return errors.describe_bias(got, exact.tensors, self._reference.name_of)
@@ -114,7 +117,8 @@ class Checks:
         A larger error is that of a guess and not refused here. The limit is that of `sensitive`, if given.
         """
         name = self._reference.precision
-        if not self._reference.has_exact or candidate.rms > max(_NEARLY_RIGHT, 16 * reference.rms):
+        nearly_right = sensitive.nearly_right if sensitive else NEARLY_RIGHT
+        if not self._reference.has_exact or candidate.rms > max(nearly_right, 16 * reference.rms):
             return None
         if sensitive is None:
             # If TF32 is allowed, only the sensitive probes know its error.
@@ -140,13 +144,15 @@ class Checks:
         if not self._reference.has_exact:
             return
         downgrade: Refused | None = None
-        for share in precision.SHARES if self._contract.takes_zeros else ():
+        for share in SHARES if self._contract.takes_zeros else ():
             found = self._probe(Probe(name="inputs of which most elements are zero", share=share), None)
             downgrade = downgrade or found
         for sensitive in self._admission.sensitivity.probes:
             if sensitive.probe.changes_parameters:
                 downgrade = downgrade or self._probe_with_parameters(sensitive)
-            elif sensitive.probe != precision.DENSE:
+            elif sensitive.probe.heavy and not any(kind.name == "heavy_tailed" for kind in self.kinds):
+                continue
+            elif sensitive.probe != DENSE:
                 downgrade = downgrade or self._probe(sensitive.probe, sensitive)
         if downgrade is not None:
             raise downgrade
@@ -191,19 +197,14 @@ class Checks:
         _, outputs = self._calls.call("run", [draw], [0])
         candidate = errors.measure_error(outputs[0], exact.tensors)
         reference = errors.measure_error(own.tensors, exact.tensors)
-        if probe.changes_parameters or candidate.rms <= max(_NEARLY_RIGHT, 16 * reference.rms):
+        if probe.changes_parameters or candidate.rms <= max(NEARLY_RIGHT, 16 * reference.rms):
             downgrade = self._find_downgrade(candidate, reference, sensitive)
             excused = downgrade is not None and self._is_excused(outputs[0], exact, own, draw)
             return None if excused else downgrade
         if self._is_excused(outputs[0], exact, own, draw):
             return None
-        mismatch = tolerance.find_mismatch(
-            outputs[0],
-            exact.tensors,
-            own.tensors,
-            self._admission.tolerance,
-            name_of=self._reference.name_of,
-        )
+        tolerated, name_of = self._admission.tolerance, self._reference.name_of
+        mismatch = tolerance.find_mismatch(outputs[0], exact.tensors, own.tensors, tolerated, name_of=name_of)
         found = mismatch or f"its relative error is {candidate.rms:.2g}"
         if self._is_right:
             self._refuse_values(f"{probe.name}: {found}")
@@ -213,7 +214,7 @@ class Checks:
         """Make one call that the candidate cannot tell from a timed one, on values that it may not take for
         granted. For every other `number` it has a few short sums, which show precision, if the task allows.
         """
-        if number % 2 or not self._travels_with_short_sums():
+        if number % 2 or not self._travels_with_other_slices():
             self._travel_shifted()
 
     def _travel_shifted(self) -> None:
@@ -221,7 +222,7 @@ class Checks:
         if kinds:
             self.try_kind(self._rng.choice(kinds))
             return
-        moves = not any(map(tolerance.counts_in_steps, self._calls.expected.tensors))
+        moves = not any(map(counts_in_steps, self._calls.expected.tensors))
         draw = values.shifted(self._calls.draw(), self._rng, moves=moves)
         mismatch = self._mismatch_on(draw)
         if mismatch is not None:
@@ -255,13 +256,13 @@ class Checks:
             return None
         _, outputs = self._calls.call("run", [draw], [0])
 
-        def found(own_errors: Sequence[float] = ()) -> Mismatch | None:
+        def found(moved_errors: Sequence[float] = ()) -> Mismatch | None:
             return tolerance.find_mismatch(
                 outputs[0],
                 exact.tensors,
                 own.tensors,
                 self._admission.tolerance,
-                own_errors,
+                moved_errors=moved_errors,
                 nearby=lambda: self._reference.nearby(draw),
                 name_of=self._reference.name_of,
             )
@@ -282,16 +283,17 @@ class Checks:
         reason = f"it is right for what get_inputs() draws, and wrong on {where}"
         raise Refused(Rejected(reason=reason, family="value_specialisation"))
 
-    def _travels_with_short_sums(self) -> bool:
-        """Make a call on inputs with a few short sums. Return False if the task allows no such call.
+    def _travels_with_other_slices(self) -> bool:
+        """Make a call on inputs of which a few slices show precision, by short sums or by another scale.
+        Return False if the task allows no such call.
 
-        The short sums decide a part of the output, which shows the rounding that long sums hide elsewhere.
+        These slices decide a part of the output, which shows the rounding that is hidden elsewhere.
         """
         reference, sensitivity = self._reference, self._admission.sensitivity
         if not reference.has_exact or (sensitivity.may_use_tf32 and sensitivity.local is None):
             return False
-        share = min(precision.SHARES) if sensitivity.local is None else sensitivity.local.probe.share
-        found = precision.find_local(reference, self._calls.draw(), share, self._rng)
+        probe = precision.local_probe(sensitivity)
+        found = precision.find_local(reference, self._calls.draw(), probe, self._rng)
         if found is None:
             return False
         draw, parts, own = found
@@ -302,12 +304,12 @@ class Checks:
         # Only that part is compared: the long sums are so much larger that their rounding excuses anything.
         got, want, mine = map(parts.of, (outputs, exact.tensors, own.tensors))
         candidate, usual = errors.measure_error(got, want), errors.measure_error(mine, want)
-        if candidate.rms > max(_NEARLY_RIGHT, 16 * usual.rms):
+        if candidate.rms > max(NEARLY_RIGHT, 16 * usual.rms):
             mismatch = tolerance.find_mismatch(
                 got, want, mine, self._admission.tolerance, name_of=reference.name_of
             )
             if mismatch is not None and not self._is_excused(outputs, exact, own, draw):
-                self._refuse_values(f"inputs with sums of few terms in a part of it: {mismatch}")
+                self._refuse_values(f"{probe.name} in a part of it: {mismatch}")
         refusal = self._find_downgrade(candidate, usual, sensitivity.local)
         if refusal is not None and not self._is_excused(outputs, exact, own, draw):
             raise refusal
@@ -323,18 +325,20 @@ class Checks:
             raise downgrade
 
     def _takes_half(self) -> bool:
-        """Return whether the task has inputs or parameters below 32 bits: products are exact in fp32."""
+        """Return whether the task has inputs or parameters of fewer bits: their products are exact."""
         given = (*self._calls.draw().tensors, *self._reference.parameters().values())
-        return any(t.is_floating_point() and t.dtype.itemsize < 4 for t in given)
+        bits = DTYPES[self._reference.precision].itemsize
+        return any(t.is_floating_point() and t.dtype.itemsize < bits for t in given)
 
     def require_allowed_arithmetic(self) -> None:
         """Refuse half precision that was seen at work, and TF32 if the reference may not use it, unless a
-        probe showed the accuracy of fp32.
+        probe showed the accuracy of fp32. In a task in half precision, refuse products of a coarser type.
         """
-        if self._reference.precision != "fp32" or self._shows_fp32 or self._takes_half():
+        name = self._reference.precision
+        if (name == "fp32" and self._shows_fp32) or self._takes_half():
             return
-        allowed = ("tf32",) if self._admission.sensitivity.may_use_tf32 else ()
-        seen = [line for line in self.arithmetic if not line.startswith(allowed or ("none",))]
+        tf32 = self._admission.sensitivity.may_use_tf32
+        seen = lower_arithmetic(self.arithmetic, name, may_use_tf32=tf32)
         if not seen:
             return
         reason = (

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from kbopt.core.protocol import Precision
-from kbopt.evaluation.judge.tolerance import counts_in_steps, pieces, square_sum, wide
+from kbopt.evaluation.judge.steps import counts_in_steps
+from kbopt.evaluation.judge.tolerance import pieces, square_sum, wide
 from kbopt.evaluation.numerics import is_float8
 from kbopt.evaluation.passes import NameOf, output_name
 
@@ -34,6 +35,8 @@ _COARSEST_STEP = 2.0**-7
 little, too, so that up to here only a still smaller scatter counts as one factor."""
 _FEWEST_ALIKE = 8
 """Elements of an output that can be off by one factor. Rounding moves fewer by nearly one by chance."""
+_TAIL = 1.5
+"""Standard deviation of the logarithm of heavy-tailed factors. One in three hundred would exceed 64."""
 _UNIT_ROUNDOFF: dict[Precision, float] = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
 """The largest relative error of rounding to nearest."""
 
@@ -159,6 +162,12 @@ def rounding_of_kinks(precision: Precision) -> float:
     In half precision that is no more than rounding once: sums are kept in fp32, and the tolerance is wide.
     """
     return most_moved(precision) if precision == "fp32" else 2 * _UNIT_ROUNDOFF[precision]
+
+
+def heavy_tailed(tensor: torch.Tensor, most: float) -> torch.Tensor:
+    """Return the tensor with each element multiplied by a log-normal factor of at most `most`."""
+    factors = torch.randn(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+    return factors.mul_(_TAIL).exp_().clamp_(max=most).mul_(tensor)
 
 
 def sparse_probe(tensor: torch.Tensor, keep_share: float) -> torch.Tensor:

@@ -91,8 +91,17 @@ class Judgement:
         return self._with_worker(lambda worker: self._judge(worker, source, setup))
 
     def time(self, source: str, setup: str) -> Verdict:
-        """Return a verdict with the times of this pair of processes. `run` accepted the candidate before."""
-        return self._with_worker(lambda worker: self._time_again(worker, source, setup))
+        """Do the same in another pair of processes, and return its times too.
+
+        All of it is done again, because a source can tell from its first calls that it is not judged, and
+        compute something else in the pairs that are timed alone.
+        """
+
+        def judge(worker: Worker) -> None:
+            self._judge(worker, source, setup)
+            self._pairs = tuple(workload.pair() for workload in self._workloads)
+
+        return self._with_worker(judge)
 
     def _with_worker(self, judge: Callable[[Worker], None]) -> Verdict:
         """Start the candidate's worker, have `judge` use it, and return the verdict."""
@@ -127,7 +136,7 @@ class Judgement:
                 workload.check()
             self._try_values(checks_s=time.perf_counter() - started)
         with self._span("time"):
-            self._time(with_latency=True)
+            self._time()
         with self._span("check"):
             self._failed_allocations = sum(
                 one.failed_allocations() for one in (worker, self._reference_worker)
@@ -150,24 +159,16 @@ class Judgement:
             with self._on(workload):
                 workload.checks.try_kind(kind)
 
-    def _time_again(self, worker: Worker, source: str, setup: str) -> None:
-        with self._span("time"):
-            self._load(worker, source, setup)
-            for workload in self._each():
-                workload.checks.check(trials=1)
-            self._time(with_latency=False)
-        self._pairs = tuple(workload.pair() for workload in self._workloads)
-
     def _load(self, worker: Worker, source: str, setup: str) -> None:
         for workload in self._workloads:
             workload.calibrate(worker)
         worker.build(source, setup)
 
-    def _time(self, *, with_latency: bool) -> None:
+    def _time(self) -> None:
         """Time all workloads in one process. Which of them is next is random, so that no path of a kernel is
         only checked or only timed.
         """
-        sessions = [workload.time(with_latency=with_latency) for workload in self._workloads]
+        sessions = [workload.time() for workload in self._workloads]
         interleaved(sessions, self._rng, lambda number: self._on(self._workloads[number]))
 
     def _each(self) -> Iterator[OnWorkload]:

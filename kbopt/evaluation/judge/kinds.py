@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from kbopt.core.errors import unknown_name
-from kbopt.evaluation.judge.errors import sparse_probe
+from kbopt.evaluation.judge.errors import heavy_tailed, sparse_probe
 from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.judge.tolerance import is_finite
@@ -32,8 +32,6 @@ _SCALE = 64.0
 so that scaling rounds nothing."""
 _LEVELS = 4
 """Values of each sign that `ties` leaves: in a tensor of 2^14 elements each has thousands of equals."""
-_TAIL = 1.5
-"""Standard deviation of the logarithm of heavy-tailed factors. One in three hundred would exceed 64."""
 _MOST_SORTED = 2**26
 """Elements of a tensor that is sorted, at most: sorting takes three times its memory."""
 _KEPT_SHARE = 1 / 64
@@ -44,6 +42,7 @@ _HEADROOM_BITS = 6
 """Powers of two between `extremes` and the largest scale for which the reference is finite. Another order of
 summation, or the squares in a moment, may need them."""
 _MOST_BITS = {torch.float16: 12, torch.bfloat16: 40, torch.float32: 40, torch.float64: 40}
+_MOST_BITS |= {torch.complex64: 40, torch.complex128: 40}
 """The largest exponent of a scale. An fp32 number has room for three times as much, because a kernel may
 take squares or cubes in fp32 although the reference takes them in float64, as torch.std does on a CPU, or
 computes without them."""
@@ -81,11 +80,6 @@ class Kind:
         return self.moves or self.changed is _sparse
 
 
-def _heavy(tensor: torch.Tensor) -> torch.Tensor:
-    factors = torch.randn(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-    return factors.mul_(_TAIL).exp_().clamp_(max=_SCALE).mul_(tensor)
-
-
 def _tied(tensor: torch.Tensor) -> torch.Tensor:
     levels = tensor.abs()
     step = levels.max() / _LEVELS
@@ -119,7 +113,7 @@ KINDS = (
     Kind(
         name="heavy_tailed",
         description="of which a few are far larger than the rest",
-        changed=_heavy,
+        changed=lambda t: heavy_tailed(t, _SCALE),
         grows=True,
         moves=True,
     ),
@@ -228,8 +222,8 @@ def _varied(draw: Draw, kind: Kind) -> Draw | None:
         takes(t) and not (kind.moves and _is_structured(t)) and not (kind.disorders and _is_in_order(t))
         for t in draw.tensors
     ]
-    wide_integers = [t for t in draw.tensors if not t.is_floating_point() and t.dtype != torch.int8]
-    several = sum(not t.is_floating_point() for t in draw.tensors) > 1
+    integers = [t for t in draw.tensors if not (t.is_floating_point() or t.is_complex())]
+    wide_integers, several = [t for t in integers if t.dtype != torch.int8], len(integers) > 1
     if not any(chosen) or (kind.integers and several and wide_integers):
         return None  # They may be offsets, or indices into each other. Integers of 8 bits are neither.
     tensors = [
@@ -240,6 +234,9 @@ def _varied(draw: Draw, kind: Kind) -> Draw | None:
 
 def _changed(tensor: torch.Tensor, kind: Kind) -> torch.Tensor:
     """Return the tensor with values of the kind, and the same dtype and strides."""
+    if tensor.is_complex():  # Each part is of the kind.
+        parts = (_changed(part.contiguous(), kind) for part in (tensor.real, tensor.imag))
+        return torch.empty_like(tensor).copy_(torch.complex(*parts))
     wide = tensor.float() if tensor.dtype.itemsize < 4 and tensor.is_floating_point() else tensor
     changed = kind.changed(wide)
     if not tensor.is_floating_point():
@@ -257,7 +254,7 @@ def _is_structured(tensor: torch.Tensor) -> bool:
 
 def _is_in_order(tensor: torch.Tensor) -> bool:
     """Return whether the tensor only grows or only falls along some dimension, as a running sum does."""
-    tensor = widened(tensor)
+    tensor = widened(tensor.real if tensor.is_complex() else tensor)
     for dim in range(tensor.dim()):
         if tensor.shape[dim] < _FEWEST_IN_ORDER:
             continue

@@ -85,7 +85,7 @@ class OnWorkload:
         self.checks.check(self._protocol.trials)
         self.checks.probe_precision()
 
-    def time(self, *, with_latency: bool = True) -> Steps[None]:
+    def time(self) -> Steps[None]:
         """Run sessions until the clocks agree, and then time the latency. The steps can be interleaved."""
         self._sessions.warm_up()
         self._calls.cores.clear()
@@ -94,8 +94,7 @@ class OnWorkload:
             session = yield from self._sessions.run()
             if session.clocks_agree:
                 self._session = self._charge_for_cores(session)
-                if with_latency:
-                    self._latency = yield from self._sessions.latency()
+                self._latency = yield from self._sessions.latency()
                 return
         reason = (
             f"by its own clock a call takes {session.clocks.native_ms:.4g} ms, by the judge's "

@@ -19,17 +19,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
 
+from kbopt.core.protocol import Precision
 from kbopt.evaluation.judge import errors, tolerance, values
 from kbopt.evaluation.judge.errors import Error
+from kbopt.evaluation.judge.probes import (
+    DENSE,
+    ON_HALF,
+    ON_INPUTS,
+    ON_PARAMETERS,
+    SHORT_SUMS,
+    Probe,
+)
 from kbopt.evaluation.judge.products import errors_in_tf32, plain, products_of, rounded
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.judge.task_code import TaskError
-from kbopt.evaluation.numerics import CONVOLUTIONS
+from kbopt.evaluation.numerics import CONVOLUTIONS, DTYPES
 
 _MARGIN = 1.5
 """A probe is sensitive if the error of the rounded reference exceeds this many times the probe's limit."""
@@ -38,6 +47,12 @@ _TF32_FACTOR = 3.0
 _NEARLY_RIGHT = 0.3
 """Relative error of the rounded reference. A probe on which rounding changes the answer by more tells nothing
 about a candidate."""
+NEARLY_RIGHT = 0.01
+"""A relative error up to here may be that of a lower precision. Beyond it the answer is simply wrong."""
+_HALF_FACTOR, _EIGHT_BITS = 8.0, 3.0
+"""In fp16 and bf16 a candidate's error on a probe may be this many times the reference's, or so many times
+the distance between one and the next number. A chain of operations that each round makes one such distance,
+and integers of 8 bits with a scale for each row make four to six in bf16."""
 _FP32_AGAIN = 0.125
 """A candidate is more precise than TF32 if its error is below this share of the reference's error in TF32."""
 MAX_PROBES = 2
@@ -48,91 +63,11 @@ _FEWEST_ELEMENTS = 16
 """Elements of the output that short sums have to change: an error of fewer says little."""
 _MOST_OF_OUTPUT = 0.5
 """Share of the output's elements that short sums may change. If they change all, long sums hide them."""
-SHARES = (0.25, 0.004)
-"""Shares of the elements that sparse probes keep."""
-_SCALES = (2.0**-6, 2.0**-12, 2.0**6, 2.0**14)
-"""Factors of scaled probes: a saturated activation needs smaller inputs, a large offset larger ones
-(decision 38)."""
-_COHERENT = 1.0 + 2.0**-8 + 2.0**-12 + 2.0**-19
-"""The value of coherent probes. TF32 and bf16 round it the same way everywhere, so that no mean averages the
-errors out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """A way to change a draw and the parameters.
-
-    `share` of the inputs' elements are kept and multiplied by `scale`; the others are zero. If `coherent`,
-    all elements have one value instead. If `zero_additive`, parameters that no product takes are zero, except
-    weights of norms. Parameters that products take are multiplied by `weight_scale`.
-    """
-
-    name: str
-    share: float = 1.0
-    scale: float = 1.0
-    coherent: bool = False
-    zero_additive: bool = False
-    weight_scale: float = 1.0
-
-    @property
-    def changes_parameters(self) -> bool:
-        return self.zero_additive or self.weight_scale != 1.0
-
-    def inputs(self, draw: Draw) -> Draw:
-        if self.share == 1.0 and self.scale == 1.0 and not self.coherent:
-            return draw
-        return replace(draw, tensors=tuple(self._changed(t) for t in draw.tensors))
-
-    def parameters(self, reference: Reference, operands: frozenset[str]) -> dict[str, torch.Tensor]:
-        """Return the reference's parameters as the probe changes them, by name.
-
-        `operands` has the names of those that products take.
-        """
-        return {
-            name: self._parameter(name, t, name in operands) for name, t in reference.parameters().items()
-        }
-
-    def _parameter(self, name: str, tensor: torch.Tensor, is_operand: bool) -> torch.Tensor:
-        if not tensor.is_floating_point() or _is_statistic(name):
-            return tensor
-        if is_operand:
-            return tensor * self.weight_scale
-        # The weight of a norm is a factor, and zero would leave nothing to see.
-        return torch.zeros_like(tensor) if self.zero_additive and not name.endswith("weight") else tensor
-
-    def _changed(self, tensor: torch.Tensor) -> torch.Tensor:
-        if not tensor.is_floating_point() or tensor.dtype.itemsize == 1 or tensor.numel() <= 1:
-            return tensor
-        if self.coherent:
-            return torch.where(tensor == 0, tensor, torch.full_like(tensor, _COHERENT))
-        if self.share < 1.0 and tensor.numel() > 64:
-            tensor = errors.sparse_probe(tensor, self.share)
-        return tensor * self.scale
-
-
-DENSE = Probe(name="its own inputs")
-_ON_INPUTS = (
-    DENSE,
-    *(Probe(name=f"inputs of which {share:.1%} are not zero", share=share) for share in SHARES),
-    Probe(name="inputs of one value", coherent=True),
-    *(Probe(name=f"inputs times {scale:g}", scale=scale) for scale in _SCALES),
-)
-_ON_PARAMETERS = (
-    Probe(name="additive parameters of zero", zero_additive=True),
-    *(
-        Probe(name=f"additive parameters of zero, inputs times {scale:g}", zero_additive=True, scale=scale)
-        for scale in _SCALES
-    ),
-    Probe(name="additive parameters of zero, inputs of one value", zero_additive=True, coherent=True),
-    Probe(name="weights times 64", weight_scale=64.0),
-    Probe(name="weights divided by 64", weight_scale=1 / 64),
-    Probe(name="additive parameters of zero, weights times 64", zero_additive=True, weight_scale=64.0),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sensitive:
-    """A probe on which a lower precision shows.
+    """A probe on which a lower precision than `precision` shows. Errors above `nearly_right` are no rounding.
 
     `tf32_rms` is the error of TF32 on it if the task may use TF32, else 0. The reference's own error is no
     yardstick then, because cuDNN chooses which convolutions it computes in TF32.
@@ -140,11 +75,16 @@ class Sensitive:
 
     probe: Probe
     tf32_rms: float = 0.0
+    precision: Precision = "fp32"
+    nearly_right: float = NEARLY_RIGHT
 
     def refuses(self, candidate: Error, own: Error) -> bool:
         """Return whether the candidate's error is so large that only a lower precision explains it."""
         if self.tf32_rms:
             return candidate.rms > _TF32_FACTOR * max(own.rms, self.tf32_rms)
+        if self.precision != "fp32":
+            least = _EIGHT_BITS * torch.finfo(DTYPES[self.precision]).eps
+            return candidate.rms > max(_HALF_FACTOR * own.rms, least)
         return errors.is_downgrade(candidate, own, "fp32")
 
     def shows_fp32(self, candidate: Error, own: Error) -> bool:
@@ -186,10 +126,14 @@ def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
 
     One that changes inputs alone comes first, because every candidate can take it.
     """
-    if reference.precision != "fp32":
-        return Sensitivity()
     draw = reference.draw(seed)
     products = products_of(reference, draw)
+    if reference.precision != "fp32":
+        return (
+            _of_half(reference.precision, products.operands_of(reference))
+            if products.names
+            else Sensitivity()
+        )
     setting, convolves = reference.protocol.arithmetic, bool(products.names & CONVOLUTIONS)
     may_use_tf32 = reference.device.type == "cuda" and (
         setting == "tf32" or (setting == "default" and convolves)
@@ -201,7 +145,7 @@ def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
     if may_use_tf32:
         tf32_errors = errors_in_tf32(reference, draw, reference.run_exact(draw))
     # Each probe takes four runs of the reference, two in float64. So the first that shows it is enough.
-    on_inputs = (_tried(reference, probe, draw, may_use_tf32) for probe in _ON_INPUTS)
+    on_inputs = (_tried(reference, probe, draw, may_use_tf32) for probe in ON_INPUTS)
     found = list(islice(filter(None, on_inputs), 1))
     if not found or found[0].probe != DENSE:
         found += _with_other_parameters(reference, draw, operands, may_use_tf32)[: MAX_PROBES - len(found)]
@@ -214,17 +158,26 @@ def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
     )
 
 
+def _of_half(name: Precision, operands: frozenset[str]) -> Sensitivity:
+    found = (
+        Sensitive(probe=probe, precision=name, nearly_right=_NEARLY_RIGHT)
+        for probe in ON_HALF
+        if operands or not probe.changes_parameters
+    )
+    return Sensitivity(probes=tuple(found), operands=operands)
+
+
 def find_local(
-    reference: Reference, draw: Draw, share: float, rng: random.Random
+    reference: Reference, draw: Draw, probe: Probe, rng: random.Random
 ) -> tuple[Draw, Parts, Output] | None:
-    """Return a draw with a few short sums, the elements of the outputs that depend on them, and the
-    reference's own answer to that draw.
+    """Return a draw of which `probe` changes a few slices, the elements of the outputs that depend on them,
+    and the reference's own answer to that draw.
 
     These elements are at least `_FEWEST_ELEMENTS` and at most half of all. None if no tried draw changes so
     many.
     """
     own = plain(reference, draw)
-    for changed in islice(values.with_short_sums(draw, share, rng), _MOST_TRIES):
+    for changed in islice(values.with_other_slices(draw, probe.share, probe.scale, rng), _MOST_TRIES):
         try:
             other = plain(reference, changed)
         except TaskError:
@@ -238,10 +191,20 @@ def find_local(
     return None
 
 
+def local_probe(sensitivity: Sensitivity) -> Probe:
+    """Return the change that shows precision if it is made to a few slices: that of a sensitive probe that
+    scales inputs, or short sums.
+    """
+    if sensitivity.local is not None:
+        return sensitivity.local.probe
+    scaled = (s.probe for s in sensitivity.probes if s.probe.scale != 1.0 and not s.probe.changes_parameters)
+    return next(scaled, SHORT_SUMS[-1])
+
+
 def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -> Sensitive | None:
     """Return a probe that shows half precision in a task that may use TF32, or None."""
-    for share in SHARES:
-        found = find_local(reference, draw, share, rng)
+    for probe in SHORT_SUMS:
+        found = find_local(reference, draw, probe, rng)
         if found is None:
             return None
         changed, parts, plainly = found
@@ -254,7 +217,6 @@ def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -
                 rounded(reference, changed, "half"),
             )
         )
-        probe = Probe(name="inputs of which a few sums have few terms", share=share)
         local = Sensitive(probe=probe, tf32_rms=tf32.rms)
         if local.refuses(Error(rms=half.rms / _MARGIN, median=half.median), own) and half.rms < _NEARLY_RIGHT:
             return local
@@ -269,7 +231,7 @@ def _with_other_parameters(
     if not kept:
         return []
     try:
-        for probe in _ON_PARAMETERS:
+        for probe in ON_PARAMETERS:
             set_parameters(reference, probe.parameters(reference, operands))
             sensitive = _tried(reference, probe, draw, may_use_tf32)
             set_parameters(reference, kept)
@@ -306,8 +268,3 @@ def _tried(reference: Reference, probe: Probe, draw: Draw, may_use_tf32: bool) -
     sensitive = Sensitive(probe=probe, tf32_rms=tf32.rms if may_use_tf32 else 0.0)
     shows = sensitive.refuses(Error(rms=lower.rms / _MARGIN, median=lower.median / _MARGIN), own_error)
     return sensitive if shows and lower.rms < _NEARLY_RIGHT else None
-
-
-def _is_statistic(name: str) -> bool:
-    """Return whether the name is a statistic of a norm: a running variance of zero would divide by zero."""
-    return name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")

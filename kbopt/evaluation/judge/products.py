@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from kbopt.core.protocol import Precision
 from kbopt.evaluation.judge import tolerance
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.numerics import PRODUCTS
@@ -17,6 +18,9 @@ from kbopt.evaluation.operations import EachOperation
 Rounding = Literal["tf32", "half"]
 _MANTISSA_BITS: dict[Rounding, int] = {"tf32": 10, "half": 7}
 """Stored bits of the mantissa. `half` has those of bf16; fp16 has as many as TF32."""
+_EIGHT_BITS = ("float8_e4m3fn", "float8_e5m2", "int8")
+_COARSER: dict[Precision, tuple[str, ...]] = {"bf16": _EIGHT_BITS, "fp16": (*_EIGHT_BITS, "bfloat16")}
+"""Types of the audit's products that are coarser than the task's."""
 _SUMS = frozenset(("addmm", "baddbmm", "addmv", "addbmm", "addr", "_addmm_activation"))
 """Products to which the operation adds its first argument."""
 _FP32_MANTISSA_BITS = 23
@@ -98,6 +102,13 @@ def arithmetic_of_kernel(name: str) -> list[str]:
     if re.search(r"bf16|fp16|_f16|h16816|h884|hgemm|half|e4m3|e5m2|nvjet_[ht]", lower):
         return [f"half: kernel {name}"]
     return []
+
+
+def lower_arithmetic(lines: Sequence[str], precision: Precision, *, may_use_tf32: bool) -> list[str]:
+    """Return those of the `lines` about arithmetic at work that say it is lower than the task's precision."""
+    if precision != "fp32":
+        return [line for line in lines if line.endswith(_COARSER[precision])]
+    return [line for line in lines if not (may_use_tf32 and line.startswith("tf32"))]
 
 
 def round_mantissa(tensor: torch.Tensor, bits: int | None) -> torch.Tensor:

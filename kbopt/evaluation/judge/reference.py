@@ -21,7 +21,7 @@ from kbopt.evaluation.judge.errors import most_moved, moved
 from kbopt.evaluation.judge.task_code import TaskError, arguments_of, flattened, guarded, load
 from kbopt.evaluation.numerics import constructed, keeps_dtypes, placed, seed_everything
 from kbopt.evaluation.passes import Gradients, call_of, output_name
-from kbopt.evaluation.transport.layout import Skeleton, TensorSpec, same_structure, unflatten
+from kbopt.evaluation.transport.layout import Skeleton, TensorSpec, flatten, same_structure, unflatten
 
 _NUM_NEARBY = 16
 """Answers to moved inputs. The chance that an element near a tie changes in none of them is one in tens of
@@ -42,7 +42,9 @@ class _Nested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output(_Nested):
-    """What a call of a model returned."""
+    """What a call of a model returned. `tensors` end with the inputs that the reference writes to, as they
+    are after the call, see `Reference.written`.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +83,9 @@ class Reference:
 
     `number` is that of the workload. It is 0 for the reference that the constructor makes; `others` are the
     same model on the other workloads. `exact` is the same model in float64, used while `has_exact`.
-    `output_sizes` are the bytes of each tensor of the latest answer. `keeps_state` says that a call changes
-    the answer of the next one: then each call runs on a fresh copy of the model.
+    `written` has the numbers of the inputs that a call writes to. What is in them afterwards is part of the
+    answer. `output_sizes` are the bytes of each tensor that the latest call returned. `keeps_state` says that
+    a call changes the answer of the next one: then each call runs on a fresh copy of the model.
 
     Methods raise TaskError, and OutOfMemoryError for want of memory. The message names the workload.
     """
@@ -105,6 +108,7 @@ class Reference:
         self.init_tensors = tuple(self._place(t) for t in init_tensors)
         self.has_exact = True
         self.output_sizes: tuple[int, ...] = ()
+        self.written: tuple[int, ...] = ()
         self.number = 0
         try:
             self.workload, *others = workloads_of(source)
@@ -163,6 +167,12 @@ class Reference:
         """Return the model's state dict: parameters and persistent buffers by name."""
         return {name: tensor.detach() for name, tensor in self.model.state_dict().items()}
 
+    def held_tensors(self) -> Iterator[torch.Tensor]:
+        """Yield the tensors that the model keeps from one call to the next."""
+        for module in self.model.modules():
+            every = (*module._parameters.values(), *module._buffers.values(), *vars(module).values())
+            yield from (value for value in every if isinstance(value, torch.Tensor))
+
     @property
     def output_bytes(self) -> int:
         return sum(self.output_sizes)
@@ -179,7 +189,13 @@ class Reference:
                 self._start = self._starts(skeleton, placed_tensors)
                 return self.draw(seed)  # `_starts` drew random numbers, so seed again.
             skeleton, placed_tensors = self._start.with_gradients(skeleton, placed_tensors)
-        return Draw(skeleton=skeleton, tensors=placed_tensors, workload=self.number)
+        draw = Draw(skeleton=skeleton, tensors=placed_tensors, workload=self.number)
+        if self._form is not None and self._form != _form_of(draw):
+            raise TaskError(
+                f"admission test 'same form' failed: {where}get_inputs() returns other shapes or numbers "
+                "each time; fix them, name each of them in get_workloads(), or return a number as a tensor"
+            )
+        return draw
 
     def _starts(self, skeleton: Skeleton, tensors: tuple[torch.Tensor, ...]) -> Start:
         """Return where backward passes start. Raises TaskError if the reference is not differentiable."""
@@ -201,14 +217,16 @@ class Reference:
         return self._start.gradients if self._start is not None else None
 
     def name_of(self, number: int) -> str:
+        """Return the name in messages of the tensor of that number in an `Output`."""
+        past = number - len(self.output_sizes)
+        if past >= 0:
+            return f"input {self.written[past]}, to which the reference writes,"
         return output_name(number) if self.gradients is None else self.gradients.name_of(number)
 
     def form(self, draw: Draw | None = None) -> Form:
         """Return the form of this workload's draws. `draw` is one of them, to save drawing another."""
         if self._form is None:
-            draw = draw or self.draw(0)
-            specs = tuple(TensorSpec.of(tensor) for tensor in draw.tensors)
-            self._form = Form(skeleton=draw.skeleton, specs=specs)
+            self._form = _form_of(draw or self.draw(0))
         return self._form
 
     def require_form_of(self, first: Reference) -> None:
@@ -239,24 +257,28 @@ class Reference:
                     f"admission test 'returns a tensor' failed: output {number} lies on {where}, while the "
                     f"inputs lie on {self.device.type}; return it where they are"
                 )
-        output = Output(skeleton=skeleton, tensors=tuple(t.detach() for t in tensors))
-        self.output_sizes = tuple(t.nbytes for t in output.tensors)
-        return output
+        self.output_sizes = tuple(t.nbytes for t in tensors)
+        return self._with_written(skeleton, tensors, arguments)
+
+    def _with_written(self, skeleton: Skeleton, tensors: list[torch.Tensor], arguments: list[Any]) -> Output:
+        given = flatten(arguments)[1]
+        every = (*tensors, *(given[number] for number in self.written))
+        return Output(skeleton=skeleton, tensors=tuple(t.detach() for t in every))
 
     def run_exact(self, draw: Draw) -> Output:
         """Return the answer in float64, or in the task's own precision if the model refuses float64."""
         if self.has_exact:
-            tensors = tuple(_widened(t) for t in draw.tensors)
+            arguments = draw.arguments(tuple(_widened(t) for t in draw.tensors))
             model = copy.deepcopy(self.exact) if self.keeps_state else self.exact
             try:
                 with torch.no_grad():
-                    value = guarded("in float64", call_of(model, self.gradients, draw.arguments(tensors)))
+                    value = guarded("in float64", call_of(model, self.gradients, arguments))
             except TaskError:
                 # Models that fix a dtype inside (`.float()`, a buffer, an assert) refuse float64.
                 self.has_exact = False
             else:
                 skeleton, outputs = flattened(value, "the reference's forward in float64")
-                return Output(skeleton=skeleton, tensors=tuple(t.detach() for t in outputs))
+                return self._with_written(skeleton, outputs, arguments)
         return self.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
 
     def nearby(self, draw: Draw, most: float | None = None) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -284,6 +306,10 @@ class Reference:
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
         return placed(tensor, self.precision, self.device, keeps=self.keeps_dtypes)
+
+
+def _form_of(draw: Draw) -> Form:
+    return Form(skeleton=draw.skeleton, specs=tuple(map(TensorSpec.of, draw.tensors)))
 
 
 def _widened(tensor: torch.Tensor) -> torch.Tensor:

@@ -114,7 +114,7 @@ class _Bounds:
 
     def is_close(self, answer: _Answer, known_error: float) -> bool:
         one = [answer.got], [answer.exact], [answer.own]
-        return tolerance.find_mismatch(*one, self.tolerated, (known_error,)) is None
+        return tolerance.find_mismatch(*one, self.tolerated, moved_errors=(known_error,)) is None
 
     def is_precise(self, answer: _Answer, *, in_median: bool = False) -> bool:
         error = errors.measure_error([answer.got], [answer.exact])
@@ -127,9 +127,9 @@ class _Bounds:
 
     def apart(self, got: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
         """Return a mask of the elements that differ by more than the tolerance."""
-        close = answer.double()
-        scale = min(1.0, float(close.square().mean().sqrt()))
-        return ~((got.double() - close).abs() <= self.tolerated * (scale + close.abs()))
+        close = tolerance.wide(answer)
+        scale = min(1.0, float(close.abs().square().mean().sqrt()))
+        return ~((tolerance.wide(got) - close).abs() <= self.tolerated * (scale + close.abs()))
 
 
 class _Doubt:
@@ -183,6 +183,6 @@ def _off_zero(tensor: torch.Tensor, most: float) -> torch.Tensor:
     is_zero = tensor == 0
     if not bool(is_zero.any()) or not is_free(tensor[~is_zero]):
         return tensor
-    step = most * tensor.float().square().mean().sqrt()
+    step = most * tensor.abs().float().square().mean().sqrt()
     signed = torch.where(torch.rand(tensor.shape, device=tensor.device) < 0.5, step, -step)
     return torch.where(is_zero, signed.to(tensor.dtype), tensor)

@@ -13,23 +13,16 @@ from dataclasses import dataclass
 import torch
 
 from kbopt.core.protocol import Precision
+from kbopt.evaluation.judge.slack import OWN_ERROR_FACTOR, Slack, local_slack
+from kbopt.evaluation.judge.steps import counts_in_steps, differs, first_wrong_step, share, unravel
 from kbopt.evaluation.passes import NameOf, output_name
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
 """KernelBench's atol and rtol, which are equal, for each precision. Here atol is multiplied by the outputs'
 root mean square if that is below 1."""
-_OWN_ERROR_FACTOR = 16.0
-"""An element may be off by this many times the reference's largest error: one level of Strassen's algorithm
-costs six. `errors.is_downgrade` finds what is systematically less precise than the reference."""
 _PIECE_ELEMENTS = {"cuda": 2**26, "cpu": 2**16}
 """Elements that are compared at once. That takes about eight copies in float64: 4 GiB on a GPU, and 4 MiB on
 a CPU, whose caches hold them. With 2^22 elements each copy came from fresh pages, in twice the time."""
-_PASSING_SHARE = 1e-3
-"""Share of the elements that may differ in an output that counts in steps, if near ties explain them. An
-honest kernel's rounding decides about one in a hundred thousand otherwise, half precision one in twenty."""
-_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
-"""Signed types of the same sizes as unsigned ones on which torch has few operations."""
-
 Nearby = Callable[[], Iterable[Sequence[torch.Tensor]]]
 """Returns float64 answers to inputs moved as much as rounding moves them, other ones at each call."""
 
@@ -62,6 +55,7 @@ def find_mismatch(
     tolerance: float,
     own_errors: Sequence[float] = (),
     nearby: Nearby | None = None,
+    moved_errors: Sequence[float] = (),
     name_of: NameOf = output_name,
 ) -> Mismatch | None:
     """Return the worst element of the first wrong output, or None if every output is right.
@@ -71,20 +65,21 @@ def find_mismatch(
     `exact` is the answer in float64. It may also equal `reference`, the reference's own answer; then
     `own_errors` has what `largest_errors` found on other inputs. An element may differ by `tolerance` times
     (its own size + the output's root mean square, at most 1), plus sixteen times the reference's own largest
-    error. For complex elements that is the distance in the plane. A NaN is right where the answer is NaN, and
-    an infinity where the answer is the same infinity. Integers and floats of 8 bits have to equal the float64
-    answer or the reference's own, except a few elements that equal one of the `nearby` answers: see
-    docs/evaluation.md.
+    error, see `slack`, or that many times one of the `moved_errors`. For complex elements that is the
+    distance in the plane. A NaN is right where the answer is NaN, and an infinity where the answer is the
+    same infinity. Integers and floats of 8 bits have to equal the float64 answer or the reference's own,
+    except a few elements that equal one of the `nearby` answers: see docs/evaluation.md.
     """
-    known = own_errors or (0.0,) * len(exact)
-    for number, (got, want, own, error) in enumerate(zip(actual, exact, reference, known, strict=True)):
+    known, moved = (errors or (0.0,) * len(exact) for errors in (own_errors, moved_errors))
+    every = zip(actual, exact, reference, known, moved, strict=True)
+    for number, (got, want, own, error, moved_error) in enumerate(every):
         if _obviously_right(got, own, tolerance):
             continue
         if counts_in_steps(own):
             others = (answer[number] for answer in nearby()) if nearby is not None else ()
-            found = _first_wrong_step(got, want, own, error, others)
+            found = first_wrong_step(got, want, own, error, others)
         else:
-            found = _worst_element(got, want, own, tolerance, error)
+            found = _worst_element(got, want, own, tolerance, error, moved_error)
         if found is not None:
             index, num_wrong = found
             return Mismatch(
@@ -98,9 +93,9 @@ def find_mismatch(
     return None
 
 
-def extents(reference: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> list[tuple[float, float]]:
-    """Return for each output the reference's largest error, and the root mean square of the exact answer."""
-    return [_extent(own, want) for own, want in zip(reference, exact, strict=True)]
+def extents(reference: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> list[tuple[float, Slack]]:
+    """Return for each output the root mean square of the exact answer, and the slack of its elements."""
+    return [_limits(own, want) for own, want in zip(reference, exact, strict=True)]
 
 
 def accepts(
@@ -108,18 +103,18 @@ def accepts(
     exact: Sequence[torch.Tensor],
     reference: Sequence[torch.Tensor],
     tolerance: float,
-    known: Sequence[tuple[float, float]],
+    known: Sequence[tuple[float, Slack]],
 ) -> bool:
     """Return whether `find_mismatch` would find nothing. It looks no further than the first wrong piece.
 
     `known` are the `extents` of `reference` and `exact`.
     """
-    for got, want, own, (own_error, rms) in zip(actual, exact, reference, known, strict=True):
+    for got, want, own, (rms, slack) in zip(actual, exact, reference, known, strict=True):
         if _obviously_right(got, own, tolerance):
             continue
-        bounds = tolerance, min(1.0, rms), _OWN_ERROR_FACTOR * own_error
+        bounds = tolerance, min(1.0, rms), slack
         if counts_in_steps(own):
-            if _first_wrong_step(got, want, own, 0.0, ()) is not None:
+            if first_wrong_step(got, want, own, 0.0, ()) is not None:
                 return False
         elif any(
             bool(_wrong_elements(one, truth, other, *bounds)[0].any())
@@ -135,18 +130,9 @@ def largest_errors(reference: Sequence[torch.Tensor], exact: Sequence[torch.Tens
     For an output that counts in steps it is the share of elements that differ.
     """
     return tuple(
-        _share(_differs(own, want)) if counts_in_steps(own) else _extent(own, want)[0]
+        share(differs(own, want)) if counts_in_steps(own) else _extent(own, want)[0]
         for own, want in zip(reference, exact, strict=True)
     )
-
-
-def _share(mask: torch.Tensor) -> float:
-    return int(mask.sum()) / max(1, mask.numel())
-
-
-def counts_in_steps(tensor: torch.Tensor) -> bool:
-    """Return whether neighbouring values of the tensor's type lie further apart than any tolerance."""
-    return not (tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype.itemsize > 1))
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
@@ -156,40 +142,6 @@ def is_finite(tensor: torch.Tensor) -> bool:
     # A NaN is the least and the largest element of its piece, so that no mask is needed.
     real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     return all(math.isfinite(float(end)) for _, (piece,) in pieces(real) for end in torch.aminmax(piece))
-
-
-def _differs(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return a mask of the elements that differ, for types that count in steps. Two NaNs do not differ."""
-    if one.is_floating_point():
-        left, right = one.float(), other.float()
-        return (left != right) & ~(left.isnan() & right.isnan())
-    as_signed = _SIGNED.get(one.dtype, one.dtype)
-    return one.view(as_signed) != other.view(as_signed)
-
-
-def _first_wrong_step(
-    got: torch.Tensor,
-    want: torch.Tensor,
-    own: torch.Tensor,
-    known_share: float,
-    others: Iterable[torch.Tensor],
-) -> tuple[tuple[int, ...], int] | None:
-    """Return the index of the first wrong element and the number of wrong ones, or None if there is none.
-
-    A wrong element is neither the float64 answer nor the reference's own, and not decided by rounding either.
-    """
-    wrong = _differs(got, want) & _differs(got, own)
-    num_wrong = int(wrong.sum())
-    own_share = max(known_share, _share(_differs(own, want)))
-    if num_wrong <= max(1.0, max(_PASSING_SHARE, _OWN_ERROR_FACTOR * own_share) * got.numel()):
-        for other in others:
-            wrong &= _differs(got, other)
-            num_wrong = int(wrong.sum())
-            if not num_wrong:
-                break
-    if not num_wrong:
-        return None
-    return _unravel(int(wrong.flatten().int().argmax()), wrong.shape), num_wrong
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:
@@ -221,15 +173,6 @@ def square_sum(tensor: torch.Tensor) -> float:
     return float(torch.linalg.vector_norm(tensor).square())  # Python's ** raises where this is infinite.
 
 
-def _unravel(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
-    """torch.unravel_index without its import of sympy, which takes two seconds."""
-    index: list[int] = []
-    for size in reversed(shape):
-        flat, at = divmod(flat, size)
-        index.append(at)
-    return tuple(reversed(index))
-
-
 def _obviously_right(got: torch.Tensor, own: torch.Tensor, tolerance: float) -> bool:
     """Return True only if an output is right, by a cheap test that most outputs pass. False says nothing.
 
@@ -238,7 +181,7 @@ def _obviously_right(got: torch.Tensor, own: torch.Tensor, tolerance: float) -> 
     if not own.numel():
         return True
     if counts_in_steps(own):
-        return not bool(_differs(got, own).any())
+        return not bool(differs(got, own).any())
     if own.is_complex():
         got, own = torch.view_as_real(got), torch.view_as_real(own)
     squares, furthest = 0.0, 0.0
@@ -284,15 +227,41 @@ def _distance(got: torch.Tensor, want: torch.Tensor) -> torch.Tensor:
     return apart.abs() if apart.is_complex() else apart.abs_()
 
 
+def _limits(
+    own: torch.Tensor, want: torch.Tensor, known_error: float = 0.0, moved_error: float = 0.0
+) -> tuple[float, Slack]:
+    own_error, rms = _extent(own, want)
+    most, moved = (OWN_ERROR_FACTOR * error for error in (max(own_error, known_error), moved_error))
+    if not own_error or own.dtype.itemsize < 4:  # It is not known, or there is none; or see `slack`.
+        return rms, Slack(most=most, moved=moved)
+    each = ((wide(truth), one) for _, (one, truth) in pieces(own, want))
+    local = local_slack((_distance(one, truth), truth.abs()) for truth, one in each)
+    return rms, Slack(most=most, moved=moved, local=local)
+
+
 def _worst_element(
-    got: torch.Tensor, want: torch.Tensor, own: torch.Tensor, tolerance: float, known_error: float
+    got: torch.Tensor,
+    want: torch.Tensor,
+    own: torch.Tensor,
+    tolerance: float,
+    known_error: float,
+    moved_error: float,
 ) -> tuple[tuple[int, ...], int] | None:
     """Return the index of the wrong element that is furthest off, and the number of wrong ones, or None."""
-    own_error, rms = _extent(own, want)
-    slack = _OWN_ERROR_FACTOR * max(own_error, known_error)
+    _, rms = _extent(own, want)
+    found = _worst_beyond(got, want, own, tolerance, min(1.0, rms), Slack(most=0.0))
+    if found is None:
+        return None  # As for most answers, which spares a look at the reference's errors.
+    _, slack = _limits(own, want, known_error, moved_error)
+    return _worst_beyond(got, want, own, tolerance, min(1.0, rms), slack)
+
+
+def _worst_beyond(
+    got: torch.Tensor, want: torch.Tensor, own: torch.Tensor, tolerance: float, scale: float, slack: Slack
+) -> tuple[tuple[int, ...], int] | None:
     worst, worst_at, total = -1.0, 0, 0
     for start, (one, truth, other) in pieces(got, want, own):
-        wrong, distance = _wrong_elements(one, truth, other, tolerance, min(1.0, rms), slack)
+        wrong, distance = _wrong_elements(one, truth, other, tolerance, scale, slack)
         num_wrong = int(wrong.sum())
         total += num_wrong
         if num_wrong:
@@ -300,7 +269,7 @@ def _worst_element(
             flat = int(candidates.argmax())
             if float(candidates[flat]) > worst:
                 worst, worst_at = float(candidates[flat]), start + flat
-    return (_unravel(worst_at, got.shape), total) if total else None
+    return (unravel(worst_at, got.shape), total) if total else None
 
 
 def _wrong_elements(
@@ -309,12 +278,14 @@ def _wrong_elements(
     own: torch.Tensor,
     tolerance: float,
     scale: float,
-    slack: float,
+    slack: Slack,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a mask of the wrong elements, and how far each element is off, which may be NaN."""
     want = wide(want)
     distance = _distance(got, want)
-    limit = want.abs().add_(scale).mul_(tolerance).add_(slack)
+    size = want.abs()
+    allowed = slack.at(size)
+    limit = size.add_(scale).mul_(tolerance).add_(allowed)
     # `not (<=)` so that a NaN counts as wrong.
     wrong = ~(distance <= limit)
     if not (is_finite(want) and is_finite(own)):
@@ -322,9 +293,9 @@ def _wrong_elements(
         got, own = wide(got), wide(own)
         if got.is_complex():
             parts = [torch.view_as_real(tensor) for tensor in (got, want, own)]
-            wrong_special = _wrong_special(*parts, tolerance=tolerance, scale=scale, slack=slack).any(-1)
+            wrong_special = _wrong_special(*parts, tolerance=tolerance, scale=scale, slack=slack.most).any(-1)
         else:
-            wrong_special = _wrong_special(got, want, own, tolerance=tolerance, scale=scale, slack=slack)
+            wrong_special = _wrong_special(got, want, own, tolerance=tolerance, scale=scale, slack=slack.most)
         wrong = torch.where(special, wrong_special, wrong)
     return wrong, distance
 

@@ -38,17 +38,18 @@ def shifted(draw: Draw, rng: random.Random, *, moves: bool) -> Draw:
     """Return the draw with other distributions.
 
     In each tensor all slices of some dimension, or a few of them, are scaled down to at least a quarter, and
-    moved within the tensor's range. If not `moves`, and for a tensor with zeros, slices are only scaled, by
-    powers of two: no two elements become equal by rounding.
+    moved within the tensor's range. If not `moves`, and for a tensor with zeros or of complex numbers, slices
+    are only scaled, by powers of two: no two elements become equal by rounding.
     """
     tensors = tuple(_shifted(t, rng, moves=moves) if is_free(t) else t for t in draw.tensors)
     return replace(draw, tensors=tensors)
 
 
-def with_short_sums(draw: Draw, share: float, rng: random.Random) -> Iterator[Draw]:
+def with_other_slices(draw: Draw, share: float, scale: float, rng: random.Random) -> Iterator[Draw]:
     """Yield draws in which a few slices of one tensor keep `share` of their elements, and at least a handful.
 
-    The other elements of these slices become small. There is one draw for each tensor and dimension that has
+    The other elements of these slices become small, and all of them are multiplied by `scale`. There is one
+    draw for each tensor and dimension that has
     slices, in random order.
     """
     places = [
@@ -65,7 +66,7 @@ def with_short_sums(draw: Draw, share: float, rng: random.Random) -> Iterator[Dr
         part = changed.index_select(dim, chosen)
         least = _FEWEST_TERMS * len(chosen) / part.numel()
         kept = torch.rand(part.shape, device=part.device) < max(share, least)
-        changed.index_copy_(dim, chosen, torch.where(kept, part, part * _SMALL))
+        changed.index_copy_(dim, chosen, torch.where(kept, part, part * _SMALL) * scale)
         tensors[number] = changed
         yield replace(draw, tensors=tuple(tensors))
 
@@ -76,7 +77,11 @@ def widened(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def is_free(tensor: torch.Tensor) -> bool:
-    """Return whether the tensor may hold any other values of its range."""
+    """Return whether the tensor may hold other values of its range. Complex numbers of size one may not."""
+    if tensor.is_complex():
+        size = tensor.flatten()[:: max(1, tensor.numel() // _SAMPLE)].abs()
+        on_circle = bool(((size - 1).abs() < _SHARES_ROUND).all())
+        return not on_circle and is_free(tensor.real) and is_free(tensor.imag)
     if not tensor.is_floating_point() or tensor.numel() <= _FEWEST_VALUES:
         return False
     tensor = widened(tensor)
@@ -100,9 +105,11 @@ def _are_shares(tensor: torch.Tensor) -> bool:
 
 
 def is_symmetric(tensor: torch.Tensor) -> bool:
-    """Return whether the tensor is a symmetric matrix, or a stack of them."""
+    """Return whether the tensor is a symmetric or Hermitian matrix, or a stack of them."""
     square = tensor.dim() >= 2 and tensor.shape[-1] == tensor.shape[-2]
     tensor = widened(tensor)
+    if square and tensor.is_complex() and torch.equal(tensor, tensor.mH.resolve_conj()):
+        return True
     return square and torch.equal(tensor[..., 0], tensor[..., 0, :]) and torch.equal(tensor, tensor.mT)
 
 
@@ -119,14 +126,14 @@ def _shifted(tensor: torch.Tensor, rng: random.Random, *, moves: bool) -> torch.
     generator = torch.Generator(tensor.device)
     generator.manual_seed(rng.getrandbits(62))
     drawn = torch.rand((2, size), generator=generator, device=tensor.device)
-    moves = moves and not bool((tensor == 0).any())
+    moves = moves and not tensor.is_complex() and not bool((tensor == 0).any())
     scale = _LEAST_SCALE + (1 - _LEAST_SCALE) * drawn[0] if moves else 2.0 ** -torch.floor(1 + 2 * drawn[0])
     if size > 1 and rng.random() < 0.5:
         untouched = torch.ones(size, dtype=torch.bool, device=tensor.device)
         untouched[_some_slices(tensor, dim, rng)] = False
         scale[untouched] = 1.0
     scale = scale.reshape(shape)
-    wide = tensor.float() if tensor.dtype != torch.float64 else tensor
+    wide = tensor.float() if tensor.dtype.itemsize < 4 else tensor
     if not moves:
         return (wide * scale).to(tensor.dtype)
     deviation, mean = torch.std_mean(wide)

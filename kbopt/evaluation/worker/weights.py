@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch.nn.parameter import is_lazy
 
 _MAX_NAMES = 5
 """Names of each kind in a message at most."""
@@ -15,7 +16,8 @@ def take_over(model: torch.nn.Module, parameters: Mapping[str, torch.Tensor]) ->
 
     If only some of them fit, the second value says which do not, else it is "". A model with other parameters
     keeps the values that its constructor drew under the seed, as in KernelBench. Equal values are not copied,
-    so that data that the constructor derived from them stay valid.
+    so that data that the constructor derived from them stay valid. A parameter that the first call would give
+    its shape gets that of the reference.
     """
     own = model.state_dict()
     missing = [name for name in parameters if name not in own]
@@ -23,13 +25,15 @@ def take_over(model: torch.nn.Module, parameters: Mapping[str, torch.Tensor]) ->
     reshaped = [
         f"{name} is {list(own[name].shape)} instead of {list(tensor.shape)}"
         for name, tensor in parameters.items()
-        if name in own and own[name].shape != tensor.shape
+        if name in own and not is_lazy(own[name]) and own[name].shape != tensor.shape
     ]
     if missing or unexpected or reshaped:
         fits_in_part = len(missing) + len(reshaped) < len(parameters)
         return False, _sentence(missing, unexpected, reshaped) if fits_in_part else ""
     with torch.no_grad():
         for name, tensor in parameters.items():
+            if is_lazy(own[name]):
+                own[name].materialize(tensor.shape)
             if not torch.equal(own[name], tensor.to(own[name].dtype)):
                 own[name].copy_(tensor)
     return True, ""

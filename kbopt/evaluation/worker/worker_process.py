@@ -206,8 +206,17 @@ class _Session:
     def _arguments(self, request: Message, offsets: list[int]) -> Any:
         workload = request["workload"]
         places = zip(self._specs[workload], offsets, strict=True)
-        tensors = [view(self._input_buffer, spec, at) for spec, at in places]
-        return unflatten(self._skeletons[workload], tensors)
+        return unflatten(self._skeletons[workload], [self._input(spec, at) for spec, at in places])
+
+    def _input(self, spec: TensorSpec, at: int) -> torch.Tensor:
+        """Return an input. On a CPU it has a storage of its own, as it has for any other caller: what shares,
+        saves or copies its storage then takes no other input with it.
+        """
+        buffer = self._input_buffer
+        if self._cuda is None and spec.size_bytes:
+            memory = memoryview(buffer.numpy())
+            buffer, at = torch.frombuffer(memory, dtype=torch.uint8, count=spec.size_bytes, offset=at), 0
+        return view(buffer, spec, at)
 
 
 def _copy_first(*arguments: Any) -> Any:
