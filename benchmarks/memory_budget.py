@@ -68,8 +68,8 @@ class Cgroup:
 
     def __init__(self, limit_bytes: int) -> None:
         first = Path("/sys/fs/cgroup/memory")
-        root = first if first.is_dir() else Path("/sys/fs/cgroup")
-        self.folder = root / f"kbopt-benchmark-{os.getpid()}"
+        self._root = first if first.is_dir() else Path("/sys/fs/cgroup")
+        self.folder = self._root / f"kbopt-benchmark-{os.getpid()}"
         self.folder.mkdir()
         self._limit, self._peak, self._events = (
             ("memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control")
@@ -87,6 +87,11 @@ class Cgroup:
     def num_kills(self) -> int:
         lines = (self.folder / self._events).read_text().splitlines()
         return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+    def remove(self) -> None:
+        """Leave the cgroup, which has to be empty then, and remove it."""
+        (self._root / "cgroup.procs").write_text(str(os.getpid()))
+        self.folder.rmdir()
 
 
 class Watch:
@@ -164,6 +169,7 @@ def main() -> None:
     print(f"processes of the service together: at most {held_bytes / GIB:.2f} GiB")
     if cgroup is not None:
         print(f"cgroup: at most {cgroup.peak_bytes / GIB:.2f} GiB with page cache, {cgroup.num_kills} killed")
+        cgroup.remove()
 
 
 if __name__ == "__main__":
