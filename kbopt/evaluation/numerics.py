@@ -73,10 +73,16 @@ def placed_model(
     """Do the same with the model's parameters and buffers, in place, and return the model."""
     if keeps:
         return model.to(device=device)
-    if not any(map(is_float8, (*model.parameters(), *model.buffers()))):
+    tensors = (*model.parameters(), *model.buffers())
+    if not any(is_float8(tensor) or tensor.is_complex() for tensor in tensors):
         return model.to(device=device, dtype=DTYPES[precision])
-    model._apply(lambda t: t.to(device) if is_float8(t) else t.to(device, _dtype(t, precision)))
-    return model
+    # `Module.to` would cast these as well, and take the imaginary part off complex numbers.
+    return model._apply(lambda t: t.to(device) if is_float8(t) else t.to(device, _dtype(t, precision)))
+
+
+def in_float64(model: torch.nn.Module) -> torch.nn.Module:
+    """Cast the model's parameters and buffers to double precision, in place, and return the model."""
+    return model.double()._apply(lambda t: t.to(torch.complex128) if t.is_complex() else t)
 
 
 def constructed(

@@ -153,7 +153,7 @@ class Reference:
             exact.load_state_dict(model.state_dict())
         for tensor in model.state_dict().values():
             tensor.detach()  # which a parameter without a size refuses
-        return _Twins(model=model, exact=exact.double())
+        return _Twins(model=model, exact=numerics.in_float64(exact))
 
     def _made(self) -> torch.nn.Module:
         values = unflatten(self.init_skeleton, self.init_tensors)
