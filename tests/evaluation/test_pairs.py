@@ -91,5 +91,6 @@ def test_the_interval_holds_the_truth(times_usual: float, least: float) -> None:
 
 def test_pairs_share_the_timed_calls_of_the_protocol() -> None:
     protocol = EvalProtocol(timed=100, precision="fp16")
-    assert pairs.protocol_of_each(protocol) == replace(protocol, timed=34)
+    assert pairs.protocol_of_each(protocol) == replace(protocol, trials=2, timed=34)
     assert pairs.protocol_of_each(EvalProtocol(timed=10)).timed == 7
+    assert pairs.protocol_of_each(EvalProtocol(trials=1)).trials == 1

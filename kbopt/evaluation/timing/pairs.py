@@ -29,8 +29,12 @@ _STUDENT = 2.447
 
 
 def protocol_of_each(protocol: EvalProtocol) -> EvalProtocol:
-    """Return the protocol of one of `NUM_PAIRS` pairs, which share the timed calls."""
-    return replace(protocol, timed=max(_FEWEST_TIMED, math.ceil(protocol.timed / NUM_PAIRS)))
+    """Return the protocol of one of `NUM_PAIRS` pairs, which share the checks and the timed calls."""
+    return replace(
+        protocol,
+        trials=math.ceil(protocol.trials / NUM_PAIRS),
+        timed=max(_FEWEST_TIMED, math.ceil(protocol.timed / NUM_PAIRS)),
+    )
 
 
 def pooled(first: Measured, others: Sequence[Times]) -> Measured:
