@@ -48,6 +48,15 @@ SEED = resources.files("kbopt.proposers") / "kernels" / "softmax" / "cpu_rows.py
 SOFTMAX = resources.files("kbopt.tasks") / "sources" / "quick" / "softmax.py"
 
 
+WORKLOADS = (
+    ELEMENTWISE.replace("get_inputs():", "get_inputs(rows):").replace("(256, 512)", "(rows, 512)")
+    + """
+def get_workloads():
+    return [{"name": "one", "args": {"rows": 64}}, {"name": "two", "args": {"rows": 77}, "role": "hidden"}]
+"""
+)
+
+
 def profiled(bench: Bench, source: str, task: str = ELEMENTWISE) -> Profile | NotProfiled:
     request = ProfileRequest(task=Task(name="t", source=task), source=source, protocol=QUICK)
     return bench.runner.run(bench.client.profile(request))
@@ -97,6 +106,20 @@ def test_what_cannot_be_called_is_an_answer(bench: Bench, source: str, said: str
     assert isinstance(found, NotProfiled)
     assert said in found.reason
     assert "\x1b" not in found.reason
+
+
+def test_a_task_of_several_workloads_is_profiled_on_its_first(bench: Bench) -> None:
+    found = profiled(bench, RIGHT, WORKLOADS)
+    assert isinstance(found, Profile), found
+    assert isinstance(found.trace, Trace)
+    assert isinstance(found.reference, Trace)
+
+
+def test_a_candidate_that_is_profiled_does_not_see_the_hidden_workloads(bench: Bench) -> None:
+    found = profiled(bench, PLAIN.format(body="raise RuntimeError(open('task.py').read())"), WORKLOADS)
+    assert isinstance(found, NotProfiled)
+    assert "'rows': 64" in found.reason.replace('"', "'")
+    assert "77" not in found.reason
 
 
 def test_a_task_that_cannot_be_scored_is_refused(bench: Bench) -> None:

@@ -1,10 +1,16 @@
 """Which lines of machine code count as a lower precision."""
 
+import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from kbopt.evaluation.build.building import Built
+from kbopt.evaluation.build.inspection import arithmetic_of
 from kbopt.evaluation.build.machine_code import _SASS, _instructions, _kind
+from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
+from kbopt.evaluation.sandbox.confinement import SandboxConfig, scrubbed
 
 
 def ptx(tmp_path: Path, body: str) -> list[str]:
@@ -47,3 +53,24 @@ def test_what_is_neither_ptx_nor_a_library_is_passed_over(tmp_path: Path) -> Non
     (tmp_path / "notes.txt").write_text("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32")
     (tmp_path / "link.ptx").symlink_to("/etc/passwd")
     assert list(_instructions(tmp_path)) == []
+
+
+def test_the_name_of_a_candidates_file_is_no_command_to_a_terminal(tmp_path: Path) -> None:
+    folder = tmp_path / "build"
+    folder.mkdir()
+    (folder / "k\x1b[2J.ptx").write_text(".version 8.4\n.target sm_90a\ncvt.rn.f16.f32 %h1, %f1;\n")
+    with closing(ForkServerHandle(tmp_path, os.environ, prepare_cuda=False)) as fork_server:
+
+        def child(built: Built, role: str) -> Child:
+            config = SandboxConfig(
+                memory_bytes=2**33,
+                address_space=False,
+                environ=scrubbed(os.environ),
+                scratch_fallback=str(tmp_path / "scratch"),
+                serial=1,
+                build=built.folder,
+            )
+            return Child(fork_server, role, config)
+
+        found = arithmetic_of(child, Built(folder=str(folder), setup="", readable=()))
+    assert found == ("half: cvt.rn.f16.f32 in k\\x1b[2J.ptx",)

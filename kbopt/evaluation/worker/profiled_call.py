@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 from kbopt.evaluation import numerics
 from kbopt.evaluation.gradients import starts_of
-from kbopt.evaluation.kernelbench.loading import load_module
+from kbopt.evaluation.kernelbench.loading import first_inputs, load_module
 from kbopt.evaluation.messages import CallBoth
 from kbopt.evaluation.numerics import constructed, keeps_dtypes, placed, seed_everything, synchronize
 from kbopt.evaluation.passes import Gradients, call_of
@@ -59,7 +59,7 @@ class ProfiledCall:
             take_over(model, reference.state_dict())
         self._model = model
         with self.device:  # To draw gigabytes on the host takes a minute.
-            inputs = task.get_inputs()
+            inputs = first_inputs(task, job.task_source)()
         self._arguments = tree_map_only(torch.Tensor, place, inputs)
         if job.protocol.backward:
             reference = self._constructed(task.Model, init_inputs)
