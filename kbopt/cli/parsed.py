@@ -168,6 +168,11 @@ def proposer_config(given: dict[str, Any], tasks: Sequence[Task]) -> ProposerCon
         raise UserError(
             "--proposer agent goes with --agent NAME, or with --agent-command COMMAND: give both, or neither"
         )
+    if given["models"] and "llm" not in name:
+        raise UserError(
+            f"--model and --proposer {name} do not go together: give --proposer llm or llm+tunables, or "
+            "leave --model out"
+        )
     if files := given.pop("start", ()):
         from kbopt.proposers.starts import read_starts
         from kbopt.tasks import as_model
