@@ -119,14 +119,14 @@ def load(folder: Path) -> BenchConfig:
     description = folder / DESCRIPTION
     if not description.is_file():
         raise UserError(f"no benchmark in {folder}: it has no {DESCRIPTION}")
-    return codec.loads(BenchConfig, description.read_text())
+    return codec.loads(BenchConfig, description.read_bytes(), description)
 
 
 def rows_of(folder: Path) -> tuple[Row, ...]:
     """The rows that were written last, none where there is no table yet."""
     lines = folder / ROWS
-    text = lines.read_text(encoding="utf-8") if lines.is_file() else ""
-    return tuple(codec.loads(Row, line) for line in text.split("\n") if line)
+    found = lines.read_bytes().split(b"\n") if lines.is_file() else []
+    return tuple(codec.loads(Row, line, f"{lines}:{n}") for n, line in enumerate(found, 1) if line)
 
 
 def has_ended(folder: Path) -> bool:

@@ -53,7 +53,7 @@ def create(config: RunConfig, folder: Path) -> None:
 def load(folder: Path) -> RunConfig:
     """The configuration of the run in `folder`."""
     with JournalReader(folder / "journal.sqlite") as journal:
-        return codec.loads(RunConfig, journal.config)
+        return codec.loads(RunConfig, journal.config, journal.path)
 
 
 def drive(config: RunConfig, folder: Path, view: ProgressView, followers: Sequence[Follow] = ()) -> None:

@@ -58,7 +58,7 @@ class Finished:
 def open_run(folder: Path) -> tuple[RunConfig, Run, JournalReader]:
     """The run in `folder` for reading; close the journal when done with the run's entries."""
     journal = JournalReader(folder / "journal.sqlite")
-    config = codec.loads(RunConfig, journal.config).without_secrets
+    config = codec.loads(RunConfig, journal.config, journal.path).without_secrets
     run = Run(
         name=config.name,
         task=config.task,
@@ -139,7 +139,7 @@ def keep_lessons(folder: Path) -> int:
 
 def _config(folder: Path) -> RunConfig:
     with JournalReader(folder / "journal.sqlite") as journal:
-        return codec.loads(RunConfig, journal.config)
+        return codec.loads(RunConfig, journal.config, journal.path)
 
 
 def candidate_source(folder: Path, candidate: str) -> str:

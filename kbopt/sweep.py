@@ -113,7 +113,7 @@ def prepare(config: SweepConfig, folder: Path, *, on_cluster: bool = False) -> t
     description = folder / "sweep.json"
     stored = replace(config, proposer=config.proposer.without_secrets)
     if description.exists():
-        known = codec.loads(SweepConfig, description.read_text())
+        known = codec.loads(SweepConfig, description.read_bytes(), description)
         if known != stored:
             raise UserError(
                 f"{folder} holds a sweep with other settings ({', '.join(_differences(known, stored))}). "
@@ -133,7 +133,7 @@ def prepare(config: SweepConfig, folder: Path, *, on_cluster: bool = False) -> t
         journal = place / "journal.sqlite"
         if journal.exists():
             with JournalReader(journal) as reader:
-                run = replace(run, lessons=codec.loads(RunConfig, reader.config).lessons)
+                run = replace(run, lessons=codec.loads(RunConfig, reader.config, journal).lessons)
         else:
             run = with_lessons(run)
             SqliteJournal.create(journal, codec.dumps(run.without_secrets)).close()
@@ -146,7 +146,7 @@ def load(folder: Path) -> SweepConfig:
     description = folder / "sweep.json"
     if not description.is_file():
         raise UserError(f"no sweep in {folder}: it has no sweep.json")
-    return codec.loads(SweepConfig, description.read_text())
+    return codec.loads(SweepConfig, description.read_bytes(), description)
 
 
 def drive(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbopt.cli import INFRA_ERROR
-from kbopt.cli.json_lines import appending, objects
+from kbopt.cli.json_lines import appending, check_lines, objects
 from kbopt.cli.output import to_stderr
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
@@ -125,6 +125,8 @@ def admit(
     from kbopt.compose.checks import check_device
 
     check_device(device)
+    if out:
+        check_lines(out)
     table = _Table(open_local(device), checkout, protocol, as_json)
     try:
         asyncio.run(table.fill(problems, out))

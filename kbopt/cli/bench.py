@@ -17,6 +17,7 @@ from kbopt.cli.options.protocol import protocol_options
 from kbopt.cli.options.sweep import address_option, many_options, nodes_option, out_option
 from kbopt.cli.options.task import kernelbench_option
 from kbopt.cli.output import json_option
+from kbopt.cli.values import FolderName
 from kbopt.core.errors import UserError
 
 ALGORITHMS = "PS,PS_Summarizer,PS_epsNet,PS_epsNet_Summarizer,best_of_n,random"
@@ -41,7 +42,7 @@ ALGORITHMS = "PS,PS_Summarizer,PS_epsNet,PS_epsNet_Summarizer,best_of_n,random"
 @backend_options
 @protocol_options
 @many_options
-@option("--name", default="bench", help="Its name; its folder is OUT/NAME.")
+@option("--name", type=FolderName(), default="bench", help="Its name; its folder is OUT/NAME.")
 @out_option
 @address_option
 @nodes_option

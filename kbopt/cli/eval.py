@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from kbopt.cli import parsed
 from kbopt.cli.batch import Batch, Item, document, headline, opened, owner, request
 from kbopt.cli.grouped import Command, option
+from kbopt.cli.json_lines import check_lines
 from kbopt.cli.options.backend import backend_options
 from kbopt.cli.options.protocol import protocol_options
 from kbopt.cli.options.task import task_options
@@ -117,6 +118,8 @@ def evaluate(
         raise UserError(f"--run {run} says which task it is: leave out --task and --task-idx")
     if out and kernel:
         raise UserError("--out goes with --kernels; use --json > FILE for a single kernel")
+    if out:
+        check_lines(out)
     if run is not None:
         config, item = _of_run(run, kernel)
         given, items = as_the_run(ctx, config, given), [item]

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from kbopt.core.errors import UserError
+
 
 @contextmanager
 def appending(out: Path) -> Iterator[TextIO]:
@@ -17,6 +19,21 @@ def appending(out: Path) -> Iterator[TextIO]:
         if is_torn:
             sink.write("\n")
         yield sink
+
+
+def check_lines(out: Path) -> None:
+    """Raises `UserError` where `out` is a file that begins with something else than a JSON object, perhaps a
+    torn one: lines would spoil it.
+    """
+    if not out.is_file():
+        return
+    with out.open("rb") as file:
+        begin = file.read(4096).lstrip()
+    if begin and not begin.startswith(b"{"):
+        raise UserError(
+            f"--out {out} exists and holds no JSON lines, which are appended to. Give another file, or take "
+            "this one away."
+        )
 
 
 def objects(out: Path) -> Iterator[dict[str, Any]]:

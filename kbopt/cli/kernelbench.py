@@ -20,7 +20,7 @@ from kbopt.cli.options.search import SETTINGS
 from kbopt.cli.options.sweep import address_option, many_options, nodes_option, out_option
 from kbopt.cli.options.task import kernelbench_option
 from kbopt.cli.output import json_option, print_json, to_stderr
-from kbopt.cli.values import Name, Number
+from kbopt.cli.values import FolderName, Name, Number
 from kbopt.core.errors import UserError
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
 
@@ -87,7 +87,7 @@ class _Optimizer(Name):
 @backend_options
 @protocol_options
 @many_options
-@option("--name", default="kernelbench", help="Its name; its folder is OUT/NAME.")
+@option("--name", type=FolderName(), default="kernelbench", help="Its name; its folder is OUT/NAME.")
 @out_option
 @address_option
 @nodes_option
@@ -142,8 +142,6 @@ def kernelbench(
         given["proposer"] = "llm" if given["models"] else given["proposer"]
     if optimizer in bench.EXTERNAL and given["proposer"] != "llm":
         raise UserError(f"--optimizer {optimizer} needs --model, e.g. --model openai/gpt-5")
-    if given["models"] and given["proposer"] == "tunables":
-        raise UserError("--model and --proposer tunables do not go together: leave one of them out")
     searches = sweep.SweepConfig(
         name=name,
         tasks=tasks,

@@ -95,20 +95,28 @@ def algorithm_names(names: str) -> tuple[Algorithm, ...]:
 
 
 def seed_numbers(text: str) -> tuple[int, ...]:
-    """`5` is the seeds 0 to 4, `0..4` the same, `3,7` these two."""
+    """`5` is the seeds 0 to 4, `0..4` the same, `3,7` these two; each once."""
+    seeds: Sequence[int]
     try:
         if text.isdecimal():
-            seeds = tuple(range(int(text)))
+            seeds = range(int(text))
         elif ".." in text:
             first, last = text.split("..")
-            seeds = tuple(range(int(first), int(last) + 1))
+            seeds = range(int(first), int(last) + 1)
         else:
-            seeds = tuple(int(part) for part in text.split(","))
+            seeds = tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         seeds = ()
-    if not seeds:
-        raise UserError(f"--seeds {text!r}: give how many (5), a range (0..4), or a list (3,7)")
-    return seeds
+    if not seeds or min(seeds[:_MOST_SEEDS]) < 0 or seeds[_MOST_SEEDS:]:
+        raise UserError(
+            f"--seeds {text[:40]!r}: give how many (5), a range (0..4), or a list (3,7), of up to "
+            f"{_MOST_SEEDS} numbers from 0 on"
+        )
+    return tuple(seeds)
+
+
+_MOST_SEEDS = 1000
+"""More searches of one task than any comparison needs."""
 
 
 def search_settings(given: dict[str, Any]) -> SearchSettings:
@@ -167,6 +175,11 @@ def proposer_config(given: dict[str, Any], tasks: Sequence[Task]) -> ProposerCon
     if is_named != (name == "agent"):
         raise UserError(
             "--proposer agent goes with --agent NAME, or with --agent-command COMMAND: give both, or neither"
+        )
+    if given["models"] and "llm" not in name:
+        raise UserError(
+            f"--model and --proposer {name} do not go together: give --proposer llm or llm+tunables, or "
+            "leave --model out"
         )
     if files := given.pop("start", ()):
         from kbopt.proposers.starts import read_starts

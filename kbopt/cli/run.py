@@ -20,7 +20,7 @@ from kbopt.cli.options.search import budget_options, search_options, search_verd
 from kbopt.cli.options.task import task_options
 from kbopt.cli.options.wandb import wandb_options
 from kbopt.cli.output import json_option, print_json, to_stderr
-from kbopt.cli.values import RunFolder
+from kbopt.cli.values import FolderName, RunFolder
 from kbopt.core.errors import InfraError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ OUTPUT_OPTIONS = ("as_json", "verbose", "live", "use_wandb", "project_name", "wa
     help="Proposals made at the same time.",
 )
 @option("--out", type=click.Path(path_type=Path), help="The run's folder. Default: runs/NAME.")
-@option("--run-name", help="The run's name. Default: from date, task, algorithm and seed.")
+@option("--run-name", type=FolderName(), help="The run's name. Default: from date, task, algorithm and seed.")
 @output_options
 def run(
     task: str | None,

@@ -18,6 +18,9 @@ from kbopt.cli.values import OutFile, RunFolder
 from kbopt.core.errors import UserError
 from kbopt.core.events import Asked, Attempted, Dropped, Entry, Evaluated, FullForgone, Proposed
 
+_PAGE = b"<!doctype html>"
+"""How kbopt's pages begin."""
+
 if TYPE_CHECKING:
     from kbopt.reporting.listing import RunRow
     from kbopt.reporting.records import Node
@@ -229,6 +232,8 @@ def report(runs: tuple[Path, ...], out: Path | None, open_page: bool) -> None:
         if len(runs) > 1:
             raise UserError(f"{len(runs)} runs need --out FILE for their page")
         out = runs[0] / "report.html"
+    elif out.exists() and out.stat().st_size and out.read_bytes()[: len(_PAGE)].lower() != _PAGE:
+        raise UserError(f"--out {out} exists and is no page of HTML, which would be lost. Give another file.")
     folders = list({folder.resolve(): folder for folder in runs}.values())
     with ExitStack() as stack:
         opened = []

@@ -19,7 +19,7 @@ from kbopt.cli.options.sweep import address_option, many_options, nodes_option, 
 from kbopt.cli.options.task import kernelbench_option, workloads_option
 from kbopt.cli.options.wandb import wandb_options
 from kbopt.cli.output import json_option, print_json
-from kbopt.cli.values import Name, sweep_folder
+from kbopt.cli.values import FolderName, Name, sweep_folder
 from kbopt.core.errors import UserError
 from kbopt.core.spending import Spend
 
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     "most is expected of them (headroom).",
 )
 @search_verdict_option
-@option("--name", default="sweep", help="Its name; its folder is OUT/NAME.")
+@option("--name", type=FolderName(), default="sweep", help="Its name; its folder is OUT/NAME.")
 @out_option
 @address_option
 @nodes_option

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +15,10 @@ from kbopt.core.errors import unknown_name
 
 _MOST_GPUS = 64
 """Of one evaluator: what a machine or an account of Modal may have."""
+
+
+_LONGEST_NAME = 100
+"""Bytes; file systems take 255, and parts of the name are in other names."""
 
 
 class Name(click.ParamType[str]):
@@ -91,6 +96,22 @@ class RunFolder(click.ParamType[Path]):
         return next((path for path in places if (path / "journal.sqlite").is_file()), Path(value))
 
 
+class FolderName(click.ParamType[str]):
+    """The name of a folder that a command makes in another one: no path, which would lead out of it."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value or value in (".", "..") or "/" in value or len(os.fsencode(value)) > _LONGEST_NAME:
+            self.fail(
+                f"{value[:60]!r} is no name. Give one of 1 to {_LONGEST_NAME} bytes, without a slash; --out "
+                "says in which folder.",
+                param,
+                ctx,
+            )
+        return str(value)
+
+
 class OutFile(click.ParamType[Path]):
     """A file that can be written: its folder is there."""
 
@@ -117,7 +138,10 @@ class Kernels(click.ParamType[tuple[Path, ...]]):
     ) -> tuple[Path, ...]:
         if isinstance(value, tuple):
             return value
-        return tuple(Path(part.strip()) for part in value.split(",") if part.strip())
+        found = tuple(Path(part.strip()) for part in value.split(",") if part.strip())
+        if not found:
+            self.fail(f"{value!r} names no file. Give one or more, with commas between them.", param, ctx)
+        return found
 
 
 def sweep_folder(name: str, out: Path) -> Path:

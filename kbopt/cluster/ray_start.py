@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private.node import Node
+from ray.job_config import JobConfig
 
 from kbopt.cluster.actors import NAMESPACE
 from kbopt.core.errors import InfraError, UserError
@@ -35,7 +37,12 @@ def start_ray(address: str | None) -> None:
     # Ray's threads allocate in heaps of their own what another thread frees: with one heap a coordinator does
     # not grow. Workers inherit it from here; on a cluster the nodes set it (ray_cluster.yaml).
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")
-    options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": "ERROR"}
+    options: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "job_config": _looks_where_the_driver_does(),
+    }
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
@@ -60,6 +67,23 @@ def start_ray(address: str | None) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)
+
+
+class _OnItsPath(list[str]):
+    """Takes the folders alone in which this process looks for modules."""
+
+    def extend(self, folders: Iterable[str]) -> None:
+        own = {Path(folder or ".").resolve() for folder in sys.path}
+        super().extend(folder for folder in folders if Path(folder).resolve() in own)
+
+
+def _looks_where_the_driver_does() -> JobConfig:
+    """Ray has workers look for modules in the working directory first. A kernel of the user's that lies there
+    as copy.py or queue.py would end each of them as it starts, without end; there is no option for that.
+    """
+    config = JobConfig()
+    config._py_driver_sys_path = _OnItsPath()
+    return config
 
 
 @contextmanager

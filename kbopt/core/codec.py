@@ -29,13 +29,19 @@ def dumps(value: object) -> str:
     return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def loads(kind: type[T], text: str | bytes) -> T:
-    """The `kind` that `dumps` wrote. Raises `CodecError`, also for text that is not JSON."""
+def loads(kind: type[T], text: str | bytes, where: object = "") -> T:
+    """The `kind` that `dumps` wrote. Raises `CodecError`, also for text that is not JSON; `where` begins its
+    message, such as the file that has the text.
+    """
+    begin = f"{where}: " if where else ""
     try:
         raw = json.loads(text)
-    except ValueError as error:
-        raise CodecError(f"not JSON: {error}") from None
-    value: T = decode(kind, raw)
+    except (ValueError, RecursionError) as error:
+        raise CodecError(f"{begin}not JSON: {error}") from None
+    try:
+        value: T = decode(kind, raw)
+    except CodecError as error:
+        raise CodecError(f"{begin}{error}") from None
     return value
 
 

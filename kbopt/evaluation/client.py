@@ -82,7 +82,7 @@ class ServiceClient:
         if self._cores:
             arguments += ["--cores", ",".join(map(str, self._cores))]
         self._process = await asyncio.create_subprocess_exec(
-            *(self._python, "-m", "kbopt.evaluation", "serve", *arguments),
+            *(self._python, "-P", "-m", "kbopt.evaluation", "serve", *arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -70,7 +70,7 @@ def _check_arguments(module: ast.Module, workloads: Sequence[Workload], where: s
             entry = f"workload {workload.name}" if workload.name else "a task without get_workloads()"
             raise UserError(
                 f"{where}: {entry} {what}. get_inputs in line {found[-1].lineno} takes "
-                f"{', '.join(known) or 'no arguments'}; make the args of get_workloads() agree with it"
+                f"{', '.join(known) or 'no arguments'}; the args of get_workloads() have to agree with it"
             )
 
 

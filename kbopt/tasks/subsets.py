@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from kbopt.core.errors import UserError
+from kbopt.core.errors import UserError, unknown_name
 from kbopt.tasks import kernelbench as levels
 from kbopt.tasks.catalog import expand
 
@@ -40,7 +40,13 @@ def chosen(subset: str, wanted: Sequence[int], checkout: Path | None) -> tuple[s
     KernelBench's. Raises `UserError` where nothing is left.
     """
     if subset not in get_args(Subset):
-        return expand([part for part in map(str.strip, subset.split(",")) if part])
+        try:
+            return expand([part for part in map(str.strip, subset.split(",")) if part])
+        except UserError:
+            if not subset.isidentifier():
+                raise
+            allowed = (*get_args(Subset), "matmul", "quick", "level1/1..20")
+            raise unknown_name("subset", subset, allowed) from None
     there = _numbers(wanted, checkout)
     if subset == "representative":
         there = {level: [n for n in there[level] if n in REPRESENTATIVE.get(level, ())] for level in wanted}

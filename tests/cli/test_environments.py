@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,28 @@ def test_the_usual_folder_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", "/var/tmp")
     assert _ray_folder() is None
+
+
+SHADOWS = ("copy", "inspect", "profile", "queue", "random", "torch", "kbopt")
+"""Modules that Ray's workers and the evaluation service import, and names that kernels may well have."""
+KERNEL = """import torch
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.gelu(x, approximate="tanh")
+"""
+
+
+@pytest.mark.slow
+def test_kernels_that_are_called_as_modules_are_do_not_take_their_places(tmp_path: Path) -> None:
+    for name in SHADOWS:
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} of the working directory')\n")
+    (tmp_path / "copy.py").write_text(KERNEL)
+    program = (sys.executable, "-P", "-m", "kbopt")  # looks for modules where the program `kbopt` does
+    done = run_in(tmp_path, *program, *map(str, SEARCH[3:]))
+    assert done.returncode == 0, done.stderr
+    kernel = ("--kernel", "copy.py", "--device", "cpu", "--trials", "1", "--timed", "10", "--json")
+    judged = run_in(tmp_path, *program, "eval", "--task", "quick/gelu", *kernel)
+    assert judged.returncode == 0, judged.stderr
+    assert json.loads(judged.stdout)["outcome"] == "measured"

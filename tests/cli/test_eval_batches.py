@@ -9,7 +9,7 @@ import pytest
 from kbopt.cli.batch import _may_be_mended as line_may_be_mended
 from kbopt.cli.batch import known as known_lines
 from kbopt.cli.eval import _items, read_kernel
-from kbopt.cli.json_lines import appending
+from kbopt.cli.json_lines import appending, check_lines
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
 from kbopt.evaluation.sandbox.memory import REMEDY
@@ -47,6 +47,23 @@ def test_where_the_device_is_not_known_yet_the_last_line_tells_it(tmp_path: Path
     lines = (LINE, {**LINE, "key": "slow", "device": "NVIDIA H100"}, {"key": "lost", "outcome": None})
     out.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert known(out, device="") == {"slow"}
+
+
+@pytest.mark.parametrize("text", ["", '{"key": "torn', '\n{"key": "k"}\n'])
+def test_lines_are_appended_to_lines(text: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    check_lines(out)
+    out.write_text(text)
+    check_lines(out)
+
+
+def test_lines_are_not_appended_to_a_file_of_another_kind(tmp_path: Path) -> None:
+    out = tmp_path / "kernel.py"
+    out.write_text("import torch\n")
+    done = kbopt("eval", "--task", "quick/gelu", "--kernels", tmp_path, "--out", out)
+    assert done.returncode == 2
+    assert f"--out {out} exists and holds no JSON lines" in done.stderr
+    assert out.read_text() == "import torch\n"
 
 
 @pytest.mark.parametrize("limit", ["timeout_s", "compile_timeout_s"])

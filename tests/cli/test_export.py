@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from kbopt.cli.runs import export
+from kbopt.cli.runs import export, report
 from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.events import Evaluated, Event, Proposed
@@ -90,6 +90,16 @@ def test_the_file_says_where_the_kernel_comes_from(tmp_path: Path):
     ):
         assert words in header
     assert SOURCE in text
+
+
+def test_a_report_takes_the_place_of_a_page_alone(tmp_path: Path):
+    folder, out = run_folder(tmp_path / "runs" / "a-run"), tmp_path / "page.html"
+    for _ in range(2):
+        assert CliRunner().invoke(report, [str(folder), "--out", str(out)]).exit_code == 0
+    out.write_text(SOURCE)
+    refused = CliRunner().invoke(report, [str(folder), "--out", str(out)])
+    assert f"--out {out} exists and is no page of HTML" in str(refused.exception)
+    assert out.read_text() == SOURCE
 
 
 def test_gradients_are_refused_and_not_cut(tmp_path: Path):

@@ -140,6 +140,7 @@ def test_its_page_opens_each_search_with_its_kernel(
         (("--model", "openai/gpt-5", "--proposer", "tunables"), "do not go together"),
         (("--baseline", "compile"), "the table has every baseline: leave --baseline compile"),
         (("--optimizer", "gepo"), "Did you mean gepa?"),
+        (("--name", "../there"), "'../there' is no name"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_a_folder_is_made(

@@ -57,6 +57,17 @@ def test_a_task_of_ones_own_is_searched_from_a_kernel_of_ones_own(folder: Path) 
         (("--start", "absent.py"), "--start absent.py cannot be read: No such file"),
         (("--start", "task.py"), "--start task.py defines no ModelNew"),
         (("--start", "plain.py"), "no `# tune:` comment with alternatives"),
+        (("--start", " ,"), "' ,' names no file. Give one or more"),
+        (
+            ("--start", "mine.py", "--model", "openai/gpt-5"),
+            "--model and --proposer tunables do not go together",
+        ),
+        (
+            ("--start", "mine.py", "--run-name", "../../there"),
+            "'../../there' is no name. Give one of 1 to 100",
+        ),
+        (("--start", "mine.py", "--run-name", "."), "'.' is no name"),
+        (("--start", "mine.py", "--run-name", "x" * 101), "is no name. Give one of 1 to 100 bytes"),
         (("--start", "mine.py", "--proposer", "simulated"), "do not go together: a simulation needs"),
         (("--start", "mine.py", "--backend", "simulated"), "do not go together: a simulation needs"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from kbopt.cli.options.backend import backend_options
-from kbopt.cli.parsed import backend_config
+from kbopt.cli.parsed import backend_config, seed_numbers
 from kbopt.compose.backends import device_facts
 from kbopt.compose.checks import check, check_device
 from kbopt.compose.lessons import with_lessons
@@ -51,6 +51,21 @@ def test_task_files_of_one_name_get_searches_of_their_own() -> None:
 def test_what_is_named_twice_runs_once() -> None:
     task = landscape("sim/smooth").task
     assert names(task, task, seeds=(3, 3)) == ["sim-smooth-PS-s3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", (0, 1, 2)), ("1..3", (1, 2, 3)), ("7,3", (7, 3)), ("3, 3,3", (3,))]
+)
+def test_seeds_are_so_many_a_range_or_a_list(text: str, seeds: tuple[int, ...]) -> None:
+    assert seed_numbers(text) == seeds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "3,-1", "-2..2", "3..1", "a", "1.5", "99999999999", "0..1000"]
+)
+def test_other_seeds_are_told_what_they_may_be(text: str) -> None:
+    with pytest.raises(UserError, match=r"give how many \(5\), .* of up to 1000 numbers from 0 on"):
+        seed_numbers(text)
 
 
 def test_a_sweep_of_another_folder_is_another_sweep(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_a_file_without_get_inputs_is_told_what_it_misses(tmp_path):
             "workload a gives widht, which it",
         ),
         ("rows, width", "[{'name': 'a', 'args': {'rows': 1}}]", "workload a does not give width. get_inputs"),
-        ("", "[{'name': 'a', 'args': {'rows': 1}}]", "line 3 takes no arguments; make the args"),
+        ("", "[{'name': 'a', 'args': {'rows': 1}}]", "line 3 takes no arguments; the args of"),
         ("rows", "", "a task without get_workloads() does not give rows"),
     ],
 )

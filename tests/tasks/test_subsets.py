@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kbopt.core.errors import UserError
+from kbopt.tasks import load_task
 from kbopt.tasks.subsets import REPRESENTATIVE, chosen, level_numbers
 
 
@@ -32,6 +33,16 @@ def test_names_are_taken_as_they_are(checkout: Path) -> None:
 def test_nothing_left_is_an_error(checkout: Path) -> None:
     with pytest.raises(UserError, match="--subset representative has no problem of level 3"):
         chosen("representative", (3,), checkout)
+
+
+def test_a_misspelt_subset_is_told_with_those_that_there_are(checkout: Path) -> None:
+    assert len(chosen("matmul", (1,), checkout)) == 16
+    with pytest.raises(
+        UserError, match=r"unknown subset 'representativ'\. Did you mean representative\?.* all,"
+    ):
+        chosen("representativ", (1,), checkout)
+    with pytest.raises(UserError, match="no problem level1/3"):
+        load_task(chosen("level1/3", (1,), checkout)[0], kernelbench=checkout)
 
 
 def test_levels_are_numbers_each_once() -> None:
