@@ -6,19 +6,22 @@ import hashlib
 import importlib.machinery
 import importlib.util
 import json
+import re
 import secrets
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from kbopt.leanbuild import builder, scan
-from kbopt.leanbuild.builder import Extension
+from kbopt.leanbuild.builder import Extension, Unit
 from kbopt.leanbuild.gpu_code import Mode
 from kbopt.leanbuild.toolchain import Toolchain
 
+_INCLUDED = re.compile(r'^\s*#\s*include\s*"', re.MULTILINE)
+"""An include by a name in quotes, which the folder of the source decides."""
 BUILD_FAILED = "Error building extension"
 """The beginning of torch's message for a failed build."""
 
@@ -140,7 +143,22 @@ def build_records(directory: Path) -> list[dict[str, Any]]:
 
 
 def _key(extension: Extension) -> str:
-    return hashlib.sha256(json.dumps(asdict(extension), sort_keys=True).encode()).hexdigest()[:32]
+    """Return the name of the extension's build: a hash of all that decides it.
+
+    The folder and the name of a source file are left out unless it includes a file beside it. Many candidates
+    write their source to a new temporary file in each process.
+    """
+    units = [
+        unit if not unit.folder or _INCLUDED.search(unit.text) else _without_place(unit)
+        for unit in extension.units
+    ]
+    parts = asdict(replace(extension, units=tuple(units)))
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _without_place(unit: Unit) -> Unit:
+    _, _, text = unit.text.partition("\n")  # The first line names the file, see `inline`.
+    return replace(unit, file_name=Path(unit.file_name).suffix, folder="", text=text)
 
 
 def _load_library(extension: Extension, path: Path) -> Any:

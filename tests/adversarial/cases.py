@@ -183,6 +183,8 @@ CONTROLS = (
     _control("plain_complex_numbers", "complex_numbers", at_par=True),
     _control("complex_by_parts", "complex_numbers"),
     _control("plain_complex_gradients", "complex_gradients", protocol=BACKWARD, at_par=True),
+    _control("plain_integer_product", "integer_product", at_par=True),
+    _control("plain_cast_product", "cast_product", at_par=True),
     _control("plain_exponentials", "exponentials", at_par=True),
     _control("rewritten_exponentials", "exponentials"),
     _control("plain_conjugated", "conjugated", at_par=True),

@@ -176,6 +176,32 @@ def test_what_was_never_built_is_refused_in_the_measurement(
         extensions.Builds(setup).obtain(extension)
 
 
+@pytest.mark.parametrize(
+    ("line", "found"), [("int f() {", "Error building extension"), ('#include "a.h"', "was not built before")]
+)
+def test_a_source_file_is_found_by_its_text_unless_it_includes_another(
+    line: str, found: str, tmp_path: Path, tools: toolchain.Toolchain, library: Path
+) -> None:
+    """Here nothing compiles, which is remembered too."""
+
+    def written_to(folder: str) -> builder.Extension:
+        text = f'#line 1 "{folder}.cpp"\n{line}\n'
+        unit = builder.Unit(
+            file_name=f"0_{folder}.cpp",
+            text=text,
+            is_cuda=False,
+            implicit=False,
+            folder=str(tmp_path / folder),
+        )
+        return builder.Extension(name="read", units=(unit,), functions=None)
+
+    setup = setup_in(tmp_path / "builds", tools, library)
+    with pytest.raises(RuntimeError, match="Error building extension"):
+        extensions.Builds(setup).obtain(written_to("one"))
+    with pytest.raises(RuntimeError, match=found):
+        extensions.Builds(replace(setup, mode="use")).obtain(written_to("two"))
+
+
 TWICE = """
 import sys
 import torch

@@ -337,8 +337,10 @@ class Checks:
         name = self._reference.precision
         if (name == "fp32" and self._shows_fp32) or self._takes_half():
             return
-        tf32 = self._admission.sensitivity.may_use_tf32
-        seen = lower_arithmetic(self.arithmetic, name, may_use_tf32=tf32)
+        sensitivity = self._admission.sensitivity
+        seen = lower_arithmetic(
+            self.arithmetic, name, sensitivity.dtypes, may_use_tf32=sensitivity.may_use_tf32
+        )
         if not seen:
             return
         reason = (

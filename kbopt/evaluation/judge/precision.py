@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -35,7 +35,7 @@ from kbopt.evaluation.judge.probes import (
     SHORT_SUMS,
     Probe,
 )
-from kbopt.evaluation.judge.products import errors_in_tf32, plain, products_of, rounded
+from kbopt.evaluation.judge.products import Products, errors_in_tf32, plain, products_of, rounded
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.numerics import CONVOLUTIONS, DTYPES
@@ -108,15 +108,17 @@ class Parts:
 class Sensitivity:
     """How a task shows the precision of its products.
 
-    `operands` names the parameters that products take. `may_use_tf32` says that PyTorch may compute the
-    reference in TF32, as it does convolutions by default. Then `tf32_errors` has the largest distance of each
-    output from float64 if operands are rounded to TF32, and `local` is a probe that only a part of the output
-    shows, if one was found: its share of the terms of a few sums is kept.
+    `operands` names the parameters that products take, and `dtypes` the types of all operands.
+    `may_use_tf32` says that PyTorch may compute the reference in TF32, as it does convolutions by
+    default. Then `tf32_errors` has the largest distance of each output from float64 if operands are
+    rounded to TF32, and `local` is a probe that only a part of the output shows, if one was found: its
+    share of the terms of a few sums is kept.
     """
 
     probes: tuple[Sensitive, ...] = ()
     may_use_tf32: bool = False
     operands: frozenset[str] = frozenset()
+    dtypes: frozenset[str] = frozenset()
     tf32_errors: tuple[float, ...] = ()
     local: Sensitive | None = None
 
@@ -128,6 +130,10 @@ def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
     """
     draw = reference.draw(seed)
     products = products_of(reference, draw)
+    return replace(_found(reference, draw, products, seed), dtypes=frozenset(products.dtypes))
+
+
+def _found(reference: Reference, draw: Draw, products: Products, seed: int) -> Sensitivity:
     if reference.precision != "fp32":
         return (
             _of_half(reference.precision, products.operands_of(reference))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from kbopt.evaluation.judge import tolerance
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.numerics import PRODUCTS
 from kbopt.evaluation.operations import EachOperation
+from kbopt.evaluation.transport.layout import dtype_name
 
 Rounding = Literal["tf32", "half"]
 _MANTISSA_BITS: dict[Rounding, int] = {"tf32": 10, "half": 7}
@@ -21,6 +22,7 @@ _MANTISSA_BITS: dict[Rounding, int] = {"tf32": 10, "half": 7}
 _EIGHT_BITS = ("float8_e4m3fn", "float8_e5m2", "int8")
 _COARSER: dict[Precision, tuple[str, ...]] = {"bf16": _EIGHT_BITS, "fp16": (*_EIGHT_BITS, "bfloat16")}
 """Types of the audit's products that are coarser than the task's."""
+_LOW = (*_EIGHT_BITS, "float16", "bfloat16")
 _SUMS = frozenset(("addmm", "baddbmm", "addmv", "addbmm", "addr", "_addmm_activation"))
 """Products to which the operation adds its first argument."""
 _FP32_MANTISSA_BITS = 23
@@ -65,6 +67,7 @@ class Products(EachOperation):
         super().__init__()
         self._bits = bits
         self.names: set[str] = set()
+        self.dtypes: set[str] = set()
         self._storages: set[int] = set()
 
     def operands_of(self, reference: Reference) -> frozenset[str]:
@@ -85,6 +88,7 @@ class Products(EachOperation):
     def _taken(self, values: Any) -> Any:
         for tensor in _tensors(values):
             self._storages.add(tensor.untyped_storage().data_ptr())
+            self.dtypes.add(dtype_name(tensor.dtype))
         if self._bits is None:
             return values
         return tree_map_only(torch.Tensor, lambda t: round_mantissa(t, self._bits), values)
@@ -104,10 +108,18 @@ def arithmetic_of_kernel(name: str) -> list[str]:
     return []
 
 
-def lower_arithmetic(lines: Sequence[str], precision: Precision, *, may_use_tf32: bool) -> list[str]:
-    """Return those of the `lines` about arithmetic at work that say it is lower than the task's precision."""
+def lower_arithmetic(
+    lines: Sequence[str], precision: Precision, own_dtypes: Set[str], *, may_use_tf32: bool
+) -> list[str]:
+    """Return those of the `lines` about arithmetic at work that say it is lower than the task's precision.
+
+    The reference's own products are of `own_dtypes`.
+    """
+    lower = _LOW if precision == "fp32" else _COARSER[precision]
+    if not own_dtypes.isdisjoint(lower):
+        return []
     if precision != "fp32":
-        return [line for line in lines if line.endswith(_COARSER[precision])]
+        return [line for line in lines if line.endswith(lower)]
     return [line for line in lines if not (may_use_tf32 and line.startswith("tf32"))]
 
 
