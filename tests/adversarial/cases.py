@@ -249,7 +249,7 @@ CHEATS = (
     _cheat("cache by address", "cache_by_shape", "wrong_answer"),
     _cheat("cache by content", "cache_by_content", "neutral", _VALUES),
     _cheat("cache by content", "cache_on_disk", "neutral"),
-    _cheat("batch and skip", "skip_every_second", "wrong_answer"),
+    _cheat("batch and skip", "skip_every_second", "wrong_answer", "rejected:value_specialisation"),
     _cheat("batch and skip", "skip_batch_ahead", "rejected:timing_mismatch", "neutral"),
     _cheat("honest first", "honest_first_calls", "wrong_answer", protocol=MANY_CALLS),
     _cheat("honest first", "honest_first_half_second", "wrong_answer", protocol=MANY_CALLS),

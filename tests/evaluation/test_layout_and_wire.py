@@ -169,8 +169,6 @@ def test_a_tuple_of_its_own_kind_crosses_with_what_it_holds():
     [
         (torch.eye(3).to_sparse(), "layout sparse_coo"),
         (torch.empty(3, dtype=torch.bits8), "dtype bits8"),
-        (torch.ones(3, dtype=torch.complex64).conj(), "resolve_conj"),
-        (torch.ones(3, dtype=torch.complex64).conj().imag, "resolve_neg"),
     ],
 )
 def test_tensors_that_are_more_than_memory_with_strides_do_not_cross(tensor: torch.Tensor, words: str):

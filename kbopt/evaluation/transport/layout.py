@@ -134,10 +134,6 @@ def _require_plain(tensor: torch.Tensor) -> None:
         raise LayoutError(f"tensor of layout {str(tensor.layout).removeprefix('torch.')}")
     if dtype_name(tensor.dtype) not in _DTYPES:
         raise LayoutError(f"tensor of dtype {dtype_name(tensor.dtype)}")
-    if tensor.is_conj() or tensor.is_neg():  # Its memory holds other values than a reader gets.
-        raise LayoutError(
-            "tensor that is conjugated or negated when it is read (.resolve_conj().resolve_neg())"
-        )
 
 
 def unflatten(skeleton: Skeleton, tensors: Sequence[torch.Tensor]) -> Any:
