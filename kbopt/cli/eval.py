@@ -20,7 +20,7 @@ from kbopt.cli.json_lines import check_lines
 from kbopt.cli.options.backend import backend_options
 from kbopt.cli.options.protocol import protocol_options
 from kbopt.cli.options.task import task_options
-from kbopt.cli.output import json_option
+from kbopt.cli.output import json_option, to_stderr
 from kbopt.cli.values import Name, OutFile, RunFolder
 from kbopt.config import RunConfig
 from kbopt.core import codec
@@ -237,7 +237,7 @@ def _line_item(text: str, where: str, task: Task | None, kernelbench: Path | Non
 
 def read_kernel(path: Path, task: Task) -> str:
     """The kernel in the file; one in the form of the task's format as a source that defines `ModelNew`."""
-    from kbopt.tasks import as_model
+    from kbopt.tasks import as_model, missing
 
     try:
         text = read_source(path)
@@ -247,7 +247,10 @@ def read_kernel(path: Path, task: Task) -> str:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}. Give a Python file.") from None
-    return as_model(text, str(path), task)
+    source = as_model(text, str(path), task)
+    if lost := missing(source, str(path), task):
+        to_stderr(lost)  # A kernel that does not build is an answer, which knows of ModelNew alone.
+    return source
 
 
 def _lines(path: Path) -> list[str]:

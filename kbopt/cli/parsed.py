@@ -183,10 +183,21 @@ def proposer_config(given: dict[str, Any], tasks: Sequence[Task]) -> ProposerCon
         )
     if files := given.pop("start", ()):
         from kbopt.proposers.starts import read_starts
-        from kbopt.tasks import as_model
 
-        config = replace(config, starts=read_starts(files, partial(as_model, task=tasks[0])))
+        config = replace(config, starts=read_starts(files, partial(_start, task=tasks[0])))
     return _taken(config, given)
+
+
+def _start(text: str, name: str, task: Task) -> str:
+    """The kernel of --start as a source that defines `ModelNew`. Raises `UserError` for one that has none of
+    the names that its task's format asks for.
+    """
+    from kbopt.tasks import as_model, missing
+
+    source = as_model(text, name, task)
+    if lost := missing(source, name, task):
+        raise UserError(f"--start is no kernel of the task's format: {lost}. Name it so.")
+    return source
 
 
 def _with_whole_paths(command: str) -> str:

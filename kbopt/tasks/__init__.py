@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kbopt.tasks.candidates import as_model, endings
+from kbopt.tasks.candidates import as_model, endings, missing
 from kbopt.tasks.catalog import TaskInfo, expand, list_formats, list_tasks, load_task
 from kbopt.tasks.formats.templates import precision_of
 
@@ -14,5 +14,6 @@ __all__ = [
     "list_formats",
     "list_tasks",
     "load_task",
+    "missing",
     "precision_of",
 ]

@@ -31,6 +31,24 @@ def endings(task: Task) -> tuple[str, ...]:
     return (".py", ".cu", ".json") if convention in _ENTRIES else (".py",)
 
 
+def missing(source: str, name: str, task: Task) -> str:
+    """What the kernel `source` of the file `name` has to define and does not, in words; empty where it does.
+
+    Tasks in KernelBench's own format ask for `ModelNew` alone, of which the evaluator speaks.
+    """
+    convention = templates.convention_of(task.source)
+    if not convention:
+        return ""
+    try:
+        module = ast.parse(source)
+    except UNPARSABLE:
+        return ""
+    if "ModelNew" in {one for node in module.body for one in templates.bound(node)}:
+        return ""
+    own = f"a function {_ENTRIES[convention][1]}" if convention in _ENTRIES else "a class Model"
+    return f"{name} defines neither {own}, as the task's format has it, nor a class ModelNew"
+
+
 def as_model(text: str, name: str, task: Task) -> str:
     """The kernel `text` of the file `name` as a source that defines `ModelNew`, for `task`.
 

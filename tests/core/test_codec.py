@@ -108,3 +108,9 @@ def test_a_lone_surrogate_is_spelt_out_when_written_and_when_read():
     assert codec.loads(outcomes.WrongAnswer, '{"reason": "lib\\udcff.so"}').reason == "lib\\udcff.so"
     assert codec.encode({"\ud800": ["\ud800"]}) == {"\\ud800": ["\\ud800"]}
     assert codec.decode(tuple[str, ...], ["\ud800"]) == ("\\ud800",)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"queue": "soon"}'])
+def test_an_error_names_the_file_that_it_is_in(text):
+    with pytest.raises(codec.CodecError, match=r"^runs/one\.json: "):
+        codec.loads(evaluations.Seconds, text, "runs/one.json")

@@ -11,7 +11,7 @@ import torch
 from kbopt.core.errors import UserError
 from kbopt.core.task import Task
 from kbopt.core.workloads import workloads_of
-from kbopt.tasks import as_model, endings, load_task
+from kbopt.tasks import as_model, endings, load_task, missing
 from kbopt.tasks.solutions import read_solution
 from tests.support import formats
 from tests.tasks.formats.test_formats import WRITERS, run
@@ -78,6 +78,25 @@ def test_what_defines_nothing_that_the_format_asks_for_is_left_to_the_evaluator(
     form: str, text: str, tmp_path: Path
 ) -> None:
     assert as_model(text, "kernel.py", task_of(form, tmp_path)) == text
+
+
+@pytest.mark.parametrize(
+    ("form", "own"),
+    [
+        ("sol", "a function run"),
+        ("traces", "a function run"),
+        ("mode", "a function custom_kernel"),
+        ("hard", "a class Model"),
+    ],
+)
+def test_what_a_kernel_of_another_name_should_define_is_said(form: str, own: str, tmp_path: Path) -> None:
+    task = task_of(form, tmp_path)
+
+    assert missing("def other(x): return x\n", "kernel.py", task) == (
+        f"kernel.py defines neither {own}, as the task's format has it, nor a class ModelNew"
+    )
+    assert missing("class ModelNew: ...\n", "kernel.py", task) == ""
+    assert missing("x = 1\n", "kernel.py", load_task("quick/gelu")) == ""
 
 
 def test_a_task_in_kernelbenchs_own_format_takes_modelnew_alone() -> None:
