@@ -59,7 +59,7 @@ def test_the_name_of_a_candidates_file_is_no_command_to_a_terminal(tmp_path: Pat
     folder = tmp_path / "build"
     folder.mkdir()
     (folder / "k\x1b[2J.ptx").write_text(".version 8.4\n.target sm_90a\ncvt.rn.f16.f32 %h1, %f1;\n")
-    with closing(ForkServerHandle(tmp_path, os.environ, prepare_cuda=False)) as fork_server:
+    with closing(ForkServerHandle(tmp_path, os.environ)) as fork_server:
 
         def child(built: Built, role: str) -> Child:
             config = SandboxConfig(
