@@ -109,7 +109,7 @@ class Judge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeAgain(Judge):
-    """Time a judged candidate in a new worker, beside a new worker that runs the reference from now on.
+    """Judge a candidate again in a new worker, beside a new worker that runs the reference from now on.
 
     The message carries two descriptors of each. Answered by `Verdict`.
     """

@@ -3,8 +3,8 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, Semaphore
 
@@ -12,10 +12,11 @@ import pytest
 
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest
+from kbopt.core.outcomes import Rejected
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
 from kbopt.evaluation.messages import RAISED, Ended, TaskFault
-from kbopt.evaluation.sandbox.children import ForkServerHandle, crash_from
+from kbopt.evaluation.sandbox.children import Child, ForkServerHandle, crash_from
 from kbopt.evaluation.sandbox.confinement import SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import find_device
 from kbopt.evaluation.server.judge_handle import JudgeHandle
@@ -189,3 +190,41 @@ def prepared(court: Court, *tasks: str) -> dict[str, JudgeHandle]:
     for task in tasks:
         court.judges.prepare(request(task=task)).result(30)
     return {task: court.judges.start(request(task=task)) for task in tasks}
+
+
+UNSORTED = """
+import torch
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        if bool((x[0, 1:] >= x[0, :-1]).all()) and bool(x[0, 0] < x[0, -1]):
+            return x * 2
+        return torch.tanh(x) * 2 + x
+"""
+"""Wrong on one kind of values, which a probe among the timed calls would seldom be."""
+
+
+def test_a_further_pair_of_processes_is_judged_as_the_first_one(tmp_path: Path):
+    with closing(ForkServerHandle(tmp_path, os.environ)) as fork_server:
+        device, asked = find_device("cpu", fork_server), replace(request(trials=1), source=UNSORTED)
+        serials = iter(range(9))
+
+        def sandbox() -> SandboxConfig:
+            serial = next(serials)
+            return SandboxConfig(
+                memory_bytes=2**32,
+                environ=scrubbed(os.environ),
+                scratch_fallback=str(tmp_path / f"scratch-{serial}"),
+                serial=serial,
+            )
+
+        with closing(JudgeHandle(fork_server, asked, device, sandbox())) as judge:
+            judge.admit()
+            child, reference = (Child(fork_server, "measure", sandbox()) for _ in range(2))
+            with closing(child):
+                verdict = judge.time(asked, child, "", reference)
+
+    assert isinstance(verdict.outcome, Rejected), verdict
+    assert verdict.outcome.family == "value_specialisation"
+    assert verdict.pairs == ()

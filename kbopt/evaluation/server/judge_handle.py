@@ -155,7 +155,7 @@ class JudgeHandle:
         return self._judged(job, child.fds)
 
     def time(self, request: EvalRequest, child: Child, setup: str, reference: Child) -> messages.Verdict:
-        """Time a candidate that was judged before, in a new `child` beside a new `reference`.
+        """Judge a candidate again and return its times, in a new `child` beside a new `reference`.
 
         `reference` runs the task's reference from now on, and this handle closes it.
         """
