@@ -143,6 +143,7 @@ class SpoolBackend:
         self._last: Job | None = None
         self._device = ""
         self._opening = asyncio.Lock()
+        self._writing = asyncio.Lock()
         self._polling: asyncio.Task[None] | None = None
         self._reminded = -REMIND_S
         self._failure = ""
@@ -214,7 +215,8 @@ class SpoolBackend:
         if name not in self._answers and name not in self._asked:
             self._asked.add(name)
             fields = {"id": name, "owner": self._owner, "device": self._device}
-            await asyncio.to_thread(self._asking.append, {**fields, "request": codec.encode(request)})
+            async with self._writing:  # In the order of asking: two threads might take the lines otherwise.
+                await asyncio.to_thread(self._asking.append, {**fields, "request": codec.encode(request)})
         if name not in self._answers:
             self._waiting[name] = asyncio.get_running_loop().create_future()
             try:
