@@ -133,7 +133,7 @@ class GpuWorker(Worker):
         self._resume()
         self._leave_room(draws)
         self._reader.prepare_spot_check()
-        offsets = self._choose(draws)
+        offsets = self._choose(draws[0].workload, len(draws))
         gate = self.input_buffer.next_gate()
         fields |= {"workload": draws[0].workload}
         with self.link.asking(operation, gate=gate, offsets=offsets, marked=marked, **fields) as number:

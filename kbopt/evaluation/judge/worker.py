@@ -196,13 +196,14 @@ class Worker(ABC):
         self.link.resume()
 
     def _fill(self, draws: Sequence[Draw]) -> list[list[int]]:
-        offsets = self._choose(draws)
+        offsets = self._choose(draws[0].workload, len(draws))
         self.input_buffer.fill(offsets, [draw.tensors for draw in draws])
         return offsets
 
-    def _choose(self, draws: Sequence[Draw]) -> list[list[int]]:
-        self.input_buffer.turn_to(draws[0].workload)
-        return [self.input_buffer.choose(slot, self._rng) for slot in range(len(draws))]
+    def _choose(self, workload: int, num_calls: int) -> list[list[int]]:
+        """Choose where the inputs of a block of calls will lie."""
+        self.input_buffer.turn_to(workload)
+        return [self.input_buffer.choose(slot, self._rng) for slot in range(num_calls)]
 
     def _require_sight(self, draw: Draw) -> None:
         """Prove on the stand-in, which copies its first tensor, that inputs arrive and outputs are read."""

@@ -121,15 +121,17 @@ class Channel:
             left_s = None if deadline is None else deadline - time.monotonic()
             if left_s is not None and left_s <= 0:
                 raise TimeoutError
-            self._sock.settimeout(left_s)
             try:
+                if left_s is not None:
+                    self._sock.settimeout(left_s)
                 data, fds = self._read_some(min(size, 2**20))
             except TimeoutError:
                 raise
             except OSError as error:
                 raise ChannelClosed(str(error)) from None
             finally:
-                self._sock.settimeout(None)
+                if left_s is not None:
+                    self._sock.settimeout(None)
             self._fds.extend(fds)
             if not data:
                 raise ChannelClosed("end of stream")

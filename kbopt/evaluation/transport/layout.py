@@ -34,6 +34,7 @@ _DTYPES: dict[str, torch.dtype] = {
         *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
     )
 }
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class LayoutError(ValueError):
@@ -83,10 +84,14 @@ class TensorSpec:
     @property
     def size_bytes(self) -> int:
         """Bytes from the start of the first element to the end of the last one, gaps included."""
+        return self.num_spanned * self.torch_dtype.itemsize
+
+    @property
+    def num_spanned(self) -> int:
+        """Elements for which there is room from the first one to the last one, gaps included."""
         if 0 in self.shape:
             return 0
-        span = sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True)) + 1
-        return span * self.torch_dtype.itemsize
+        return sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True)) + 1
 
 
 def _is_spec(raw: Any) -> bool:
@@ -101,7 +106,7 @@ def _is_spec(raw: Any) -> bool:
 
 def dtype_name(dtype: torch.dtype) -> str:
     """`float32` for `torch.float32`."""
-    return str(dtype).removeprefix("torch.")
+    return _NAMES.get(dtype) or str(dtype).removeprefix("torch.")
 
 
 def flatten(value: Any) -> tuple[Skeleton, list[torch.Tensor]]:
@@ -132,7 +137,7 @@ def _take_apart(value: Any, tensors: list[torch.Tensor]) -> Skeleton:
 def _require_plain(tensor: torch.Tensor) -> None:
     if tensor.layout is not torch.strided or tensor.is_nested:
         raise LayoutError(f"tensor of layout {str(tensor.layout).removeprefix('torch.')}")
-    if dtype_name(tensor.dtype) not in _DTYPES:
+    if tensor.dtype not in _NAMES:
         raise LayoutError(f"tensor of dtype {dtype_name(tensor.dtype)}")
 
 
