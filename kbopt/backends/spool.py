@@ -171,8 +171,7 @@ class SpoolBackend:
     async def profile(self, request: ProfileRequest) -> Profiled:
         """Profile one source by a job. Unlike a result, a profile is asked for again after a restart."""
         await self.open()
-        answer = await self._answer_to(request)
-        return await asyncio.to_thread(self._read_profile, answer)
+        return await asyncio.to_thread(self._read_profile, await self._answer_to(request))
 
     async def status(self) -> BackendStatus:
         serving = self._serving
@@ -207,8 +206,7 @@ class SpoolBackend:
         self._look()
 
     async def _evaluate(self, request: EvalRequest) -> Result:
-        answer = await self._answer_to(request)
-        return await asyncio.to_thread(self._read, answer)
+        return await asyncio.to_thread(self._read, await self._answer_to(request))
 
     async def _answer_to(self, request: EvalRequest | ProfileRequest) -> _Answer:
         name = self._next_asking(request)
