@@ -57,8 +57,9 @@ def main(workers: str) -> int:
             "--no-loadscope-reorder",
             "-m",
             "not gpu and not quiet and not patient",
+            "--durations=40",
         ),
-        ("-m", "quiet and not gpu"),
+        ("-m", "quiet and not gpu", "--durations=10"),
     )
     codes, cases = [], []
     with tempfile.TemporaryDirectory() as folder:

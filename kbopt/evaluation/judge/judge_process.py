@@ -259,15 +259,16 @@ class _JudgeProcess:
         reference, worker = self._reference, self._worker
         draw = reference.draw(self._rng.getrandbits(62))
         limits = roofline.work_of(reference, draw).limits
-        blocks: dict[str, list[samples.Block]] = {"run": [], "rehearse": []}
+        on_cuda = self._device.type == "cuda"
+        blocks: dict[str, list[samples.Block]] = {"run": []} if on_cuda else {"run": [], "echo": []}
         for _number in range(_NUM_REFERENCE_CALLS):
             for operation, seen in blocks.items():
-                seen.append(worker.exchange(operation, [draw], output_bytes=reference.output_sizes).block)
+                seen.append(worker.exchange(operation, [draw]).block)
                 worker.release()
-        if self._device.type == "cuda":
+        if on_cuda:
             times_ms = samples.single_ms(blocks["run"])
         else:
-            times_ms = samples.cpu_times_ms(blocks["run"], blocks["rehearse"], torch.get_num_threads())
+            times_ms = samples.cpu_times_ms(blocks["run"], blocks["echo"], torch.get_num_threads())
         return messages.Description(
             reference_ms=median(times_ms),
             limits=limits,

@@ -48,9 +48,8 @@ class TimedModels:
         return self._calls.of_reference(lambda worker: worker.batch("run", draws))
 
     def empty_block(self, draws: list[Draw]) -> samples.Block:
-        """Time a request to the reference's worker that calls nothing, on a CPU."""
-        sizes = self._reference.output_sizes
-        return self._calls.of_reference(lambda worker: worker.exchange("rehearse", draws, output_bytes=sizes))
+        """Time a request to the reference's worker that it answers at once, on a CPU."""
+        return self._calls.of_reference(lambda worker: worker.exchange("echo", draws))
 
     def copies_batch(self, draws: list[Draw], *, marked: bool = False) -> samples.Block:
         """Time a batch of plain copies in the reference's worker, with as many bytes of outputs."""

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-import numpy as np
-
 from kbopt.evaluation.timing.intervals import CPU_SCATTER, median_variance
 
 _LEAST_MS = CPU_SCATTER.call_ms
@@ -180,15 +178,13 @@ def undisturbed_ns(wall_ns: int, waited_ns: int, cpu_ns: int) -> int:
 
 
 def cpu_times_ms(blocks: Sequence[Block], empty: Sequence[Block], threads: int) -> tuple[float, ...]:
-    """Return the times of single calls on a CPU, by the judge's clock less what `empty` requests take.
-
-    That is their lower quartile: a source that answers with a loop of its own saves some of the median.
+    """Return the times of single calls on a CPU, by the judge's clock less the median of `empty` requests.
     With one thread a call takes at least its processor time: another core can work while the answer is on its
     way, and the judge's clock does not show that. With more threads it cannot be told from threads that wait
     for the next parallel region.
     """
-    wall_ms = np.quantile([block.wall_ms for block in empty], 0.25)
-    cpu_ms = np.quantile([block.cpu_ms for block in empty], 0.25)
+    wall_ms = median(block.wall_ms for block in empty)
+    cpu_ms = median(block.cpu_ms for block in empty)
     return tuple(
         max(
             _LEAST_MS,

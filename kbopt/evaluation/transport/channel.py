@@ -63,7 +63,10 @@ class Channel:
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send one message, with the descriptors `fds`. Raises ChannelClosed."""
-        body = json.dumps(message, separators=(",", ":")).encode()
+        self.send_encoded(json.dumps(message, separators=(",", ":")).encode(), fds)
+
+    def send_encoded(self, body: bytes, fds: Sequence[int] = ()) -> None:
+        """Send one message that is JSON already. Raises ChannelClosed."""
         data = memoryview(_HEADER.pack(len(body)) + body)
         try:
             sent = socket.send_fds(self._sock, [data], list(fds)) if fds else self._sock.send(data)

@@ -34,6 +34,9 @@ from kbopt.evaluation.worker.weights import take_over
 
 _MOST_KERNELS = 20
 """Kernels of a call that are reported: the judge's note names fewer."""
+_ECHO = b'{"id":%d,"outputs":[{"skeleton":{"tensor":0},"tensors":[[0,["float32",[],[]],"cpu","",0]]}]}'
+"""The answer to an empty request on a CPU, as quick as a source could give it with a loop of its own. Else
+such a source would gain what this process takes to do more, 0.06 ms."""
 
 
 class _Session:
@@ -106,12 +109,10 @@ class _Session:
         return self._run(request, [self._call(request, offsets) for offsets in request["offsets"]])
 
     def rehearse(self, request: Message) -> Message:
-        """Do the same with stand-ins for the model's calls: on a GPU plain copies and outputs of
-        `output_bytes`, on a CPU calls that return as many of their inputs.
+        """Do the same on a GPU with stand-ins for the model's calls: plain copies, and outputs of
+        `output_bytes`.
         """
-        sizes = request["output_bytes"]
-        on_cpu = partial(_first_of, len(sizes))
-        stand_in = on_cpu if self._cuda is None else partial(_copy_for, self._device, sizes)
+        stand_in = partial(_copy_for, self._device, request["output_bytes"])
         batch = [self._arguments(request, offsets) for offsets in request["offsets"]]
         return self._run(request, [partial(stand_in, *arguments) for arguments in batch])
 
@@ -235,10 +236,6 @@ def _copy_first(*arguments: Any) -> Any:
     return tensors[0].clone() if tensors else None
 
 
-def _first_of(number: int, *arguments: Any) -> Any:
-    return arguments[:number]
-
-
 def _copy_for(device: torch.device, output_bytes: Sequence[int], *arguments: Any) -> list[Any]:
     """Copy the first tensor, and return memory of `output_bytes` for the outputs of a model."""
     _copy_first(*arguments)
@@ -252,6 +249,9 @@ def measure(channel: Channel) -> None:
     channel.send({"id": request["id"], "base": session.base})
     while True:
         request = channel.receive()
+        if request["op"] == "echo":
+            channel.send_encoded(_ECHO % request["id"])
+            continue
         try:
             reply = getattr(session, request["op"])(request)
         except CandidateError as error:
