@@ -30,7 +30,8 @@ INSTRUCTIONS = """kbopt judges GPU and CPU kernels: is one correct, and how much
    Call profile to learn what limits a correct kernel before you change it.
 4. Call best, then submit. A submission ends the work on its task.
 The judge draws fresh inputs and checks what it times. It rejects kernels that return or change their inputs,
-hand out an old output again, work in threads of their own, or compute in less precision than asked for.
+hand out an old output again, keep more cores busy than the reference, or compute in less precision than
+asked for.
 Never tune for fixed inputs: a rejected kernel counts for nothing."""
 
 

@@ -16,17 +16,10 @@ from kbopt.core.ports import BackendState, BackendStatus
 from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.evaluation.client import ServiceClient
 from kbopt.evaluation.messages import ServiceInfo
+from kbopt.evaluation.sandbox.confinement import LET_USERS_HAVE_NAMESPACES, NO_SANDBOX
 from kbopt.evaluation.server import neighbours
 
-NO_SANDBOX = (
-    "NO SANDBOX: this machine cannot isolate candidates as it should ({isolation}). A kernel can read "
-    "your files, use the network, or disturb its own judgement."
-)
-SANDBOX_REMEDY = (
-    "let users have namespaces (sysctl user.max_user_namespaces=10000; on Debian "
-    "kernel.unprivileged_userns_clone=1; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0; in a "
-    "container --security-opt seccomp=unconfined), run kbopt as root, or use --backend modal"
-)
+SANDBOX_REMEDY = f"{LET_USERS_HAVE_NAMESPACES}, run kbopt as root, or use --backend modal"
 
 
 class LocalBackend:

@@ -24,7 +24,7 @@ STEPS = ("load a task", "load a kernel", "open the backend", "3 evaluations", "e
 @option("--verbose", is_flag=True, help="After each step all that is known of it: logs, times, tracebacks.")
 @json_option
 def doctor(task: str | None, verbose: bool, as_json: bool, **given: Any) -> None:
-    """Check the set-up: load a task, load a kernel, open the backend, run three evaluations in it.
+    """Check the set-up: load a task, load a kernel, open the backend, judge it three times, and equal code.
 
     Without --backend also what else this machine offers: compilers, torch, Ray, W&B, model keys.
 

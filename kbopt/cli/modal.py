@@ -70,7 +70,7 @@ def deploy(gpu: str | None, gpus: int, lane: str, warm_minutes: float, start_tim
         asyncio.run(_warm(backend))
 
 
-@modal.command(short_help="Say whether a container is up, and what it costs.")
+@modal.command(short_help="Say whether a container is up, and how busy it is.")
 @gpu_options
 @json_option
 def status(gpu: str, gpus: int, lane: str, warm_minutes: float, as_json: bool) -> None:

@@ -1,8 +1,9 @@
 """Finds which outputs, inputs and parameters of a task have gradients, and draws the outputs' gradients.
 
-A call is asked for the gradient of each input and parameter that holds floats of 16 bits or more, except for
-those that the outputs do not depend on. The outputs' gradients are normal random numbers, drawn anew for each
-call, so that a candidate that computes with ones or with those of an earlier call is wrong.
+A call is asked for the gradient of each input and parameter that holds complex numbers or floats of 16 bits
+or more, except for those that the outputs do not depend on. The outputs' gradients are normal random numbers,
+drawn anew for each call, so that a candidate that computes with ones or with those of an earlier call is
+wrong.
 """
 
 from __future__ import annotations

@@ -54,8 +54,7 @@ class Admission:
     `expected` has the form of the answers: its tensors have no data. Every check uses `tolerance`.
     `aliases_inputs` says that the reference itself returns the memory of an input. `kept` has the numbers of
     outputs that lie in memory of the model, such as a parameter, so that each call returns the same memory.
-    `sensitivity` names the inputs on which a lower precision shows, `contract` the values
-    that the task takes.
+    `sensitivity` names the inputs on which a lower precision shows, `contract` the values that are allowed.
     """
 
     expected: Output

@@ -111,8 +111,8 @@ class Sensitivity:
     `operands` names the parameters that products take, and `dtypes` the types of all operands.
     `may_use_tf32` says that PyTorch may compute the reference in TF32, as it does convolutions by
     default. Then `tf32_errors` has the largest distance of each output from float64 if operands are
-    rounded to TF32, and `local` is a probe that only a part of the output shows, if one was found: its
-    share of the terms of a few sums is kept.
+    rounded to TF32. `local`, if one was found, is a probe that keeps a share of the terms of a few sums, so
+    that a part of the output shows the precision.
     """
 
     probes: tuple[Sensitive, ...] = ()

@@ -33,8 +33,8 @@ class Probe:
 
     `share` of the inputs' elements are kept and multiplied by `scale`; the others are zero. If `coherent`,
     all elements have one value instead. If `zero_additive`, parameters that no product takes are zero, except
-    weights of norms. Parameters that products take are multiplied by `weight_scale`. With `heavy`, each
-    element of these, or of the inputs, is multiplied by a factor of its own.
+    weights of norms. Parameters that products take are multiplied by `weight_scale`. `heavy` says whose
+    elements are each multiplied by a factor of its own: those of the inputs, or of these parameters.
     """
 
     name: str

@@ -1,10 +1,10 @@
 """How far an element may be off because the reference is off itself, by the element's size.
 
-The reference's largest error is that of its largest elements, if these are far larger than the others: the
-rounding of an exponential of 1e6 would excuse zeros for all those below one. So an element is held to the
-errors of the reference where it is no larger. A sum whose terms cancel errs there as much as elsewhere. In
-fp16 and bf16 it need not: the reference rounds such a sum once, and a kernel that rounds its parts errs more.
-So there the largest error counts.
+The reference usually errs most on its largest elements. If these are far larger than the others, their error
+excuses too much: the rounding of an exponential of 1e6 would excuse zeros for all elements below one. So an
+element is held to the reference's errors on elements that are no larger. In fp16 and bf16 the largest error
+counts: the reference rounds a sum whose terms cancel once, and an honest kernel that rounds its parts errs
+more.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _EXPONENTS = 128
 class Slack:
     """`most` is what any element may be off, and `local` what one of each power of two may be, if known.
 
-    `moved` may be reached everywhere.
+    Every element may be off by `moved`.
     """
 
     most: float

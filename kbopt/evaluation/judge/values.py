@@ -1,8 +1,8 @@
 """Makes inputs that a candidate cannot tell from a task's own, and that show what it takes for granted.
 
-These inputs travel among the timed calls. Their values stay within the range of the task's own, zeros stay
-zero, and a symmetric matrix stays symmetric, so that the task's contract holds for them too. Masks and
-labels, which are discrete, and probabilities, which sum to one, are left alone.
+These inputs travel among the timed calls. Zeros stay zero, and a symmetric matrix stays symmetric, so that
+the task's contract holds for them too. Masks and labels, which are discrete, and probabilities, which sum to
+one, are left alone.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ def with_other_slices(draw: Draw, share: float, scale: float, rng: random.Random
     """Yield draws in which a few slices of one tensor keep `share` of their elements, and at least a handful.
 
     The other elements of these slices become small, and all of them are multiplied by `scale`. There is one
-    draw for each tensor and dimension that has
-    slices, in random order.
+    draw for each tensor and dimension that has slices, in random order.
     """
     places = [
         (number, dim)

@@ -58,6 +58,15 @@ _LIMITS = {
 _FIRST_UID = 61_000
 _NUM_UIDS = 4_000
 """Sandboxes run as user `_FIRST_UID` and the following ones, above UID_MAX (60000) of login.defs(5)."""
+NO_SANDBOX = (
+    "NO SANDBOX: this machine cannot isolate candidates as it should ({isolation}). A kernel can read "
+    "your files, use the network, or disturb its own judgement."
+)
+LET_USERS_HAVE_NAMESPACES = (
+    "let users have namespaces (sysctl user.max_user_namespaces=10000; on Debian "
+    "kernel.unprivileged_userns_clone=1; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0; in a "
+    "container --security-opt seccomp=unconfined)"
+)
 
 
 def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:

@@ -30,6 +30,7 @@ from kbopt.core.evaluations import EvalRequest
 from kbopt.core.profile import ProfileRequest
 from kbopt.evaluation.client import ServiceClient
 from kbopt.evaluation.messages import ServiceInfo
+from kbopt.evaluation.sandbox.confinement import LET_USERS_HAVE_NAMESPACES, NO_SANDBOX
 from kbopt.evaluation.spool.asked import Asked, Requests
 from kbopt.evaluation.spool.files import POLL_S, RESULTS, AppendOnly, Complaints, Say, open_spool
 from kbopt.evaluation.spool.jobs import BEAT_S, TAKEOVER_S, Job, JobState, show_life
@@ -46,10 +47,9 @@ PAUSE_S = 10.0
 USER_ERROR, INFRA_ERROR = 2, 3
 """Exit codes, the same as the command line's."""
 
-NO_SANDBOX = (
-    "NO SANDBOX: this machine cannot isolate candidates as it should ({isolation}). A kernel can read your "
-    "files, use the network, or disturb its own judgement. Let users have namespaces, as docs/evaluation.md "
-    "says, or give --no-sandbox if this machine holds nothing that matters."
+SANDBOX_REMEDY = (
+    f"To mend that, {LET_USERS_HAVE_NAMESPACES}, or give --no-sandbox if this machine holds nothing that "
+    "matters."
 )
 
 
@@ -157,7 +157,7 @@ class Drain:
         self._losses += 1
         info = await self._client.open()
         if not info.is_isolated:
-            said = NO_SANDBOX.format(isolation=info.isolation)
+            said = f"{NO_SANDBOX.format(isolation=info.isolation)} {SANDBOX_REMEDY}"
             if not self._options.no_sandbox:
                 raise UserError(said)
             self._say(said)

@@ -1,4 +1,4 @@
-"""Notices other evaluators that time on this machine's same device, which disturbs the times of both.
+"""Notices other evaluators that time on the same device of this machine, which disturbs the times of both.
 
 Each service locks a byte of one file while it times: another process finds the lock, and whose it is. A
 record lock (fcntl(2)) ends with its process, so nothing has to be cleaned up. Services of other users and

@@ -64,8 +64,8 @@ def pooled(first: Measured, others: Sequence[Times]) -> Measured:
 def _over_eager(pairs: Sequence[Times]) -> Speedup:
     """Return the mean speedup by the pairs' medians, with the 95 % interval of their mean logarithm.
 
-    The variance is the posterior of a scaled inverse
-    chi-squared prior at the usual scatter, updated by the scatter of these pairs.
+    The variance is the posterior of a scaled inverse chi-squared prior at the usual scatter, updated by the
+    scatter of these pairs.
     """
     logs = [math.log(pair.speedup) for pair in pairs]
     usual = fmean(

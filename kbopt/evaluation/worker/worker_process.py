@@ -1,9 +1,9 @@
 """The process inside the sandbox: loads the candidate, and calls it when the judge asks.
 
 The judge believes nothing that leaves this process. The process does not know the expected answers or the
-seeds of the inputs. Checks, timed calls and probes are the same request, so it cannot tell which calls are
-checked or timed, nor how many follow. The judge has its own clock and reads the outputs' memory itself. What
-this process says has to agree with that.
+seeds of the inputs. Checks, single timed calls and probes are the same request, so it cannot tell which of
+these are checked or timed, nor how many follow. The judge has its own clock and reads the outputs' memory
+itself. What this process says has to agree with that.
 """
 
 from __future__ import annotations
