@@ -21,7 +21,7 @@ from kbopt.evaluation.timing.workloads import share_of
 _CHECKED_SHARE = {"cpu": 0.25, "cuda": 0.5}
 """Share of single calls whose answers are checked. It is larger on a GPU, where a timing may end after 20."""
 _EMPTY_SHARE = 0.5
-"""Empty requests on a CPU for each timed call. The lower quartile of their times is the cost of a request."""
+"""Empty requests on a CPU for each timed call. Their median is the cost of a request."""
 _MOST_TIMING_SHARE = 0.5
 """A session plans at most as many single calls as fit into this share of the protocol's `timeout_s`."""
 _FEWEST_TIMED = 10
