@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kbopt.core.outcomes import Measured, Rejected
-from kbopt.core.protocol import EvalProtocol
+from kbopt.core.protocol import EvalProtocol, Precision
 from kbopt.evaluation.judge.kinds import KINDS, Contract, contract_of
 from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.judge.task_code import TaskError
@@ -44,8 +44,8 @@ def task(expression: str, inputs: str = "torch.randn(64, 300)", more: str = "") 
     return HEAD.format(expression=expression, inputs=inputs) + more
 
 
-def contract(source: str, *, counts_in_steps: bool = False) -> Contract:
-    reference = Reference(source, EvalProtocol(), torch.device("cpu"), 7)
+def contract(source: str, *, counts_in_steps: bool = False, precision: Precision = "fp32") -> Contract:
+    reference = Reference(source, EvalProtocol(precision=precision), torch.device("cpu"), 7)
     return contract_of(reference, reference.draw(1), counts_in_steps=counts_in_steps)
 
 
@@ -63,6 +63,21 @@ def test_signs_form_and_the_tensor_itself_are_kept(kind, dtype):
     assert bool(torch.isfinite(changed).all())
     assert bool((changed < 0).any()) == (kind.name == "negative")
     assert not torch.equal(changed, tensor)
+
+
+def test_an_outlier_is_one_element_that_decides_sums_and_for_half_precision_alone():
+    tensor = torch.rand(32, 128) + 0.1
+
+    (changed,) = varied("outlier", tensor) or ()
+
+    factors = (changed / tensor)[changed != tensor]
+    assert len(factors) == 1
+    assert 63 < float(factors) < 4097
+    names = {
+        precision: {kind.name for kind in contract(task("x.mean(1)"), precision=precision).kinds}
+        for precision in ("fp32", "fp16", "bf16")
+    }
+    assert names["bf16"] - names["fp32"] == names["fp16"] - names["fp32"] == {"outlier"}
 
 
 def test_each_kind_is_what_its_name_says():

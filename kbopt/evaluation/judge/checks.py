@@ -16,12 +16,12 @@ from kbopt.evaluation.judge.calls import Calls
 from kbopt.evaluation.judge.kinds import Kind
 from kbopt.evaluation.judge.precision import NEARLY_RIGHT, Sensitive
 from kbopt.evaluation.judge.probes import DENSE, SHARES, Probe
-from kbopt.evaluation.judge.products import errors_in_tf32, lower_arithmetic
+from kbopt.evaluation.judge.products import errors_in_tf32, lower_arithmetic, takes_fewer_bits
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
+from kbopt.evaluation.judge.stand_ins import describe_stand_in
 from kbopt.evaluation.judge.steps import counts_in_steps
 from kbopt.evaluation.judge.tolerance import Mismatch
 from kbopt.evaluation.judge.worker import Exchange
-from kbopt.evaluation.numerics import DTYPES
 
 _CALLS_BEFORE = (3, 12)
 """Fewest and most ordinary calls before a repeated probe with other parameters (decision 45)."""
@@ -36,6 +36,7 @@ class Checks:
     """The checks of one judgement on one workload. Each raises Refused if the candidate fails it.
 
     `arithmetic` lists the arithmetic other than fp32 that was seen in the candidate's machine code.
+    `kinds` are the kinds of values that the task's contract allows.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Checks:
         self._shows_fp32 = False
         self._is_right = False
         self._contract = admission.contract
+        self.kinds = self._contract.kinds
         probes = admission.sensitivity.probes
         self._dense = next((s for s in probes if s.probe == DENSE), None)
 
@@ -82,6 +84,7 @@ class Checks:
             self.probe_precision()  # If most inputs are zero, a guess is no longer nearly right.
             raise downgrade
         self.require_right(outputs[0], exact, own, draw)
+        self._require_whole(outputs[0], exact, own)
         return exchange
 
     def require_right(self, got: list[torch.Tensor], exact: Output, own: Output, draw: Draw) -> None:
@@ -220,18 +223,13 @@ class Checks:
     def _travel_shifted(self) -> None:
         kinds = self.kinds if self._rng.random() < _KINDS_SHARE else ()
         if kinds:
-            self.try_kind(self._rng.choice(kinds))
+            self.try_kind(*self._rng.choices(kinds, [kind.tries for kind in kinds]))
             return
         moves = not any(map(counts_in_steps, self._calls.expected.tensors))
         draw = values.shifted(self._calls.draw(), self._rng, moves=moves)
         mismatch = self._mismatch_on(draw)
         if mismatch is not None:
             self._refuse_values(f"inputs of another distribution, within the range of its own: {mismatch}")
-
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """The kinds of values that the task's contract allows."""
-        return self._contract.kinds
 
     def try_kind(self, kind: Kind) -> None:
         """Check one answer to inputs of that kind of values."""
@@ -323,19 +321,21 @@ class Checks:
         downgrade = self._find_downgrade(candidate, usual, self._dense)
         if downgrade is not None and not self._is_excused(got, exact, own, draw):
             raise downgrade
+        self._require_whole(got, exact, own)
 
-    def _takes_half(self) -> bool:
-        """Return whether the task has inputs or parameters of fewer bits: their products are exact."""
-        given = (*self._calls.draw().tensors, *self._reference.parameters().values())
-        bits = DTYPES[self._reference.precision].itemsize
-        return any(t.is_floating_point() and t.dtype.itemsize < bits for t in given)
+    def _require_whole(self, got: list[torch.Tensor], exact: Output, own: Output) -> None:
+        """Refuse an answer in half precision for which sums of the inputs stand in."""
+        name, name_of = self._reference.precision, self._reference.name_of
+        lack = describe_stand_in(name, got, exact.tensors, own.tensors, name_of)
+        if lack:
+            raise Refused(WrongAnswer(reason=lack))
 
     def require_allowed_arithmetic(self) -> None:
         """Refuse half precision that was seen at work, and TF32 if the reference may not use it, unless a
         probe showed the accuracy of fp32. In a task in half precision, refuse products of a coarser type.
         """
-        name = self._reference.precision
-        if (name == "fp32" and self._shows_fp32) or self._takes_half():
+        reference, name = self._reference, self._reference.precision
+        if (name == "fp32" and self._shows_fp32) or takes_fewer_bits(reference, self._calls.draw()):
             return
         sensitivity = self._admission.sensitivity
         seen = lower_arithmetic(

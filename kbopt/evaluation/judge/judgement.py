@@ -146,7 +146,7 @@ class Judgement:
             self._measured = tuple(workload.conclude(self._failed_allocations) for workload in self._each())
 
     def _try_values(self, *, checks_s: float) -> None:
-        """Try each kind of values once, on a random workload that takes it, as far as the time allows.
+        """Try each kind of values, on a random workload that takes it, as far as the time allows.
 
         Some kinds are also tried among the timed calls.
         """
@@ -157,9 +157,10 @@ class Judgement:
         for number, kind in enumerate(self._rng.sample(kinds, len(kinds))):
             if number >= _FEWEST_KINDS and self._spent_s() - started > enough_s:
                 return
-            workload = self._rng.choice(takes[kind])
-            with self._on(workload):
-                workload.checks.try_kind(kind)
+            for _ in range(kind.tries):
+                workload = self._rng.choice(takes[kind])
+                with self._on(workload):
+                    workload.checks.try_kind(kind)
 
     def _load(self, worker: Worker, source: str, setup: str) -> None:
         for workload in self._workloads:

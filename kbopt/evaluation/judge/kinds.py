@@ -49,6 +49,9 @@ computes without them."""
 _EXTREME_STEPS = (1, 2, 3, 5, 8)
 """The largest exponent is divided by these until the reference is finite: powers of inputs, and exponentials,
 need smaller scales."""
+_OUTLIER_TRIES = 4
+"""Tries of `outlier`: a kernel that looks at half of the elements before it leaves the others out does not
+see it in one of two."""
 _RANGE_ONLY = re.compile(r"binary_cross_entropy|BCELoss|multinomial|bernoulli|\.long\(\)|\.int\(\)")
 """Names in the source of a task that keeps its range. These take only probabilities, or use their inputs as
 indices. Other values raise an assertion on a GPU, which ends the process."""
@@ -63,7 +66,8 @@ class Kind:
 
     `ties`: elements become equal, so that the index of the largest may be another. `grows`: elements leave
     the range of the task's own. `moves`: zeros and symmetry are not kept. `integers`: the kind changes
-    integers instead of floats.
+    integers instead of floats. `in_half`: it is for tasks in fp16 and bf16 alone. It is tried `tries` times
+    in a row, and drawn as often as that among the timed calls.
     """
 
     name: str
@@ -73,6 +77,8 @@ class Kind:
     grows: bool = False
     moves: bool = False
     integers: bool = False
+    in_half: bool = False
+    tries: int = 1
 
     @property
     def disorders(self) -> bool:
@@ -102,6 +108,19 @@ def _signed(tensor: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.rand(tensor.shape, device=tensor.device) < 0.5, tensor, -tensor)
 
 
+def _with_outlier(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor with one element multiplied by between the root of the number of elements and that
+    number, so that it decides a sum of squares, or a sum.
+
+    In half precision a tolerance has room for a sum of a few thousand terms in place of all, and only a
+    term that was left out shows it. Kernels in fp32 that transform their inputs may err on the others.
+    """
+    power = 0.5 + 0.5 * float(torch.rand(()))
+    changed = tensor.clone(memory_format=torch.contiguous_format)
+    changed.view(-1)[int(torch.randint(tensor.numel(), ()))] *= tensor.numel() ** power
+    return changed
+
+
 def _ends(tensor: torch.Tensor) -> torch.Tensor:
     is_least = torch.rand(tensor.shape, device=tensor.device) < 0.5
     return torch.where(is_least, tensor.min(), tensor.max())
@@ -116,6 +135,15 @@ KINDS = (
         changed=lambda t: heavy_tailed(t, _SCALE),
         grows=True,
         moves=True,
+    ),
+    Kind(
+        name="outlier",
+        description="of which one element is far larger than the rest",
+        changed=_with_outlier,
+        grows=True,
+        moves=True,
+        in_half=True,
+        tries=_OUTLIER_TRIES,
     ),
     Kind(name="ties", description="with many equal values", changed=_tied, ties=True),
     Kind(name="sorted", description="sorted along the last dimension", changed=_sorted, moves=True),
@@ -175,6 +203,7 @@ def contract_of(reference: Reference, draw: Draw, *, counts_in_steps: bool) -> C
         and (kind.name in allowed or kind.name not in _ONLY_IF_ALLOWED)
         and not (kind.grows and keeps_range)
         and not (kind.ties and counts_in_steps)
+        and not (kind.in_half and reference.precision == "fp32")
     )
     has_extremes = any(kind.name == "extremes" for kind in kinds)
     return Contract(

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from kbopt.core.protocol import Precision
 from kbopt.evaluation.judge import tolerance
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
-from kbopt.evaluation.numerics import PRODUCTS
+from kbopt.evaluation.numerics import DTYPES, PRODUCTS
 from kbopt.evaluation.operations import EachOperation
 from kbopt.evaluation.transport.layout import dtype_name
 
@@ -121,6 +121,13 @@ def lower_arithmetic(
     if precision != "fp32":
         return [line for line in lines if line.endswith(lower)]
     return [line for line in lines if not (may_use_tf32 and line.startswith("tf32"))]
+
+
+def takes_fewer_bits(reference: Reference, draw: Draw) -> bool:
+    """Return whether the task has inputs or parameters of fewer bits: their products are exact."""
+    given = (*draw.tensors, *reference.parameters().values())
+    bits = DTYPES[reference.precision].itemsize
+    return any(t.is_floating_point() and t.dtype.itemsize < bits for t in given)
 
 
 def round_mantissa(tensor: torch.Tensor, bits: int | None) -> torch.Tensor:
