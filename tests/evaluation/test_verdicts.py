@@ -60,6 +60,35 @@ def test_a_right_kernel_is_measured_with_every_field_filled(bench: Bench):
     assert "Correct." in result.feedback
 
 
+@pytest.mark.parametrize(
+    ("made", "is_custom"),
+    [
+        ("torch.from_numpy(np.tanh(x.numpy()) * 2 + x.numpy())", True),
+        ("torch.frombuffer(np.tanh(x.numpy()) * 2 + x.numpy(), dtype=x.dtype).view(x.shape)", True),
+        ("torch.from_dlpack(np.tanh(x.numpy()) * 2 + x.numpy())", True),
+        ("torch.add(torch.tanh(x) * 2, x, out=torch.empty_like(x))", False),
+        ("torch.zeros_like(x).copy_(torch.tanh(x) * 2 + x)", False),
+        ("(torch.tanh(x) * 2 + x).view(-1).view(x.shape)", False),
+    ],
+)
+def test_memory_that_pytorch_did_not_write_is_that_of_another_kernel(
+    bench: Bench, made: str, is_custom: bool
+):
+    source = f"""
+import numpy as np
+import torch
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        return {made}
+"""
+
+    outcome = bench.judge(source).outcome
+
+    assert isinstance(outcome, Measured), outcome
+    assert outcome.audit.custom_kernel == is_custom
+
+
 def test_plain_pytorch_is_measured_and_marked(bench: Bench):
     outcome = bench.judge(PLAIN).outcome
 

@@ -48,6 +48,7 @@ class _Watch(EachOperation):
         self.arithmetic: dict[str, None] = {}
         self.custom_operators = False
         self.uninitialised: set[int] = set()
+        self.made: set[int] = set()
         self.contents: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.foreign_writes = False
 
@@ -55,8 +56,9 @@ class _Watch(EachOperation):
         namespace, _, name = func._schema.name.partition("::")
         if name in PRODUCTS:
             self._note_arithmetic(name, _tensors((args, kwargs)))
-        if any(_storage(t) in self.uninitialised for t in _tensors((args, kwargs))) and name not in _MOVES:
-            self._check_reads(func, args)
+        written = [t for value in _written(func, args, kwargs or {}) for t in _tensors(value)]
+        if name not in _MOVES:
+            self._check_reads(_tensors((args, kwargs)), written)
         result = func(*args, **(kwargs or {}))
         if namespace not in ("aten", "prims", "prim"):
             self.custom_operators = True
@@ -66,7 +68,7 @@ class _Watch(EachOperation):
         else:
             if name not in _NOT_COMPUTING:
                 self.computing[name] = None
-            self._note_writes(func, args, result, name)
+            self._note_writes(written, args, result, name)
         return result
 
     def _note_arithmetic(self, name: str, operands: list[torch.Tensor]) -> None:
@@ -78,24 +80,29 @@ class _Watch(EachOperation):
             if backend.allow_tf32:
                 self.arithmetic[f"tf32: {name}"] = None
 
-    def _check_reads(self, func: Any, args: Any) -> None:
+    def _check_reads(self, tensors: list[torch.Tensor], written: list[torch.Tensor]) -> None:
         """Note if PyTorch reads memory that it never wrote: then something else wrote it."""
-        for argument, value in zip(func._schema.arguments, args, strict=False):
-            written = argument.alias_info is not None and argument.alias_info.is_write
-            if not written and any(_storage(t) in self.uninitialised for t in _tensors(value)):
-                self.foreign_writes = True
+        if {_storage(t) for t in tensors} & self.uninitialised - {_storage(t) for t in written}:
+            self.foreign_writes = True
 
-    def _note_writes(self, func: Any, args: Any, result: Any, name: str) -> None:
-        written = [t for t in _tensors(result) if _storage(t) not in self.uninitialised]
-        for argument, value in zip(func._schema.arguments, args, strict=False):
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                written.extend(_tensors(value))
-        for tensor in written:
+    def _note_writes(self, written: list[torch.Tensor], args: Any, result: Any, name: str) -> None:
+        own = [t for t in _tensors(result) if _storage(t) not in self.uninitialised]
+        read = {_storage(t) for t in _tensors(args)}
+        self.made.update(_storage(t) for t in own if _storage(t) not in read)
+        self.made.update(map(_storage, written))
+        for tensor in (*own, *written):
             self.uninitialised.discard(_storage(tensor))
             if name in _COPIES:
                 self.contents[_storage(tensor)] = (tensor, tensor.clone())
             elif name not in _MOVES:
                 self.contents.pop(_storage(tensor), None)
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> Iterator[Any]:
+    """Yield the values of the arguments that the operation writes to, `out=` among them."""
+    for number, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield args[number] if number < len(args) else kwargs.get(argument.name)
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
@@ -106,12 +113,18 @@ def _storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def audited(call: Callable[[], Any]) -> tuple[Any, Seen]:
-    """Run the call. Return its result and the audit."""
+def audited(call: Callable[[], Any], given: Callable[[torch.Tensor], bool]) -> tuple[Any, Seen]:
+    """Run the call. Return its result and the audit.
+
+    `given` says of a tensor whether it lies in memory that the call was given: inputs and parameters.
+    """
     watch = _Watch()
     with _every_thread() as elsewhere, watch:
         result = call()
-    foreign = watch.foreign_writes or any(_storage(t) in watch.uninitialised for t in _tensors(result))
+    foreign = watch.foreign_writes or any(
+        _storage(t) in watch.uninitialised or (_storage(t) not in watch.made and not given(t))
+        for t in _tensors(result)
+    )
     # If memory that PyTorch filled or copied holds something else now, a kernel wrote it.
     foreign = foreign or any(not torch.equal(now, then) for now, then in watch.contents.values())
     # Operations that only the profiler saw ran in another thread, or with dispatch modes off.

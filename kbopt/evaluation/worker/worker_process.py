@@ -162,11 +162,20 @@ class _Session:
         """
         call = self._call(request, request["offsets"][0])
         with torch.no_grad():
-            output, seen = audited(call)
+            output, seen = audited(call, self._was_given)
         self._outputs.append(output)
         if self._cuda is not None:
             torch.cuda.synchronize(self._device)
         return {"ns": [0], "outputs": [self._describe(output)], "audit": codec.encode(seen)}
+
+    def _was_given(self, tensor: torch.Tensor) -> bool:
+        """Return whether the tensor lies in memory of the inputs or of the model's parameters and buffers."""
+        storage = tensor.untyped_storage().data_ptr()
+        if 0 <= storage - self.base < self._input_buffer.numel():
+            return True
+        model = self._model
+        held = (*model.parameters(), *model.buffers()) if isinstance(model, torch.nn.Module) else ()
+        return any(storage == one.untyped_storage().data_ptr() for one in held)
 
     def profile(self, request: Message) -> Message:
         """Reply the kernels of one call on a GPU, see `audit.kernel_times`."""
