@@ -356,6 +356,15 @@ def test_numbers_that_are_cut_off_are_a_precision_and_no_factor(bits: int):
     assert describe_bias([cut(a) @ cut(b)], [a.double() @ b.double()]) == ""
 
 
+def test_a_factor_on_a_part_of_the_elements_or_on_none_is_not_one_on_all():
+    torch.manual_seed(0)
+    exact = torch.randn(64, 256, dtype=torch.float64).relu() + 0.5
+    sharp = torch.softmax(20 * torch.randn(64, 256, dtype=torch.float64), 1)
+
+    assert describe_bias([exact.where(exact > 0.5, 0.501).float()], [exact]) == ""
+    assert describe_bias([sharp.pow(20).float()], [sharp]) == ""
+
+
 @pytest.mark.parametrize("got", [torch.zeros(64), -torch.ones(64), torch.ones(64), torch.full((64,), NAN)])
 def test_zeros_and_other_signs_are_no_factor(got: torch.Tensor):
     assert describe_bias([got], [torch.ones(64, dtype=torch.float64)]) == ""

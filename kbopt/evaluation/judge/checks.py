@@ -138,7 +138,7 @@ class Checks:
         usual = max(reference.rms, sensitive.tf32_rms if sensitive else 0.0)
         reason = (
             f"its relative error against float64{where} is {candidate.rms:.2g} where {own} makes "
-            f"{usual:.2g}: it computes at a lower precision than the task's"
+            f"{usual:.2g}: it computes at a lower precision than the task's, or with another constant"
         )
         return Refused(Rejected(reason=reason, family="precision_downgrade"))
 

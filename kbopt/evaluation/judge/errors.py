@@ -35,6 +35,8 @@ _COARSEST_STEP = 2.0**-7
 little, too, so that up to here only a still smaller scatter counts as one factor."""
 _FEWEST_ALIKE = 8
 """Elements of an output that can be off by one factor. Rounding moves fewer by nearly one by chance."""
+_ALIKE_SHARE = 0.9
+"""Share of the elements that are off by the one factor at least. Elements near zero scatter."""
 _TAIL = 1.5
 """Standard deviation of the logarithm of heavy-tailed factors. One in three hundred would exceed 64."""
 _UNIT_ROUNDOFF: dict[Precision, float] = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
@@ -131,9 +133,11 @@ def _common_factor(got: torch.Tensor, exact: torch.Tensor) -> float:
     ratios = one[large] / truth[large]
     ratios = ratios.real if ratios.is_complex() else ratios
     middle = float(ratios.median())
-    bias, scatter = abs(middle - 1.0), float((ratios - middle).abs().median())
+    bias = abs(middle - 1.0)
     most = _CONSTANT_SHARE if bias > _COARSEST_STEP else _EXACT_SHARE
-    return middle if middle > 0.0 and scatter <= most * bias else 1.0
+    # Half of the elements may be off by one factor, and the others right; or all of them nearly zero.
+    near = (ratios - middle).abs() <= most * min(bias, middle)
+    return middle if middle > 0.0 and float(near.double().mean()) >= _ALIKE_SHARE else 1.0
 
 
 def moved(tensors: Sequence[torch.Tensor], most: float, *, together: bool) -> list[torch.Tensor]:
