@@ -26,7 +26,6 @@ from kbopt.core.events import (
     Opened,
     ProposalFailed,
     Proposed,
-    RemeasureAsked,
     Rented,
     Summarized,
 )
@@ -150,15 +149,12 @@ class History:
                 self.dropped.append(event)
                 node = self.nodes[event.candidate]
                 node.dropped, node.changed = event, self.entries
-            case RemeasureAsked(candidate=candidate_id):
-                self.nodes[candidate_id].awaits_repeat = True
             case Evaluated(is_full=True):
                 self._take_full(event)
             case Evaluated():
                 self._evaluate(event)
             case FullForgone():
                 node = self.nodes[event.candidate]
-                node.awaits_repeat = False
                 node.why_no_full, node.changed = first_line(event.reason, 500), self.entries
             case Summarized():
                 self._pay(event.usage)
@@ -212,7 +208,6 @@ class History:
     def _take_full(self, event: Evaluated) -> None:
         node = self.nodes[event.candidate]
         node.full = bounded(event.result)
-        node.awaits_repeat = False
         node.changed = self.entries
         if not event.cached:
             self._count(event, node.full)
@@ -222,7 +217,6 @@ class History:
         node = self.nodes[event.candidate]
         result = bounded(event.result)
         node.results = (*node.results, result)
-        node.awaits_repeat = False
         node.num_finals += event.is_final
         if any(isinstance(one.outcome, Measured) for one in node.results):
             node.speedup, node.ci = mean_score(node.trial), score_interval(node.trial)

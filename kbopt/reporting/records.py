@@ -42,7 +42,6 @@ class Node:
     evaluations: int = 0
     staleness: int | None = None
     dropped: Dropped | None = None
-    awaits_repeat: bool = False
     has_texts: bool = True
     speedup: float | None = None
     ci: tuple[float, float] | None = None
