@@ -35,7 +35,7 @@ from kbopt.core.proposals import Candidate
 from kbopt.core.scoring import mean_score, score_interval
 from kbopt.core.text import first_line
 from kbopt.reporting.kept_texts import TEXT_LIMIT_CHARS, bounded, let_texts_go, shown_nodes
-from kbopt.reporting.records import Bar, Message, Node, ProgressPoint, Recommendation, Spend
+from kbopt.reporting.records import Bar, Message, ModelSpend, Node, ProgressPoint, Recommendation
 from kbopt.reporting.text import truncated
 from kbopt.reporting.tunables import seed_of, tunable_values
 
@@ -68,7 +68,7 @@ class History:
     by_outcome: Counter[str] = field(default_factory=Counter)
     best: Node | None = None
     progress: list[ProgressPoint] = field(default_factory=list)
-    spend: dict[str, Spend] = field(default_factory=dict)
+    spend: dict[str, ModelSpend] = field(default_factory=dict)
     rents: dict[str, Rent] = field(default_factory=dict)
     device_s: float = 0.0
     lease_s: float = 0.0
@@ -285,15 +285,8 @@ class History:
 
     def _pay(self, usages: Iterable[Usage]) -> None:
         for usage in usages:
-            spend = self.spend.setdefault(usage.model, Spend())
-            spend.requests += usage.requests
-            spend.prompt_tokens += usage.prompt_tokens
-            spend.completion_tokens += usage.completion_tokens
-            spend.seconds += usage.seconds
-            if usage.usd is None:
-                spend.unpriced += usage.requests
-            else:
-                spend.usd += usage.usd
+            spend = self.spend.get(usage.model) or ModelSpend(model=usage.model)
+            self.spend[usage.model] = spend.plus(usage)
 
     def _fail(self, what: str, reason: str) -> None:
         self.num_failures += 1
