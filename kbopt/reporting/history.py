@@ -33,11 +33,12 @@ from kbopt.core.failures import error_text
 from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.proposals import Candidate
 from kbopt.core.scoring import mean_score, score_interval
+from kbopt.core.task import seed_name
 from kbopt.core.text import first_line
 from kbopt.reporting.kept_texts import TEXT_LIMIT_CHARS, bounded, let_texts_go, shown_nodes
 from kbopt.reporting.records import Bar, Message, ModelSpend, Node, ProgressPoint, Recommendation
 from kbopt.reporting.text import truncated
-from kbopt.reporting.tunables import seed_of, tunable_values
+from kbopt.reporting.tunables import tunable_values
 
 BARS_KEPT = 6_000
 MESSAGES_KEPT = 1_000
@@ -190,7 +191,7 @@ class History:
             strategy=brief.asked.strategy if brief and _reads(candidate) else "",
             exemplars=brief.asked.exemplars if brief else (),
             tunables=tunable_values(candidate.source),
-            seed=seed_of(candidate.source),
+            seed=seed_name(candidate.source),
             source_key=hash(candidate.source),
             changed=self.entries,
         )
