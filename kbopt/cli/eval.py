@@ -29,6 +29,7 @@ from kbopt.core.evaluations import Result
 from kbopt.core.protocol import EvalProtocol, Verdict
 from kbopt.core.sources import read_source
 from kbopt.core.task import Task
+from kbopt.core.text import encodable
 
 if TYPE_CHECKING:
     from kbopt.core.ports import Backend
@@ -214,8 +215,8 @@ def _items(source: Path, task: Task | None, kernelbench: Path | None) -> Iterato
 def _line_item(text: str, where: str, task: Task | None, kernelbench: Path | None) -> Item:
     try:
         line = json.loads(text)
-        source = codec.valid_text(line["source"]).removeprefix("\ufeff")
-        name = codec.valid_text(str(line.get("id", where)))
+        source = encodable(line["source"]).removeprefix("\ufeff")
+        name = encodable(str(line.get("id", where)))
     except (AttributeError, ValueError, KeyError, TypeError):
         raise UserError(f"{where}: expected a JSON object with a 'source', not {text[:80]!r}") from None
     if "task" in line:
