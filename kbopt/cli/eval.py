@@ -170,13 +170,13 @@ def evaluate(
 
 def _of_run(folder: Path, kernel: Path | None) -> tuple[RunConfig, Item]:
     """The run's configuration, and its best kernel, or the one given, on the run's task as the run had it."""
-    from kbopt.finish import candidate_source, open_run
+    from kbopt.finish import candidate_source, load, open_run
     from kbopt.reporting.summary import summarize
 
-    config, run, journal = open_run(folder)
-    with journal:
-        if kernel is not None:
-            return config, Item(name=str(kernel), task=config.task, source=read_kernel(kernel, config.task))
+    config = load(folder)
+    if kernel is not None:
+        return config, Item(name=str(kernel), task=config.task, source=read_kernel(kernel, config.task))
+    with open_run(folder) as run:
         best = summarize(run).best
     if best is None:
         raise UserError(f"{folder} has no correct kernel to judge again. Name a file with --kernel.")
