@@ -12,14 +12,13 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from kbopt.cluster.messages import Failure
 from kbopt.config import RunConfig, device_kind
 from kbopt.core import codec
-from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import Ended
 from kbopt.core.task import Task
 from kbopt.finish import finish, open_run, write_atomically
@@ -29,7 +28,7 @@ from kbopt.reporting.scoreboard import Board, Fate, Row, boards, markdown, row_o
 from kbopt.reporting.scoreboard_page import Header, Kernel, kernel_of, write_scoreboard
 from kbopt.reporting.summary import RunSummary, summarize
 from kbopt.store.journal import JournalReader
-from kbopt.sweep import SweepConfig
+from kbopt.sweep import SweepConfig, describe, described
 
 DESCRIPTION, ROWS, TABLES, MARKDOWN, SCOREBOARD, PAGES = (
     *("bench.json", "results.jsonl", "results.json", "table.md", "scoreboard.html", "tasks"),
@@ -97,29 +96,12 @@ def unseeded(tasks: Sequence[Task], searches: SweepConfig) -> tuple[Task, ...]:
 
 def prepare(config: BenchConfig, folder: Path) -> None:
     """Make the folder, or check that it holds this very benchmark. Raises `UserError` for another one."""
-    description = folder / DESCRIPTION
-    if description.exists():
-        known, asked = load(folder), config.stored
-        differing = [f.name for f in fields(BenchConfig) if getattr(known, f.name) != getattr(asked, f.name)]
-        if differing:
-            raise UserError(
-                f"{folder} holds a benchmark with other settings ({', '.join(differing)}). Choose another "
-                "--name, or repeat the options that it was started with."
-            )
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(description, codec.dumps(config.stored))
-    except (OSError, InfraError) as error:
-        raise UserError(f"cannot make {folder}: {error}. Choose a writable folder with --out.") from None
+    describe(folder / DESCRIPTION, config.stored, "benchmark")
 
 
 def load(folder: Path) -> BenchConfig:
     """The benchmark in `folder`. Raises `UserError` where there is none."""
-    description = folder / DESCRIPTION
-    if not description.is_file():
-        raise UserError(f"no benchmark in {folder}: it has no {DESCRIPTION}")
-    return codec.loads(BenchConfig, description.read_bytes(), description)
+    return described(folder / DESCRIPTION, BenchConfig, "benchmark")
 
 
 def rows_of(folder: Path) -> tuple[Row, ...]:
@@ -178,12 +160,11 @@ def write(config: BenchConfig, folder: Path, rows: Sequence[Row]) -> tuple[Path,
     title = f"{config.searches.name}: {config.optimizer}"
     write_atomically(lines, "".join(f"{json.dumps(codec.fields_of(row))}\n" for row in rows))
     write_atomically(tables, json.dumps(document(config, boards(rows)), indent=1))
-    write_atomically(text, markdown(rows, title, about(config, folder)))
-    header = Header(
-        title=title,
-        about={"device": ", ".join(devices(config, folder)), **setup(config)},
-        notes=() if config.has_model else (without_model(config),),
-    )
+    about = {"device": ", ".join(devices(config, folder)), **setup(config)}
+    notes = () if config.has_model else (without_model(config),)
+    settings = [f"{name}: {value}" for name, value in about.items() if value]
+    write_atomically(text, markdown(rows, title, (*settings, *notes)))
+    header = Header(title=title, about=about, notes=notes)
     page = write_scoreboard(header, _kernels(config, folder, rows), folder / SCOREBOARD)
     return page, text, lines, tables
 
@@ -195,8 +176,7 @@ def _kernels(config: BenchConfig, folder: Path, rows: Sequence[Row]) -> list[tup
     for row in rows:
         kernel, place = Kernel(), places.get((row.task, row.seed))
         if place is not None and (place / "journal.sqlite").exists():
-            _, run, journal = open_run(place)
-            with journal:
+            with open_run(place) as run:
                 kernel = kernel_of(run)
         found.append((row, kernel))
     return found
@@ -244,19 +224,9 @@ def devices(config: BenchConfig, folder: Path) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for run in config.searches.runs():
         if (folder / run.name / "journal.sqlite").exists():
-            _, opened, journal = open_run(folder / run.name)
-            with journal:
+            with open_run(folder / run.name) as opened:
                 found |= dict.fromkeys(summarize(opened).devices)
     return tuple(found)
-
-
-def about(config: BenchConfig, folder: Path) -> tuple[str, ...]:
-    """The settings in lines of text."""
-    told = {"device": ", ".join(devices(config, folder)), **setup(config)}
-    lines = [f"{name}: {value}" for name, value in told.items() if value]
-    if not config.has_model:
-        lines.append(without_model(config))
-    return tuple(lines)
 
 
 def without_model(config: BenchConfig) -> str:
@@ -285,10 +255,6 @@ def _page(folder: Path, runs: Sequence[RunConfig]) -> str:
         return f"{runs[0].name}/report.html" if runs else ""
     name = runs[0].name.rpartition("-s")[0]
     with ExitStack() as stack:
-        opened = []
-        for run in runs:
-            _, found, journal = open_run(folder / run.name)
-            stack.enter_context(journal)
-            opened.append(found)
+        opened = [stack.enter_context(open_run(folder / run.name)) for run in runs]
         write_report(opened, folder / PAGES / f"{name}.html")
     return f"{PAGES}/{name}.html"

@@ -50,12 +50,6 @@ def create(config: RunConfig, folder: Path) -> None:
     SqliteJournal.create(folder / "journal.sqlite", codec.dumps(config.without_secrets)).close()
 
 
-def load(folder: Path) -> RunConfig:
-    """The configuration of the run in `folder`."""
-    with JournalReader(folder / "journal.sqlite") as journal:
-        return codec.loads(RunConfig, journal.config, journal.path)
-
-
 def drive(config: RunConfig, folder: Path, view: ProgressView, followers: Sequence[Follow] = ()) -> None:
     """Run the search in `folder` to its end, from wherever its journal stands.
 

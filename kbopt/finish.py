@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,22 +57,28 @@ class Finished:
     report: Path
 
 
-def open_run(folder: Path) -> tuple[RunConfig, Run, JournalReader]:
-    """The run in `folder` for reading; close the journal when done with the run's entries."""
-    journal = JournalReader(folder / "journal.sqlite")
-    config = codec.loads(RunConfig, journal.config, journal.path).without_secrets
-    run = Run(
-        name=config.name,
-        task=config.task,
-        settings=config.settings,
-        config=codec.encode(config),
-        entries=journal.entries(),
-        transcripts=functools.partial(conversation, folder),
-        reproduce=shlex.join(["kbopt", "eval", "--run", str(folder)]),
-        reproduce_elsewhere=_eval_command(config),
-        setup=_setup(config),
-    )
-    return config, run, journal
+def load(folder: Path) -> RunConfig:
+    """The configuration of the run in `folder`."""
+    with JournalReader(folder / "journal.sqlite") as journal:
+        return codec.loads(RunConfig, journal.config, journal.path)
+
+
+@contextmanager
+def open_run(folder: Path) -> Iterator[Run]:
+    """The run in `folder` for reading; its entries are there within the context."""
+    config = load(folder).without_secrets
+    with JournalReader(folder / "journal.sqlite") as journal:
+        yield Run(
+            name=config.name,
+            task=config.task,
+            settings=config.settings,
+            config=codec.encode(config),
+            entries=journal.entries(),
+            transcripts=functools.partial(conversation, folder),
+            reproduce=shlex.join(["kbopt", "eval", "--run", str(folder)]),
+            reproduce_elsewhere=_eval_command(config),
+            setup=_setup(config),
+        )
 
 
 def _setup(config: RunConfig) -> dict[str, str]:
@@ -99,27 +107,24 @@ def _eval_command(config: RunConfig) -> str:
 
 def follow_run(folder: Path) -> tuple[Run, Source]:
     """The run in `folder`, and what its journal gained after an entry's number, from any thread."""
-    _, run, journal = open_run(folder)
-    journal.close()
 
     def entries_after(number: int) -> tuple[Entry, ...]:
         with JournalReader(folder / "journal.sqlite") as reader:
             return tuple(reader.entries(after=number))
 
-    return run, entries_after
+    with open_run(folder) as run:
+        return run, entries_after
 
 
 def finish(folder: Path) -> Finished:
     """Write `best.py` and `report.html` from the journal, and sum the run up. May be called again."""
-    _, run, journal = open_run(folder)
-    with journal:
+    with open_run(folder) as run:
         summary = summarize(run)
     source = None
     if summary.best is not None:
         source = folder / "best.py"
         write_atomically(source, candidate_source(folder, summary.best.candidate))
-    _, run, journal = open_run(folder)
-    with journal:
+    with open_run(folder) as run:
         report = write_report([run], folder / "report.html")
     return Finished(summary=summary, source=source, journal=folder / "journal.sqlite", report=report)
 
@@ -129,17 +134,12 @@ def keep_lessons(folder: Path) -> int:
 
     May be called again. Raises `UserError` where the library cannot be used.
     """
-    config = _config(folder)
+    config = load(folder)
     if not config.proposer.library:
         return 0
     with JournalReader(folder / "journal.sqlite") as journal:
         events = [entry.event for entry in journal.entries()]
     return add_to_library(config, events) if any(isinstance(event, Ended) for event in events) else 0
-
-
-def _config(folder: Path) -> RunConfig:
-    with JournalReader(folder / "journal.sqlite") as journal:
-        return codec.loads(RunConfig, journal.config, journal.path)
 
 
 def candidate_source(folder: Path, candidate: str) -> str:

@@ -84,8 +84,6 @@ class WandbFollower:
         require("wandb", "--use-wandb")
         from kbopt.reporting.wandb_log import WandbLog, WandbSettings
 
-        _, run, journal = open_run(folder)
-        journal.close()
         settings = WandbSettings(
             project=options.project,
             directory=folder / "wandb",
@@ -94,7 +92,8 @@ class WandbFollower:
             mode=options.mode,
             init_timeout_s=float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_TIMEOUT_S)),
         )
-        self._log: WandbLog = WandbLog(run, settings)
+        with open_run(folder) as run:
+            self._log: WandbLog = WandbLog(run, settings)
         self._follow = JournalFollower(folder, self._log.entry)
 
     def __call__(self) -> None:

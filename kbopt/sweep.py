@@ -13,9 +13,10 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from kbopt.backends.opening import Reminder, Waiting
 from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, SearchSpec
@@ -34,9 +35,12 @@ from kbopt.core.spending import Spend, first_part
 from kbopt.core.task import Task
 from kbopt.driver import stays_warm
 from kbopt.finish import Finished, finish, open_run, run_document, write_atomically
+from kbopt.finish import load as load_run
 from kbopt.reporting.comparison import best_speedup, compare, markdown
 from kbopt.reporting.report import write_report
-from kbopt.store.journal import JournalReader, SqliteJournal
+from kbopt.store.journal import SqliteJournal
+
+T = TypeVar("T")
 
 POLL_S = 1.0
 STOP_FILE = "stop"
@@ -111,29 +115,16 @@ def _label(name: str) -> str:
 def prepare(config: SweepConfig, folder: Path, *, on_cluster: bool = False) -> tuple[SearchSpec, ...]:
     """Make the folder, or check that it holds this very sweep. Raises `UserError` where it holds another."""
     description = folder / "sweep.json"
-    stored = replace(config, proposer=config.proposer.without_secrets)
-    if description.exists():
-        known = codec.loads(SweepConfig, description.read_bytes(), description)
-        if known != stored:
-            raise UserError(
-                f"{folder} holds a sweep with other settings ({', '.join(_differences(known, stored))}). "
-                "Choose another --name, or repeat the options that it was started with."
-            )
-    else:
+    if not description.exists():
         for run in config.runs():
             check(run, on_this_machine=not on_cluster)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(description, codec.dumps(stored))
-        except (OSError, InfraError) as error:
-            raise UserError(f"cannot make {folder}: {error}. Choose a writable folder with --out.") from None
+    describe(description, replace(config, proposer=config.proposer.without_secrets), "sweep")
     specs = []
     for asked in config.runs():
         run, place = asked, (folder / asked.name).resolve()
         journal = place / "journal.sqlite"
         if journal.exists():
-            with JournalReader(journal) as reader:
-                run = replace(run, lessons=codec.loads(RunConfig, reader.config, journal).lessons)
+            run = replace(run, lessons=load_run(place).lessons)
         else:
             run = with_lessons(run)
             SqliteJournal.create(journal, codec.dumps(run.without_secrets)).close()
@@ -142,11 +133,37 @@ def prepare(config: SweepConfig, folder: Path, *, on_cluster: bool = False) -> t
 
 
 def load(folder: Path) -> SweepConfig:
-    """The sweep in `folder`."""
-    description = folder / "sweep.json"
+    """The sweep in `folder`. Raises `UserError` where there is none."""
+    return described(folder / "sweep.json", SweepConfig, "sweep")
+
+
+def describe(description: Path, config: Any, what: str) -> None:
+    """Write `config` into the folder of a `what`, or check that it is what is written there.
+
+    Raises `UserError` where the folder holds another one.
+    """
+    folder = description.parent
+    if description.exists():
+        known = described(description, type(config), what)
+        differing = [f.name for f in fields(config) if getattr(known, f.name) != getattr(config, f.name)]
+        if differing:
+            raise UserError(
+                f"{folder} holds a {what} with other settings ({', '.join(differing)}). Choose another "
+                "--name, or repeat the options that it was started with."
+            )
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(description, codec.dumps(config))
+    except (OSError, InfraError) as error:
+        raise UserError(f"cannot make {folder}: {error}. Choose a writable folder with --out.") from None
+
+
+def described(description: Path, kind: type[T], what: str) -> T:
+    """What `describe` wrote. Raises `UserError` where it wrote nothing."""
     if not description.is_file():
-        raise UserError(f"no sweep in {folder}: it has no sweep.json")
-    return codec.loads(SweepConfig, description.read_bytes(), description)
+        raise UserError(f"no {what} in {description.parent}: it has no {description.name}")
+    return codec.loads(kind, description.read_bytes(), description)
 
 
 def drive(
@@ -208,11 +225,9 @@ def finish_all(config: SweepConfig, folder: Path) -> tuple[Finished, ...]:
 
 def write_page(config: SweepConfig, folder: Path) -> Path:
     """One page about all searches of the sweep, beside `sweep.json`."""
-    opened = [open_run(folder / run.name) for run in config.runs()]
-    page = write_report([run for _, run, _ in opened], folder / "report.html")
-    for _, _, journal in opened:
-        journal.close()
-    return page
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_run(folder / run.name)) for run in config.runs()]
+        return write_report(opened, folder / "report.html")
 
 
 def write_results(
@@ -253,8 +268,3 @@ def fingerprint(config: SweepConfig | BackendConfig, folder: Path | None = None)
     """Equal for equal configurations, and for a sweep in the same folder: there its results go."""
     place = str(folder.resolve()) if folder else ""
     return hashlib.sha256(f"{codec.dumps(config)}{place}".encode()).hexdigest()[:16]
-
-
-def _differences(known: SweepConfig, asked: SweepConfig) -> list[str]:
-    mine, theirs = codec.encode(asked), codec.encode(known)
-    return [name for name in mine if mine[name] != theirs.get(name)]

@@ -50,7 +50,7 @@ def _become(command: list[str], writable: list[Path]) -> None:
         os.setsid()
         os.chdir(writable[0])
         os.dup2(os.open("TASK.md", os.O_RDONLY), 0)
-        _limit_files()
+        linux.limit(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
         try:
             _confine(writable)
         except OSError as error:
@@ -61,12 +61,6 @@ def _become(command: list[str], writable: list[Path]) -> None:
         print(f"kbopt: the agent was not started: {command[0]}: {error}", file=sys.stderr, flush=True)
     finally:
         os._exit(NOT_FOUND)
-
-
-def _limit_files() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    bound = MAX_FILE_BYTES if hard == resource.RLIM_INFINITY else min(MAX_FILE_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bound, bound))
 
 
 def _confine(writable: list[Path]) -> None:

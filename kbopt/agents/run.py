@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from kbopt.cluster.evaluator import EvaluationQueue
-from kbopt.cluster.messages import Answer
 from kbopt.cluster.running import RunningSearch
 from kbopt.compose.checks import check
 from kbopt.compose.searches import factories, search_spec
@@ -20,7 +19,7 @@ from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.evaluations import EvalRequest, Result
+from kbopt.core.evaluations import Result
 from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
 from kbopt.core.settings import Budget, SearchSettings
 from kbopt.core.work import Ready
@@ -185,16 +184,8 @@ class AgentRun:
     async def _measure(self, ready: Ready) -> None:
         """Ask the evaluator, and tell the journal and the search, as the coordinator of a run does."""
         spec, search, candidate = self._running.spec, self._running.search, ready.candidate
-        request = EvalRequest(
-            task=spec.task,
-            source=candidate.source,
-            protocol=spec.protocol,
-            repeat=ready.repeat,
-            kernelbench=ready.is_full,
-            baselines=ready.is_full,
-        )
         try:
-            answer = await self._queue.evaluate(spec.name, request, spec.scope)
+            answer = await self._queue.evaluate(spec.name, self._running.request(ready), spec.scope)
         except UserError as error:  # such as baselines that do not fit into the host's memory
             if not ready.is_full:
                 self._lost.append(ready)
@@ -204,20 +195,13 @@ class AgentRun:
         except InfraError:
             self._lost.append(ready)
             raise
-        await self._note(answer)
+        self._running.note(answer)
+        if not answer.cached:
+            status = await self._queue.status()
+            cold = answer.result.boot in status.backend.cold_boots
+            self._running.saw_boot(answer.result.boot, answer.result.device, cold=cold)
         search.tell(candidate.id, answer.result, repeat=ready.repeat, cached=answer.cached)
         if ready.repeat == 0:
             self._trials[candidate.id] = Trial(candidate=candidate, results=(answer.result,))
             if answer.cached:
                 self._cached.add(candidate.id)
-
-    async def _note(self, answer: Answer) -> None:
-        for failure in answer.failures:
-            self._running.journal.append(failure)
-        if answer.rent is not None:
-            self._running.search.pay_rent(answer.rent)
-        if not answer.cached:
-            self._running.device_s += answer.result.device_s
-            status = await self._queue.status()
-            cold = answer.result.boot in status.backend.cold_boots
-            self._running.saw_boot(answer.result.boot, answer.result.device, cold=cold)

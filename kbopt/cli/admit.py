@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbopt.cli import INFRA_ERROR
+from kbopt.cli.batch import opened
 from kbopt.cli.json_lines import appending, check_lines, objects
 from kbopt.cli.output import to_stderr
 from kbopt.core import codec
@@ -152,10 +153,8 @@ class _Table:
         self._torch = importlib.metadata.version("torch")
 
     async def fill(self, problems: Sequence[levels.Problem], out: Path | None) -> None:
-        from kbopt.backends.opening import open_aloud
-
         try:
-            device = (await open_aloud(self._backend, self._backend.open(), to_stderr)).device
+            device = await opened(self._backend)
             known = self._known(out, device) if out else {}
             if not self._as_json:
                 click.echo(HEADER)

@@ -129,8 +129,7 @@ def _searched(folder: Path) -> tuple[Row, Mapping[str, str]]:
     from kbopt.reporting.scoreboard import row_of
     from kbopt.reporting.summary import summarize
 
-    _, run, journal = open_run(folder)
-    with journal:
+    with open_run(folder) as run:
         summary: RunSummary = summarize(run)
     without_model = {"models": "", "language": ""}
     row = row_of(summary, summary.task, page=str(folder / "report.html"))

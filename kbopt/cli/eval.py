@@ -29,6 +29,7 @@ from kbopt.core.evaluations import Result
 from kbopt.core.protocol import EvalProtocol, Verdict
 from kbopt.core.sources import read_source
 from kbopt.core.task import Task
+from kbopt.core.text import encodable
 
 if TYPE_CHECKING:
     from kbopt.core.ports import Backend
@@ -169,13 +170,13 @@ def evaluate(
 
 def _of_run(folder: Path, kernel: Path | None) -> tuple[RunConfig, Item]:
     """The run's configuration, and its best kernel, or the one given, on the run's task as the run had it."""
-    from kbopt.finish import candidate_source, open_run
+    from kbopt.finish import candidate_source, load, open_run
     from kbopt.reporting.summary import summarize
 
-    config, run, journal = open_run(folder)
-    with journal:
-        if kernel is not None:
-            return config, Item(name=str(kernel), task=config.task, source=read_kernel(kernel, config.task))
+    config = load(folder)
+    if kernel is not None:
+        return config, Item(name=str(kernel), task=config.task, source=read_kernel(kernel, config.task))
+    with open_run(folder) as run:
         best = summarize(run).best
     if best is None:
         raise UserError(f"{folder} has no correct kernel to judge again. Name a file with --kernel.")
@@ -214,8 +215,8 @@ def _items(source: Path, task: Task | None, kernelbench: Path | None) -> Iterato
 def _line_item(text: str, where: str, task: Task | None, kernelbench: Path | None) -> Item:
     try:
         line = json.loads(text)
-        source = codec.valid_text(line["source"]).removeprefix("\ufeff")
-        name = codec.valid_text(str(line.get("id", where)))
+        source = encodable(line["source"]).removeprefix("\ufeff")
+        name = encodable(str(line.get("id", where)))
     except (AttributeError, ValueError, KeyError, TypeError):
         raise UserError(f"{where}: expected a JSON object with a 'source', not {text[:80]!r}") from None
     if "task" in line:

@@ -16,7 +16,7 @@ from kbopt.cli.grouped import BUDGET, Command, option
 from kbopt.cli.options.backend import backend_options
 from kbopt.cli.options.proposer import proposer_options
 from kbopt.cli.options.protocol import protocol_options
-from kbopt.cli.options.search import SETTINGS
+from kbopt.cli.options.search import SETTINGS, limit_option
 from kbopt.cli.options.sweep import address_option, many_options, nodes_option, out_option
 from kbopt.cli.options.task import kernelbench_option
 from kbopt.cli.output import json_option, print_json, to_stderr
@@ -64,25 +64,13 @@ class _Optimizer(Name):
 )
 @option("--seeds", default="3", help="How many (5), or which (0..4 or 3,7).")
 @option("--max-evals", group=BUDGET, type=click.IntRange(1), default=30, help="For each task and seed.")
-@option(
+@limit_option(
     "--max-usd",
-    group=BUDGET,
-    type=Number(0, min_open=True),
-    help="Dollars for models and rented containers in all, of which each task and seed may spend an equal "
-    "part. Default: no limit.",
+    Number(0, min_open=True),
+    "Dollars for models and rented containers in all, of which each task and seed may spend an equal part",
 )
-@option(
-    "--max-tokens",
-    group=BUDGET,
-    type=click.IntRange(1),
-    help="Tokens for each task and seed. Default: no limit.",
-)
-@option(
-    "--max-minutes",
-    group=BUDGET,
-    type=Number(0, min_open=True),
-    help="Minutes for each task and seed. Default: no limit.",
-)
+@limit_option("--max-tokens", click.IntRange(1), "Tokens for each task and seed")
+@limit_option("--max-minutes", Number(0, min_open=True), "Minutes for each task and seed")
 @proposer_options
 @backend_options
 @protocol_options

@@ -117,9 +117,9 @@ def resume(run: Path, **output: Any) -> None:
     Nothing is lost and nothing is evaluated twice: the journal is replayed, and what had been proposed but
     not measured is measured first.
     """
-    from kbopt import driver
+    from kbopt.finish import load
 
-    config = driver.load(run)
+    config = load(run)
     with _resumable(run):
         _drive_and_print(config, run, **output)
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from kbopt.reporting.records import Node
     from kbopt.reporting.run import Run
     from kbopt.reporting.summary import RunSummary
-    from kbopt.store.journal import JournalReader
 
 
 @click.command(short_help="List the runs in a folder, newest first.")
@@ -91,8 +90,7 @@ def _summaries(folders: Sequence[Path]) -> list[tuple[Path, RunSummary]]:
     found = []
     for folder in folders:
         try:
-            _, run, journal = open_run(folder)
-            with journal:
+            with open_run(folder) as run:
                 found.append((folder, summarize(run)))
         except UserError as error:  # one journal that cannot be read must not hide the others
             click.echo(f"kbopt: left out: {error}", err=True)
@@ -114,12 +112,11 @@ def show(run: Path, candidate: str, transcript: bool) -> None:
     from kbopt.finish import open_run
     from kbopt.reporting.listing import print_candidate
 
-    _, opened, journal = open_run(run)
-    with journal:
+    with open_run(run) as opened:
         if transcript and candidate != "best":
             _print_conversation(opened, candidate)
             return
-        node, parent = _find(run, opened, journal, candidate)
+        node, parent = _find(run, opened, candidate)
     if transcript:
         _print_conversation(opened, node.candidate.id)
         return
@@ -144,9 +141,10 @@ def _print_conversation(run: Run, brief: str) -> None:
     print_transcript(Console(), brief, text)
 
 
-def _find(run: Path, opened: Run, journal: JournalReader, candidate: str) -> tuple[Node, Node | None]:
+def _find(run: Path, opened: Run, candidate: str) -> tuple[Node, Node | None]:
     """The candidate, `best` or an id, and its parent, with their texts."""
     from kbopt.reporting.history import fold
+    from kbopt.store.journal import JournalReader
 
     history = fold(opened.entries)
     node = history.best if candidate == "best" else history.nodes.get(candidate)
@@ -156,7 +154,8 @@ def _find(run: Path, opened: Run, journal: JournalReader, candidate: str) -> tup
         raise UserError(_no_candidate(candidate, run, list(history.nodes)))
     # The texts of a long run's slower candidates are not held: they are read once more.
     wanted = {node.candidate.id, node.candidate.parent}
-    found = fold(_of(wanted, journal.entries()))
+    with JournalReader(run / "journal.sqlite") as journal:
+        found = fold(_of(wanted, journal.entries()))
     return found.nodes[node.candidate.id], found.nodes.get(node.candidate.parent or "")
 
 
@@ -188,9 +187,8 @@ def export(run: Path, kernel: str, out: Path | None) -> None:
     from kbopt.finish import open_run, write_atomically
     from kbopt.reporting.exported import exported
 
-    _, opened, journal = open_run(run)
-    with journal:
-        node, _ = _find(run, opened, journal, kernel)
+    with open_run(run) as opened:
+        node, _ = _find(run, opened, kernel)
     text = exported(opened, node.trial, folder=str(run), inputs=describe_inputs(opened.task.source))
     if out is None:
         click.echo(text, nl=False)
@@ -236,11 +234,7 @@ def report(runs: tuple[Path, ...], out: Path | None, open_page: bool) -> None:
         raise UserError(f"--out {out} exists and is no page of HTML, which would be lost. Give another file.")
     folders = list({folder.resolve(): folder for folder in runs}.values())
     with ExitStack() as stack:
-        opened = []
-        for folder in folders:
-            _, run, journal = open_run(folder)
-            stack.enter_context(journal)
-            opened.append(run)
+        opened = [stack.enter_context(open_run(folder)) for folder in folders]
         page = write_report(_told_apart(opened, folders), out)
     click.echo(page)
     if open_page and not webbrowser.open(page.resolve().as_uri()):

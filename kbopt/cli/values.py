@@ -47,12 +47,6 @@ class Number(click.FloatRange):
         return found
 
 
-class Models(click.ParamType[str]):
-    """`name[:weight],...`, checked when the models are first needed."""
-
-    name = "NAME[:WEIGHT],..."
-
-
 class Device(click.ParamType[str]):
     """A device of the local backend, by its form; whether it is there shows when it is opened."""
 

@@ -303,16 +303,12 @@ class Coordinator:
     def _tell(
         self, running: RunningSearch, ready: Ready, answer: Answer, status: EvaluatorStatus | None
     ) -> None:
-        for failure in answer.failures:
-            running.journal.append(failure)
-        if answer.rent is not None:
-            running.search.pay_rent(answer.rent)
+        running.note(answer)
         former, self._latest = self._latest, (running,)
         for search in former:
             self._settle(search)
         result = answer.result
         if not answer.cached:
-            running.device_s += result.device_s
             cold = status is not None and result.boot in status.backend.cold_boots
             running.saw_boot(result.boot, result.device, cold=cold)
             self._pace.observe(running, answer.waiting, self._in_turn)

@@ -8,7 +8,7 @@ import math
 import time
 from dataclasses import dataclass
 
-from kbopt.cluster.messages import Factories, Failure, SearchSpec, SearchStatus
+from kbopt.cluster.messages import Answer, Factories, Failure, SearchSpec, SearchStatus
 from kbopt.core.errors import InfraError
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened, Proposed
@@ -168,6 +168,15 @@ class RunningSearch:
         self.held = {brief: held for brief, held in self.held.items() if held.explorer != explorer}
         if self.summary_held and self.summary_held.explorer == explorer:
             self.summary_held = None
+
+    def note(self, answer: Answer) -> None:
+        """Journal what an evaluation met and cost, apart from its result."""
+        for failure in answer.failures:
+            self.journal.append(failure)
+        if answer.rent is not None:
+            self.search.pay_rent(answer.rent)
+        if not answer.cached:
+            self.device_s += answer.result.device_s
 
     def saw_boot(self, boot: str, device: str, *, cold: bool) -> None:
         if boot not in self._boots:

@@ -194,22 +194,22 @@ class Session:
         if _result(actor.fingerprint.remote(), CREATION_S) != fingerprint:
             raise UserError(complaint)
 
-    def open_device(self, on_wait: Callable[[EvaluatorStatus], None], poll_s: float = 0.5) -> None:
-        """Start or find the device; `on_wait` sees its state every `poll_s` until it is there."""
+    def open_device(self, on_wait: Callable[[EvaluatorStatus], None]) -> None:
+        """Start or find the device; `on_wait` sees its state every 0.5 s until it is there."""
 
         def opened() -> None:
             opening = self._evaluator.open.remote()
-            while not ray.wait([opening], timeout=poll_s)[0]:
+            while not ray.wait([opening], timeout=0.5)[0]:
                 on_wait(self.evaluator_status())
             _result(opening)
 
         self._attached(opened)
 
-    def status(self, timeout_s: float = 60.0) -> CoordinatorStatus:
-        return self._attached(lambda: _result(self._coordinator.status.remote(), timeout_s))
+    def status(self) -> CoordinatorStatus:
+        return self._attached(lambda: _result(self._coordinator.status.remote(), timeout_s=60.0))
 
-    def evaluator_status(self, timeout_s: float = 60.0) -> EvaluatorStatus:
-        return self._attached(lambda: _result(self._evaluator.status.remote(), timeout_s))
+    def evaluator_status(self) -> EvaluatorStatus:
+        return self._attached(lambda: _result(self._evaluator.status.remote(), timeout_s=60.0))
 
     def _attached(self, ask: Callable[[], T]) -> T:
         """The answer of actors that another driver may have ended meanwhile: then there are new ones.

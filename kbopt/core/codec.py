@@ -17,6 +17,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar, Union
 
+from kbopt.core.text import encodable
+
 T = TypeVar("T")
 
 
@@ -45,20 +47,12 @@ def loads(kind: type[T], text: str | bytes, where: object = "") -> T:
     return value
 
 
-def valid_text(text: str) -> str:
-    """`text` with each lone surrogate spelt out (`\\udcff`), so that any file or database can hold it.
-
-    Python makes such characters of bytes that are no UTF-8, and JSON can spell them.
-    """
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
 def encode(value: Any) -> Any:
     """`value` as plain JSON values; every dataclass carries its class name under `"type"`."""
     if isinstance(value, float) and not math.isfinite(value):
         raise CodecError(f"JSON has no {value!r}")
     if isinstance(value, str):
-        return valid_text(value)
+        return encodable(value)
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, list | tuple):
@@ -92,7 +86,7 @@ def decode(kind: Any, raw: Any, path: str = "$") -> Any:
     if origin is Mapping or origin is dict:
         _expect(raw, dict, path)
         item = typing.get_args(kind)[1]
-        return {valid_text(key): decode(item, value, f"{path}.{key}") for key, value in raw.items()}
+        return {encodable(key): decode(item, value, f"{path}.{key}") for key, value in raw.items()}
     if kind in (object, Any):
         return raw
     if dataclasses.is_dataclass(kind):
@@ -103,7 +97,7 @@ def decode(kind: Any, raw: Any, path: str = "$") -> Any:
         except OverflowError:
             raise CodecError(f"{path}: expected float, not a number of {len(str(raw))} digits") from None
     _expect(raw, kind, path)
-    return valid_text(raw) if isinstance(raw, str) else raw
+    return encodable(raw) if isinstance(raw, str) else raw
 
 
 def _decode_dataclass(kind: Any, raw: Any, path: str) -> Any:
@@ -156,7 +150,7 @@ def _expect(raw: Any, kind: type, path: str) -> None:
 def _key(key: object) -> str:
     if not isinstance(key, str):
         raise CodecError(f"JSON keys are strings, not {key!r}")
-    return valid_text(key)
+    return encodable(key)
 
 
 @functools.cache

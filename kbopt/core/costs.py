@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -15,6 +16,26 @@ class Usage:
     completion_tokens: int = 0
     usd: float | None = 0.0
     seconds: float = 0.0
+
+    def plus(self, other: Usage) -> Usage:
+        """The sum for one model. `usd` is None if one of the prices is not known: a part is not the sum."""
+        return Usage(
+            model=self.model,
+            requests=self.requests + other.requests,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            usd=None if self.usd is None or other.usd is None else self.usd + other.usd,
+            seconds=self.seconds + other.seconds,
+        )
+
+
+def per_model(usages: Iterable[Usage]) -> tuple[Usage, ...]:
+    """One `Usage` for each model, in order of first use."""
+    totals: dict[str, Usage] = {}
+    for usage in usages:
+        known = totals.get(usage.model)
+        totals[usage.model] = known.plus(usage) if known else usage
+    return tuple(totals.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,6 @@ class EpsilonNet:
         self._keys: list[str] = []
         self._slots: dict[str, int] = {}
         self._unembedded: list[str] = []
-        self._broken: set[str] = set()
         self._radius = np.zeros(64, dtype=np.float32)
         self._vectors: Vectors = np.zeros((0, 0), dtype=np.float32)
         self._coarse: Vectors = np.zeros((0, 0), dtype=np.float32)
@@ -122,7 +121,8 @@ class EpsilonNet:
             dim = vectors.shape[1]
             square = np.random.default_rng(0).standard_normal((dim, min(dim, COARSE_DIM)))
             self._projection = np.linalg.qr(square)[0].astype(np.float32)
-            self._vectors, self._coarse = _rows(64, dim), _rows(64, self._projection.shape[1])
+            self._vectors = np.zeros((64, dim), dtype=np.float32)
+            self._coarse = np.zeros((64, self._projection.shape[1]), dtype=np.float32)
             self._squares = np.zeros(64, dtype=np.float32)
         start, stop = len(self._keys) - len(self._unembedded), len(self._keys)
         while stop > len(self._vectors):
@@ -134,10 +134,6 @@ class EpsilonNet:
         self._squares[start:stop] = np.einsum("ij,ij->i", coarse, coarse)
         self._unembedded.clear()
         return vectors[stop - start :]
-
-
-def _rows(size: int, dim: int) -> Vectors:
-    return np.zeros((size, dim), dtype=np.float32)
 
 
 def _bring_near(

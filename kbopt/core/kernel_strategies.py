@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from kbopt.core.errors import UNPARSABLE
+
 Bound = Literal["memory", "compute", "latency", "launch"]
 """What a kernel may be limited by; docs/profile.md says when it is which."""
 
@@ -53,7 +55,7 @@ def has_product(source: str) -> bool:
     """
     try:
         nodes = list(ast.walk(ast.parse(source)))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except UNPARSABLE:
         return True
     return any(_is_product(node) for node in nodes)
 

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kbopt.core.outcomes import Measured, Outcome
 from kbopt.core.proposals import Trial
 
 BOOTSTRAP_RESAMPLES = 1000
-CONFIDENCE = 0.95
 
 
 def score(outcome: Outcome) -> float:
@@ -88,17 +86,12 @@ def headline_state(speedup_ci: tuple[float, float], *, custom_kernel: bool) -> H
     return "faster" if custom_kernel else "no custom kernel"
 
 
-def mean_interval(
-    values: Sequence[float],
-    *,
-    seed: int = 0,
-    resamples: int = BOOTSTRAP_RESAMPLES,
-    confidence: float = CONFIDENCE,
-) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean, as for a figure over several seeds."""
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval of the mean, as for a figure over several seeds."""
     sample = np.asarray(values, dtype=np.float64)
-    picks = np.random.default_rng(seed).integers(len(sample), size=(resamples, len(sample)))
-    return _middle(sample[picks].mean(axis=1), confidence)
+    picks = np.random.default_rng(0).integers(len(sample), size=(BOOTSTRAP_RESAMPLES, len(sample)))
+    low, high = np.quantile(sample[picks].mean(axis=1), (0.025, 0.975))
+    return float(low), float(high)
 
 
 FAST_P_THRESHOLDS = (0.5, 1.0, 1.05, 1.5, 2.0)
@@ -126,9 +119,3 @@ def geometric_mean(speedups: Sequence[float]) -> float:
     if not speedups or min(speedups) <= 0.0:
         raise ValueError(f"the geometric mean needs positive values, not {list(speedups)[:10]}")
     return float(np.exp(np.mean(np.log(speedups))))
-
-
-def _middle(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(values, [tail, 1.0 - tail])
-    return float(low), float(high)

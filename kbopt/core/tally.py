@@ -19,10 +19,9 @@ class Progress:
 
     `proposals` were answered, with a source or (`proposal_failures`) with nothing. `evaluations` used the
     device, `remeasurements` among them; `cached` did not. `in_flight` are briefs without an answer and
-    sources without a result. `usd` adds up the prices that are known, the rent of containers among them;
-    `ledger` has one `Usage` per model, its `usd` None where some price is unknown. `staleness` is how many
-    results came in between a candidate's brief and its own result. `attempts` are results of kernels
-    that an agent had judged on its way.
+    sources without a result. `usd` adds up the prices that are known, the rent of containers among them.
+    `staleness` is how many results came in between a candidate's brief and its own result. `attempts` are
+    results of kernels that an agent had judged on its way.
     """
 
     proposals: int
@@ -36,7 +35,6 @@ class Progress:
     in_flight: int
     usd: float
     tokens: int
-    ledger: tuple[Usage, ...]
     staleness_median: float
     staleness_max: int
     attempts: int = 0
@@ -57,7 +55,6 @@ class Tally:
         self.usd = 0.0
         self.tokens = 0
         self._by_outcome: dict[str, int] = {}
-        self._ledger: dict[str, Usage] = {}
         self._staleness: list[int] = []
 
     @property
@@ -69,8 +66,6 @@ class Tally:
         for usage in usages:
             self.usd += usage.usd or 0.0
             self.tokens += usage.prompt_tokens + usage.completion_tokens
-            known = self._ledger.get(usage.model)
-            self._ledger[usage.model] = _sum(known, usage) if known else usage
 
     def pay_rent(self, rent: Rent) -> None:
         self.usd += rent.usd
@@ -113,7 +108,6 @@ class Tally:
             in_flight=in_flight,
             usd=self.usd,
             tokens=self.tokens,
-            ledger=tuple(self._ledger.values()),
             staleness_median=float(statistics.median(self._staleness or [0])),
             staleness_max=max(self._staleness, default=0),
             attempts=self.attempts,
@@ -125,14 +119,3 @@ def amount(usd: float) -> str:
     if usd >= 0.01 or usd <= 0:
         return f"{usd:.2f}"
     return f"{usd:.{1 - math.floor(math.log10(usd))}f}".rstrip("0")
-
-
-def _sum(a: Usage, b: Usage) -> Usage:
-    return Usage(
-        model=a.model,
-        requests=a.requests + b.requests,
-        prompt_tokens=a.prompt_tokens + b.prompt_tokens,
-        completion_tokens=a.completion_tokens + b.completion_tokens,
-        usd=None if a.usd is None or b.usd is None else a.usd + b.usd,
-        seconds=a.seconds + b.seconds,
-    )

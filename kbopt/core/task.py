@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import sys
 from dataclasses import dataclass
+
+_SEED_LINE = re.compile(r"^# seed: *(\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +49,9 @@ class Seed:
 
     name: str
     source: str
+
+
+def seed_name(source: str) -> str:
+    """The seed that `source` grew from, by its `# seed: NAME` line; empty for one without it."""
+    found = _SEED_LINE.search(source)
+    return sys.intern(found[1]) if found else ""  # thousands of candidates grow from the same few

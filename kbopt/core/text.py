@@ -4,8 +4,11 @@ from __future__ import annotations
 
 
 def encodable(text: str) -> str:
-    r"""`text` with halves of surrogate pairs, which no encoding of Unicode has, written as `\udc80`."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    r"""`text` with each half of a surrogate pair, which no encoding of Unicode has, written as `\udc80`.
+
+    Python makes such characters of bytes that are no UTF-8, and JSON can spell them.
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(text: str) -> str:

@@ -33,9 +33,6 @@ from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message
 from kbopt.evaluation.worker import build_process, profile_process, worker_process
 
 _REAP_INTERVAL_S = 0.5
-_TRUSTED: dict[str, Callable[[Channel], None]] = {
-    "judge": judge_process.main,
-}
 _ROLES: dict[str, Callable[[Channel], None]] = {
     "build": build_process.build,
     "measure": worker_process.measure,
@@ -77,8 +74,8 @@ class ForkServer:
             os.environ.update(request["environ"])
             return {}
         try:
-            trusted = _TRUSTED.get(request["spawn"])
-            pid = fork_trusted(trusted, fds) if trusted else self._fork_sandbox(request, fds)
+            is_judge = request["spawn"] == "judge"
+            pid = fork_trusted(judge_process.main, fds) if is_judge else self._fork_sandbox(request, fds)
         except OSError as error:
             return {"error": f"cannot start a process: {error}"}
         finally:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from kbopt.core.costs import Usage
 from kbopt.core.outcomes import Measured
 from kbopt.core.proposals import Trial
+from kbopt.core.task import seed_name
 from kbopt.core.tune_comments import parse as parse_tunables
-from kbopt.proposers.seeds import seed_name
 
 OTHER = "other"
 """Stands for the seed of a kernel that comes from none, such as a language model's."""

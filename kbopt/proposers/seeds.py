@@ -15,23 +15,16 @@ from pathlib import Path
 from typing import Literal
 
 from kbopt.core.errors import UserError
-from kbopt.core.task import Seed, Task
+from kbopt.core.task import Seed, Task, seed_name
 
 DeviceKind = Literal["cpu", "cuda"]
 
 _KERNELS = Path(__file__).parent / "kernels"
-_SEED_LINE = re.compile(r"^# seed: *(\S+)", re.MULTILINE)
 _VARIANT_LINE = re.compile(
     r"^(?P<head>[ \t]*(?:return|\w+ =|#define \w+) )(?P<value>.*?)"
     r"(?P<tail>;?[ \t]*(?:#|//) variant: (?P<key>\w+))$",
     re.MULTILINE,
 )
-
-
-def seed_name(source: str) -> str:
-    """The seed kernel that `source` comes from, empty for a source that was written otherwise."""
-    found = _SEED_LINE.search(source)
-    return found[1] if found else ""
 
 
 @functools.cache

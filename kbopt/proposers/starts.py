@@ -11,10 +11,9 @@ from kbopt.core.errors import UNPARSABLE, UserError
 from kbopt.core.ports import Proposer
 from kbopt.core.proposals import Brief, Candidate, NoProposal
 from kbopt.core.sources import read_source
-from kbopt.core.task import Seed
+from kbopt.core.task import Seed, seed_name
+from kbopt.core.tune_comments import parse
 from kbopt.proposers.answers import names_bound
-from kbopt.proposers.seeds import seed_name
-from kbopt.proposers.tunables import parse
 
 
 class StartingProposer:

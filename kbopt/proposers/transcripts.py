@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kbopt.core import codec
-from kbopt.core.costs import Usage
+from kbopt.core.costs import Usage, per_model
 from kbopt.core.proposals import Brief
-from kbopt.proposers.ledger import per_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,13 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from kbopt.core.proposals import Brief, Candidate, NoProposal
-from kbopt.core.task import Seed
+from kbopt.core.task import Seed, seed_name
 from kbopt.core.tune_comments import Tunable, parse, substitute
 from kbopt.proposers.journal_summary import OTHER, Choice, Evidence, Score
 from kbopt.proposers.journal_summary import parse as parse_summary
-from kbopt.proposers.seeds import DeviceKind, check_seeds, seed_name, seeds_for
-
-__all__ = ["Tunable", "TunablesProposer", "check_seeds", "parse", "substitute"]
+from kbopt.proposers.seeds import DeviceKind, seeds_for
 
 T = TypeVar("T")
 

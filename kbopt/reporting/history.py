@@ -26,7 +26,6 @@ from kbopt.core.events import (
     Opened,
     ProposalFailed,
     Proposed,
-    RemeasureAsked,
     Rented,
     Summarized,
 )
@@ -34,11 +33,12 @@ from kbopt.core.failures import error_text
 from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.proposals import Candidate
 from kbopt.core.scoring import mean_score, score_interval
+from kbopt.core.task import seed_name
 from kbopt.core.text import first_line
 from kbopt.reporting.kept_texts import TEXT_LIMIT_CHARS, bounded, let_texts_go, shown_nodes
-from kbopt.reporting.records import Bar, Message, Node, ProgressPoint, Recommendation, Spend
+from kbopt.reporting.records import Bar, Message, ModelSpend, Node, ProgressPoint, Recommendation
 from kbopt.reporting.text import truncated
-from kbopt.reporting.tunables import seed_of, tunable_values
+from kbopt.reporting.tunables import tunable_values
 
 BARS_KEPT = 6_000
 MESSAGES_KEPT = 1_000
@@ -69,7 +69,7 @@ class History:
     by_outcome: Counter[str] = field(default_factory=Counter)
     best: Node | None = None
     progress: list[ProgressPoint] = field(default_factory=list)
-    spend: dict[str, Spend] = field(default_factory=dict)
+    spend: dict[str, ModelSpend] = field(default_factory=dict)
     rents: dict[str, Rent] = field(default_factory=dict)
     device_s: float = 0.0
     lease_s: float = 0.0
@@ -150,15 +150,12 @@ class History:
                 self.dropped.append(event)
                 node = self.nodes[event.candidate]
                 node.dropped, node.changed = event, self.entries
-            case RemeasureAsked(candidate=candidate_id):
-                self.nodes[candidate_id].awaits_repeat = True
             case Evaluated(is_full=True):
                 self._take_full(event)
             case Evaluated():
                 self._evaluate(event)
             case FullForgone():
                 node = self.nodes[event.candidate]
-                node.awaits_repeat = False
                 node.why_no_full, node.changed = first_line(event.reason, 500), self.entries
             case Summarized():
                 self._pay(event.usage)
@@ -194,7 +191,7 @@ class History:
             strategy=brief.asked.strategy if brief and _reads(candidate) else "",
             exemplars=brief.asked.exemplars if brief else (),
             tunables=tunable_values(candidate.source),
-            seed=seed_of(candidate.source),
+            seed=seed_name(candidate.source),
             source_key=hash(candidate.source),
             changed=self.entries,
         )
@@ -212,7 +209,6 @@ class History:
     def _take_full(self, event: Evaluated) -> None:
         node = self.nodes[event.candidate]
         node.full = bounded(event.result)
-        node.awaits_repeat = False
         node.changed = self.entries
         if not event.cached:
             self._count(event, node.full)
@@ -222,7 +218,6 @@ class History:
         node = self.nodes[event.candidate]
         result = bounded(event.result)
         node.results = (*node.results, result)
-        node.awaits_repeat = False
         node.num_finals += event.is_final
         if any(isinstance(one.outcome, Measured) for one in node.results):
             node.speedup, node.ci = mean_score(node.trial), score_interval(node.trial)
@@ -291,15 +286,8 @@ class History:
 
     def _pay(self, usages: Iterable[Usage]) -> None:
         for usage in usages:
-            spend = self.spend.setdefault(usage.model, Spend())
-            spend.requests += usage.requests
-            spend.prompt_tokens += usage.prompt_tokens
-            spend.completion_tokens += usage.completion_tokens
-            spend.seconds += usage.seconds
-            if usage.usd is None:
-                spend.unpriced += usage.requests
-            else:
-                spend.usd += usage.usd
+            spend = self.spend.get(usage.model) or ModelSpend(model=usage.model)
+            self.spend[usage.model] = spend.plus(usage)
 
     def _fail(self, what: str, reason: str) -> None:
         self.num_failures += 1

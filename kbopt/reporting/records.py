@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kbopt.core.costs import Usage
 from kbopt.core.evaluations import Result
 from kbopt.core.events import Dropped
 from kbopt.core.outcomes import outcome_name
@@ -42,7 +43,6 @@ class Node:
     evaluations: int = 0
     staleness: int | None = None
     dropped: Dropped | None = None
-    awaits_repeat: bool = False
     has_texts: bool = True
     speedup: float | None = None
     ci: tuple[float, float] | None = None
@@ -110,13 +110,25 @@ class Message:
     reason: str
 
 
-@dataclass(slots=True)
-class Spend:
-    """What one model was paid for; `unpriced` counts the requests whose price is not known."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpend:
+    """What one model was paid for. `unpriced_requests` have no known price and are not in `usd`."""
 
+    model: str
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     usd: float = 0.0
-    unpriced: int = 0
+    unpriced_requests: int = 0
     seconds: float = 0.0
+
+    def plus(self, usage: Usage) -> ModelSpend:
+        return ModelSpend(
+            model=self.model,
+            requests=self.requests + usage.requests,
+            prompt_tokens=self.prompt_tokens + usage.prompt_tokens,
+            completion_tokens=self.completion_tokens + usage.completion_tokens,
+            usd=self.usd + (usage.usd or 0.0),
+            unpriced_requests=self.unpriced_requests + (usage.requests if usage.usd is None else 0),
+            seconds=self.seconds + usage.seconds,
+        )

@@ -25,7 +25,7 @@ from kbopt.reporting.evidence import (
     workloads_text,
 )
 from kbopt.reporting.history import History, fold
-from kbopt.reporting.records import Message, Node, ProgressPoint, Recommendation
+from kbopt.reporting.records import Message, ModelSpend, Node, ProgressPoint, Recommendation
 from kbopt.reporting.run import Run
 from kbopt.reporting.text import plural, ranked_over
 
@@ -56,19 +56,6 @@ class BestKernel(Standing):
     by_workload: str = ""
     final_fault: str = ""
     roofline: Roofline | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSpend:
-    """What one model was paid for. `unpriced_requests` have no known price and are not in `usd`."""
-
-    model: str
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    usd: float
-    unpriced_requests: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +197,7 @@ def summarize_history(run: Run, history: History) -> RunSummary:
         cold_boots=cold_boots,
         usd=history.usd,
         tokens=history.tokens,
-        models=_models(history),
+        models=tuple(sorted(history.spend.values(), key=lambda spend: -spend.usd)),
         containers=tuple(history.rents.values()),
         staleness=_staleness(history),
         tunables=_tunables(history),
@@ -265,21 +252,6 @@ def _best(node: Node | None) -> BestKernel | None:
         by_workload=workloads_text(node.trial),
         final_fault=final_fault(node.trial),
         roofline=roofline_of(node.trial),
-    )
-
-
-def _models(history: History) -> tuple[ModelSpend, ...]:
-    return tuple(
-        ModelSpend(
-            model=model,
-            requests=spend.requests,
-            prompt_tokens=spend.prompt_tokens,
-            completion_tokens=spend.completion_tokens,
-            usd=spend.usd,
-            unpriced_requests=spend.unpriced,
-            seconds=spend.seconds,
-        )
-        for model, spend in sorted(history.spend.items(), key=lambda item: -item[1].usd)
     )
 
 

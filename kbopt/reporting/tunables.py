@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 from kbopt.core.tune_comments import parse
-
-_SEED = re.compile(r"^# seed: *(\S+)", re.MULTILINE)
-
-
-def seed_of(source: str) -> str:
-    """The seed kernel that the source grew from, by its `# seed: NAME` line; empty without one."""
-    found = _SEED.search(source)
-    return sys.intern(found[1]) if found else ""
 
 
 def tunable_values(source: str) -> tuple[tuple[str, str], ...]:

@@ -39,10 +39,6 @@ class SimulationReport:
     events: tuple[Event, ...]
 
     @property
-    def evaluations_per_proposal(self) -> float:
-        return self.progress.evaluations / self.progress.proposals
-
-    @property
     def final(self) -> float:
         """The true speedup of the answer, 0.0 if nothing worked."""
         return self.quality[-1] if self.quality else 0.0

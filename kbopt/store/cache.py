@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kbopt.core import codec
-from kbopt.core.errors import InfraError, UserError
+from kbopt.core.errors import UNPARSABLE, InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result
 
 _SCHEMA = """
@@ -33,7 +33,7 @@ def normalised(source: str) -> str:
     """
     try:
         return ast.unparse(ast.parse(source))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except UNPARSABLE:
         return source
 
 

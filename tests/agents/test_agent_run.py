@@ -58,8 +58,7 @@ def test_the_best_of_an_agents_kernels_is_found_and_its_conversation_is_shown(
     assert document["best"]["candidate"].startswith("c000001")  # How fast it is depends on who else is here.
     assert (document["usd"], document["tokens"]) == (0.25, 1050)
     assert [e.candidate.parent for e in events(folder) if isinstance(e, Attempted)] == [None, None]
-    _, run, journal = open_run(folder)
-    with journal:
+    with open_run(folder) as run:
         details = report_data([run])["runs"][0]["details"]
     assert set(details) == {"c000001", "c000001-1", "c000001-2"}
     for detail in details.values():

@@ -72,8 +72,7 @@ def test_the_file_says_where_the_kernel_comes_from(tmp_path: Path):
     out = tmp_path / "kernel.py"
     assert exported(folder, "--out", out).exit_code == 0
     text = out.read_text()
-    _, run, journal = open_run(folder)
-    with journal:
+    with open_run(folder) as run:
         best = summarize(run).best
     header = text[: text.index('"""')]
     assert all(line.startswith("#") for line in header.splitlines() if line)

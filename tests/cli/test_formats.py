@@ -122,12 +122,10 @@ def test_the_command_that_reproduces_a_run_says_another_precision_than_the_state
     stated = load_task(str(formats.write_sol(tmp_path / "task", half)))
     for precision, said in (("bf16", ""), ("fp32", " --precision fp32")):
         config = replace(CONFIG, task=stated, protocol=EvalProtocol(precision=precision))
-        _, run, journal = open_run(made(tmp_path / precision, config))
-        journal.close()
-        assert run.reproduce_elsewhere.startswith(
-            f"kbopt eval --task '{tmp_path}/task#aaaa-1,bbbb-2' --kernel best.py"
-        )
-        assert run.reproduce_elsewhere.endswith(f"--gpu H100{said}")
+        with open_run(made(tmp_path / precision, config)) as run:
+            command = run.reproduce_elsewhere
+        assert command.startswith(f"kbopt eval --task '{tmp_path}/task#aaaa-1,bbbb-2' --kernel best.py")
+        assert command.endswith(f"--gpu H100{said}")
 
 
 def test_a_folder_of_kernels_may_hold_solutions(tmp_path: Path) -> None:

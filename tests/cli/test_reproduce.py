@@ -14,7 +14,7 @@ from kbopt.config import BackendConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import UserError
 from kbopt.core.protocol import EvalProtocol
-from kbopt.finish import open_run
+from kbopt.finish import load, open_run
 from kbopt.store.journal import SqliteJournal
 from tests.support.journals import GELU, entries, settings
 
@@ -45,9 +45,7 @@ def given(*words: str) -> dict[str, object]:
     with evaluate.make_context("eval", list(words)) as context:
         if context.params["run"] is None:
             return context.params
-        config, _, journal = open_run(context.params["run"])
-        journal.close()
-        return as_the_run(context, config, context.params)
+        return as_the_run(context, load(context.params["run"]), context.params)
 
 
 def test_a_run_names_its_protocol_and_its_backend(folder: Path):
@@ -62,8 +60,8 @@ def test_what_the_command_line_says_wins(folder: Path):
 
 
 def test_the_run_says_the_commands(folder: Path):
-    _, run, journal = open_run(folder)
-    journal.close()
+    with open_run(folder) as run:
+        pass
     assert run.reproduce == f"kbopt eval --run {folder}"
     assert run.reproduce_elsewhere == (
         "kbopt eval --task quick/gelu --kernel best.py --backend modal --gpu H100 --timed 40 "

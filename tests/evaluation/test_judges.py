@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,11 +34,11 @@ class Court:
 
 
 @pytest.fixture
-def court(tmp_path: Path) -> Iterator[Court]:
-    fork_server = ForkServerHandle(tmp_path, os.environ)
+def sandbox(tmp_path: Path) -> Callable[[], SandboxConfig]:
+    """A sandbox of its own for each process."""
     serials = iter(range(100))
 
-    def sandbox() -> SandboxConfig:
+    def next_one() -> SandboxConfig:
         serial = next(serials)
         return SandboxConfig(
             memory_bytes=2**32,
@@ -47,6 +47,12 @@ def court(tmp_path: Path) -> Iterator[Court]:
             serial=serial,
         )
 
+    return next_one
+
+
+@pytest.fixture
+def court(tmp_path: Path, sandbox: Callable[[], SandboxConfig]) -> Iterator[Court]:
+    fork_server = ForkServerHandle(tmp_path, os.environ)
     lease = Lease()
     judges = Judges(fork_server, find_device("cpu", fork_server), sandbox, lease, most=4)
     yield Court(judges, lease)
@@ -205,20 +211,11 @@ class ModelNew(torch.nn.Module):
 """Wrong on one kind of values, which a probe among the timed calls would seldom be."""
 
 
-def test_a_further_pair_of_processes_is_judged_as_the_first_one(tmp_path: Path):
+def test_a_further_pair_of_processes_is_judged_as_the_first_one(
+    tmp_path: Path, sandbox: Callable[[], SandboxConfig]
+):
     with closing(ForkServerHandle(tmp_path, os.environ)) as fork_server:
         device, asked = find_device("cpu", fork_server), replace(request(trials=1), source=UNSORTED)
-        serials = iter(range(9))
-
-        def sandbox() -> SandboxConfig:
-            serial = next(serials)
-            return SandboxConfig(
-                memory_bytes=2**32,
-                environ=scrubbed(os.environ),
-                scratch_fallback=str(tmp_path / f"scratch-{serial}"),
-                serial=serial,
-            )
-
         with closing(JudgeHandle(fork_server, asked, device, sandbox())) as judge:
             judge.admit()
             child, reference = (Child(fork_server, "measure", sandbox()) for _ in range(2))

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbopt.core.costs import Usage
+from kbopt.core.costs import Usage, per_model
 from kbopt.core.errors import UserError
 from kbopt.core.settings import Budget, SearchSettings
-from kbopt.proposers.ledger import per_model
 from kbopt.proposers.litellm_service import Price, price_of
 from kbopt.proposers.models import WeightedModel, parse_models, weighted_order
 from kbopt.proposers.preflight import estimate, preflight

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from kbopt.core.task import seed_name
+from kbopt.core.tune_comments import parse, substitute
 from kbopt.proposers import seeds as seeds_module
-from kbopt.proposers.seeds import seed_name, seeds_for
-from kbopt.proposers.tunables import parse, substitute
+from kbopt.proposers.seeds import seeds_for
 from kbopt.tasks import list_tasks, load_task
 from kbopt.tasks.families import level1_family
 from tests.support.seed_kernels import errors, load_module, with_sizes

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kbopt.core.task import seed_name
 from kbopt.proposers import seeds as seeds_module
-from kbopt.proposers.seeds import seed_name, seeds_for
+from kbopt.proposers.seeds import seeds_for
 from tests.proposers.triton_cases import CASES
 
 pytest.importorskip("triton")

@@ -6,10 +6,10 @@ import pytest
 
 from kbopt.core.errors import UserError
 from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
-from kbopt.core.task import Seed, Task
-from kbopt.proposers.seeds import seed_name
+from kbopt.core.task import Seed, Task, seed_name
+from kbopt.core.tune_comments import parse
 from kbopt.proposers.starts import StartingProposer, check_starts, read_starts
-from kbopt.proposers.tunables import TunablesProposer, parse
+from kbopt.proposers.tunables import TunablesProposer
 
 TASK = Task(name="mine.py", source="")
 TUNED = "BLOCK = 64  # tune: 32, 64, 128\n\nclass ModelNew:\n    pass\n"

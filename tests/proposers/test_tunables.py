@@ -7,9 +7,10 @@ import pytest
 
 from kbopt.core.errors import UserError
 from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
-from kbopt.core.task import Task
-from kbopt.proposers.seeds import seed_name, seeds_for
-from kbopt.proposers.tunables import TunablesProposer, check_seeds, parse
+from kbopt.core.task import Task, seed_name
+from kbopt.core.tune_comments import parse
+from kbopt.proposers.seeds import check_seeds, seeds_for
+from kbopt.proposers.tunables import TunablesProposer
 
 GELU = Task(name="quick/gelu", source="", family="elementwise/new_gelu")
 SOFTMAX = Task(name="quick/softmax", source="", family="softmax")

@@ -171,7 +171,7 @@ def test_money_is_counted_wherever_it_was_spent():
             (2, Summarized(text="t", memory_version=0, usage=unpriced)),
         )
     )
-    assert (history.usd, history.tokens, history.spend["m"].unpriced) == (0.5, 32, 1)
+    assert (history.usd, history.tokens, history.spend["m"].unpriced_requests) == (0.5, 32, 1)
     assert (history.proposals, history.proposals_failed) == (2, 1)
 
 

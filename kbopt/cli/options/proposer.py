@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from kbopt.cli.grouped import AGENT, MODEL, option, options
-from kbopt.cli.values import Models, Name, Number
+from kbopt.cli.values import Name, Number
 from kbopt.config import AgentName, ProposerConfig, ProposerName
 from kbopt.core.languages import Language
 
@@ -51,7 +51,7 @@ proposer_options = options(
         "--model",
         "models",
         group=MODEL,
-        type=Models(),
+        metavar="NAME[:WEIGHT],...",
         default=PROPOSER.models,
         show_default=False,
         help="LiteLLM names with weights, openai/gpt-5 for one. No default: --proposer llm needs it.",

@@ -13,7 +13,7 @@ from kbopt.core.profile import Launch
 
 _WARP = 32
 """Threads in a warp."""
-_WARPS_OF_A_SCHEDULER = 4
+_SCHEDULERS = 4
 """Granularity of warps: the registers are divided among four schedulers."""
 _REGISTERS_AT_ONCE = 256
 """Granularity of a warp's registers."""
@@ -67,8 +67,8 @@ def with_occupancy(launch: Launch, capability: str) -> Launch:
     blocks = {"warps": most.warps // warps, "blocks": most.blocks}
     if launch.registers:  # 0 if not known.
         per_warp = _up(launch.registers * _WARP, _REGISTERS_AT_ONCE)
-        held = _down(most.registers // per_warp, _WARPS_OF_A_SCHEDULER)
-        blocks["registers"] = held // warps
+        of_a_scheduler = most.registers // per_warp // _SCHEDULERS
+        blocks["registers"] = _SCHEDULERS * of_a_scheduler // warps
     if per_block := _up(launch.shared_bytes + most.reserved_bytes, most.unit_bytes):
         blocks["shared memory"] = most.shared_bytes // per_block
     limited_by = min(blocks, key=lambda name: blocks[name])
@@ -79,7 +79,3 @@ def with_occupancy(launch: Launch, capability: str) -> Launch:
 
 def _up(value: int, unit: int) -> int:
     return math.ceil(value / unit) * unit
-
-
-def _down(value: int, unit: int) -> int:
-    return value // unit * unit

@@ -98,11 +98,11 @@ class ForkServerHandle:
             raise InfraError(str(reply["error"]))
         return reply
 
-    def spawn_trusted(self, role: str) -> tuple[Channel, int]:
-        """Start a trusted process. Return the channel to it and its pid."""
+    def spawn_judge(self) -> tuple[Channel, int]:
+        """Start a judge, a trusted process. Return the channel to it and its pid."""
         channel, theirs = Channel.pair()
         with theirs:
-            pid = self.request({"spawn": role}, [theirs.fileno()])["pid"]
+            pid = self.request({"spawn": "judge"}, [theirs.fileno()])["pid"]
         return channel, pid
 
     def set_environment(self, variables: Mapping[str, str]) -> None:

@@ -69,7 +69,7 @@ class JudgeHandle:
         self._fork_server = fork_server
         self._device = device
         self._child = Child(fork_server, "measure", sandbox)
-        self._channel, self._pid = fork_server.spawn_trusted("judge")
+        self._channel, self._pid = fork_server.spawn_judge()
         self._lock = threading.Lock()
         self.alive = True
         self.admitted = self._constructed = False

@@ -17,7 +17,7 @@ from typing import Any
 
 from kbopt.tasks.formats import templates
 from kbopt.tasks.formats.definition_source import Definition, expect, source
-from kbopt.tasks.formats.model import FormatTask, Workload, fault, kind_of, text_of, title_in
+from kbopt.tasks.formats.model import FormatTask, Workload, fault, json_object, text_of, title_in
 
 _DEFINITION = re.compile(r'"definition"\s*:\s*"([^"\\]+)"')
 _NUM_PARENTS = 4
@@ -93,12 +93,7 @@ def _lines_by_definition(root: Path) -> dict[str, list[Path]]:
 
 
 def _read(path: Path, format_name: str, roots: tuple[Path, ...]) -> Definition:
-    try:
-        raw = json.loads(text_of(path))
-    except (ValueError, RecursionError) as error:
-        raise fault(path, f"no JSON, {error}", "A definition is one JSON object") from None
-    if not isinstance(raw, dict):
-        raise fault(path, f"{kind_of(raw)} instead of an object", "A definition is one JSON object")
+    raw = json_object(text_of(path), path, "A definition is one JSON object")
     kinds: dict[str, type] = {"name": str, "axes": dict, "inputs": dict, "outputs": dict, "reference": str}
     for field, kind in kinds.items():
         expect(raw, field, kind, path)
@@ -176,12 +171,7 @@ def _workloads(definition: Definition, file: Path, numbers: Iterator[int]) -> It
         if not line.strip():
             continue
         where = f"{file}:{number}"
-        try:
-            raw = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise fault(where, f"no JSON, {error}", "A workload is one line with one JSON object") from None
-        if not isinstance(raw, dict):
-            raise fault(where, f"{line[:40]!r}", "A workload is one line with one JSON object")
+        raw = json_object(line, where, "A workload is one line with one JSON object")
         if raw.get("definition", definition.name) != definition.name:
             continue
         values = raw.get("workload", raw)

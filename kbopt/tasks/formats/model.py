@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,17 @@ def text_of(path: Path) -> str:
     if text.startswith(_LFS_POINTER):
         raise fault(path, "a pointer of Git LFS, not the file", "Run `git lfs pull` in its checkout")
     return text
+
+
+def json_object(text: str, where: object, remedy: str) -> dict[str, Any]:
+    """The JSON object that `text` is. Raises `UserError` for other text; `remedy` ends its message."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise fault(where, f"no JSON, {error}", remedy) from None
+    if not isinstance(value, dict):
+        raise fault(where, f"{kind_of(value)} instead of an object", remedy)
+    return value
 
 
 def kind_of(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from kbopt.core.errors import UserError
 from kbopt.core.sources import read_source
 from kbopt.core.task import Task
-from kbopt.tasks.formats.model import fault, text_of
+from kbopt.tasks.formats.model import fault, json_object, text_of
 from kbopt.tasks.published.model import Broken, Claim, Entry, Tasks, claim_of, published
 
 REFERENCE = "reference.py"
@@ -104,10 +103,4 @@ def _text(path: Path) -> str:
 def _claims(path: Path) -> Mapping[str, Any]:
     if not path.exists():
         return {}
-    try:
-        value = json.loads(text_of(path))
-    except (ValueError, RecursionError) as error:
-        raise fault(path, f"no JSON, {error}", _CLAIMS_ARE) from None
-    if not isinstance(value, dict):
-        raise fault(path, "no object", _CLAIMS_ARE)
-    return value
+    return json_object(text_of(path), path, _CLAIMS_ARE)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kbopt.core import codec
 from kbopt.core.task import Task
+from kbopt.core.text import encodable
 from kbopt.tasks.candidates import as_model
 from kbopt.tasks.catalog import load_task
 from kbopt.tasks.formats.model import fault, text_of
@@ -113,7 +113,7 @@ def valid_source(text: object, where: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise fault(where, f"{json.dumps(text)[:40]} instead of a source", "Give its text")
     try:
-        return codec.valid_text(text).removeprefix("\ufeff")
+        return encodable(text).removeprefix("\ufeff")
     except ValueError as error:
         raise fault(where, str(error), "Give its text in Unicode") from None
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from kbopt.core.errors import UserError
 from kbopt.tasks import formats
-from kbopt.tasks.formats.model import FormatTask, Workload, fault, text_of
+from kbopt.tasks.formats.model import FormatTask, Workload, fault, json_object, text_of
 from kbopt.tasks.published.folders import name_of
 from kbopt.tasks.published.model import Broken, Claim, Entry, Tasks, claim_of, json_lines, published
 from kbopt.tasks.solutions import is_solution
@@ -40,7 +38,7 @@ def read(path: Path, _: Tasks) -> Iterator[Entry]:
         name = name_of(file, root)
         try:
             text = text_of(file)
-            solution = _object(text, file)
+            solution = json_object(text, file, "A solution is one JSON object")
             problem = formats.read(str(_definition(file, str(solution.get("definition", "")))))[0]
             data_set = _data_set(file)
             claims = claims_of(data_set) if data_set else {}
@@ -48,16 +46,6 @@ def read(path: Path, _: Tasks) -> Iterator[Entry]:
             yield published(name, str(file), problem.task(workload), text, claim, file=file.name)
         except UserError as error:
             yield Broken(name=name, where=str(file), reason=str(error))
-
-
-def _object(text: str, file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise fault(file, f"no JSON, {error}", "A solution is one JSON object") from None
-    if not isinstance(value, dict):
-        raise fault(file, "no object", "A solution is one JSON object")
-    return value
 
 
 def _definition(file: Path, named: str) -> Path:
