@@ -61,16 +61,35 @@ def describe_stand_in(
 
 
 def _blocks(*tensors: torch.Tensor) -> list[torch.Tensor]:
-    """Return the same random rows and columns of each tensor, in double precision."""
-    number = tensors[0].numel()
-    columns = tensors[0].shape[-1]
-    if not _FEWEST_COLUMNS <= columns <= number // _FEWEST_COLUMNS:
-        columns = math.isqrt(number)
-    found = [tensor.reshape(-1)[: number // columns * columns].view(-1, columns) for tensor in tensors]
-    for dim in (0, 1):
-        chosen = torch.randperm(found[0].shape[dim], device=found[0].device)[:_MOST]
-        found = [tensor.index_select(dim, chosen) for tensor in found]
-    return [wide(tensor) for tensor in found]
+    """Return the same random rows and columns of each tensor, in double precision.
+
+    Only these are copied. An output of few rows or columns is taken apart and made a square.
+    """
+    shape, device = tensors[0].shape, tensors[0].device
+    columns, number = shape[-1], tensors[0].numel()
+    if _FEWEST_COLUMNS <= columns <= number // _FEWEST_COLUMNS:
+        rows = _some(number // columns, _MOST, device)
+        places = [*(index[:, None] for index in _unravelled(rows, shape[:-1])), _some(columns, _MOST, device)]
+        return [wide(tensor[tuple(places)]) for tensor in tensors]
+    side = min(_MOST, math.isqrt(number))
+    places = _unravelled(_some(number, side**2, device)[: side**2], shape)
+    return [wide(tensor[tuple(places)].view(side, side)) for tensor in tensors]
+
+
+def _some(number: int, most: int, device: torch.device) -> torch.Tensor:
+    """Return all integers below `number`, or `most` random ones."""
+    if number <= most + 2 * math.isqrt(most):
+        return torch.arange(number, device=device)
+    return torch.randint(number, (most,), device=device)
+
+
+def _unravelled(flat: torch.Tensor, shape: Sequence[int]) -> list[torch.Tensor]:
+    """Return the indices of elements in a tensor of this shape, for each dimension."""
+    indices = []
+    for size in reversed(shape):
+        indices.append(flat % size)
+        flat = flat // size
+    return indices[::-1]
 
 
 def _lack_of(got: torch.Tensor, exact: torch.Tensor, own: torch.Tensor) -> str:
