@@ -288,15 +288,10 @@ def kernelbench_text(verdict: KernelBenchVerdict) -> str:
 def _kernelbench(verdict: KernelBenchVerdict) -> Belief:
     text = f"By KernelBench's own protocol: {kernelbench_text(verdict)}."
     if not verdict.correctness:
-        reason = _kernelbench_reason(verdict)
+        reason = first_line(verdict.reason, 200)
         text += f" {reason.rstrip('.')}." if reason else ""
         text += f" {_CAST_NOTE}"
     return Belief(name="KernelBench", good=verdict.correctness, text=text)
-
-
-def _kernelbench_reason(verdict: KernelBenchVerdict) -> str:
-    keys = ("compilation_error", "runtime_error", "correctness_issue")
-    return next((first_line(str(verdict.metadata[key]), 200) for key in keys if key in verdict.metadata), "")
 
 
 def _ms(milliseconds: float) -> str:
