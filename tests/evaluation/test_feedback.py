@@ -50,6 +50,13 @@ def test_operations_are_told_where_they_matter_and_where_they_are_the_limit(
     assert ("What limits it is arithmetic, not bytes." in told) is of_the_limit
 
 
+def test_a_kernel_that_passes_the_floor_is_told_that_this_is_no_bound() -> None:
+    limits = Roofline(size_bytes=10**9, operations=1, floor_ms=2.957, share=1.0, reference_ops_ms=0.0)
+    told = for_outcome(replace(measured(1.5), roofline=limits))
+    assert "once takes 2.957 ms at the device's bandwidth: the kernel takes less, because a cache" in told
+    assert "%" not in told.splitlines()[1]
+
+
 def test_the_kernels_of_a_call_are_told_with_how_they_were_timed() -> None:
     kernels = [KernelTime(name="rows", calls=1, us=123.3), KernelTime(name="sum", calls=2, us=41.1)]
     (note,) = kernels_notes(kernels)

@@ -10,6 +10,7 @@ from kbopt.core.outcomes import (
     Measured,
     Outcome,
     Rejected,
+    Roofline,
     Speedup,
     TimedOut,
     WrongAnswer,
@@ -95,7 +96,7 @@ def _success(measured: Measured) -> str:
         work = measured.roofline
         line = (
             f"To move its {work.size_bytes / 1e6:.4g} MB once takes {work.floor_ms:.4g} ms at the device's "
-            f"bandwidth: the kernel reaches {work.share:.0%} of that."
+            f"bandwidth: {_nearness(measured, work)}."
         )
         if work.operations_limit(kernel):
             line += " What limits it is arithmetic, not bytes."
@@ -117,6 +118,15 @@ def _success(measured: Measured) -> str:
     lines += _clocks_apart(measured)
     lines.extend(measured.audit.notes)
     return "\n".join(lines)
+
+
+def _nearness(measured: Measured, work: Roofline) -> str:
+    if measured.passes_floor:
+        return (
+            "the kernel takes less, because a cache holds a part of them or other work took bandwidth while "
+            "that was measured, so this is no bound"
+        )
+    return f"the kernel reaches {work.share:.0%} of that"
 
 
 def _by_workload(measured: Measured) -> list[str]:
