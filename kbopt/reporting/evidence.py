@@ -64,8 +64,9 @@ def equal_code_of(trial: Trial) -> Speedup | None:
 
 
 def roofline_of(trial: Trial) -> Roofline | None:
-    """What a call costs at the least, by the last evaluation that says so."""
-    return next((found.roofline for found in reversed(_measured(trial)) if found.roofline), None)
+    """What a call costs at the least, by the last evaluation whose floor is not passed."""
+    told = (found.roofline for found in reversed(_measured(trial)) if not found.passes_floor)
+    return next((roofline for roofline in told if roofline), None)
 
 
 def workloads_of(trial: Trial) -> tuple[WorkloadTimes, ...]:
