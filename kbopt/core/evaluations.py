@@ -41,6 +41,12 @@ class KernelBenchVerdict:
     ref_runtime: float = -1.0
     ref_runtime_stats: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def reason(self) -> str:
+        """Why it is not correct, in KernelBench's words; empty where its process did not say."""
+        keys = ("compilation_error", "runtime_error", "correctness_issue")
+        return next((str(self.metadata[key]) for key in keys if key in self.metadata), "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seconds:

@@ -148,6 +148,15 @@ class Measured:
         counted = (w for w in self.workloads if w.role != "held_out")
         return min(counted, key=lambda w: w.speedup, default=None)
 
+    @property
+    def passes_floor(self) -> bool:
+        """Whether it is faster than its floor by bytes, or that of a workload. Such a floor is none:
+        a cache holds a part of the bytes, or the bandwidth was measured while others used it.
+        """
+        if self.workloads:
+            return any(workload.kernel_ms < workload.floor_ms for workload in self.workloads)
+        return self.roofline is not None and self.call_ms[0] < self.roofline.floor_ms
+
     def mean_of(self, *roles: Role) -> float | None:
         """The weighted geometric mean of the speedups over eager on the workloads of these roles."""
         found = [w for w in self.workloads if w.role in roles]

@@ -24,7 +24,7 @@ def reached(trial: Trial, settings: SearchSettings) -> str | None:
 
 def sure_share(trial: Trial) -> float:
     """The share of the task's floor by bytes at the slow end of the 95 % interval, the mean of the
-    measurements; 0.0 where one of them failed or knows no floor.
+    measurements; 0.0 where one of them failed, knows no floor or passes it.
 
     Not of the floor by the reference's operations: an algorithm that needs fewer of them lies far above that
     one while it is still far from done.
@@ -33,6 +33,8 @@ def sure_share(trial: Trial) -> float:
     for result in trial.judged:
         outcome = result.outcome
         if not isinstance(outcome, Measured) or outcome.roofline is None or outcome.speedup <= 0:
+            return 0.0
+        if outcome.passes_floor:
             return 0.0
         shares.append(outcome.roofline.share * min(1.0, outcome.speedup_ci[0] / outcome.speedup))
     return sum(shares) / len(shares)

@@ -24,9 +24,11 @@ from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.sandbox.confinement import LOG_NAME, scrubbed
 
 _LINE_LIMIT_BYTES = 64 * 2**20
+"""Bytes of a line from the service at most, as of a message between its processes."""
 _CLOSE_S = 5.0
 """Seconds for the service to end by itself before it is killed."""
 _STDERR_LINES = 50
+"""Lines of the service's standard error that an error tells: a Python traceback has fewer."""
 _LOG_BYTES = 2 * 2**20
 """Bytes of the log at most. One older log of the same size is kept."""
 

@@ -33,6 +33,8 @@ from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message
 from kbopt.evaluation.worker import build_process, profile_process, worker_process
 
 _REAP_INTERVAL_S = 0.5
+"""Seconds between two looks for ended children while nothing is asked. Each request looks too, so this only
+bounds how long an ended process keeps its entry in the kernel's table."""
 _ROLES: dict[str, Callable[[Channel], None]] = {
     "build": build_process.build,
     "measure": worker_process.measure,

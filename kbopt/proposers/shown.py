@@ -31,7 +31,11 @@ def describe(result: Result) -> str:
         f"{outcome.call_ms[0]:.4g} ms a call"
     )
     if outcome.roofline is not None:
-        line += f", at {outcome.roofline.share:.0%} of the device's limit"
+        passed = (
+            f", in less than the {outcome.roofline.floor_ms:.4g} ms that its bytes were estimated to take"
+        )
+        at_share = f", at {outcome.roofline.share:.0%} of the device's limit"
+        line += passed if outcome.passes_floor else at_share
         if outcome.roofline.operations_limit(outcome.call_ms[0]):
             needed_ms = outcome.roofline.reference_ops_ms
             line += f" by bytes; arithmetic is what limits: {needed_ms:.4g} ms for the reference's operations"

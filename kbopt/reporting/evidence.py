@@ -64,8 +64,9 @@ def equal_code_of(trial: Trial) -> Speedup | None:
 
 
 def roofline_of(trial: Trial) -> Roofline | None:
-    """What a call costs at the least, by the last evaluation that says so."""
-    return next((found.roofline for found in reversed(_measured(trial)) if found.roofline), None)
+    """What a call costs at the least, by the last evaluation whose floor is not passed."""
+    told = (found.roofline for found in reversed(_measured(trial)) if not found.passes_floor)
+    return next((roofline for roofline in told if roofline), None)
 
 
 def workloads_of(trial: Trial) -> tuple[WorkloadTimes, ...]:
@@ -288,15 +289,10 @@ def kernelbench_text(verdict: KernelBenchVerdict) -> str:
 def _kernelbench(verdict: KernelBenchVerdict) -> Belief:
     text = f"By KernelBench's own protocol: {kernelbench_text(verdict)}."
     if not verdict.correctness:
-        reason = _kernelbench_reason(verdict)
+        reason = first_line(verdict.reason, 200)
         text += f" {reason.rstrip('.')}." if reason else ""
         text += f" {_CAST_NOTE}"
     return Belief(name="KernelBench", good=verdict.correctness, text=text)
-
-
-def _kernelbench_reason(verdict: KernelBenchVerdict) -> str:
-    keys = ("compilation_error", "runtime_error", "correctness_issue")
-    return next((first_line(str(verdict.metadata[key]), 200) for key in keys if key in verdict.metadata), "")
 
 
 def _ms(milliseconds: float) -> str:

@@ -114,8 +114,8 @@ class RunSummary:
     `setup` names by what the run was made: its algorithm, proposer, protocol, device and budget.
     `by_outcome` and `errors` count candidates by their first result, also one from the cache; `evaluations`
     counts repeats too, and no cache hit.
-    `lease_fraction` is the share of the time in which a candidate held the GPU, `busy_fraction` the share
-    in which the GPU ran one or the reference. `usd` is for `models` and `containers` together. `ended` is
+    `lease_fraction` is the share of the time in which a candidate held the device, `busy_fraction` the share
+    in which the device ran one or the reference. `usd` is for `models` and `containers` together. `ended` is
     None for a run that goes on or was cut off.
     """
 

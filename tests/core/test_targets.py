@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kbopt.core.outcomes import Measured, Roofline
+from kbopt.core.outcomes import Measured, Roofline, WorkloadTimes
 from kbopt.core.proposals import Trial
 from kbopt.core.settings import SearchSettings
 from kbopt.core.targets import reached, sure_share
@@ -44,6 +44,31 @@ def test_only_the_floor_by_bytes_counts(share: float, ends: bool) -> None:
     """A diagonal product as a full one: the operations' floor is passed long before the kernel is good."""
     found = reached(of(at(share)), SearchSettings(target_roofline=0.9))
     assert found == ("the best kernel is at 90% of its roofline or above it" if ends else None)
+
+
+def test_a_floor_that_the_kernel_passes_ends_no_search() -> None:
+    """Its share is told as at most 1, as on a CPU whose bandwidth was measured while others used it."""
+    passed = replace(at(1.0), kernel_ms=(0.5,))
+    assert reached(of(passed), SearchSettings(target_roofline=0.9)) is None
+    assert reached(of(at(1.0), passed), SearchSettings(target_roofline=0.9)) is None
+
+
+def test_a_floor_that_is_passed_on_one_workload_ends_no_search() -> None:
+    def times(kernel_ms: float) -> WorkloadTimes:
+        return WorkloadTimes(
+            name="w",
+            role="shown",
+            weight=1.0,
+            kernel_ms=kernel_ms,
+            reference_ms=3.0,
+            speedup=3.0,
+            interval=(2.9, 3.1),
+            floor_ms=1.0,
+        )
+
+    settings = SearchSettings(target_roofline=0.9)
+    assert reached(of(replace(at(1.0), workloads=(times(1.0), times(1.1)))), settings) is not None
+    assert reached(of(replace(at(1.0), workloads=(times(1.0), times(0.9)))), settings) is None
 
 
 def test_without_a_target_nothing_is_reached() -> None:

@@ -116,8 +116,21 @@ def asked(
     return EvalRequest(task=task, source="", protocol=protocol, baselines=True)
 
 
+OTHER = kernel(over("eager", 3.0))
+"""What max-autotune, which is asked for after compile, is measured at."""
+
+
+def test_max_autotune_runs_on_a_cpu_and_a_cuda_graph_does_not(tmp_path: Path) -> None:
+    found = baselines_of(tmp_path, kernel(over("eager", 2.0)), OTHER).of(asked())
+    assert [(one.baseline, one.speedup) for one in found if not one.reason] == [
+        ("compile", 2.0),
+        ("max-autotune", 3.0),
+    ]
+    assert {one.reason for one in found if one.baseline == "cuda-graph"} == {"CUDA graphs are for GPUs"}
+
+
 def test_a_baseline_that_a_machine_lost_has_a_reason_and_is_measured_the_next_time(tmp_path: Path) -> None:
-    found = baselines_of(tmp_path, InfraError("the process ended"), kernel(over("eager", 2.0)))
+    found = baselines_of(tmp_path, *(InfraError("the process ended"), OTHER, kernel(over("eager", 2.0))))
     assert found.of(asked())[0].reason == "the process ended"
     assert found.of(asked())[0].speedup == 2.0
     assert found.of(asked())[0].speedup == 2.0  # kept
@@ -127,7 +140,9 @@ def test_a_baseline_killed_for_memory_while_alone_has_a_reason_unless_it_ranks(t
     killed = KilledForMemory("torch.compile", of_judge=False)
     with pytest.raises(KilledForMemory):
         baselines_of(tmp_path, killed).of(asked())
-    assert "torch.compile was killed" in baselines_of(tmp_path, killed).of(asked(), alone=True)[0].reason
+    assert (
+        "torch.compile was killed" in baselines_of(tmp_path, killed, OTHER).of(asked(), alone=True)[0].reason
+    )
     with pytest.raises(KilledForMemory):
         baselines_of(tmp_path, killed).of(asked("compile"), alone=True)
 

@@ -6,7 +6,8 @@ from typing import get_args
 
 import pytest
 
-from kbopt.core.outcomes import Family, Rejected, Roofline
+from kbopt.core.evaluations import KernelBenchVerdict
+from kbopt.core.outcomes import Family, Outcome, Rejected, Roofline, Speedup, WorkloadTimes, WrongAnswer
 from kbopt.evaluation.judge.one_workload import kernels_notes
 from kbopt.evaluation.messages import KernelTime
 from kbopt.evaluation.server.feedback import for_outcome
@@ -49,9 +50,105 @@ def test_operations_are_told_where_they_matter_and_where_they_are_the_limit(
     assert ("What limits it is arithmetic, not bytes." in told) is of_the_limit
 
 
+def test_a_kernel_that_passes_the_floor_is_told_that_this_is_no_bound() -> None:
+    limits = Roofline(size_bytes=10**9, operations=1, floor_ms=2.957, share=1.0, reference_ops_ms=0.0)
+    told = for_outcome(replace(measured(1.5), roofline=limits))
+    assert "once takes 2.957 ms at the device's bandwidth: the kernel takes less, because a cache" in told
+    assert "%" not in told.splitlines()[1]
+
+
 def test_the_kernels_of_a_call_are_told_with_how_they_were_timed() -> None:
     kernels = [KernelTime(name="rows", calls=1, us=123.3), KernelTime(name="sum", calls=2, us=41.1)]
     (note,) = kernels_notes(kernels)
     assert note.startswith("Kernels of a call: rows 75% (1x, 123.3 us); sum 25% (2x, 41.1 us). ")
     assert "with a warm L2: compare them with each other alone, not with timed calls" in note
     assert kernels_notes([]) == []
+
+
+def verdict(kernel_ms: float = 0.0, reference_ms: float = 0.0, **metadata: object) -> KernelBenchVerdict:
+    """KernelBench's verdict: correct with these times, or else the `metadata` of one that is not."""
+    if metadata:
+        return KernelBenchVerdict(compiled=True, correctness=False, metadata=metadata)
+    return KernelBenchVerdict(
+        compiled=True, correctness=True, metadata={}, runtime=kernel_ms, ref_runtime=reference_ms
+    )
+
+
+EAGER = Speedup(baseline="eager", clock="device", kernel_ms=1.0, baseline_ms=1.5, speedup=1.5)
+FASTER = replace(measured(1.5), speedups=(EAGER,))
+"""1 ms instead of 1.5 ms."""
+NOT_FOUND = WrongAnswer(reason="output 0 at index [0]: expected 1, got 2")
+MISMATCH = verdict(correctness_issue="Output mismatch", correctness_trials="(0 / 5)")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "theirs", "said"),
+    [
+        (FASTER, MISMATCH, "not correct: Output mismatch (0 / 5). It constructs the kernel under"),
+        (FASTER, verdict(runtime_error="no\nsuch luck."), "not correct: no such luck. It constructs"),
+        (FASTER, verdict(hardware="cpu"), "not correct: its process did not say why. It"),
+        (FASTER, verdict(), "is that this is correct, without a time"),
+        (
+            FASTER,
+            verdict(0.792, 3.0),
+            "is 3.79x: it takes 0.792 ms for the kernel in place of 1 ms, and 3 ms",
+        ),
+        (NOT_FOUND, verdict(2.0, 5.0), "is that this is correct and 2.5x. It compares a few answers"),
+        (NOT_FOUND, verdict(), "is that this is correct. It compares a few answers"),
+        (
+            Rejected(reason="r", family="reused_output"),
+            verdict(2.0, 5.0),
+            "It does not look for reused_output.",
+        ),
+    ],
+)
+def test_two_verdicts_that_differ_are_explained_in_a_line(
+    outcome: Outcome, theirs: KernelBenchVerdict, said: str
+) -> None:
+    (line,) = [line for line in for_outcome(outcome, verdict=theirs).splitlines() if "KernelBench" in line]
+    assert line.startswith("KernelBench's own verdict is ")
+    assert said in line
+    assert "-0" not in line
+
+
+@pytest.mark.parametrize(
+    ("outcome", "theirs"),
+    [
+        (FASTER, verdict(1.0, 1.6)),
+        (NOT_FOUND, MISMATCH),
+        (Rejected(reason="r", family="torch_ops"), MISMATCH),
+    ],
+)
+def test_two_verdicts_that_agree_are_not_explained(outcome: Outcome, theirs: KernelBenchVerdict) -> None:
+    assert "KernelBench" not in for_outcome(outcome, verdict=theirs)
+
+
+@pytest.mark.parametrize(
+    ("reference_ms", "said"),
+    [
+        (1.5, None),  # The mean of both workloads.
+        (3.0, "KernelBench's own verdict is 3x: it is of the workload small alone."),
+        (
+            8.0,
+            "is 8x, of the workload small alone: it takes 1 ms for the kernel in place of 0.5 ms, and 8 ms",
+        ),
+    ],
+)
+def test_of_several_workloads_kernelbenchs_times_are_of_the_first(
+    reference_ms: float, said: str | None
+) -> None:
+    small, large = (
+        WorkloadTimes(
+            name=name,
+            role=role,
+            weight=1.0,
+            kernel_ms=0.5,
+            reference_ms=0.5 * speedup,
+            speedup=speedup,
+            interval=(speedup, speedup),
+        )
+        for name, role, speedup in (("small", "shown", 3.0), ("large", "hidden", 0.75))
+    )
+    told = for_outcome(replace(FASTER, workloads=(small, large)), verdict=verdict(1.0, reference_ms))
+    assert ("KernelBench" in told) is (said is not None)
+    assert said is None or said in told

@@ -80,6 +80,41 @@ def test_a_call_of_pytorch_is_traced_beside_the_reference(bench: Bench) -> None:
     assert found.bottleneck is not None
 
 
+FRESH = """
+import mmap
+import torch
+
+traced = []
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        if not torch.autograd._profiler_enabled():
+            return torch.tanh(x)
+        traced.append(x)
+        if len(traced) > {times}:
+            return torch.sin(x)
+        mmap.mmap(-1, 2**22).write(bytes(2**22))
+        return torch.cos(x)
+"""
+"""In so many traced calls it touches new pages, and these calls compute cosines."""
+
+
+def test_calls_that_touch_new_pages_are_not_what_a_profile_shows(bench: Bench) -> None:
+    found = profiled(bench, FRESH.format(times=5))
+    assert isinstance(found, Profile), found
+    assert isinstance(found.trace, Trace)
+    names = {part.name for part in found.trace.parts}
+    assert "aten::sin" in names
+    assert "aten::cos" not in names
+
+
+def test_a_model_that_touches_new_pages_in_every_call_is_profiled(bench: Bench) -> None:
+    found = profiled(bench, FRESH.format(times="float('inf')"))
+    assert isinstance(found, Profile), found
+    assert isinstance(found.trace, Trace)
+    assert "aten::cos" in {part.name for part in found.trace.parts}
+
+
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
 def test_the_machine_code_of_a_kernel_is_read(bench: Bench) -> None:
     found = profiled(bench, SEED.read_text(), SOFTMAX.read_text())

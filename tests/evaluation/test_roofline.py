@@ -1,11 +1,13 @@
 """What one call has to do, counted on the CPU with literal numbers."""
 
+from collections import defaultdict
 from typing import get_args
 
 import pytest
 import torch
 
 from kbopt.core.protocol import EvalProtocol, Precision
+from kbopt.evaluation.judge import roofline
 from kbopt.evaluation.judge.reference import Reference
 from kbopt.evaluation.judge.roofline import _TFLOPS, Arithmetic, arithmetic_of, device_peaks, work_of
 
@@ -62,6 +64,19 @@ def test_the_peak_is_that_of_the_arithmetic_allowed(
     precision: Precision, tf32: bool, arithmetic: str
 ) -> None:
     assert arithmetic_of(_reference(precision, tf32=tf32)) == arithmetic
+
+
+def test_the_highest_of_a_few_measurements_of_a_cpu_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = iter([(5e9, 2e11), (2e10, 1e11), (1e10, 1e11), (1e10, 1e11), (9e10, 9e11)])
+    monkeypatch.setattr(roofline, "_peaks_now", lambda _device, _arithmetic: next(measured))
+    monkeypatch.setattr(roofline, "_measured", defaultdict(list))
+    assert device_peaks("cpu", "fp32") == (5e9, 2e11)
+    assert device_peaks("cpu", "fp32") == (5e9, 2e11)
+    reference = _reference()
+    floors = [work_of(reference, reference.draw(0)).limits.floor_ms for _ in range(6)]
+    assert floors == [pytest.approx(1000 * 3584 / 2e10)] * 6
+    assert device_peaks("cpu", "fp32") == (2e10, 2e11)
+    assert next(measured) == (9e10, 9e11)  # Not asked for.
 
 
 def test_every_device_has_a_peak_for_every_arithmetic() -> None:

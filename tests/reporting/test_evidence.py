@@ -10,10 +10,11 @@ import pytest
 from kbopt.core.evaluations import KernelBenchVerdict, Result
 from kbopt.core.outcomes import Audit, Measured, Roofline, Speedup, WorkloadTimes
 from kbopt.core.proposals import Trial
-from kbopt.reporting.evidence import Belief, evidence
+from kbopt.reporting.evidence import Belief, evidence, roofline_of
 from kbopt.reporting.history import fold
 from tests.support.journals import entries
 
+ROOFLINE = Roofline(size_bytes=1, operations=1, floor_ms=0.21, share=0.6, reference_ops_ms=0.05)
 MEASURED = Measured(
     kernel_ms=(0.42, 0.42, 0.43),
     reference_ms=(3.0, 3.1, 3.2),
@@ -22,7 +23,7 @@ MEASURED = Measured(
     native_ms=0.42,
     wall_ms=0.42,
     audit=Audit(custom_kernel=True, notes=("1 kernel launched",)),
-    roofline=Roofline(size_bytes=1, operations=1, floor_ms=0.21, share=0.6, reference_ops_ms=0.05),
+    roofline=ROOFLINE,
     speedups=(
         Speedup(
             baseline="compile",
@@ -163,6 +164,20 @@ def test_operations_are_told_where_they_matter(node, reference_ops_ms: float, sh
     text = told(node, replace(MEASURED, roofline=roofline))["estimated floor"].text
     assert ("operations need" in text) is shown
     assert ("the kernel does fewer" in text) is (reference_ops_ms > 0.42)
+
+
+def test_a_floor_that_the_kernel_passes_is_no_share_in_a_table(node) -> None:
+    def floor_of(*floors_ms: float) -> float | None:
+        results = tuple(
+            replace(node.results[0], outcome=replace(MEASURED, roofline=replace(ROOFLINE, floor_ms=floor_ms)))
+            for floor_ms in floors_ms
+        )
+        found = roofline_of(Trial(candidate=node.candidate, results=results))
+        return found.floor_ms if found else None
+
+    assert floor_of(0.21) == 0.21
+    assert floor_of(0.21, 0.5) == 0.21
+    assert floor_of(0.5) is None
 
 
 @pytest.mark.parametrize(("floor_ms", "share"), [(0.5, 1.19), (8.3, 19.83), (0.21, 0.5)])

@@ -22,7 +22,9 @@ MAX_FOUND = 10
 _DISASSEMBLY_S = 30.0
 """Seconds to disassemble one file."""
 _HEAD_BYTES = 4096
+"""Bytes from a file's start that show its kind: PTX names its target within the first few hundred."""
 _MAX_TEXT_BYTES = 256 * 2**20
+"""Bytes of a file of PTX, or of what a tool prints, that are searched: more takes minutes."""
 _SASS = re.compile(
     rb"\b(?:HMMA|HGMMA|QMMA|QGMMA|OMMA)\.[\w.]+|\bF2FP?\.(?:B?F16|E4M3|E5M2)[\w.]*|\b[HB]MUL2[\w.]*"
 )

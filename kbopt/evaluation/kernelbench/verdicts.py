@@ -11,6 +11,7 @@ from kbopt.evaluation.transport.untrusted import MAX_TEXT, clean, finite, one_li
 EXCESSIVE_SPEEDUP = 10.0
 """A larger speedup sets KernelBench's flag `excessive_speedup`, with KernelBench's own threshold."""
 _MOST_FIELDS = 20
+"""Fields of a mapping, and items of a list, that are kept. KernelBench's own have ten at most."""
 
 
 def kernelbench_from(fields: Any) -> KernelBenchVerdict:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from kbopt.core.profile import Share
 
 MOST_KERNELS = 8
+"""Kernels of a library that are reported, those with the most arithmetic: few sources hold more."""
 MOST_KINDS = 10
-"""Kernels of a library, and kinds of instruction of a kernel, that are reported at most."""
+"""Kinds of instruction of a kernel that are reported, the most frequent ones."""
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ _SCHEDULERS = 4
 _REGISTERS_AT_ONCE = 256
 """Granularity of a warp's registers."""
 _MOST_BLOCK_THREADS = 1024
+"""Threads of a block at most, on every compute capability (CUDA C++ Programming Guide)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ from kbopt.core.profile import Launch, Part, Trace
 CALL = "kbopt.call"
 """The name of the annotation around the call."""
 OWN_CODE = "outside of ATen: the model's own code"
+"""The name of the part of a call that no operation of ATen covers."""
 MOST_PARTS = 20
+"""Parts of a call that are reported, the longest ones. Texts show fewer; `--json` has all of these."""
 _ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 
 

@@ -100,6 +100,7 @@ _ALLOW, _ERRNO, _TELL = 0x7FFF0000, 0x00050000, 0x7FC00000
 _SET_MODE_FILTER, _SPEC_ALLOW, _NEW_LISTENER = 1, 1 << 2, 1 << 3
 _RECEIVE, _SEND, _CONTINUE = 0xC0502100, 0xC0182101, 1
 _NOTIFICATION_BYTES = 80
+"""Bytes of the kernel's `struct seccomp_notif`."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -10,15 +10,24 @@ from kbopt.core.outcomes import (
     Measured,
     Outcome,
     Rejected,
+    Roofline,
     Speedup,
     TimedOut,
     WrongAnswer,
 )
+from kbopt.evaluation.transport.untrusted import one_line
 
 MAX_CHARS = 4000
 """Characters of a feedback at most, because it becomes a part of prompts."""
 _APART = 0.1
 """If two speedups of one kernel differ by more than this share, a line says why."""
+_MOST_REASON = 200
+"""Characters of KernelBench's reason, as the report cuts it."""
+_OTHER_RULES = (
+    "It constructs the kernel under the reference's seed and copies no weights, casts every input to the "
+    "task's precision, and compares with the reference's own answer within a fixed tolerance."
+)
+"""What KernelBench does otherwise to a kernel that the strict verdict finds correct."""
 
 NO_SANDBOX_NOTE = (
     "No sandbox: this machine did not isolate the candidate, which could have disturbed its judge."
@@ -51,7 +60,7 @@ def for_outcome(
     the compiler, and `verdict` is KernelBench's if asked for.
     """
     text = _headline(outcome)
-    if isinstance(outcome, Measured) and verdict is not None:
+    if verdict is not None:
         text = "\n".join([text, *verdicts_apart(outcome, verdict)])
     if frames:
         text += f"\nIn the candidate's source:\n{frames}"
@@ -87,7 +96,7 @@ def _success(measured: Measured) -> str:
         work = measured.roofline
         line = (
             f"To move its {work.size_bytes / 1e6:.4g} MB once takes {work.floor_ms:.4g} ms at the device's "
-            f"bandwidth: the kernel reaches {work.share:.0%} of that."
+            f"bandwidth: {_nearness(measured, work)}."
         )
         if work.operations_limit(kernel):
             line += " What limits it is arithmetic, not bytes."
@@ -109,6 +118,15 @@ def _success(measured: Measured) -> str:
     lines += _clocks_apart(measured)
     lines.extend(measured.audit.notes)
     return "\n".join(lines)
+
+
+def _nearness(measured: Measured, work: Roofline) -> str:
+    if measured.passes_floor:
+        return (
+            "the kernel takes less, because a cache holds a part of them or other work took bandwidth while "
+            "that was measured, so this is no bound"
+        )
+    return f"the kernel reaches {work.share:.0%} of that"
 
 
 def _by_workload(measured: Measured) -> list[str]:
@@ -166,21 +184,57 @@ def _clocks_apart(measured: Measured) -> list[str]:
     ]
 
 
-def verdicts_apart(measured: Measured, verdict: KernelBenchVerdict) -> list[str]:
-    """Explain why KernelBench's own verdict gives another speedup, if the two differ by a tenth."""
-    device = measured.over("eager", "device")
-    if (
-        device is None
-        or verdict.runtime <= 0
-        or not _differ(verdict.ref_runtime / verdict.runtime, device.speedup)
-    ):
+def verdicts_apart(outcome: Outcome, verdict: KernelBenchVerdict) -> list[str]:
+    """Say in a line why KernelBench's own verdict, or its speedup by more than a tenth, is another one."""
+    told = "KernelBench's own verdict is"
+    if not isinstance(outcome, Measured):
+        if not verdict.correctness:
+            return []
+        faster = f" and {_ratio(verdict):.3g}x" if verdict.runtime > 0 else ""
+        return [f"{told} that this is correct{faster}. {_passed_over(outcome)}"]
+    if not verdict.correctness:
+        trials = str(verdict.metadata.get("correctness_trials", ""))
+        said = one_line(f"{verdict.reason.rstrip('.')} {trials}", _MOST_REASON)
+        return [f"{told} that this is not correct: {said or 'its process did not say why'}. {_OTHER_RULES}"]
+    if verdict.runtime <= 0:
+        return [f"{told} that this is correct, without a time: its process sent none that can be read."]
+    return _times_apart(outcome, verdict, f"{told} {_ratio(verdict):.3g}x")
+
+
+def _passed_over(outcome: Outcome) -> str:
+    """Return why KernelBench may call a kernel correct that has this outcome."""
+    match outcome:
+        case Rejected(family=family):
+            return f"It does not look for {family}."
+        case WrongAnswer():
+            return (
+                "It compares a few answers to the inputs of public seeds with the reference's own, within a "
+                "tolerance that does not depend on how large the outputs are."
+            )
+    return "It runs the kernel in another process, where this did not happen."
+
+
+def _times_apart(measured: Measured, verdict: KernelBenchVerdict, told: str) -> list[str]:
+    """Explain another speedup. Of several workloads KernelBench runs the first that is shown."""
+    ratio, ours = _ratio(verdict), measured.over("eager", "device")
+    shown = next((workload for workload in measured.workloads if workload.role == "shown"), None)
+    if ours is None or not _differ(ratio, ours.speedup):
         return []
-    more_ms, reference_ms = verdict.runtime - device.kernel_ms, verdict.ref_runtime - device.baseline_ms
+    if shown is not None and not _differ(ratio, shown.speedup):
+        return [f"{told}: it is of the workload {shown.name} alone."]
+    kernel_ms, reference_ms = ours.kernel_ms, ours.baseline_ms
+    if shown is not None:
+        told = f"{told}, of the workload {shown.name} alone"
+        kernel_ms, reference_ms = shown.kernel_ms, shown.reference_ms
     return [
-        f"KernelBench's own verdict is {verdict.ref_runtime / verdict.runtime:.3g}x: its times hold "
-        f"{more_ms:.3g} ms more of the kernel and {reference_ms:.3g} ms more of the reference (launching, "
-        "warm inputs, mean instead of median)."
+        f"{told}: it takes {verdict.runtime:.3g} ms for the kernel in place of {kernel_ms:.3g} ms, and "
+        f"{verdict.ref_runtime:.3g} ms for the reference in place of {reference_ms:.3g} ms. Its times are "
+        "means, not medians, of calls on the same inputs, and hold launching and what else the machine did."
     ]
+
+
+def _ratio(verdict: KernelBenchVerdict) -> float:
+    return verdict.ref_runtime / verdict.runtime
 
 
 def _differ(one: float, other: float) -> bool:

@@ -17,7 +17,9 @@ from typing import Any
 
 _HEADER = struct.Struct("!I")
 _MAX_FDS = 8
+"""Descriptors that one message may bring, if the receiver names no other number. The kernel allows 253."""
 DEFAULT_LIMIT_BYTES = 64 * 2**20
+"""Bytes of a message at most. The largest part of one is a task's source with inputs as text, half a MiB."""
 
 Message = dict[str, Any]
 

@@ -14,13 +14,17 @@ from typing import Any
 from kbopt.core import codec
 
 MAX_TEXT = 2000
+"""Characters of a text that are kept, such as an exception's: half of what a feedback has for all of its
+parts."""
 MAX_NAME = 100
+"""Characters of a name that are kept, such as a type's or a kernel's: it stands in a line with others."""
 _MOST_ITEMS = 64
 """Items of a list in a value at most. An honest process sends fewer."""
 _MOST_NUMBER = 2**62
 """Numbers in a value lie below: sums of two still fit into 64 bits."""
 _INDENT = "    "
 _LARGEST = 1e300
+"""Size of a number at most: sums and products with small factors stay finite below float64's 1.8e308."""
 
 
 class CandidateForged(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from kbopt.evaluation.kernelbench.loading import first_inputs, load_module
 from kbopt.evaluation.messages import CallBoth
 from kbopt.evaluation.numerics import constructed, keeps_dtypes, placed, seed_everything, synchronize
 from kbopt.evaluation.passes import Gradients, call_of
+from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.transport.layout import flatten, unflatten
 from kbopt.evaluation.worker.build_process import find_builds
 from kbopt.evaluation.worker.candidate import load_candidate
@@ -31,19 +33,24 @@ memory, as a timed call does."""
 
 
 class ProfiledCall:
-    """A call of a model. The constructor loads the sources without the device; `prepare` needs the device."""
+    """A call of a model. The constructor loads the sources without the device; `prepare` needs the device.
+
+    `fresh_pages` are the pages of host memory that the last call was the first to touch.
+    """
 
     def __init__(self, job: CallBoth) -> None:
         self._job = job
         self.device = torch.device(job.device)
         numerics.apply(job.protocol.arithmetic)
         torch.set_num_threads(job.threads)
+        linux.keep_freed_memory()
         find_builds(job.setup)
         self._task = load_module("task", job.task_source, Path.cwd())
         self._module = load_candidate(job.source)
         self._model: Callable[..., Any]
         self._arguments: Sequence[Any]
         self._gradients: Gradients | None = None
+        self.fresh_pages = 0
 
     def prepare(self) -> None:
         """Construct the model, copy the reference's weights in if they fit, draw inputs, and warm up."""
@@ -72,9 +79,11 @@ class ProfiledCall:
 
     def run(self) -> None:
         """Make one call, and wait until the device is done."""
+        touched = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         with torch.no_grad():
             call_of(self._model, self._gradients, self._arguments)()
         synchronize(self.device)
+        self.fresh_pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - touched
 
     def flush(self) -> None:
         """On a GPU, fill the L2 with other data, so that a call finds none of its own there."""

@@ -179,7 +179,7 @@ function timelineSection(run) {
   const total = Object.values(s.stage_seconds).reduce((sum, value) => sum + value, 0);
   const words = Object.entries(s.stage_seconds).map(([stage, seconds]) => `${stage} ${percent(total ? seconds / total : 0)}`).join(", ");
   return section("timeline", "Time line",
-    el("p", {}, `The device ran kernels for ${percent(s.busy_fraction)} of the time; a candidate held the GPU for ${percent(s.lease_fraction)}. `, el("span", { class: "dim" }, words ? `An evaluation's time: ${words}.` : "")),
+    el("p", {}, `The device ran kernels for ${percent(s.busy_fraction)} of the time; a candidate held it for ${percent(s.lease_fraction)}. `, el("span", { class: "dim" }, words ? `An evaluation's time: ${words}.` : "")),
     run.left_out.bars ? el("p", { class: "notice" }, `The last ${count(run.bars.lane.length)} pieces of work are drawn, ${count(run.left_out.bars)} earlier ones are left out.`) : null,
     el("div", { class: "row", role: "group", "aria-label": "Zoom the time line" },
       button("zoom in", "zoom in", () => zoom(0.5)), button("zoom out", "zoom out", () => zoom(2)),
