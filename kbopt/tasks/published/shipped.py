@@ -32,8 +32,8 @@ def _is_task(file: Path) -> bool:
 
 
 def solutions(folder: Path) -> list[Path]:
-    """Those of the task in `folder`."""
-    return sorted({file for pattern in SUBMISSIONS for file in folder.glob(pattern)})
+    """Those of the task in `folder`, in the order of the patterns."""
+    return list(dict.fromkeys(file for pattern in SUBMISSIONS for file in sorted(folder.glob(pattern))))
 
 
 def entry(path: Path, name: str, folder: Path, tasks: Tasks, claim: Claim | None) -> Entry:
