@@ -16,8 +16,11 @@ const measured = (row) => (row.speedup === null ? "–" : el("span", {}, `${time
 // Why a kernel is not correct, below its row: in a column of its own it is squeezed.
 const whyUnder = (reason) => (reason ? text(reason.split("\n")[0].slice(0, 200)) : null);
 
-const nameButton = (page, index) =>
-  el("button", { type: "button", class: "link", onclick: () => openKernel(page, index) }, breakable(page.rows[index].name));
+const nameButton = (page, index) => {
+  const { name } = page.rows[index];
+  // The label keeps the name in one word for who hears the page.
+  return el("button", { type: "button", class: "link", "aria-label": name, onclick: () => openKernel(page, index) }, breakable(name));
+};
 
 function openKernel(page, index) {
   const dialog = document.getElementById("candidate");
