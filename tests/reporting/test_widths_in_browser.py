@@ -31,7 +31,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ("name", "width"),
     [
         *((name, 1280) for name in ("one", "several", "board", "audit")),
-        *((name, 600) for name in ("one", "board", "audit")),
+        *((name, width) for name in ("one", "board", "audit") for width in (600, 900)),
+        *((name, 1210) for name in ("board", "audit")),
     ],
 )
 def test_no_table_is_wider_than_its_page(
