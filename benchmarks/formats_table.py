@@ -44,6 +44,7 @@ from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
 from kbopt.tasks import as_model, formats, precision_of
+from kbopt.tasks.published import shipped
 from kbopt.tasks.solutions import is_solution
 
 EXAMPLES = {
@@ -53,8 +54,6 @@ EXAMPLES = {
     "gpu-mode": "**/task.y*ml",
 }
 """By the name of the format's folder: the files that are one example each, or lie in its folder."""
-SUBMISSIONS = ("submission*.py", "submissions/**/*.py", "solution*.py", "solutions/**/*.py")
-"""Where the examples of the formats in Python have solutions, from the example's folder."""
 PREPARED = "prepared.json"
 ADMITTED = "admitted"
 AGAIN = ("InfraError", "out of memory")
@@ -139,7 +138,7 @@ def _solutions(form: str, files: Sequence[Path], paths: Sequence[Path]) -> Itera
     """The files of solutions, each with the path of its example."""
     if form in ("kernelbench-hard", "gpu-mode"):
         for path in paths:
-            yield from ((file, path) for one in SUBMISSIONS for file in sorted(path.glob(one)))
+            yield from ((file, path) for file in shipped.solutions(path))
         return
     named = [(_field(file, "name"), file, path) for file, path in zip(files, paths, strict=True)]
     for file in sorted(Path().glob("**/*.json")):

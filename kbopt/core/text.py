@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 def encodable(text: str) -> str:
     r"""`text` with each half of a surrogate pair, which no encoding of Unicode has, written as `\udc80`.
@@ -20,3 +22,11 @@ def first_line(text: str, limit: int = 120) -> str:
     """The first line with something on it, cut to `limit` characters."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def ranges(numbers: Collection[int]) -> str:
+    """Ascending whole numbers in words, such as `1 to 20, 23`."""
+    starts = [number for number in numbers if number - 1 not in numbers]
+    ends = [number for number in numbers if number + 1 not in numbers]
+    told = (f"{low} to {high}" if low < high else f"{low}" for low, high in zip(starts, ends, strict=True))
+    return ", ".join(told)

@@ -72,6 +72,11 @@ class Row:
         return self.fate not in ("refused", "unfinished")
 
     @property
+    def surely_faster(self) -> bool:
+        """Whether a kernel of its own is faster than eager PyTorch with the whole 95 % interval."""
+        return self.own_kernel and self.interval is not None and self.interval[0] > 1
+
+    @property
     def level(self) -> str:
         """`level 1` of `level1/23`; empty for a task that is none of KernelBench's."""
         found = re.match(r"level(\d+)/", self.task)
@@ -106,8 +111,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """The table of some tasks. The last figures are those of one search: means over tasks, then over seeds;
-    `roofline` is the geometric mean of the shares that are known.
+    """The table of some tasks. `faster` is the share of tasks surely faster than eager PyTorch, where
+    fast_1 asks for the measured speedup alone. The last figures are those of one search: means over tasks,
+    then over seeds; `roofline` is the geometric mean of the shares that are known.
     """
 
     name: str
@@ -115,6 +121,7 @@ class Board:
     num_seeds: int
     fates: Mapping[str, int]
     lines: tuple[Line, ...]
+    faster: Estimate | None
     roofline: Estimate | None
     usd: Estimate | None
     tokens: Estimate | None
@@ -192,9 +199,11 @@ def board(name: str, rows: Sequence[Row]) -> Board:
         num_seeds=len(by_seed),
         fates=dict(Counter(row.fate for row in rows)),
         lines=(
-            *(_line(over, by_seed, partial(_over, over)) for over in BASELINES),
+            _line("eager", by_seed, partial(_over, "eager")),
             _line(KERNELBENCH, by_seed, lambda row: row.kernelbench),
+            *(_line(over, by_seed, partial(_over, over)) for over in BASELINES[1:]),
         ),
+        faster=each(lambda row: row.surely_faster),
         roofline=estimate([geometric_mean(found) for found in shares if found]),
         usd=each(lambda row: row.usd),
         tokens=each(lambda row: row.tokens),
@@ -245,6 +254,8 @@ def table(board: Board) -> list[list[str]]:
     rows.append(["correct", *(shown(line.solved, ".0%") for line in board.lines)])
     for name in map("{:g}".format, FAST):
         rows += [[f"fast_{name}", *(shown(line.fast[name], ".0%") for line in board.lines)]]
+    surely = shown(board.faster, ".0%")
+    rows.append(["surely faster", *(surely if line.over == "eager" else "–" for line in board.lines)])
     rows.append(["geometric mean", *(shown(line.geomean, suffix="x") for line in board.lines)])
     if any(line.missing for line in board.lines):
         rows.append(["solved, not measured", *(str(line.missing) for line in board.lines)])

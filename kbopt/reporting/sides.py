@@ -60,8 +60,8 @@ class Against:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """A setting that is not the same for all that state it; `values` are in the order of the sides, `?` where
-    nothing is known, empty where it was left at its default.
+    """A setting that is not known to be the same for all; `values` are in the order of the sides, `?` where a
+    side does not record it, empty where it was left at its default.
     """
 
     name: str
@@ -112,7 +112,9 @@ def side_by_side(sides: Sequence[Side]) -> Sides:
     names = dict.fromkeys(name for side in sides for name in side.setup)
     values = {name: tuple(side.setup.get(name, UNKNOWN) for side in sides) for name in names}
     settings = tuple(
-        Setting(name=name, values=found) for name, found in values.items() if len(set(found) - {UNKNOWN}) > 1
+        Setting(name=name, values=found)
+        for name, found in values.items()
+        if len(set(found)) > 1 and set(found) - {UNKNOWN, ""}
     )
     return Sides(
         sides=tuple(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kbopt.core.errors import UserError
 from kbopt.core.extras import require
+from kbopt.core.text import ranges
 
 REPOSITORY = "ScalingIntelligence/KernelBench"
 
@@ -20,7 +21,7 @@ def read_problem(level: int, index: int) -> str:
     if index not in problems:
         raise UserError(
             f"no problem level{level}/{index} in the dataset {REPOSITORY}: "
-            f"level {level} has the problems {min(problems)} to {max(problems)}."
+            f"level {level} has the problems {ranges(numbers(level))}."
         )
     return problems[index]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.sources import read_source
 from kbopt.core.task import Task
+from kbopt.core.text import ranges
 from kbopt.tasks.families import level1_family
 from kbopt.tasks.source import family_of, validate
 
@@ -94,9 +95,7 @@ def _from_checkout(problem: Problem, checkout: Path) -> str:
     if not numbers:
         raise _no_checkout(checkout, problem.level)
     if problem.index not in numbers:
-        raise UserError(
-            f"no problem {problem.name} in {folder}: it has the problems {numbers[0]} to {numbers[-1]}."
-        )
+        raise UserError(f"no problem {problem.name} in {folder}: it has the problems {ranges(numbers)}.")
     path = min(folder.glob(f"{problem.index}_*.py"))
     try:
         return read_source(path)

@@ -89,6 +89,14 @@ def test_runs_stand_side_by_side_with_the_budget_that_differs(tmp_path: Path) ->
     assert against["ratio"]["mean"] == pytest.approx(speedups[1] / speedups[0])
 
 
+def test_an_audit_beside_a_run_has_unknown_settings_and_not_the_same(tmp_path: Path) -> None:
+    run, audit = write_run(tmp_path / "run", 12), write_audit(tmp_path / "audit", "measured")
+    text = compare(run, audit)
+    assert "The settings are the same." not in text
+    settings = {one["name"]: one["values"] for one in json.loads(compare(run, audit, "--json"))["settings"]}
+    assert settings["algorithm"][1] == settings["budget"][1] == "?"
+
+
 def test_a_sweep_has_a_side_for_each_algorithm(tmp_path: Path) -> None:
     config = SweepConfig(
         name="both",

@@ -18,9 +18,9 @@ def test_each_kernel_opens_with_its_source_feedback_and_command(watched: Watched
     told = line("wrong_answer", reason="expected 1", feedback="the reason in full", kernelbench=CORRECT)
     rows = [row(told, 2.0, name="wrong one", source="y = 2", command="kbopt eval --task t"), *ROWS]
     page = watched.open(write_audit(HEADER, rows, tmp_path / "audit.html").as_uri())
-    assert page.locator("#kernels tbody tr").count() == len(rows)
+    assert page.locator("#kernels tbody tr:not(.under)").count() == len(rows)
     page.get_by_role("button", name="rejected (1)").click()
-    assert page.locator("#kernels tbody tr").count() == 1
+    assert page.locator("#kernels tbody tr:not(.under)").count() == 1
     page.get_by_role("button", name="all", exact=True).click()
     page.get_by_role("button", name="wrong one").click()
     dialog = page.locator("dialog")

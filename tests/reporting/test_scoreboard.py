@@ -48,6 +48,22 @@ def test_fast_p_counts_unsolved_tasks_and_the_mean_leaves_them_out() -> None:
     assert (eager.solved.mean, eager.geomean.mean) == (0.75, pytest.approx((0.8 * 1.1 * 2.2) ** (1 / 3)))
 
 
+def test_surely_faster_asks_for_the_whole_interval_and_a_kernel_of_its_own() -> None:
+    found = board(
+        "",
+        [
+            row("sure", eager=1.2, interval=(1.1, 1.3), own_kernel=True),
+            row("by chance", eager=1.01, interval=(0.72, 1.43), own_kernel=True),
+            row("by PyTorch", eager=1.2, interval=(1.1, 1.3)),
+            row("unsolved"),
+        ],
+    )
+    assert means(line(found, "eager"))["1"] == 0.75
+    assert found.faster is not None
+    assert found.faster.mean == 0.25
+    assert ["surely faster", "25%", "–", "–", "–"] in table(found)
+
+
 def test_a_threshold_must_be_passed() -> None:
     assert means(line(board("", [row("a", eager=1.0), row("b", eager=2.0)]), "eager"))["1"] == 0.5
 
@@ -77,8 +93,8 @@ def test_a_baseline_that_is_not_known_is_no_zero() -> None:
     compiled = line(found, "compile")
     assert (compiled.solved, compiled.geomean, compiled.missing) == (None, None, 1)
     assert set(compiled.fast.values()) == {None}
-    column = [cells[2] for cells in table(found)]
-    assert column == ["compile", *["–"] * 6, "1"]
+    column = [cells[3] for cells in table(found)]
+    assert column == ["compile", *["–"] * 7, "1"]
     assert [cells[0] for cells in table(found)][-1] == "solved, not measured"
 
 

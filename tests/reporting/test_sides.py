@@ -55,7 +55,7 @@ def test_sides_without_a_common_task_say_so() -> None:
 def test_only_settings_that_differ_are_told_and_the_dangerous_ones_warn() -> None:
     one = side("a", row("x"), device="H100", protocol="p", models="")
     two = side("b", row("x"), device="H200", protocol="p", models="openai/gpt-5")
-    three = side("c", row("x"), device="H100")
+    three = side("c", row("x"), device="H100", protocol="p")
     found = side_by_side([one, two, three])
     assert {setting.name: setting.values for setting in found.settings} == {
         "device": ("H100", "H200", "H100"),
@@ -63,6 +63,13 @@ def test_only_settings_that_differ_are_told_and_the_dangerous_ones_warn() -> Non
     }
     (warning,) = found.warnings
     assert "Measured on different devices (H100; H200)" in warning
+
+
+def test_a_setting_that_one_side_does_not_record_is_told_unless_it_was_left_at_its_default() -> None:
+    bench = side("bench", row("x"), algorithm="PS", protocol="p", models="")
+    audit = side("audit", row("x"), protocol="p")
+    found = {one.name: one.values for one in side_by_side([bench, audit]).settings}
+    assert found == {"algorithm": ("PS", "?")}
 
 
 def test_tables_have_a_line_for_each_side_and_for_each_task() -> None:

@@ -40,7 +40,7 @@ def test_a_folder_that_is_no_checkout_is_named(tmp_path):
 
 
 def test_a_problem_that_does_not_exist_is_answered_with_those_that_do(checkout):
-    with pytest.raises(UserError, match=r"no problem level1/101 in .*: it has the problems 1 to 13"):
+    with pytest.raises(UserError, match=r"no problem level1/101 in .*: it has the problems 1, 12 to 13\."):
         load_task("level1/101", kernelbench=checkout)
 
 

@@ -156,6 +156,53 @@ def test_pairs_are_told_by_the_reference_beside_a_kernel_or_by_its_problems_numb
     assert "no kernel" in found["alone"].reason
 
 
+def test_task_folders_have_their_shipped_solutions_and_nothing_else_of_theirs(folder: Path) -> None:
+    hard, mode = formats.write_hard(folder / "hard/01_relu"), formats.write_mode(folder / "mode/tanh_py")
+    formats.write_hard(folder / "hard/02_bare")
+    for path, text in {
+        hard / "solutions/model_solution.py": formats.HARD_KERNEL,
+        hard / "check.py": "x = 1",
+        mode / "submission.py": formats.MODE_KERNEL,
+        mode / "template.py": formats.MODE_KERNEL,
+        mode / "solutions/wrong/empty.py": "def other(): ...",
+        mode.parent / "eval.py": "x = 1",
+        folder / "pair/kernel.py": KERNEL,
+        folder / "pair/reference.py": REFERENCE,
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "claims.json").write_text(json.dumps({"mode/tanh_py/submission": 3.5}))
+    form, entries = read(folder)
+    assert form == "pairs"
+    assert kinds(entries) == {
+        "hard/01_relu/solutions/model_solution": "Published",
+        "hard/02_bare": "Empty",
+        "mode/tanh_py/submission": "Published",
+        "mode/tanh_py/solutions/wrong/empty": "Broken",
+        "pair": "Published",
+    }
+    found = {entry.name: entry for entry in entries}
+    submission, solution = found["mode/tanh_py/submission"], found["hard/01_relu/solutions/model_solution"]
+    assert isinstance(submission, Published)
+    assert isinstance(solution, Published)
+    assert submission.claim == Claim(speedup=3.5)
+    assert submission.task.name == f"{mode}#benchmark0,benchmark1"
+    assert solution.task.name == f"{hard}#shape0"
+    assert "class ModelNew" in submission.source
+    assert (submission.own_reference, solution.own_reference) == (True, True)
+    broken = found["mode/tanh_py/solutions/wrong/empty"]
+    assert isinstance(broken, Broken)
+    assert "defines neither a function custom_kernel" in broken.reason
+
+
+def test_a_task_folder_is_a_set_by_itself(folder: Path) -> None:
+    formats.write_mode(folder / "tanh_py")
+    (folder / "tanh_py/submission.py").write_text(formats.MODE_KERNEL)
+    _, (entry,) = read(folder / "tanh_py")
+    assert isinstance(entry, Published)
+    assert entry.name == "submission"
+
+
 def test_a_folder_that_is_a_level_itself_gives_its_problems(tmp_path: Path, checkout: Path) -> None:
     (tmp_path / "level1").mkdir()
     (tmp_path / "level1" / "19.py").write_text(KERNEL)

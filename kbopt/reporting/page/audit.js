@@ -11,7 +11,7 @@ function standingOf(page, row) {
   const status = row.outcome ?? null;
   if (status === null) return el("span", { class: "dim" }, meaning);
   if (row.standing === "packages") return el("span", {}, badge(status), el("span", { class: "dim small" }, ` no package ${row.package}`));
-  return el("span", {}, badge(status), row.family ? el("span", { class: "small" }, `: ${row.family}`) : null,
+  return el("span", {}, badge(status), row.family ? el("span", { class: "small" }, ": ", breakable(row.family)) : null,
     row.standing === "not faster" ? [" ", claim("not faster")] : null,
     row.standing === "confirmed" && row.custom_kernel === false ? [" ", claim("no custom kernel")] : null);
 }
@@ -26,7 +26,7 @@ function auditSections(page) {
     el("section", { class: "bare", id: "overview" },
       el("h1", {}, text(`Audit of ${header.name}`)),
       el("p", { class: "dim" }, text(`${count(sums.entries)} ${sums.entries === 1 ? "entry" : "entries"} in the format ${header.form}, judged on ${header.device || "no device"}.`)),
-      el("div", { class: "cards" },
+      el("div", { class: "cards", style: "--columns: 5" },
         card("confirmed", `${numberOf(page, "confirmed")} of ${sums.entries}`,
           `correct, and faster than eager PyTorch with 95 % confidence; ${sums.only_pytorch} with PyTorch's own operators alone`, "hero"),
         card("geometric means", sums.compared ? `${times(sums.claimed_mean)} → ${times(sums.measured_mean)}` : "–",
@@ -46,14 +46,13 @@ function auditSections(page) {
         ["family", (row) => row.name],
         ["kernels", (row) => count(row.count), true],
         ["what they did", (row) => row.sentence],
-        ["an example", (row) => el("span", {}, nameButton(page, row.example), " ", text(row.reason))],
-      ], page.families)) : none("families", "Rejections", "No kernel was rejected."),
+      ], page.families, { under: (row) => el("span", {}, "for example ", nameButton(page, row.example), " ", text(row.reason)) })) : none("families", "Rejections", "No kernel was rejected."),
     kernelSection(page),
     section("how", "How it was judged",
       el("p", {}, "A kernel is confirmed where the strict verdict finds its answers right on fresh inputs and the whole 95 % interval of its speedup over eager PyTorch lies above 1. KernelBench's own verdict is told beside it and decides nothing. A claim was measured by the set's authors, often on another device: a difference in speed is no proof of a fault, wrong answers and rejections are."),
-      table([["", (row) => row[0]], ["", (row) => text(row[1])]], [
+      factTable([
         ["set", header.path], ["format", header.form], ["device", header.device || "–"], ["torch", header.torch ?? "of another machine"],
-        ["protocol", header.protocol], ["command", header.command], ["judged", count(judged.length)]])),
+        ["protocol", header.protocol], ["command", header.command], ["judged", count(judged.length)]].map(([name, value]) => [name, text(value)]))),
   ];
 }
 
@@ -76,15 +75,16 @@ function claimSection(page) {
 }
 
 function claimsFigure(rows) {
-  const ends = rows.flatMap((row) => [row.claim, row.speedup]);
-  const line = [Math.min(...ends) / 1.2, Math.max(...ends) * 1.2];
+  const ends = rows.flatMap((row) => [row.claim, row.speedup, ...row.ci]);
+  const line = [Math.min(...ends) / 2, Math.max(...ends) * 10];
+  const axis = speedupAxis(ends, { ends: true });
   return [[
     { type: "scatter", mode: "lines", hoverinfo: "skip", x: line, y: line, line: { color: css("--dim"), width: 1, dash: "dot" } },
     { type: "scatter", mode: "markers", x: rows.map((row) => row.claim), y: rows.map((row) => row.speedup),
       customdata: rows.map((row) => row.index), text: rows.map((row) => `${safe(row.name)}<br>claimed ${times(row.claim)}, measured ${times(row.speedup)}`),
       error_y: { type: "data", symmetric: false, thickness: 1, color: css("--dim"), array: rows.map((row) => row.ci[1] - row.speedup), arrayminus: rows.map((row) => row.speedup - row.ci[0]) },
       hovertemplate: "%{text}<extra></extra>", marker: { color: rows.map((row) => color(row.standing === "confirmed" ? "measured" : "dropped")), size: 8 } },
-  ], { xaxis: { title: { text: "claimed speedup" }, ...speedupAxis(rows.map((row) => row.claim)) }, yaxis: { title: { text: "measured speedup" }, ...speedupAxis(rows.flatMap((row) => [...row.ci, row.speedup])) }, showlegend: false, hovermode: "closest" }];
+  ], { xaxis: { title: { text: "claimed speedup" }, ...axis }, yaxis: { title: { text: "measured speedup" }, ...axis }, showlegend: false, hovermode: "closest" }];
 }
 
 function kernelSection(page) {
@@ -96,14 +96,13 @@ function kernelSection(page) {
     ["claimed", claimed, true],
     ["strict verdict", (row) => standingOf(page, row)],
     ["over eager", measured, true],
+    ["KernelBench", byKernelbench],
     ["over torch.compile", (row) => times(row.compile), true, true],
     ["over max-autotune", (row) => times(row.max_autotune), true, true],
-    ["KernelBench", byKernelbench],
-    ["why", (row) => text(row.reason.split("\n")[0].slice(0, 200)), false, true],
   ];
   const baselines = page.rows.some((row) => row.compile !== null || row.max_autotune !== null);
   const fill = (kind) => holder.replaceChildren(table(baselines ? columns : columns.filter(([name]) => !/compile|autotune/.test(name)),
-    page.rows.filter((row) => kind === "all" || row.standing === kind)));
+    page.rows.filter((row) => kind === "all" || row.standing === kind), { under: (row) => whyUnder(row.reason) }));
   fill("all");
   return section("kernels", "Kernels",
     choice("show", [["all", "all"], ...kinds.map((one) => [one, `${one} (${numberOf(page, one)})`])], "all", fill), holder);

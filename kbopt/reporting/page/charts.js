@@ -74,14 +74,18 @@ function themed(layout) {
 // Equal steps up and down look equal: 2× faster is as far from 1 as 2× slower.
 const SPEEDUP_TICKS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 7, 10, 20, 50, 100, 200, 500, 1000];
 const POWERS = [-4, -3, -2, -1, 0, 1, 2, 3, 4, 5].map((power) => Number(`1e${power}`));
-const LADDERS = [SPEEDUP_TICKS, POWERS.flatMap((one) => [one, 2 * one, 5 * one]), POWERS];
+const ladder = (...steps) => POWERS.flatMap((one) => steps.map((step) => Number((step * one).toPrecision(1))));
+const LADDERS = [SPEEDUP_TICKS, ladder(1, 2, 3, 5, 7), ladder(1, 2, 5), POWERS];
 const SPEEDUP_AXIS = speedupAxis([1]);
 
-// The finest ladder whose labels do not touch between the smallest and the largest of `values`.
-function speedupAxis(values) {
+// The finest ladder whose labels do not touch between the smallest and the largest of `values`. With `ends` the axis
+// reaches from a tick below the values to one above, so that the outermost can be read.
+function speedupAxis(values, { ends = false } = {}) {
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const ticks = LADDERS.find((ladder) => ladder.filter((tick) => tick >= low && tick <= high).length <= 10) ?? POWERS;
-  return { type: "log", tickmode: "array", tickvals: ticks, ticktext: ticks.map((value) => `${value}×`) };
+  const ticks = LADDERS.find((one) => one.filter((tick) => tick >= low && tick <= high).length <= (innerWidth < 520 ? 6 : 10)) ?? POWERS;
+  const range = ends ? [ticks.findLast((tick) => tick <= low) ?? low, ticks.find((tick) => tick >= high) ?? high] : null;
+  return { type: "log", tickmode: "array", tickvals: ticks, ticktext: ticks.map((value) => `${value}×`),
+    ...(range ? { range: [Math.log10(range[0] / 1.1), Math.log10(range[1] * 1.1)] } : {}) };
 }
 
 // Plotly reads a little markup in texts: what others wrote must not be any.

@@ -57,6 +57,9 @@ function shown(text) {
   });
 }
 
+// A name that may be parted after its underscores and slashes, where the page is narrow.
+const breakable = (name) => name.split(/(?<=[_/])/).flatMap((part, i) => [i ? el("wbr") : null, ...shown(part)]);
+
 // What a reader did inside a node, to be done again to the one that replaces it: opened, scrolled, focused.
 function readersPlace(node) {
   const opened = new Set([...node.querySelectorAll("details[open]:not([data-newest])")].map((one) => one.firstChild.textContent));
@@ -95,16 +98,26 @@ function diffBlock(diff) {
   return el("pre", { class: "diff", tabindex: "0" }, ...lines);
 }
 
-// columns: [heading, cell of a row, is a number, only where the page is wide]
-function table(columns, rows, { caption, rowClass } = {}) {
+// columns: [heading, cell of a row, is a number, only where the page is wide]; `under` makes what stands below a row in
+// its whole width, null where there is nothing
+function table(columns, rows, { caption, rowClass, under } = {}) {
   const kind = (number, wide) => [number ? "number" : "", wide ? "wide-only" : ""].join(" ").trim();
   const head = el("tr", {}, columns.map(([name, , number, wide]) => el("th", { scope: "col", class: kind(number, wide) }, name)));
-  const body = rows.map((row) =>
-    el("tr", { class: rowClass?.(row) ?? "" }, columns.map(([, cell, number, wide]) => el("td", { class: kind(number, wide) }, cell(row) ?? "–"))),
-  );
+  const body = rows.map((row) => {
+    const below = under?.(row) ?? null;
+    return [
+      el("tr", { class: [rowClass?.(row) ?? "", below === null ? "" : "over"].join(" ").trim() },
+        columns.map(([, cell, number, wide]) => el("td", { class: kind(number, wide) }, cell(row) ?? "–"))),
+      below === null ? null : el("tr", { class: "under" }, el("td", { colspan: columns.length }, below)),
+    ];
+  });
   return el("div", { class: "scroll", tabindex: "0" },
     el("table", {}, caption ? el("caption", {}, caption) : null, el("thead", {}, head), el("tbody", {}, body)));
 }
+
+// facts: [name, value]
+const factTable = (facts) =>
+  el("table", { class: "facts" }, el("tbody", {}, facts.map(([name, cell]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, cell)))));
 
 // entries: [name, function that makes the content]; content is made when its tab is first opened
 function tabs(label, entries) {

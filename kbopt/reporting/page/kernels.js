@@ -11,10 +11,16 @@ function byKernelbench(row) {
   return row.kernelbench ? `correct${row.kernelbench_speedup ? `, ${times(row.kernelbench_speedup)}` : ""}` : "not correct";
 }
 
-const measured = (row) => (row.speedup === null ? "–" : `${times(row.speedup)} [${interval(row.ci)}]`);
+const measured = (row) => (row.speedup === null ? "–" : el("span", {}, `${times(row.speedup)} `, el("span", { class: "ends" }, `[${interval(row.ci)}]`)));
 
-const nameButton = (page, index) =>
-  el("button", { type: "button", class: "link", onclick: () => openKernel(page, index) }, ...shown(page.rows[index].name));
+// Why a kernel is not correct, below its row: in a column of its own it is squeezed.
+const whyUnder = (reason) => (reason ? text(reason.split("\n")[0].slice(0, 200)) : null);
+
+const nameButton = (page, index) => {
+  const { name } = page.rows[index];
+  // The label keeps the name in one word for who hears the page.
+  return el("button", { type: "button", class: "link", "aria-label": name, onclick: () => openKernel(page, index) }, breakable(name));
+};
 
 function openKernel(page, index) {
   const dialog = document.getElementById("candidate");
@@ -26,7 +32,7 @@ function openKernel(page, index) {
   dialog.replaceChildren(
     el("header", {}, el("h2", { id: "candidate-title" }, text(row.name)), step(-1), step(1),
       el("button", { type: "button", onclick: () => dialog.close() }, "close")),
-    el("table", {}, el("tbody", {}, page.facts(row).map(([name, cell]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, cell))))),
+    factTable(page.facts(row)),
     el("div", { style: "height: .8rem" }),
     tabs("Parts of the kernel", [
       ["Source", () => (row.source.some(([, part]) => part) ? code(row.source) : el("p", { class: "dim" }, "There is none."))],

@@ -42,7 +42,7 @@ function overview(run) {
   return el("section", { class: "bare", id: "overview" },
     el("h1", {}, s.task, " ", el("span", { class: "dim" }, s.algorithm)),
     el("p", { class: "dim" }, el("bdi", {}, run.name), ` · seed ${s.seed} · ${s.devices.join(", ") || "no device yet"} · ${new Date(s.started * 1000).toISOString().slice(0, 16).replace("T", " ")} UTC · `, el("bdi", {}, ...shown(stateOf(run)))),
-    el("div", { class: "cards" },
+    el("div", { class: "cards", style: "--columns: 8" },
       card(`best speedup over ${best?.ranked_over ?? "eager PyTorch"}`, best ? [times(best.speedup), claim(best.state)] : "none correct", best ? headlineFigures(best) : "no kernel was correct", `hero ${STATE_CLASSES[best?.state] ?? ""}`),
       card("evaluations", count(s.evaluations), `${count(s.cached)} more from the cache`),
       card("proposals", count(s.proposals), `${count(s.num_dropped)} dropped as known`),
@@ -85,7 +85,7 @@ function bestSection(run) {
       ["Reference", () => code(run.task.source)],
     ]) : missing();
     holder.replaceChildren(heading, el("div", { class: "split" },
-      el("div", {}, el("p", {}, idButton(run, best.candidate), ` on ${best.device}`), texts),
+      el("div", { class: "filled" }, el("p", {}, idButton(run, best.candidate), ` on ${best.device}`), texts),
       el("div", {}, el("h3", {}, "Why believe it"), beliefs(detail), sampleChart(run, detail),
         el("h3", {}, "Reproduce it"), reproduce(run, detail))));
     redraw(holder);

@@ -28,7 +28,8 @@ class PublishedSet:
 
 _TOLD = """\
   jsonl        JSON lines: kernel, source or file, with reference or task, and perhaps id and claim
-  pairs        folders of reference.py and kernels, level1/19.py, or level_1_problem_19_sample_0_kernel.py
+  pairs        folders of reference.py and kernels, level1/19.py, or level_1_problem_19_sample_0_kernel.py;
+               task folders of KernelBench-Hard or GPU MODE with their submission.py or solutions/
   cuda-l1      CUDA-L1's optimized_cuda_code/*.json
   leaderboard  KernelBenchLeaderboard's docs/assets/raw_data.json
   adaexplore   AdaExplore's results/saved_kernels/kernelbench

@@ -1,4 +1,7 @@
-"""Folders of KernelBench pairs: a kernel beside its reference, or under the number of its problem."""
+"""Folders of KernelBench pairs: a kernel beside its reference, or under the number of its problem.
+
+Among them may be task folders of KernelBench-Hard and GPU MODE, whose kernels are their shipped solutions.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from kbopt.core.errors import UserError
 from kbopt.core.sources import read_source
 from kbopt.core.task import Task
 from kbopt.tasks.formats.model import fault, json_object, text_of
+from kbopt.tasks.published import shipped
 from kbopt.tasks.published.model import Broken, Claim, Entry, Tasks, claim_of, published
 
 REFERENCE = "reference.py"
@@ -22,18 +26,30 @@ _SAMPLE = re.compile(r"(?:^|/)level_(?P<level>\d+)_problem_(?P<index>\d+)_sample
 
 
 def files(root: Path) -> list[Path]:
-    """The Python files under `root` but for references and what is hidden, in their order."""
+    """The Python files under `root` but for references and what is hidden, in their order.
+
+    Of task folders none is among them; beside such folders only those that are kernels by their place, for
+    what the tasks share lies there.
+    """
+    tasks = set(shipped.task_folders(root))
     return [
         path
         for path in sorted(root.rglob("*.py"))
         if path.name != REFERENCE
         and not any(part.startswith((".", "__")) for part in path.relative_to(root).parts)
+        and not tasks & set(path.parents)
+        and (not tasks or _is_kernel(path, root))
     ]
 
 
+def _is_kernel(path: Path, root: Path) -> bool:
+    """Whether a file has a reference beside it or a problem's number."""
+    return path.with_name(REFERENCE).is_file() or bool(problem_of(path, root))
+
+
 def is_pairs(root: Path) -> bool:
-    """Whether a kernel under `root` has a reference beside it or a problem's number."""
-    return any(path.with_name(REFERENCE).is_file() or problem_of(path, root) for path in files(root))
+    """Whether there is a task folder at or under `root`, or a kernel by its place."""
+    return bool(shipped.task_folders(root)) or any(_is_kernel(path, root) for path in files(root))
 
 
 def problem_of(path: Path, root: Path) -> str:
@@ -44,21 +60,27 @@ def problem_of(path: Path, root: Path) -> str:
 
 
 def read(root: Path, tasks: Tasks) -> Iterator[Entry]:
-    """An entry for each kernel under `root`, and one for each reference without a kernel.
+    """An entry for each kernel under `root`, and one for each reference or task without a kernel.
 
     `claims.json` in `root` gives speedups by the kernels' names. Raises `UserError` where it is no object.
     """
     stated = _claims(root / CLAIMS)
     kernels = files(root)
-    for path in kernels:
+    folders = shipped.task_folders(root)
+    of_task = {path: folder for folder in folders for path in shipped.solutions(folder)}
+    for path in sorted([*kernels, *of_task]):
         name = name_of(path, root)
         try:
             claim = claim_of(stated.get(name), f"{root / CLAIMS}, {name}")
         except UserError as error:
             yield Broken(name=name, where=str(path), reason=str(error))
             continue
-        yield entry(path, root, tasks, claim)
-    alone = {path.parent for path in root.rglob(REFERENCE)} - {path.parent for path in kernels}
+        if path in of_task:
+            yield shipped.entry(path, name, of_task[path], tasks, claim)
+        else:
+            yield entry(path, root, tasks, claim)
+    yield from shipped.without_solutions(root)
+    alone = {path.parent for path in root.rglob(REFERENCE)} - {path.parent for path in kernels} - set(folders)
     for folder in sorted(alone):
         reason = f"{folder} has {REFERENCE} and no kernel. Put a .py file beside it."
         yield Broken(name=name_of(folder, root), where=str(folder), reason=reason)
