@@ -143,7 +143,12 @@ async def test_a_preset_connects_its_program_and_reads_what_it_spent(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "--proposer agent goes with --agent NAME"),
+        ((), "names no agent: add --agent claude, codex, opencode, or --agent-command COMMAND"),
+        (
+            ("--proposer", "simulated", "--agent", "codex"),
+            "--agent and --proposer simulated do not go together: give --proposer agent, or leave --agent out",
+        ),
+        (("--proposer", "simulated", "--agent-command", "sh"), "leave --agent-command out"),
         (("--agent", "cloud"), "Did you mean claude"),
         (("--agent-command", "no-such-agent -p"), "there is no program 'no-such-agent' on the PATH"),
         (("--agent-command", "sh 'x"), "Close its quotes"),
