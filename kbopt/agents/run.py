@@ -1,7 +1,7 @@
 """What an agent evaluates for one task in one session: a run, with the journal that every run has.
 
-The agent takes the proposers' place: each kernel answers a brief without a parent, as in `best_of_n`. The
-search, its journal and the files at its end are those of `kbopt run`.
+The agent takes the place of the proposers and of the algorithm: each kernel answers a brief without a parent.
+The journal and the files at the end are those of `kbopt run`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
-from kbopt.core.settings import Budget, SearchSettings
+from kbopt.core.settings import Budget, Guest, SearchSettings
 from kbopt.core.work import Ready
 from kbopt.finish import Finished, finish
 from kbopt.store.journal import SqliteJournal
@@ -32,10 +32,10 @@ MAX_PROPOSALS = 100_000
 that is of use comes near this one, and a loop that has gone wild ends there."""
 
 
-def settings(budget: Budget) -> SearchSettings:
-    """How the search of an agent is set: it chooses no parents, and measures nothing again before its end."""
+def settings(who: Guest, budget: Budget) -> SearchSettings:
+    """How the search of `who` is set: it chooses no parents, and measures nothing again before its end."""
     return SearchSettings(
-        algorithm="best_of_n",
+        algorithm=who,
         num_steps=MAX_PROPOSALS,
         num_candidates=1,
         num_proposals=1,

@@ -167,7 +167,7 @@ class Session:
         config = RunConfig(
             name=name,
             task=task,
-            settings=settings(self.offer.budget),
+            settings=settings("session", self.offer.budget),
             protocol=protocol,
             backend=self.offer.backend,
             proposer=ProposerConfig(name="agent"),

@@ -146,7 +146,7 @@ async def test_a_preset_connects_its_program_and_reads_what_it_spent(
         ((), "names no agent: add --agent claude, codex, opencode, or --agent-command COMMAND"),
         (
             ("--proposer", "simulated", "--agent", "codex"),
-            "--agent and --proposer simulated do not go together: give --proposer agent, or leave --agent out",
+            "--agent and --proposer simulated do not go together: give --proposer agent, or leave",
         ),
         (("--proposer", "simulated", "--agent-command", "sh"), "leave --agent-command out"),
         (("--agent", "cloud"), "Did you mean claude"),

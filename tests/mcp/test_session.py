@@ -58,12 +58,14 @@ async def test_a_session_is_a_run_that_runs_report_and_show_read(mode: str, tmp_
     (row,) = json.loads(kbopt("runs", tmp_path, "--json").stdout)
     assert (row["task"], row["evaluations"], row["ended"]) == ("sim/smooth", 3, "submitted c000002")
     assert row["speedup"] == answer["winner_speedup"]
+    assert row["algorithm"] == "session"
     assert kbopt("report", folder).returncode == 0
     page = (folder / "report.html").read_text()
     packed = re.search(r'id="packed-data">([^<]*)<', page)
     assert packed is not None
     told = gzip.decompress(base64.b64decode(packed[1])).decode()
     assert "submitted c000002" in told
+    assert '"algorithm":"session"' in told
     assert "agent:mcp" in told
     shown = kbopt("show", folder, "c000002").stdout
     assert "agent:mcp" in shown
