@@ -85,13 +85,14 @@ class Best(Judged):
 
 
 class Submission(BaseModel):
-    """The session's answer. The best kernels were measured once more, and these figures alone count."""
+    """The session's answer. It and the best kernels were measured once more; these figures alone count."""
 
     candidate: str
     task: str
-    speedup: float | None = Field(description="Measured once more; None for a kernel far from the best")
+    speedup: float | None = Field(description="Measured once more; None where it failed then")
     speedup_ci: tuple[float, float] | None
-    winner: str = Field(description="The kernel that the judge found fastest at the end")
+    faster: str = Field(description="Which other kernel measured faster at the end, in a sentence, or empty")
+    winner: str = Field(description="The run's answer: the candidate, another one only where it failed")
     winner_speedup: float
     winner_speedup_ci: tuple[float, float]
     winner_file: str

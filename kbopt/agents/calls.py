@@ -115,6 +115,7 @@ async def submit(
         task=run.config.task.name,
         speedup=measured.speedup if measured else None,
         speedup_ci=measured.speedup_ci if measured else None,
+        faster=winner.faster,
         winner=winner.candidate,
         winner_speedup=winner.speedup,
         winner_speedup_ci=winner.speedup_ci,

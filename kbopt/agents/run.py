@@ -79,7 +79,7 @@ class AgentRun:
 
     @property
     def best(self) -> Trial | None:
-        """The fastest correct kernel so far; after a submission by the final measurements."""
+        """The fastest correct kernel so far; after a submission the one that was submitted."""
         return self._running.search.best
 
     @property
@@ -127,14 +127,15 @@ class AgentRun:
         return self._trials[ready.candidate.id]
 
     async def submit(self, candidate: str) -> Finished:
-        """End the search with `candidate` as its answer: the best are measured once more, and the files made.
+        """End the search with `candidate` as its answer: it and the best are measured once more, and the
+        files made.
 
         A second call waits for the first. Raises `UserError` or `InfraError` as `evaluate` does; then it may
         be called again.
         """
         if self._submission is None or (self._submission.done() and self._submission.exception()):
             self.submitted = candidate
-            self._submission = asyncio.create_task(self._finished(f"submitted {candidate}"))
+            self._submission = asyncio.create_task(self._finished(f"submitted {candidate}", candidate))
         return await asyncio.shield(self._submission)
 
     def pay(self, reason: str, usage: tuple[Usage, ...]) -> None:
@@ -165,12 +166,12 @@ class AgentRun:
         self._running.close()
         await asyncio.to_thread(finish, self.folder)
 
-    async def _finished(self, reason: str) -> Finished:
+    async def _finished(self, reason: str, answer: str = "") -> Finished:
         search = self._running.search
         await asyncio.gather(*self._under_way, return_exceptions=True)
         lost, self._lost = self._lost, []
         await self._all(self._measure(one) for one in lost)
-        search.end(reason)
+        search.end(reason, answer=answer)
         while search.ended is None:
             ready = search.take_ready()
             await self._all(self._measure(one) for one in ready)

@@ -118,7 +118,9 @@ def build(judge: Judge) -> ToolServer:
         task: OneTask = "",
         note: Note = "",
     ) -> Submission:
-        """Hand in the answer. The best kernels are measured once more; the work on this task then ends."""
+        """Hand in the answer. It is measured once more, and so are the best kernels; the work on this task
+        then ends.
+        """
         session, proposer = _session(judge, ctx), proposer_of(ctx)
         work = calls.submit(session, candidate, kernel, task, proposer=proposer, note=note)
         return await while_waiting(ctx, work, judge.waits)

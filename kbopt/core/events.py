@@ -185,9 +185,13 @@ class Granted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The search stopped asking: `reason` says which budget or target was reached, or who stopped it."""
+    """The search stopped asking: `reason` says which budget or target was reached, or who stopped it.
+
+    `answer` is the candidate that an agent handed in as its answer, empty where the fastest one is.
+    """
 
     reason: str
+    answer: str = ""
 
 
 Event = (

@@ -27,7 +27,7 @@ from kbopt.reporting.evidence import (
 from kbopt.reporting.history import History, fold
 from kbopt.reporting.records import Message, Node, ProgressPoint, Recommendation
 from kbopt.reporting.run import Run
-from kbopt.reporting.text import plural, ranked_over
+from kbopt.reporting.text import plural, ranked_over, speedup_text
 
 LISTED = 200
 """How many rejections, failures and errors a summary lists; the totals count them all."""
@@ -36,7 +36,8 @@ LISTED = 200
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestKernel(Standing):
     """The trial with the highest mean speedup over its measurements, the final ones where they were made, and
-    where it was measured.
+    where it was measured. Of a session it is the one that was submitted, and `faster` names in a sentence
+    what measured faster at the end.
 
     `ranked_over` names what its speedup is over. `speedups` are those over every baseline that was asked for,
     `strongest` the smallest of them beside that one; `kernelbench` is KernelBench's own verdict and
@@ -55,6 +56,7 @@ class BestKernel(Standing):
     workloads: tuple[WorkloadTimes, ...] = ()
     by_workload: str = ""
     final_fault: str = ""
+    faster: str = ""
     roofline: Roofline | None = None
 
 
@@ -201,7 +203,7 @@ def summarize_history(run: Run, history: History) -> RunSummary:
         candidates=len(nodes),
         correct=sum(node.speedup is not None for node in nodes),
         by_outcome={name: history.by_outcome[name] for name in OUTCOME_NAMES.values()},
-        best=_best(history.best),
+        best=_best(history),
         progress=tuple(history.progress),
         busy_fraction=history.busy_fraction,
         lease_fraction=min(1.0, history.lease_s / seconds) if seconds else 0.0,
@@ -243,7 +245,8 @@ def _setup(run: Run, devices: tuple[str, ...]) -> dict[str, str]:
     return {**found, "budget": ", ".join(filter(None, limits))}
 
 
-def _best(node: Node | None) -> BestKernel | None:
+def _best(history: History) -> BestKernel | None:
+    node = history.best
     if node is None:
         return None
     found = standing(node.trial)
@@ -264,7 +267,20 @@ def _best(node: Node | None) -> BestKernel | None:
         workloads=workloads_of(node.trial),
         by_workload=workloads_text(node.trial),
         final_fault=final_fault(node.trial),
+        faster=_faster(history.finalists, node),
         roofline=roofline_of(node.trial),
+    )
+
+
+def _faster(finalists: list[Node], best: Node) -> str:
+    """What surely measured faster at the end than `best`, which was submitted; empty for nothing."""
+    sound = [one for one in finalists if one.ci and one.speedup and not one.trial.is_refuted]
+    other = max(sound, key=lambda one: one.speedup or 0.0, default=best)
+    if not (other.ci and other.speedup and best.ci) or other.ci[0] <= best.ci[1]:
+        return ""
+    return (
+        f"{other.candidate.id} measured faster at the end, {speedup_text(other.speedup, other.ci)}; "
+        f"{best.candidate.id} was submitted"
     )
 
 
