@@ -16,6 +16,7 @@ from kbopt.core.settings import Budget
 from kbopt.core.tally import amount
 from kbopt.reporting.evidence import (
     equal_code_of,
+    faster_text,
     final_fault,
     roofline_of,
     speedups_of,
@@ -27,7 +28,7 @@ from kbopt.reporting.evidence import (
 from kbopt.reporting.history import History, fold
 from kbopt.reporting.records import Message, Node, ProgressPoint, Recommendation
 from kbopt.reporting.run import Run
-from kbopt.reporting.text import plural, ranked_over, speedup_text
+from kbopt.reporting.text import plural, ranked_over
 
 LISTED = 200
 """How many rejections, failures and errors a summary lists; the totals count them all."""
@@ -267,20 +268,8 @@ def _best(history: History) -> BestKernel | None:
         workloads=workloads_of(node.trial),
         by_workload=workloads_text(node.trial),
         final_fault=final_fault(node.trial),
-        faster=_faster(history.finalists, node),
+        faster=faster_text(node.trial, (one.trial for one in history.finalists)),
         roofline=roofline_of(node.trial),
-    )
-
-
-def _faster(finalists: list[Node], best: Node) -> str:
-    """What surely measured faster at the end than `best`, which was submitted; empty for nothing."""
-    sound = [one for one in finalists if one.ci and one.speedup and not one.trial.is_refuted]
-    other = max(sound, key=lambda one: one.speedup or 0.0, default=best)
-    if not (other.ci and other.speedup and best.ci) or other.ci[0] <= best.ci[1]:
-        return ""
-    return (
-        f"{other.candidate.id} measured faster at the end, {speedup_text(other.speedup, other.ci)}; "
-        f"{best.candidate.id} was submitted"
     )
 
 
