@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kbopt.cluster.evaluator import EvaluationQueue
+from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.messages import Answer
 from kbopt.cluster.running import RunningSearch
 from kbopt.compose.checks import check
@@ -21,6 +22,7 @@ from kbopt.core import codec
 from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result
+from kbopt.core.profile import Profiled
 from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
 from kbopt.core.settings import Budget, Guest, SearchSettings
 from kbopt.core.work import Ready
@@ -125,6 +127,12 @@ class AgentRun:
         task.add_done_callback(self._under_way.discard)
         await asyncio.shield(task)
         return self._trials[ready.candidate.id]
+
+    async def profile(self, candidate: Candidate) -> Profiled:
+        """What limits a kernel; the journal keeps what was told. Raises `InfraError`."""
+        found, event = await Evidence(self._queue.profile).told(candidate, self._running.spec)
+        self._running.journal.append(event)
+        return found
 
     async def submit(self, candidate: str) -> Finished:
         """End the search with `candidate` as its answer: it and the best are measured once more, and the

@@ -17,7 +17,7 @@ from kbopt.compose.backends import open_backend
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 from kbopt.core.errors import InfraError, UserError, unknown_name
 from kbopt.core.outcomes import Measured, outcome_name
-from kbopt.core.profile import NotProfiled, Profile, ProfileRequest
+from kbopt.core.profile import NotProfiled, Profile
 from kbopt.core.proposals import MAX_NOTE_CHARS, Trial
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.settings import Budget
@@ -107,9 +107,7 @@ class Session:
         """What limits a kernel that was measured. Raises `UserError` for another one, `InfraError`."""
         trial = self._measured(run, candidate, "profiled")
         self._check_time()
-        found = await self.queue.profile(
-            ProfileRequest(task=run.config.task, source=trial.candidate.source, protocol=run.config.protocol)
-        )
+        found = await run.profile(trial.candidate)
         if isinstance(found, NotProfiled):
             raise UserError(f"{candidate} could not be profiled: {found.reason}")
         return found

@@ -71,6 +71,16 @@ class Attempted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateProfiled:
+    """An agent asked what limits `candidate`. `outcome` is what it was told in a line, or why there was no
+    profile.
+    """
+
+    candidate: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
     """The epsilon-net found `candidate` within `epsilon` of `neighbour`: it is not evaluated."""
 
@@ -200,6 +210,7 @@ Event = (
     | Asked
     | Attempted
     | Proposed
+    | CandidateProfiled
     | Dropped
     | ProposalFailed
     | RemeasureAsked

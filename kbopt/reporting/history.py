@@ -16,6 +16,7 @@ from kbopt.core.events import (
     Asked,
     Attempted,
     BackendStarted,
+    CandidateProfiled,
     Dropped,
     Ended,
     Entry,
@@ -153,6 +154,9 @@ class History:
                 self._pay(event.usage)
                 self._end_brief(event.brief, "failed")
                 self._fail("proposal", event.reason)
+            case CandidateProfiled(candidate=candidate_id, outcome=outcome):
+                node = self.nodes[candidate_id]
+                node.profiles, node.changed = (*node.profiles, outcome), self.entries
             case Dropped():
                 self.dropped.append(event)
                 node = self.nodes[event.candidate]

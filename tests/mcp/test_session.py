@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kbopt.core.events import Asked, BackendStarted, Ended, Evaluated, Opened, Proposed
+from kbopt.core.events import Asked, BackendStarted, CandidateProfiled, Ended, Evaluated, Opened, Proposed
 from tests.support.agents import SIMULATED, call, entries, kbopt, refusal, simulated, stdio
 
 
@@ -179,3 +179,12 @@ async def test_a_profile_is_of_a_measured_kernel_and_a_device_that_has_profiles(
         await call(client, "evaluate", task="sim/smooth", kernel=simulated(2))
         assert "this backend has no profiles" in await refusal(client, "profile")
         assert "c000009" in await refusal(client, "profile", candidate="c000009")
+        told = [entry.event for entry in entries(tmp_path) if isinstance(entry.event, CandidateProfiled)]
+        assert [event.candidate for event in told] == ["c000002"]
+        assert told[0].outcome.startswith("no profile: this backend has no profiles")
+    (folder,) = tmp_path.glob("*/")
+    assert "no profile: this backend has no profiles" in " ".join(
+        kbopt("show", folder, "c000002").stdout.split()
+    )
+    kbopt("report", folder)
+    assert told[0].outcome in told_by(folder / "report.html")
