@@ -15,7 +15,7 @@ from starlette.routing import Mount
 
 from kbopt.agents import calls
 from kbopt.agents.answers import Best, Evaluation, History, Submission, Tasks
-from kbopt.agents.evidence import Evidence
+from kbopt.agents.evidence import Against, Evidence, Profiled
 from kbopt.agents.mcp_calls import ToolServer, proposer_of, told, while_waiting
 from kbopt.agents.serving import SESSION_HEADER, serve
 from kbopt.agents.session import Judge, Offer, Session
@@ -100,8 +100,8 @@ def build(judge: Judge) -> ToolServer:
     @server.tool(annotations=reads)
     async def profile(
         ctx: Context[Any, Any],
-        candidate: Annotated[str, Field(description="The id of a measured kernel; empty: the best")] = "",
-        against: Annotated[str, Field(description="Another id, to say what changed against it")] = "",
+        candidate: Profiled = "",
+        against: Against = "",
         task: OneTask = "",
     ) -> Evidence:
         """Say what limits a kernel that was measured: memory, arithmetic, latency or launches, and what to
