@@ -39,6 +39,7 @@ class Tasks(BaseModel):
     device: str
     max_kernel_bytes: int
     evaluations_left: int | None
+    usd_left: float | None = None
     minutes_left: float | None
 
 
@@ -66,6 +67,7 @@ class Evaluation(Judged):
     best: str | None = Field(description="The id of the fastest correct kernel so far")
     best_speedup: float | None
     evaluations_left: int | None
+    usd_left: float | None = None
     minutes_left: float | None
     run: str = Field(default="", description="The run's folder: kbopt report RUN")
 
@@ -75,6 +77,7 @@ class History(BaseModel):
 
     evaluations: list[Judged]
     evaluations_left: int | None
+    usd_left: float | None = None
     minutes_left: float | None
 
 

@@ -137,6 +137,7 @@ def _left(session: Session) -> dict[str, Any]:
     minutes = session.minutes_left
     return {
         "evaluations_left": session.evaluations_left,
+        "usd_left": session.usd_left,
         "minutes_left": None if minutes is None else round(minutes, 2),
     }
 

@@ -91,6 +91,11 @@ class AgentRun:
         under_way = progress.in_flight - len(self._lost) if self.submitted is None else 0
         return progress.evaluations + under_way
 
+    @property
+    def usd(self) -> float:
+        """What it was journalled to have cost so far, in dollars."""
+        return self._running.search.progress.usd
+
     def was_cached(self, candidate: str) -> bool:
         """Whether the result is that of an equal source, which costs no evaluation."""
         return candidate in self._cached
