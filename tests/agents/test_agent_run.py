@@ -15,7 +15,7 @@ import kbopt.proposers as proposers
 from kbopt.cli import app
 from kbopt.compose.proposers import agent_command
 from kbopt.config import AgentName, ProposerConfig
-from kbopt.core.events import Attempted, Evaluated, Event, Proposed
+from kbopt.core.events import Attempted, CandidateProfiled, Evaluated, Event, Proposed
 from kbopt.finish import open_run
 from kbopt.proposers.seeds import seeds_for
 from kbopt.reporting.report import report_data
@@ -45,7 +45,7 @@ def test_the_best_of_an_agents_kernels_is_found_and_its_conversation_is_shown(
         "-fno-unroll-loops", "-funroll-loops", 1
     )
     (tmp_path / "better.py").write_text(better)
-    agent = f"{sys.executable} {AGENT} {tmp_path}/first.py {tmp_path}/better.py +spends"
+    agent = f"{sys.executable} {AGENT} {tmp_path}/first.py {tmp_path}/better.py +spends +profiles"
     folder = tmp_path / "run"
     done = kbopt(
         *("run", "--task", "quick/softmax", "--device", "cpu", "--trials", 2, "--json"),
@@ -60,6 +60,9 @@ def test_the_best_of_an_agents_kernels_is_found_and_its_conversation_is_shown(
     assert document["best"]["candidate"].startswith("c000001")  # How fast it is depends on who else is here.
     assert (document["usd"], document["tokens"]) == (0.25, 1050)
     assert [e.candidate.parent for e in events(folder) if isinstance(e, Attempted)] == [None, None]
+    told = [event for event in events(folder) if isinstance(event, CandidateProfiled)]
+    assert len(told) == 3
+    assert all(", by its " in event.outcome for event in told)
     _, run, journal = open_run(folder)
     with journal:
         details = report_data([run])["runs"][0]["details"]
