@@ -17,7 +17,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from kbopt.agents.run import AgentRun, settings
 from kbopt.bench import has_ended
@@ -29,6 +29,7 @@ from kbopt.config import RunConfig
 from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import Result
+from kbopt.core.settings import Guest
 from kbopt.proposers.litellm_service import LiteLLMService
 from kbopt.proposers.models import Unanswerable, parse_models
 from kbopt.proposers.pool import ModelPool
@@ -177,6 +178,11 @@ def compete(
     return failures
 
 
+def _guest(name: str) -> Guest:
+    guest: Guest = next(one for one in get_args(Guest) if one == name)
+    return guest
+
+
 def _search(
     name: str,
     run: RunConfig,
@@ -191,7 +197,7 @@ def _search(
     proposer = replace(run.proposer, name="agent")
     config = replace(
         run,
-        settings=replace(settings(run.settings.budget), seed=run.settings.seed),
+        settings=replace(settings(_guest(name), run.settings.budget), seed=run.settings.seed),
         proposer=proposer,
         explorers=1,
     )

@@ -39,6 +39,7 @@ class Tasks(BaseModel):
     device: str
     max_kernel_bytes: int
     evaluations_left: int | None
+    usd_left: float | None = None
     minutes_left: float | None
 
 
@@ -66,6 +67,7 @@ class Evaluation(Judged):
     best: str | None = Field(description="The id of the fastest correct kernel so far")
     best_speedup: float | None
     evaluations_left: int | None
+    usd_left: float | None = None
     minutes_left: float | None
     run: str = Field(default="", description="The run's folder: kbopt report RUN")
 
@@ -75,6 +77,7 @@ class History(BaseModel):
 
     evaluations: list[Judged]
     evaluations_left: int | None
+    usd_left: float | None = None
     minutes_left: float | None
 
 
@@ -85,13 +88,14 @@ class Best(Judged):
 
 
 class Submission(BaseModel):
-    """The session's answer. The best kernels were measured once more, and these figures alone count."""
+    """The session's answer. It and the best kernels were measured once more; these figures alone count."""
 
     candidate: str
     task: str
-    speedup: float | None = Field(description="Measured once more; None for a kernel far from the best")
+    speedup: float | None = Field(description="Measured once more; None where it failed then")
     speedup_ci: tuple[float, float] | None
-    winner: str = Field(description="The kernel that the judge found fastest at the end")
+    faster: str = Field(description="Which other kernel measured faster at the end, in a sentence, or empty")
+    winner: str = Field(description="The run's answer: the candidate, another one only where it failed")
     winner_speedup: float
     winner_speedup_ci: tuple[float, float]
     winner_file: str

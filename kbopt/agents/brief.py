@@ -15,9 +15,11 @@ from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from kbopt.agents.answers import Best, Evaluation, History, Judged, checked, figures, judged
+from kbopt.agents.evidence import Against, Evidence, Profiled, evidence
 from kbopt.agents.mcp_calls import ToolServer, proposer_of, told, while_waiting
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.profile import Profile
 from kbopt.core.proposals import Trial
 from kbopt.core.scoring import mean_score
 from kbopt.core.task import Task
@@ -25,6 +27,7 @@ from kbopt.proposers.agent_desk import (
     BriefState,
     Call,
     Evaluate,
+    Explain,
     Look,
     Place,
     Refused,
@@ -33,15 +36,15 @@ from kbopt.proposers.agent_desk import (
     Verdict,
 )
 
-R = TypeVar("R", BriefState, Verdict)
+R = TypeVar("R", BriefState, Verdict, Profile)
 
 MAX_REPLY = 256 * 2**20
 """Bytes of one reply: all trials of a brief, each with its source and hundreds of samples."""
 
 INSTRUCTIONS = """kbopt judges kernels for one task: is one correct, and how much faster than PyTorch is it?
 Read TASK.md. Write a Python source with `class ModelNew(torch.nn.Module)`, call evaluate, read the feedback,
-change one thing and evaluate again. Call submit with the id of your best kernel: without it your work is no
-answer."""
+change one thing and evaluate again. Call profile to learn what limits a correct kernel before you change it.
+Call submit with the id of your best kernel: without it your work is no answer."""
 
 
 class Standing(BaseModel):
@@ -72,6 +75,9 @@ class DeskClient:
 
     async def evaluate(self, call: Evaluate) -> Verdict:
         return await self._expect(Verdict, call)
+
+    async def profile(self, candidate: str) -> Profile:
+        return await self._expect(Profile, Explain(candidate=candidate))
 
     async def submit(self, candidate: str) -> BriefState:
         return await self._expect(BriefState, Submit(candidate=candidate))
@@ -152,6 +158,22 @@ def build(desk: DeskClient) -> ToolServer:
             found = _found(state)
         return Best(**judged(found, state.task, cached=False), kernel=found.candidate.source)
 
+    @server.tool(annotations=reads)
+    async def profile(ctx: Context[Any, Any], candidate: Profiled = "", against: Against = "") -> Evidence:
+        """Say what limits a kernel that was measured: memory, arithmetic, latency or launches, and what to
+        try. Costs no evaluation, and waits until nothing is being judged.
+        """
+
+        async def profiled() -> Evidence:
+            state = await desk.state()
+            chosen = candidate or _found(state).candidate.id
+            parent = await desk.profile(against) if against else None
+            found = await desk.profile(chosen)
+            minutes_left = _left(await desk.state())["minutes_left"]
+            return evidence(state.task, chosen, found, parent, minutes_left)
+
+        return await while_waiting(ctx, profiled(), _waits)
+
     @server.tool(annotations=adds)
     async def submit(
         candidate: Annotated[str, Field(description="The id of an evaluated kernel; empty: the best")] = "",
@@ -168,7 +190,7 @@ def build(desk: DeskClient) -> ToolServer:
 
 
 async def _waits() -> str:
-    return "the kernel is in the evaluator's queue, or being judged"
+    return "the kernel is in the evaluator's queue, or being judged or profiled"
 
 
 def _best(state: BriefState) -> Trial | None:

@@ -115,6 +115,7 @@ async def submit(
         task=run.config.task.name,
         speedup=measured.speedup if measured else None,
         speedup_ci=measured.speedup_ci if measured else None,
+        faster=winner.faster,
         winner=winner.candidate,
         winner_speedup=winner.speedup,
         winner_speedup_ci=winner.speedup_ci,
@@ -136,6 +137,7 @@ def _left(session: Session) -> dict[str, Any]:
     minutes = session.minutes_left
     return {
         "evaluations_left": session.evaluations_left,
+        "usd_left": session.usd_left,
         "minutes_left": None if minutes is None else round(minutes, 2),
     }
 

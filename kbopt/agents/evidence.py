@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, Field
 
 from kbopt.core.profile import Missing, Profile
 from kbopt.core.profile_text import text_of
+
+Profiled = Annotated[str, Field(description="The id of a measured kernel; empty: the best")]
+Against = Annotated[str, Field(description="Another id, to say what changed against it")]
 
 
 class Evidence(BaseModel):

@@ -1,7 +1,7 @@
 """What an agent evaluates for one task in one session: a run, with the journal that every run has.
 
-The agent takes the proposers' place: each kernel answers a brief without a parent, as in `best_of_n`. The
-search, its journal and the files at its end are those of `kbopt run`.
+The agent takes the place of the proposers and of the algorithm: each kernel answers a brief without a parent.
+The journal and the files at the end are those of `kbopt run`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kbopt.cluster.evaluator import EvaluationQueue
+from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.running import RunningSearch
 from kbopt.compose.checks import check
 from kbopt.compose.searches import factories, search_spec
@@ -20,8 +21,9 @@ from kbopt.core import codec
 from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import Result
+from kbopt.core.profile import Profiled
 from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
-from kbopt.core.settings import Budget, SearchSettings
+from kbopt.core.settings import Budget, Guest, SearchSettings
 from kbopt.core.work import Ready
 from kbopt.finish import Finished, finish
 from kbopt.store.journal import SqliteJournal
@@ -31,10 +33,10 @@ MAX_PROPOSALS = 100_000
 that is of use comes near this one, and a loop that has gone wild ends there."""
 
 
-def settings(budget: Budget) -> SearchSettings:
-    """How the search of an agent is set: it chooses no parents, and measures nothing again before its end."""
+def settings(who: Guest, budget: Budget) -> SearchSettings:
+    """How the search of `who` is set: it chooses no parents, and measures nothing again before its end."""
     return SearchSettings(
-        algorithm="best_of_n",
+        algorithm=who,
         num_steps=MAX_PROPOSALS,
         num_candidates=1,
         num_proposals=1,
@@ -78,7 +80,7 @@ class AgentRun:
 
     @property
     def best(self) -> Trial | None:
-        """The fastest correct kernel so far; after a submission by the final measurements."""
+        """The fastest correct kernel so far; after a submission the one that was submitted."""
         return self._running.search.best
 
     @property
@@ -87,6 +89,11 @@ class AgentRun:
         progress = self._running.search.progress
         under_way = progress.in_flight - len(self._lost) if self.submitted is None else 0
         return progress.evaluations + under_way
+
+    @property
+    def usd(self) -> float:
+        """What it was journalled to have cost so far, in dollars."""
+        return self._running.search.progress.usd
 
     def was_cached(self, candidate: str) -> bool:
         """Whether the result is that of an equal source, which costs no evaluation."""
@@ -125,15 +132,22 @@ class AgentRun:
         await asyncio.shield(task)
         return self._trials[ready.candidate.id]
 
+    async def profile(self, candidate: Candidate) -> Profiled:
+        """What limits a kernel; the journal keeps what was told. Raises `InfraError`."""
+        found, event = await Evidence(self._queue.profile).told(candidate, self._running.spec)
+        self._running.journal.append(event)
+        return found
+
     async def submit(self, candidate: str) -> Finished:
-        """End the search with `candidate` as its answer: the best are measured once more, and the files made.
+        """End the search with `candidate` as its answer: it and the best are measured once more, and the
+        files made.
 
         A second call waits for the first. Raises `UserError` or `InfraError` as `evaluate` does; then it may
         be called again.
         """
         if self._submission is None or (self._submission.done() and self._submission.exception()):
             self.submitted = candidate
-            self._submission = asyncio.create_task(self._finished(f"submitted {candidate}"))
+            self._submission = asyncio.create_task(self._finished(f"submitted {candidate}", candidate))
         return await asyncio.shield(self._submission)
 
     def pay(self, reason: str, usage: tuple[Usage, ...]) -> None:
@@ -164,12 +178,12 @@ class AgentRun:
         self._running.close()
         await asyncio.to_thread(finish, self.folder)
 
-    async def _finished(self, reason: str) -> Finished:
+    async def _finished(self, reason: str, answer: str = "") -> Finished:
         search = self._running.search
         await asyncio.gather(*self._under_way, return_exceptions=True)
         lost, self._lost = self._lost, []
         await self._all(self._measure(one) for one in lost)
-        search.end(reason)
+        search.end(reason, answer=answer)
         while search.ended is None:
             ready = search.take_ready()
             await self._all(self._measure(one) for one in ready)

@@ -15,7 +15,7 @@ from starlette.routing import Mount
 
 from kbopt.agents import calls
 from kbopt.agents.answers import Best, Evaluation, History, Submission, Tasks
-from kbopt.agents.evidence import Evidence
+from kbopt.agents.evidence import Against, Evidence, Profiled
 from kbopt.agents.mcp_calls import ToolServer, proposer_of, told, while_waiting
 from kbopt.agents.serving import SESSION_HEADER, serve
 from kbopt.agents.session import Judge, Offer, Session
@@ -100,8 +100,8 @@ def build(judge: Judge) -> ToolServer:
     @server.tool(annotations=reads)
     async def profile(
         ctx: Context[Any, Any],
-        candidate: Annotated[str, Field(description="The id of a measured kernel; empty: the best")] = "",
-        against: Annotated[str, Field(description="Another id, to say what changed against it")] = "",
+        candidate: Profiled = "",
+        against: Against = "",
         task: OneTask = "",
     ) -> Evidence:
         """Say what limits a kernel that was measured: memory, arithmetic, latency or launches, and what to
@@ -118,7 +118,9 @@ def build(judge: Judge) -> ToolServer:
         task: OneTask = "",
         note: Note = "",
     ) -> Submission:
-        """Hand in the answer. The best kernels are measured once more; the work on this task then ends."""
+        """Hand in the answer. It is measured once more, and so are the best kernels; the work on this task
+        then ends.
+        """
         session, proposer = _session(judge, ctx), proposer_of(ctx)
         work = calls.submit(session, candidate, kernel, task, proposer=proposer, note=note)
         return await while_waiting(ctx, work, judge.waits)

@@ -17,10 +17,11 @@ from kbopt.compose.backends import open_backend
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 from kbopt.core.errors import InfraError, UserError, unknown_name
 from kbopt.core.outcomes import Measured, outcome_name
-from kbopt.core.profile import NotProfiled, Profile, ProfileRequest
+from kbopt.core.profile import NotProfiled, Profile
 from kbopt.core.proposals import MAX_NOTE_CHARS, Trial
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.settings import Budget
+from kbopt.core.tally import amount
 from kbopt.core.task import Task
 from kbopt.finish import Finished
 from kbopt.store.cache import EvaluationCache
@@ -31,8 +32,9 @@ from kbopt.tasks import precision_of
 class Offer:
     """What a server lets its sessions do.
 
-    `tasks` loads each task by the name that agents give. `budget` is that of one session: `evaluations` and
-    `minutes`. With `states_precision` the protocol's own precision holds for tasks that state another.
+    `tasks` loads each task by the name that agents give. `budget` is that of one session: `evaluations`,
+    `usd` and `minutes`. With `states_precision` the protocol's own precision holds for tasks that state
+    another.
     """
 
     tasks: Mapping[str, Callable[[], Task]]
@@ -58,6 +60,12 @@ class Session:
         limit = self.offer.budget.evaluations
         used = sum(run.num_evaluations for run in self.runs.values())
         return None if limit is None else max(limit - used, 0)
+
+    @property
+    def usd_left(self) -> float | None:
+        """Dollars; None without a limit. What is under way is taken off once it has its answer."""
+        limit = self.offer.budget.usd
+        return None if limit is None else max(limit - sum(run.usd for run in self.runs.values()), 0.0)
 
     @property
     def minutes_left(self) -> float | None:
@@ -106,10 +114,8 @@ class Session:
     async def profile(self, run: AgentRun, candidate: str) -> Profile:
         """What limits a kernel that was measured. Raises `UserError` for another one, `InfraError`."""
         trial = self._measured(run, candidate, "profiled")
-        self._check_time()
-        found = await self.queue.profile(
-            ProfileRequest(task=run.config.task, source=trial.candidate.source, protocol=run.config.protocol)
-        )
+        self._check_budget(of_evaluations=False)
+        found = await run.profile(trial.candidate)
         if isinstance(found, NotProfiled):
             raise UserError(f"{candidate} could not be profiled: {found.reason}")
         return found
@@ -138,19 +144,14 @@ class Session:
             )
         return known[candidate]
 
-    def _check_time(self) -> None:
-        if self.minutes_left == 0.0:
-            minutes = self.offer.budget.minutes
-            raise UserError(
-                f"the budget of this session is used up: all {minutes:g} minutes (--minutes {minutes:g}). "
-                "Call best, then submit."
-            )
-
-    def _check_budget(self) -> None:
+    def _check_budget(self, *, of_evaluations: bool = True) -> None:
+        """Raise `UserError` where nothing more is judged, or profiled, which takes no evaluation."""
         limits = self.offer.budget
         used = ""
-        if self.evaluations_left == 0:
+        if of_evaluations and self.evaluations_left == 0:
             used = f"all {limits.evaluations} evaluations (--max-evals {limits.evaluations})"
+        elif limits.usd is not None and self.usd_left == 0.0:
+            used = f"all {amount(limits.usd)} dollars (--max-usd {limits.usd:g})"
         elif self.minutes_left == 0.0:
             used = f"all {limits.minutes:g} minutes (--minutes {limits.minutes:g})"
         if used:
@@ -167,7 +168,7 @@ class Session:
         config = RunConfig(
             name=name,
             task=task,
-            settings=settings(self.offer.budget),
+            settings=settings("session", self.offer.budget),
             protocol=protocol,
             backend=self.offer.backend,
             proposer=ProposerConfig(name="agent"),

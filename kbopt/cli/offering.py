@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 HTTP_FORM = "127.0.0.1:8000, [::1]:8000, or :8000 for this machine alone"
 
+_AT_NO_COST = "--max-usd {usd:g} ends no session: --backend {backend} evaluates at no cost"
+
 task_options = options(
     option(
         "--tasks",
@@ -45,6 +47,7 @@ offer_options = options(
         help="Where each session leaves a run's folder for each of its tasks.",
     ),
     limit_option("--max-evals", click.IntRange(1), "Evaluations that one session may use"),
+    limit_option("--max-usd", Number(0), "Dollars that one session may spend on rented containers"),
     limit_option(
         "--minutes", Number(0, min_open=True), "Minutes in which one session may ask for evaluations"
     ),
@@ -56,7 +59,7 @@ offer_options = options(
 def offer(given: dict[str, Any]) -> Offer:
     """What the options offer, from a backend that is ready. Raises `UserError`."""
     from kbopt.agents.session import Offer
-    from kbopt.compose.backends import prepare_backend
+    from kbopt.compose.backends import prepare_backend, rent_text
     from kbopt.compose.checks import check_device, check_simulated
 
     protocol = parsed.eval_protocol(given)
@@ -68,12 +71,14 @@ def offer(given: dict[str, Any]) -> Offer:
     for load in list(tasks.values()) if named else list(tasks.values())[:1]:
         check_simulated(load(), backend.name)
     prepare_backend(backend, to_stderr)
+    if given["max_usd"] is not None:
+        to_stderr(rent_text(backend) or _AT_NO_COST.format(usd=given["max_usd"], backend=backend.name))
     source = click.get_current_context().get_parameter_source("precision")
     return Offer(
         tasks=tasks,
         backend=backend,
         protocol=protocol,
-        budget=Budget(evaluations=given["max_evals"], minutes=given["minutes"]),
+        budget=Budget(evaluations=given["max_evals"], usd=given["max_usd"], minutes=given["minutes"]),
         out=given["out"],
         states_precision=source is not ParameterSource.DEFAULT,
     )

@@ -19,7 +19,7 @@ from kbopt.cli.options.backend import BACKEND
 from kbopt.cli.options.proposer import PROPOSER
 from kbopt.cli.options.protocol import PROTOCOL
 from kbopt.cli.options.search import SETTINGS
-from kbopt.config import BackendConfig, ProposerConfig
+from kbopt.config import AgentName, BackendConfig, ProposerConfig
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.kernel_strategies import KernelStrategy
 from kbopt.core.protocol import EvalProtocol
@@ -171,10 +171,16 @@ def proposer_config(given: dict[str, Any], tasks: Sequence[Task]) -> ProposerCon
     library = given.pop("library")
     given["library"] = "" if given.pop("no_library") else library or PROPOSER.library
     given["agent_command"] = _with_whole_paths(given["agent_command"])
-    is_named = bool(given["agent"] or given["agent_command"])
-    if is_named != (name == "agent"):
+    named = [option for option in ("agent", "agent_command") if given[option]]
+    if name == "agent" and not named:
         raise UserError(
-            "--proposer agent goes with --agent NAME, or with --agent-command COMMAND: give both, or neither"
+            f"--proposer agent names no agent: add --agent {', '.join(get_args(AgentName))}, or "
+            "--agent-command COMMAND"
+        )
+    if name != "agent" and named:
+        option = f"--{named[0].replace('_', '-')}"
+        raise UserError(
+            f"{option} and --proposer {name} do not go together: give --proposer agent, or leave {option} out"
         )
     if given["models"] and "llm" not in name:
         raise UserError(

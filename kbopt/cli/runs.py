@@ -16,7 +16,16 @@ import click
 from kbopt.cli.output import json_option
 from kbopt.cli.values import OutFile, RunFolder
 from kbopt.core.errors import UserError
-from kbopt.core.events import Asked, Attempted, Dropped, Entry, Evaluated, FullForgone, Proposed
+from kbopt.core.events import (
+    Asked,
+    Attempted,
+    CandidateProfiled,
+    Dropped,
+    Entry,
+    Evaluated,
+    FullForgone,
+    Proposed,
+)
 
 _PAGE = b"<!doctype html>"
 """How kbopt's pages begin."""
@@ -126,6 +135,7 @@ def show(run: Path, candidate: str, transcript: bool) -> None:
         parent_source=parent.candidate.source if parent else None,
         status=node.status,
         strategy=node.strategy,
+        profiles=node.profiles,
     )
 
 
@@ -168,9 +178,12 @@ def _of(candidates: Collection[str | None], entries: Iterable[Entry]) -> Iterato
                 yield entry
             case Proposed(candidate=proposed) | Attempted(candidate=proposed) if proposed.id in candidates:
                 yield entry
-            case Evaluated(candidate=name) | FullForgone(candidate=name) | Dropped(candidate=name) if (
-                name in candidates
-            ):
+            case (
+                Evaluated(candidate=name)
+                | FullForgone(candidate=name)
+                | Dropped(candidate=name)
+                | CandidateProfiled(candidate=name)
+            ) if name in candidates:
                 yield entry
 
 

@@ -24,6 +24,7 @@ from kbopt.cluster.metrics import PUBLISH_S, CoordinatorMetrics, EvaluatorMetric
 from kbopt.core.costs import Rent, Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest
+from kbopt.core.events import CandidateProfiled
 from kbopt.core.ports import Attempt, Backend, BackendStatus, Declined
 from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.core.proposals import Candidate, NoProposal, Trial
@@ -142,6 +143,9 @@ class RemoteCoordinator:
         self, search: str, brief: str, source: str, proposer: str, note: str
     ) -> Awaitable[Attempt | Declined]:
         return _unwrapped(self._handle.attempt.remote(search, brief, source, proposer, note))
+
+    def profiled(self, search: str, event: CandidateProfiled) -> Awaitable[None]:
+        return _unwrapped(self._handle.profiled.remote(search, event))
 
 
 class ExplorerActor(Explorer):

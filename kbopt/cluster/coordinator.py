@@ -33,7 +33,7 @@ from kbopt.cluster.sharing import SharedBudget, SharedPace
 from kbopt.core.costs import Rent, Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest
-from kbopt.core.events import InfraFailed
+from kbopt.core.events import CandidateProfiled, InfraFailed
 from kbopt.core.ports import Attempt, Declined
 from kbopt.core.proposals import Candidate, NoProposal, Trial
 from kbopt.core.work import Ready
@@ -206,6 +206,10 @@ class Coordinator:
         if running.failure is not None:
             raise InfraError(running.failure.message)
         return await asyncio.shield(waiting)
+
+    async def profiled(self, search: str, event: CandidateProfiled) -> None:
+        """What the agent of a brief was told of one of its kernels."""
+        self._guarded(running := self._searches[search], lambda: running.journal.append(event))
 
     async def summarized(self, search: str, text: str, usage: tuple[Usage, ...]) -> None:
         running = self._searches[search]

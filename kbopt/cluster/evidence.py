@@ -12,11 +12,12 @@ from dataclasses import replace
 from kbopt.cluster.messages import SearchSpec
 from kbopt.core.bottleneck import bounds_of
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.events import CandidateProfiled
 from kbopt.core.kernel_strategies import Bound
 from kbopt.core.outcomes import Measured
-from kbopt.core.profile import Profile, Profiled, ProfileRequest
-from kbopt.core.profile_text import task_text, text_of
-from kbopt.core.proposals import Brief
+from kbopt.core.profile import NotProfiled, Profile, Profiled, ProfileRequest
+from kbopt.core.profile_text import outcome_text, task_text, text_of
+from kbopt.core.proposals import Brief, Candidate
 
 PATIENCE_S = 60.0
 """Seconds that a brief waits for its evidence: about what a model takes to answer. The profile goes on
@@ -41,6 +42,17 @@ class Evidence:
                 return replace(brief, evidence=await self._found(brief, spec))
         except (UserError, InfraError, TimeoutError):  # A brief is worth answering without it.
             return brief
+
+    async def told(self, candidate: Candidate, spec: SearchSpec) -> tuple[Profiled, CandidateProfiled]:
+        """What limits a candidate, for an agent that asked, and the event for the journal. A `UserError` is
+        a `NotProfiled`; raises `InfraError`.
+        """
+        request = ProfileRequest(task=spec.task, source=candidate.source, protocol=spec.protocol)
+        try:
+            found = await self._profile(request)
+        except UserError as error:  # such as a backend that has no profiles
+            found = NotProfiled(reason=str(error))
+        return found, CandidateProfiled(candidate=candidate.id, outcome=outcome_text(found))
 
     async def bounds(self, spec: SearchSpec) -> tuple[Bound, ...]:
         """What limits the task; empty where that cannot be had in time, or no profile is wanted."""

@@ -12,7 +12,9 @@ from kbopt.cluster.faults import unforeseen
 from kbopt.cluster.messages import Factories, Failure, Idle, Lease, SearchSpec
 from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.events import CandidateProfiled
 from kbopt.core.ports import Attempt, Declined, Proposer, Summarizer
+from kbopt.core.profile import NotProfiled, Profiled
 from kbopt.core.proposals import Candidate, NoProposal, Trial
 from kbopt.core.work import SummaryRequest
 
@@ -34,20 +36,31 @@ class CoordinatorLink(Protocol):
     def attempt(
         self, search: str, brief: str, source: str, proposer: str, note: str
     ) -> Awaitable[Attempt | Declined]: ...
+    def profiled(self, search: str, event: CandidateProfiled) -> Awaitable[None]: ...
 
 
 class SearchAttempts:
     """The judge for the proposer of one search: the coordinator journals and evaluates what it asks."""
 
-    def __init__(self, coordinator: CoordinatorLink, search: str) -> None:
+    def __init__(
+        self, coordinator: CoordinatorLink, spec: SearchSpec, evidence: Evidence | None = None
+    ) -> None:
         self._coordinator = coordinator
-        self._search = search
+        self._spec = spec
+        self._evidence = evidence
 
     async def earlier(self, brief: str) -> tuple[Trial, ...]:
-        return await self._coordinator.attempts(self._search, brief)
+        return await self._coordinator.attempts(self._spec.name, brief)
 
     async def judge(self, brief: str, source: str, *, proposer: str, note: str) -> Attempt | Declined:
-        return await self._coordinator.attempt(self._search, brief, source, proposer, note)
+        return await self._coordinator.attempt(self._spec.name, brief, source, proposer, note)
+
+    async def profile(self, candidate: Candidate) -> Profiled:
+        if self._evidence is None or not self._spec.evidence:
+            return NotProfiled(reason="this search goes without profiles (--no-evidence)")
+        found, event = await self._evidence.told(candidate, self._spec)
+        await self._coordinator.profiled(self._spec.name, event)
+        return found
 
 
 class Explorer:
@@ -128,7 +141,7 @@ class Explorer:
 
     def _proposer(self, search: str) -> Proposer:
         if search not in self._proposers:
-            attempts = SearchAttempts(self._coordinator, search)
+            attempts = SearchAttempts(self._coordinator, self._specs[search], self._evidence)
             self._proposers[search] = self._factories.proposer(self._specs[search], attempts)
         return self._proposers[search]
 

@@ -78,6 +78,16 @@ def open_local(device: str, *, needs_sandbox: bool = False) -> LocalBackend:
     return LocalBackend(device=device, state_dir=state_dir, needs_sandbox=needs_sandbox)
 
 
+def rent_text(config: BackendConfig) -> str:
+    """What the device is rented for, in words; empty where evaluations are at no cost."""
+    if config.name != "modal":
+        return ""
+    from kbopt.backends.modal_client import usd_per_second
+
+    held = f"{config.gpus} {config.gpu} container{'s' if config.gpus > 1 else ''}"
+    return f"{held} for ${3600 * config.gpus * usd_per_second(config.gpu):.2f} an hour"
+
+
 def prepare_backend(config: BackendConfig, say: Callable[[str], None]) -> None:
     """What must happen in the driver before the actors start: the Modal app's deployment, which may build."""
     if config.name == "modal":

@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 
 from kbopt.cluster.messages import Factories, SearchSpec
-from kbopt.compose.backends import open_backend
+from kbopt.compose.backends import open_backend, rent_text
 from kbopt.compose.proposers import build_embedder, build_proposer, build_summarizer, lease_s
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 
@@ -65,10 +65,4 @@ def preflight(config: RunConfig) -> str:
         )
     else:
         proposals = f"{config.settings.num_total_proposals} proposals by {config.proposer.name}, at no cost"
-    if config.backend.name != "modal":
-        return proposals
-    from kbopt.backends.modal_client import usd_per_second
-
-    gpu, gpus = config.backend.gpu, config.backend.gpus
-    held = f"{gpus} {gpu} container{'s' if gpus > 1 else ''}"
-    return f"{proposals}; {held} for ${3600 * gpus * usd_per_second(gpu):.2f} an hour"
+    return "; ".join(filter(None, (proposals, rent_text(config.backend))))

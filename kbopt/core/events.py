@@ -71,6 +71,16 @@ class Attempted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateProfiled:
+    """An agent asked what limits `candidate`. `outcome` is what it was told in a line, or why there was no
+    profile.
+    """
+
+    candidate: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
     """The epsilon-net found `candidate` within `epsilon` of `neighbour`: it is not evaluated."""
 
@@ -185,9 +195,13 @@ class Granted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The search stopped asking: `reason` says which budget or target was reached, or who stopped it."""
+    """The search stopped asking: `reason` says which budget or target was reached, or who stopped it.
+
+    `answer` is the candidate that an agent handed in as its answer, empty where the fastest one is.
+    """
 
     reason: str
+    answer: str = ""
 
 
 Event = (
@@ -196,6 +210,7 @@ Event = (
     | Asked
     | Attempted
     | Proposed
+    | CandidateProfiled
     | Dropped
     | ProposalFailed
     | RemeasureAsked

@@ -62,10 +62,10 @@ class FreeRun:
         self.num_first_kernels = 0
 
     def choose(self, seed: int) -> Choice | str:
-        algorithm = self._settings.algorithm
-        if not self._memory or self._asked < self._settings.num_candidates or algorithm == "best_of_n":
+        settings = self._settings
+        if not settings.chooses_parents or not self._memory or self._asked < settings.num_candidates:
             return Choice(parent=None)
-        if algorithm == "random":
+        if settings.algorithm == "random":
             return Choice(parent=self._memory.at_random(np.random.default_rng(seed)))
         parent = self._memory.choose(self._num_steps)
         return Choice(parent=parent, exemplars=self._exemplars(parent))

@@ -59,6 +59,10 @@ class Attempts(Protocol):
 
     async def judge(self, brief: str, source: str, *, proposer: str, note: str) -> Attempt | Declined: ...
 
+    async def profile(self, candidate: Candidate) -> Profiled:
+        """What limits one of them. Raises `InfraError` for a lost machine."""
+        ...
+
 
 class Summarizer(Protocol):
     """Turns successes and failures into recommendations, merged with `previous`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kbopt.core.profile import (
+    Bottleneck,
     Code,
     Counted,
     Counters,
@@ -10,13 +11,18 @@ from kbopt.core.profile import (
     Launch,
     Limits,
     Missing,
+    NotProfiled,
     Part,
     Profile,
+    Profiled,
     Trace,
 )
+from kbopt.core.text import first_line
 
 MAX_CHARS = 3500
 """Characters of a profile in words: a prompt holds a kernel, its feedback and this."""
+MAX_OUTCOME_CHARS = 300
+"""Characters of an outcome in a line, which the journal keeps."""
 _SHOWN_PARTS = 6
 _SHOWN_CODE = 3
 _SHOWN_MIX = 4
@@ -34,8 +40,7 @@ def text_of(profile: Profile, parent: Profile | None = None) -> str:
     lines = [facts_line(profile), limits_line(profile)]
     if profile.bottleneck is not None:
         found = profile.bottleneck
-        figures = ", ".join(f"{f.what} {f.value:.3g}{' ' if f.unit else ''}{f.unit}" for f in found.figures)
-        lines += [f"Bottleneck: {found.bound}, by its {found.by} ({figures}).", f"Try: {found.suggestion}"]
+        lines += [f"Bottleneck: {_bottleneck(found)}.", f"Try: {found.suggestion}"]
     lines += _trace(profile.trace, "A call", profile.limits)
     lines += _trace(profile.reference, "The reference's call", profile.limits, most=3)
     if isinstance(profile.trace, Trace) and profile.device.shared_bytes:
@@ -46,6 +51,20 @@ def text_of(profile: Profile, parent: Profile | None = None) -> str:
         lines.append(f"Against the parent: {'; '.join(changes(profile, parent)) or 'nothing changed'}.")
     text = "\n".join(lines)
     return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
+
+
+def outcome_text(profiled: Profiled) -> str:
+    """What was found out, in a line."""
+    if isinstance(profiled, NotProfiled):
+        return first_line(f"no profile: {profiled.reason}", MAX_OUTCOME_CHARS)
+    if profiled.bottleneck is None:
+        return "no tier says what limits it"
+    return _bottleneck(profiled.bottleneck)
+
+
+def _bottleneck(found: Bottleneck) -> str:
+    figures = ", ".join(f"{f.what} {f.value:.3g}{' ' if f.unit else ''}{f.unit}" for f in found.figures)
+    return f"{found.bound}, by its {found.by} ({figures})"
 
 
 def task_text(profile: Profile) -> str:

@@ -189,12 +189,12 @@ class Search(SearchState):
             raise ValueError("no summary was asked for; call summary_due() first")
         self._record(Summarized(text=text, memory_version=self._summary_version, usage=usage))
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, *, answer: str = "") -> None:
         """Stop asking. Results in flight are still taken, then the best are measured once more, and the best
-        of these is evaluated in full.
+        of these is evaluated in full. `answer` is measured with them, and taken for the best if it works.
         """
         if self._ended is None:
-            self._record(Ended(reason=reason))
+            self._record(Ended(reason=reason, answer=answer))
             self._decide()
 
     def grant(self, evaluations: int) -> None:

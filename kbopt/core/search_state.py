@@ -31,11 +31,12 @@ from kbopt.core.events import (
     Summarized,
     TaskProfiled,
 )
+from kbopt.core.finals import final_rank, finalists
 from kbopt.core.freerun import FreeRun
 from kbopt.core.kernel_strategies import Bound, suitable
 from kbopt.core.ports import Embedder
 from kbopt.core.proposals import Brief, Candidate, Trial
-from kbopt.core.scoring import mean_score, score
+from kbopt.core.scoring import mean_score
 from kbopt.core.settings import SearchSettings
 from kbopt.core.spending import expected_gain
 from kbopt.core.stepwise import Stepwise
@@ -50,9 +51,6 @@ MAX_FAILED_AT_FIRST = 8
 
 MAX_FAILED_IN_A_ROW = 16
 """Proposals of models that may fail one after the other later on."""
-
-NUM_FINALISTS = 3
-"""How many of the best are measured again at the end, for the winner among them."""
 
 NUM_LEADING = 64
 """Among how many of the best finalists are looked for, as equal sources are one, and the target reached."""
@@ -82,6 +80,7 @@ class SearchState:
         self._summaries: list[Summarized] = []
         self._summary_version: int | None = None
         self._ended: str | None = None
+        self._answer = ""
         self._finalists: list[str] = []
         self._full_asked: set[str] = set()
         self._granted = 0
@@ -123,16 +122,15 @@ class SearchState:
 
     @property
     def best(self) -> Trial | None:
-        """The working kernel with the highest mean score so far; once there are final scores, of those.
-
-        One that failed its evaluation in full comes after the others.
+        """The working kernel with the highest mean score so far; once there are final scores, the first of
+        those by `final_rank`.
         """
         finals = [trial for key in self._finalists if (trial := self._trials[key]).num_finals]
         if finals:
             working = [trial for trial in finals if mean_score(trial) > 0.0]
             return max(
                 working,
-                key=lambda trial: (not trial.is_refuted, mean_score(trial), trial.candidate.id),
+                key=lambda trial: (*final_rank(trial, self._answer), trial.candidate.id),
                 default=None,
             )
         return self._trials[self._strategy.best] if self._strategy.best else None
@@ -232,7 +230,7 @@ class SearchState:
             case Granted():
                 self._granted += event.evaluations
             case Ended():
-                self._ended = event.reason
+                self._ended, self._answer = event.reason, event.answer
         if not (isinstance(event, RemeasureAsked | Evaluated) and event.is_final):
             # Final measurements change no ranking, so a replay finds the same finalists.
             self._strategy.apply(event)
@@ -280,17 +278,12 @@ class SearchState:
                 self._bandit.learn(self._actions[event.candidate], paid_off=gained)
 
     def _finals_due(self) -> tuple[RemeasureAsked, ...]:
-        """The final measurements that are still to be asked for: of the best sources that work. Once they are
-        told, the full evaluation of the winner, and of the next one if the winner fails it.
+        """The final measurements that are still to be asked for. Once they are told, the full evaluation of
+        the winner, and of the next one if the winner fails it.
         """
-        best: dict[str, str] = {}
-        for trial in self.top(NUM_LEADING):
-            if any(score(result.outcome) > 0.0 for result in trial.results):
-                best.setdefault(trial.candidate.source, trial.candidate.id)
-        finalists = list(best.values())[:NUM_FINALISTS]
         due = tuple(
             RemeasureAsked(candidate=key, repeat=FINAL_REPEAT)
-            for key in finalists
+            for key in finalists(self.top(NUM_LEADING), self._trials.get(self._answer))
             if key not in self._finalists
         )
         winner = self.best if self._finalists else None

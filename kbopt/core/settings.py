@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from kbopt.core.kernel_strategies import KernelStrategy
 
 Algorithm = Literal["PS", "PS_Summarizer", "PS_epsNet", "PS_epsNet_Summarizer", "best_of_n", "random"]
+Guest = Literal["session", "gepa", "openevolve"]
+"""Who searches in place of kbopt, which judges and journals: an agent's session, another's optimizer."""
+
+Searcher = Literal[Algorithm, Guest]
 ScoreFunction = Literal["mean", "ucb", "lcb"]
 Ties = Literal["newest", "oldest"]
 
@@ -33,7 +37,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings:
-    """One search: an algorithm with its parameters, a seed and a budget.
+    """One search: an algorithm or whoever stands for it, with its parameters, a seed and a budget.
 
     `num_steps` counts steps of the original PrioritySearch, so the number of proposals is
     `num_steps * num_candidates * num_proposals`, whatever the mode. `epsilon` is the L2 distance under
@@ -49,7 +53,7 @@ class SearchSettings:
     where the barriers do.
     """
 
-    algorithm: Algorithm = "PS"
+    algorithm: Searcher = "PS"
     score_function: ScoreFunction = "mean"
     num_steps: int = 5
     num_candidates: int = 5
@@ -68,6 +72,11 @@ class SearchSettings:
     strategies: tuple[KernelStrategy, ...] = ()
     seed: int = 0
     budget: Budget = Budget()
+
+    @property
+    def chooses_parents(self) -> bool:
+        """Whether briefs ever ask for a better kernel than one that is known. A guest chooses by itself."""
+        return self.algorithm != "best_of_n" and self.algorithm not in get_args(Guest)
 
     @property
     def uses_epsilon_net(self) -> bool:

@@ -18,6 +18,7 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.ports import Attempts, Declined
+from kbopt.core.profile import NotProfiled, Profile
 from kbopt.core.proposals import MAX_NOTE_CHARS, Brief, Trial
 from kbopt.core.workloads import shown_source
 
@@ -67,7 +68,14 @@ class Look:
     """Ask how the brief stands."""
 
 
-Call = Evaluate | Submit | Look
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explain:
+    """Ask what limits what was measured as `candidate`."""
+
+    candidate: str
+
+
+Call = Evaluate | Submit | Explain | Look
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +106,7 @@ class Refused:
     reason: str
 
 
-Reply = BriefState | Verdict | Refused
+Reply = BriefState | Verdict | Profile | Refused
 
 
 class Desk:
@@ -199,6 +207,8 @@ class Desk:
                 return await self._evaluate(call)
             case Submit():
                 return self._submit(call.candidate)
+            case Explain():
+                return await self._explain(call.candidate)
             case Look():
                 return self.state
 
@@ -237,7 +247,28 @@ class Desk:
         self._trials[judged.trial.candidate.id] = judged.trial
         return Verdict(trial=judged.trial, cached=judged.cached, state=self.state)
 
+    async def _explain(self, candidate: str) -> Reply:
+        trial = self._measured(candidate, "profiled")
+        if isinstance(trial, Refused):
+            return trial
+        try:
+            found = await self._attempts.profile(trial.candidate)
+        except InfraError as error:
+            return Refused(reason=f"the machine failed, the kernel is not to blame: {error}")
+        if isinstance(found, NotProfiled):
+            return Refused(reason=f"{candidate} could not be profiled: {found.reason}")
+        return found
+
     def _submit(self, candidate: str) -> Reply:
+        trial = self._measured(candidate, "submitted")
+        if isinstance(trial, Refused):
+            return trial
+        self._on_submit(candidate)
+        self.submitted = candidate
+        return self.state
+
+    def _measured(self, candidate: str, what: str) -> Trial | Refused:
+        """The trial of a kernel that was measured, or why there is none."""
         trial = self._trials.get(candidate)
         if trial is None:
             known = ", ".join(self._trials) or "none was judged yet"
@@ -246,11 +277,9 @@ class Desk:
         if not isinstance(outcome, Measured):
             return Refused(
                 reason=f"{candidate} is {outcome_name(outcome)}: only a kernel that was measured can be "
-                "submitted. Call history for those, or best for the fastest."
+                f"{what}. Call history for those, or best for the fastest."
             )
-        self._on_submit(candidate)
-        self.submitted = candidate
-        return self.state
+        return trial
 
 
 async def _say(writer: asyncio.StreamWriter, reply: Reply) -> None:

@@ -7,14 +7,14 @@ is: another clock's, an estimate, or another protocol's.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kbopt.core.evaluations import KernelBenchVerdict, Result
 from kbopt.core.outcomes import Measured, Roofline, Speedup, WorkloadTimes, outcome_name
 from kbopt.core.proposals import Trial
 from kbopt.core.protocol import ranked_by
-from kbopt.core.scoring import Standing, standing
+from kbopt.core.scoring import Standing, mean_score, score_interval, standing
 from kbopt.core.text import first_line
 from kbopt.reporting.text import figure, plural, ranked_over, speedup_text
 
@@ -73,6 +73,16 @@ def workloads_of(trial: Trial) -> tuple[WorkloadTimes, ...]:
     """By workload, of the last evaluation, which at the end judges those that were held out, too."""
     measured = _measured(trial)
     return measured[-1].workloads if measured else ()
+
+
+def faster_text(best: Trial, finalists: Iterable[Trial]) -> str:
+    """What surely measured faster at the end than `best`, which was submitted; empty for nothing."""
+    other = max((one for one in finalists if not one.is_refuted), key=mean_score, default=best)
+    interval = score_interval(other)
+    if interval[0] <= score_interval(best)[1]:
+        return ""
+    figures = speedup_text(mean_score(other), interval)
+    return f"{other.candidate.id} measured faster at the end, {figures}; {best.candidate.id} was submitted"
 
 
 def final_fault(trial: Trial) -> str:

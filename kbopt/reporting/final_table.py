@@ -52,6 +52,8 @@ def print_outcome(console: Console, summary: RunSummary, files: Mapping[str, str
         if summary.best.final_fault:
             said = f"when it was evaluated in full, it was {summary.best.final_fault}"
             table.add_row("", Text(printable(said), style="bold red"))
+        if summary.best.faster:
+            table.add_row("", Text(printable(summary.best.faster), style="yellow"))
         if summary.best.by_workload:
             table.add_row("workloads", Text(printable(summary.best.by_workload)))
         if summary.best.kernelbench:

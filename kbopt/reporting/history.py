@@ -16,6 +16,7 @@ from kbopt.core.events import (
     Asked,
     Attempted,
     BackendStarted,
+    CandidateProfiled,
     Dropped,
     Ended,
     Entry,
@@ -30,6 +31,7 @@ from kbopt.core.events import (
     Summarized,
 )
 from kbopt.core.failures import error_text
+from kbopt.core.finals import final_rank
 from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.proposals import Candidate
 from kbopt.core.scoring import mean_score, score_interval
@@ -62,6 +64,7 @@ class History:
     minutes: float = 0.0
     sessions: int = 0
     ended: str | None = None
+    answer: str = ""
     evaluations: int = 0
     cached: int = 0
     repeats: int = 0
@@ -95,6 +98,11 @@ class History:
     def proposals(self) -> int:
         """Answered briefs, those answered with nothing too."""
         return self._answers + self.proposals_failed
+
+    @property
+    def finalists(self) -> list[Node]:
+        """What was measured once more after the end."""
+        return [node for node in self.nodes.values() if node.num_finals]
 
     @property
     def usd(self) -> float:
@@ -146,6 +154,9 @@ class History:
                 self._pay(event.usage)
                 self._end_brief(event.brief, "failed")
                 self._fail("proposal", event.reason)
+            case CandidateProfiled(candidate=candidate_id, outcome=outcome):
+                node = self.nodes[candidate_id]
+                node.profiles, node.changed = (*node.profiles, outcome), self.entries
             case Dropped():
                 self.dropped.append(event)
                 node = self.nodes[event.candidate]
@@ -173,8 +184,8 @@ class History:
                 self.rents[rent.gpu] = before.plus(rent)
             case InfraFailed():
                 self._fail(f"{event.what}, attempt {event.attempt}", event.reason)
-            case Ended(reason=reason):
-                self.ended = reason
+            case Ended():
+                self.ended, self.answer = event.reason, event.answer
 
     def _propose(self, candidate: Candidate) -> None:
         self._pay(candidate.usage)
@@ -260,9 +271,9 @@ class History:
     def _rank(self, node: Node) -> None:
         if node.speedup is None:
             return
-        finals = [one for one in self.nodes.values() if one.num_finals] if node.num_finals else []
+        finals = self.finalists if node.num_finals else []
         if finals:  # they alone name the winner
-            self.best = max(finals, key=_rank_key)
+            self.best = max(finals, key=lambda one: (*final_rank(one.trial, self.answer), one.order))
         elif node is self.best:  # measured again: another one may be ahead now
             self.best = max(self.nodes.values(), key=_rank_key)
         elif self.best is None or _rank_key(node) > _rank_key(self.best):
@@ -308,12 +319,9 @@ def _reads(candidate: Candidate) -> bool:
     return candidate.proposer.startswith(("llm:", "agent:"))
 
 
-def _rank_key(node: Node) -> tuple[bool, float, int]:
-    """Rank as the search does: the highest mean score, the newest brief of equals. A node that failed its
-    evaluation in full comes after all others that work.
-    """
-    speedup = node.speedup or 0.0
-    return speedup > 0.0 and not node.trial.is_refuted, speedup, node.order
+def _rank_key(node: Node) -> tuple[float, int]:
+    """Rank as the search does before its end: the highest mean score, the newest brief of equals."""
+    return node.speedup or 0.0, node.order
 
 
 def fold(entries: Iterable[Entry], texts_kept: int = 2_000) -> History:

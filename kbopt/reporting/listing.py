@@ -121,10 +121,12 @@ def print_candidate(
     parent_source: str | None,
     status: str = "",
     strategy: str = "",
+    profiles: Sequence[str] = (),
 ) -> None:
     """One candidate: its figures, source, diff to its parent, feedback and the end of the compiler's log.
 
-    It has no results where it was not evaluated; `status` then says why.
+    It has no results where it was not evaluated; `status` then says why. `profiles` are what agents were told
+    of what limits it.
     """
     candidate, results = trial.candidate, trial.results
     console.print(Rule(Text(f"candidate {printable(candidate.id)}"), align="left"))
@@ -135,6 +137,8 @@ def print_candidate(
     facts.add_row("parent", Text(printable(candidate.parent or "none: it starts a line")))
     if strategy:
         facts.add_row("strategy", Text(printable(strategy)))
+    for told in profiles:
+        facts.add_row("profiled", Text(printable(told)))
     if candidate.note:
         facts.add_row("note", Text(printable(candidate.note)))
     for result in results:

@@ -186,6 +186,7 @@ def candidate_detail(
         "reference_diff": diff(run.task.source, candidate.source) if is_best else None,
         "note": candidate.note,
         "exemplars": list(node.exemplars),
+        "profiles": list(node.profiles),
         "tunables": [list(pair) for pair in node.tunables],
         "feedback": last.feedback if last else "",
         "log": last.log if last else "",

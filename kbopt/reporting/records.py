@@ -21,8 +21,9 @@ class Node:
     `changed` is the number of the last entry that changed it, `evaluations` the search's count at its last
     result. `seed` is the seed kernel that its source grew from, `source_key` equal for equal sources.
     `results` holds every measurement, oldest first; the last `num_finals` came after the end: `judged` are
-    those that name its speedup, and `full` is the winner's full evaluation, as in a `Trial`. `has_texts` is
-    False once source, feedback and log were let go to bound the memory.
+    those that name its speedup, and `full` is the winner's full evaluation, as in a `Trial`. `profiles` are
+    what agents were told when they asked what limits it, oldest first. `has_texts` is False once source,
+    feedback and log were let go to bound the memory.
     """
 
     candidate: Candidate
@@ -40,6 +41,7 @@ class Node:
     num_finals: int = 0
     full: Result | None = None
     why_no_full: str = ""
+    profiles: tuple[str, ...] = ()
     evaluations: int = 0
     staleness: int | None = None
     dropped: Dropped | None = None

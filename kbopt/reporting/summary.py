@@ -16,6 +16,7 @@ from kbopt.core.settings import Budget
 from kbopt.core.tally import amount
 from kbopt.reporting.evidence import (
     equal_code_of,
+    faster_text,
     final_fault,
     roofline_of,
     speedups_of,
@@ -36,7 +37,8 @@ LISTED = 200
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestKernel(Standing):
     """The trial with the highest mean speedup over its measurements, the final ones where they were made, and
-    where it was measured.
+    where it was measured. Of a session it is the one that was submitted, and `faster` names in a sentence
+    what measured faster at the end.
 
     `ranked_over` names what its speedup is over. `speedups` are those over every baseline that was asked for,
     `strongest` the smallest of them beside that one; `kernelbench` is KernelBench's own verdict and
@@ -55,6 +57,7 @@ class BestKernel(Standing):
     workloads: tuple[WorkloadTimes, ...] = ()
     by_workload: str = ""
     final_fault: str = ""
+    faster: str = ""
     roofline: Roofline | None = None
 
 
@@ -188,7 +191,7 @@ def summarize_history(run: Run, history: History) -> RunSummary:
         candidates=len(nodes),
         correct=sum(node.speedup is not None for node in nodes),
         by_outcome={name: history.by_outcome[name] for name in OUTCOME_NAMES.values()},
-        best=_best(history.best),
+        best=_best(history),
         progress=tuple(history.progress),
         busy_fraction=history.busy_fraction,
         lease_fraction=min(1.0, history.lease_s / seconds) if seconds else 0.0,
@@ -230,7 +233,8 @@ def _setup(run: Run, devices: tuple[str, ...]) -> dict[str, str]:
     return {**found, "budget": ", ".join(filter(None, limits))}
 
 
-def _best(node: Node | None) -> BestKernel | None:
+def _best(history: History) -> BestKernel | None:
+    node = history.best
     if node is None:
         return None
     found = standing(node.trial)
@@ -251,6 +255,7 @@ def _best(node: Node | None) -> BestKernel | None:
         workloads=workloads_of(node.trial),
         by_workload=workloads_text(node.trial),
         final_fault=final_fault(node.trial),
+        faster=faster_text(node.trial, (one.trial for one in history.finalists)),
         roofline=roofline_of(node.trial),
     )
 

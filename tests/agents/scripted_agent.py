@@ -38,6 +38,10 @@ async def work(server: list[str], kernels: list[str], do: Collection[str] = ()) 
         for number, kernel in enumerate(kernels):
             judged = await call(client, "evaluate", kernel=Path(kernel).read_text(), note=f"kernel {number}")
             print("evaluated:", judged if isinstance(judged, str) else judged["outcome"], flush=True)
+        if "+profiles" in do:
+            for arguments in ({}, {"candidate": "c000001-1", "against": "c000001-2"}, {"candidate": "c9"}):
+                told = await call(client, "profile", **arguments)
+                print("profiled:", told if isinstance(told, str) else told["text"], flush=True)
         hang(really="+first-hangs-before" in do and Path.cwd().name == "c000001")
         print("submitted:", await call(client, "submit"), flush=True)
         hang(really="+hangs-after" in do)

@@ -15,10 +15,12 @@ import kbopt.proposers as proposers
 from kbopt.cli import app
 from kbopt.compose.proposers import agent_command
 from kbopt.config import AgentName, ProposerConfig
-from kbopt.core.events import Attempted, Evaluated, Event, Proposed
+from kbopt.core.events import Attempted, CandidateProfiled, Evaluated, Event, Proposed
 from kbopt.finish import open_run
+from kbopt.proposers.seeds import seeds_for
 from kbopt.reporting.report import report_data
 from kbopt.store.journal import JournalReader
+from kbopt.tasks import load_task
 from tests.agents.test_proposer import AGENT, Lab, kernels
 from tests.cli.test_run import command, kbopt
 from tests.support.processes import descendants, is_running
@@ -43,7 +45,7 @@ def test_the_best_of_an_agents_kernels_is_found_and_its_conversation_is_shown(
         "-fno-unroll-loops", "-funroll-loops", 1
     )
     (tmp_path / "better.py").write_text(better)
-    agent = f"{sys.executable} {AGENT} {tmp_path}/first.py {tmp_path}/better.py +spends"
+    agent = f"{sys.executable} {AGENT} {tmp_path}/first.py {tmp_path}/better.py +spends +profiles"
     folder = tmp_path / "run"
     done = kbopt(
         *("run", "--task", "quick/softmax", "--device", "cpu", "--trials", 2, "--json"),
@@ -58,6 +60,9 @@ def test_the_best_of_an_agents_kernels_is_found_and_its_conversation_is_shown(
     assert document["best"]["candidate"].startswith("c000001")  # How fast it is depends on who else is here.
     assert (document["usd"], document["tokens"]) == (0.25, 1050)
     assert [e.candidate.parent for e in events(folder) if isinstance(e, Attempted)] == [None, None]
+    told = [event for event in events(folder) if isinstance(event, CandidateProfiled)]
+    assert len(told) == 3
+    assert all(", by its " in event.outcome for event in told)
     with open_run(folder) as run:
         details = report_data([run])["runs"][0]["details"]
     assert set(details) == {"c000001", "c000001-1", "c000001-2"}
@@ -118,18 +123,50 @@ def test_kill_9_of_the_driver_ends_the_agents_and_resume_loses_no_judged_and_no_
     )
 
 
+def install(name: AgentName, kernel: object, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts the program that stands for `name`, and has `kernel` judged, before all others on the PATH."""
+    folder.mkdir()
+    script = AGENT.with_name("scripted_presets.py")
+    (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} {script} {name} {kernel} -- "$@"\n')
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+@pytest.mark.slow
+@pytest.mark.quiet
+@pytest.mark.timeout(500)
+def test_a_run_with_a_preset_finds_a_kernel_that_the_judge_calls_faster_than_eager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seed is four to five times as fast as the eager GELU, so the verdict hangs on no noise."""
+    (seed, *_) = seeds_for(load_task("quick/gelu").family, "cpu")
+    (tmp_path / "gelu.py").write_text(seed.source)
+    install("claude", tmp_path / "gelu.py", tmp_path / "bin", monkeypatch)
+    folder = tmp_path / "run"
+    done = kbopt(
+        *("run", "--task", "quick/gelu", "--device", "cpu", "--trials", 2, "--json"),
+        *("--proposer", "agent", "--agent", "claude", "--agent-evals", 2, "--max-evals", 2),
+        *("--num-steps", 1, "--num-candidates", 1, "--explorers", 1, "--out", folder),
+        timeout_s=400,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    best = document["best"]
+    assert (best["state"], best["ranked_over"]) == ("faster", "eager PyTorch")
+    assert best["speedup_ci"][0] > 1.0
+    assert (folder / "best.py").read_text() == seed.source
+    (answer,) = [event.candidate for event in events(folder) if isinstance(event, Proposed)]
+    assert (answer.proposer, answer.note) == ("agent:claude", "submitted c000001-1: kernel 0")
+    assert (document["usd"], document["tokens"]) == (0.5, 107)
+
+
 @pytest.mark.parametrize(
     ("name", "usd", "tokens"), [("claude", 0.5, 107), ("codex", None, 107), ("opencode", 0.125, 107)]
 )
 async def test_a_preset_connects_its_program_and_reads_what_it_spent(
     name: AgentName, usd: float | None, tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = tmp_path / "bin" / name
-    program.parent.mkdir()
-    script, kernel = AGENT.with_name("scripted_presets.py"), kernels(tmp_path, 9)
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} {script} {name} {kernel} -- "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    install(name, kernels(tmp_path, 9), tmp_path / "bin", monkeypatch)
     made = agent_command(ProposerConfig(name="agent", agent=name))
     assert (made.name, made.max_evals, made.limit_s) == (name, 10, 1800.0)
     lab = Lab(tmp_path, "")
@@ -142,7 +179,12 @@ async def test_a_preset_connects_its_program_and_reads_what_it_spent(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "--proposer agent goes with --agent NAME"),
+        ((), "names no agent: add --agent claude, codex, opencode, or --agent-command COMMAND"),
+        (
+            ("--proposer", "simulated", "--agent", "codex"),
+            "--agent and --proposer simulated do not go together: give --proposer agent, or leave",
+        ),
+        (("--proposer", "simulated", "--agent-command", "sh"), "leave --agent-command out"),
         (("--agent", "cloud"), "Did you mean claude"),
         (("--agent-command", "no-such-agent -p"), "there is no program 'no-such-agent' on the PATH"),
         (("--agent-command", "sh 'x"), "Close its quotes"),

@@ -13,6 +13,8 @@ from kbopt.bench import BenchConfig, collect, prepare, write
 from kbopt.config import BackendConfig, ProposerConfig
 from kbopt.core.events import Ended, Evaluated, Proposed, RemeasureAsked
 from kbopt.core.settings import Budget, SearchSettings
+from kbopt.finish import open_run
+from kbopt.reporting.summary import summarize
 from kbopt.simulated import landscape
 from kbopt.simulated.kernels import to_source
 from kbopt.store.journal import JournalReader
@@ -64,6 +66,9 @@ def test_an_optimizers_kernels_are_a_run_with_its_costs_and_its_last_measurement
     assert isinstance(events[-1], Ended) or any(isinstance(event, Ended) for event in events)
     assert (row.fate, row.seed) == ("correct", 0)
     assert row.over["eager"] > 1.0
+    _, run, journal = open_run(tmp_path / "sim-smooth-best_of_n-s0")
+    with journal:
+        assert summarize(run).algorithm == name
     assert row.tokens == sum(u.prompt_tokens + u.completion_tokens for c in proposed for u in c.usage) > 0
     assert row.usd == pytest.approx(row.tokens * 0.001)
     assert json.loads((tmp_path / "results.json").read_text())["optimizer"] == name

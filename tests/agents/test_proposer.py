@@ -14,11 +14,14 @@ import pytest
 
 from kbopt.cluster.coordinator import Coordinator
 from kbopt.cluster.evaluator import EvaluationQueue
+from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.explorer import Explorer
 from kbopt.cluster.messages import Factories, SearchSpec
 from kbopt.core.embedding import LocalEmbedder
-from kbopt.core.events import Attempted, Evaluated, Event, ProposalFailed, Proposed
+from kbopt.core.errors import UserError
+from kbopt.core.events import Attempted, CandidateProfiled, Evaluated, Event, ProposalFailed, Proposed
 from kbopt.core.ports import Attempts
+from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.search import Search
 from kbopt.core.settings import Budget, SearchSettings
@@ -32,6 +35,7 @@ from kbopt.simulated.driver import ListJournal
 from kbopt.simulated.kernels import to_source
 from kbopt.store.cache import EvaluationCache
 from kbopt.store.journal import JournalReader, SqliteJournal
+from tests.core.test_bottleneck import profile
 from tests.support import ordinary_user
 from tests.support.processes import descendants
 
@@ -51,14 +55,21 @@ class Lab:
         evals: int = 4,
         limit_s: float = 60.0,
         budget: Budget | None = None,
+        evidence: Evidence | None = None,
     ) -> None:
         settings = SearchSettings(
             num_steps=1, num_candidates=1, remeasure_share=0.0, budget=budget or Budget()
         )
         self.folder = folder
         self.spec = SearchSpec(
-            name="one", folder=folder, task=TASK, settings=settings, protocol=EvalProtocol()
+            name="one",
+            folder=folder,
+            task=TASK,
+            settings=settings,
+            protocol=EvalProtocol(),
+            evidence=evidence is not None,
         )
+        self.evidence = evidence
         self.words, self.evals, self.limit_s = tuple(shlex.split(command)), evals, limit_s
         self.factories = Factories(
             backend=SimulatedBackend,
@@ -93,7 +104,10 @@ class Lab:
         )
         try:
             async with asyncio.timeout(90):
-                await Explorer(0, coordinator, {"one": self.spec}, self.factories, 1).run()
+                explorer = Explorer(
+                    0, coordinator, {"one": self.spec}, self.factories, 1, evidence=self.evidence
+                )
+                await explorer.run()
         finally:
             await coordinator.stop("closed", end=False)
             await queue.close()
@@ -151,6 +165,42 @@ async def test_what_an_agent_has_judged_is_journalled_and_what_it_submits_is_the
     replayed.replay(events)
     assert replayed.best is not None
     assert replayed.best.candidate.source == answer.source
+
+
+async def test_an_agent_is_told_what_limits_a_kernel_of_its_own_and_the_journal_keeps_it(
+    tmp_path: Path,
+) -> None:
+    asked: list[str] = []
+
+    async def profile_of(request: ProfileRequest) -> Profiled:
+        asked.append(request.source)
+        return profile(80.0 if request.source == to_source((3,) * 8) else 40.0)
+
+    words = f"{sys.executable} {AGENT} {kernels(tmp_path, 3, 9)} +profiles"
+    lab = Lab(tmp_path, words, evidence=Evidence(profile_of))
+    told = [event for event in await lab.run() if isinstance(event, CandidateProfiled)]
+    assert [event.candidate for event in told] == ["c000001-2", "c000001-2", "c000001-1"]
+    assert told[0].outcome.startswith("memory, by its counters (DRAM bandwidth in use 85 %")
+    assert {to_source((3,) * 8), to_source((9,) * 8)} <= set(asked)
+    said = lab.transcript()
+    assert f"Bottleneck: {told[0].outcome}." in said
+    assert "Against the parent: busy 40 us -> 80 us" in said
+    assert "unknown candidate 'c9'. Judged in this session: c000001-1, c000001-2." in said
+
+
+async def test_an_agent_hears_why_there_is_no_profile(tmp_path: Path) -> None:
+    words = f"{sys.executable} {AGENT} {kernels(tmp_path, 3)} +profiles"
+    without = Lab(tmp_path / "without", words)
+    await without.run()
+    assert "c000001-1 could not be profiled: this search goes without profiles" in without.transcript()
+
+    async def refused(_: ProfileRequest) -> Profiled:
+        raise UserError("this backend has no profiles")
+
+    lab = Lab(tmp_path / "refused", words, evidence=Evidence(refused))
+    told = [event.outcome for event in await lab.run() if isinstance(event, CandidateProfiled)]
+    assert set(told) == {"no profile: this backend has no profiles"}
+    assert "c000001-1 could not be profiled: this backend has no profiles" in lab.transcript()
 
 
 async def test_an_agent_gets_no_more_evaluations_than_its_own_budget_and_the_searchs(tmp_path: Path) -> None:

@@ -384,7 +384,7 @@ async def test_a_summary_of_an_explorer_that_died_is_asked_for_again(tmp_path: P
         lease = await lab.coordinator.lease(0, "first life")
         assert isinstance(lease, Lease)
         if isinstance(lease.work, Brief):
-            answer = await lab.factories.proposer(made, SearchAttempts(lab.coordinator, "one")).propose(
+            answer = await lab.factories.proposer(made, SearchAttempts(lab.coordinator, made)).propose(
                 lease.work
             )
             assert isinstance(answer, Candidate)
@@ -629,7 +629,7 @@ async def test_an_attempt_hears_of_the_stop_and_is_the_same_attempt_after_it(tmp
     lab.backend.service_s = 60.0
     lease = await lab.coordinator.lease(0, "first life")
     assert isinstance(lease, Lease)
-    attempts = SearchAttempts(lab.coordinator, "one")
+    attempts = SearchAttempts(lab.coordinator, lab.specs["one"])
     waiting = asyncio.create_task(attempts.judge(lease.work.id, "a kernel", proposer="agent:x", note=""))
     while not lab.backend.requests:
         await asyncio.sleep(0.01)
@@ -638,7 +638,7 @@ async def test_an_attempt_hears_of_the_stop_and_is_the_same_attempt_after_it(tmp
     with pytest.raises(InfraError, match="the search was stopped: closed"):
         await waiting
     second = Lab(tmp_path, (spec(tmp_path),), NumberedProposer())
-    again = SearchAttempts(second.coordinator, "one")
+    again = SearchAttempts(second.coordinator, second.specs["one"])
     answer = await again.judge(lease.work.id, "a kernel", proposer="agent:x", note="")
     assert isinstance(answer, Attempt)
     assert [trial.candidate.id for trial in await again.earlier(lease.work.id)] == ["c000001-1"]

@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from kbopt.core.events import Asked, BackendStarted, Ended, Evaluated, Opened, Proposed
+from kbopt.core.events import Asked, BackendStarted, CandidateProfiled, Ended, Evaluated, Opened, Proposed
 from tests.support.agents import SIMULATED, call, entries, kbopt, refusal, simulated, stdio
+
+
+def told_by(page: Path) -> str:
+    """The data of a report's page."""
+    packed = re.search(r'id="packed-data">([^<]*)<', page.read_text())
+    assert packed is not None
+    return gzip.decompress(base64.b64decode(packed[1])).decode()
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -44,6 +51,7 @@ async def test_a_session_is_a_run_that_runs_report_and_show_read(mode: str, tmp_
         answer = await call(client, "submit", candidate="c000002")
         assert answer["candidate"] == answer["winner"] == "c000002"
         assert answer["speedup"] == answer["winner_speedup"]
+        assert answer["faster"] == ""
         assert Path(answer["winner_file"]).read_text() == simulated(12)
         assert await call(client, "submit", candidate="c000002") == answer
         assert "that answer stands" in await refusal(
@@ -58,16 +66,34 @@ async def test_a_session_is_a_run_that_runs_report_and_show_read(mode: str, tmp_
     (row,) = json.loads(kbopt("runs", tmp_path, "--json").stdout)
     assert (row["task"], row["evaluations"], row["ended"]) == ("sim/smooth", 3, "submitted c000002")
     assert row["speedup"] == answer["winner_speedup"]
+    assert row["algorithm"] == "session"
     assert kbopt("report", folder).returncode == 0
-    page = (folder / "report.html").read_text()
-    packed = re.search(r'id="packed-data">([^<]*)<', page)
-    assert packed is not None
-    told = gzip.decompress(base64.b64decode(packed[1])).decode()
+    told = told_by(folder / "report.html")
     assert "submitted c000002" in told
+    assert '"algorithm":"session"' in told
     assert "agent:mcp" in told
     shown = kbopt("show", folder, "c000002").stdout
     assert "agent:mcp" in shown
     assert "wider tiles" in shown
+
+
+async def test_what_was_submitted_is_the_answer_though_another_kernel_measured_faster(tmp_path: Path) -> None:
+    levels = (3, 12, 11, 10, 9)  # what is submitted is not among the best three
+    async with stdio(tmp_path, *SIMULATED) as client:
+        for level in levels:
+            await call(client, "evaluate", task="sim/smooth", kernel=simulated(level))
+        answer = await call(client, "submit", candidate="c000001")
+        assert (answer["candidate"], answer["winner"]) == ("c000001", "c000001")
+        assert answer["speedup"] == answer["winner_speedup"]
+        assert answer["faster"].startswith("c000002 measured faster at the end, ")
+        assert (await call(client, "best"))["candidate"] == "c000001"
+    assert Path(answer["winner_file"]).read_text() == simulated(3)
+    folder = Path(answer["report"]).parent
+    assert "candidate c000001" in kbopt("show", folder).stdout
+    assert "candidate c000001," in kbopt("export", folder).stdout
+    (row,) = json.loads(kbopt("runs", tmp_path, "--json").stdout)
+    assert row["speedup"] == answer["speedup"]
+    assert answer["faster"] in told_by(folder / "report.html")
 
 
 async def test_a_budget_of_evaluations_holds_over_tasks_and_calls_at_once(tmp_path: Path) -> None:
@@ -153,3 +179,12 @@ async def test_a_profile_is_of_a_measured_kernel_and_a_device_that_has_profiles(
         await call(client, "evaluate", task="sim/smooth", kernel=simulated(2))
         assert "this backend has no profiles" in await refusal(client, "profile")
         assert "c000009" in await refusal(client, "profile", candidate="c000009")
+        told = [entry.event for entry in entries(tmp_path) if isinstance(entry.event, CandidateProfiled)]
+        assert [event.candidate for event in told] == ["c000002"]
+        assert told[0].outcome.startswith("no profile: this backend has no profiles")
+    (folder,) = tmp_path.glob("*/")
+    assert "no profile: this backend has no profiles" in " ".join(
+        kbopt("show", folder, "c000002").stdout.split()
+    )
+    kbopt("report", folder)
+    assert told[0].outcome in told_by(folder / "report.html")

@@ -137,7 +137,7 @@ def test_a_kernel_that_fails_its_final_measurement_is_no_winner() -> None:
     assert search.progress.best_speedup == 1.5
 
 
-def finalists(journal: ListJournal, speedups: dict[str, float]) -> Search:
+def finalists(journal: ListJournal, speedups: dict[str, float], answer: str = "") -> Search:
     """A search that has ended and measured one source of each name once more, at these speedups."""
     search = Search(task=NOISY.task, settings=SearchSettings(), journal=journal)
     for source in speedups:
@@ -145,7 +145,7 @@ def finalists(journal: ListJournal, speedups: dict[str, float]) -> Search:
         assert isinstance(brief, Brief)
         search.propose(replace(PROPOSER.answer(brief), source=f"{source} = 1"))
         measure(search, {(brief.id, repeat): told(speedups[source]) for repeat in (0, 1)})
-    search.end("enough")
+    search.end("enough", answer=answer)
     names = [f"c{number:06d}" for number in range(1, len(speedups) + 1)]
     finals = dict(zip(names, map(told, speedups.values()), strict=True))
     measure(search, {(name, FINAL_REPEAT): outcome for name, outcome in finals.items()})
@@ -246,3 +246,43 @@ def test_a_target_is_reached_only_by_a_kernel_measured_twice() -> None:
     assert isinstance(search.ask(), Brief)
     assert measure(search, {(first.id, 1): told(1.0)}) == [(first.id, 1)]
     assert isinstance(search.ask(), Brief)  # 3.0 was luck: the mean is 2.0
+
+
+def test_a_kernel_that_was_handed_in_is_the_answer_though_another_measured_faster() -> None:
+    journal = ListJournal()
+    search = finalists(journal, {"a": 5.0, "b": 4.0, "c": 3.0, "d": 2.0}, answer="c000004")
+    asked = [
+        e.candidate for e in journal.events if isinstance(e, RemeasureAsked) and e.repeat == FINAL_REPEAT
+    ]
+    assert asked == ["c000001", "c000002", "c000003", "c000004"]  # the best three, and what was handed in
+    assert measure(search, {("c000004", FULL_REPEAT): told(2.0)}) == [("c000004", FULL_REPEAT)]
+    assert search.ended == "enough"
+    assert search.best is not None
+    assert search.best.candidate.id == "c000004"
+    assert history_best(journal.events)[:2] == ("c000004", 2.0)
+    again = Search(task=NOISY.task, settings=SearchSettings(), journal=ListJournal())
+    again.replay(journal.events)
+    assert again.take_ready() == ()
+    assert again.best == search.best
+
+
+def test_an_answer_that_fails_its_last_measurements_gives_way() -> None:
+    journal = ListJournal()
+    search = finalists(journal, {"a": 5.0, "b": 4.0}, answer="c000002")
+    wrong = WrongAnswer(reason="on workload last: 1 of 9")
+    assert measure(search, {("c000002", FULL_REPEAT): wrong}) == [("c000002", FULL_REPEAT)]
+    assert measure(search, {("c000001", FULL_REPEAT): told(5.0)}) == [("c000001", FULL_REPEAT)]
+    assert search.ended == "enough"
+    assert history_best(journal.events)[:2] == ("c000001", 5.0)
+
+
+@pytest.mark.parametrize("answer", ["c000001", "c000002"])
+def test_of_equal_sources_the_one_that_was_handed_in_is_measured_once_more(answer: str) -> None:
+    search = Search(task=NOISY.task, settings=SearchSettings(), journal=ListJournal())
+    for _ in range(2):
+        brief = search.ask()
+        assert isinstance(brief, Brief)
+        search.propose(replace(PROPOSER.answer(brief), source="a = 1"))
+        measure(search, {(brief.id, 0): told(2.0)})
+    search.end("enough", answer=answer)
+    assert measure(search, {(answer, FINAL_REPEAT): told(2.0)}) == [(answer, FINAL_REPEAT)]

@@ -194,6 +194,7 @@ function candidateBody(run, row, detail) {
     ["children", children.length ? children.flatMap((child) => [idButton(run, child.id), " "]) : ["–"]],
     ["written by", [`${row.proposer}, ${row.action === "refine" ? "refining tunables" : "a new proposal"}`]],
     ...(row.strategy ? [["strategy", [row.strategy]]] : []),
+    ...(detail.profiles.length ? [["profiled", detail.profiles.flatMap((told) => [el("bdi", {}, ...shown(told)), el("br")])]] : []),
     ["note", detail.note ? [noteText(detail.note)] : ["–"]],
     ["tunables", [detail.tunables.map(([name, value]) => `${name} = ${value}`).join(", ") || "–"]],
   ];

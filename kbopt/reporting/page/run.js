@@ -29,8 +29,8 @@ function runSections(run) {
 }
 
 function stateOf(run) {
-  const { ended } = run.summary;
-  if (ended) return `ended: ${ended}`;
+  const { ended, best } = run.summary;
+  if (ended) return `ended: ${ended}${best?.faster ? `; ${best.faster}` : ""}`;
   return run.live ? "running" : "not ended: it was running when this page was made, or was cut off";
 }
 
