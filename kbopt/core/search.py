@@ -118,7 +118,7 @@ class Search(SearchState):
             return f"the search is over: {self._ended}"
         # The evaluation that is kept for a brief's answer goes to its first attempt.
         if brief_id in self._attempts and not self._may_evaluate():
-            return f"the search's budget of {self._settings.budget.evaluations} evaluations is used"
+            return f"the search's budget of {self.max_evaluations} evaluations is used"
         brief = self._outstanding[brief_id]
         candidate = Candidate(
             id=f"{brief_id}-{len(self._attempts.get(brief_id, ())) + 1}",
@@ -197,11 +197,11 @@ class Search(SearchState):
             self._record(Ended(reason=reason))
             self._decide()
 
-    def grant(self, evaluations: int) -> None:
-        """Allow so many more evaluations. Only for a search whose budget grows."""
+    def grant(self, *, evaluations: int = 0, usd: float = 0.0) -> None:
+        """Allow so many more evaluations and dollars. Only for a search whose budget grows."""
         if not self._settings.budget.grows:
             raise ValueError(f"the budget of this search of {self._task.name} does not grow")
-        self._record(Granted(evaluations=evaluations))
+        self._record(Granted(evaluations=evaluations, usd=usd))
 
     def _record(self, event: Event) -> None:
         self._journal.append(event)

@@ -37,7 +37,7 @@ from kbopt.core.ports import Embedder
 from kbopt.core.proposals import Brief, Candidate, Trial
 from kbopt.core.scoring import mean_score, score
 from kbopt.core.settings import SearchSettings
-from kbopt.core.spending import expected_gain
+from kbopt.core.spending import expected_gain, steady_gain
 from kbopt.core.stepwise import Stepwise
 from kbopt.core.strategy import Strategy
 from kbopt.core.tally import Progress, Tally
@@ -84,7 +84,7 @@ class SearchState:
         self._ended: str | None = None
         self._finalists: list[str] = []
         self._full_asked: set[str] = set()
-        self._granted = 0
+        self._granted = Granted()
         self._course: list[float] = []
         self._bounds: tuple[Bound, ...] | None = None
         suits = () if settings.synchronous else suitable(settings.strategies, task.source)
@@ -101,7 +101,13 @@ class SearchState:
     def max_evaluations(self) -> int | None:
         """The limit of evaluations with what was granted; None for none."""
         limit = self._settings.budget.evaluations
-        return None if limit is None else limit + self._granted
+        return None if limit is None else limit + self._granted.evaluations
+
+    @property
+    def max_usd(self) -> float | None:
+        """The limit of dollars with what was granted; None for none."""
+        limit = self._settings.budget.usd
+        return None if limit is None else limit + self._granted.usd
 
     @property
     def is_ending(self) -> bool:
@@ -110,16 +116,29 @@ class SearchState:
 
     @property
     def wants_more(self) -> bool:
-        """Whether it could go on, but for the evaluations that it has used. Nothing is in flight then."""
+        """Whether it could go on, but for what it may use of a sweep's budget. Nothing is in flight then."""
         if not self._settings.budget.grows or self._ended is not None or self.num_in_flight:
             return False
         return not (self._may_evaluate() or self._hopeless() or self._exhausted(elapsed_s=0.0))
 
     @property
-    def worth(self) -> float:
-        """The gain that is expected of the next evaluation, as `kbopt.core.spending` has it."""
-        best = self.best
-        return expected_gain(self._course, sure_share(best) if best else 0.0)
+    def lacks_evaluations(self) -> bool:
+        """Whether the evaluations that it may use are used or in flight."""
+        limit = self.max_evaluations
+        unanswered = sum(brief not in self._attempts for brief in self._outstanding)
+        committed = self._tally.evaluations + len(self._pending) + unanswered + self._strategy.num_waiting
+        return limit is not None and committed >= limit
+
+    @property
+    def lacks_usd(self) -> bool:
+        """Whether the dollars that it may spend are spent."""
+        return self.max_usd is not None and self._tally.usd >= self.max_usd
+
+    @property
+    def gains(self) -> tuple[float, float]:
+        """What `kbopt.core.spending` expects of it: `expected_gain` and `steady_gain`."""
+        share = sure_share(self.best) if self.best else 0.0
+        return expected_gain(self._course, share), steady_gain(share)
 
     @property
     def best(self) -> Trial | None:
@@ -230,7 +249,10 @@ class SearchState:
             case Rented():
                 self._tally.pay_rent(event.rent)
             case Granted():
-                self._granted += event.evaluations
+                self._granted = Granted(
+                    evaluations=self._granted.evaluations + event.evaluations,
+                    usd=self._granted.usd + event.usd,
+                )
             case Ended():
                 self._ended = event.reason
         if not (isinstance(event, RemeasureAsked | Evaluated) and event.is_final):
@@ -312,6 +334,8 @@ class SearchState:
         ends = (end for trial in leading if (end := reached(trial, self._settings)))
         if end := next(ends, None):
             return end
+        if limits.grows:
+            limits = replace(limits, usd=None)
         return self._tally.exhausted(limits, elapsed_s=elapsed_s)
 
     def _hopeless(self) -> str | None:
@@ -321,11 +345,11 @@ class SearchState:
         return f"{failed} proposals failed one after the other" if failed >= limit else None
 
     def _may_evaluate(self) -> bool:
-        """True if the budget has an evaluation left besides those that are in flight."""
-        limit = self.max_evaluations
-        unanswered = sum(brief not in self._attempts for brief in self._outstanding)
-        committed = self._tally.evaluations + len(self._pending) + unanswered + self._strategy.num_waiting
-        return self._ended is None and (limit is None or committed < limit)
+        """True if the budget has an evaluation left besides those that are in flight, and where it grows
+        dollars too; where it does not, spent dollars end the search.
+        """
+        waits_for_usd = self._settings.budget.grows and self.lacks_usd
+        return self._ended is None and not (self.lacks_evaluations or waits_for_usd)
 
     def _brief(self, asked: Asked) -> Brief:
         return Brief(
