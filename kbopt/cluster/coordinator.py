@@ -29,24 +29,20 @@ from kbopt.cluster.messages import (
     SearchSpec,
 )
 from kbopt.cluster.running import RunningSearch
-from kbopt.cluster.sharing import SharedPace
+from kbopt.cluster.sharing import SharedPace, over
 from kbopt.core.costs import Rent, Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.events import InfraFailed
 from kbopt.core.ports import Attempt, Declined
 from kbopt.core.proposals import Candidate, NoProposal, Trial
-from kbopt.core.spending import Shared, in_vain, next_portion, outbid
-from kbopt.core.tally import amount
+from kbopt.core.spending import Shared, next_portion
 from kbopt.core.work import Ready
 
 log = logging.getLogger(__name__)
 
 POLL_S = 5.0
 """How long a lease request waits for work before it returns empty-handed."""
-
-OUTBID = "more is expected of the sweep's other searches for all that is left"
-"""Why a search is over of which less is expected than of the others."""
 
 Evaluate = Callable[[str, EvalRequest, str], Awaitable[Answer]]
 """(search, request, scope) -> answer; raises `InfraError` or `UserError`."""
@@ -136,13 +132,8 @@ class Coordinator:
             with self._ends_with_its_faults(running):
                 running.grant(portion)
             accounts[portion.index] = running.account()
-        all_used, below = in_vain(accounts, shared), outbid(accounts, shared)
-        for index in all_used:
-            is_usd = accounts[index].lacks_usd
-            what = f"{amount(shared.usd or 0.0)} dollars" if is_usd else f"{shared.evaluations} evaluations"
-            self._end(searches[index], f"the sweep's {what} are used")
-        for index in below:
-            self._end(searches[index], OUTBID)
+        for index, reason in over(accounts, shared):
+            self._end(searches[index], reason)
 
     def _end(self, running: RunningSearch, reason: str) -> None:
         with self._ends_with_its_faults(running):

@@ -83,24 +83,24 @@ class RunningSearch:
         usd_each = progress.usd / max(1, progress.evaluations)
         if not self.running or self.search.is_ending:
             return Account(state="over", evaluations=used, usd=progress.usd, usd_each=usd_each)
-        usd = max(progress.usd, self.search.max_usd or 0.0)
+        limits = self.search.budget
+        usd = max(progress.usd, limits.usd or 0.0)
         affordable = used + int((usd - progress.usd) / usd_each) if usd_each else used
-        limit = self.search.max_evaluations
         gain, steady = self.search.gains
         return Account(
             state="waiting" if self.wants_more else "going",
-            evaluations=affordable if limit is None else limit,
+            evaluations=affordable if limits.evaluations is None else limits.evaluations,
             usd=usd,
             usd_each=usd_each,
             lacks_evaluations=self.search.lacks_evaluations,
-            lacks_usd=self.search.lacks_usd,
+            lacks_usd=limits.usd is not None and progress.usd >= limits.usd,
             gain=gain,
             steady=steady,
         )
 
     def grant(self, portion: Portion) -> None:
         """Let it use `portion` more of its sweep's budget."""
-        overspent = self.search.progress.usd - (self.search.max_usd or 0.0) if portion.usd else 0.0
+        overspent = self.search.progress.usd - (self.search.budget.usd or 0.0) if portion.usd else 0.0
         self.search.grant(evaluations=portion.evaluations, usd=portion.usd + max(0.0, overspent))
 
     @property

@@ -1,10 +1,24 @@
-"""What the searches of a sweep share beside their budget: the pace of one device."""
+"""What the searches of a sweep share: a budget, of which `kbopt.core.spending` says who gets the next part,
+and the pace of one device.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from kbopt.cluster.running import RunningSearch
+from kbopt.core.spending import Account, Shared, in_vain, outbid
+from kbopt.core.tally import amount
+
+OUTBID = "more is expected of the sweep's other searches for all that is left"
+
+
+def over(accounts: Sequence[Account], shared: Shared) -> list[tuple[int, str]]:
+    """The searches that get no more, by their index, and why."""
+    used = f"the sweep's {shared.evaluations} evaluations are used"
+    spent = f"the sweep's {amount(shared.usd or 0.0)} dollars are used"
+    ended = [(index, spent if accounts[index].lacks_usd else used) for index in in_vain(accounts, shared)]
+    return ended + [(index, OUTBID) for index in outbid(accounts, shared)]
 
 
 class SharedPace:

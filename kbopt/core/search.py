@@ -118,7 +118,7 @@ class Search(SearchState):
             return f"the search is over: {self._ended}"
         # The evaluation that is kept for a brief's answer goes to its first attempt.
         if brief_id in self._attempts and not self._may_evaluate():
-            return f"the search's budget of {self.max_evaluations} evaluations is used"
+            return f"the search's budget of {self.budget.evaluations} evaluations is used"
         brief = self._outstanding[brief_id]
         candidate = Candidate(
             id=f"{brief_id}-{len(self._attempts.get(brief_id, ())) + 1}",

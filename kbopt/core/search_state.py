@@ -36,7 +36,7 @@ from kbopt.core.kernel_strategies import Bound, suitable
 from kbopt.core.ports import Embedder
 from kbopt.core.proposals import Brief, Candidate, Trial
 from kbopt.core.scoring import mean_score, score
-from kbopt.core.settings import SearchSettings
+from kbopt.core.settings import Budget, SearchSettings
 from kbopt.core.spending import expected_gain, steady_gain
 from kbopt.core.stepwise import Stepwise
 from kbopt.core.strategy import Strategy
@@ -84,7 +84,6 @@ class SearchState:
         self._ended: str | None = None
         self._finalists: list[str] = []
         self._full_asked: set[str] = set()
-        self._granted = Granted()
         self._course: list[float] = []
         self._bounds: tuple[Bound, ...] | None = None
         suits = () if settings.synchronous else suitable(settings.strategies, task.source)
@@ -98,16 +97,9 @@ class SearchState:
     # What can be read at any time.
 
     @property
-    def max_evaluations(self) -> int | None:
-        """The limit of evaluations with what was granted; None for none."""
-        limit = self._settings.budget.evaluations
-        return None if limit is None else limit + self._granted.evaluations
-
-    @property
-    def max_usd(self) -> float | None:
-        """The limit of dollars with what was granted; None for none."""
-        limit = self._settings.budget.usd
-        return None if limit is None else limit + self._granted.usd
+    def budget(self) -> Budget:
+        """What it may use: its own, with what was granted."""
+        return self._tally.allowed(self._settings.budget)
 
     @property
     def is_ending(self) -> bool:
@@ -124,15 +116,10 @@ class SearchState:
     @property
     def lacks_evaluations(self) -> bool:
         """Whether the evaluations that it may use are used or in flight."""
-        limit = self.max_evaluations
+        limit = self.budget.evaluations
         unanswered = sum(brief not in self._attempts for brief in self._outstanding)
         committed = self._tally.evaluations + len(self._pending) + unanswered + self._strategy.num_waiting
         return limit is not None and committed >= limit
-
-    @property
-    def lacks_usd(self) -> bool:
-        """Whether the dollars that it may spend are spent."""
-        return self.max_usd is not None and self._tally.usd >= self.max_usd
 
     @property
     def gains(self) -> tuple[float, float]:
@@ -165,10 +152,8 @@ class SearchState:
 
     @property
     def progress(self) -> Progress:
-        best = self.best
-        return self._tally.progress(
-            best_speedup=mean_score(best) if best else None, in_flight=self.num_in_flight
-        )
+        speedup = mean_score(self.best) if self.best else None
+        return self._tally.progress(best_speedup=speedup, in_flight=self.num_in_flight)
 
     @property
     def num_in_flight(self) -> int:
@@ -249,10 +234,7 @@ class SearchState:
             case Rented():
                 self._tally.pay_rent(event.rent)
             case Granted():
-                self._granted = Granted(
-                    evaluations=self._granted.evaluations + event.evaluations,
-                    usd=self._granted.usd + event.usd,
-                )
+                self._tally.grant(event)
             case Ended():
                 self._ended = event.reason
         if not (isinstance(event, RemeasureAsked | Evaluated) and event.is_final):
@@ -324,19 +306,14 @@ class SearchState:
 
     def _exhausted(self, elapsed_s: float) -> str | None:
         """Why no further brief may be written, None if one may."""
-        limits = self._settings.budget
-        total = self._settings.num_total_proposals
+        limits, total = self._settings.budget, self._settings.num_total_proposals
         if self._tally.asked - self._strategy.num_first_kernels - self._forgiven >= total:
             return f"all {total} proposals were asked for"
         if not (limits.grows or self._may_evaluate()):
             return f"the budget of {limits.evaluations} evaluations is used"
         leading = (trial for trial in self.top(NUM_LEADING) if len(trial.results) > 1)
         ends = (end for trial in leading if (end := reached(trial, self._settings)))
-        if end := next(ends, None):
-            return end
-        if limits.grows:
-            limits = replace(limits, usd=None)
-        return self._tally.exhausted(limits, elapsed_s=elapsed_s)
+        return next(ends, None) or self._tally.exhausted(limits, elapsed_s=elapsed_s)
 
     def _hopeless(self) -> str | None:
         """Why the next proposal would fail as the last ones did, None if it may not."""
@@ -345,11 +322,9 @@ class SearchState:
         return f"{failed} proposals failed one after the other" if failed >= limit else None
 
     def _may_evaluate(self) -> bool:
-        """True if the budget has an evaluation left besides those that are in flight, and where it grows
-        dollars too; where it does not, spent dollars end the search.
-        """
-        waits_for_usd = self._settings.budget.grows and self.lacks_usd
-        return self._ended is None and not (self.lacks_evaluations or waits_for_usd)
+        """True if the budget has an evaluation left besides those in flight, and dollars where it grows."""
+        lacks = self.lacks_evaluations or (self._settings.budget.grows and self._tally.has_spent(self.budget))
+        return self._ended is None and not lacks
 
     def _brief(self, asked: Asked) -> Brief:
         return Brief(

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kbopt.cluster.coordinator import OUTBID, Coordinator
+from kbopt.cluster.coordinator import Coordinator
 from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.explorer import Explorer, SearchAttempts
 from kbopt.cluster.messages import Answer, Failure, Idle, Lease, SearchSpec
 from kbopt.cluster.running import RunningSearch, active_s
+from kbopt.cluster.sharing import OUTBID
 from kbopt.core.costs import Usage
 from kbopt.core.embedding import LocalEmbedder
 from kbopt.core.errors import InfraError, UserError

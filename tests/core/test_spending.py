@@ -214,10 +214,10 @@ def test_a_search_uses_what_it_was_granted_then_waits_and_never_more() -> None:
     search.grant(evaluations=3)
     assert not search.wants_more
     advance(search)
-    assert search.progress.evaluations == search.max_evaluations == 8
+    assert search.progress.evaluations == search.budget.evaluations == 8
     again = growing(ListJournal())
     again.replay(journal.events)
-    assert (again.wants_more, again.max_evaluations, again.gains) == (True, 8, search.gains)
+    assert (again.wants_more, again.budget.evaluations, again.gains) == (True, 8, search.gains)
     search.end("the sweep's 8 evaluations are used")
     measure(search)
     assert not search.wants_more
@@ -230,15 +230,15 @@ def test_a_search_spends_what_it_was_granted_then_waits_for_more_dollars() -> No
     search = Search(task=LANDSCAPES["sim/smooth"].task, settings=how, journal=journal)
     search.pay_rent(Rent(gpu="L40S", seconds=100.0, usd=0.9))
     advance_by(search, 3)
-    assert (search.wants_more, search.lacks_usd) == (False, False)
+    assert search.wants_more is False
     search.pay_rent(Rent(gpu="L40S", seconds=12.0, usd=0.1))
     assert search.ask() == Wait(reason="its part of the sweep's budget is used")
-    assert (search.wants_more, search.lacks_usd, search.lacks_evaluations) == (True, True, False)
+    assert (search.wants_more, search.lacks_evaluations) == (True, False)
     search.grant(usd=0.5)
-    assert (search.wants_more, search.max_usd) == (False, 1.5)
+    assert (search.wants_more, search.budget.usd) == (False, 1.5)
     again = Search(task=LANDSCAPES["sim/smooth"].task, settings=how, journal=ListJournal())
     again.replay(journal.events)
-    assert (again.wants_more, again.max_usd) == (False, 1.5)
+    assert (again.wants_more, again.budget.usd) == (False, 1.5)
     assert isinstance(search.ask(), Brief)
 
 
