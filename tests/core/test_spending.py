@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kbopt.core.costs import Rent
 from kbopt.core.events import Granted
-from kbopt.core.proposals import Brief
+from kbopt.core.proposals import Brief, NoProposal
 from kbopt.core.search import Search
 from kbopt.core.settings import Budget, SearchSettings
 from kbopt.core.spending import (
@@ -231,9 +231,17 @@ def test_a_search_spends_what_it_was_granted_then_waits_for_more_dollars() -> No
     search.pay_rent(Rent(gpu="L40S", seconds=100.0, usd=0.9))
     advance_by(search, 3)
     assert search.wants_more is False
+    assert isinstance(search.ask(), Brief)
     search.pay_rent(Rent(gpu="L40S", seconds=12.0, usd=0.1))
     assert search.ask() == Wait(reason="its part of the sweep's budget is used")
-    assert (search.wants_more, search.lacks_evaluations) == (True, False)
+    assert (search.wants_more, search.lacks_evaluations) == (False, False)
+    brief = search.outstanding()[0]
+    search.attempt(brief.id, "class ModelNew: first = 1", proposer="agent", note="")
+    refused = search.attempt(brief.id, "class ModelNew: second = 2", proposer="agent", note="")
+    assert refused == "the search's part of the sweep's dollars, 1.00, is spent"
+    search.fail(brief.id, NoProposal(reason="nothing better"))
+    measure(search)
+    assert search.wants_more
     search.grant(usd=0.5)
     assert (search.wants_more, search.budget.usd) == (False, 1.5)
     again = Search(task=LANDSCAPES["sim/smooth"].task, settings=how, journal=ListJournal())
