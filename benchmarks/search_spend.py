@@ -4,7 +4,9 @@
 
 Each search is simulated once for each seed, further than any sweep lets it go: a search of n evaluations is
 the beginning of a longer one. Both ways to spend read the same searches, and share out what the sweep has by
-the functions that the coordinator calls. What this leaves out: a search waits until nothing of it is in
+the functions that the coordinator calls. "Ends" is the ratio to the same rule where no search is over before
+all is used; "ended early" is the share of searches that were, "with left" the mean share of the sweep's
+evaluations that was still left then. What this leaves out: a search waits until nothing of it is in
 flight before it gets another portion, and then proposes from newer results.
 
 The floor of a task is its landscape's optimum, which a search can reach. "Wrong" floors are up to 20 times
@@ -26,7 +28,15 @@ from search_held_out import HELD_OUT
 from kbopt.core.events import Evaluated
 from kbopt.core.scoring import mean_interval, score
 from kbopt.core.settings import Budget, SearchSettings
-from kbopt.core.spending import Account, expected_gain, first_part, next_portion
+from kbopt.core.spending import (
+    Account,
+    Shared,
+    expected_gain,
+    first_part,
+    next_portion,
+    outbid,
+    steady_gain,
+)
 from kbopt.simulated import LANDSCAPES, Landscape, Latency, simulate
 from kbopt.simulated.landscapes import OPTIMUM_SPEEDUP
 
@@ -58,12 +68,16 @@ def course(landscape: Landscape, seed: int, evaluations: int) -> Course:
     return Course(true=report.quality[:evaluations], measured=tuple(measured[:evaluations]))
 
 
-def shared_out(courses: Sequence[Course], each: int, *, floors: Floors, seed: int) -> list[int]:
-    """How many evaluations each search had; those that have some left proceed in step."""
+def shared_out(
+    courses: Sequence[Course], each: int, *, floors: Floors, seed: int, ends: bool
+) -> tuple[list[int], list[float]]:
+    """How many evaluations each search had, and with `ends` what share of the sweep's was left when one ended
+    because more was expected of the others. Searches that have some left proceed in step.
+    """
     rng = random.Random(seed)
     factors = [math.exp(rng.uniform(0.0, math.log(WORST_FLOOR))) for _ in courses]
     limits, used = [first_part(each)] * len(courses), [0] * len(courses)
-    total = each * len(courses)
+    shared, ended = Shared(evaluations=each * len(courses)), dict[int, float]()
     while True:
         for index, limit in enumerate(limits):
             used[index] += used[index] < limit
@@ -75,16 +89,19 @@ def shared_out(courses: Sequence[Course], each: int, *, floors: Floors, seed: in
                 if floors != "none" and so_far[-1] > 0:
                     reach = OPTIMUM_SPEEDUP * (factors[index] if floors == "wrong" else 1.0)
                     share = min(1.0, so_far[-1] / reach)
-                is_over = used[index] == len(one.true)
+                is_over = index in ended or used[index] == len(one.true)
                 state = "over" if is_over else "going" if used[index] < limits[index] else "waiting"
-                worth = expected_gain(so_far, share)
-                accounts.append(Account(state=state, committed=limits[index], worth=worth))
-            portion = next_portion(accounts, total)
+                gain, steady = expected_gain(so_far, share), steady_gain(share)
+                accounts.append(Account(state=state, evaluations=limits[index], gain=gain, steady=steady))
+            portion = next_portion(accounts, shared)
             if portion is None:
                 break
-            limits[portion[0]] = min(limits[portion[0]] + portion[1], len(courses[portion[0]].true))
+            index = portion.index
+            limits[index] = min(limits[index] + portion.evaluations, len(courses[index].true))
+        for index in outbid(accounts, shared) if ends else ():
+            ended[index] = 1.0 - sum(used) / (each * len(courses))
         if used == limits:
-            return used
+            return used, list(ended.values())
 
 
 def log_mean(courses: Sequence[Course], used: Sequence[int]) -> float:
@@ -100,18 +117,28 @@ def compare(name: str, landscapes: Mapping[str, Landscape], seeds: range, budget
             for seed in seeds
         }
         evenly = {seed: log_mean(courses, [each] * len(courses)) for seed, courses in found.items()}
-        cells, most = [], []
+        cells, changes, most, early, left = [], [], [], [], []
         for floors in ("known", "wrong", "none"):
             gains = []
             for seed, courses in found.items():
-                used = shared_out(courses, each, floors=floors, seed=seed)
+                used, ended = shared_out(courses, each, floors=floors, seed=seed, ends=True)
+                waits, _ = shared_out(courses, each, floors=floors, seed=seed, ends=False)
                 gains.append(log_mean(courses, used) - evenly[seed])
+                changes.append(log_mean(courses, used) - log_mean(courses, waits))
                 most.append(max(used) / each)
-            low, high = mean_interval(gains)
-            cells.append(f"{math.exp(np.mean(gains)):.3f} [{math.exp(low):.3f}, {math.exp(high):.3f}]")
+                early.append(len(ended) / len(courses))
+                left += ended
+            cells.append(ratio(gains))
+        cells.append(ratio(changes))
         even = math.exp(np.mean(list(evenly.values())))
         facts = f"{name} | {len(landscapes)} | {each} | {even:.2f}"
-        print(f"| {facts} | {' | '.join(cells)} | {np.mean(most):.1f} |", flush=True)
+        figures = f"{np.mean(early):.0%} | {np.mean(left or [0.0]):.0%} | {np.mean(most):.1f}"
+        print(f"| {facts} | {' | '.join(cells)} | {figures} |", flush=True)
+
+
+def ratio(logs: Sequence[float]) -> str:
+    low, high = mean_interval(logs)
+    return f"{math.exp(np.mean(logs)):.3f} [{math.exp(low):.3f}, {math.exp(high):.3f}]"
 
 
 def main() -> None:
@@ -124,8 +151,11 @@ def main() -> None:
     shipped = dict(LANDSCAPES)
     LANDSCAPES.update(HELD_OUT)  # where the simulated device looks a task up
     print("Ratio of geometric means, headroom over evenly, 95 % bootstrap interval over seeds.\n")
-    print("| tasks | how many | evaluations each | evenly | floors known | wrong | none | most to one, x |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| tasks | how many | evaluations each | evenly | floors known | wrong | none | ends "
+        "| ended early | with left | most to one, x |"
+    )
+    print("| --- " * 11 + "|")
     compare("shipped", shipped, seeds, options.evaluations)
     compare("held out", HELD_OUT, seeds, options.evaluations)
     compare("all", {**shipped, **HELD_OUT}, seeds, options.evaluations)

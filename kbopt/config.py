@@ -26,6 +26,9 @@ AgentName = Literal["claude", "codex", "opencode"]
 
 DeviceKind = Literal["cpu", "cuda"]
 
+ALL_GPUS = 0
+"""`--gpus all` on a cluster: the machine of the evaluator says how many it has."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendConfig:
@@ -35,8 +38,8 @@ class BackendConfig:
     `spool` is the folder in which the spool backend asks, with `spool_ahead` requests for each job that
     drains it; its `device` says for which kind of device kernels are written, a GPU unless it is `cpu`.
 
-    `gpus` devices share the work: GPUs of this machine for the local backend, containers of Modal. The rest
-    is for Modal: each `lane` has containers of its own.
+    `gpus` devices share the work: GPUs of the evaluator's machine for the local backend, `ALL_GPUS` for as
+    many as it has, and containers of Modal. The rest is for Modal: each `lane` has containers of its own.
     """
 
     name: BackendName = "local"
@@ -145,7 +148,7 @@ def device_kind(config: BackendConfig) -> DeviceKind:
     if config.name == "modal":
         # The container reads the same variable: only the tests' loopback control plane has no GPUs.
         return "cpu" if os.environ.get("KBOPT_MODAL_DEVICE") == "cpu" else "cuda"
-    if config.device.startswith("cuda"):
+    if config.device.startswith("cuda") or (config.name == "local" and config.gpus != 1):
         return "cuda"
     if config.name == "spool":
         return "cpu" if config.device == "cpu" else "cuda"

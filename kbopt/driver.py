@@ -25,6 +25,7 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import Asked
 from kbopt.core.ports import BackendStatus
+from kbopt.core.spending import Shared
 from kbopt.reporting.progress import ProgressSnapshot
 from kbopt.reporting.terminal import ProgressView
 from kbopt.store.journal import JournalReader, SqliteJournal
@@ -62,8 +63,8 @@ def drive(config: RunConfig, folder: Path, view: ProgressView, followers: Sequen
     spec = search_spec(config, folder.resolve())
     budget = config.settings.budget
     # A search of a sweep that is gone on with by itself: it uses what it was granted, and nobody grants more.
-    shared = budget.evaluations if budget.grows else None
-    cluster = ClusterSettings(explorers=config.explorers, shared_evaluations=shared)
+    shared = Shared(evaluations=budget.evaluations, usd=budget.usd) if budget.grows else None
+    cluster = ClusterSettings(explorers=config.explorers, shared=shared)
     cache = folder.resolve() / "evaluations.sqlite"
     parts = factories(config.backend, config.proposer, folder)
     with Session(config.name, (spec,), parts, cache, cluster) as session:

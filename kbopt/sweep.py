@@ -31,7 +31,7 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.protocol import EvalProtocol, Verdict
 from kbopt.core.scoring import fast_p_by_threshold
 from kbopt.core.settings import Algorithm, SearchSettings
-from kbopt.core.spending import Spend, first_part
+from kbopt.core.spending import Shared, Spend, first_part
 from kbopt.core.task import Task
 from kbopt.driver import stays_warm
 from kbopt.finish import Finished, finish, open_run, run_document, write_atomically
@@ -52,7 +52,8 @@ class SweepConfig:
     """What a sweep runs. `settings` holds for every search but for its algorithm and seed.
 
     Unless `shares_results` each search measures for itself, as a comparison at equal budgets needs. `spend`
-    says whether each has the evaluations of `settings`, or all together as many, where they are worth most.
+    says whether each has the evaluations and dollars of `settings`, or all together as many, where they are
+    worth most.
     """
 
     name: str
@@ -70,17 +71,27 @@ class SweepConfig:
     spend: Spend = "evenly"
 
     @property
-    def shared_evaluations(self) -> int | None:
+    def shared(self) -> Shared | None:
         """What all searches may use together; None where each has a budget of its own."""
-        each = self.settings.budget.evaluations
-        return each * len(list(self.runs())) if self.spend == "headroom" and each is not None else None
+        if self.spend == "evenly":
+            return None
+        each, num = self.settings.budget, len(list(self.runs()))
+        return Shared(
+            evaluations=None if each.evaluations is None else each.evaluations * num,
+            usd=None if each.usd is None else each.usd * num,
+        )
 
     def runs(self) -> Iterator[RunConfig]:
         """One run for each task, algorithm and seed, tasks varying slowest; what is named twice runs once."""
         labels = _labels(self.tasks)
         settings, budget = self.settings, self.settings.budget
-        if self.spend == "headroom" and budget.evaluations is not None:
-            part = replace(budget, evaluations=first_part(budget.evaluations), grows=True)
+        if self.spend == "headroom":
+            part = replace(
+                budget,
+                evaluations=None if budget.evaluations is None else first_part(budget.evaluations),
+                usd=None if budget.usd is None else budget.usd / 2,
+                grows=True,
+            )
             settings = replace(settings, budget=part)
         for task, algorithm, seed in itertools.product(
             labels, dict.fromkeys(self.algorithms), dict.fromkeys(self.seeds)
@@ -189,7 +200,7 @@ def drive(
         explorers=config.explorers,
         parallel_searches=config.parallel_searches,
         stop_file=(folder / STOP_FILE).resolve(),
-        shared_evaluations=config.shared_evaluations,
+        shared=config.shared,
         fingerprint=fingerprint(config, folder),
         device_fingerprint=fingerprint(config.backend),
     )

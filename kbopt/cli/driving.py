@@ -14,6 +14,7 @@ import click
 from kbopt.cli import INFRA_ERROR, exit_interrupted
 from kbopt.cli.output import print_json, to_stderr
 from kbopt.core.errors import UserError
+from kbopt.core.tally import amount
 
 if TYPE_CHECKING:
     from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus
@@ -116,11 +117,14 @@ def extent(config: SweepConfig) -> str:
     }
     product = " x ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in sizes.items())
     searches = math.prod(sizes.values())
-    each = config.settings.budget.evaluations or config.settings.num_total_proposals
+    budget = config.settings.budget
+    each = budget.evaluations or config.settings.num_total_proposals
+    is_shared = config.spend == "headroom" and budget.evaluations
+    usd = "" if budget.usd is None else f", at most {amount(budget.usd * searches)} dollars in all"
     return (
         f"{searches} search{'es' * (searches > 1)}: {product}, "
-        f"{'up to' if config.spend == 'evenly' else 'on average'} {each} evaluations each, "
-        f"{searches * each} in all; --max-evals makes it smaller"
+        f"{'on average' if is_shared else 'up to'} {each} evaluations each, "
+        f"{searches * each} in all{usd}; --max-evals makes it smaller"
     )
 
 
@@ -132,7 +136,7 @@ class Progress:
 
     def __init__(self, config: SweepConfig) -> None:
         self._runs = {run.name: run for run in config.runs()}
-        self._shared = config.shared_evaluations
+        self._shared = config.shared
         self._started = time.monotonic()
         self._said = -PROGRESS_S
         self._done_at_first: float | None = None
@@ -167,10 +171,13 @@ class Progress:
         for search in status.searches:
             is_over = search.ended is not None or search.failure is not None
             spent = done_fraction(snapshot(self._runs[search.name], search, evaluator))
-            if shared:
-                spent = len(status.searches) * search.progress.evaluations / shared
-                is_over = False
             done += 1.0 if is_over else spent or 0.0
+        if shared:  # A search may use more than its part, and what it leaves is used by the others.
+            used = sum(search.progress.evaluations for search in status.searches)
+            usd = sum(search.progress.usd for search in status.searches)
+            parts = ((used, shared.evaluations), (usd, shared.usd))
+            shares = [part / limit for part, limit in parts if limit]
+            done = len(status.searches) * max(shares, default=0.0)
         if self._done_at_first is None:
             self._done_at_first = done
         gained = done - self._done_at_first

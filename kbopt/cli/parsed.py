@@ -19,7 +19,7 @@ from kbopt.cli.options.backend import BACKEND
 from kbopt.cli.options.proposer import PROPOSER
 from kbopt.cli.options.protocol import PROTOCOL
 from kbopt.cli.options.search import SETTINGS
-from kbopt.config import AgentName, BackendConfig, ProposerConfig
+from kbopt.config import ALL_GPUS, AgentName, BackendConfig, ProposerConfig, device_kind, num_gpus
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.kernel_strategies import KernelStrategy
 from kbopt.core.protocol import EvalProtocol
@@ -152,8 +152,20 @@ def eval_protocol(given: dict[str, Any]) -> EvalProtocol:
 
 
 def backend_config(given: dict[str, Any]) -> BackendConfig:
-    """Takes the backend's options out of `given`."""
+    """Takes the backend's options out of `given`.
+
+    With --address the evaluator may be on another machine than this one and than the explorers. There `all`
+    GPUs are counted, and all of them take the device to be of one kind, this machine's unless it is named.
+    """
     name, wait_s = given.pop("backend"), given.pop("start_timeout")
+    on_cluster = name == "local" and click.get_current_context().params.get("address") is not None
+    if given["gpus"] == ALL_GPUS and not on_cluster:
+        given["gpus"] = num_gpus()
+        if name != "local" or not given["gpus"]:
+            raise UserError(
+                "--gpus all: it is for --backend local, and this machine has to have an NVIDIA GPU, or with "
+                "--address the evaluator's. Give a number."
+            )
     said = click.get_current_context().get_parameter_source("spool") is ParameterSource.COMMANDLINE
     if said and name != "spool":
         raise UserError(f"--spool {given['spool']} goes with --backend spool: give both, or neither")
@@ -161,7 +173,8 @@ def backend_config(given: dict[str, Any]) -> BackendConfig:
     is_default = click.get_current_context().get_parameter_source("gpu") is ParameterSource.DEFAULT
     if name == "spool" and is_default:
         given["gpu"] = ""  # The default is Modal's; nobody knows what will drain the spool.
-    return _taken(replace(BACKEND, name=name, start_timeout_s=wait_s), given)
+    config = _taken(replace(BACKEND, name=name, start_timeout_s=wait_s), given)
+    return replace(config, device=device_kind(config)) if on_cluster and config.device == "auto" else config
 
 
 def proposer_config(given: dict[str, Any], tasks: Sequence[Task]) -> ProposerConfig:

@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     group=BUDGET,
     type=Name("way to spend", Spend),
     default="evenly",
-    help="Give each search --max-evals evaluations, or all of them as many together and the later ones where "
-    "most is expected of them (headroom).",
+    help="Give each search --max-evals evaluations and --max-usd dollars, or all of them as many together "
+    "and the later ones where most is expected of them (headroom).",
 )
 @search_verdict_option
 @option("--name", type=FolderName(), default="sweep", help="Its name; its folder is OUT/NAME.")
@@ -94,6 +94,7 @@ def sweep(
     """Run every task x algorithm x seed over one evaluator.
 
     Running the command again attaches to a sweep that is under way, and goes on with one that was cut off.
+    Each search has a budget of its own: --max-usd 2 with ten searches is 20 dollars in all.
 
     \b
     kbopt sweep --tasks quick/gelu,quick/softmax --algorithms PS,best_of_n --seeds 3 --max-evals 30
@@ -107,10 +108,11 @@ def sweep(
     tasks = tuple(parsed.with_workloads(task, workloads) for task in found)
     if given["start"] and len(tasks) > 1:
         raise UserError(f"--start goes with one task, and --tasks {task_names} names {len(tasks)}")
-    if spend == "headroom" and (not given["max_evals"] or given["synchronous"]):
+    is_limited = given["max_evals"] is not None or given["max_usd"] is not None
+    if spend == "headroom" and (not is_limited or given["synchronous"]):
         raise UserError(
-            "--spend headroom shares out evaluations as searches go on: give --max-evals N, and leave "
-            "--synchronous out"
+            "--spend headroom shares out evaluations and dollars as searches go on: give --max-evals N, "
+            "--max-usd D, or both, and leave --synchronous out"
         )
     settings, backend = parsed.search_settings(given), parsed.backend_config(given)
     proposer = parsed.proposer_config(given, tasks)

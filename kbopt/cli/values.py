@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import click
 
-from kbopt.config import num_gpus
+from kbopt.config import ALL_GPUS
 from kbopt.core.errors import unknown_name
 
 _MOST_GPUS = 64
@@ -62,7 +62,7 @@ class Device(click.ParamType[str]):
 
 
 class GpuCount(click.ParamType[int]):
-    """A number, or `all` of this machine's."""
+    """A number, or `all`, which is `ALL_GPUS` until it is known on which machine."""
 
     name = "gpus"
 
@@ -71,10 +71,7 @@ class GpuCount(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if value == "all":
-            found = num_gpus()
-            if not found:
-                self.fail("'all': this machine has no NVIDIA GPU. Give a number of containers", param, ctx)
-            return found
+            return ALL_GPUS
         if not str(value).isdecimal() or not 1 <= int(value) <= _MOST_GPUS:
             self.fail(f"{value!r}: give a number from 1 to {_MOST_GPUS}, or all", param, ctx)
         return int(value)

@@ -28,6 +28,7 @@ from kbopt.core.events import CandidateProfiled
 from kbopt.core.ports import Attempt, Backend, BackendStatus, Declined
 from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.core.proposals import Candidate, NoProposal, Trial
+from kbopt.core.spending import Shared
 from kbopt.store.cache import EvaluationCache
 
 log = logging.getLogger(__name__)
@@ -192,7 +193,7 @@ class CoordinatorActor(Coordinator):
         parallel_searches: int,
         stop_file: Path | None = None,
         fingerprint: str = "",
-        shared_evaluations: int | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._name = name
         self._fingerprint = fingerprint
@@ -207,7 +208,7 @@ class CoordinatorActor(Coordinator):
             parallel_searches=parallel_searches,
             stop_file=stop_file,
             evidence=Evidence(remote.profile),
-            shared_evaluations=shared_evaluations,
+            shared=shared,
         )
         self._handle = ray.get_runtime_context().current_actor
         if self.finished:

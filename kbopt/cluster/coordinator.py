@@ -29,13 +29,14 @@ from kbopt.cluster.messages import (
     SearchSpec,
 )
 from kbopt.cluster.running import RunningSearch
-from kbopt.cluster.sharing import SharedBudget, SharedPace
+from kbopt.cluster.sharing import SharedPace, over
 from kbopt.core.costs import Rent, Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.events import CandidateProfiled, InfraFailed
 from kbopt.core.ports import Attempt, Declined
 from kbopt.core.proposals import Candidate, NoProposal, Trial
+from kbopt.core.spending import Shared, next_portion
 from kbopt.core.work import Ready
 
 log = logging.getLogger(__name__)
@@ -64,11 +65,11 @@ class Coordinator:
         parallel_searches: int,
         stop_file: Path | None = None,
         evidence: Evidence | None = None,
-        shared_evaluations: int | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._stop_file = stop_file
         self._evidence = evidence
-        self._shared = SharedBudget(shared_evaluations) if shared_evaluations is not None else None
+        self._shared = shared
         self._searches = {spec.name: RunningSearch(spec, factories) for spec in specs}
         self._evaluate = evaluate
         self._evaluator_status = evaluator_status
@@ -120,16 +121,19 @@ class Coordinator:
         return Idle(finished=self.finished)
 
     def _share_out(self) -> None:
-        """Give what the searches share to those of which most is expected; end them when all is used."""
-        if self._shared is None:
+        """Give what the searches share to those of which most is expected; end those that get no more."""
+        shared = self._shared
+        if shared is None:
             return
         searches = list(self._searches.values())
-        while grant := self._shared.next_grant(searches):
-            running, evaluations = grant
+        accounts = [running.account() for running in searches]
+        while portion := next_portion(accounts, shared):
+            running = searches[portion.index]
             with self._ends_with_its_faults(running):
-                running.search.grant(evaluations)
-        for running in self._shared.in_vain(searches):
-            self._end(running, f"the sweep's {self._shared.evaluations} evaluations are used")
+                running.grant(portion)
+            accounts[portion.index] = running.account()
+        for index, reason in over(accounts, shared):
+            self._end(searches[index], reason)
 
     def _end(self, running: RunningSearch, reason: str) -> None:
         with self._ends_with_its_faults(running):

@@ -17,7 +17,7 @@ from kbopt.core.ports import Attempt
 from kbopt.core.proposals import Brief
 from kbopt.core.scoring import standing
 from kbopt.core.search import Search
-from kbopt.core.spending import Account
+from kbopt.core.spending import Account, Portion
 from kbopt.core.work import Ready, Stuck, SummaryRequest
 from kbopt.store.journal import SqliteJournal
 
@@ -76,16 +76,32 @@ class RunningSearch:
         """Whether it waits for more of what its sweep shares."""
         return self.running and self.search.wants_more
 
-    def account(self, *, by_dollar: bool) -> Account:
-        """The search as the budget of its sweep sees it, its worth by the dollar or by the evaluation."""
+    def account(self) -> Account:
+        """The search as the budget of its sweep sees it."""
         progress = self.status().progress
+        used = progress.evaluations + progress.in_flight
+        usd_each = progress.usd / max(1, progress.evaluations)
         if not self.running or self.search.is_ending:
-            return Account(state="over", committed=progress.evaluations + progress.in_flight)
-        committed = self.search.max_evaluations or 0
-        if not self.wants_more:
-            return Account(state="going", committed=committed)
-        cost = progress.usd / max(1, progress.evaluations) if by_dollar else 1.0
-        return Account(state="waiting", committed=committed, worth=self.search.worth / cost)
+            return Account(state="over", evaluations=used, usd=progress.usd, usd_each=usd_each)
+        limits = self.search.budget
+        usd = max(progress.usd, limits.usd or 0.0)
+        affordable = used + int((usd - progress.usd) / usd_each) if usd_each else used
+        gain, steady = self.search.gains
+        return Account(
+            state="waiting" if self.wants_more else "going",
+            evaluations=affordable if limits.evaluations is None else limits.evaluations,
+            usd=usd,
+            usd_each=usd_each,
+            lacks_evaluations=self.search.lacks_evaluations,
+            lacks_usd=limits.usd is not None and progress.usd >= limits.usd,
+            gain=gain,
+            steady=steady,
+        )
+
+    def grant(self, portion: Portion) -> None:
+        """Let it use `portion` more of its sweep's budget."""
+        overspent = self.search.progress.usd - (self.search.budget.usd or 0.0) if portion.usd else 0.0
+        self.search.grant(evaluations=portion.evaluations, usd=portion.usd + max(0.0, overspent))
 
     @property
     def running(self) -> bool:

@@ -22,6 +22,7 @@ from kbopt.cluster.actors import EVALUATOR, FOREVER, CoordinatorActor, Evaluator
 from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus, Factories, SearchSpec
 from kbopt.cluster.ray_start import start_ray
 from kbopt.core.errors import InfraError, UserError
+from kbopt.core.spending import Shared
 from kbopt.store.cache import EvaluationCache
 
 COORDINATOR = "coordinator:"
@@ -48,7 +49,7 @@ class ClusterSettings:
 
     The fingerprints name the configuration of the sweep and of the device: on a cluster, actors that are
     there already are used only if theirs are the same. The sweep stops once `stop_file` exists.
-    `shared_evaluations` are those that all searches have together, where their budgets grow.
+    `shared` is what all searches have together, where their budgets grow.
     """
 
     address: str | None = None
@@ -56,7 +57,7 @@ class ClusterSettings:
     explorers: int = 8
     parallel_searches: int = 8
     stop_file: Path | None = None
-    shared_evaluations: int | None = None
+    shared: Shared | None = None
     fingerprint: str = ""
     device_fingerprint: str = ""
 
@@ -154,7 +155,7 @@ class Session:
                 explorers=self._settings.explorers,
                 parallel_searches=self._settings.parallel_searches,
                 stop_file=self._settings.stop_file,
-                shared_evaluations=self._settings.shared_evaluations,
+                shared=self._settings.shared,
                 fingerprint=self._settings.fingerprint,
             )
         )

@@ -1,34 +1,24 @@
-"""What the searches of a sweep share: a budget of evaluations, and the pace of one device."""
+"""What the searches of a sweep share: a budget, of which `kbopt.core.spending` says who gets the next part,
+and the pace of one device.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from kbopt.cluster.running import RunningSearch
-from kbopt.core.spending import Account, is_used, next_portion
+from kbopt.core.spending import Account, Shared, in_vain, outbid
+from kbopt.core.tally import amount
+
+OUTBID = "more is expected of the sweep's other searches for all that is left"
 
 
-@dataclass(frozen=True, slots=True)
-class SharedBudget:
-    """So many evaluations for all; `kbopt.core.spending` says who gets the next ones."""
-
-    evaluations: int
-
-    def next_grant(self, searches: Sequence[RunningSearch]) -> tuple[RunningSearch, int] | None:
-        """Who gets how many more now; None where nobody does."""
-        portion = next_portion(_accounts(searches), self.evaluations)
-        return None if portion is None else (searches[portion[0]], portion[1])
-
-    def in_vain(self, searches: Sequence[RunningSearch]) -> list[RunningSearch]:
-        """Those that wait for more when all is used."""
-        waiting = [running for running in searches if running.wants_more]
-        return waiting if waiting and is_used(_accounts(searches), self.evaluations) else []
-
-
-def _accounts(searches: Sequence[RunningSearch]) -> list[Account]:
-    by_dollar = all(running.search.progress.usd > 0 for running in searches if running.wants_more)
-    return [running.account(by_dollar=by_dollar) for running in searches]
+def over(accounts: Sequence[Account], shared: Shared) -> list[tuple[int, str]]:
+    """The searches that get no more, by their index, and why."""
+    used = f"the sweep's {shared.evaluations} evaluations are used"
+    spent = f"the sweep's {amount(shared.usd or 0.0)} dollars are used"
+    ended = [(index, spent if accounts[index].lacks_usd else used) for index in in_vain(accounts, shared)]
+    return ended + [(index, OUTBID) for index in outbid(accounts, shared)]
 
 
 class SharedPace:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kbopt.config import BackendConfig, device_kind
+from kbopt.config import ALL_GPUS, BackendConfig, device_kind, num_gpus
 from kbopt.core.errors import UserError
 from kbopt.core.extras import require
 from kbopt.core.ports import Backend
@@ -37,10 +37,12 @@ def open_backend(
     """
     match config.name:
         case "local":
-            if config.gpus > 1:
+            if config.gpus != 1:
                 from kbopt.backends.pool import local_pool
 
-                return local_pool(config.gpus, cache_home() / "evaluation", needs_sandbox=needs_sandbox)
+                # Where there is none, the service of the first says so.
+                gpus = max(1, num_gpus()) if config.gpus == ALL_GPUS else config.gpus
+                return local_pool(gpus, cache_home() / "evaluation", needs_sandbox=needs_sandbox)
             return open_local(config.device, needs_sandbox=needs_sandbox)
         case "modal":
             require("modal", "--backend modal")

@@ -8,6 +8,7 @@ from pathlib import Path
 from kbopt.compose.backends import check_spool
 from kbopt.compose.proposers import agent_command, language_of
 from kbopt.config import (
+    ALL_GPUS,
     BackendConfig,
     BackendName,
     ProposerConfig,
@@ -100,9 +101,11 @@ def check_gpus(config: BackendConfig, *, on_this_machine: bool = True) -> None:
     if config.gpus == 1:
         return
     if config.device not in ("auto", "cuda"):
+        number = "all" if config.gpus == ALL_GPUS else str(config.gpus)
+        last = "the last" if config.gpus == ALL_GPUS else f"cuda:{config.gpus - 1}"
         raise UserError(
-            f"--gpus {config.gpus} and --device {config.device}: the devices are cuda:0 to "
-            f"cuda:{config.gpus - 1} then; leave one of the two options out"
+            f"--gpus {number} and --device {config.device}: the devices are cuda:0 to {last} then; leave one "
+            "of the two options out"
         )
     if on_this_machine and config.gpus > num_gpus():
         raise UserError(

@@ -188,9 +188,10 @@ class InfraFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:
-    """The sweep gave the search more `evaluations` of what all of its searches share."""
+    """The sweep gave the search more `evaluations` and `usd` of what all of its searches share."""
 
-    evaluations: int
+    evaluations: int = 0
+    usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
 from kbopt.core.scoring import mean_score
 from kbopt.core.search_state import SearchState
 from kbopt.core.settings import SearchSettings
+from kbopt.core.tally import amount
 from kbopt.core.task import Task
 from kbopt.core.work import Done, Ready, Stuck, SummaryRequest, Wait
 
@@ -118,7 +119,9 @@ class Search(SearchState):
             return f"the search is over: {self._ended}"
         # The evaluation that is kept for a brief's answer goes to its first attempt.
         if brief_id in self._attempts and not self._may_evaluate():
-            return f"the search's budget of {self._settings.budget.evaluations} evaluations is used"
+            if self.lacks_evaluations:
+                return f"the search's budget of {self.budget.evaluations} evaluations is used"
+            return f"the search's part of the sweep's dollars, {amount(self.budget.usd or 0.0)}, is spent"
         brief = self._outstanding[brief_id]
         candidate = Candidate(
             id=f"{brief_id}-{len(self._attempts.get(brief_id, ())) + 1}",
@@ -197,11 +200,11 @@ class Search(SearchState):
             self._record(Ended(reason=reason, answer=answer))
             self._decide()
 
-    def grant(self, evaluations: int) -> None:
-        """Allow so many more evaluations. Only for a search whose budget grows."""
+    def grant(self, *, evaluations: int = 0, usd: float = 0.0) -> None:
+        """Allow so many more evaluations and dollars. Only for a search whose budget grows."""
         if not self._settings.budget.grows:
             raise ValueError(f"the budget of this search of {self._task.name} does not grow")
-        self._record(Granted(evaluations=evaluations))
+        self._record(Granted(evaluations=evaluations, usd=usd))
 
     def _record(self, event: Event) -> None:
         self._journal.append(event)

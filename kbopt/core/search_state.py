@@ -37,8 +37,8 @@ from kbopt.core.kernel_strategies import Bound, suitable
 from kbopt.core.ports import Embedder
 from kbopt.core.proposals import Brief, Candidate, Trial
 from kbopt.core.scoring import mean_score
-from kbopt.core.settings import SearchSettings
-from kbopt.core.spending import expected_gain
+from kbopt.core.settings import Budget, SearchSettings
+from kbopt.core.spending import expected_gain, steady_gain
 from kbopt.core.stepwise import Stepwise
 from kbopt.core.strategy import Strategy
 from kbopt.core.tally import Progress, Tally
@@ -83,7 +83,6 @@ class SearchState:
         self._answer = ""
         self._finalists: list[str] = []
         self._full_asked: set[str] = set()
-        self._granted = 0
         self._course: list[float] = []
         self._bounds: tuple[Bound, ...] | None = None
         suits = () if settings.synchronous else suitable(settings.strategies, task.source)
@@ -97,10 +96,9 @@ class SearchState:
     # What can be read at any time.
 
     @property
-    def max_evaluations(self) -> int | None:
-        """The limit of evaluations with what was granted; None for none."""
-        limit = self._settings.budget.evaluations
-        return None if limit is None else limit + self._granted
+    def budget(self) -> Budget:
+        """What it may use: its own, with what was granted."""
+        return self._tally.allowed(self._settings.budget)
 
     @property
     def is_ending(self) -> bool:
@@ -109,16 +107,24 @@ class SearchState:
 
     @property
     def wants_more(self) -> bool:
-        """Whether it could go on, but for the evaluations that it has used. Nothing is in flight then."""
+        """Whether it could go on, but for what it may use of a sweep's budget. Nothing is in flight then."""
         if not self._settings.budget.grows or self._ended is not None or self.num_in_flight:
             return False
         return not (self._may_evaluate() or self._hopeless() or self._exhausted(elapsed_s=0.0))
 
     @property
-    def worth(self) -> float:
-        """The gain that is expected of the next evaluation, as `kbopt.core.spending` has it."""
-        best = self.best
-        return expected_gain(self._course, sure_share(best) if best else 0.0)
+    def lacks_evaluations(self) -> bool:
+        """Whether the evaluations that it may use are used or in flight."""
+        limit = self.budget.evaluations
+        unanswered = sum(brief not in self._attempts for brief in self._outstanding)
+        committed = self._tally.evaluations + len(self._pending) + unanswered + self._strategy.num_waiting
+        return limit is not None and committed >= limit
+
+    @property
+    def gains(self) -> tuple[float, float]:
+        """What `kbopt.core.spending` expects of it: `expected_gain` and `steady_gain`."""
+        share = sure_share(self.best) if self.best else 0.0
+        return expected_gain(self._course, share), steady_gain(share)
 
     @property
     def best(self) -> Trial | None:
@@ -144,10 +150,8 @@ class SearchState:
 
     @property
     def progress(self) -> Progress:
-        best = self.best
-        return self._tally.progress(
-            best_speedup=mean_score(best) if best else None, in_flight=self.num_in_flight
-        )
+        speedup = mean_score(self.best) if self.best else None
+        return self._tally.progress(best_speedup=speedup, in_flight=self.num_in_flight)
 
     @property
     def num_in_flight(self) -> int:
@@ -228,7 +232,7 @@ class SearchState:
             case Rented():
                 self._tally.pay_rent(event.rent)
             case Granted():
-                self._granted += event.evaluations
+                self._tally.grant(event)
             case Ended():
                 self._ended, self._answer = event.reason, event.answer
         if not (isinstance(event, RemeasureAsked | Evaluated) and event.is_final):
@@ -295,17 +299,14 @@ class SearchState:
 
     def _exhausted(self, elapsed_s: float) -> str | None:
         """Why no further brief may be written, None if one may."""
-        limits = self._settings.budget
-        total = self._settings.num_total_proposals
+        limits, total = self._settings.budget, self._settings.num_total_proposals
         if self._tally.asked - self._strategy.num_first_kernels - self._forgiven >= total:
             return f"all {total} proposals were asked for"
         if not (limits.grows or self._may_evaluate()):
             return f"the budget of {limits.evaluations} evaluations is used"
         leading = (trial for trial in self.top(NUM_LEADING) if len(trial.results) > 1)
         ends = (end for trial in leading if (end := reached(trial, self._settings)))
-        if end := next(ends, None):
-            return end
-        return self._tally.exhausted(limits, elapsed_s=elapsed_s)
+        return next(ends, None) or self._tally.exhausted(limits, elapsed_s=elapsed_s)
 
     def _hopeless(self) -> str | None:
         """Why the next proposal would fail as the last ones did, None if it may not."""
@@ -314,11 +315,9 @@ class SearchState:
         return f"{failed} proposals failed one after the other" if failed >= limit else None
 
     def _may_evaluate(self) -> bool:
-        """True if the budget has an evaluation left besides those that are in flight."""
-        limit = self.max_evaluations
-        unanswered = sum(brief not in self._attempts for brief in self._outstanding)
-        committed = self._tally.evaluations + len(self._pending) + unanswered + self._strategy.num_waiting
-        return self._ended is None and (limit is None or committed < limit)
+        """True if the budget has an evaluation left besides those in flight, and dollars where it grows."""
+        lacks = self.lacks_evaluations or (self._settings.budget.grows and self._tally.has_spent(self.budget))
+        return self._ended is None and not lacks
 
     def _brief(self, asked: Asked) -> Brief:
         return Brief(

@@ -24,8 +24,8 @@ class Budget:
     """Limits of one search; None is no limit. Overshoot is at most the work in flight.
 
     `evaluations` counts every measurement that used the device, repeats included and cache hits not; `usd`
-    counts language models and the rent of containers. Where it `grows`, `evaluations` are a first part, and
-    the sweep grants more or ends the search.
+    counts language models and the rent of containers. Where it `grows`, `evaluations` and `usd` are a first
+    part, and the sweep grants more or ends the search.
     """
 
     evaluations: int | None = None

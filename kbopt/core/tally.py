@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kbopt.core.costs import Rent, Usage
 from kbopt.core.evaluations import Result
+from kbopt.core.events import Granted
 from kbopt.core.outcomes import outcome_name
 from kbopt.core.settings import Budget
 
@@ -54,6 +55,7 @@ class Tally:
         self.attempts = 0
         self.usd = 0.0
         self.tokens = 0
+        self._granted = Granted()
         self._by_outcome: dict[str, int] = {}
         self._staleness: list[int] = []
 
@@ -70,6 +72,24 @@ class Tally:
     def pay_rent(self, rent: Rent) -> None:
         self.usd += rent.usd
 
+    def grant(self, more: Granted) -> None:
+        had = self._granted
+        self._granted = Granted(evaluations=had.evaluations + more.evaluations, usd=had.usd + more.usd)
+
+    def allowed(self, budget: Budget) -> Budget:
+        """`budget` with what was granted on top of it."""
+        return replace(
+            budget,
+            evaluations=None
+            if budget.evaluations is None
+            else budget.evaluations + self._granted.evaluations,
+            usd=None if budget.usd is None else budget.usd + self._granted.usd,
+        )
+
+    def has_spent(self, budget: Budget) -> bool:
+        """Whether the dollars of `budget` are spent."""
+        return budget.usd is not None and self.usd >= budget.usd
+
     def count_result(self, result: Result, *, repeat: int, cached: bool, memory_version: int) -> None:
         """`memory_version` is the candidate's own: its staleness is counted once, at its first result."""
         if repeat == 0:
@@ -85,10 +105,11 @@ class Tally:
     def exhausted(self, budget: Budget, *, elapsed_s: float) -> str | None:
         """Why nothing more may be spent, as a sentence; None while there is budget left.
 
-        Evaluations are not looked at: what is in flight counts there, see `Search.ask`.
+        Evaluations are not looked at: what is in flight counts there, see `Search.ask`. Nor are dollars of a
+        budget that grows: the search waits for more.
         """
-        if budget.usd is not None and self.usd >= budget.usd:
-            return f"spent {amount(self.usd)} of {amount(budget.usd)} dollars"
+        if self.has_spent(budget) and not budget.grows:
+            return f"spent {amount(self.usd)} of {amount(budget.usd or 0.0)} dollars"
         if budget.tokens is not None and self.tokens >= budget.tokens:
             return f"used {self.tokens} of {budget.tokens} tokens"
         if budget.minutes is not None and elapsed_s >= 60.0 * budget.minutes:

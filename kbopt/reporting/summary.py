@@ -12,7 +12,6 @@ from kbopt.core.evaluations import KernelBenchVerdict
 from kbopt.core.events import Dropped
 from kbopt.core.outcomes import OUTCOME_NAMES, Measured, Roofline, Speedup, WorkloadTimes
 from kbopt.core.scoring import Standing, standing
-from kbopt.core.settings import Budget
 from kbopt.core.tally import amount
 from kbopt.reporting.evidence import (
     equal_code_of,
@@ -213,21 +212,16 @@ def summarize_history(run: Run, history: History) -> RunSummary:
     )
 
 
-def _evaluations(budget: Budget) -> str:
-    if budget.evaluations is None:
-        return ""
-    return plural(budget.evaluations, "evaluation") + (" and a part of the sweep's" if budget.grows else "")
-
-
 def _setup(run: Run, devices: tuple[str, ...]) -> dict[str, str]:
     settings, budget = run.settings, run.settings.budget
     algorithm = settings.algorithm + (", step by step" if settings.synchronous else "")
     limits = [
         plural(settings.num_total_proposals, "proposal"),
-        _evaluations(budget),
+        plural(budget.evaluations, "evaluation") if budget.evaluations else "",
         f"${amount(budget.usd)}" if budget.usd else "",
         plural(budget.tokens, "token") if budget.tokens else "",
         f"{budget.minutes:g} min" if budget.minutes else "",
+        "a part of the sweep's" if budget.grows else "",
     ]
     found = {"algorithm": algorithm, **run.setup, "device": ", ".join(devices)}
     return {**found, "budget": ", ".join(filter(None, limits))}

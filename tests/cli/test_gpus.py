@@ -1,13 +1,17 @@
 """How many GPUs of this machine share the work."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from kbopt.cli.options.backend import backend_options
+from kbopt.cli.parsed import backend_config
 from kbopt.cli.values import GpuCount
 from kbopt.compose.checks import check_gpus
-from kbopt.config import BackendConfig, num_gpus
+from kbopt.config import ALL_GPUS, BackendConfig, device_kind, num_gpus
 from kbopt.core.errors import UserError
 
 
@@ -34,10 +38,45 @@ def test_those_that_the_environment_chooses_count(
     assert num_gpus(tmp_path) == number
 
 
+@click.command()
+@click.option("--address")
+@backend_options
+def asked(address: str | None, **given: Any) -> None:
+    """The devices that the options come to."""
+    config = backend_config(given)
+    click.echo(f"{config.gpus} {config.device} {device_kind(config)}")
+
+
+def come_to(*words: str) -> str:
+    result = CliRunner().invoke(asked, words)
+    return result.output.strip() or str(result.exception)
+
+
 @pytest.mark.usefixtures("two_gpus")
-def test_all_is_as_many_as_there_are() -> None:
-    assert GpuCount().convert("all", None, None) == 2
-    assert GpuCount().convert("7", None, None) == 7
+def test_all_is_as_many_as_there_are_here() -> None:
+    assert come_to("--gpus", "all") == "2 auto cuda"
+    assert come_to("--gpus", "7") == "7 auto cuda"
+
+
+def test_all_of_a_machine_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "this machine has to have an NVIDIA GPU" in come_to("--gpus", "all")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert "it is for --backend local" in come_to("--gpus", "all", "--backend", "modal")
+
+
+def test_on_a_cluster_the_evaluators_machine_counts_and_all_take_one_kind_of_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert come_to("--address", "auto", "--gpus", "all") == f"{ALL_GPUS} cuda cuda"
+    assert come_to("--address", "auto", "--gpus", "2") == "2 cuda cuda"
+    assert come_to("--address", "auto") == "1 cpu cpu"
+    assert come_to("--address", "auto", "--device", "cuda") == "1 cuda cuda"
+    assert come_to("--address", "auto", "--backend", "spool") == "1 auto cuda"
+    check_gpus(BackendConfig(gpus=ALL_GPUS, device="cuda"), on_this_machine=False)
+    with pytest.raises(UserError, match="--gpus all and --device cpu: the devices are cuda:0 to the last"):
+        check_gpus(BackendConfig(gpus=ALL_GPUS, device="cpu"), on_this_machine=False)
 
 
 @pytest.mark.parametrize("value", ["0", "65", "-1", "1.5", "some", ""])

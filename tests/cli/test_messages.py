@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def test_a_sweep_says_first_how_large_it_is() -> None:
     assert extent(config) == (
         "6 searches: 1 task x 2 algorithms x 3 seeds, up to 50 evaluations each, 300 in all; "
         "--max-evals makes it smaller"
+    )
+    config = replace(
+        config, settings=SearchSettings(budget=Budget(evaluations=50, usd=0.5)), spend="headroom"
+    )
+    assert extent(config) == (
+        "6 searches: 1 task x 2 algorithms x 3 seeds, on average 50 evaluations each, 300 in all, at most "
+        "3.00 dollars in all; --max-evals makes it smaller"
     )
 
 

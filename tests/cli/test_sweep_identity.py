@@ -201,3 +201,17 @@ def test_seeds_measure_for_themselves_unless_they_are_told_to_share(shared: bool
     assert any(cached) is shared
     table = kbopt("sweep", "results", "sweep", "--out", tmp_path).stdout
     assert ("Results were shared" in table) is shared
+
+
+@pytest.mark.slow
+def test_a_sweep_that_shares_evaluations_and_dollars_ends_with_what_was_shared(tmp_path: Path) -> None:
+    searches = ("--tasks", "sim/smooth,sim/rugged", "--seeds", 1, "--spend", "headroom")
+    done = kbopt(
+        "sweep", *searches, *SIMULATED, "--max-usd", 1, "--max-evals", 14, "--out", tmp_path, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["evaluations"] == 28
+    assert "28 in all, at most 2.00 dollars in all" in done.stderr
+    refused = kbopt("sweep", *searches, *SIMULATED, "--out", tmp_path / "other")
+    assert refused.returncode == 2
+    assert "give --max-evals N, --max-usd D, or both" in " ".join(refused.stderr.split())

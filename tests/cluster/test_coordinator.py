@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from kbopt.cluster.coordinator import Coordinator
 from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.explorer import Explorer, SearchAttempts
-from kbopt.cluster.messages import Answer, Failure, Idle, Lease
+from kbopt.cluster.messages import Answer, Failure, Idle, Lease, SearchSpec
 from kbopt.cluster.running import RunningSearch, active_s
-from kbopt.cluster.sharing import SharedBudget
+from kbopt.cluster.sharing import OUTBID
+from kbopt.core.costs import Usage
 from kbopt.core.embedding import LocalEmbedder
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest
@@ -45,6 +46,7 @@ from kbopt.core.ports import Attempt
 from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.core.proposals import Brief, Candidate, NoProposal
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
+from kbopt.core.spending import Shared
 from kbopt.store.journal import SqliteJournal
 from tests.cluster.lab import Lab, NumberedProposer, evaluated, events, factories, spec
 from tests.core.test_bottleneck import profile
@@ -534,7 +536,7 @@ async def test_searches_that_share_a_budget_use_all_of_it_and_a_resume_goes_on(t
     done = replace(specs[0], settings=replace(specs[0].settings, num_steps=4))
     specs = (done, *specs[1:])
     lab = Lab(tmp_path, specs, NumberedProposer())
-    lab.coordinator._shared = SharedBudget(80)
+    lab.coordinator._shared = Shared(evaluations=80)
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         explorer = group.create_task(lab.explorer(0).run())
         while (await lab.coordinator.status()).searches[1].progress.evaluations < 10:
@@ -543,11 +545,11 @@ async def test_searches_that_share_a_budget_use_all_of_it_and_a_resume_goes_on(t
     await lab.close()
 
     again = Lab(tmp_path, specs, NumberedProposer())
-    again.coordinator._shared = SharedBudget(80)
+    again.coordinator._shared = Shared(evaluations=80)
     await again.run()
     ended = (await again.coordinator.status()).searches
     assert ended[0].ended == "all 4 proposals were asked for"
-    assert {search.ended for search in ended[1:]} == {"the sweep's 80 evaluations are used"}
+    assert {search.ended for search in ended[1:]} <= {"the sweep's 80 evaluations are used", OUTBID}
     assert sum(search.progress.evaluations for search in ended) == 80
     granted = [
         sum(event.evaluations for event in events(made) if isinstance(event, Granted)) for made in specs
@@ -555,6 +557,51 @@ async def test_searches_that_share_a_budget_use_all_of_it_and_a_resume_goes_on(t
     assert granted[0] == 0
     assert sum(granted) == 80 - 4 - 30
     await again.close()
+
+
+async def test_a_search_ends_when_the_others_will_gain_more_with_all_that_is_left(tmp_path: Path) -> None:
+    """No kernel works here, so that the gain expected of a search is one over its evaluations."""
+
+    def having(name: str, evaluations: int) -> SearchSpec:
+        budget = Budget(evaluations=evaluations, grows=True)
+        settings = SearchSettings(num_steps=60, num_candidates=1, budget=budget, remeasure_share=0.0)
+        return replace(spec(tmp_path, name), settings=settings)
+
+    specs = (having("long", 30), having("two", 5), having("three", 5))
+    lab = Lab(tmp_path, specs, NumberedProposer())
+    lab.coordinator._shared = Shared(evaluations=70)
+    await lab.run()
+    long, *others = (await lab.coordinator.status()).searches
+    assert (long.ended, long.progress.evaluations) == (OUTBID, 30)
+    assert sum(search.progress.evaluations for search in others) == 40
+    await lab.close()
+
+
+async def test_dollars_that_a_search_leaves_are_spent_by_the_others(tmp_path: Path) -> None:
+    """Each proposal costs a sixteenth of a dollar. Of four dollars one search spends a quarter."""
+
+    class PaidProposer(NumberedProposer):
+        async def propose(self, brief: Brief) -> Candidate | NoProposal:
+            usage = Usage(model="m", prompt_tokens=1, usd=0.0625)
+            return replace(await super().propose(brief), usage=(usage,))
+
+    budget = Budget(usd=1.0, grows=True)
+    settings = SearchSettings(num_steps=400, num_candidates=1, budget=budget, remeasure_share=0.0)
+    done, other = (replace(spec(tmp_path, name), settings=settings) for name in ("done", "other"))
+    done = replace(done, settings=replace(settings, num_steps=4))
+    lab = Lab(tmp_path, (done, other), PaidProposer())
+    lab.coordinator._shared = Shared(usd=4.0)
+    await lab.run()
+    first, second = (await lab.coordinator.status()).searches
+    assert (first.progress.usd, first.ended) == (0.25, "all 4 proposals were asked for")
+    held_by_explorers = 6 * 0.0625
+    assert 3.75 <= second.progress.usd <= 3.75 + held_by_explorers
+    assert second.ended == "the sweep's 4.00 dollars are used"
+    grants = [event for event in events(other) if isinstance(event, Granted)]
+    assert {event.evaluations for event in grants} == {0}
+    assert 0.0 < max(event.usd for event in grants) <= 0.625 + held_by_explorers
+    assert [event for event in events(done) if isinstance(event, Granted)] == []
+    await lab.close()
 
 
 async def test_first_briefs_follow_what_limits_the_task(tmp_path: Path) -> None:

@@ -10,7 +10,18 @@ import pytest
 
 from kbopt.core.events import Evaluated
 from kbopt.store.journal import JournalReader
-from tests.support.agents import CPU, SIMULATED, TOKEN, WRONG, call, command, http, http_server, simulated
+from tests.support.agents import (
+    CPU,
+    SIMULATED,
+    TOKEN,
+    WRONG,
+    call,
+    command,
+    http,
+    http_server,
+    refusal,
+    simulated,
+)
 from tests.support.processes import descendants
 
 
@@ -88,6 +99,40 @@ async def test_two_clients_have_sessions_and_budgets_of_their_own(mode: str, tmp
                 assert (len(history["evaluations"]), history["evaluations_left"]) == (1, 0)
             await call(one, "submit")
     assert len(list(tmp_path.glob("*/report.html"))) == 2
+
+
+@pytest.mark.slow
+async def test_forty_agents_at_once_each_get_their_own_answers(tmp_path: Path) -> None:
+    """How long they wait is measured by benchmarks/agents_on_one_device.py."""
+    num_agents = 40
+
+    async def work(url: str, index: int) -> tuple[str, list[float]]:
+        levels = (index % 16, (index + 1) % 16)
+        async with http(url, name=f"agent-{index}") as client:
+            answers = [
+                await call(client, "evaluate", task="sim/smooth", kernel=simulated(level)) for level in levels
+            ]
+            history = await call(client, "history")
+            assert [one["candidate"] for one in history["evaluations"]] == ["c000001", "c000002"]
+            assert "all 2 evaluations" in await refusal(
+                client, "evaluate", task="sim/smooth", kernel=simulated(15 - levels[0])
+            )
+        assert answers[0]["run"] == answers[1]["run"]
+        return answers[0]["run"], [answer["speedup"] for answer in answers]
+
+    with http_server(tmp_path, *SIMULATED, "--max-evals", 2) as (_, url):
+        async with asyncio.timeout(120):
+            found = await asyncio.gather(*(work(url, index) for index in range(num_agents)))
+    assert len({run for run, _ in found}) == num_agents
+    assert _num_evaluated(tmp_path) == 2 * num_agents
+    for run, speedups in found:
+        with JournalReader(tmp_path / Path(run).name / "journal.sqlite") as journal:
+            outcomes = [
+                entry.event.result.outcome
+                for entry in journal.entries()
+                if isinstance(entry.event, Evaluated)
+            ]
+        assert [getattr(outcome, "speedup", None) for outcome in outcomes] == speedups
 
 
 @pytest.mark.slow

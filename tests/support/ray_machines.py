@@ -19,15 +19,21 @@ from tests.support.machines import ROOT, Machine, Network
 EVALUATIONS = 400
 """The budget of each search."""
 
+RESOURCE = """--resources='{"evaluator": 1}'"""
 ADDRESSES = {"head": 1, "worker": 2}
 ACTORS = {"evaluator": "ray::Evaluator", "coordinator": "ray::Coordinator", "explorer": "ray::Explorer"}
 
 
 class RayMachines:
-    """A head and a worker that are on, and a client with the shipped cluster file, filled in."""
+    """A head and a worker that are on, and a client with the shipped cluster file, filled in.
 
-    def __init__(self, folder: Path) -> None:
+    With `evaluator_env` the worker has the resource `evaluator` in place of the head, as docs/cluster.md says
+    for a GPU there, and its Ray these variables.
+    """
+
+    def __init__(self, folder: Path, evaluator_env: Mapping[str, str] | None = None) -> None:
         self._network = Network(folder)
+        self._evaluator_env = evaluator_env
         self.file = folder / "ray_cluster.yaml"
         self.folder = folder
         self._drivers: list[subprocess.Popen[bytes]] = []
@@ -37,7 +43,16 @@ class RayMachines:
         for name, host in ADDRESSES.items():
             self._network.switch_on(name, host)
         text = (ROOT / "ray_cluster.yaml").read_text()
+        moved = {}
+        if self._evaluator_env is not None:
+            variables = " ".join(f"{name}={value}" for name, value in self._evaluator_env.items())
+            start = "MALLOC_ARENA_MAX=1 ray start"
+            moved = {
+                f"{RESOURCE} --autoscaling": "--autoscaling",
+                f"{start} --address": f"{variables} {start} {RESOURCE} --address",
+            }
         for shipped, ours in {
+            **moved,
             "cluster_name: kbopt": f"cluster_name: kbopt-{uuid.uuid4().hex}",  # Ray keeps files in /tmp by it
             "192.0.2.1": self.head.address,
             "192.0.2.2": self.worker.address,

@@ -58,7 +58,8 @@ backend_options = options(
         group=EXPERT,
         type=GpuCount(),
         default=BACKEND.gpus,
-        help="Local: GPUs of this machine to use at once. Modal: containers at once.",
+        help="Local: GPUs to use at once, of this machine or, on a cluster, of the evaluator's. Modal: "
+        "containers at once.",
     ),
     option("--lane", group=EXPERT, default=BACKEND.lane, help="Modal: a name for containers of your own."),
     option(
