@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,53 @@ def test_a_file_that_is_no_journal_is_a_user_error(path: Path) -> None:
         JournalReader(path)
 
 
+@contextmanager
+def unwritable(folder: Path) -> Iterator[None]:
+    """Meanwhile this process may not write to the folder. Root may everywhere, so it is nobody then."""
+    opened = {one: one.stat().st_mode for one in (folder, *folder.parents[:3])}
+    for one in opened:
+        one.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        for one, mode in opened.items():
+            one.chmod(mode)
+
+
+@pytest.mark.parametrize("left", [(), ("-wal",), ("-wal", "-shm")], ids=" ".join)
+def test_a_journal_that_one_may_not_write_is_read_with_what_a_killed_run_left(
+    path: Path, left: tuple[str, ...]
+) -> None:
+    events = [Opened(session=1), Ended(reason="evaluations")]
+    journal = SqliteJournal.create(path, "{}")
+    for event in events:
+        journal.append(event)
+    folder = path.parent.with_name("a run?")
+    folder.mkdir()
+    for ending in left:
+        shutil.copyfile(f"{path}{ending}", folder / f"{path.name}{ending}")
+    if not left:
+        journal.close()
+    shutil.copyfile(path, folder / path.name)
+    with unwritable(folder), JournalReader(folder / path.name) as reader:
+        assert [entry.event for entry in reader.entries()] == events
+        assert reader.last == 2
+        assert {one.name for one in folder.iterdir()} == {f"{path.name}{ending}" for ending in ("", *left)}
+    if left:
+        journal.close()
+
+
+def test_a_journal_that_one_may_not_read_is_not_called_another_file(path: Path) -> None:
+    SqliteJournal.create(path, "{}").close()
+    path.chmod(0o000)
+    with unwritable(path.parent), pytest.raises(UserError, match=r"cannot be read: .* that you may read"):
+        JournalReader(path)
+
+
 def test_a_missing_journal_is_a_user_error(path: Path) -> None:
     with pytest.raises(UserError, match="no journal at"):
         JournalReader(path)
@@ -124,6 +173,8 @@ def test_every_appended_event_survives_kill_9(path: Path) -> None:
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from kbopt.core.events import Opened
 from kbopt.store.journal import SqliteJournal
