@@ -14,6 +14,7 @@ import click
 from kbopt.cli import INFRA_ERROR, exit_interrupted
 from kbopt.cli.output import print_json, to_stderr
 from kbopt.core.errors import UserError
+from kbopt.core.text import plural
 
 if TYPE_CHECKING:
     from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus
@@ -42,7 +43,6 @@ def run_sweep(
     from kbopt.finish import keep_lessons
     from kbopt.follow import SweepWandb, WandbOptions
     from kbopt.reporting.sweep_table import print_table
-    from kbopt.reporting.text import plural
 
     wandb_log = None
     if use_wandb and (options := WandbOptions.of(project_name, wandb_mode, to_stderr)):
@@ -114,13 +114,13 @@ def extent(config: SweepConfig) -> str:
         "algorithm": len(config.algorithms),
         "seed": len(config.seeds),
     }
-    product = " x ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in sizes.items())
+    product = " x ".join(plural(count, name) for name, count in sizes.items())
     searches = math.prod(sizes.values())
     each = config.settings.budget.evaluations or config.settings.num_total_proposals
     return (
-        f"{searches} search{'es' * (searches > 1)}: {product}, "
-        f"{'up to' if config.spend == 'evenly' else 'on average'} {each} evaluations each, "
-        f"{searches * each} in all; --max-evals makes it smaller"
+        f"{plural(searches, 'search', 'searches')}: {product}, "
+        f"{'up to' if config.spend == 'evenly' else 'on average'} {plural(each, 'evaluation')} each, "
+        f"{searches * each:,} in all; --max-evals makes it smaller"
     )
 
 
@@ -151,7 +151,8 @@ class Progress:
         left_s = self._left_s(status, evaluator, elapsed_s)
         eta = f", about {duration(left_s)} left" if left_s else ""
         click.echo(
-            f"[{elapsed_s:.0f} s] {over}/{len(status.searches)} searches, {evaluations} evaluations, "
+            f"[{elapsed_s:.0f} s] {over}/{plural(len(status.searches), 'search', 'searches')}, "
+            f"{plural(evaluations, 'evaluation')}, "
             f"evaluator busy {busy:.0%}, queue {evaluator.queue_length}, ${usd:.2f}{eta}",
             err=True,
         )

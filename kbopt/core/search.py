@@ -33,6 +33,7 @@ from kbopt.core.scoring import mean_score
 from kbopt.core.search_state import SearchState
 from kbopt.core.settings import SearchSettings
 from kbopt.core.task import Task
+from kbopt.core.text import plural
 from kbopt.core.work import Done, Ready, Stuck, SummaryRequest, Wait
 
 NUM_SUMMARY_TRIALS = 8
@@ -118,7 +119,8 @@ class Search(SearchState):
             return f"the search is over: {self._ended}"
         # The evaluation that is kept for a brief's answer goes to its first attempt.
         if brief_id in self._attempts and not self._may_evaluate():
-            return f"the search's budget of {self._settings.budget.evaluations} evaluations is used"
+            most = self._settings.budget.evaluations or 0
+            return f"the search's budget of {plural(most, 'evaluation')} is used"
         brief = self._outstanding[brief_id]
         candidate = Candidate(
             id=f"{brief_id}-{len(self._attempts.get(brief_id, ())) + 1}",

@@ -43,6 +43,7 @@ from kbopt.core.strategy import Strategy
 from kbopt.core.tally import Progress, Tally
 from kbopt.core.targets import reached, sure_share
 from kbopt.core.task import Task
+from kbopt.core.text import plural
 from kbopt.core.work import Ready
 
 MAX_FAILED_AT_FIRST = 8
@@ -305,9 +306,10 @@ class SearchState:
         limits = self._settings.budget
         total = self._settings.num_total_proposals
         if self._tally.asked - self._strategy.num_first_kernels - self._forgiven >= total:
-            return f"all {total} proposals were asked for"
-        if not (limits.grows or self._may_evaluate()):
-            return f"the budget of {limits.evaluations} evaluations is used"
+            return f"all {total} proposals were asked for" if total > 1 else "the proposal was asked for"
+        most = limits.evaluations
+        if most is not None and not (limits.grows or self._may_evaluate()):
+            return f"the budget of {plural(most, 'evaluation')} is used"
         leading = (trial for trial in self.top(NUM_LEADING) if len(trial.results) > 1)
         ends = (end for trial in leading if (end := reached(trial, self._settings)))
         if end := next(ends, None):

@@ -17,3 +17,8 @@ def first_line(text: str, limit: int = 120) -> str:
     """The first line with something on it, cut to `limit` characters."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 evaluation`, `1,200 evaluations`. `many` is given where an s does not make it from `one`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
