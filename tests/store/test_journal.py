@@ -6,8 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import Ended, Entry, Opened, ProposalFailed
 from kbopt.store.journal import FORMAT_VERSION, JournalReader, SqliteJournal
+from tests.support.unwritable import unwritable
 
 
 @pytest.fixture
@@ -116,23 +115,6 @@ def test_a_file_that_is_no_journal_is_a_user_error(path: Path) -> None:
         JournalReader(path)
 
 
-@contextmanager
-def unwritable(folder: Path) -> Iterator[None]:
-    """Meanwhile this process may not write to the folder. Root may everywhere, so it is nobody then."""
-    opened = {one: one.stat().st_mode for one in (folder, *folder.parents[:3])}
-    for one in opened:
-        one.chmod(0o555)
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-        for one, mode in opened.items():
-            one.chmod(mode)
-
-
 @pytest.mark.parametrize("left", [(), ("-wal",), ("-wal", "-shm")], ids=" ".join)
 def test_a_journal_that_one_may_not_write_is_read_with_what_a_killed_run_left(
     path: Path, left: tuple[str, ...]
@@ -173,8 +155,6 @@ def test_every_appended_event_survives_kill_9(path: Path) -> None:
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from kbopt.core.events import Opened
 from kbopt.store.journal import SqliteJournal
