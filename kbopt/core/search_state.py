@@ -307,12 +307,10 @@ class SearchState:
         total = self._settings.num_total_proposals
         if self._tally.asked - self._strategy.num_first_kernels - self._forgiven >= total:
             return f"all {total} proposals were asked for" if total > 1 else "the proposal was asked for"
-        most = limits.evaluations
-        if most is not None and not (limits.grows or self._may_evaluate()):
-            return f"the budget of {plural(most, 'evaluation')} is used"
+        if not (limits.grows or self._may_evaluate()):
+            return f"the budget of {plural(limits.evaluations or 0, 'evaluation')} is used"
         leading = (trial for trial in self.top(NUM_LEADING) if len(trial.results) > 1)
-        ends = (end for trial in leading if (end := reached(trial, self._settings)))
-        if end := next(ends, None):
+        if end := next(filter(None, (reached(trial, self._settings) for trial in leading)), None):
             return end
         return self._tally.exhausted(limits, elapsed_s=elapsed_s)
 
