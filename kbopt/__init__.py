@@ -1,4 +1,4 @@
-"""kbopt searches for faster GPU kernels: many explorers, one warm GPU, an evaluator that cannot be fooled."""
+"""kbopt searches for faster GPU kernels: many explorers, one warm GPU, an evaluator that audits kernels."""
 
 from __future__ import annotations
 

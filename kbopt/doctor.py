@@ -29,6 +29,7 @@ from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.ports import Backend
 from kbopt.core.proposals import Brief, Candidate
 from kbopt.core.protocol import EvalProtocol
+from kbopt.core.text import plural
 from kbopt.proposers.tunables import TunablesProposer
 from kbopt.reporting.text import speedup_text
 from kbopt.tasks import load_task
@@ -184,7 +185,7 @@ def evaluations_step(results: list[Result], place: str) -> Step:
             else "the evaluation service ended in between: run the doctor again"
         )
     return Step(
-        name=f"{len(results)} evaluations",
+        name=plural(len(results), "evaluation"),
         ok=not bad and len(boots) == 1,
         detail="; ".join([*lines, f"{same} ({', '.join(sorted(boots))})"]),
         remedy=remedy,

@@ -2,6 +2,7 @@
 
 python scripts/test.py WORKERS
 
+What needs a GPU and what takes minutes to notice a fault have commands of their own, which the end names.
 First the tests that wait for others, on WORKERS processes; then those that time kernels, one after the other,
 also where the first part failed. Where a few failed, those run once more, alone: machines are shared, and a
 test that passes then failed of what else the machine did. It is named at the end. Debian packages that tests
@@ -38,6 +39,8 @@ HEADERS = f"python{sys.version_info.major}.{sys.version_info.minor}-dev"
 SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 """Of the tests. They start thousands of processes, which would each compile kbopt for a fifth of a second."""
+ELSEWHERE = {"gpu": "need an NVIDIA GPU: make gpu", "patient": "wait for minutes: make cluster"}
+"""The markers of tests that are not run here, why, and what runs them."""
 FAILED = 1
 INTERRUPTED = 2
 NO_TESTS = 5
@@ -63,8 +66,9 @@ def main(workers: str) -> int:
     )
     codes, cases = [], []
     with tempfile.TemporaryDirectory() as folder:
+        deselected = Path(folder) / "deselected"
         for number, options in enumerate(parts):
-            code, found = pytest(Path(folder) / f"{number}.xml", *options)
+            code, found = pytest(Path(folder) / f"{number}.xml", *options, deselected=deselected)
             if code == INTERRUPTED:
                 return code
             codes.append(code)
@@ -77,15 +81,23 @@ def main(workers: str) -> int:
             unsure = {node_id(case) for case in again if has_failed(case) or case.find("skipped") is not None}
             passed = sorted({node_id(case) for case in again} - unsure)
             codes = [code or (FAILED if passed != failed else 0)]
-    print(summary(cases, len(failed) - len(passed), missing()))
+        lines = deselected.read_text().splitlines() if deselected.exists() else []
+        elsewhere = dict(line.split() for line in lines)
+    print(summary(cases, len(failed) - len(passed), missing(), elsewhere))
     if passed:
         print("\n".join([f"passed only when run again: {len(passed)}", *(f"  {name}" for name in passed)]))
     return next(filter(None, codes), 0)
 
 
-def pytest(report: Path, *options: str) -> tuple[int, list[ElementTree.Element]]:
-    """The exit code, 0 too where no test is chosen, and what `report` holds of each test."""
-    command = [sys.executable, "-m", "pytest", "-q", "--junit-xml", str(report), "-o", "junit_family=xunit1"]
+def pytest(
+    report: Path, *options: str, deselected: Path | None = None
+) -> tuple[int, list[ElementTree.Element]]:
+    """The exit code, 0 too where no test is chosen, and what `report` holds of each test. `deselected` is
+    written as scripts/deselected.py says.
+    """
+    counting = [str(Path(__file__).with_name("deselected.py")), str(deselected)]
+    program = counting if deselected else ["-m", "pytest"]
+    command = [sys.executable, *program, "-q", "--junit-xml", str(report), "-o", "junit_family=xunit1"]
     code = subprocess.run([*command, *options], check=False, env=ENVIRONMENT).returncode
     cases = ElementTree.parse(report).findall(".//testcase") if report.exists() else []
     return (0 if code == NO_TESTS else code), cases
@@ -134,8 +146,12 @@ def command(packages: list[str]) -> str:
     return f"sudo apt-get install {' '.join(packages)}"
 
 
-def summary(cases: list[ElementTree.Element], failed: int, packages: list[str]) -> str:
-    """How many tests ran, failed and were left out, with a line for each reason."""
+def summary(
+    cases: list[ElementTree.Element], failed: int, packages: list[str], elsewhere: dict[str, str]
+) -> str:
+    """How many tests ran, failed and were left out, with a line for each reason. `elsewhere` has how many
+    with a marker were not begun.
+    """
     reasons = Counter(
         (skipped.get("message") or "").removeprefix("Skipped: ")
         for case in cases
@@ -143,6 +159,7 @@ def summary(cases: list[ElementTree.Element], failed: int, packages: list[str]) 
     )
     lines = [f"\n{len(cases)} tests: {failed} failed, {reasons.total()} left out"]
     lines += [f"  {count:4d}  {reason}" for reason, count in reasons.most_common()]
+    lines += [f"not begun: {count} that {ELSEWHERE[marker]}" for marker, count in sorted(elsewhere.items())]
     if packages:
         lines.append(f"To run what needs packages too: {command(packages)}")
     return "\n".join(lines)

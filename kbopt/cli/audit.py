@@ -27,6 +27,7 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import Result
 from kbopt.core.outcomes import Measured, Rejected
 from kbopt.core.protocol import EvalProtocol, Precision
+from kbopt.core.text import plural
 from kbopt.tasks import precision_of
 from kbopt.tasks.published import Broken, Entry, Form, Published, PublishedSet, read_set
 
@@ -116,7 +117,7 @@ def audit(
     _make(out)
     twice = len(sound) - len(kernels)
     same = f", {twice} with the kernel and task of another" if twice else ""
-    to_stderr(f"{path}: {len(entries)} entries in the format {found.form}{same}")
+    to_stderr(f"{path}: {plural(len(entries), 'entry', 'entries')} in the format {found.form}{same}")
     if own := sum(isinstance(entry, Published) and entry.own_reference for entry in entries):
         to_stderr(
             f"{own} of them bring their own reference, which says what is correct and runs outside of the "

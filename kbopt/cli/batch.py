@@ -26,6 +26,7 @@ from kbopt.core.evaluations import EvalRequest, Result
 from kbopt.core.outcomes import Measured, may_be_mended, outcome_name
 from kbopt.core.protocol import EvalProtocol, Verdict
 from kbopt.core.task import Task
+from kbopt.core.text import plural
 from kbopt.evaluation.sandbox.memory import REMEDY
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Batch:
             again = sum(map(_may_be_mended, self.lines.values()))
             todo = [i for i in items if i.key not in self.lines or _may_be_mended(self.lines[i.key])]
             self._todo = len(todo)
-            click.echo(f"{len(items)} candidates, {len(items) - len(todo)} judged before", err=True)
+            click.echo(f"{plural(len(items), 'candidate')}, {len(items) - len(todo)} judged before", err=True)
             if again:
                 click.echo(
                     f"{again} more failed then, perhaps for want of a header, a package or memory, and "

@@ -15,6 +15,7 @@ from kbopt.cli import INFRA_ERROR, exit_interrupted
 from kbopt.cli.output import print_json, to_stderr
 from kbopt.core.errors import UserError
 from kbopt.core.tally import amount
+from kbopt.core.text import plural
 
 if TYPE_CHECKING:
     from kbopt.cluster.messages import CoordinatorStatus, EvaluatorStatus
@@ -43,7 +44,6 @@ def run_sweep(
     from kbopt.finish import keep_lessons
     from kbopt.follow import SweepWandb, WandbOptions
     from kbopt.reporting.sweep_table import print_table
-    from kbopt.reporting.text import plural
 
     wandb_log = None
     if use_wandb and (options := WandbOptions.of(project_name, wandb_mode, to_stderr)):
@@ -115,16 +115,16 @@ def extent(config: SweepConfig) -> str:
         "algorithm": len(config.algorithms),
         "seed": len(config.seeds),
     }
-    product = " x ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in sizes.items())
+    product = " x ".join(plural(count, name) for name, count in sizes.items())
     searches = math.prod(sizes.values())
     budget = config.settings.budget
     each = budget.evaluations or config.settings.num_total_proposals
     is_shared = config.spend == "headroom" and budget.evaluations
     usd = "" if budget.usd is None else f", at most {amount(budget.usd * searches)} dollars in all"
     return (
-        f"{searches} search{'es' * (searches > 1)}: {product}, "
-        f"{'on average' if is_shared else 'up to'} {each} evaluations each, "
-        f"{searches * each} in all{usd}; --max-evals makes it smaller"
+        f"{plural(searches, 'search', 'searches')}: {product}, "
+        f"{'on average' if is_shared else 'up to'} {plural(each, 'evaluation')} each, "
+        f"{searches * each:,} in all{usd}; --max-evals makes it smaller"
     )
 
 
@@ -155,7 +155,8 @@ class Progress:
         left_s = self._left_s(status, evaluator, elapsed_s)
         eta = f", about {duration(left_s)} left" if left_s else ""
         click.echo(
-            f"[{elapsed_s:.0f} s] {over}/{len(status.searches)} searches, {evaluations} evaluations, "
+            f"[{elapsed_s:.0f} s] {over}/{plural(len(status.searches), 'search', 'searches')}, "
+            f"{plural(evaluations, 'evaluation')}, "
             f"evaluator busy {busy:.0%}, queue {evaluator.queue_length}, ${usd:.2f}{eta}",
             err=True,
         )

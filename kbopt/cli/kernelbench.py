@@ -23,6 +23,7 @@ from kbopt.cli.output import json_option, print_json, to_stderr
 from kbopt.cli.values import FolderName, Name, Number
 from kbopt.core.errors import UserError
 from kbopt.core.settings import Algorithm, Budget, SearchSettings
+from kbopt.core.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -180,7 +181,9 @@ def _end(config: BenchConfig, rows: Sequence[Row], failures: Mapping[str, Failur
         to_stderr(f"{name}: {failure.message}")
     if any(failure.kind == "user" for failure in reasons.values()):
         raise UserError(f"{len(unfinished)} of {config.num_searches} searches could not run")
-    to_stderr(f"{len(unfinished)} searches are not finished; the same command goes on with them")
+    to_stderr(
+        f"{plural(len(unfinished), 'search is', 'searches are')} not finished; the same command goes on"
+    )
     sys.exit(INFRA_ERROR)
 
 
@@ -197,7 +200,7 @@ def _run(config: BenchConfig, folder: Path, *, address: str | None, nodes: int) 
         return {}
     each = config.searches.settings.budget.usd
     share = f"; of ${config.usd:.2f} each may spend ${each:.4f}" if config.usd and each else ""
-    to_stderr(f"{config.num_searches} searches, each {preflight(first)}{share}")
+    to_stderr(f"{plural(config.num_searches, 'search', 'searches')}, each {preflight(first)}{share}")
     bench.prepare(config, folder)
     refused = bench.refused(config, folder)
     left = [run for run in config.searches.runs() if not bench.has_ended(folder / run.name)]

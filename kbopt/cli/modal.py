@@ -14,6 +14,7 @@ from kbopt.cli.options.backend import BACKEND
 from kbopt.cli.output import json_option, to_stderr
 from kbopt.cli.values import Number
 from kbopt.core.extras import require
+from kbopt.core.text import plural
 
 if TYPE_CHECKING:
     from kbopt.backends.modal_client import ContainerStatus, ModalBackend
@@ -125,7 +126,7 @@ def _described(found: ContainerStatus) -> str:
         f"boot {info.boot} on {info.device}",
         f"up {info.age_s:.0f} s",
         f"last used {info.idle_s:.0f} s ago",
-        f"{info.num_evaluations} evaluations",
+        plural(info.num_evaluations, "evaluation"),
         info.isolation,
         f"backlog {found.backlog}",
     ]

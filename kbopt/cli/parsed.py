@@ -127,10 +127,44 @@ def search_settings(given: dict[str, Any]) -> SearchSettings:
         tokens=given.pop("max_tokens"),
         minutes=given.pop("max_minutes"),
     )
+    algorithm = given.get("algorithm")  # A sweep has several, and one of them may have an epsilon-net.
+    for name in ("epsilon", "embedding_model"):
+        if algorithm and _is_typed(name) and not replace(SETTINGS, algorithm=algorithm).uses_epsilon_net:
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(
+                f"{option} and --algorithm {algorithm} do not go together: give an algorithm with epsNet, "
+                f"such as PS_epsNet, or leave {option} out"
+            )
     refinement = given["proposer"] == "llm+tunables"
     # Failed and repeated proposals cost no evaluation, so the budget decides and not the number of steps.
     given["num_steps"] = given["num_steps"] or budget.evaluations or SETTINGS.num_steps
     return replace(_taken(SETTINGS, given), budget=budget, refinement=refinement)
+
+
+USERS = {
+    "language": ("llm", "agent"),
+    "api_base": ("llm",),
+    "agent_evals": ("agent",),
+    "agent_minutes": ("agent",),
+}
+"""Options by the proposers that use them, of whose names each is a part."""
+
+
+def _refuse_unused(proposer: str, *, embeds: bool) -> None:
+    """Raises `UserError` for an option that was typed and that nothing would use."""
+    for name, users in USERS.items():
+        used = any(user in proposer for user in users) or (name == "api_base" and embeds)
+        if _is_typed(name) and not used:
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(
+                f"{option} and --proposer {proposer} do not go together: give --proposer "
+                f"{' or '.join(users)}, or leave {option} out"
+            )
+
+
+def _is_typed(name: str) -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def first_strategies(
@@ -200,6 +234,7 @@ def proposer_config(given: dict[str, Any], tasks: Sequence[Task]) -> ProposerCon
             f"--model and --proposer {name} do not go together: give --proposer llm or llm+tunables, or "
             "leave --model out"
         )
+    _refuse_unused(name, embeds=bool(given["embedding_model"]))
     if files := given.pop("start", ()):
         from kbopt.proposers.starts import read_starts
 

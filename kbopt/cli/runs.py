@@ -194,15 +194,22 @@ def _of(candidates: Collection[str | None], entries: Iterable[Entry]) -> Iterato
 def export(run: Path, kernel: str, out: Path | None) -> None:
     """Write a kernel of RUN, a folder or a name in runs/ or sweeps/, as a file that is ready to import.
 
-    The file says where the kernel comes from, and refuses to be trained through.
+    The file says where the kernel comes from, and refuses to be trained through where its backward was not
+    judged.
     """
     from kbopt.evaluation.kernelbench.signature import describe_inputs
-    from kbopt.finish import open_run, write_atomically
+    from kbopt.finish import load, open_run, write_atomically
     from kbopt.reporting.exported import exported
 
     with open_run(run) as opened:
         node, _ = _find(run, opened, kernel)
-    text = exported(opened, node.trial, folder=str(run), inputs=describe_inputs(opened.task.source))
+    text = exported(
+        opened,
+        node.trial,
+        folder=str(run),
+        inputs=describe_inputs(opened.task.source),
+        backward=load(run).protocol.backward,
+    )
     if out is None:
         click.echo(text, nl=False)
         return

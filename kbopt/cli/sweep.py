@@ -22,6 +22,7 @@ from kbopt.cli.output import json_option, print_json
 from kbopt.cli.values import FolderName, Name, sweep_folder
 from kbopt.core.errors import UserError
 from kbopt.core.spending import Spend
+from kbopt.core.text import plural
 
 if TYPE_CHECKING:
     from kbopt.core.protocol import Verdict
@@ -159,7 +160,8 @@ def status(name: str, out: Path) -> None:
     rows = run_rows([folder / run.name for run in config.runs()], when_open="open")
     print_runs(Console(), rows)
     over = sum(row.state != "open" for row in rows)
-    click.echo(f"{over}/{len(rows)} searches over, {sum(row.evaluations for row in rows)} evaluations")
+    evaluations = plural(sum(row.evaluations for row in rows), "evaluation")
+    click.echo(f"{over}/{plural(len(rows), 'search', 'searches')} over, {evaluations}")
     if (folder / sweeps.STOP_FILE).exists():
         click.echo(f"stopped; {how_to_resume(folder)}")
 

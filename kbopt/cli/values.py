@@ -116,6 +116,9 @@ class OutFile(click.ParamType[Path]):
             self.fail(
                 f"{path.parent} is no folder. Make it first, or give a file in one that exists.", param, ctx
             )
+        where = path if path.exists() else path.parent
+        if not os.access(where, os.W_OK, effective_ids=True):
+            self.fail(f"{where} may not be written to. Give a file in a folder of yours.", param, ctx)
         return path
 
 

@@ -21,6 +21,7 @@ from kbopt.core.events import InfraFailed
 from kbopt.core.outcomes import may_be_mended, outcome_name
 from kbopt.core.ports import Backend, BackendStatus, Profiler
 from kbopt.core.profile import Profiled, ProfileRequest
+from kbopt.core.text import plural
 from kbopt.store.cache import EvaluationCache, request_key
 
 log = logging.getLogger(__name__)
@@ -253,7 +254,9 @@ class EvaluationQueue:
                 failed = InfraFailed(what="evaluation", reason=str(error), attempt=len(failures) + 1)
                 failures.append(failed)
                 if delay_s is None:
-                    raise InfraError(f"{error} (given up after {len(failures)} attempts)") from error
+                    raise InfraError(
+                        f"{error} (given up after {plural(len(failures), 'attempt')})"
+                    ) from error
                 await asyncio.sleep(delay_s)
             else:
                 return results, tuple(failures)

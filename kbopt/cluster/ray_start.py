@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants, utils, worker
 from ray._private.node import Node
 from ray.job_config import JobConfig
 
@@ -43,17 +44,13 @@ def start_ray(address: str | None) -> None:
         "logging_level": "ERROR",
         "job_config": _looks_where_the_driver_does(),
     }
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
-            with _without_onlookers(), _nothing_left_of_a_start_that_fails():
+            with _signals_as_before(), _without_onlookers(), _nothing_left_of_a_start_that_fails():
                 ray.init(address="local", include_dashboard=False, _temp_dir=_ray_folder(), **options)
         else:
-            ray.init(address=address, **options)
-    except SystemExit:  # Ray's own answer to a SIGTERM that comes while it starts
-        if callable(on_sigterm):
-            on_sigterm(signal.SIGTERM, None)
-        raise
+            with _signals_as_before():
+                ray.init(address=address, **options)
     except Exception as error:
         reason = " ".join(str(error).split())
         if address is None:
@@ -64,9 +61,6 @@ def start_ray(address: str | None) -> None:
             f"no Ray cluster answers at {address}: {reason} Start one with `ray start --head`, or leave out "
             "--address to run on this machine alone."
         ) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)
 
 
 class _OnItsPath(list[str]):
@@ -84,6 +78,41 @@ def _looks_where_the_driver_does() -> JobConfig:
     config = JobConfig()
     config._py_driver_sys_path = _OnItsPath()
     return config
+
+
+@contextmanager
+def _signals_as_before() -> Iterator[None]:
+    """Meanwhile SIGTERM stays with whoever handled it before, and what comes while Ray connects waits.
+
+    Ray would exit with 15, and once it connects take SIGTERM for a crash: print a report and abort. There is
+    an option for the latter, RAY_DISABLE_FAILURE_SIGNAL_HANDLER. It is read as Ray is imported, and workers
+    would inherit it, whose crashes shall still be reported: so this sets what Ray made of it. A connection
+    that an exception cuts short crashes the process as it exits: signals are handled once it stands.
+    """
+    came: list[int] = []
+    before: dict[int, Any] = {}
+    whole = worker.connect, utils.set_sigterm_handler, ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER
+
+    def connect(*arguments: Any, **named: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, lambda got, _: came.append(got))
+        whole[0](*arguments, **named)
+
+    worker.connect, utils.set_sigterm_handler = connect, lambda _: None
+    ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
+    try:
+        yield
+    finally:
+        (
+            worker.connect,
+            utils.set_sigterm_handler,
+            ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER,
+        ) = whole
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from kbopt.config import ALL_GPUS, BackendConfig, device_kind, num_gpus
 from kbopt.core.errors import UserError
 from kbopt.core.extras import require
 from kbopt.core.ports import Backend
+from kbopt.core.text import plural
 
 if TYPE_CHECKING:
     from kbopt.backends.local import LocalBackend
@@ -86,7 +87,7 @@ def rent_text(config: BackendConfig) -> str:
         return ""
     from kbopt.backends.modal_client import usd_per_second
 
-    held = f"{config.gpus} {config.gpu} container{'s' if config.gpus > 1 else ''}"
+    held = plural(config.gpus, f"{config.gpu} container")
     return f"{held} for ${3600 * config.gpus * usd_per_second(config.gpu):.2f} an hour"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,11 @@ def with_lessons(config: RunConfig) -> RunConfig:
     if not library.parent.is_dir():
         raise UserError(
             f"--library {library}: there is no folder {library.parent}. Make it, or name another file."
+        )
+    if not os.access(library.parent, os.W_OK, effective_ids=True):
+        raise UserError(
+            f"--library {library}: the folder {library.parent} may not be written to, and the search leaves "
+            "its lessons there. Copy the file to a folder of yours, or use --no-library."
         )
     lessons = shown(
         read_lessons(library),

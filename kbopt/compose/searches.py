@@ -11,6 +11,7 @@ from kbopt.cluster.messages import Factories, SearchSpec
 from kbopt.compose.backends import open_backend, rent_text
 from kbopt.compose.proposers import build_embedder, build_proposer, build_summarizer, lease_s
 from kbopt.config import BackendConfig, ProposerConfig, RunConfig
+from kbopt.core.text import plural
 
 
 def factories(backend: BackendConfig, proposer: ProposerConfig, folder: Path) -> Factories:
@@ -60,9 +61,11 @@ def preflight(config: RunConfig) -> str:
     elif config.proposer.starts_agents:
         who, briefs = config.proposer, config.settings.num_total_proposals
         proposals = (
-            f"{briefs} brief{'s' * (briefs > 1)}, each for an agent of at most {who.agent_evals} "
+            f"{plural(briefs, 'brief')}, each for an agent of at most {who.agent_evals} "
             f"evaluations and {who.agent_minutes:g} minutes, at that agent's price"
         )
     else:
-        proposals = f"{config.settings.num_total_proposals} proposals by {config.proposer.name}, at no cost"
+        proposals = (
+            f"{plural(config.settings.num_total_proposals, 'proposal')} by {config.proposer.name}, at no cost"
+        )
     return "; ".join(filter(None, (proposals, rent_text(config.backend))))

@@ -19,7 +19,7 @@ from kbopt.core.failures import error_text
 from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.proposals import MAX_NOTE_CHARS, Candidate, Trial
 from kbopt.core.scoring import mean_score, score_interval
-from kbopt.core.text import encodable, one_line
+from kbopt.core.text import encodable, one_line, plural
 from kbopt.core.tune_comments import parse
 
 LessonKind = Literal["faster", "strategies", "error", "advice"]
@@ -203,7 +203,7 @@ def _what_changed(child: Trial, parent: Trial) -> str:
     lines = [line[:1] for line in difflib.ndiff(before.splitlines(), after.splitlines())]
     parts = [one_line(child.candidate.note)[:MAX_NOTE_CHARS].rstrip(". ")]
     parts += [f"set {', '.join(tuned)}"] if tuned else []
-    parts.append(f"{lines.count('+')} lines new and {lines.count('-')} gone")
+    parts.append(f"{plural(lines.count('+'), 'line')} new and {lines.count('-')} gone")
     return f"{'; '.join(filter(None, parts))}. It is {mean_score(child):.3g}x over the reference."
 
 

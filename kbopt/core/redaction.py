@@ -15,8 +15,9 @@ _AFTER_ITS_LABEL = re.compile(
     r"(?i)(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic|token|digest) )?|\bbearer "
     r"|(?:api[-_ ]?key(?: provided)?|subscription[-_]key|(?:access|auth)[-_]token|client[-_]secret|password)"
     r"['\"]?\s*[:=]\s*['\"]?|\btoken=)"
-    r"(?!\[redacted\])(?=[^\s\"',;}]{3})[^\s\"',;}]+"
+    r"(?!\[redacted\]|\.{3}(?!\w)|\$\()(?=[^\s\"',;}]{3})[^\s\"',;}]+"
 )
+"""Not `export OPENAI_API_KEY=...` and `export TOKEN=$(openssl ...)`, as kbopt's own messages tell a user."""
 _BY_ITS_LOOKS = re.compile(
     r"\b(?:(?:sk|pk|rk|gsk|xai|hf|nvapi|glpat|gh[oprsu]|github_pat)[-_]|AIza|AKIA)"
     r"(?=[\w-]*?(?=[A-Za-z]*\d)[A-Za-z0-9]{12})[\w-]{16,}"

@@ -34,6 +34,7 @@ from kbopt.core.search_state import SearchState
 from kbopt.core.settings import SearchSettings
 from kbopt.core.tally import amount
 from kbopt.core.task import Task
+from kbopt.core.text import plural
 from kbopt.core.work import Done, Ready, Stuck, SummaryRequest, Wait
 
 NUM_SUMMARY_TRIALS = 8
@@ -120,7 +121,8 @@ class Search(SearchState):
         # The evaluation that is kept for a brief's answer goes to its first attempt.
         if brief_id in self._attempts and not self._may_evaluate():
             if self.lacks_evaluations:
-                return f"the search's budget of {self.budget.evaluations} evaluations is used"
+                most = self.budget.evaluations or 0
+                return f"the search's budget of {plural(most, 'evaluation')} is used"
             return f"the search's part of the sweep's dollars, {amount(self.budget.usd or 0.0)}, is spent"
         brief = self._outstanding[brief_id]
         candidate = Candidate(

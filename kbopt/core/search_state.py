@@ -44,6 +44,7 @@ from kbopt.core.strategy import Strategy
 from kbopt.core.tally import Progress, Tally
 from kbopt.core.targets import reached, sure_share
 from kbopt.core.task import Task
+from kbopt.core.text import plural
 from kbopt.core.work import Ready
 
 MAX_FAILED_AT_FIRST = 8
@@ -301,9 +302,9 @@ class SearchState:
         """Why no further brief may be written, None if one may."""
         limits, total = self._settings.budget, self._settings.num_total_proposals
         if self._tally.asked - self._strategy.num_first_kernels - self._forgiven >= total:
-            return f"all {total} proposals were asked for"
+            return f"all {total} proposals were asked for" if total > 1 else "the proposal was asked for"
         if not (limits.grows or self._may_evaluate()):
-            return f"the budget of {limits.evaluations} evaluations is used"
+            return f"the budget of {plural(limits.evaluations or 0, 'evaluation')} is used"
         leading = (trial for trial in self.top(NUM_LEADING) if len(trial.results) > 1)
         ends = (end for trial in leading if (end := reached(trial, self._settings)))
         return next(ends, None) or self._tally.exhausted(limits, elapsed_s=elapsed_s)

@@ -30,3 +30,8 @@ def ranges(numbers: Collection[int]) -> str:
     ends = [number for number in numbers if number + 1 not in numbers]
     told = (f"{low} to {high}" if low < high else f"{low}" for low, high in zip(starts, ends, strict=True))
     return ", ".join(told)
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 evaluation`, `1,200 evaluations`. `many` is given where an s does not make it from `one`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

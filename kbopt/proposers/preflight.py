@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kbopt.core.settings import SearchSettings
+from kbopt.core.text import plural
 from kbopt.proposers.litellm_service import Price, price_of
 from kbopt.proposers.models import WeightedModel
 
@@ -66,7 +67,7 @@ def preflight(settings: SearchSettings, models: Sequence[WeightedModel]) -> str:
     budget = settings.budget
     evaluations = min(expected.proposals, budget.evaluations or expected.proposals)
     parts = [
-        f"{expected.proposals} proposals, about {evaluations} evaluations",
+        f"{plural(expected.proposals, 'proposal')}, about {plural(evaluations, 'evaluation')}",
         f"about {_thousands(expected.prompt_tokens)} prompt and "
         f"{_thousands(expected.completion_tokens)} completion tokens",
     ]

@@ -1,4 +1,4 @@
-"""A kernel as a file for others: where it comes from, and that it computes the forward pass only."""
+"""A kernel as a file for others: where it comes from, and what it says of gradients."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ ModelNew.forward = _forward_only(ModelNew.forward)
 '''
 
 
-def exported(run: Run, trial: Trial, *, folder: str, inputs: str) -> str:
+def exported(run: Run, trial: Trial, *, folder: str, inputs: str, backward: bool) -> str:
     """The candidate's source with its provenance before it and, for a kernel of its own, a guard after it.
 
     `inputs` describes what the task's `get_inputs()` returns; empty where that is not known. `trial` may have
-    no results. PyTorch's own operators record gradients: a candidate that was seen to call nothing else has
-    no guard.
+    no results. Nothing cuts gradients where the run judges `backward` too, nor do PyTorch's own operators:
+    a candidate that was seen to call nothing else has no guard.
     """
     found = standing(trial)
     lines = [f"ModelNew for the task {run.task.name}, found by kbopt {__version__}.", ""]
@@ -56,7 +56,9 @@ def exported(run: Run, trial: Trial, *, folder: str, inputs: str) -> str:
     if inputs:
         lines.append(f"inputs     {inputs}")
     lines += _figures(trial)
-    guarded = found is None or found.custom_kernel
+    guarded = not backward and (found is None or found.custom_kernel)
+    if backward and found is not None:
+        lines.append("forward and backward: it was judged on its gradients too")
     if guarded:
         lines.append("forward only: it raises where an input or a parameter requires grad")
     header = "".join(f"# {first_line(printable(line), 200)}".rstrip() + "\n" for line in lines)

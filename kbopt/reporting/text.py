@@ -9,6 +9,7 @@ from kbopt.core.evaluations import Result
 from kbopt.core.outcomes import Speedup
 from kbopt.core.protocol import ranked_by
 from kbopt.core.scoring import Standing
+from kbopt.core.text import plural as plural
 
 BASELINES: Mapping[str, str] = {
     "eager": "eager",
@@ -103,8 +104,3 @@ def over_text(speedup: Speedup) -> str:
     low, high = speedup.interval
     over = BASELINES.get(speedup.baseline, speedup.baseline)
     return f"{figure(speedup.speedup)}x over {over} [{figure(low)}, {figure(high)}]"
-
-
-def plural(count: int, one: str) -> str:
-    """`1 evaluation`, `1,200 evaluations`."""
-    return f"{count:,} {one}{'' if count == 1 else 's'}"

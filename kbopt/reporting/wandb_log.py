@@ -120,7 +120,9 @@ class WandbLog:
     def _give_up(self, reason: str) -> None:
         if self.failed is None:
             self.failed = reason
-            log.warning("Weights & Biases: %s. The search goes on; its journal holds everything.", reason)
+            log.warning(
+                "Weights & Biases: %s. The search goes on; its journal holds everything.", reason.rstrip(".")
+            )
 
     def _log_all(self) -> None:
         logged = self._started()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -37,10 +39,19 @@ class JournalReader:
         if not path.is_file():
             raise UserError(f"no journal at {path}. A run's folder holds one; `kbopt runs` lists the runs.")
         self.path = path
-        self._connection = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
         try:
-            self._check_version()
-        except sqlite3.DatabaseError as error:
+            self._connection = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
+            try:
+                self._check_version()
+            except sqlite3.OperationalError as error:
+                if not _is_of_the_path(error):
+                    raise
+                self._connection.close()
+                self._connection = _connect_where_nothing_can_be_written(path)
+                self._check_version()
+        except (sqlite3.DatabaseError, OSError) as error:
+            if isinstance(error, OSError) or _is_of_the_path(error):
+                raise UserError(f"{path} cannot be read: {error}. Name a run that you may read.") from None
             raise UserError(f"{path} is not a kbopt journal: {error}") from None
 
     def _check_version(self) -> None:
@@ -139,6 +150,30 @@ class SqliteJournal(JournalReader):
     def close(self) -> None:
         super().close()
         os.close(self._lock)
+
+
+def _is_of_the_path(error: sqlite3.Error) -> bool:
+    """Whether SQLite may not use a file or its folder, rather than that it finds no journal there."""
+    primary = error.sqlite_errorcode & 0xFF
+    return primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+
+
+def _connect_where_nothing_can_be_written(path: Path) -> sqlite3.Connection:
+    """Reads a journal for which SQLite cannot make the index of the log that it keeps beside the file.
+
+    Without a log the file is whole. A killed run leaves one, which counts: then a copy in memory is read.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    if not log.exists():
+        uri = f"{path.absolute().as_uri()}?immutable=1"
+        return sqlite3.connect(uri, uri=True, check_same_thread=False)
+    whole = sqlite3.connect(":memory:", check_same_thread=False)
+    with tempfile.TemporaryDirectory(prefix="kbopt-") as folder:
+        for file in (path, log):
+            shutil.copyfile(file, Path(folder, file.name))
+        with closing(sqlite3.connect(Path(folder, path.name))) as copy:
+            copy.backup(whole)
+    return whole
 
 
 def _create(path: Path, config: str) -> None:

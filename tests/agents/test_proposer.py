@@ -211,7 +211,7 @@ async def test_an_agent_gets_no_more_evaluations_than_its_own_budget_and_the_sea
     assert [sum(isinstance(event, Attempted) for event in events) for events in both] == [2, 1]
     assert [sum(isinstance(event, Proposed) for event in events) for events in both] == [1, 1]
     assert "the budget of this session is used up: all 2 evaluations (--agent-evals 2)" in own.transcript()
-    assert "the search's budget of 1 evaluations is used" in shared.transcript()
+    assert "the search's budget of 1 evaluation is used" in shared.transcript()
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_a_task_that_cannot_be_scored_is_told_and_not_asked_again(tmp_path: Path
     assert "    1 with a task that cannot be scored here" in done.stdout
     assert "Of 1 claim none is of a kernel" in done.stdout
     again = kbopt(*arguments)
-    assert "1 candidates, 1 judged before" in again.stderr
+    assert "1 candidate, 1 judged before" in again.stderr
     (row,) = page_data((tmp_path / "out" / "audit.html").read_text())["rows"]
     assert "copy of an input" in row["reason"]
 
@@ -135,7 +135,7 @@ def test_after_ctrl_c_the_same_command_goes_on(tmp_path: Path) -> None:
     with path.open("w") as file:
         file.write(json.dumps(entry("first", KERNEL)) + "\n")
     done = kbopt(*arguments)
-    assert "1 candidates, 1 judged before" in done.stderr, done.stderr
+    assert "1 candidate, 1 judged before" in done.stderr, done.stderr
 
 
 @pytest.mark.slow

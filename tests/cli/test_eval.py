@@ -183,3 +183,18 @@ def test_the_workloads_that_are_named_are_judged(task: Path, tmp_path: Path) -> 
         ("two", "shown"),
         ("one", "shown"),
     ]
+
+
+@pytest.mark.slow
+def test_a_workload_that_does_not_fit_is_told_with_its_file(task: Path, tmp_path: Path) -> None:
+    sized = TASK.replace("get_inputs():", "get_inputs(n):").replace("256", "n if n > 0 else 'huge'")
+    told = '[{"name": "one", "args": {"n": 4}}, {"name": "none", "args": {"n": 0}, "role": "hidden"}]'
+    task.write_text(f"{sized}\ndef get_workloads():\n    return {told}\n")
+    kernel = tmp_path / "kernel.py"
+    kernel.write_text(GOOD)
+    done = kbopt("eval", "--task", task, "--kernel", kernel, "--device", "cpu")
+    assert done.returncode == 2
+    assert (
+        f"task {task}: admission test 'the reference runs' failed: on workload none: get_inputs() raised"
+        in (done.stderr)
+    )

@@ -15,6 +15,7 @@ from kbopt.config import RunConfig
 from kbopt.core import codec
 from kbopt.core.events import Evaluated, Event, Proposed
 from kbopt.core.outcomes import Audit, Measured
+from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
 from kbopt.evaluation.kernelbench.signature import describe_inputs
 from kbopt.finish import open_run
@@ -22,7 +23,8 @@ from kbopt.reporting.summary import summarize
 from kbopt.store.journal import SqliteJournal
 from tests.support.journals import GELU, entries, settings
 
-SOURCE = '''"""Half of a layer."""
+ITS_FORWARD = "return torch.from_numpy(x.detach().numpy() @ self.a.weight.detach().numpy())"
+SOURCE = f'''"""Half of a layer."""
 from __future__ import annotations
 
 import torch
@@ -34,13 +36,14 @@ class ModelNew(torch.nn.Module):
         self.a = torch.nn.Linear(3, 3)
 
     def forward(self, x, extra=None):
-        return torch.from_numpy(x.detach().numpy() @ self.a.weight.detach().numpy())
+        {ITS_FORWARD}
 '''
 
 
-def run_folder(tmp_path: Path, *, custom_kernel: bool = True) -> Path:
+def run_folder(tmp_path: Path, *, custom_kernel: bool = True, backward: bool = False) -> Path:
     """A run whose candidates are all `SOURCE`."""
-    config = RunConfig(name="a-run", task=GELU, settings=settings())
+    protocol = EvalProtocol(backward=backward)
+    config = RunConfig(name="a-run", task=GELU, settings=settings(), protocol=protocol)
     with SqliteJournal.create(tmp_path / "journal.sqlite", codec.dumps(config)) as journal:
         for entry in entries(30):
             journal.append(as_source(entry.event, custom_kernel=custom_kernel))
@@ -123,6 +126,15 @@ def test_a_candidate_of_pytorchs_own_operators_has_no_guard(tmp_path: Path):
     assert "no custom kernel" in text
     assert "forward only" not in text
     assert loaded(text)(torch.ones(2, 3)).shape == (2, 3)
+
+
+def test_a_kernel_that_was_judged_with_its_backward_has_no_guard(tmp_path: Path):
+    text = exported(run_folder(tmp_path, backward=True)).stdout
+    assert "forward only" not in text
+    assert "# forward and backward: it was judged on its gradients too" in text
+    model = loaded(text.replace(ITS_FORWARD, "return self.a(x)"))
+    model(torch.ones(2, 3)).sum().backward()
+    assert model.a.weight.grad.tolist() == [[2.0] * 3] * 3
 
 
 def test_inputs_are_described_without_their_memory():

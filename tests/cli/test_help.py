@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from kbopt.cli import app
 from kbopt.cli.grouped import GROUPS
+from tests.support.unwritable import unwritable
 
 
 def commands(
@@ -99,6 +100,17 @@ def test_a_value_that_cannot_be_used_is_refused_before_anything_starts(
     words: tuple[str, ...], said: str
 ) -> None:
     assert said in invoke(*words)
+
+
+@pytest.mark.parametrize("words", [("export", "first"), ("eval", "--kernels", "k"), ("tasks", "--admit")])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_starts(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept.jsonl"
+    kept.touch(0o444)
+    with unwritable(tmp_path):
+        assert f"{tmp_path} may not be written to" in invoke(*words, "--out", str(tmp_path / "new"))
+        assert f"{kept} may not be written to" in invoke(*words, "--out", str(kept))
 
 
 def test_a_run_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,15 @@ def test_a_sweep_says_first_how_large_it_is() -> None:
     )
 
 
+def test_one_search_of_one_evaluation_is_told_in_the_singular() -> None:
+    settings = SearchSettings(budget=Budget(evaluations=1))
+    config = SweepConfig(name="s", tasks=(TASK,), algorithms=("PS",), seeds=(0,), settings=settings)
+    assert extent(config) == (
+        "1 search: 1 task x 1 algorithm x 1 seed, up to 1 evaluation each, 1 in all; "
+        "--max-evals makes it smaller"
+    )
+
+
 @pytest.mark.slow
 def test_a_disk_that_takes_no_more_says_how_to_go_on(tmp_path: Path) -> None:
     assert kbopt(tmp_path, "run", *SIMULATED, "--max-evals", 3, "--out", "run").returncode == 0

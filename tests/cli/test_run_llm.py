@@ -169,7 +169,11 @@ def test_first_questions_differ_and_lessons_are_shown_and_left(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--model", "anthropic/claude-opus-4-5"), "needs ANTHROPIC_API_KEY"),
+        (
+            ("--model", "anthropic/claude-opus-4-5"),
+            "needs ANTHROPIC_API_KEY, which the environment does not have. "
+            "Set it (export ANTHROPIC_API_KEY=...) and start again.",
+        ),
         ((), "needs --model"),
     ],
 )

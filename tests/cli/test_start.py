@@ -63,6 +63,21 @@ def test_a_task_of_ones_own_is_searched_from_a_kernel_of_ones_own(folder: Path) 
             "--model and --proposer tunables do not go together",
         ),
         (
+            ("--language", "triton"),
+            "--language and --proposer tunables do not go together: give --proposer llm",
+        ),
+        (("--api-base", "http://127.0.0.1:9/v1"), "leave --api-base out"),
+        (
+            ("--agent-evals", "2"),
+            "--agent-evals and --proposer tunables do not go together: give --proposer a",
+        ),
+        (("--agent-minutes", "2"), "leave --agent-minutes out"),
+        (
+            ("--epsilon", "0.1"),
+            "--epsilon and --algorithm PS do not go together: give an algorithm with epsNet",
+        ),
+        (("--embedding-model", "openai/e"), "leave --embedding-model out"),
+        (
             ("--start", "mine.py", "--run-name", "../../there"),
             "'../../there' is no name. Give one of 1 to 100",
         ),
@@ -77,6 +92,14 @@ def test_what_cannot_be_started_from_leaves_no_run(options: tuple[str, ...], sai
     assert done.returncode == 2
     assert said in done.stderr
     assert not (folder / "runs").exists()
+
+
+def test_an_address_in_the_environment_is_no_option_that_was_given(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KBOPT_API_BASE", "http://127.0.0.1:9/v1")
+    done = kbopt(folder, "run", "--task", "task.py", "--device", "cpu", "--start", "absent.py")
+    assert "absent.py cannot be read" in done.stderr
 
 
 def test_a_gpu_that_is_not_there_leaves_no_run(folder: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -76,6 +77,45 @@ def test_a_run_that_is_stopped_before_it_began_says_how_to_go_on(
     assert process.returncode == 128 + number, errors
     assert errors.splitlines()[-1] == f"stopped; go on with: kbopt resume {folder}"
     assert "Traceback" not in errors
+
+
+STOPPED_AS_RAY_CONNECTS = """
+import os
+import sys
+from ray import _raylet
+from kbopt.cli import main
+
+number, core_worker = int(sys.argv.pop(1)), _raylet.CoreWorker
+
+def stopped(*arguments):
+    core = core_worker(*arguments)
+    os.kill(os.getpid(), number)
+    return core
+
+_raylet.CoreWorker = stopped
+main()
+"""
+"""The command, to which a signal comes at the moment when Ray's own handlers would take it."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_while_ray_connects_says_how_to_go_on(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    arguments = ("run", *SIMULATED, "--num-steps", "400", "--out", str(folder))
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED_AS_RAY_CONNECTS, str(int(number)), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    errors = ended(process, number)
+    assert process.returncode == 128 + number, errors
+    assert errors.splitlines()[-1] == f"stopped; go on with: kbopt resume {folder}"
+    assert "Traceback" not in errors
+    assert "SIGTERM" not in errors  # Ray's own report of it
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from kbopt.store.journal import JournalReader
 from kbopt.sweep import SweepConfig, fingerprint, prepare
 from kbopt.tasks import load_task
 from tests.cli.test_sweep import SIMULATED, kbopt
+from tests.support.unwritable import unwritable
 
 
 def config(*tasks: Task, seeds: tuple[int, ...] = (0,)) -> SweepConfig:
@@ -99,6 +100,8 @@ def test_a_library_that_cannot_be_read_or_made_ends_the_run_before_it_starts(tmp
     ):
         with pytest.raises(UserError, match=message):
             with_lessons(replace(run, proposer=replace(run.proposer, library=str(library))))
+    with unwritable(tmp_path), pytest.raises(UserError, match=r"may not be written to.*--no-library"):
+        with_lessons(replace(run, proposer=replace(run.proposer, library=str(tmp_path / "l.toml"))))
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,9 @@ def services(machine: Machine) -> set[str]:
 def test_the_machine_with_the_resource_measures(cluster: RayMachines) -> None:
     code, said, seen = run(cluster, "cpu", "--device cpu")
     assert code == 0, said
-    assert "1/1 searches" in said
+    assert "1/1 search" in said
     assert seen == {"head": set(), "worker": {"actor", "cpu"}}
-    assert "1/1 searches over, 2 evaluations" in cluster.head.shell("kbopt sweep status cpu")
+    assert "1/1 search over, 2 evaluations" in cluster.head.shell("kbopt sweep status cpu")
 
 
 @pytest.mark.patient

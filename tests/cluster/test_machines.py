@@ -44,17 +44,17 @@ def test_submit_exec_and_rsync_do_what_the_readme_says(cluster: RayMachines, tmp
     options = "--tasks quick/gelu --algorithms PS_epsNet_Summarizer --seeds 1 --max-evals 2 --name quick"
     options += " --trials 1 --timed 10"
     said = cluster.ray("submit", "experiments/sweep.py", *options.split(), "--backend", "local")
-    assert "1/1 searches" in said
+    assert "1/1 search" in said
     assert "quick/gelu" in said
     assert "fast_1.05" in said
-    assert "1/1 searches over, 2 evaluations" in cluster.ray("exec", "kbopt sweep status quick")
+    assert "1/1 search over, 2 evaluations" in cluster.ray("exec", "kbopt sweep status quick")
     assert "report.html" in cluster.ray("exec", "kbopt sweep results quick")
     cluster.ray("rsync-down", "~/sweeps/quick/", f"{tmp_path}/quick/")
     (best,) = (tmp_path / "quick").glob("*/best.py")
     assert "class ModelNew" in best.read_text()
     assert (tmp_path / "quick" / "report.html").stat().st_size > 100_000
     job = f"ray job submit -- python kbopt/experiments/sweep.py {options} --backend local"
-    assert "1/1 searches" in cluster.ray("exec", job)  # the same sweep, of which nothing is left to do
+    assert "1/1 search" in cluster.ray("exec", job)  # the same sweep, of which nothing is left to do
 
 
 def test_two_sweeps_share_one_evaluator(cluster: RayMachines, two_sweeps: dict) -> None:

@@ -53,7 +53,7 @@ def test_a_kernel_that_is_surely_faster_than_its_parent_says_what_changed_and_by
     assert (found.kind, found.gain) == ("faster", 2.0)
     assert found.interval == pytest.approx((3.6 / 2.2, 4.4 / 1.8), abs=1e-4)
     assert found.text.startswith("Wider loads")
-    assert "set BLOCK 64 -> 128; 1 lines new and 1 gone. It is 4x over the reference." in found.text
+    assert "set BLOCK 64 -> 128; 1 line new and 1 gone. It is 4x over the reference." in found.text
     assert found.text.isprintable()
     assert (found.task, found.family, found.language) == ("level2/71", "matmul", "cuda")
     assert (found.device, found.run, found.date) == ("NVIDIA H200", "first", "2026-11-29")

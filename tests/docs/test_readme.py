@@ -1,6 +1,8 @@
 """What a stranger reads first: where the algorithm comes from, words that are explained, a GPU's figures."""
 
+import ast
 import re
+from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner
@@ -39,6 +41,38 @@ def test_nothing_is_called_the_original_before_it_is_said_of_what(command: str) 
 )
 def test_a_word_of_the_progress_line_and_of_the_page_is_explained(word: str) -> None:
     assert word in explained()
+
+
+def printed_words(node: ast.AST) -> Iterator[str]:
+    """The words in an expression's texts, without styles, formats of numbers and what is compared with."""
+    match node:
+        case ast.Expr(value=ast.Constant()) | ast.Compare() | ast.keyword(arg="style"):
+            return
+        case ast.FormattedValue(value=inner):
+            yield from printed_words(inner)
+        case ast.Constant(value=str(text)):
+            yield from re.findall(r"[A-Za-z][A-Za-z -]*[A-Za-z]", text)
+        case _:
+            for child in ast.iter_child_nodes(node):
+                yield from printed_words(child)
+
+
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [
+        *[("terminal", name) for name in ("progress_line", "_count", "_evaluator", "_backend", "_spent")],
+        *[("terminal", name) for name in ("_best_text", "_times")],
+        *[("outcome_words", name) for name in ("uncounted", "outcome_text")],
+    ],
+)
+def test_what_the_progress_line_says_is_in_its_table(module: str, function: str) -> None:
+    tree = ast.parse((ROOT / "kbopt" / "reporting" / f"{module}.py").read_text())
+    (body,) = (n.body for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
+    words = {word for statement in body for word in printed_words(statement)} - {"warm", "dim"}
+    section = README.partition("### Words of the progress line")[2].partition("\n## ")[0]
+    table = " ".join(re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE))
+    assert words
+    assert [word for word in sorted(words) if word not in table] == []
 
 
 def test_the_readme_shows_the_page_and_gives_a_gpus_figures_before_a_cpus() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kbopt.core.redaction import redact
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text()
 ERRORS = ("UserError", "InfraError", "TaskError", "ContainerGone")
@@ -106,6 +108,13 @@ def test_a_message_of_the_code_is_explained(where: str, text: str) -> None:
     explained = [message for message in quoted() if len(message.strip(". ")) > 5 and fits(message, text)]
     unseen = [known for known in UNSEEN if all(part in text for part in known.split("*"))]
     assert explained or unseen, f"explain {text!r} in docs/troubleshooting.md, or name it in UNSEEN"
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "KBOPT_AUTH_TOKEN"])
+def test_what_a_message_tells_to_set_is_not_redacted(name: str) -> None:
+    told = [text.replace("export *", f"export {name}") for _, text in MESSAGES if "export *" in text]
+    assert len(told) >= 2
+    assert [redact(text, {}) for text in told] == told
 
 
 def test_a_message_has_one_row() -> None:

@@ -219,7 +219,7 @@ def get_workloads():
 @pytest.mark.parametrize(
     ("task", "told"),
     [
-        (ANOTHER_KIND, "returns 1 tensors for workload one and 2 for two"),
+        (ANOTHER_KIND, "returns 1 tensor for workload one and 2 for two"),
         (TOO_LARGE, "on workload huge: get_inputs() raised"),
         (RAISES, "on workload odd: get_inputs() raised TypeError"),
         (CONSTANT, "on workload zero: "),

@@ -190,7 +190,7 @@ def test_resume_finishes_the_session_of_a_server_that_was_killed(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["proposals"], document["best"]["candidate"]) == (1, "c000001")
-    assert document["ended"] == "all 1 proposals were asked for"
+    assert document["ended"] == "the proposal was asked for"
 
 
 async def test_two_calls_at_once_are_both_answered(tmp_path: Path) -> None:

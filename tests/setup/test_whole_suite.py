@@ -27,6 +27,13 @@ pytestmark = pytest.mark.quiet
 def test_times(): pass
 @pytest.mark.skipif(True, reason="needs root")
 def test_times_as_root(): pass
+@pytest.mark.gpu
+def test_times_on_a_gpu(): pass
+"""
+PATIENT = """
+import pytest
+@pytest.mark.patient
+def test_waits(): pass
 """
 BUSY = """
 import pathlib, pytest
@@ -78,12 +85,15 @@ def suite(folder: Path, parallel: str, *, apt: str | None) -> subprocess.Complet
 
 @pytest.mark.slow
 def test_the_second_part_runs_after_a_failure_and_the_end_says_what_was_left_out(tmp_path: Path) -> None:
+    (tmp_path / "test_patient.py").write_text(PATIENT)
     done = suite(tmp_path, PARALLEL, apt=None)
     assert done.returncode == 1
     assert "tests that need chromium, " in done.stdout.splitlines()[0]
-    first, *reasons, last = done.stdout.rstrip().splitlines()[-4:]
+    first, *reasons, gpu, patient, last = done.stdout.rstrip().splitlines()[-6:]
     assert first == "6 tests: 1 failed, 3 left out"
     assert reasons == ["     2  needs chromium", "     1  needs root"]
+    assert gpu == "not begun: 2 that need an NVIDIA GPU: make gpu"
+    assert patient == "not begun: 1 that wait for minutes: make cluster"
     assert last.startswith("To run what needs packages too: sudo apt-get install chromium ")
 
 

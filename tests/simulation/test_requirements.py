@@ -234,7 +234,7 @@ def test_requirement_8_the_budget_of_dollars_counts_containers_too_also_after_a_
 def test_requirement_8_the_end_waits_for_what_is_in_flight():
     search = new_search(budget=Budget(evaluations=1))
     brief = search.ask()
-    assert search.ask() == Wait(reason="the budget of 1 evaluations is used")
+    assert search.ask() == Wait(reason="the budget of 1 evaluation is used")
     search.fail(brief.id, NoProposal(reason="no idea"))
     assert isinstance(search.ask(), Brief)  # the evaluation was not used after all
 

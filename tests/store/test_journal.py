@@ -14,6 +14,7 @@ from kbopt.core.costs import Usage
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.events import Ended, Entry, Opened, ProposalFailed
 from kbopt.store.journal import FORMAT_VERSION, JournalReader, SqliteJournal
+from tests.support.unwritable import unwritable
 
 
 @pytest.fixture
@@ -111,6 +112,36 @@ def test_a_file_that_is_no_journal_is_a_user_error(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("not a database at all, but long enough to be taken for one" * 100)
     with pytest.raises(UserError, match="not a kbopt journal"):
+        JournalReader(path)
+
+
+@pytest.mark.parametrize("left", [(), ("-wal",), ("-wal", "-shm")], ids=" ".join)
+def test_a_journal_that_one_may_not_write_is_read_with_what_a_killed_run_left(
+    path: Path, left: tuple[str, ...]
+) -> None:
+    events = [Opened(session=1), Ended(reason="evaluations")]
+    journal = SqliteJournal.create(path, "{}")
+    for event in events:
+        journal.append(event)
+    folder = path.parent.with_name("a run?")
+    folder.mkdir()
+    for ending in left:
+        shutil.copyfile(f"{path}{ending}", folder / f"{path.name}{ending}")
+    if not left:
+        journal.close()
+    shutil.copyfile(path, folder / path.name)
+    with unwritable(folder), JournalReader(folder / path.name) as reader:
+        assert [entry.event for entry in reader.entries()] == events
+        assert reader.last == 2
+        assert {one.name for one in folder.iterdir()} == {f"{path.name}{ending}" for ending in ("", *left)}
+    if left:
+        journal.close()
+
+
+def test_a_journal_that_one_may_not_read_is_not_called_another_file(path: Path) -> None:
+    SqliteJournal.create(path, "{}").close()
+    path.chmod(0o000)
+    with unwritable(path.parent), pytest.raises(UserError, match=r"cannot be read: .* that you may read"):
         JournalReader(path)
 
 

@@ -15,7 +15,7 @@ precision_option = option(
     group=DEVICE,
     type=Name("precision", Precision),
     default=PROTOCOL.precision,
-    help="Of inputs and weights.",
+    help="Of inputs and weights. A task in another format than KernelBench's brings its own.",
 )
 
 arithmetic_option = option(

@@ -14,6 +14,7 @@ import torch
 
 from kbopt.core.errors import UserError
 from kbopt.core.protocol import EvalProtocol
+from kbopt.core.text import plural
 from kbopt.core.workloads import Workload, workloads_of
 from kbopt.evaluation import numerics
 from kbopt.evaluation.gradients import NotDifferentiable, Start, starts_of
@@ -236,7 +237,7 @@ class Reference:
         theirs, ours = first.form(), self.form()
         if not same_structure(theirs.skeleton, ours.skeleton):
             raise TaskError(
-                f"get_workloads(): get_inputs() returns {len(theirs.specs)} tensors for workload "
+                f"get_workloads(): get_inputs() returns {plural(len(theirs.specs), 'tensor')} for workload "
                 f"{first.workload.name} and {len(ours.specs)} for {self.workload.name}, or other kinds of "
                 "arguments; have it return the same number and kinds, of whatever sizes"
             )

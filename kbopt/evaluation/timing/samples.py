@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
+from kbopt.core.text import plural
 from kbopt.evaluation.timing.intervals import CPU_SCATTER, median_variance
 
 _LEAST_MS = CPU_SCATTER.call_ms
@@ -150,7 +151,7 @@ class Session(Times):
         if num >= timed:
             return []
         why = "their ratio was known to half a percent" if self.settled else "the time for slow calls was up"
-        return [f"{num} timed calls instead of {timed}: {why}."]
+        return [f"{plural(num, 'timed call')} instead of {timed}: {why}."]
 
 
 def read_latency(pairs: Sequence[tuple[Block, Block]]) -> Times:
