@@ -66,8 +66,7 @@ def test_an_optimizers_kernels_are_a_run_with_its_costs_and_its_last_measurement
     assert isinstance(events[-1], Ended) or any(isinstance(event, Ended) for event in events)
     assert (row.fate, row.seed) == ("correct", 0)
     assert row.over["eager"] > 1.0
-    _, run, journal = open_run(tmp_path / "sim-smooth-best_of_n-s0")
-    with journal:
+    with open_run(tmp_path / "sim-smooth-best_of_n-s0") as run:
         assert summarize(run).algorithm == name
     assert row.tokens == sum(u.prompt_tokens + u.completion_tokens for c in proposed for u in c.usage) > 0
     assert row.usd == pytest.approx(row.tokens * 0.001)

@@ -139,7 +139,7 @@ def test_a_task_excludes_kinds_and_allows_others():
         task("x * 2", more='\nEXCLUDED_VALUES = ["large", "mostly_zero"]\nALLOWED_VALUES = ["negative"]\n')
     )
 
-    assert usual == set(BY_NAME) - {"negative"}
+    assert usual == set(BY_NAME) - {"negative", "outlier"}
     assert {kind.name for kind in stated.kinds} == usual - {"large", "mostly_zero"} | {"negative"}
     assert (contract(task("x * 2")).takes_zeros, stated.takes_zeros) == (True, False)
 

@@ -296,4 +296,4 @@ def test_a_simulated_speedup_is_over_no_pytorch(make_run: MakeRun):
     assert summarize(run).best.ranked_over == "eager PyTorch"
     best = fold(simulated).best
     assert summarize(replace(run, entries=simulated)).best.ranked_over == "the simulated reference"
-    assert "over the simulated reference" in exported(run, best.trial, folder="r", inputs="")
+    assert "over the simulated reference" in exported(run, best.trial, folder="r", inputs="", backward=False)
