@@ -104,10 +104,10 @@ def test_a_run_that_is_stopped_while_ray_connects_says_how_to_go_on(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
+    script = (sys.executable, "-c", STOPPED_AS_RAY_CONNECTS, str(int(number)))
     arguments = ("run", *SIMULATED, "--num-steps", "400", "--out", str(folder))
     process = subprocess.Popen(
-        ["env", "--default-signal=INT", sys.executable, "-c", STOPPED_AS_RAY_CONNECTS]
-        + [str(int(number)), *arguments],
+        ["env", "--default-signal=INT", *script, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
