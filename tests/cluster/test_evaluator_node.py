@@ -6,17 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import machines
 from tests.support.machines import Machine
-from tests.support.ray_machines import RESOURCE, RayMachines, wait_until
+from tests.support.ray_machines import MARKS, RESOURCE, RayMachines, wait_until
 
-WHY_NOT = machines.missing()
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.slow,
-    pytest.mark.timeout(600),  # a machine that does other work as well starts Ray slowly
-    pytest.mark.skipif(WHY_NOT is not None, reason=f"machines in namespaces: {WHY_NOT}"),
-]
+pytestmark = MARKS
 
 SWEEP = "kbopt sweep --address auto --nodes 2 --tasks quick/gelu --seeds 1 --trials 1 --timed 10"
 

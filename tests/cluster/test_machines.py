@@ -12,17 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import machines
 from tests.support.logged_sweep import MAX_BATCH
-from tests.support.ray_machines import EVALUATIONS, RayMachines, kill, wait_until
+from tests.support.ray_machines import EVALUATIONS, MARKS, RayMachines, kill, wait_until
 
-WHY_NOT = machines.missing()
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.slow,
-    pytest.mark.timeout(600),  # a machine that does other work as well starts Ray slowly
-    pytest.mark.skipif(WHY_NOT is not None, reason=f"machines in namespaces: {WHY_NOT}"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
+import pytest
+
 from kbopt.core.events import Evaluated, Proposed
 from kbopt.store.journal import JournalReader
-from tests.support.machines import ROOT, Machine, Network
+from tests.support.machines import ROOT, Machine, Network, missing
+
+WHY_NOT = missing()
+MARKS = [
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),  # a machine that does other work as well starts Ray slowly
+    pytest.mark.skipif(WHY_NOT is not None, reason=f"machines in namespaces: {WHY_NOT}"),
+]
+"""Of a file of tests on such a cluster."""
 
 EVALUATIONS = 400
 """The budget of each search."""
