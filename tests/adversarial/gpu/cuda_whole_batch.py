@@ -21,7 +21,7 @@ def inputs_of_all_calls(frame):
     while frame is not None:
         calls = frame.f_locals.get("calls")
         if isinstance(calls, list):
-            return [call.args[0] for call in calls]
+            return [call.args[1][0] for call in calls]
         frame = frame.f_back
     return []
 
