@@ -20,9 +20,11 @@ if __name__ == "__main__":
 from kbopt.evaluation.judge import admission, kinds, tolerance, values
 from kbopt.evaluation.judge.admission import same_bits
 from kbopt.evaluation.judge.errors import describe_bias, measure_error
+from kbopt.evaluation.judge.precision import Parts
 from kbopt.evaluation.judge.products import round_mantissa
 from kbopt.evaluation.judge.reference import Draw, Output
 from kbopt.evaluation.judge.slack import Slack
+from kbopt.evaluation.judge.steps import differs
 from kbopt.evaluation.judge.tolerance import accepts, extents, find_mismatch, is_finite, largest_errors, wide
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -103,6 +105,9 @@ def compare(own: torch.Tensor, other: torch.Tensor) -> None:
         last = own.flatten()[-1].item()
         assert math.isclose(measure_error([other], [exact]).rms ** 2, 1 / sum(squares), rel_tol=1e-9), last
         assert describe_bias([own], [exact]) == ""
+    mask = differs(own, other) if tolerance.counts_in_steps(own) else own != other
+    (part,) = Parts(masks=(mask,)).of([own])
+    assert (part.dtype, part.tolist()) == (own.dtype, [own.flatten()[-1].item()])
     garbage = admission._garbage(own)
     assert garbage.dtype == own.dtype
     form = admission._form_of(Output(skeleton={}, tensors=(own,))).tensors[0]

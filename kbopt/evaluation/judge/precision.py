@@ -37,6 +37,7 @@ from kbopt.evaluation.judge.probes import (
 )
 from kbopt.evaluation.judge.products import Products, errors_in_tf32, plain, products_of, rounded
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
+from kbopt.evaluation.judge.steps import picked
 from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.numerics import CONVOLUTIONS, DTYPES
 
@@ -101,7 +102,7 @@ class Parts:
     masks: tuple[torch.Tensor, ...]
 
     def of(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        return [tensor[mask] for tensor, mask in zip(tensors, self.masks, strict=True)]
+        return [picked(tensor, mask) for tensor, mask in zip(tensors, self.masks, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from kbopt.core.protocol import Precision
 from kbopt.evaluation.judge import errors, tolerance
 from kbopt.evaluation.judge.products import errors_in_tf32
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
+from kbopt.evaluation.judge.steps import picked
 from kbopt.evaluation.judge.values import is_free
 
 _NUM_MOVED = 4
@@ -98,7 +99,7 @@ class _Answer:
     own: torch.Tensor
 
     def at(self, mask: torch.Tensor) -> _Answer:
-        return _Answer(self.got[mask], self.exact[mask], self.own[mask])
+        return _Answer(*(picked(one, mask) for one in (self.got, self.exact, self.own)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

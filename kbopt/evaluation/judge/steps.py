@@ -34,6 +34,11 @@ def differs(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return one.view(as_signed) != other.view(as_signed)
 
 
+def picked(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the elements for which the mask is set. torch cannot index unsigned integers on a GPU."""
+    return tensor.view(_SIGNED.get(tensor.dtype, tensor.dtype))[mask].view(tensor.dtype)
+
+
 def first_wrong_step(
     got: torch.Tensor,
     want: torch.Tensor,
