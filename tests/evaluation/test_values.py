@@ -75,6 +75,62 @@ def test_structure_is_kept(moves: bool):
         assert torch.equal(other == 0, triangular == 0)
 
 
+def with_zeros(shape: tuple[int, ...], number: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Random numbers, of which `number` are zero in random places."""
+    torch.manual_seed(1)
+    tensor = torch.rand(shape).clamp_(min=0.01)
+    tensor.view(-1)[torch.randperm(tensor.numel())[:number]] = 0
+    return tensor.to(dtype)
+
+
+def patterns() -> dict[str, torch.Tensor]:
+    return {
+        "triangular": torch.tril(with_zeros((200, 200), 0)),
+        "empty diagonal": with_zeros((1024, 1024), 0).fill_diagonal_(0),
+        "empty diagonal in bf16": with_zeros((1024, 1024), 0).fill_diagonal_(0).bfloat16(),
+        "empty column in bf16": with_zeros((1024, 1024), 0, torch.bfloat16).index_fill_(
+            1, torch.tensor(3), 0
+        ),
+        "one in a hundred": with_zeros((400, 400), 1600),
+        "one in a hundred in bf16": with_zeros((400, 400), 1600, torch.bfloat16),
+        "one of few": with_zeros((10, 10), 1),
+        "a stack of empty diagonals": with_zeros((4, 1024, 1024), 0) * (1 - torch.eye(1024)),
+    }
+
+
+@pytest.mark.parametrize("name", patterns())
+def test_zeros_on_purpose_are_told(name: str):
+    assert values.has_pattern_of_zeros(patterns()[name])
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        with_zeros((100, 100), 0),
+        with_zeros((100, 100), 3),
+        with_zeros((4096, 2048), 8),
+        with_zeros((512, 512), 1024, torch.bfloat16),
+        with_zeros((1024, 1024), 400, torch.float16),
+        torch.rand(2**20, dtype=torch.bfloat16),
+        torch.rand(2**20, dtype=torch.float16),
+        torch.randn(2**20).to(torch.float8_e4m3fn),
+    ],
+    ids=lambda tensor: f"{tensor.dtype} {list(tensor.shape)}",
+)
+def test_zeros_that_chance_draws_are_no_pattern(tensor: torch.Tensor):
+    assert not values.has_pattern_of_zeros(tensor)
+
+
+def test_a_large_tensor_is_moved_although_chance_drew_zeros():
+    """torch.rand draws one zero in 2^24 numbers, so that most of KernelBench's inputs hold some."""
+    tensor = with_zeros((1024, 4096), 4)
+
+    seeds = map(random.Random, range(8))
+    moved = [values.shifted(draw_of(tensor), seed, moves=True).tensors[0] for seed in seeds]
+
+    assert any(not torch.equal(one == 0, tensor == 0) for one in moved)
+
+
 def test_few_slices_of_one_tensor_get_short_sums_and_no_zeros():
     left, right = torch.rand(128, 512), torch.rand(512, 256)
 

@@ -24,7 +24,7 @@ from kbopt.evaluation.judge.errors import heavy_tailed, sparse_probe
 from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.judge.tolerance import is_finite
-from kbopt.evaluation.judge.values import is_free, is_symmetric, widened
+from kbopt.evaluation.judge.values import has_pattern_of_zeros, is_free, is_symmetric, widened
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
 
 _SCALE = 64.0
@@ -277,8 +277,8 @@ def _changed(tensor: torch.Tensor, kind: Kind) -> torch.Tensor:
 
 
 def _is_structured(tensor: torch.Tensor) -> bool:
-    """Return whether moving the elements would break a pattern: zeros, or symmetry. A scalar cannot move."""
-    return tensor.dim() == 0 or is_symmetric(tensor) or bool((tensor == 0).any())
+    """Return whether moving elements would break a pattern of zeros, or symmetry. A scalar cannot move."""
+    return tensor.dim() == 0 or is_symmetric(tensor) or has_pattern_of_zeros(tensor)
 
 
 def _is_in_order(tensor: torch.Tensor) -> bool:

@@ -29,6 +29,18 @@ _SHARES_ROUND = 2.0**-6
 """Difference from one of a sum of probabilities at most: rounding each of them to bf16 changes it by less."""
 _FEWEST_TERMS = 8
 """Elements that a slice keeps on average at least."""
+_CHANCE_ZEROS = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+"""Share of zeros that may be drawn by chance: twice that of torch.rand in that dtype."""
+_CHANCE_ZEROS_8 = 2.0**-8
+"""The same for floats of 8 bits: four times what rounding random numbers to e4m3 leaves."""
+_CHANCE_ZEROS_32 = 2.0**-20
+"""The same for all others: sixteen times what torch.rand draws in fp32, which is one in 2^24."""
+_FEW_ZEROS = 3
+"""So many zeros may be chance whatever their share is, in a tensor of `_SAMPLE` elements or more."""
+_SHARE_IN_LINE = 0.25
+"""Share of the zeros in one slice of a long dimension, or on one diagonal, that makes them a pattern."""
+_LONG = 64
+"""Elements of a long dimension at least: chance hardly ever puts four zeros of eight into one slice."""
 _LEAST_SCALE = 0.25
 """The smallest scale of a slice. If it keeps a quarter of its spread, and its mean moves by at most two
 standard deviations, a sum of squares loses no more than a few bits by cancellation."""
@@ -38,8 +50,8 @@ def shifted(draw: Draw, rng: random.Random, *, moves: bool) -> Draw:
     """Return the draw with other distributions.
 
     In each tensor all slices of some dimension, or a few of them, are scaled down to at least a quarter, and
-    moved within the tensor's range. If not `moves`, and for a tensor with zeros or of complex numbers, slices
-    are only scaled, by powers of two: no two elements become equal by rounding.
+    moved within the tensor's range. If not `moves`, and for a tensor of complex numbers or with a pattern of
+    zeros, slices are only scaled, by powers of two: no two elements become equal by rounding.
     """
     tensors = tuple(_shifted(t, rng, moves=moves) if is_free(t) else t for t in draw.tensors)
     return replace(draw, tensors=tensors)
@@ -112,6 +124,26 @@ def is_symmetric(tensor: torch.Tensor) -> bool:
     return square and torch.equal(tensor[..., 0], tensor[..., 0, :]) and torch.equal(tensor, tensor.mT)
 
 
+def has_pattern_of_zeros(tensor: torch.Tensor) -> bool:
+    """Return whether the tensor has zeros on purpose, as a mask, padding or an empty diagonal has.
+
+    A large tensor has a few by chance: torch.rand draws about eight among 2^27 elements.
+    """
+    usual = _CHANCE_ZEROS_8 if is_float8(tensor) else _CHANCE_ZEROS.get(tensor.dtype, _CHANCE_ZEROS_32)
+    zeros = widened(tensor) == 0
+    count, size = int(zeros.count_nonzero()), tensor.numel()
+    if count <= _FEW_ZEROS:
+        return count > 0 and size < _SAMPLE
+    if count > usual * size:
+        return True
+    at = zeros.nonzero()
+    lines = [at[:, dim] for dim in range(tensor.dim()) if tensor.shape[dim] >= _LONG]
+    if tensor.dim() > 1:
+        lines.append(at[:, -1] - at[:, -2] + tensor.shape[-2])
+    most = max(_FEW_ZEROS, _SHARE_IN_LINE * count)
+    return any(int(torch.bincount(line).max()) > most for line in lines)
+
+
 def _some_slices(tensor: torch.Tensor, dim: int, rng: random.Random) -> torch.Tensor:
     size = tensor.shape[dim]
     chosen = rng.sample(range(size), max(1, size // _SLICES_SHARE))
@@ -125,7 +157,7 @@ def _shifted(tensor: torch.Tensor, rng: random.Random, *, moves: bool) -> torch.
     generator = torch.Generator(tensor.device)
     generator.manual_seed(rng.getrandbits(62))
     drawn = torch.rand((2, size), generator=generator, device=tensor.device)
-    moves = moves and not tensor.is_complex() and not bool((tensor == 0).any())
+    moves = moves and not tensor.is_complex() and not has_pattern_of_zeros(tensor)
     scale = _LEAST_SCALE + (1 - _LEAST_SCALE) * drawn[0] if moves else 2.0 ** -torch.floor(1 + 2 * drawn[0])
     if size > 1 and rng.random() < 0.5:
         untouched = torch.ones(size, dtype=torch.bool, device=tensor.device)
