@@ -88,7 +88,7 @@ class CpuWorker(Worker):
             seen=seen_of(reply) if operation == "audit" else None,
         )
 
-    def release(self) -> None:
+    def release(self, *, moves: bool = False) -> None:
         """Have it drop its outputs, and leave it paused.
 
         It learns where the inputs of the next block will lie if that is as long as the last one. So it has

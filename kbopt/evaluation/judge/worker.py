@@ -168,10 +168,13 @@ class Worker(ABC):
         """Return the inputs of one call in the buffer, where the worker could write to them. No copies."""
         return self.input_buffer.views(exchange.offsets[call])
 
-    def release(self) -> None:
-        """Have it drop its outputs, and leave it paused, because another worker may be timed next."""
+    def release(self, *, moves: bool = False) -> None:
+        """Have it drop its outputs, and leave it paused, because another worker may be timed next.
+
+        If it `moves`, a worker on a GPU also gives back the memory that PyTorch's allocator keeps.
+        """
         self._resume()
-        self.link.ask("free")
+        self.link.ask("free", moves=moves)
         self._pause()
 
     def close(self) -> None:

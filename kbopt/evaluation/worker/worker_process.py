@@ -198,6 +198,8 @@ class _Session:
             self._copies = [copy.deepcopy(self._model)]
         if self._cuda is not None:
             self._cuda.forget()
+            if request.get("moves"):
+                torch.cuda.empty_cache()
         return {"freed": True}
 
     def _held(self, outputs: list[Any]) -> list[Message]:
