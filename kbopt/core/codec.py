@@ -182,8 +182,9 @@ def _decode_dataclass(kind: Any, raw: Any) -> Any:
 
 
 def _union_decoder(members: tuple[Any, ...]) -> Decoder:
-    named = {member.__name__: _decoder(member) for member in members if dataclasses.is_dataclass(member)}
-    others = [m for m in members if m is not type(None) and not dataclasses.is_dataclass(m)]
+    classes: list[Any] = [member for member in members if dataclasses.is_dataclass(member)]
+    named: dict[str, Decoder] = {kind.__name__: _decoder(kind) for kind in classes}
+    others = [member for member in members if member is not type(None) and member not in classes]
     other = _decoder(others[0]) if len(others) == 1 else None
 
     def decode_union(raw: Any) -> Any:
