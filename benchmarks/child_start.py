@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from statistics import median
 
+from kbopt.evaluation.messages import Build, Raised
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
 from kbopt.evaluation.transport.channel import Channel
@@ -23,6 +24,11 @@ from kbopt.evaluation.transport.channel import Channel
 ROUNDS = 30
 SPAWNED_EVERY = 6
 CANDIDATE = "import time; raise RuntimeError(time.clock_gettime(time.CLOCK_MONOTONIC))"
+
+
+JOB = Build(
+    source=CANDIDATE, setup="", task_source="", device="cpu", precision="fp32", backward=False, arch=""
+)
 
 
 def forked_ms(fork_server: ForkServerHandle, folder: Path, serial: int) -> float:
@@ -36,8 +42,9 @@ def forked_ms(fork_server: ForkServerHandle, folder: Path, serial: int) -> float
     child = Child(fork_server, "build", config)
     try:
         channel = Channel(child.data)
-        channel.send({"source": CANDIDATE, "setup": "", "task_source": ""})
-        first_line = float(channel.receive(30)["raised"]["text"])
+        channel.send(JOB)
+        raised: Raised = channel.receive(Raised, 30)
+        first_line = float(raised.text)
     finally:
         child.close()
     return 1000 * (first_line - started)

@@ -1,8 +1,7 @@
 """The fork server: it has imported torch, stays single-threaded, never uses CUDA, and forks the others.
 
-It answers one request at a time: `spawn` (a trusted process, or a sandboxed child in a role), `kill`,
-`environ`, and `ended`: the exit code, negative for a signal, of a process that ended by itself. Threads do
-not survive a fork, so nothing here may start one. Each child starts its own when it needs them.
+It answers the requests of `sandbox.forks`, one at a time. Threads do not survive a fork, so nothing here may
+start one. Each child starts its own when it needs them.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import json
 import os
 import select
 import signal
@@ -25,17 +23,32 @@ from kbopt.core import codec
 from kbopt.evaluation import preloading, survey
 from kbopt.evaluation.build import machine_code
 from kbopt.evaluation.judge import judge_process
-from kbopt.evaluation.messages import RAISED, Ended
+from kbopt.evaluation.messages import Done
 from kbopt.evaluation.sandbox import confinement, init_process, linux
 from kbopt.evaluation.sandbox.confinement import Isolation, SandboxConfig
+from kbopt.evaluation.sandbox.forks import (
+    RAISED,
+    AskExit,
+    Ended,
+    Exit,
+    ForkServerReady,
+    FromForkServer,
+    Kill,
+    NotSpawned,
+    Role,
+    SetEnvironment,
+    Spawned,
+    SpawnSandbox,
+    ToForkServer,
+)
 from kbopt.evaluation.sandbox.init_process import Ends
-from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message
+from kbopt.evaluation.transport.channel import Channel, ChannelClosed
 from kbopt.evaluation.worker import build_process, profile_process, worker_process
 
 _REAP_INTERVAL_S = 0.5
 """Seconds between two looks for ended children while nothing is asked. Each request looks too, so this only
 bounds how long an ended process keeps its entry in the kernel's table."""
-_ROLES: dict[str, Callable[[Channel], None]] = {
+_ROLES: dict[Role, Callable[[Channel], None]] = {
     "build": build_process.build,
     "measure": worker_process.measure,
     "kernelbench": worker_process.kernelbench,
@@ -61,41 +74,43 @@ class ForkServer:
             ready, _, _ = select.select([self._channel.fileno()], [], [], _REAP_INTERVAL_S)
             self._reap()
             if ready:
-                request = self._channel.receive()
+                request = self._channel.receive(ToForkServer)
                 self._channel.send(self._answer(request, self._channel.take_fds()))
 
-    def _answer(self, request: Message, fds: list[int]) -> Message:
-        if "kill" in request:
-            if request["kill"] in self._live:
-                self._killed.add(request["kill"])
-                os.kill(request["kill"], signal.SIGKILL)
-            return {}
-        if "ended" in request:
-            return {"code": self._ended.get(request["ended"])}
-        if "environ" in request:
-            os.environ.update(request["environ"])
-            return {}
+    def _answer(self, request: ToForkServer, fds: list[int]) -> FromForkServer:
+        match request:
+            case Kill(pid=pid):
+                if pid in self._live:
+                    self._killed.add(pid)
+                    os.kill(pid, signal.SIGKILL)
+                return Done()
+            case AskExit(pid=pid):
+                return Exit(code=self._ended.get(pid))
+            case SetEnvironment(variables=variables):
+                os.environ.update(variables)
+                return Done()
         try:
-            is_judge = request["spawn"] == "judge"
-            pid = fork_trusted(judge_process.main, fds) if is_judge else self._fork_sandbox(request, fds)
+            if isinstance(request, SpawnSandbox):
+                pid = self._fork_sandbox(request, fds)
+            else:
+                pid = fork_trusted(judge_process.main, fds)
         except OSError as error:
-            return {"error": f"cannot start a process: {error}"}
+            return NotSpawned(reason=f"cannot start a process: {error}")
         finally:
             for fd in fds:
                 os.close(fd)
         self._live.add(pid)
         self._ended.pop(pid, None)
-        return {"pid": pid}
+        return Spawned(pid=pid)
 
-    def _fork_sandbox(self, request: Message, fds: list[int]) -> int:
-        config: SandboxConfig = codec.decode(SandboxConfig, request["sandbox"])
-        name, ends = request["spawn"], Ends(*fds)
+    def _fork_sandbox(self, request: SpawnSandbox, fds: list[int]) -> int:
+        role, ends = request.role, Ends(*fds)
         return _fork_sandbox(
-            config,
-            self._isolation.without(config.without),
-            lambda: _ROLES[name](Channel(socket.socket(fileno=ends.data))),
+            request.config,
+            self._isolation.without(request.config.without),
+            lambda: _ROLES[role](Channel(socket.socket(fileno=ends.data))),
             ends,
-            is_build=name in ("build", "count"),  # ncu starts the process that it counts in.
+            is_build=role in ("build", "count"),  # ncu starts the process that it counts in.
         )
 
     def _reap(self) -> None:
@@ -247,7 +262,7 @@ def _survives(isolation: Isolation, scratch: str) -> bool:
         end.close()
     with contextlib.suppress(OSError):
         fallback.rmdir()
-    return bool(report) and codec.decode(Ended, json.loads(report)) == Ended(exit=0)
+    return bool(report) and codec.loads(Ended, report) == Ended(exit=0)
 
 
 def _import_lazily() -> None:
@@ -290,7 +305,7 @@ def main() -> None:
     isolation = probe_isolation(scratch)
     gc.collect()
     gc.freeze()
-    channel.send({"ready": str(isolation), "is_whole": isolation.is_whole})
+    channel.send(ForkServerReady(isolation=str(isolation), is_whole=isolation.is_whole))
     with contextlib.suppress(ChannelClosed):
         ForkServer(channel, isolation).serve()
 

@@ -1,8 +1,9 @@
 """The messages between the evaluator's processes. Each is defined here once, and `core.codec` encodes it.
 
-Two kinds of message are elsewhere: most answers of workers, which are not trusted (`judge.replies`,
-`transport.untrusted`), and the judge's frequent requests to workers (`judge.worker`). Memory is in bytes, and
-shares are of the device's memory.
+Two kinds of message are elsewhere: those between a judge and its workers (`worker_messages`), and those to
+the fork server (`sandbox.forks`). Memory is in bytes, and shares are of the device's memory.
+
+A worker runs a candidate, so nothing that it says is trusted: `transport.untrusted` decodes it.
 """
 
 from __future__ import annotations
@@ -15,22 +16,6 @@ from kbopt.core.profile import DeviceFacts, Limits
 from kbopt.core.protocol import EvalProtocol, Precision
 from kbopt.evaluation.timing.samples import Times
 from kbopt.leanbuild.toolchain import Toolchain
-
-RAISED = 71
-"""The exit code of a forked process of kbopt's own that an exception ended. The log has its traceback."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """How a sandbox's child ended: by a `signal`, with an `exit` code, or because it held `memory_bytes`.
-
-    If none of these is set, `how` says it in words.
-    """
-
-    how: str = "killed"
-    signal: int | None = None
-    exit: int | None = None
-    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +102,7 @@ class TimeAgain(Judge):
     reference_init: int
 
 
-ToJudge = Start | Construct | Weigh | Size | Admit | Describe | Judge | TimeAgain
+ToJudge = Construct | Weigh | Size | Admit | Describe | Judge | TimeAgain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +195,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warm:
-    """Have a worker create its CUDA context, find its build and, with `triton`, load Triton's driver."""
+    """Have a worker create its CUDA context, find its build and, with `triton`, load Triton's driver.
+
+    Answered by `Done`.
+    """
 
     device: str
     setup: str
@@ -222,7 +210,8 @@ class Build:
     """Have a worker import `source`, which builds it; with a `task_source`, also call its model.
 
     With `backward` that call is both passes on a CPU; without a device autograd does not run. `arch` is the
-    device's compute capability, for kernels that are compiled without a device.
+    device's compute capability, for kernels that are compiled without a device. Answered by `BuildDone`,
+    `Raised` or `SourceRefused`.
     """
 
     source: str
@@ -238,7 +227,9 @@ class Build:
 class CallBoth:
     """Have a worker judge `source` by KernelBench's own protocol, or profile a call of it.
 
-    The worker's role says which. It says when it needs the device and waits for an answer.
+    The worker's role says which. It sends `NeedsDevice` when it does, and waits for `Go`. Answered by
+    `KernelBenchVerdict`, or by `Trace`, `Counters` or `Missing`, and if it could not be called by `Raised` or
+    `SourceRefused`.
     """
 
     task_source: str
@@ -253,7 +244,7 @@ class CallBoth:
 class Dissect:
     """Have a worker list the kernels in the machine code of a build, or its matrix instructions.
 
-    The worker's role says which.
+    The worker's role says which. Answered by `Code` or `Missing`, or by `Arithmetic`.
     """
 
     folder: str
@@ -261,25 +252,55 @@ class Dissect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What a worker's audit saw of one call.
+class Raised:
+    """An exception in a worker: its type's name, its text, and the candidate's lines of its traceback.
 
-    `torch_ops` are the operations of PyTorch that compute, and `arithmetic` the products of PyTorch that were
-    not in fp32. `custom_kernel` says that something else than PyTorch wrote memory.
+    It is `lasting` if another attempt to build the source would raise it too.
     """
 
-    torch_ops: tuple[str, ...]
-    arithmetic: tuple[str, ...]
-    custom_kernel: bool
+    kind: str
+    text: str
+    frames: str
+    lasting: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KernelTime:
-    """One kernel of a call on a GPU: the number of its launches and their time in all, in microseconds."""
+class SourceRefused:
+    """The source defines no model. That is `lasting` if it does not parse."""
 
-    name: str
-    calls: int
-    us: float
+    reason: str
+    lasting: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildDone:
+    """The source ran to its end.
+
+    It is not `whole` if the source went on without an extension that could not be compiled because of the
+    machine.
+    """
+
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeedsDevice:
+    """The worker has loaded its sources."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Go:
+    """The worker may use the device."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arithmetic:
+    """The half-precision and TF32 instructions in a build, such as `half: HMMA.16816.F32 in kernel.so`."""
+
+    found: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

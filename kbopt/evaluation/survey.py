@@ -6,7 +6,6 @@ import os
 
 import torch
 
-from kbopt.core import codec
 from kbopt.evaluation.messages import Survey, Surveyed
 from kbopt.evaluation.transport import cuda_api
 from kbopt.evaluation.transport.channel import Channel
@@ -15,7 +14,7 @@ from kbopt.leanbuild import toolchain
 
 def survey(channel: Channel) -> None:
     """Answer a `Survey` with the devices and compilers of this machine."""
-    job: Survey = codec.decode(Survey, channel.receive())
+    job: Survey = channel.receive(Survey)
     wanted = job.device
     count = torch.cuda.device_count() if wanted != "cpu" and torch.cuda.is_available() else 0
     index = int(wanted.partition(":")[2] or 0)
@@ -31,4 +30,4 @@ def survey(channel: Channel) -> None:
         uuid=uuid,
         toolchain=toolchain.detect(arch=arch),
     )
-    channel.send(codec.encode(seen))
+    channel.send(seen)

@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
+from kbopt.core import codec
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.outcomes import CompileFailed, Rejected
 from kbopt.core.protocol import EvalProtocol, Precision
 from kbopt.core.task import Task
 from kbopt.evaluation.build import building
 from kbopt.evaluation.build.building import Builder, Built
+from kbopt.evaluation.messages import BuildDone
 from kbopt.evaluation.sandbox.children import ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import Device
-from kbopt.evaluation.worker.candidate import describe_exception
+from kbopt.evaluation.worker.candidate import failure_of
 from kbopt.leanbuild import scan
 from kbopt.leanbuild.toolchain import Toolchain, detect
 from tests.evaluation.conftest import ELEMENTWISE
@@ -115,17 +117,23 @@ def test_a_source_that_may_build_after_its_import_is_told_by_its_lines(source: s
     assert building.names_loader_late(source) is late
 
 
+RAISED = {"type": "Raised", "kind": "RuntimeError", "text": "x", "frames": ""}
+
+
 @pytest.mark.parametrize(
     ("reply", "outcome", "lasting"),
     [
-        ({"raised": {"type": "RuntimeError", "text": "x"}, "lasting": True}, CompileFailed, True),
-        ({"raised": {"type": "RuntimeError", "text": "x"}}, CompileFailed, False),
-        ({"raised": {"type": "RuntimeError", "text": "x"}, "lasting": "yes"}, CompileFailed, False),
-        ({"raised": 5}, Rejected, False),
-        ({"raised": [["type"]]}, Rejected, False),
-        ({"raised": {"type": {}, "text": "x"}}, Rejected, False),
-        ({"rejected_source": "no ModelNew"}, CompileFailed, False),
-        ({"rejected_source": 10**400}, Rejected, False),
+        (RAISED | {"lasting": True}, CompileFailed, True),
+        (RAISED, CompileFailed, False),
+        (RAISED | {"lasting": "yes"}, Rejected, False),
+        (RAISED | {"kind": 5}, Rejected, False),
+        (RAISED | {"text": [["type"]]}, Rejected, False),
+        ({"type": "Raised"}, Rejected, False),
+        ({"type": "SourceRefused", "reason": "no ModelNew"}, CompileFailed, False),
+        ({"type": "SourceRefused", "reason": 10**400}, Rejected, False),
+        ({"type": "BuildDone", "whole": "yes"}, Rejected, False),
+        ({"type": "Place"}, Rejected, False),
+        ({}, Rejected, False),
     ],
 )
 def test_whatever_a_build_child_says_is_an_outcome(reply: dict[str, Any], outcome: type, lasting: bool):
@@ -136,8 +144,10 @@ def test_whatever_a_build_child_says_is_an_outcome(reply: dict[str, Any], outcom
     assert getattr(ended.outcome, "lasting", False) is lasting
 
 
-@pytest.mark.parametrize(("reply", "whole"), [({"built": True, "whole": True}, True), ({}, False)])
-def test_a_build_child_that_came_to_the_end_is_done(reply: dict[str, Any], whole: bool):
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_build_child_that_came_to_the_end_is_done(whole: bool):
+    reply = codec.encode(BuildDone(whole=whole))
+
     assert building._ended(reply, "log") == building._Done(log="log", whole=whole)
 
 
@@ -166,9 +176,9 @@ def test_a_compiler_blames_the_source_or_what_is_missing_now(log: str, blames: b
     ],
 )
 def test_a_missing_package_of_a_language_has_a_remedy(error: str, said: str | None):
-    raised = describe_exception(ModuleNotFoundError(error))
+    raised = failure_of(ModuleNotFoundError(error))
 
-    ended = building._ended({"raised": raised, "lasting": False}, "")
+    ended = building._ended(codec.encode(raised), "")
 
     assert isinstance(ended, building.NotBuilt)
     assert ended.outcome.reason.startswith(f"ModuleNotFoundError: {error}")

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kbopt.core import codec
 from kbopt.core.errors import UserError
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
-from kbopt.evaluation.messages import Build
+from kbopt.evaluation.messages import Build, Raised
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import SandboxConfig, scrubbed
 from kbopt.evaluation.server.devices import find_device, gpu_files, other_gpus
@@ -109,11 +108,11 @@ def test_a_hidden_file_cannot_be_opened_in_a_sandbox_and_can_outside(tmp_path: P
             backward=False,
             arch="",
         )
-        channel.send(codec.encode(job))
-        raised = channel.receive(60)["raised"]
+        channel.send(job)
+        raised: Raised = channel.receive(Raised, 60)
 
     has_mounts = "mounts" in fork_server.isolation
-    seen = json.loads(raised["text"])
+    seen = json.loads(raised.text)
     assert seen["/dev/zero"] == "open"
     assert seen["/dev/full"] == ("PermissionError" if has_mounts else "open")
     assert "nothing" not in seen["left"]

@@ -9,8 +9,8 @@ import pytest
 from kbopt.core.evaluations import KernelBenchVerdict
 from kbopt.core.outcomes import Family, Outcome, Rejected, Roofline, Speedup, WorkloadTimes, WrongAnswer
 from kbopt.evaluation.judge.one_workload import kernels_notes
-from kbopt.evaluation.messages import KernelTime
 from kbopt.evaluation.server.feedback import for_outcome
+from kbopt.evaluation.worker_messages import KernelTime
 from tests.support.llm_briefs import measured
 
 MANUAL = Path(__file__).parents[2] / "docs" / "evaluation.md"

@@ -293,7 +293,7 @@ def test_descriptors_that_a_candidate_sends_do_not_reach_its_judge():
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     with theirs, Path(os.devnull).open() as file:
         Channel(theirs).send({"id": 1}, [file.fileno()] * 8)
-        assert channel.receive(1.0) == {"id": 1}
+        assert channel.receive_json(1.0) == {"id": 1}
         assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors + 1
     channel.close()
 

@@ -15,9 +15,10 @@ from kbopt.core.evaluations import EvalRequest
 from kbopt.core.outcomes import Rejected
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
-from kbopt.evaluation.messages import RAISED, Ended, TaskFault
+from kbopt.evaluation.messages import TaskFault
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle, crash_from
 from kbopt.evaluation.sandbox.confinement import SandboxConfig, scrubbed
+from kbopt.evaluation.sandbox.forks import RAISED, Ended
 from kbopt.evaluation.server.devices import find_device
 from kbopt.evaluation.server.judge_handle import JudgeHandle
 from kbopt.evaluation.server.judges import Judges, key_of

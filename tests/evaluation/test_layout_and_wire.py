@@ -1,5 +1,6 @@
 """What crosses processes: nested values, raw buffers, messages."""
 
+import json
 import os
 import threading
 from collections import OrderedDict
@@ -8,6 +9,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from kbopt.core import codec
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
 from kbopt.evaluation.transport.layout import (
     LayoutError,
@@ -69,10 +71,20 @@ def test_a_view_of_raw_bytes_has_the_tensors_values_and_strides():
     assert copy.stride() == tensor.stride()
 
 
-@pytest.mark.parametrize("raw", [["float32", [-1], [1]], ["nonsense", [1], [1]], ["float32", [1, 2], [1]]])
-def test_a_spec_that_no_tensor_has_is_refused(raw):
+@pytest.mark.parametrize(
+    ("dtype", "shape", "stride"),
+    [
+        ("float32", (-1,), (1,)),
+        ("float32", (1,), (-1,)),
+        ("float32", (2**48,), (1,)),
+        ("nonsense", (1,), (1,)),
+        ("float32", (1, 2), (1,)),
+        ("float32", (1,) * 65, (1,) * 65),
+    ],
+)
+def test_a_spec_that_no_tensor_has_is_refused(dtype: str, shape: tuple[int, ...], stride: tuple[int, ...]):
     with pytest.raises(LayoutError):
-        TensorSpec.from_json(raw)
+        TensorSpec(dtype=dtype, shape=shape, stride=stride).require_possible()
 
 
 def test_messages_and_descriptors_arrive():
@@ -83,7 +95,7 @@ def test_messages_and_descriptors_arrive():
     # More than a socket's buffer holds, so the writer needs a reader at the same time.
     sender = threading.Thread(target=ours.send, args=({"text": "x" * 2_000_000}, [write]))
     sender.start()
-    message = other.receive(5)
+    message = other.receive_json(5)
     sender.join()
 
     (fd,) = other.take_fds()
@@ -94,7 +106,7 @@ def test_messages_and_descriptors_arrive():
         os.close(one)
     ours.close()
     with pytest.raises(ChannelClosed):
-        other.receive(5)
+        other.receive_json(5)
     other.close()
 
 
@@ -111,7 +123,7 @@ def test_what_is_no_message_is_refused(raw, words):
     theirs.sendall(raw)
 
     with pytest.raises(WireError, match=words):
-        ours.receive(5)
+        ours.receive_json(5)
     ours.close()
     theirs.close()
 
@@ -120,7 +132,7 @@ def test_silence_ends_in_a_timeout():
     ours, theirs = Channel.pair()
 
     with pytest.raises(TimeoutError):
-        ours.receive(0.05)
+        ours.receive_json(0.05)
     ours.close()
     theirs.close()
 
@@ -133,11 +145,11 @@ def test_a_message_arrives_however_long_it_was_spun_for(spin_s: float):
     sender = threading.Timer(0.05, ours.send, args=({"late": True},))
     sender.start()
 
-    assert other.receive(5) == {"late": True}
+    assert other.receive_json(5) == {"late": True}
     sender.join()
     ours.close()
     with pytest.raises(ChannelClosed):
-        other.receive(5)
+        other.receive_json(5)
     other.close()
 
 
@@ -180,7 +192,7 @@ def test_tensors_that_are_more_than_memory_with_strides_do_not_cross(tensor: tor
 def test_every_dtype_with_values_crosses(name: str):
     tensor = torch.tensor([1, 2, 3]).to(getattr(torch, name))
     buffer = torch.zeros(256, dtype=torch.uint8)
-    spec = TensorSpec.from_json(TensorSpec.of(tensor).to_json())
+    spec = codec.decode(TensorSpec, json.loads(codec.packed(TensorSpec.of(tensor))))
 
     view(buffer, spec, 0).copy_(tensor)
 

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,24 +16,32 @@ import torch
 from kbopt.evaluation.judge.gpu_worker import GpuWorker
 from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised, Link, OutOfTime
 from kbopt.evaluation.judge.reference import Draw
-from kbopt.evaluation.judge.replies import Answer, answers_of
 from kbopt.evaluation.judge.worker import Exchange
+from kbopt.evaluation.messages import Done, Raised
 from kbopt.evaluation.sandbox import init_process
 from kbopt.evaluation.transport.channel import Channel
 from kbopt.evaluation.transport.cuda_api import CudaError
 from kbopt.evaluation.transport.cuda_inputs import CudaInputBuffer
+from kbopt.evaluation.transport.layout import TensorSpec
 from kbopt.evaluation.transport.untrusted import CandidateForged
+from kbopt.evaluation.worker_messages import BatchDone, Called, CallOutput, Free, Place, Request
 
 Child = Callable[[Channel, int], None]
 
-OUTPUT = {"skeleton": [0], "tensors": [[64, ["float32", [2], [1]], "cuda", "aa:1", 0]]}
-
-
 GONE = "bb:2"
+SPEC = TensorSpec(dtype="float32", shape=(2,), stride=(1,))
+PLACE = Place(address=64, spec=SPEC, device="cuda", segment="aa:1")
+OUTPUT = CallOutput(skeleton=[0], places=(PLACE,))
+UNUSABLE = CallOutput(unusable="x")
+RAISED = Raised(kind="RuntimeError", text="out of memory", frames="")
 
 
-def read(*outputs: dict[str, Any]) -> list[Answer]:
-    return answers_of({"outputs": list(outputs)}, len(outputs))
+def reply(number: Any, content: Any) -> dict[str, Any]:
+    return {"id": number, "content": content}
+
+
+def called(*outputs: Any) -> Called:
+    return Called(outputs=outputs)
 
 
 @contextmanager
@@ -43,7 +52,7 @@ def linked(child: Child, budget_s: float = 10.0) -> Iterator[Link]:
     def answer() -> None:
         with theirs:
             channel = Channel(theirs)
-            child(channel, channel.receive()["id"])
+            child(channel, channel.receive(Request).id)
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -58,35 +67,37 @@ def linked(child: Child, budget_s: float = 10.0) -> Iterator[Link]:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        ({"raised": {"type": "ValueError", "text": "no"}}, CandidateRaised),
-        ({"raised": 5}, CandidateForged),
-        ({"raised": {"type": ["x"], "text": {}}}, CandidateForged),
+        ({"content": Raised(kind="ValueError", text="no", frames="")}, CandidateRaised),
+        ({"content": {"type": "Raised"}}, CandidateForged),
+        ({"content": {"type": "Raised", "kind": ["x"], "text": {}, "frames": ""}}, CandidateForged),
+        ({"content": None}, CandidateForged),
+        ({"content": OUTPUT}, CandidateForged),
         ({"id": 1}, CandidateForged),
         ({"id": None}, CandidateForged),
     ],
 )
 def test_answers_that_are_none(answer: dict[str, Any], error: type[Exception]):
     with (
-        linked(lambda channel, number: channel.send({"id": number, **answer})) as link,
+        linked(lambda channel, number: channel.send({**reply(number, Done()), **answer})) as link,
         pytest.raises(error),
     ):
-        link.ask("run")
+        link.ask(Free(), Done)
 
 
 def test_answers_that_somebody_did_not_wait_for_are_dropped_and_no_others():
     def answers(channel: Channel, number: int) -> None:
-        channel.send({"id": number, "outputs": []})
-        channel.send({"id": number, "ns": []})
-        channel.send({"id": channel.receive()["id"], "freed": True})
-        channel.send({"id": channel.receive()["id"] + 1})
+        channel.send(reply(number, called()))
+        channel.send(reply(number, BatchDone(ns=())))
+        channel.send(reply(channel.receive(Request).id, Done()))
+        channel.send(reply(channel.receive(Request).id + 1, Done()))
 
     with linked(answers) as link:
-        with pytest.raises(MemoryError), link.asking("run"):
+        with pytest.raises(MemoryError), link.asking(Free()):
             raise MemoryError
 
-        assert link.ask("free")["freed"]
+        assert link.ask(Free(), Done) == Done()
         with pytest.raises(CandidateForged):
-            link.ask("free")
+            link.ask(Free(), Done)
 
 
 def test_init_stays_in_step_where_the_answer_to_a_resumed_child_never_comes():
@@ -111,12 +122,12 @@ def test_init_stays_in_step_where_the_answer_to_a_resumed_child_never_comes():
 
 def test_a_child_that_goes_has_died_and_one_that_stays_silent_is_out_of_time():
     with linked(lambda channel, number: None) as link, pytest.raises(CandidateDied):
-        link.ask("run")
+        link.ask(Free(), Done)
 
     silent = threading.Event()
     with linked(lambda channel, number: bool(silent.wait()), budget_s=0.2) as link:
         with pytest.raises(OutOfTime):
-            link.ask("run")
+            link.ask(Free(), Done)
         assert link.busy_s >= 0.2
         silent.set()
 
@@ -155,8 +166,8 @@ class FakeInputBuffer(CudaInputBuffer):
     def next_gate(self) -> int:
         return 7
 
-    def choose(self, slot: int, rng: Any) -> list[int]:
-        return [slot * 512]
+    def choose(self, slot: int, rng: Any) -> tuple[int, ...]:
+        return (slot * 512,)
 
     def open_gate(self, places: Sequence[Sequence[int]], sets: Sequence[Sequence[torch.Tensor]]) -> Any:
         assert [len(places), len(sets)] == [2, 2]
@@ -225,9 +236,9 @@ class Batch:
 
 
 def on_time(channel: Channel, number: int, input_buffer: FakeInputBuffer) -> None:
-    channel.send({"id": number, "outputs": [OUTPUT, OUTPUT]})
+    channel.send(reply(number, called(OUTPUT, OUTPUT)))
     input_buffer.is_open.wait(5)
-    channel.send({"id": number, "ns": [3, 4]})
+    channel.send(reply(number, BatchDone(ns=(3, 4))))
 
 
 def test_a_batch_is_aimed_at_before_the_gate_opens_and_looked_at_when_it_is_done():
@@ -237,7 +248,7 @@ def test_a_batch_is_aimed_at_before_the_gate_opens_and_looked_at_when_it_is_done
 
     assert batch.log == ["prepare", "aim at [1, 1]", "open", "await", "look", "pause"]
     assert exchange.wall_ns == 2_500_000
-    assert (exchange.native_ns, exchange.is_late) == ([3, 4], False)
+    assert (exchange.native_ns, exchange.is_late) == ((3, 4), False)
     assert exchange.spot_checks == [["seen"], ["seen"]]
 
 
@@ -249,31 +260,31 @@ def late(channel: Channel, number: int, input_buffer: FakeInputBuffer) -> None:
 def test_a_late_batch_is_aimed_at_where_the_last_one_had_its_outputs():
     batch = Batch(late)
 
-    assert batch.run(last=read(OUTPUT, OUTPUT)).wall_ns == 2_500_000
-    assert batch.worker._late_outputs == {("run", 0, 2): read(OUTPUT, OUTPUT)}
+    assert batch.run(last=(OUTPUT, OUTPUT)).wall_ns == 2_500_000
+    assert batch.worker._late_outputs == {("run", 0, 2): (OUTPUT, OUTPUT)}
     assert batch.log == ["prepare", "aim at [1, 1]", "open", "await", "look", "pause"]
 
 
 def test_a_late_batch_is_aimed_at_anew_where_the_last_ones_memory_is_gone():
-    gone = {"skeleton": [0], "tensors": [[64, ["float32", [2], [1]], "cuda", GONE, 0]]}
+    gone = replace(OUTPUT, places=(replace(PLACE, segment=GONE),))
     batch = Batch(late)
 
-    batch.run(last=read(gone, gone))
+    batch.run(last=(gone, gone))
 
     assert batch.log == ["prepare", "open", "aim at [1, 1]", "await", "look", "pause"]
 
 
 def test_a_late_batch_whose_outputs_lie_elsewhere_is_looked_at_there():
-    elsewhere = {"skeleton": [0, 1], "tensors": OUTPUT["tensors"] * 2}
+    elsewhere = CallOutput(skeleton=[0, 1], places=(PLACE, PLACE))
     batch = Batch(late)
 
-    exchange = batch.run(last=read(OUTPUT, elsewhere))
+    exchange = batch.run(last=(OUTPUT, elsewhere))
 
     assert batch.log == [
         *("prepare", "aim at [1, 0]", "open", "await", "look"),
         *("aim at [1, 1]", "look", "synchronize", "pause"),
     ]
-    assert exchange.outputs == read(OUTPUT, OUTPUT)
+    assert exchange.outputs == (OUTPUT, OUTPUT)
 
 
 def test_a_call_that_waits_for_the_device_is_let_through_the_gate():
@@ -300,17 +311,17 @@ def test_patience_with_an_operation_is_short_once_it_was_late_twice_running(
 @pytest.mark.parametrize(
     ("messages", "log"),
     [
-        ([{"outputs": [OUTPUT]}], ["open"]),
-        ([{"ns": [1, 1]}], ["open"]),
-        ([{"outputs": [OUTPUT, OUTPUT]}, {"ns": [1]}], ["aim at [1, 1]", "open", "await", "look", "give up"]),
-        ([{"outputs": [OUTPUT, OUTPUT]}, {}], ["aim at [1, 1]", "open", "await", "look", "give up"]),
-        ([{"outputs": [{"unusable": "x", "tensors": [[0]]}, 5]}], ["open"]),
+        ([called(OUTPUT)], ["open"]),
+        ([BatchDone(ns=(1, 1))], ["open"]),
+        ([called(OUTPUT, OUTPUT), BatchDone(ns=(1,))], ["aim at [1, 1]", "open", "await", "look", "give up"]),
+        ([called(OUTPUT, OUTPUT), {}], ["aim at [1, 1]", "open", "await", "look", "give up"]),
+        ([called(UNUSABLE, 5)], ["open"]),
     ],
 )
-def test_batches_that_are_forged_open_the_gate_all_the_same(messages: list[dict[str, Any]], log: list[str]):
+def test_batches_that_are_forged_open_the_gate_all_the_same(messages: list[Any], log: list[str]):
     def forged(channel: Channel, number: int, input_buffer: FakeInputBuffer) -> None:
         for message in messages:
-            channel.send({"id": number, **message})
+            channel.send(reply(number, message))
         input_buffer.is_open.wait(5)
 
     batch = Batch(forged)
@@ -322,10 +333,10 @@ def test_batches_that_are_forged_open_the_gate_all_the_same(messages: list[dict[
 
 def test_outputs_that_are_none_or_too_many_are_not_looked_at():
     def odd(channel: Channel, number: int, input_buffer: FakeInputBuffer) -> None:
-        many = {"skeleton": [0, 1], "tensors": OUTPUT["tensors"] * 2}
-        channel.send({"id": number, "outputs": [{"unusable": "x", "tensors": [[0]]}, many]})
+        many = CallOutput(skeleton=[0, 1], places=(PLACE, PLACE))
+        channel.send(reply(number, called(UNUSABLE, many)))
         input_buffer.is_open.wait(5)
-        channel.send({"id": number, "ns": [3, 4]})
+        channel.send(reply(number, BatchDone(ns=(3, 4))))
 
     batch = Batch(odd)
 
@@ -337,13 +348,13 @@ def test_outputs_that_are_none_or_too_many_are_not_looked_at():
 def test_a_child_that_raises_or_dies_leaves_no_gate_shut(num_before: int):
     def raises(channel: Channel, number: int, input_buffer: FakeInputBuffer) -> None:
         if num_before:
-            channel.send({"id": number, "outputs": [OUTPUT, OUTPUT]})
-        channel.send({"id": number, "raised": {"type": "RuntimeError", "text": "out of memory"}})
+            channel.send(reply(number, called(OUTPUT, OUTPUT)))
+        channel.send(reply(number, RAISED))
         input_buffer.is_open.wait(5)
 
     def dies(channel: Channel, number: int, input_buffer: FakeInputBuffer) -> None:
         if num_before:
-            channel.send({"id": number, "outputs": [OUTPUT, OUTPUT]})
+            channel.send(reply(number, called(OUTPUT, OUTPUT)))
 
     for child, error in ((raises, CandidateRaised), (dies, CandidateDied)):
         batch = Batch(child)

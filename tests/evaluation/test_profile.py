@@ -27,7 +27,7 @@ from kbopt.core.profile import (
     Trace,
 )
 from kbopt.core.task import Task
-from kbopt.evaluation.messages import CallBoth
+from kbopt.evaluation.messages import CallBoth, Go, NeedsDevice
 from kbopt.evaluation.profile.trace_events import OWN_CODE
 from kbopt.evaluation.server.profiling import told
 from kbopt.evaluation.server.quiet import Quiet
@@ -275,7 +275,7 @@ def counting(program: Path, script: str) -> Iterator[Channel]:
     with closing(ours), theirs:
         worker = threading.Thread(target=lambda: profile_process.count(Channel(theirs)))
         worker.start()
-        ours.send(codec.encode(JOB))
+        ours.send(JOB)
         yield ours
         worker.join()
 
@@ -284,10 +284,10 @@ def test_ncu_runs_on_only_when_the_device_is_free(ncu: Path) -> None:
     file = ncu.parent / "counted.csv"
     file.write_text(COUNTED)
     with counting(ncu, f"touch ready; while [ ! -e go ]; do sleep 0.02; done; cat {file}") as channel:
-        assert channel.receive(30) == {"ready": True}
+        assert channel.receive(NeedsDevice, 30) == NeedsDevice()
         assert not channel.is_readable_within(0.1)
-        channel.send({"go": True})
-        found = told(Counters | Missing, channel.receive(30)["counters"])
+        channel.send(Go())
+        found = told(Counters | Missing, channel.receive_json(30))
     assert isinstance(found, Counters)
     assert (found.kernels[0].name, found.kernels[0].us) == ("k", 2.5)
 
@@ -295,6 +295,6 @@ def test_ncu_runs_on_only_when_the_device_is_free(ncu: Path) -> None:
 def test_ncu_that_may_not_count_says_so_without_the_device(ncu: Path) -> None:
     refusal = "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission"
     with counting(ncu, f'echo "{refusal}"; exit 1') as channel:
-        found = told(Counters | Missing, channel.receive(30)["counters"])
+        found = told(Counters | Missing, channel.receive_json(30))
     assert isinstance(found, Missing)
     assert "only administrators" in found.reason

@@ -5,6 +5,7 @@ import math
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,56 +19,60 @@ from kbopt.core.evaluations import KernelBenchVerdict
 from kbopt.evaluation.judge.answers import Refused, notes_on_form, require_form, require_separate
 from kbopt.evaluation.judge.link import CandidateRaised, Link, SourceRejected
 from kbopt.evaluation.judge.reference import Output
-from kbopt.evaluation.judge.replies import (
-    Answer,
-    Place,
-    answers_of,
-    base_of,
-    kernels_of,
-    queued_ns_of,
-    seen_of,
-    times_of,
-)
+from kbopt.evaluation.judge.replies import batch_done_of, called_of, reply_of, times_of
 from kbopt.evaluation.kernelbench.verdicts import kernelbench_from
-from kbopt.evaluation.messages import Ended
+from kbopt.evaluation.messages import Done, Raised
 from kbopt.evaluation.sandbox.children import crash_from
+from kbopt.evaluation.sandbox.forks import Ended
 from kbopt.evaluation.transport.channel import Channel
 from kbopt.evaluation.transport.layout import TensorSpec, bytes_at, copy_elements, is_separate
-from kbopt.evaluation.transport.untrusted import (
-    CandidateForged,
-    clean,
-    finite,
-    one_line,
-    raised_of,
-    rejected_of,
+from kbopt.evaluation.transport.untrusted import CandidateForged, clean, failure_in, finite, one_line
+from kbopt.evaluation.worker_messages import (
+    CallOutput,
+    FailedAllocations,
+    Free,
+    Instantiated,
+    Kernels,
+    Opened,
+    Place,
 )
 
-SPEC = ["float32", [2, 2], [2, 1]]
-PLACE = [4096, SPEC, "cpu", "", 0]
+SPEC = {"dtype": "float32", "shape": [2, 2], "stride": [2, 1]}
+PLACE = {"address": 4096, "spec": SPEC, "device": "cpu", "segment": "", "offset": 0}
+RAISED = {"type": "Raised", "kind": "ValueError", "text": "no", "frames": "  line 1"}
+REFUSED = {"type": "SourceRefused", "reason": "no ModelNew"}
+OUTPUT = {"skeleton": {"tensor": 0}, "places": [PLACE]}
+SEEN = {"type": "Seen", "torch_ops": ["add"], "custom_kernel": True, "arithmetic": ["fp32"]}
 GOOD: dict[str, Any] = {
-    "base": 4096,
-    "ns": [5],
-    "queued_ns": 5,
-    "outputs": [{"skeleton": {"tensor": 0}, "tensors": [PLACE]}],
-    "audit": {"torch_ops": ["add"], "custom_kernel": True, "arithmetic": ["fp32"]},
-    "kernels": [{"name": "gemm", "calls": 1, "us": 2.5}],
-    "raised": {"type": "ValueError", "text": "no", "frames": "  line 1"},
-    "rejected_source": "no ModelNew",
-    "compiled": True,
-    "correctness": True,
-    "runtime": 0.5,
-    "runtime_stats": {"mean": 0.5, "num_trials": 3},
-    "metadata": {"hardware": "cpu", "max_difference": ["1.0"]},
+    "opened": {"type": "Opened", "base": 4096},
+    "done": {"type": "Done"},
+    "instantiated": {"type": "Instantiated", "takes_weights": True, "misfits": "weight has other shapes"},
+    "called": {"type": "Called", "outputs": [OUTPUT], "ns": [5], "queued_ns": 5, "seen": SEEN},
+    "batch": {"type": "BatchDone", "ns": [5]},
+    "kernels": {"type": "Kernels", "kernels": [{"name": "gemm", "calls": 1, "us": 2.5}]},
+    "failed": {"type": "FailedAllocations", "count": 3},
+    "raised": RAISED,
+    "refused": REFUSED,
+    "verdict": {
+        "type": "KernelBenchVerdict",
+        "compiled": True,
+        "correctness": True,
+        "runtime": 0.5,
+        "runtime_stats": {"mean": 0.5, "num_trials": 3},
+        "metadata": {"hardware": "cpu", "max_difference": ["1.0"]},
+    },
 }
-DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "base": base_of,
-    "ns": lambda reply: times_of(reply, 1),
-    "queued_ns": queued_ns_of,
-    "outputs": lambda reply: answers_of(reply, 1),
-    "audit": seen_of,
-    "kernels": kernels_of,
-    "raised": raised_of,
-    "rejected_source": rejected_of,
+DECODERS: dict[str, Callable[[Any], Any]] = {
+    "opened": partial(reply_of, Opened),
+    "done": partial(reply_of, Done),
+    "instantiated": partial(reply_of, Instantiated),
+    "called": lambda raw: [called := called_of(raw, 1), times_of(called.ns, 1)],
+    "batch": lambda raw: batch_done_of(raw, 1),
+    "kernels": partial(reply_of, Kernels),
+    "failed": partial(reply_of, FailedAllocations),
+    "raised": failure_in,
+    "refused": failure_in,
+    "verdict": kernelbench_from,
 }
 numbers = st.one_of(
     st.integers(),
@@ -86,9 +91,12 @@ json_values = st.recursive(
 )
 
 
+NAMES = sorted({name for reply in GOOD.values() for name in reply})
+
+
 @st.composite
 def replies(draw: st.DrawFn) -> dict[str, Any]:
-    """A good reply with one thing in it, however deep, replaced by anything."""
+    """Good replies with one thing in them, however deep, replaced by anything."""
     reply = json.loads(json.dumps(GOOD))
     at: Any = reply
     while True:
@@ -110,23 +118,24 @@ def text_of_refusal(decode: Callable[[dict[str, Any]], Any], reply: dict[str, An
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_what_the_runner_says_is_understood(name: str):
-    assert DECODERS[name](GOOD) is not None
+    assert DECODERS[name](GOOD[name]) is not None
 
 
 @settings(max_examples=300, deadline=None)
 @given(reply=replies())
 def test_any_reply_decodes_or_is_forged(reply: dict[str, Any]):
-    for decode in DECODERS.values():
-        assert text_of_refusal(decode, reply).isprintable()
-    verdict = kernelbench_from(reply)
+    for name, decode in DECODERS.items():
+        assert text_of_refusal(decode, reply[name]).isprintable()
+    verdict = kernelbench_from(reply["verdict"])
     assert codec.decode(KernelBenchVerdict, json.loads(json.dumps(codec.encode(verdict)))) == verdict
 
 
 @settings(max_examples=300, deadline=None)
-@given(reply=st.dictionaries(st.sampled_from(list(GOOD)), json_values))
-def test_so_does_any_json(reply: dict[str, Any]):
-    for decode in DECODERS.values():
-        assert text_of_refusal(decode, reply).isprintable()
+@given(reply=st.dictionaries(st.sampled_from(NAMES), json_values) | json_values)
+def test_so_does_any_json(reply: Any):
+    for name, decode in DECODERS.items():
+        for raw in (reply, {**reply, "type": GOOD[name]["type"]} if isinstance(reply, dict) else reply):
+            assert text_of_refusal(decode, raw).isprintable()
     json.dumps(codec.encode(kernelbench_from(reply))).encode()
 
 
@@ -143,7 +152,8 @@ def test_what_a_terminal_obeys_is_shown_as_it_is_written():
     forged = "no\x1b[2K\rmeasured, 30x\u202e\x9b1m\udc80"
 
     assert clean(forged) == "no\\x1b[2K\nmeasured, 30x\\u202e\\x9b1m\\udc80"
-    raised = raised_of({"raised": {"type": "A\nB\x07", "text": "no\nmeasured, 30x", "frames": "measured"}})
+    raised = failure_in(RAISED | {"kind": "A\nB\x07", "text": "no\nmeasured, 30x", "frames": "measured"})
+    assert isinstance(raised, Raised)
     assert str(raised) == "A B\\x07: no\n    measured, 30x"
     assert raised.frames == "  measured"
     assert len(clean("x" * 10**7)) == 2000
@@ -152,39 +162,50 @@ def test_what_a_terminal_obeys_is_shown_as_it_is_written():
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**400, True, "1", None, [1.0]])
 def test_no_number_to_calculate_with(value: Any):
     assert finite(value) is None
-    assert kernelbench_from({**GOOD, "runtime": value}).runtime == -1.0
+    assert kernelbench_from({**GOOD["verdict"], "runtime": value}).runtime == -1.0
     with pytest.raises(CandidateForged):
-        kernels_of({"kernels": [{"name": "gemm", "calls": 1, "us": value}]})
+        reply_of(Kernels, {"kernels": [{"name": "gemm", "calls": 1, "us": value}]})
+
+
+def spec(dtype: str, shape: Any, stride: Any) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "stride": stride}
 
 
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ([4098, SPEC, "cpu", "", 0], "between two places"),
-        ([4100, ["float64", [2], [1]], "cpu", "", 0], "between two places"),
-        ([4096, ["float32", [2], [2**47]], "cpu", "", 0], "more than a process has"),
-        ([4096, ["float32", [2**40, 2**40], [1, 1]], "cpu", "", 0], "more than a process has"),
-        ([2**63 - 4, ["float32", [2], [1]], "cpu", "", 0], "more than a process has"),
-        ([-8, SPEC, "cpu", "", 0], "an address"),
-        ([True, SPEC, "cpu", "", 0], "an address"),
-        ([4096, ["float33", [2], [1]], "cpu", "", 0], "no tensor looks like"),
-        ([4096, ["float32", [2.0], [1]], "cpu", "", 0], "no tensor looks like"),
-        ([4096, ["float32", {}, []], "cpu", "", 0], "no tensor looks like"),
-        ([4096, SPEC, "cpu", "", -1], "an offset"),
-        ([4096, SPEC, "cpu", ""], "no list of 5 to 5"),
+        ({"address": 4098}, "between two places"),
+        ({"address": 4100, "spec": spec("float64", [2], [1])}, "between two places"),
+        ({"spec": spec("float32", [2], [2**47])}, "more than a process has"),
+        ({"spec": spec("float32", [2**40, 2**40], [1, 1])}, "more than a process has"),
+        ({"address": 2**63 - 4, "spec": spec("float32", [2], [1])}, "more than a process has"),
+        ({"address": -8}, "an address"),
+        ({"address": True}, "outputs that is none"),
+        ({"spec": spec("float33", [2], [1])}, "no tensor looks like"),
+        ({"spec": spec("float32", [2.0], [1])}, "outputs that is none"),
+        ({"spec": spec("float32", {}, [])}, "outputs that is none"),
+        ({"offset": -1}, "an offset"),
+        ({"device": None}, "outputs that is none"),
+        ({"size": 4}, "outputs that is none"),
     ],
 )
-def test_a_place_that_no_tensor_has(place: list[Any], words: str):
+def test_a_place_that_no_tensor_has(place: dict[str, Any], words: str):
     with pytest.raises(CandidateForged, match=words):
-        answers_of({"outputs": [{"skeleton": {"tensor": 0}, "tensors": [place]}]}, 1)
+        called_of({"outputs": [{"skeleton": {"tensor": 0}, "places": [PLACE | place]}]}, 1)
+
+
+@pytest.mark.parametrize("num_outputs", [0, 2])
+def test_an_answer_has_an_output_for_each_call(num_outputs: int):
+    with pytest.raises(CandidateForged, match=f"{num_outputs} outputs of 1 calls"):
+        called_of({"outputs": [OUTPUT] * num_outputs}, 1)
 
 
 def test_a_complex_tensor_may_lie_where_its_parts_may():
-    place = [4100, ["complex64", [2], [1]], "cpu", "", 0]
+    place = PLACE | {"address": 4100, "spec": spec("complex64", [2], [1])}
 
-    assert answers_of({"outputs": [{"skeleton": 0, "tensors": [place]}]}, 1)[0].places[0].span == range(
-        4100, 4116
-    )
+    called = called_of({"outputs": [{"skeleton": 0, "places": [place]}]}, 1)
+
+    assert called.outputs[0].places[0].span == range(4100, 4116)
 
 
 def test_descriptors_that_a_candidate_sends_are_closed():
@@ -204,15 +225,13 @@ def test_descriptors_that_a_candidate_sends_are_closed():
     os.close(null)
 
 
-@pytest.mark.parametrize(
-    ("field", "error"), [("raised", CandidateRaised), ("rejected_source", SourceRejected)]
-)
-def test_a_link_raises_what_a_reply_tells_of(field: str, error: type[Exception]):
+@pytest.mark.parametrize(("content", "error"), [(RAISED, CandidateRaised), (REFUSED, SourceRejected)])
+def test_a_link_raises_what_a_reply_tells_of(content: dict[str, Any], error: type[Exception]):
     ours, theirs = socket.socketpair()
     link = Link(ours, os.open(os.devnull, os.O_RDWR), 10.0)
     sender = Channel(theirs)
-    number = link.send("run")
-    sender.send({"id": number, field: GOOD[field]})
+    number = link.send(Free())
+    sender.send({"id": number, "content": content})
 
     with pytest.raises(error):
         link.receive(number)
@@ -248,7 +267,7 @@ def place_of(tensor: torch.Tensor, address: int | None = None) -> Place:
 def test_elements_lie_apart_or_share_memory(tensor: torch.Tensor, apart: bool):
     assert is_separate(tensor.shape, tensor.stride()) is apart
     want = torch.empty(tensor.shape)
-    answer = Answer(skeleton={"tensor": 0}, places=(place_of(tensor),))
+    answer = CallOutput(skeleton={"tensor": 0}, places=(place_of(tensor),))
     expected = Output(skeleton={"tensor": 0}, tensors=(want,))
     if apart:
         require_form(answer, expected, "cpu")
@@ -294,7 +313,7 @@ def test_bytes_that_are_looked_at_belong_to_elements():
 
 def test_views_of_one_buffer_that_one_call_returns_are_not_two_calls_memory():
     one, two = torch.ones(4, 12), torch.ones(4, 12)
-    chunks = [Answer(places=tuple(map(place_of, whole.chunk(3, dim=1)))) for whole in (one, two)]
+    chunks = [CallOutput(places=tuple(map(place_of, whole.chunk(3, dim=1)))) for whole in (one, two)]
 
     require_separate(chunks, None)
     with pytest.raises(Refused) as refused:

@@ -22,14 +22,14 @@ from kbopt.core.evaluations import EvalRequest
 from kbopt.core.languages import remedy_of
 from kbopt.core.outcomes import CompileFailed, Outcome, Rejected, TimedOut
 from kbopt.core.workloads import shown_source
-from kbopt.evaluation.messages import Build
+from kbopt.evaluation.messages import Build, BuildDone, Raised, SourceRefused
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
 from kbopt.evaluation.sandbox.memory import KilledForMemory
 from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.needs import NVCC_BYTES
-from kbopt.evaluation.transport.channel import ChannelClosed, Message, WireError
-from kbopt.evaluation.transport.untrusted import CandidateForged, raised_of, rejected_of
+from kbopt.evaluation.transport.channel import ChannelClosed, WireError
+from kbopt.evaluation.transport.untrusted import CandidateForged, failure_in, value_of
 from kbopt.leanbuild import extensions
 from kbopt.leanbuild.bridge import ensure_bridge, headers_key
 from kbopt.leanbuild.extensions import Setup
@@ -64,30 +64,26 @@ class NotBuilt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Done:
-    """A source that ran to its end in a build child.
-
-    It is not `whole` if the source went on without an extension that could not be compiled because of the
-    machine.
-    """
+    """A source that ran to its end in a build child, and whether its build is `messages.BuildDone.whole`."""
 
     log: str
     whole: bool
 
 
-def _ended(reply: Message, log: str) -> _Done | NotBuilt:
+def _ended(answer: Any, log: str) -> _Done | NotBuilt:
     try:
-        raised, rejected = raised_of(reply), rejected_of(reply)
+        failure = failure_in(answer)
+        if failure is None:
+            return _Done(log=log, whole=value_of(BuildDone, answer, "the end of a build").whole)
     except CandidateForged as error:
         reason = f"the child's messages were forged: {error}"
         return NotBuilt(outcome=Rejected(reason=reason, family="forged_verdict"), log=log)
-    lasting = reply.get("lasting") is True
-    if raised is not None:
-        said = (str(raised), remedy_of(str(raised)), raised.frames)
-        reason = "\n".join(filter(None, said))
-        return NotBuilt(outcome=CompileFailed(reason=reason, lasting=lasting), log=log)
-    if rejected is not None:
-        return NotBuilt(outcome=CompileFailed(reason=rejected, lasting=lasting), log=log)
-    return _Done(log=log, whole=reply.get("whole") is True)
+    reason = failure.reason if isinstance(failure, SourceRefused) else _reason(failure)
+    return NotBuilt(outcome=CompileFailed(reason=reason, lasting=failure.lasting), log=log)
+
+
+def _reason(raised: Raised) -> str:
+    return "\n".join(filter(None, (str(raised), remedy_of(str(raised)), raised.frames)))
 
 
 def names_loader_late(source: str) -> bool:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from contextlib import closing
 
 from kbopt.evaluation.build.building import Built
-from kbopt.evaluation.messages import Dissect
+from kbopt.evaluation.messages import Arithmetic, Dissect
 from kbopt.evaluation.sandbox.children import Child
+from kbopt.evaluation.sandbox.forks import Role
 from kbopt.evaluation.transport.channel import ChannelClosed, WireError
 from kbopt.evaluation.transport.untrusted import CandidateForged, value_of
 
@@ -15,15 +16,15 @@ _LIMIT_S = 60.0
 """Seconds to disassemble a build."""
 
 
-def arithmetic_of(child: Callable[[Built, str], Child], built: Built) -> tuple[str, ...]:
+def arithmetic_of(child: Callable[[Built, Role], Child], built: Built) -> tuple[str, ...]:
     """Return the half-precision and TF32 instructions in the build, or none if it cannot be read.
 
     They are lines such as `half: HMMA.16816.F32 in kernel.so`. `child` starts a sandboxed process in a role.
     """
     with closing(child(built, "inspect")) as process:
         try:
-            reply = process.ask(Dissect(folder=built.folder, on_cuda=True), _LIMIT_S)
-            found: tuple[str, ...] = value_of(tuple[str, ...], reply.get("arithmetic"), "arithmetic")
-            return found
+            answer = process.ask(Dissect(folder=built.folder, on_cuda=True), _LIMIT_S)
+            arithmetic: Arithmetic = value_of(Arithmetic, answer, "arithmetic")
+            return arithmetic.found
         except (ChannelClosed, WireError, CandidateForged, TimeoutError):
             return ()

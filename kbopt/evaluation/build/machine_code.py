@@ -13,8 +13,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from kbopt.core import codec
-from kbopt.evaluation.messages import Dissect
+from kbopt.evaluation.messages import Arithmetic, Dissect
 from kbopt.evaluation.transport.channel import Channel
 
 MAX_FOUND = 10
@@ -38,14 +37,14 @@ def inspect(channel: Channel) -> None:
 
     A line is `half: INSTRUCTION in FILE` or `tf32: INSTRUCTION in FILE`. There are at most `MAX_FOUND`.
     """
-    job: Dissect = codec.decode(Dissect, channel.receive())
+    job: Dissect = channel.receive(Dissect)
     folder = Path(job.folder)
     found: dict[str, None] = {}
     for file, instruction in _instructions(folder):
         found[f"{_kind(instruction)}: {instruction} in {file.name}"] = None
         if len(found) >= MAX_FOUND:
             break
-    channel.send({"arithmetic": list(found)})
+    channel.send(Arithmetic(found=tuple(found)))
 
 
 def _instructions(folder: Path) -> Iterator[tuple[Path, str]]:

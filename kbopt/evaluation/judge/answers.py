@@ -13,9 +13,9 @@ import torch
 from kbopt.core.outcomes import Outcome, Rejected, WrongAnswer
 from kbopt.evaluation.judge.admission import same_bits
 from kbopt.evaluation.judge.reference import Output
-from kbopt.evaluation.judge.replies import Answer
 from kbopt.evaluation.passes import NameOf, output_name
 from kbopt.evaluation.transport.layout import Skeleton, TensorSpec, is_dense, is_separate
+from kbopt.evaluation.worker_messages import CallOutput
 
 _BRING_GRADIENTS = (
     "autograd finds no way to it from what ModelNew returns. Bring a torch.autograd.Function with a "
@@ -31,7 +31,9 @@ class Refused(Exception):
         self.outcome = outcome
 
 
-def require_separate(outputs: Sequence[Answer], inputs: range | None, kept: Set[int] = frozenset()) -> None:
+def require_separate(
+    outputs: Sequence[CallOutput], inputs: range | None, kept: Set[int] = frozenset()
+) -> None:
     """Require that no output lies in the addresses of the `inputs` or in the memory of another call's output.
 
     `inputs` is None if the reference itself returns the memory of an input. Outputs of the numbers in `kept`
@@ -70,7 +72,7 @@ def _joined(spans: list[range]) -> list[range]:
     return joined
 
 
-def notes_on_form(output: Answer, expected: Output, name_of: NameOf = output_name) -> list[str]:
+def notes_on_form(output: CallOutput, expected: Output, name_of: NameOf = output_name) -> list[str]:
     """Return notes on what is allowed in the form of an answer although the reference does otherwise."""
     return [
         f"{name_of(number).capitalize()} is a view with gaps, strides {list(place.spec.stride)}: whoever "
@@ -80,7 +82,7 @@ def notes_on_form(output: Answer, expected: Output, name_of: NameOf = output_nam
     ]
 
 
-def require_form(output: Answer, expected: Output, on: str, name_of: NameOf = output_name) -> None:
+def require_form(output: CallOutput, expected: Output, on: str, name_of: NameOf = output_name) -> None:
     """Require the structure, shapes and dtypes of the reference's answer, the kind of device that is named
     `on`, and memory of its own for each element. Raises Refused.
     """

@@ -20,6 +20,7 @@ from kbopt.evaluation.judge.worker import Exchange, Worker
 from kbopt.evaluation.sandbox.memory import is_out_of_memory
 from kbopt.evaluation.timing import samples
 from kbopt.evaluation.transport.untrusted import CandidateForged
+from kbopt.evaluation.worker_messages import Operation
 
 _BRIEF_NS = 20_000_000
 """Nanoseconds of a call that the reference's worker repeats, so that a verdict's forty calls cost it less
@@ -130,7 +131,7 @@ class Calls:
             worker.release(moves=True)
 
     def call(
-        self, operation: str, draws: list[Draw], chosen: list[int]
+        self, operation: Operation, draws: list[Draw], chosen: list[int]
     ) -> tuple[Exchange, list[list[torch.Tensor]]]:
         """Have the candidate answer `draws` in one block. Return its answers to the `chosen` ones.
 

@@ -22,6 +22,7 @@ from kbopt.evaluation.judge.stand_ins import describe_stand_in
 from kbopt.evaluation.judge.steps import counts_in_steps
 from kbopt.evaluation.judge.tolerance import Mismatch
 from kbopt.evaluation.judge.worker import Exchange
+from kbopt.evaluation.worker_messages import Operation
 
 _CALLS_BEFORE = (3, 12)
 """Fewest and most ordinary calls before a repeated probe with other parameters (decision 45)."""
@@ -66,7 +67,7 @@ class Checks:
             self.check_one(self._calls.draw())
         self._is_right = True
 
-    def check_one(self, draw: Draw, operation: str = "run") -> Exchange:
+    def check_one(self, draw: Draw, operation: Operation = "run") -> Exchange:
         """Make one call on `draw`, and compare its answer with float64."""
         exact = self._calls.exact_answer(draw)
         own = self._calls.own_answer(draw)

@@ -8,19 +8,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from kbopt.evaluation.judge.link import CandidateDied, Link
 from kbopt.evaluation.judge.reference import Draw, Reference
-from kbopt.evaluation.judge.replies import Place, answers_of, seen_of
-from kbopt.evaluation.judge.worker import Exchange, Worker
+from kbopt.evaluation.judge.replies import called_of
+from kbopt.evaluation.judge.worker import Exchange, Offsets, Worker
+from kbopt.evaluation.messages import Done
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.timing import samples
 from kbopt.evaluation.transport.input_buffer import CpuInputBuffer
 from kbopt.evaluation.transport.layout import TensorSpec, copy_elements
 from kbopt.evaluation.transport.untrusted import CandidateForged
+from kbopt.evaluation.worker_messages import Call, Free, Operation, Place
 
 _LONGEST_BLOCK = 4
 """Calls in one block at most. The input buffer has room for so many sets of inputs, or fewer large ones."""
@@ -42,7 +43,7 @@ class CpuWorker(Worker):
         self._init = init
         self._num_gone = 0
         self._last = (0, 0)  # The workload of the last block, and its number of calls.
-        self._next: list[list[int]] = []
+        self._next: Offsets = ()
         super().__init__(link, references, threads, rng)
 
     def _make_input_buffer(self, specs: list[tuple[TensorSpec, ...]], init_bytes: int) -> CpuInputBuffer:
@@ -52,7 +53,7 @@ class CpuWorker(Worker):
     def _opened(self) -> None:
         self._pid = _only_child(self._init)
 
-    def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
+    def exchange(self, operation: Operation, draws: Sequence[Draw]) -> Exchange:
         """Have it answer `draws` in one block, and time that.
 
         All of its processes are paused while the inputs are written, and again once it says that it is done.
@@ -64,7 +65,7 @@ class CpuWorker(Worker):
         offsets = self._fill(draws)
         cpu_ns = self._cpu_ns()
         num_gone = self._num_gone
-        number = self.link.send(operation, offsets=offsets, workload=draws[0].workload, **fields)
+        number = self.link.send(Call(operation=operation, offsets=offsets, workload=draws[0].workload))
         self._require_standing(self.link.stands())
         waited_ns = linux.displaced_ns(self._pid)
         self._running = True
@@ -80,12 +81,13 @@ class CpuWorker(Worker):
         # Nobody knows how long a process that is gone kept a core busy, so all of the call counts.
         num_gone = (self._num_gone - num_gone) % 2**32
         cpu_ns = self._cpu_ns() - cpu_ns + num_gone * wall_ns
+        called = called_of(reply, len(draws))
         return Exchange(
-            outputs=answers_of(reply, len(draws)),
+            outputs=called.outputs,
             wall_ns=samples.undisturbed_ns(wall_ns, waited_ns, cpu_ns),
             cpu_ns=cpu_ns,
             offsets=offsets,
-            seen=seen_of(reply) if operation == "audit" else None,
+            seen=called.seen,
         )
 
     def release(self, *, moves: bool = False) -> None:
@@ -96,11 +98,11 @@ class CpuWorker(Worker):
         """
         self._next = super()._choose(*self._last)
         self._resume()
-        self.link.ask("free", workload=self._last[0], offsets=self._next)
+        self.link.ask(Free(workload=self._last[0], offsets=self._next), Done)
         self._pause()
 
-    def _choose(self, workload: int, num_calls: int) -> list[list[int]]:
-        offsets, self._next = self._next, []
+    def _choose(self, workload: int, num_calls: int) -> Offsets:
+        offsets, self._next = self._next, ()
         if not offsets or self._last != (workload, num_calls):
             self._last, offsets = (workload, num_calls), super()._choose(workload, num_calls)
         return offsets

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from kbopt.evaluation.judge.replies import Place
 from kbopt.evaluation.transport.cuda_api import (
     CudaError,
     driver,
@@ -18,6 +17,7 @@ from kbopt.evaluation.transport.cuda_api import (
 )
 from kbopt.evaluation.transport.cuda_inputs import INPUTS
 from kbopt.evaluation.transport.layout import TensorSpec, bytes_at, view
+from kbopt.evaluation.worker_messages import Place
 
 _NUM_SPOT_CHECKS = 1024
 """Bytes of each output that are read when the clock stops (decision 35)."""

@@ -11,28 +11,29 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
 
 import torch
 
 from kbopt.evaluation.judge.cuda_reader import CudaReader, SpotChecks
 from kbopt.evaluation.judge.link import Link
 from kbopt.evaluation.judge.reference import Draw, Reference
-from kbopt.evaluation.judge.replies import (
-    Answer,
-    Place,
-    answers_of,
-    failed_allocations_of,
-    queued_ns_of,
-    seen_of,
-    times_of,
-)
-from kbopt.evaluation.judge.worker import Exchange, LateOutput, Worker
+from kbopt.evaluation.judge.replies import batch_done_of, called_of, times_of
+from kbopt.evaluation.judge.worker import Exchange, LateOutput, Offsets, Worker
 from kbopt.evaluation.timing.pace import Pace
 from kbopt.evaluation.transport.cuda_api import CudaError
 from kbopt.evaluation.transport.cuda_inputs import LONGEST_BATCH, CudaInputBuffer
 from kbopt.evaluation.transport.layout import TensorSpec
 from kbopt.evaluation.transport.untrusted import CandidateForged
+from kbopt.evaluation.worker_messages import (
+    Batch,
+    Call,
+    CallOutput,
+    CountFailures,
+    FailedAllocations,
+    Operation,
+    Place,
+    Queued,
+)
 
 _PATIENCE_S = 0.1
 """Seconds until the gate opens although the calls of a batch are not all queued (decision 35). Queueing takes
@@ -71,7 +72,7 @@ class GpuWorker(Worker):
         self._leads = leads
         self._is_built = False
         self._num_late: Counter[tuple[str, int]] = Counter()
-        self._late_outputs: dict[tuple[str, int, int], list[Answer]] = {}
+        self._late_outputs: dict[tuple[str, int, int], Sequence[CallOutput]] = {}
         super().__init__(link, references, threads, rng)
 
     def _make_input_buffer(self, specs: list[tuple[TensorSpec, ...]], init_bytes: int) -> CudaInputBuffer:
@@ -91,7 +92,7 @@ class GpuWorker(Worker):
             self._reader.close()  # The worker cannot free outputs while they are mapped here.
         super().release(moves=moves)
 
-    def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
+    def exchange(self, operation: Operation, draws: Sequence[Draw]) -> Exchange:
         """Have it answer `draws` in one block. Read bytes of the outputs once it says that it is done.
 
         `read` compares these bytes with those that are there later. The judge's time of an exchange says
@@ -107,25 +108,30 @@ class GpuWorker(Worker):
         # Processes take turns on the device in any order, so the worker might read before they are there.
         self.input_buffer.finish_filling()
         self.input_buffer.flush_cache()
-        reply = self.link.ask(operation, offsets=offsets, workload=workload, hold_ms=hold_ms, **fields)
+        call = Call(operation=operation, offsets=offsets, workload=workload, hold_ms=hold_ms)
+        called = called_of(self.link.receive(self.link.send(call)), len(draws))
         if self._leads and self._is_built and operation == "run":
-            self._pace.learn(workload, queued_ns_of(reply) / 1e6 / len(draws))
-        outputs = answers_of(reply, len(draws))
-        sight = self._aim(outputs)()
+            self._pace.learn(workload, called.queued_ns / 1e6 / len(draws))
+        sight = self._aim(called.outputs)()
         sight.done.synchronize()
         wall_ns = time.perf_counter_ns() - started
         self._pause()
         return Exchange(
-            outputs=outputs,
-            native_ns=times_of(reply, len(draws)),
+            outputs=called.outputs,
+            native_ns=times_of(called.ns, len(draws)),
             wall_ns=wall_ns,
             offsets=offsets,
-            seen=seen_of(reply) if operation == "audit" else None,
+            seen=called.seen,
             spot_checks=sight.spot_checks,
         )
 
     def batch(
-        self, operation: str, draws: Sequence[Draw], *, marked: bool = False, **fields: Any
+        self,
+        operation: Queued,
+        draws: Sequence[Draw],
+        *,
+        marked: bool = False,
+        output_bytes: tuple[int, ...] = (),
     ) -> Exchange:
         """Have it answer `draws` with all of its work queued before the inputs are there.
 
@@ -139,9 +145,15 @@ class GpuWorker(Worker):
         self._leave_room(draws)
         self._reader.prepare_spot_check()
         offsets = self._choose(draws[0].workload, len(draws))
-        gate = self.input_buffer.next_gate()
-        fields |= {"workload": draws[0].workload}
-        with self.link.asking(operation, gate=gate, offsets=offsets, marked=marked, **fields) as number:
+        request = Batch(
+            operation=operation,
+            workload=draws[0].workload,
+            offsets=offsets,
+            gate=self.input_buffer.next_gate(),
+            marked=marked,
+            output_bytes=output_bytes,
+        )
+        with self.link.asking(request) as number:
             exchange = self._fire(number, operation, draws, offsets)
         self._pause()
         return exchange
@@ -149,11 +161,11 @@ class GpuWorker(Worker):
     def _fire(
         self,
         number: int,
-        operation: str,
+        operation: Queued,
         draws: Sequence[Draw],
-        offsets: list[list[int]],
+        offsets: Offsets,
     ) -> Exchange:
-        outputs: list[Answer] | None = None
+        outputs: Sequence[CallOutput] | None = None
         look: Callable[[], SpotChecks] | None = None
         workload = draws[0].workload
         is_known = self._num_late[operation, workload] > 1
@@ -176,7 +188,7 @@ class GpuWorker(Worker):
             sight = look()
             if outputs is None:
                 outputs = self._outputs_of(number, len(draws))
-            times = times_of(self.link.receive(number), len(draws))
+            times = batch_done_of(self.link.receive(number), len(draws))
             _require_passed(sight.done)
             if is_late and outputs != guess:
                 sight = self._aim(outputs)()
@@ -207,9 +219,9 @@ class GpuWorker(Worker):
     def failed_allocations(self) -> int:
         """Return how often its process found no room on the device. cuDNN then takes another algorithm."""
         self._resume()
-        reply = self.link.ask("memory")
+        failed = self.link.ask(CountFailures(), FailedAllocations)
         self._pause()
-        return failed_allocations_of(reply)
+        return failed.count
 
     def close(self) -> None:
         self._reader.close()
@@ -229,7 +241,7 @@ class GpuWorker(Worker):
             self.link.pause()
         self._running = False
 
-    def _aim(self, outputs: list[Answer]) -> Callable[[], SpotChecks]:
+    def _aim(self, outputs: Sequence[CallOutput]) -> Callable[[], SpotChecks]:
         """Prepare the spot checks, see `CudaReader.aim`. Raises CandidateForged if outputs cannot be read.
 
         An answer with more outputs than the reference's is skipped, because its form is wrong anyway.
@@ -242,8 +254,8 @@ class GpuWorker(Worker):
         except (CudaError, ValueError) as error:
             raise CandidateForged(f"an output that cannot be read: {error}") from None
 
-    def _outputs_of(self, number: int, num_calls: int) -> list[Answer]:
-        return answers_of(self.link.receive(number), num_calls)
+    def _outputs_of(self, number: int, num_calls: int) -> Sequence[CallOutput]:
+        return called_of(self.link.receive(number), num_calls).outputs
 
     def _copy_out(self, place: Place) -> torch.Tensor:
         try:

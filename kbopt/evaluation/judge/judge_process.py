@@ -15,7 +15,6 @@ from statistics import median
 
 import torch
 
-from kbopt.core import codec
 from kbopt.core.workloads import judged_of
 from kbopt.evaluation import messages
 from kbopt.evaluation.judge import roofline
@@ -35,6 +34,7 @@ from kbopt.evaluation.sandbox.memory import is_out_of_memory
 from kbopt.evaluation.timing import samples
 from kbopt.evaluation.timing.pace import Pace
 from kbopt.evaluation.transport.channel import SPIN_S, Channel
+from kbopt.evaluation.worker_messages import Operation
 
 _REFERENCE_BUDGET_S = 1e9
 """Seconds that the reference's worker may take in all. It is no limit: the supervisor limits each answer of
@@ -64,13 +64,11 @@ def main(channel: Channel) -> None:
     After a fault of the task the process answers with TaskFault and ends.
     """
     faulthandler.enable()  # The task's own code may crash, and the log then has the line.
-    start = _received(channel)
-    if not isinstance(start, messages.Start):
-        raise TypeError(f"a judge starts with Start, not {type(start).__name__}")
+    start: messages.Start = channel.receive(messages.Start)
     process = _JudgeProcess(start, channel.take_fds())
-    channel.send(codec.encode(Answer(content=messages.Done())))
+    channel.send(Answer(content=messages.Done()))
     while True:
-        job = _received(channel)
+        job: ToJudge = channel.receive(ToJudge)
         try:
             content = process.answer(job, channel.take_fds())
         except TaskError as error:
@@ -79,14 +77,9 @@ def main(channel: Channel) -> None:
                 no_memory=isinstance(error, TaskTooLarge),
                 died=isinstance(error, ReferenceWorkerDied),
             )
-            channel.send(codec.encode(Answer(content=fault)))
+            channel.send(Answer(content=fault))
             return
-        channel.send(codec.encode(Answer(content=content, free_share=process.free_share())))
-
-
-def _received(channel: Channel) -> ToJudge:
-    message: ToJudge = codec.decode(ToJudge, channel.receive())
-    return message
+        channel.send(Answer(content=content, free_share=process.free_share()))
 
 
 class _JudgeProcess:
@@ -139,8 +132,6 @@ class _JudgeProcess:
                     return self._time_again(job, fds)
                 case messages.Judge():
                     return self._judge(job, fds)
-                case messages.Start():
-                    raise ValueError("a judge starts once")
         except TaskError:
             raise
         except BaseException as error:
@@ -260,7 +251,7 @@ class _JudgeProcess:
         draw = reference.draw(self._rng.getrandbits(62))
         limits = roofline.work_of(reference, draw).limits
         on_cuda = self._device.type == "cuda"
-        blocks: dict[str, list[samples.Block]] = {"run": []} if on_cuda else {"run": [], "echo": []}
+        blocks: dict[Operation, list[samples.Block]] = {"run": []} if on_cuda else {"run": [], "echo": []}
         for _number in range(_NUM_REFERENCE_CALLS):
             for operation, seen in blocks.items():
                 seen.append(worker.exchange(operation, [draw]).block)

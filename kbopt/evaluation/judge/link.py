@@ -12,10 +12,16 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
+from kbopt.evaluation.judge.replies import reply_of
+from kbopt.evaluation.messages import Raised, SourceRefused
 from kbopt.evaluation.sandbox import init_process
-from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
-from kbopt.evaluation.transport.untrusted import CandidateForged, Raised, raised_of, rejected_of
+from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
+from kbopt.evaluation.transport.untrusted import CandidateForged, failure_in
+from kbopt.evaluation.worker_messages import Request, ToWorker
+
+T = TypeVar("T")
 
 _REPLY_LIMIT_BYTES = 4 * 2**20
 """Bytes of one message of a worker at most, so that a candidate cannot fill the judge's memory."""
@@ -54,25 +60,26 @@ class Link:
         self.busy_s = 0.0
         self._abandoned: set[int] = set()
 
-    def ask(self, operation: str, fds: tuple[int, ...] = (), **fields: object) -> Message:
+    def ask(self, request: ToWorker, kind: type[T], fds: tuple[int, ...] = ()) -> T:
         """Send a request and return its answer. Raises the exceptions above and CandidateForged."""
-        return self.receive(self.send(operation, fds, **fields))
+        answer: T = reply_of(kind, self.receive(self.send(request, fds)))
+        return answer
 
-    def send(self, operation: str, fds: tuple[int, ...] = (), **fields: object) -> int:
+    def send(self, request: ToWorker, fds: tuple[int, ...] = ()) -> int:
         """Send a request and return its number, which is in its answers."""
         number = secrets.randbits(62)
         with self._awaited():
-            self._channel.send({"op": operation, "id": number, **fields}, fds)
+            self._channel.send(Request(id=number, content=request), fds)
         return number
 
     @contextmanager
-    def asking(self, operation: str, **fields: object) -> Iterator[int]:
+    def asking(self, request: ToWorker) -> Iterator[int]:
         """Send a request and yield its number, which is in its answers.
 
         If the context ends with an exception, later answers to this request are dropped, so that the worker
         can be asked again.
         """
-        number = self.send(operation, (), **fields)
+        number = self.send(request)
         try:
             yield number
         except BaseException:
@@ -84,24 +91,27 @@ class Link:
         with self._awaited():
             return self._channel.is_readable_within(min(patience_s, self._left_s))
 
-    def receive(self, number: int) -> Message:
-        """Return the next answer. Raises CandidateForged if it is not to the request of that number."""
+    def receive(self, number: int) -> Any:
+        """Return the content of the next answer, for `judge.replies` to check.
+
+        Raises CandidateForged if it is not to the request of that number.
+        """
         reply = self._next()
         while reply.get("id") != number and self._is_abandoned(reply.get("id")):
             reply = self._next()
         if reply.get("id") != number:
             raise CandidateForged("an answer to another request than the one that was made")
-        raised = raised_of(reply)
-        if raised is not None:
-            raise CandidateRaised(raised)
-        rejected = rejected_of(reply)
-        if rejected is not None:
-            raise SourceRejected(rejected)
-        return reply
+        content = reply.get("content")
+        match failure_in(content):
+            case Raised() as raised:
+                raise CandidateRaised(raised)
+            case SourceRefused(reason=reason):
+                raise SourceRejected(reason)
+        return content
 
-    def _next(self) -> Message:
+    def _next(self) -> dict[str, Any]:
         with self._awaited():
-            return self._channel.receive(self._left_s)
+            return self._channel.receive_json(self._left_s)
 
     def _is_abandoned(self, number: object) -> bool:
         return isinstance(number, int) and number in self._abandoned

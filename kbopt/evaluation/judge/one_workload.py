@@ -20,11 +20,11 @@ from kbopt.evaluation.judge.products import arithmetic_of_kernel
 from kbopt.evaluation.judge.reference import Reference
 from kbopt.evaluation.judge.timed import TimedModels
 from kbopt.evaluation.judge.worker import Worker
-from kbopt.evaluation.messages import KernelTime
 from kbopt.evaluation.timing import intervals, samples
 from kbopt.evaluation.timing.interleaving import Steps
 from kbopt.evaluation.timing.schedule import Sessions
 from kbopt.evaluation.transport.untrusted import CandidateForged
+from kbopt.evaluation.worker_messages import KernelTime
 
 _MOST_SESSIONS = 3
 """Sessions on a GPU until clocks that disagree reject a candidate (decision 22)."""

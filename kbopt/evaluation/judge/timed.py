@@ -10,7 +10,7 @@ from kbopt.evaluation.judge import roofline
 from kbopt.evaluation.judge.calls import Calls
 from kbopt.evaluation.judge.checks import Checks
 from kbopt.evaluation.judge.reference import Draw, Reference
-from kbopt.evaluation.judge.worker import Exchange
+from kbopt.evaluation.judge.worker import Exchange, Worker
 from kbopt.evaluation.timing import samples
 
 _PRECISION_SHARE, _SELDOM = 0.4, 0.1
@@ -60,7 +60,7 @@ class TimedModels:
         )
 
     def candidate_block(self, draws: list[Draw], *, checked: int) -> samples.Block:
-        return self._of_candidate(self._calls.worker.exchange, draws, checked)
+        return self._of_candidate(lambda worker: worker.exchange("run", draws), draws, checked)
 
     def latencies(self) -> tuple[samples.Block, samples.Block]:
         """Time one synchronised call of each model on the same inputs, in random order.
@@ -71,7 +71,7 @@ class TimedModels:
 
         def ours() -> samples.Block:
             checked = int(self._rng.random() < _CHECKED_LATENCIES)
-            return self._of_candidate(self._calls.worker.exchange, draws, checked, "latency")
+            return self._of_candidate(lambda worker: worker.exchange("latency", draws), draws, checked)
 
         def theirs() -> samples.Block:
             return self._calls.of_reference(lambda worker: worker.exchange("latency", draws))
@@ -82,17 +82,13 @@ class TimedModels:
         return theirs(), block
 
     def candidate_batch(self, draws: list[Draw], *, checked: int) -> samples.Block:
-        return self._of_candidate(self._calls.worker.batch, draws, checked)
+        return self._of_candidate(lambda worker: worker.batch("run", draws), draws, checked)
 
     def _of_candidate(
-        self,
-        ask: Callable[[str, list[Draw]], Exchange],
-        draws: list[Draw],
-        checked: int,
-        operation: str = "run",
+        self, ask: Callable[[Worker], Exchange], draws: list[Draw], checked: int
     ) -> samples.Block:
         chosen = self._rng.sample(range(len(draws)), min(checked, len(draws)))
-        exchange = ask(operation, draws)
+        exchange = ask(self._calls.worker)
         for index, got in zip(chosen, self._calls.outputs_of(exchange, draws, chosen), strict=True):
             own = self._calls.own_answer(draws[index])
             self._checks.require_close(got, own, draws[index])

@@ -10,20 +10,35 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from kbopt.core import codec
 from kbopt.evaluation.judge.admission import same_bits
 from kbopt.evaluation.judge.link import Link
 from kbopt.evaluation.judge.reference import Draw, Reference
-from kbopt.evaluation.judge.replies import Answer, base_of, kernels_of
-from kbopt.evaluation.messages import KernelTime, Seen
+from kbopt.evaluation.messages import Done
 from kbopt.evaluation.timing import samples
 from kbopt.evaluation.transport.input_buffer import InputBuffer
 from kbopt.evaluation.transport.layout import TensorSpec, aligned, dense
-from kbopt.evaluation.transport.untrusted import MAX_TEXT, CandidateForged, one_line, text_of
+from kbopt.evaluation.transport.untrusted import CandidateForged
+from kbopt.evaluation.worker_messages import (
+    Call,
+    CallOutput,
+    Free,
+    Instantiate,
+    Instantiated,
+    Kernels,
+    KernelTime,
+    Load,
+    Open,
+    Opened,
+    Operation,
+    Queued,
+    Seen,
+)
+
+Offsets = tuple[tuple[int, ...], ...]
+"""Where the inputs of each call lie in the input buffer, in bytes."""
 
 
 class LateOutput(Exception):
@@ -41,10 +56,10 @@ class Exchange:
     call's outputs on a GPU when the clock stopped.
     """
 
-    outputs: list[Answer]
+    outputs: Sequence[CallOutput]
     native_ns: Sequence[int] = ()
     wall_ns: int
-    offsets: list[list[int]]
+    offsets: Offsets
     cpu_ns: int = 0
     is_late: bool = False
     seen: Seen | None = None
@@ -83,16 +98,14 @@ class Worker(ABC):
         given = (*reference.init_tensors, *reference.parameters().values())
         init_bytes = sum(aligned(TensorSpec.of(dense(t)).size_bytes) for t in given)
         self.input_buffer = self._make_input_buffer([form.specs for form in forms], init_bytes)
-        reply = link.ask(
-            "open",
-            self.input_buffer.fds,
+        opening = Open(
             threads=threads,
             device=str(reference.device),
             input_buffer=self.input_buffer.ticket,
-            skeletons=[form.skeleton for form in forms],
-            specs=[[spec.to_json() for spec in form.specs] for form in forms],
+            skeletons=tuple(form.skeleton for form in forms),
+            specs=tuple(form.specs for form in forms),
         )
-        self.base = base_of(reply)
+        self.base = link.ask(opening, Opened, self.input_buffer.fds).base
         self._opened()
         self._require_sight(draw)
 
@@ -102,7 +115,7 @@ class Worker(ABC):
         `setup` tells the worker where the candidate's builds lie, see `building.Built`.
         """
         self._resume()
-        self.link.ask("load", source=source, setup=setup, protocol=codec.encode(self._reference.protocol))
+        self.link.ask(Load(source=source, setup=setup, protocol=self._reference.protocol), Done)
         self.construct(self._reference.parameters())
 
     def construct(self, parameters: Mapping[str, torch.Tensor]) -> None:
@@ -113,37 +126,39 @@ class Worker(ABC):
         """
         reference = self._reference
         tensors = (*reference.init_tensors, *parameters.values())
-        specs = [TensorSpec.of(dense(t)).to_json() for t in tensors]
         self._resume()
-        reply = self.link.ask(
-            "construct",
+        request = Instantiate(
             weight_seed=reference.weight_seed,
             keeps_state=reference.keeps_state,
             keeps_dtypes=reference.keeps_dtypes,
-            gradients=codec.encode([one.gradients for one in self._references]),
+            gradients=tuple(one.gradients for one in self._references),
             init_skeleton=reference.init_skeleton,
             num_init=len(reference.init_tensors),
-            names=list(parameters),
-            specs=specs,
-            offsets=self.input_buffer.place([dense(t) for t in tensors]),
+            names=tuple(parameters),
+            specs=tuple(TensorSpec.of(dense(t)) for t in tensors),
+            offsets=tuple(self.input_buffer.place([dense(t) for t in tensors])),
         )
-        self.misfits = one_line(text_of(reply.get("misfits"), "a remark", MAX_TEXT), MAX_TEXT)
-        self.takes_weights = reply.get("taken") is True
+        instantiated = self.link.ask(request, Instantiated)
+        self.misfits, self.takes_weights = instantiated.misfits, instantiated.takes_weights
 
     @abstractmethod
-    def exchange(self, operation: str, draws: Sequence[Draw], **fields: Any) -> Exchange:
+    def exchange(self, operation: Operation, draws: Sequence[Draw]) -> Exchange:
         """Have it answer `draws`, all of one workload, in one block.
 
-        Afterwards all of its processes are paused, and `read` can read the outputs in its memory. `fields`
-        belong to the operation.
+        Afterwards all of its processes are paused, and `read` can read the outputs in its memory.
         """
 
     def batch(
-        self, operation: str, draws: Sequence[Draw], *, marked: bool = False, **fields: Any
+        self,
+        operation: Queued,
+        draws: Sequence[Draw],
+        *,
+        marked: bool = False,
+        output_bytes: tuple[int, ...] = (),
     ) -> Exchange:
         """Have it answer `draws` with all of its work queued before the inputs are there. Only on a GPU.
 
-        With `marked`, the worker times the calls too.
+        With `marked`, the worker times the calls too. Stand-ins return memory of `output_bytes`.
         """
         raise NotImplementedError("batches are for GPUs")
 
@@ -156,9 +171,9 @@ class Worker(ABC):
         self._resume()
         offsets = self._fill([draw])
         self.input_buffer.finish_filling()
-        reply = self.link.ask("profile", offsets=offsets, workload=draw.workload)
+        answer = self.link.ask(Call(operation="profile", offsets=offsets, workload=draw.workload), Kernels)
         self._pause()
-        return kernels_of(reply)
+        return answer.kernels
 
     def failed_allocations(self) -> int:
         """Return how often its process found no room for a tensor and went on, as it says; 0 on a CPU."""
@@ -174,7 +189,7 @@ class Worker(ABC):
         If it `moves`, a worker on a GPU also gives back the memory that PyTorch's allocator keeps.
         """
         self._resume()
-        self.link.ask("free", moves=moves)
+        self.link.ask(Free(moves=moves), Done)
         self._pause()
 
     def close(self) -> None:
@@ -198,15 +213,15 @@ class Worker(ABC):
         self._running = True
         self.link.resume()
 
-    def _fill(self, draws: Sequence[Draw]) -> list[list[int]]:
+    def _fill(self, draws: Sequence[Draw]) -> Offsets:
         offsets = self._choose(draws[0].workload, len(draws))
         self.input_buffer.fill(offsets, [draw.tensors for draw in draws])
         return offsets
 
-    def _choose(self, workload: int, num_calls: int) -> list[list[int]]:
+    def _choose(self, workload: int, num_calls: int) -> Offsets:
         """Choose where the inputs of a block of calls will lie."""
         self.input_buffer.turn_to(workload)
-        return [self.input_buffer.choose(slot, self._rng) for slot in range(num_calls)]
+        return tuple(self.input_buffer.choose(slot, self._rng) for slot in range(num_calls))
 
     def _require_sight(self, draw: Draw) -> None:
         """Prove on the stand-in, which copies its first tensor, that inputs arrive and outputs are read."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -13,15 +12,33 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.outcomes import Crashed
-from kbopt.evaluation.messages import Ended, Survey, Warm
+from kbopt.evaluation.messages import Done, Survey, Warm
 from kbopt.evaluation.sandbox.confinement import LOG_NAME, SandboxConfig
+from kbopt.evaluation.sandbox.forks import (
+    AskExit,
+    Ended,
+    Exit,
+    ForkServerReady,
+    FromForkServer,
+    Kill,
+    NotSpawned,
+    Role,
+    SetEnvironment,
+    Spawned,
+    SpawnJudge,
+    SpawnSandbox,
+    ToForkServer,
+)
 from kbopt.evaluation.sandbox.memory import Host, KilledForMemory, find_host
-from kbopt.evaluation.transport.channel import Channel, ChannelClosed, Message, WireError
+from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
 from kbopt.evaluation.transport.untrusted import clean
+
+T = TypeVar("T", bound=FromForkServer)
 
 _FORK_SERVER_START_S = 120.0
 """Seconds for the fork server to import torch and probe the isolation."""
@@ -62,7 +79,7 @@ class ForkServerHandle:
         self.host = host or find_host()
         self._channel, theirs = Channel.pair()
         self.survey, of_survey = Channel.pair()
-        self.survey.send(codec.encode(Survey(device=device)))
+        self.survey.send(Survey(device=device))
         self._lock = threading.Lock()
         with theirs, of_survey:
             fds = [theirs.fileno(), of_survey.fileno()]
@@ -77,41 +94,44 @@ class ForkServerHandle:
                 env=dict(environ),
             )
         try:
-            ready = self._channel.receive(_FORK_SERVER_START_S)
+            ready: ForkServerReady = self._channel.receive(ForkServerReady, _FORK_SERVER_START_S)
         except (ChannelClosed, TimeoutError):
             self.close()
             raise InfraError(
                 f"the evaluation's fork server did not start; {self.log} has its output"
             ) from None
         self.pid = self._process.pid
-        self.isolation = str(ready["ready"])
-        self.isolates = bool(ready["is_whole"])
+        self.isolation = ready.isolation
+        self.isolates = ready.is_whole
 
-    def request(self, message: Message, fds: list[int]) -> Message:
+    def request(self, message: ToForkServer, expected: type[T], fds: Sequence[int] = ()) -> T:
+        """Return the answer to a request. Raises InfraError."""
         with self._lock:
             try:
                 self._channel.send(message, fds)
-                reply = self._channel.receive(_FORK_SERVER_ANSWER_S)
+                answer = self._channel.receive(FromForkServer, _FORK_SERVER_ANSWER_S)
             except (ChannelClosed, TimeoutError):
                 raise InfraError(f"the evaluation's fork server is gone; {self.log} has its output") from None
-        if "error" in reply:
-            raise InfraError(str(reply["error"]))
-        return reply
+        if isinstance(answer, NotSpawned):
+            raise InfraError(answer.reason)
+        if not isinstance(answer, expected):
+            raise TypeError(f"{answer} is no answer to {message}")
+        return answer
 
     def spawn_judge(self) -> tuple[Channel, int]:
         """Start a judge, a trusted process. Return the channel to it and its pid."""
         channel, theirs = Channel.pair()
         with theirs:
-            pid = self.request({"spawn": "judge"}, [theirs.fileno()])["pid"]
-        return channel, pid
+            spawned = self.request(SpawnJudge(), Spawned, [theirs.fileno()])
+        return channel, spawned.pid
 
     def set_environment(self, variables: Mapping[str, str]) -> None:
         """Set variables for trusted processes that start later. Sandboxes get theirs by `SandboxConfig`."""
-        self.request({"environ": dict(variables)}, [])
+        self.request(SetEnvironment(variables=variables), Done)
 
     def kill(self, pid: int) -> None:
         with contextlib.suppress(InfraError):
-            self.request({"kill": pid}, [])
+            self.request(Kill(pid=pid), Done)
 
     def exit_code(self, pid: int) -> int | None:
         """Return the exit code, negative for a signal, of a process that `kill` did not end.
@@ -120,7 +140,7 @@ class ForkServerHandle:
         """
         until = time.monotonic() + _REAPED_S
         while time.monotonic() < until:
-            code: int | None = self.request({"ended": pid}, [])["code"]
+            code = self.request(AskExit(pid=pid), Exit).code
             if code is not None:
                 return code
             time.sleep(_REAPED_LOOK_S)
@@ -140,7 +160,7 @@ class Child:
     everything in the sandbox, and `end` returns the init process's report.
     """
 
-    def __init__(self, fork_server: ForkServerHandle, role: str, config: SandboxConfig) -> None:
+    def __init__(self, fork_server: ForkServerHandle, role: Role, config: SandboxConfig) -> None:
         self._fork_server = fork_server
         self._kills = fork_server.host.num_kills()
         self.data, data_theirs = socket.socketpair()
@@ -149,8 +169,8 @@ class Child:
         output_fd, output_theirs = os.pipe()
         theirs = [data_theirs.fileno(), control_theirs.fileno(), status_theirs, output_theirs]
         try:
-            message = {"spawn": role, "sandbox": codec.encode(config)}
-            self.init_pid: int = fork_server.request(message, theirs)["pid"]
+            spawned = fork_server.request(SpawnSandbox(role=role, config=config), Spawned, theirs)
+            self.init_pid = spawned.pid
         finally:
             data_theirs.close()
             control_theirs.close()
@@ -158,11 +178,14 @@ class Child:
             os.close(output_theirs)
         self._log = _Log(output_fd)
 
-    def ask(self, job: object, limit_s: float) -> Message:
-        """Send a message and return the answer. Raises TimeoutError, ChannelClosed and WireError."""
+    def ask(self, message: object, limit_s: float) -> Any:
+        """Send a message and return the answer as it came, for `transport.untrusted` to decode.
+
+        Raises TimeoutError, ChannelClosed and WireError.
+        """
         channel = Channel(self.data, _REPLY_LIMIT_BYTES, max_fds=0)
-        channel.send(codec.encode(job))
-        return channel.receive(limit_s)
+        channel.send(message)
+        return channel.receive_json(limit_s)
 
     @property
     def log(self) -> str:
@@ -190,7 +213,7 @@ class Child:
         with os.fdopen(os.dup(self._status_fd)) as pipe:
             line = pipe.readline()
         timer.cancel()
-        return codec.decode(Ended, json.loads(line)) if line else Ended()
+        return codec.loads(Ended, line) if line else Ended()
 
     def crash(self) -> Crashed:
         """Return the outcome of a child that ended before it answered.
@@ -216,10 +239,10 @@ def warm_up(children: Sequence[Child], device: str, setup: str = "", *, triton: 
     """
     for child in children:
         with contextlib.suppress(ChannelClosed, TimeoutError, WireError):
-            Channel(child.data).send(codec.encode(Warm(device=device, setup=setup, triton=triton)))
+            Channel(child.data).send(Warm(device=device, setup=setup, triton=triton))
     for child in children:
         with contextlib.suppress(ChannelClosed, TimeoutError, WireError):
-            Channel(child.data, max_fds=0).receive(_WARM_UP_S)
+            Channel(child.data, max_fds=0).receive_json(_WARM_UP_S)
 
 
 class _Log:

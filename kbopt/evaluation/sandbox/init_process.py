@@ -15,7 +15,6 @@ the end of a parent, can wake a process. `CONTINUE` checks nothing, because it i
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -28,9 +27,9 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from kbopt.core import codec
-from kbopt.evaluation.messages import Ended
 from kbopt.evaluation.sandbox import confinement, linux, seccomp
 from kbopt.evaluation.sandbox.confinement import Isolation, SandboxConfig
+from kbopt.evaluation.sandbox.forks import Ended
 from kbopt.evaluation.sandbox.seccomp import ProcessCounter, Starts
 from kbopt.evaluation.transport.channel import ChannelClosed
 
@@ -107,7 +106,7 @@ def run(
     report = _Watch(child, ends.control, config.memory_bytes, isolation, fds).until_the_end()
     _signal_all(isolation, signal.SIGKILL)
     with contextlib.suppress(OSError):
-        os.write(ends.status, json.dumps(codec.encode(report)).encode() + b"\n")
+        os.write(ends.status, codec.packed(report) + b"\n")
     os._exit(0)
 
 

@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.evaluation.messages import Surveyed
 from kbopt.evaluation.sandbox.children import ForkServerHandle
@@ -51,7 +50,7 @@ def find_device(wanted: str, fork_server: ForkServerHandle) -> Device:
     Raises UserError if there is no such device, and InfraError if the process that looks for it ended.
     """
     try:
-        seen: Surveyed = codec.decode(Surveyed, fork_server.survey.receive(_SURVEY_S))
+        seen: Surveyed = fork_server.survey.receive(Surveyed, _SURVEY_S)
     except (ChannelClosed, TimeoutError):
         raise InfraError(f"the process that looks for devices ended; {fork_server.log} says why") from None
     toolchain, names = seen.toolchain, seen.cuda

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest
 from kbopt.evaluation import messages
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle, signal_name, warm_up
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
+from kbopt.evaluation.sandbox.forks import RAISED
 from kbopt.evaluation.sandbox.memory import REMEDY, SERVICE_BYTES, KilledForMemory, gib
 from kbopt.evaluation.server.devices import Device, num_threads
 from kbopt.evaluation.transport.channel import ChannelClosed
@@ -35,7 +35,7 @@ _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE)
 """Signals by which a task's own code ends its process on a CPU. Others have other senders: the kernel, for a
 full /dev/shm (SIGBUS), an operator, or a torch that was built for another CPU (SIGILL). On a GPU its driver
 aborts the process when the device falls off."""
-_DURING: dict[type[messages.ToJudge], str] = {
+_DURING: dict[type, str] = {
     messages.Construct: "while its source was loaded and Model(*get_init_inputs()) was made",
     messages.Weigh: "in get_inputs()",
     messages.Size: "in get_inputs() or Model.forward",
@@ -189,7 +189,7 @@ class JudgeHandle:
 
     def _ask(
         self,
-        job: messages.ToJudge,
+        job: messages.Start | messages.ToJudge,
         expected: type[T],
         limit_s: float,
         late: UserError | InfraError,
@@ -197,8 +197,8 @@ class JudgeHandle:
     ) -> T:
         try:
             with self._lock:
-                self._channel.send(codec.encode(job), fds)
-                answer: messages.Answer = codec.decode(messages.Answer, self._channel.receive(limit_s))
+                self._channel.send(job, fds)
+                answer: messages.Answer = self._channel.receive(messages.Answer, limit_s)
         except TimeoutError:
             self.close()
             raise late from None
@@ -215,7 +215,7 @@ class JudgeHandle:
             raise TypeError(f"{type(answer.content).__name__} is no answer to {type(job).__name__}")
         return answer.content
 
-    def _end_error(self, job: messages.ToJudge) -> UserError | InfraError:
+    def _end_error(self, job: messages.Start | messages.ToJudge) -> UserError | InfraError:
         """Return the error for a judge that ended instead of answering `job`."""
         # If another thread has closed the judge, its exit code says nothing.
         code = self._fork_server.exit_code(self._pid) if self.alive else None
@@ -223,7 +223,7 @@ class JudgeHandle:
         if code == -signal.SIGKILL and self._fork_server.host.num_kills() > self._kills:
             return KilledForMemory(f"the judge of task {name}", of_judge=True)
         during = _DURING.get(type(job), "")
-        if code is None or code == messages.RAISED or not during:
+        if code is None or code == RAISED or not during:
             return InfraError(f"the process that holds the reference ended; {log} says why")
         how = f"exit code {code}" if code >= 0 else signal_name(-code)
         if code < 0 and (self._device.is_cuda or -code not in _CRASHES):
@@ -250,7 +250,7 @@ class JudgeHandle:
             crash = self._child.crash()
         except KilledForMemory:
             return KilledForMemory(f"the reference's worker of task {name}", of_judge=True)
-        if crash.how == f"exit {messages.RAISED}":
+        if crash.how == f"exit {RAISED}":
             return InfraError(f"the process that holds the reference ended; {self._fork_server.log} says why")
         may = f"may use {gib(self._memory_bytes)} of host memory, {self._fork_server.host.source}"
         remedy = f"; it {may}; {REMEDY}" if crash.how == "out of memory" else ""

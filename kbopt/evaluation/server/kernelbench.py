@@ -49,7 +49,7 @@ class KernelBench:
             if device.is_cuda:
                 warm_up([child], device.torch, built.setup, triton="triton" in request.source)
             try:
-                reply, device_s = answer_of(
+                answer, device_s = answer_of(
                     child,
                     request,
                     built.setup,
@@ -64,7 +64,7 @@ class KernelBench:
             except (ChannelClosed, WireError):
                 return verdicts.kernelbench_failure(child.crash(), device.hardware, device.torch)
         timeline.device_s += device_s
-        return verdicts.kernelbench_from(reply.get("fields"))
+        return verdicts.kernelbench_from(answer)
 
     @contextmanager
     def _turn(self, request: EvalRequest, child: Child) -> Iterator[None]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.workloads import shown_source
-from kbopt.evaluation.messages import CallBoth
+from kbopt.evaluation.messages import CallBoth, Go, NeedsDevice
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.server.devices import Device, num_threads
-from kbopt.evaluation.transport.channel import Message, WireError
+from kbopt.evaluation.transport.channel import WireError
+from kbopt.evaluation.transport.untrusted import says
 
 
 def answer_of(
@@ -23,8 +25,8 @@ def answer_of(
     *,
     loading_s: float,
     held_s: float,
-) -> tuple[Message, float]:
-    """Return the child's answer, and the seconds for which it had the device.
+) -> tuple[Any, float]:
+    """Return the child's answer as it came, and the seconds for which it had the device.
 
     It gets the device within `turn`, for `held_s` seconds at most, and may load for `loading_s` seconds. An
     answer that comes before it was ready, such as a failure to load, needs no device. Raises TimeoutError,
@@ -38,15 +40,15 @@ def answer_of(
         threads=num_threads(),
         protocol=request.protocol,
     )
-    reply = child.ask(job, loading_s)
-    if reply.get("ready") is not True:
-        return reply, 0.0
+    answer = child.ask(job, loading_s)
+    if not says(NeedsDevice, answer):
+        return answer, 0.0
     with turn():
         started = time.monotonic()
         try:
-            reply = child.ask({"go": True}, held_s)
+            answer = child.ask(Go(), held_s)
         except (TimeoutError, WireError):
             child.close()
             raise
         child.close()  # Nothing of it may run while another candidate is timed.
-        return reply, time.monotonic() - started
+        return answer, time.monotonic() - started

@@ -41,8 +41,8 @@ from kbopt.evaluation.server.lease import Lease
 from kbopt.evaluation.server.on_device import answer_of
 from kbopt.evaluation.server.quiet import Quiet
 from kbopt.evaluation.server.sandboxes import Sandboxes
-from kbopt.evaluation.transport.channel import ChannelClosed, Message, WireError
-from kbopt.evaluation.transport.untrusted import CandidateForged, raised_of, rejected_of, value_of
+from kbopt.evaluation.transport.channel import ChannelClosed, WireError
+from kbopt.evaluation.transport.untrusted import CandidateForged, failure_in, value_of
 
 _PATIENCE_S = 10.0
 """Seconds that a profile waits for evaluations to end before it takes its turn among them, as in `turns`."""
@@ -150,7 +150,7 @@ class Profiling:
         job = messages.Dissect(folder=built.folder, on_cuda=self._device.is_cuda)
         with closing(self._sandboxes.child(built, "dissect")) as child:
             try:
-                code: Code | Missing = told(Code | Missing, child.ask(job, _CODE_S).get("code"))
+                code: Code | Missing = told(Code | Missing, child.ask(job, _CODE_S))
                 return code
             except (ChannelClosed, WireError, CandidateForged, TimeoutError):
                 return Missing(reason="the process that reads machine code gave no answer")
@@ -170,12 +170,13 @@ class Profiling:
     def _trace(self, request: EvalRequest, built: Built | None, clock: _Clock) -> Trace | NotProfiled:
         with closing(self._sandboxes.child(built, "trace")) as child:
             try:
-                reply = self._with_device(child, request, built, clock, _TRACE_S)
-                if raised := raised_of(reply):
-                    return NotProfiled(reason=f"its call failed: {raised}\n{raised.frames}".rstrip())
-                if rejected := rejected_of(reply):
-                    return NotProfiled(reason=rejected)
-                trace: Trace = told(Trace, reply.get("trace"))
+                answer = self._with_device(child, request, built, clock, _TRACE_S)
+                match failure_in(answer):
+                    case messages.Raised() as raised:
+                        return NotProfiled(reason=f"its call failed: {raised}\n{raised.frames}".rstrip())
+                    case messages.SourceRefused(reason=reason):
+                        return NotProfiled(reason=reason)
+                trace: Trace = told(Trace, answer)
                 return trace
             except TimeoutError:
                 return NotProfiled(reason=f"a few calls took longer than {_TRACE_S:g} s")
@@ -187,8 +188,8 @@ class Profiling:
     def _counters(self, request: EvalRequest, built: Built, clock: _Clock) -> Counters | Missing:
         with closing(self._sandboxes.child(built, "count")) as child:
             try:
-                reply = self._with_device(child, request, built, clock, _COUNTERS_S)
-                counters: Counters | Missing = told(Counters | Missing, reply.get("counters"))
+                answer = self._with_device(child, request, built, clock, _COUNTERS_S)
+                counters: Counters | Missing = told(Counters | Missing, answer)
                 return counters
             except TimeoutError:
                 return Missing(reason=f"Nsight Compute was not done within {_COUNTERS_S:g} s")
@@ -197,7 +198,7 @@ class Profiling:
 
     def _with_device(
         self, child: Child, request: EvalRequest, built: Built | None, clock: _Clock, limit_s: float
-    ) -> Message:
+    ) -> Any:
         @contextmanager
         def turn() -> Iterator[None]:
             with self._lease, clock.of("device"):
@@ -205,8 +206,8 @@ class Profiling:
                 yield
 
         setup = built.setup if built else ""
-        reply, _ = answer_of(child, request, setup, self._device, turn, loading_s=_LOADING_S, held_s=limit_s)
-        return reply
+        answer, _ = answer_of(child, request, setup, self._device, turn, loading_s=_LOADING_S, held_s=limit_s)
+        return answer
 
     def _with_rates(self, trace: Trace, described: messages.Description) -> Trace:
         limits, busy_us, arch = described.limits, trace.busy_us, self._device.toolchain.arch

@@ -15,6 +15,7 @@ from kbopt.core.task import Task
 from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import SCRATCH, SandboxConfig
+from kbopt.evaluation.sandbox.forks import Role
 from kbopt.evaluation.server.devices import Device, num_threads
 from kbopt.evaluation.server.judge_handle import JudgeHandle
 
@@ -106,7 +107,7 @@ class Sandboxes:
                 return
         raise InfraError(f"no sandbox in which GPU memory can be shared: {'; '.join(seen)}")
 
-    def child(self, built: Built | None = None, role: str = "measure") -> Child:
+    def child(self, built: Built | None = None, role: Role = "measure") -> Child:
         return Child(self._fork_server, role, self.config(built))
 
     def config(self, built: Built | None = None, *, build_writable: bool = False) -> SandboxConfig:

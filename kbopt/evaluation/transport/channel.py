@@ -15,14 +15,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from kbopt.core import codec
+
 _HEADER = struct.Struct("!I")
 _MAX_FDS = 8
 """Descriptors that one message may bring, if the receiver names no other number. The kernel allows 253."""
 DEFAULT_LIMIT_BYTES = 64 * 2**20
 """Bytes of a message at most. The largest part of one is a task's source with inputs as text, half a MiB."""
-
-Message = dict[str, Any]
-
 
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 SPIN_S = 0.005
@@ -63,9 +62,9 @@ class Channel:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+    def send(self, message: object, fds: Sequence[int] = ()) -> None:
         """Send one message, with the descriptors `fds`. Raises ChannelClosed."""
-        self.send_encoded(json.dumps(message, separators=(",", ":")).encode(), fds)
+        self.send_encoded(codec.packed(message), fds)
 
     def send_encoded(self, body: bytes, fds: Sequence[int] = ()) -> None:
         """Send one message that is JSON already. Raises ChannelClosed."""
@@ -77,11 +76,15 @@ class Channel:
         except OSError as error:
             raise ChannelClosed(str(error)) from None
 
-    def receive(self, timeout_s: float | None = None) -> Message:
-        """Return the next message.
+    def receive(self, kind: Any, timeout_s: float | None = None) -> Any:
+        """Return the next message, a `kind`. The sender is trusted, so another message raises CodecError.
 
         Raises ChannelClosed, WireError, and TimeoutError after `timeout_s` seconds.
         """
+        return codec.decode(kind, self.receive_json(timeout_s))
+
+    def receive_json(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """Return the next message as it came. Raises as `receive` does."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         if self.spin_s:
             self._spin(time.monotonic() + self.spin_s)

@@ -68,7 +68,7 @@ class InputBuffer(ABC):
     def size_bytes(self) -> int:
         return self.buffer.numel()
 
-    def choose(self, slot: int, rng: random.Random) -> list[int]:
+    def choose(self, slot: int, rng: random.Random) -> tuple[int, ...]:
         """Return offsets in bytes for the tensors of one set in `slot`, with random distances."""
         offsets: list[int] = []
         at = slot * self._slot_bytes
@@ -76,7 +76,7 @@ class InputBuffer(ABC):
             at += ALIGNMENT_BYTES * rng.randrange(_JITTER_STEPS)
             offsets.append(at)
             at += aligned(spec.size_bytes)
-        return offsets
+        return tuple(offsets)
 
     def fill(self, places: Sequence[Sequence[int]], sets: Sequence[Sequence[torch.Tensor]]) -> None:
         """Copy sets of tensors to the offsets that were chosen for each set."""

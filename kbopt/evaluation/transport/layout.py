@@ -56,16 +56,13 @@ class TensorSpec:
     def of(cls, tensor: torch.Tensor) -> TensorSpec:
         return cls(dtype=dtype_name(tensor.dtype), shape=tuple(tensor.shape), stride=tuple(tensor.stride()))
 
-    @classmethod
-    def from_json(cls, raw: Any) -> TensorSpec:
-        """Decode and validate a spec from an untrusted process. Raises LayoutError."""
-        if not _is_spec(raw):
-            raise LayoutError(f"no tensor looks like {raw!r}"[:200])
-        dtype, shape, stride = raw
-        return cls(dtype=dtype, shape=tuple(shape), stride=tuple(stride))
-
-    def to_json(self) -> list[Any]:
-        return [self.dtype, list(self.shape), list(self.stride)]
+    def require_possible(self) -> None:
+        """Raise LayoutError for a spec from an untrusted process that no tensor has."""
+        are_small = all(0 <= n < _MOST_ELEMENTS for n in (*self.shape, *self.stride))
+        is_one = self.dtype in _DTYPES and len(self.shape) == len(self.stride) <= _MOST_DIMENSIONS
+        if not (are_small and is_one):
+            looks = f"{self.dtype} {self.shape} {self.stride}"
+            raise LayoutError(f"no tensor looks like {looks}"[:200])
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -92,16 +89,6 @@ class TensorSpec:
         if 0 in self.shape:
             return 0
         return sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True)) + 1
-
-
-def _is_spec(raw: Any) -> bool:
-    if type(raw) is not list or len(raw) != 3:
-        return False
-    dtype, shape, stride = raw
-    if type(dtype) is not str or dtype not in _DTYPES or type(shape) is not list or type(stride) is not list:
-        return False
-    plain = all(type(n) is int and 0 <= n < _MOST_ELEMENTS for n in (*shape, *stride))
-    return plain and len(shape) == len(stride) <= _MOST_DIMENSIONS
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -8,10 +8,11 @@ characters, which could change what a terminal shows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from kbopt.core import codec
+from kbopt.evaluation.messages import Raised, SourceRefused
 
 MAX_TEXT = 2000
 """Characters of a text that are kept, such as an exception's: half of what a feedback has for all of its
@@ -51,25 +52,12 @@ def indented(text: str) -> str:
     return text.replace("\n", f"\n{_INDENT}")
 
 
-def text_of(raw: Any, what: str, most: int = MAX_TEXT) -> str:
-    """Return a string, cleaned. Raises CandidateForged."""
-    if type(raw) is not str:
-        raise CandidateForged(f"{what} that is no text")
-    return clean(raw, most)
-
-
-def integer_of(raw: Any, what: str, *, below: int) -> int:
-    """Return an integer from 0 to below `below`. Raises CandidateForged."""
-    if type(raw) is not int or not 0 <= raw < below:
-        raise CandidateForged(f"{what} that is no number from 0 to {below - 1}")
-    return raw
-
-
-def list_of(raw: Any, what: str, *, most: int, fewest: int = 0) -> list[Any]:
-    """Return a list of `fewest` to `most` items. Raises CandidateForged."""
-    if type(raw) is not list or not fewest <= len(raw) <= most:
-        raise CandidateForged(f"{what} that are no list of {fewest} to {most}")
-    return raw
+def decoded(kind: Any, raw: Any, what: str) -> Any:
+    """Return a value of a `kind` that `core.codec` decodes, not yet bounded. Raises CandidateForged."""
+    try:
+        return codec.decode(kind, raw)
+    except (codec.CodecError, OverflowError):
+        raise CandidateForged(f"{what} that is none") from None
 
 
 def value_of(kind: Any, raw: Any, what: str, most: Mapping[str, float] | None = None) -> Any:
@@ -78,10 +66,11 @@ def value_of(kind: Any, raw: Any, what: str, most: Mapping[str, float] | None = 
     Its numbers are from 0 up. Lists are cut, and text is cut to a line of `MAX_NAME` characters. For fields
     of the names in `most`, that is the largest number or the length of text.
     """
-    try:
-        value = codec.decode(kind, raw)
-    except (codec.CodecError, OverflowError):
-        raise CandidateForged(f"{what} that is none") from None
+    return bounded(decoded(kind, raw, what), what, most)
+
+
+def bounded(value: Any, what: str, most: Mapping[str, float] | None = None) -> Any:
+    """Do the same to a value that is decoded already."""
     return _bounded(value, "", what, most or {})
 
 
@@ -106,34 +95,23 @@ def finite(raw: Any) -> float | None:
     return float(raw) if is_number else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Raised:
-    """An exception in a worker: its type's name, its text, and the candidate's lines of its traceback."""
-
-    kind: str
-    text: str
-    frames: str
-
-    @classmethod
-    def of(cls, raw: Any) -> Raised:
-        """Decode an exception. Raises CandidateForged."""
-        if type(raw) is not dict:
-            raise CandidateForged("an exception that is none")
-        kind = one_line(text_of(raw.get("type", ""), "an exception's type", MAX_NAME))
-        text = text_of(raw.get("text", ""), "an exception's text")
-        frames = text_of(raw.get("frames", ""), "an exception's lines").split("\n")
-        return cls(kind=kind, text=indented(text), frames="\n".join(f"  {f.strip()}" for f in frames if f))
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.text}"
+def says(kind: type, raw: Any) -> bool:
+    """Return whether a message calls itself a `kind`."""
+    return type(raw) is dict and raw.get("type") == kind.__name__
 
 
-def raised_of(message: Mapping[str, Any]) -> Raised | None:
-    """Return the exception in a message, or None. Raises CandidateForged."""
-    return Raised.of(message["raised"]) if message.get("raised") is not None else None
-
-
-def rejected_of(message: Mapping[str, Any]) -> str | None:
-    """Return the reason in a message why the source defines no model, or None. Raises CandidateForged."""
-    raw = message.get("rejected_source")
-    return None if raw is None else indented(text_of(raw, "a refusal"))
+def failure_in(raw: Any) -> Raised | SourceRefused | None:
+    """Return the failure that a message tells of, with its text cleaned, or None. Raises CandidateForged."""
+    if says(Raised, raw):
+        raised: Raised = decoded(Raised, raw, "an exception")
+        lines = clean(raised.frames).split("\n")
+        return replace(
+            raised,
+            kind=one_line(raised.kind),
+            text=indented(clean(raised.text)),
+            frames="\n".join(f"  {line.strip()}" for line in lines if line),
+        )
+    if says(SourceRefused, raw):
+        refused: SourceRefused = decoded(SourceRefused, raw, "a refusal")
+        return replace(refused, reason=indented(clean(refused.reason)))
+    return None

@@ -18,9 +18,9 @@ from torch._C._autograd import DeviceType, _disable_profiler, _enable_profiler, 
 from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
 from torch.utils._pytree import tree_leaves
 
-from kbopt.evaluation.messages import KernelTime, Seen
 from kbopt.evaluation.numerics import CONVOLUTIONS, PRODUCTS
 from kbopt.evaluation.operations import EachOperation
+from kbopt.evaluation.worker_messages import KernelTime, Seen
 
 _FACTORIES = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted")
 _FILLS = ("zeros", "zeros_like", "new_zeros", "ones", "full", "full_like", "zero_", "fill_", "scalar_tensor")

@@ -12,15 +12,14 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
-from kbopt.core import codec
 from kbopt.core.protocol import Precision
 from kbopt.evaluation.gradients import starts_of
 from kbopt.evaluation.kernelbench.loading import first_inputs, load_module
-from kbopt.evaluation.messages import Build
+from kbopt.evaluation.messages import Build, BuildDone, Raised, SourceRefused
 from kbopt.evaluation.numerics import keeps_dtypes, placed
-from kbopt.evaluation.transport.channel import Channel, Message
+from kbopt.evaluation.transport.channel import Channel
 from kbopt.evaluation.transport.layout import flatten
-from kbopt.evaluation.worker.candidate import CandidateError, describe_exception, load_candidate
+from kbopt.evaluation.worker.candidate import failure_of, load_candidate
 from kbopt.leanbuild import extensions, gpu_code, inline
 
 _BUILD_NICENESS = 10
@@ -36,19 +35,17 @@ def build(channel: Channel) -> None:
     only then. For a GPU that happens on tensors without memory. Other errors of that run than failed builds
     are no verdict.
     """
-    request: Build = codec.decode(Build, channel.receive())
+    request: Build = channel.receive(Build)
     os.nice(_BUILD_NICENESS)
     try:
         find_builds(request.setup)
         module = load_candidate(request.source)
         if request.task_source:
             _build_late(module, request)
-        reply: Message = {"built": True, "whole": extensions.is_whole()}
-    except CandidateError as error:
-        reply = {"rejected_source": str(error), "lasting": error.is_syntax}
+        answer: BuildDone | Raised | SourceRefused = BuildDone(whole=extensions.is_whole())
     except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything
-        reply = {"raised": describe_exception(error), "lasting": extensions.is_lasting(error)}
-    channel.send(reply)
+        answer = failure_of(error, lasting=extensions.is_lasting(error))
+    channel.send(answer)
 
 
 def _build_late(module: Any, request: Build) -> None:

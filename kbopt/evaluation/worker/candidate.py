@@ -8,6 +8,7 @@ from typing import Any
 
 from kbopt.core.errors import place_of
 from kbopt.evaluation.kernelbench.loading import load_module, parsed
+from kbopt.evaluation.messages import Raised, SourceRefused
 
 FILE_NAME = "candidate.py"
 """The name of the candidate's file, by which a traceback's frames are told."""
@@ -48,8 +49,10 @@ def load_candidate(source: str) -> Any:
     return module
 
 
-def describe_exception(error: BaseException) -> dict[str, str]:
-    """Return an exception's type and text, and its frames in the candidate's file, all limited in size."""
+def failure_of(error: BaseException, *, lasting: bool = False) -> Raised | SourceRefused:
+    """Return the message that tells of an exception, see `messages.Raised`. Its texts are limited in size."""
+    if isinstance(error, CandidateError):
+        return SourceRefused(reason=str(error), lasting=error.is_syntax)
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -61,4 +64,5 @@ def describe_exception(error: BaseException) -> dict[str, str]:
         text = str(error)
     except BaseException:  # noqa: BLE001 - the sandbox's edge: an exception may refuse to be printed
         text = "an exception that cannot be printed"
-    return {"type": name[:100], "text": text[:_MAX_TEXT], "frames": "\n".join(lines)[:_MAX_TEXT]}
+    frame_lines = "\n".join(lines)[:_MAX_TEXT]
+    return Raised(kind=name[:100], text=text[:_MAX_TEXT], frames=frame_lines, lasting=lasting)

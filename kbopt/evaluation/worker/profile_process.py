@@ -6,7 +6,6 @@ A candidate can forge what they say, because its code runs in them or made what 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -21,13 +20,13 @@ from torch._C._profiler import _RecordFunctionFast
 
 import kbopt
 from kbopt.core import codec
-from kbopt.core.profile import Code, Counters, KernelCode, Missing, Trace
+from kbopt.core.profile import Code, KernelCode, Missing, Trace
 from kbopt.evaluation.build.machine_code import disassembler, printed
-from kbopt.evaluation.messages import CallBoth, Dissect
+from kbopt.evaluation.messages import CallBoth, Dissect, Go, NeedsDevice, Raised, SourceRefused
 from kbopt.evaluation.profile import cpu_code, gpu_code, ncu_report, trace_events
-from kbopt.evaluation.transport.channel import Channel, Message
+from kbopt.evaluation.transport.channel import Channel
 from kbopt.evaluation.worker.audit import profiled
-from kbopt.evaluation.worker.candidate import CandidateError, describe_exception
+from kbopt.evaluation.worker.candidate import failure_of
 from kbopt.evaluation.worker.profiled_call import ProfiledCall
 
 GO, READY, JOB = "go", "ready", "job.json"
@@ -60,9 +59,9 @@ _NCU = ("/usr/local/cuda/bin/ncu", "/opt/nvidia/nsight-compute/*/ncu")
 
 def dissect(channel: Channel) -> None:
     """Answer `Dissect` with the kernels in the machine code of a build."""
-    job: Dissect = codec.decode(Dissect, channel.receive())
+    job: Dissect = channel.receive(Dissect)
     os.nice(_NICENESS)
-    channel.send({"code": codec.encode(_code(Path(job.folder), on_cuda=job.on_cuda))})
+    channel.send(_code(Path(job.folder), on_cuda=job.on_cuda))
 
 
 def _code(folder: Path, *, on_cuda: bool) -> Code | Missing:
@@ -103,21 +102,19 @@ def _printed(command: list[str]) -> str:
 
 def trace(channel: Channel) -> None:
     """Answer `CallBoth` with what a call spends its time in. It waits for the go-ahead before the call."""
-    job: CallBoth = codec.decode(CallBoth, channel.receive())
+    job: CallBoth = channel.receive(CallBoth)
     try:
         call = ProfiledCall(job)
         if call.device.type == "cuda":
             # The context and CUPTI take a second to start. The device's lease is not needed for that.
             _saved(lambda: torch.ones(8, device=call.device).add_(1), on_cuda=True)
-        channel.send({"ready": True})
-        channel.receive()
+        channel.send(NeedsDevice())
+        channel.receive(Go)
         call.prepare()
-        reply: Message = {"trace": codec.encode(min(_traces(call), key=lambda found: found.busy_us))}
-    except CandidateError as error:
-        reply = {"rejected_source": str(error)}
+        answer: Trace | Raised | SourceRefused = min(_traces(call), key=lambda found: found.busy_us)
     except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything
-        reply = {"raised": describe_exception(error)}
-    channel.send(reply)
+        answer = failure_of(error)
+    channel.send(answer)
 
 
 def _traces(call: ProfiledCall) -> list[Trace]:
@@ -154,14 +151,12 @@ def _saved(run: Callable[[], object], *, on_cuda: bool) -> str:
 
 def count(channel: Channel) -> None:
     """Answer `CallBoth` with Nsight Compute's counters of a call, or the reason why there are none."""
-    job: CallBoth = codec.decode(CallBoth, channel.receive())
+    job: CallBoth = channel.receive(CallBoth)
     ncu = _nsight_compute()
     if ncu is None:
-        channel.send(
-            {"counters": codec.encode(Missing(reason="there is no Nsight Compute (ncu) on this machine"))}
-        )
+        channel.send(Missing(reason="there is no Nsight Compute (ncu) on this machine"))
         return
-    Path(JOB).write_text(json.dumps(codec.encode(job)))
+    Path(JOB).write_text(codec.dumps(job))
     environ = {**os.environ, "PYTHONPATH": str(Path(kbopt.__file__).resolve().parents[1])}
     target = [sys.executable, "-P", "-m", "kbopt.evaluation.worker.profile_target"]
     with Path("ncu.txt").open("w+b") as output:
@@ -170,8 +165,8 @@ def count(channel: Channel) -> None:
         )
         is_there = _awaited(process, Path(READY), _READY_S)
         if is_there:
-            channel.send({"ready": True})
-            channel.receive()
+            channel.send(NeedsDevice())
+            channel.receive(Go)
             Path(GO).touch()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_NCU_S)
@@ -179,8 +174,7 @@ def count(channel: Channel) -> None:
         process.wait()
         output.seek(0)
         text = output.read(_MOST_TEXT_BYTES).decode(errors="replace")
-    counted: Counters | Missing = ncu_report.counters(text)
-    channel.send({"counters": codec.encode(counted)})
+    channel.send(ncu_report.counters(text))
 
 
 def _awaited(process: subprocess.Popen[bytes], file: Path, limit_s: float) -> bool:

