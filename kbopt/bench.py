@@ -19,7 +19,7 @@ from typing import Literal
 from kbopt.cluster.messages import Failure
 from kbopt.config import RunConfig, device_kind
 from kbopt.core import codec
-from kbopt.core.events import Ended
+from kbopt.core.events import has_ended as has_ended_by
 from kbopt.core.task import Task
 from kbopt.finish import finish, open_run, write_atomically
 from kbopt.proposers.seeds import seeds_for
@@ -116,7 +116,7 @@ def has_ended(folder: Path) -> bool:
     if not (folder / "journal.sqlite").is_file():
         return False
     with JournalReader(folder / "journal.sqlite") as journal:
-        return any(isinstance(entry.event, Ended) for entry in journal.entries())
+        return has_ended_by(entry.event for entry in journal.entries())
 
 
 def refused(config: BenchConfig, folder: Path) -> Mapping[str, Failure]:

@@ -95,7 +95,7 @@ def _watch(
         status = session.status()
         evaluator = session.evaluator_status()
         remind(evaluator.backend)
-        view.update(snapshot(config, status.searches[0], evaluator))
+        view.update(snapshot(status.searches[0], evaluator))
         for follow in followers:
             follow()
         if status.finished:
@@ -118,16 +118,16 @@ def stays_warm(config: BackendConfig, status: BackendStatus) -> str:
     )
 
 
-def snapshot(config: RunConfig, search: SearchStatus, evaluator: EvaluatorStatus) -> ProgressSnapshot:
+def snapshot(search: SearchStatus, evaluator: EvaluatorStatus) -> ProgressSnapshot:
     """What the progress view shows of a search."""
-    progress, budget = search.progress, config.settings.budget
+    progress, budget = search.progress, search.budget
     return ProgressSnapshot(
         run=search.name,
         task=search.task,
         algorithm=search.algorithm,
         elapsed_s=search.elapsed_s,
         proposals=progress.proposals,
-        max_proposals=config.settings.num_total_proposals,
+        max_proposals=search.max_proposals,
         evaluations=progress.evaluations,
         max_evaluations=budget.evaluations,
         best=search.best,

@@ -14,7 +14,7 @@ from kbopt.compose.lessons import add_to_library
 from kbopt.config import BackendConfig, RunConfig, transcripts
 from kbopt.core import codec
 from kbopt.core.errors import InfraError
-from kbopt.core.events import Attempted, Ended, Entry, Proposed
+from kbopt.core.events import Attempted, Entry, Proposed, has_ended
 from kbopt.core.protocol import EvalProtocol
 from kbopt.proposers.transcripts import Transcripts
 from kbopt.reporting.live import Source
@@ -139,7 +139,7 @@ def keep_lessons(folder: Path) -> int:
         return 0
     with JournalReader(folder / "journal.sqlite") as journal:
         events = [entry.event for entry in journal.entries()]
-    return add_to_library(config, events) if any(isinstance(event, Ended) for event in events) else 0
+    return add_to_library(config, events) if has_ended(events) else 0
 
 
 def candidate_source(folder: Path, candidate: str) -> str:
@@ -194,6 +194,7 @@ def run_document(finished: Finished) -> dict[str, object]:
         "tokens": summary.tokens,
         "seconds": summary.seconds,
         "ended": summary.ended,
+        "raised": [codec.fields_of(one) for one in summary.raised],
         "models": [codec.encode(model) for model in summary.models],
         "containers": [codec.encode(rent) for rent in summary.containers],
         "journal": str(finished.journal),

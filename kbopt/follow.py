@@ -130,7 +130,7 @@ class SweepWandb:
         shares = {f"fast_p/{p}": share for p, share in fast_p_by_threshold(speedups).items()}
         for search in status.searches:
             folder = self._folder / search.name
-            if self.failed or not search.progress.evaluations or _logged(folder).exists():
+            if self.failed or not search.progress.evaluations or logged_mark(folder).exists():
                 continue
             if search.name not in self._open:
                 self._open[search.name] = WandbFollower(folder, self._options, self._backend, self._sweep)
@@ -146,9 +146,9 @@ class SweepWandb:
         folder = self._folder / name
         self.failed = self._open.pop(name).close(finish(folder))
         if ended and not self.failed:
-            _logged(folder).touch()
+            logged_mark(folder).touch()
 
 
-def _logged(folder: Path) -> Path:
+def logged_mark(folder: Path) -> Path:
     """Exists once the whole search in `folder` has been logged: a driver that attaches leaves it alone."""
     return folder / "wandb" / "complete"

@@ -29,6 +29,8 @@ from kbopt.config import BackendConfig, ProposerConfig, RunConfig
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.protocol import EvalProtocol, Verdict
+from kbopt.core.raising import LIMITS
+from kbopt.core.raising import in_force as settings_in_force
 from kbopt.core.scoring import fast_p_by_threshold
 from kbopt.core.settings import Algorithm, SearchSettings
 from kbopt.core.spending import Shared, Spend, first_part
@@ -38,7 +40,7 @@ from kbopt.finish import Finished, finish, open_run, run_document, write_atomica
 from kbopt.finish import load as load_run
 from kbopt.reporting.comparison import best_speedup, compare, markdown
 from kbopt.reporting.report import write_report
-from kbopt.store.journal import SqliteJournal
+from kbopt.store.journal import JournalReader, SqliteJournal
 
 T = TypeVar("T")
 
@@ -148,6 +150,17 @@ def load(folder: Path) -> SweepConfig:
     return described(folder / "sweep.json", SweepConfig, "sweep")
 
 
+def in_force(config: SweepConfig, folder: Path) -> SweepConfig:
+    """`config` with the limits that were raised in `folder` since; where searches differ, the largest."""
+    found = [config.settings]
+    for run in config.runs():
+        journal = folder / run.name / "journal.sqlite"
+        if journal.exists():
+            with JournalReader(journal) as reader:
+                found.append(settings_in_force(config.settings, reader.raises()))
+    return replace(config, settings=max(found, key=lambda one: [limit.of(one) or 0.0 for limit in LIMITS]))
+
+
 def describe(description: Path, config: Any, what: str) -> None:
     """Write `config` into the folder of a `what`, or check that it is what is written there.
 
@@ -158,9 +171,10 @@ def describe(description: Path, config: Any, what: str) -> None:
         known = described(description, type(config), what)
         differing = [f.name for f in fields(config) if getattr(known, f.name) != getattr(config, f.name)]
         if differing:
+            raising = " To raise a limit, give `kbopt sweep resume` with it." if what == "sweep" else ""
             raise UserError(
                 f"{folder} holds a {what} with other settings ({', '.join(differing)}). Choose another "
-                "--name, or repeat the options that it was started with."
+                f"--name, or repeat the options that it was started with.{raising}"
             )
         return
     try:
@@ -200,7 +214,7 @@ def drive(
         explorers=config.explorers,
         parallel_searches=config.parallel_searches,
         stop_file=(folder / STOP_FILE).resolve(),
-        shared=config.shared,
+        shared=in_force(config, folder).shared,
         fingerprint=fingerprint(config, folder),
         device_fingerprint=fingerprint(config.backend),
     )

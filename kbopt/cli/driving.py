@@ -88,14 +88,15 @@ def drive(
     """Run the searches with a line of progress every few seconds. After Ctrl-C it says `again` and exits."""
     from kbopt import sweep as sweeps
 
-    progress = Progress(config)
+    config_in_force = sweeps.in_force(config, folder)
+    progress = Progress(config_in_force)
 
     def on_status(status: CoordinatorStatus, evaluator: EvaluatorStatus) -> None:
         progress(status, evaluator)
         if wandb_log:
             wandb_log(status)
 
-    to_stderr(extent(config))
+    to_stderr(extent(config_in_force))
     try:
         return sweeps.drive(config, folder, address=address, nodes=nodes, on_status=on_status, say=to_stderr)
     except KeyboardInterrupt:
@@ -135,7 +136,6 @@ class Progress:
     """
 
     def __init__(self, config: SweepConfig) -> None:
-        self._runs = {run.name: run for run in config.runs()}
         self._shared = config.shared
         self._started = time.monotonic()
         self._said = -PROGRESS_S
@@ -171,7 +171,7 @@ class Progress:
         shared, done = self._shared, 0.0
         for search in status.searches:
             is_over = search.ended is not None or search.failure is not None
-            spent = done_fraction(snapshot(self._runs[search.name], search, evaluator))
+            spent = done_fraction(snapshot(search, evaluator))
             done += 1.0 if is_over else spent or 0.0
         if shared:  # A search may use more than its part, and what it leaves is used by the others.
             used = sum(search.progress.evaluations for search in status.searches)

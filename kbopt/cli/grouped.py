@@ -38,11 +38,15 @@ def option(*names: str, group: str = BASIC, **attributes: Any) -> Callable[[F], 
     return click.option(*names, cls=Option, group=group, **attributes)
 
 
-class Command(click.Command):
-    """A command whose `--help` lists its options by group, and that takes no arguments."""
+class Grouped(click.Command):
+    """A command whose `--help` lists its options by group."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_groups(self, ctx, formatter)
+
+
+class Command(Grouped):
+    """The same for a command that takes no arguments."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.allow_extra_args = True  # reported below, with the option that was meant

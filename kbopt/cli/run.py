@@ -12,16 +12,23 @@ import click
 
 from kbopt.cli import exit_interrupted, parsed
 from kbopt.cli.batch import headline
-from kbopt.cli.grouped import Command, option, options
+from kbopt.cli.grouped import Command, Grouped, option, options
 from kbopt.cli.options.backend import backend_options
 from kbopt.cli.options.proposer import proposer_options
 from kbopt.cli.options.protocol import protocol_options
-from kbopt.cli.options.search import budget_options, search_options, search_verdict_option, start_option
+from kbopt.cli.options.search import (
+    budget_options,
+    raise_options,
+    search_options,
+    search_verdict_option,
+    start_option,
+)
 from kbopt.cli.options.task import task_options
 from kbopt.cli.options.wandb import wandb_options
 from kbopt.cli.output import json_option, print_json, to_stderr
 from kbopt.cli.values import FolderName, RunFolder
 from kbopt.core.errors import InfraError
+from kbopt.core.events import Raised
 
 if TYPE_CHECKING:
     from kbopt.config import RunConfig
@@ -108,18 +115,28 @@ def run(
         _drive_and_print(config, folder, **output)
 
 
-@click.command(short_help="Go on with a run after a crash, a kill or Ctrl-C.")
+@click.command(cls=Grouped, short_help="Go on after a crash, a kill or Ctrl-C, or with a larger budget.")
 @click.argument("run", type=RunFolder())
+@raise_options
 @output_options
-def resume(run: Path, **output: Any) -> None:
+def resume(run: Path, **given: Any) -> None:
     """Go on with RUN, a folder or a name in runs/ or sweeps/, after a crash, a kill or Ctrl-C.
 
     Nothing is lost and nothing is evaluated twice: the journal is replayed, and what had been proposed but
-    not measured is measured first.
+    not measured is measured first. A run that ended because a limit was used up goes on with a larger one.
+
+    \b
+    kbopt resume runs/NAME
+    kbopt resume runs/NAME --max-evals 50      had 30: 20 more, from where it ended
     """
     from kbopt.finish import load
 
+    output = {name: given.pop(name) for name in OUTPUT_OPTIONS}
     config = load(run)
+    if (wanted := Raised(**given)) != Raised():
+        from kbopt.raising import raise_run
+
+        click.echo(f"raised: {raise_run(run, wanted)}", err=True)
     with _resumable(run):
         _drive_and_print(config, run, **output)
 

@@ -10,17 +10,25 @@ import click
 
 from kbopt.cli import parsed
 from kbopt.cli.driving import how_to_resume, run_sweep
-from kbopt.cli.grouped import BUDGET, Group, option, options
+from kbopt.cli.grouped import BUDGET, Group, Grouped, option, options
 from kbopt.cli.options.backend import backend_options
 from kbopt.cli.options.proposer import proposer_options
 from kbopt.cli.options.protocol import protocol_options
-from kbopt.cli.options.search import budget_options, each_search_options, search_verdict_option, start_option
+from kbopt.cli.options.search import (
+    budget_options,
+    each_search_options,
+    raise_options,
+    search_verdict_option,
+    start_option,
+)
 from kbopt.cli.options.sweep import address_option, many_options, nodes_option, out_option
 from kbopt.cli.options.task import kernelbench_option, workloads_option
 from kbopt.cli.options.wandb import wandb_options
 from kbopt.cli.output import json_option, print_json
 from kbopt.cli.values import FolderName, Name, sweep_folder
 from kbopt.core.errors import UserError
+from kbopt.core.events import Raised
+from kbopt.core.raising import LIMITS
 from kbopt.core.spending import Spend
 from kbopt.core.text import plural
 
@@ -179,21 +187,30 @@ def stop(name: str, out: Path) -> None:
     click.echo(f"stopping; {how_to_resume(folder)}")
 
 
-@sweep.command(short_help="Go on with a sweep.")
+@sweep.command(cls=Grouped, short_help="Go on with a sweep, also with a larger budget.")
 @click.argument("name")
+@raise_options
 @out_option
 @address_option
 @nodes_option
 @json_option
 @wandb_options
-def resume(name: str, out: Path, **how: Any) -> None:
-    """Go on with the sweep NAME, with the options that it was started with."""
+def resume(name: str, out: Path, **given: Any) -> None:
+    """Go on with the sweep NAME, with the options that it was started with.
+
+    A limit that is given holds for each search, as in `kbopt sweep`, and is one in all. Searches that used
+    the former one up go on from where they ended.
+    """
     from kbopt import sweep as sweeps
 
     folder = sweep_folder(name, out)
     config = sweeps.load(folder)
+    if (wanted := Raised(**{limit.field: given.pop(limit.field) for limit in LIMITS})) != Raised():
+        from kbopt.raising import raise_sweep
+
+        click.echo(f"raised: {raise_sweep(config, folder, wanted)}", err=True)
     (folder / sweeps.STOP_FILE).unlink(missing_ok=True)
-    run_sweep(config, folder, **how)
+    run_sweep(config, folder, **given)
 
 
 @sweep.command(short_help="Print a sweep's table, and write its page.")

@@ -14,7 +14,7 @@ from kbopt.core.ports import Attempts, Backend, BackendStatus, Embedder, Propose
 from kbopt.core.proposals import Brief
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.scoring import Standing
-from kbopt.core.settings import SearchSettings
+from kbopt.core.settings import Budget, SearchSettings
 from kbopt.core.tally import Progress
 from kbopt.core.task import Task
 from kbopt.core.work import SummaryRequest
@@ -126,7 +126,9 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchStatus:
-    """One search as the progress view shows it. `elapsed_s` counts earlier sessions too."""
+    """One search as the progress view shows it. `elapsed_s` counts earlier sessions too. `budget` and
+    `max_proposals` are what it may use, with what was raised and granted.
+    """
 
     name: str
     task: str
@@ -138,6 +140,8 @@ class SearchStatus:
     best: Standing | None
     ended: str | None
     failure: Failure | None
+    budget: Budget
+    max_proposals: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

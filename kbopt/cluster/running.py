@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import time
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from kbopt.cluster.messages import Answer, Factories, Failure, SearchSpec, SearchStatus
 from kbopt.core.errors import InfraError
 from kbopt.core.evaluations import EvalRequest
-from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened, Proposed
+from kbopt.core.events import BackendStarted, Entry, Evaluated, Opened, Proposed, active_s
 from kbopt.core.pacing import InFlightLimit
 from kbopt.core.ports import Attempt
 from kbopt.core.proposals import Brief
@@ -228,13 +227,9 @@ class RunningSearch:
             best=standing(best) if best else None,
             ended=self.search.ended,
             failure=self.failure,
+            budget=self.search.budget,
+            max_proposals=self.search.max_proposals,
         )
-
-
-def active_s(entries: list[Entry]) -> float:
-    """Seconds that the search was worked on: gaps that end in an `Opened` are not counted."""
-    pairs = itertools.pairwise(entries)
-    return sum(after.time - before.time for before, after in pairs if not isinstance(after.event, Opened))
 
 
 def _is_over(held: _Held | None) -> bool:

@@ -5,6 +5,8 @@ An event is journalled before the search acts on it, so whatever the search know
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -205,6 +207,23 @@ class Ended:
     answer: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raised:
+    """The user raised limits of the search: it goes on, and an `Ended` before it counts no longer, nor do the
+    measurements that were made after that one.
+
+    Each is the new limit in all, None where it stays. `evaluations` and `usd` of a budget that grows are what
+    each search of the sweep has on average. The time between a `Raised` and the entry before it is not the
+    search's time.
+    """
+
+    num_steps: int | None = None
+    evaluations: int | None = None
+    usd: float | None = None
+    tokens: int | None = None
+    minutes: float | None = None
+
+
 Event = (
     Opened
     | TaskProfiled
@@ -223,6 +242,7 @@ Event = (
     | InfraFailed
     | Granted
     | Ended
+    | Raised
 )
 
 
@@ -233,3 +253,17 @@ class Entry:
     number: int
     time: float
     event: Event
+
+
+def active_s(entries: Sequence[Entry]) -> float:
+    """Seconds that the search was worked on: gaps that end in an `Opened` or a `Raised` are not counted."""
+    pairs = itertools.pairwise(entries)
+    return sum(
+        after.time - before.time for before, after in pairs if not isinstance(after.event, Opened | Raised)
+    )
+
+
+def has_ended(events: Iterable[Event]) -> bool:
+    """Whether the search is over: it ended, and no limit was raised since."""
+    ends = [event for event in events if isinstance(event, Ended | Raised)]
+    return bool(ends) and isinstance(ends[-1], Ended)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import islice
 
+from kbopt.core.events import FINAL_REPEAT, FULL_REPEAT, RemeasureAsked
 from kbopt.core.proposals import Trial
 from kbopt.core.scoring import mean_score, score
 
@@ -34,3 +35,21 @@ def final_rank(trial: Trial, answer: str) -> tuple[bool, bool, bool, float]:
     """
     speedup = mean_score(trial)
     return speedup > 0.0, not trial.is_refuted, trial.candidate.id == answer, speedup
+
+
+def winner(finals: Iterable[Trial], answer: str) -> Trial | None:
+    """The first of the finalists that work; None where none does."""
+    working = [trial for trial in finals if mean_score(trial) > 0.0]
+    return max(working, key=lambda trial: (*final_rank(trial, answer), trial.candidate.id), default=None)
+
+
+def finals_due(
+    chosen: Iterable[str], asked: Collection[str], best: Trial | None, full_asked: Collection[str]
+) -> tuple[RemeasureAsked, ...]:
+    """What is to be measured now: those of the `chosen` finalists that were not `asked` for yet, and once
+    they are told, the `best` of them in full.
+    """
+    due = tuple(RemeasureAsked(candidate=key, repeat=FINAL_REPEAT) for key in chosen if key not in asked)
+    if due or best is None or best.candidate.id in full_asked:
+        return due
+    return (RemeasureAsked(candidate=best.candidate.id, repeat=FULL_REPEAT),)

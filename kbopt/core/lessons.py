@@ -13,8 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kbopt.core.evaluations import Result
-from kbopt.core.events import Asked, Attempted, Evaluated, Event, Proposed, Summarized
+from kbopt.core.events import Asked, Attempted, Evaluated, Event, Proposed, Raised, Summarized
 from kbopt.core.failures import error_text
 from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.proposals import MAX_NOTE_CHARS, Candidate, Trial
@@ -62,7 +61,7 @@ class _Story:
     """A journal's candidates with all of their measurements, and what first briefs asked for."""
 
     candidates: dict[str, Candidate] = field(default_factory=dict)
-    results: dict[str, list[Result]] = field(default_factory=lambda: defaultdict(list))
+    results: dict[str, list[Evaluated]] = field(default_factory=lambda: defaultdict(list))
     strategies: dict[str, str] = field(default_factory=dict)
     advice: str = ""
 
@@ -73,14 +72,17 @@ class _Story:
             case Proposed() | Attempted():
                 self.candidates[event.candidate.id] = event.candidate
             case Evaluated(is_full=False):
-                self.results[event.candidate].append(event.result)
+                self.results[event.candidate].append(event)
+            case Raised():  # what was measured at the former end is measured at the next one, from the cache
+                for key, told in self.results.items():
+                    self.results[key] = [one for one in told if not one.is_final]
             case Summarized() if event.usage:  # a model's: what is counted without one is a table
                 self.advice = event.text
 
     def trials(self) -> dict[str, Trial]:
         return {
-            key: Trial(candidate=self.candidates[key], results=tuple(results))
-            for key, results in self.results.items()
+            key: Trial(candidate=self.candidates[key], results=tuple(one.result for one in told))
+            for key, told in self.results.items()
         }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from kbopt.core.costs import Usage
@@ -53,6 +53,12 @@ class Trial:
     def judged(self) -> tuple[Result, ...]:
         """The measurements by which it is scored."""
         return self.results[-self.num_finals :] if self.num_finals else self.results
+
+    @property
+    def without_finals(self) -> Trial:
+        """As it was before the search's end."""
+        results = self.results[: len(self.results) - self.num_finals]
+        return replace(self, results=results, num_finals=0, full=None, why_no_full="")
 
     @property
     def is_refuted(self) -> bool:

@@ -56,7 +56,7 @@ class Search(SearchState):
         A budget of evaluations is never exceeded, the other budgets by no more than what is in flight.
         """
         self._decide()
-        reason = self._ended or self._hopeless() or self._exhausted(elapsed_s)
+        reason = self._ended or self._hopeless() or self.exhausted(elapsed_s)
         if reason and self.num_in_flight:
             return Wait(reason=reason)
         if reason and self._ended is None and self._failed_row and (self._hopeless() or not self._proposed):
@@ -181,7 +181,7 @@ class Search(SearchState):
         last = self._summaries[-1].memory_version if self._summaries else 0
         if not self._settings.uses_summarizer or self._summary_version is not None or version - last < step:
             return None
-        if self._ended or self._exhausted(elapsed_s=0.0):
+        if self._ended or self.exhausted(elapsed_s=0.0):
             return None
         self._summary_version = version
         failures = tuple(self._trials[key] for key in self._failures[-NUM_SUMMARY_TRIALS:])

@@ -26,16 +26,18 @@ from kbopt.core.events import (
     Granted,
     ProposalFailed,
     Proposed,
+    Raised,
     RemeasureAsked,
     Rented,
     Summarized,
     TaskProfiled,
 )
-from kbopt.core.finals import final_rank, finalists
+from kbopt.core.finals import finalists, finals_due, winner
 from kbopt.core.freerun import FreeRun
 from kbopt.core.kernel_strategies import Bound, suitable
 from kbopt.core.ports import Embedder
 from kbopt.core.proposals import Brief, Candidate, Trial
+from kbopt.core.raising import raised
 from kbopt.core.scoring import mean_score
 from kbopt.core.settings import Budget, SearchSettings
 from kbopt.core.spending import expected_gain, steady_gain
@@ -102,6 +104,10 @@ class SearchState:
         return self._tally.allowed(self._settings.budget)
 
     @property
+    def max_proposals(self) -> int:
+        return self._settings.num_total_proposals
+
+    @property
     def is_ending(self) -> bool:
         """Whether it asks for nothing more, though results may be in flight."""
         return self._ended is not None
@@ -111,7 +117,7 @@ class SearchState:
         """Whether it could go on, but for what it may use of a sweep's budget. Nothing is in flight then."""
         if not self._settings.budget.grows or self._ended is not None or self.num_in_flight:
             return False
-        return not (self._may_evaluate() or self._hopeless() or self._exhausted(elapsed_s=0.0))
+        return not (self._may_evaluate() or self._hopeless() or self.exhausted(elapsed_s=0.0))
 
     @property
     def lacks_evaluations(self) -> bool:
@@ -134,12 +140,7 @@ class SearchState:
         """
         finals = [trial for key in self._finalists if (trial := self._trials[key]).num_finals]
         if finals:
-            working = [trial for trial in finals if mean_score(trial) > 0.0]
-            return max(
-                working,
-                key=lambda trial: (*final_rank(trial, self._answer), trial.candidate.id),
-                default=None,
-            )
+            return winner(finals, self._answer)
         return self._trials[self._strategy.best] if self._strategy.best else None
 
     @property
@@ -236,12 +237,24 @@ class SearchState:
                 self._tally.grant(event)
             case Ended():
                 self._ended, self._answer = event.reason, event.answer
+            case Raised():
+                self._settings = raised(self._settings, event)
+                self._take_back_the_end()
         if not (isinstance(event, RemeasureAsked | Evaluated) and event.is_final):
             # Final measurements change no ranking, so a replay finds the same finalists.
             self._strategy.apply(event)
         if isinstance(event, Evaluated) and not (event.is_final or event.cached):
             best = self._strategy.best
             self._course.append(mean_score(self._trials[best]) if best else 0.0)
+
+    def _take_back_the_end(self) -> None:
+        """The search is as it was before its end. What is measured there again comes from the cache."""
+        self._ended, self._answer = None, ""
+        for key in self._finalists:
+            self._trials[key] = self._trials[key].without_finals
+        self._finalists, self._full_asked = [], set()
+        self._pending = {key: one for key, one in self._pending.items() if one.repeat < FINAL_REPEAT}
+        self._ready = {key: one for key, one in self._ready.items() if one.repeat < FINAL_REPEAT}
 
     def _admit(self) -> None:
         for candidate in self._strategy.admit():
@@ -286,19 +299,13 @@ class SearchState:
         """The final measurements that are still to be asked for. Once they are told, the full evaluation of
         the winner, and of the next one if the winner fails it.
         """
-        due = tuple(
-            RemeasureAsked(candidate=key, repeat=FINAL_REPEAT)
-            for key in finalists(self.top(NUM_LEADING), self._trials.get(self._answer))
-            if key not in self._finalists
-        )
-        winner = self.best if self._finalists else None
-        if due or winner is None or winner.candidate.id in self._full_asked:
-            return due
-        return (RemeasureAsked(candidate=winner.candidate.id, repeat=FULL_REPEAT),)
+        chosen = finalists(self.top(NUM_LEADING), self._trials.get(self._answer))
+        best = self.best if self._finalists else None
+        return finals_due(chosen, self._finalists, best, self._full_asked)
 
     # Small questions.
 
-    def _exhausted(self, elapsed_s: float) -> str | None:
+    def exhausted(self, elapsed_s: float) -> str | None:
         """Why no further brief may be written, None if one may."""
         limits, total = self._settings.budget, self._settings.num_total_proposals
         if self._tally.asked - self._strategy.num_first_kernels - self._forgiven >= total:

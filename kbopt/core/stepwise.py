@@ -27,10 +27,12 @@ from kbopt.core.events import (
     Event,
     ProposalFailed,
     Proposed,
+    Raised,
     RemeasureAsked,
 )
 from kbopt.core.memory import priority
 from kbopt.core.proposals import Candidate, Trial
+from kbopt.core.raising import raised
 from kbopt.core.scoring import score
 from kbopt.core.settings import SearchSettings
 from kbopt.core.strategy import Choice
@@ -109,6 +111,11 @@ class Stepwise:
                 self._learn(event)
             case Ended():
                 self._closed = True
+            case Raised():
+                self._settings = raised(self._settings, event)
+                self._closed = False
+                if not self._explored:  # the last step was done
+                    self._explore(self._settings.num_candidates)
 
     def undecided(self) -> bool:
         return bool(self._batch) and (self._closed or not self._proposing)
@@ -177,7 +184,7 @@ class Stepwise:
 
     def _finish_step(self) -> None:
         """Push the survivors and the parents, take the best, pop whom to explore next."""
-        self._step += 1
+        self._step += not self._to_ask  # else the search ended within the step, which counts no further
         for copy in self._survivors + self._explored:
             copy.priority = self._priority(copy)
             self._memory.append(copy)
@@ -186,8 +193,10 @@ class Stepwise:
         del self._memory[self._settings.memory_size :]
         self._answer(self._memory)
         last = self._step == self._settings.num_steps
-        num_explored = 0 if last else self._settings.num_candidates
-        self._explored, self._memory = self._memory[:num_explored], self._memory[num_explored:]
+        self._explore(0 if last else self._settings.num_candidates)
+
+    def _explore(self, num: int) -> None:
+        self._explored, self._memory = self._memory[:num], self._memory[num:]
         self._to_measure = list(self._explored)
 
     def _answer(self, copies: list[Copy]) -> None:

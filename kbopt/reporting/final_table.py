@@ -6,6 +6,7 @@ Whatever comes from a kernel, a model or a compiler passes through `printable` f
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Mapping
 
 from rich.console import Console
@@ -62,6 +63,10 @@ def print_outcome(console: Console, summary: RunSummary, files: Mapping[str, str
         if summary.best.equal_code:
             said = f"{equal_code_text(summary.best.equal_code)}: the task's own model, judged as a candidate"
             table.add_row("equal code", Text(printable(said)))
+    for one in summary.raised:
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(one.time))
+        said = f"{one.text}, on {when}, after {duration(one.minutes * 60)}"
+        table.add_row("raised", Text(printable(said)))
     table.add_row("ended", Text(printable(summary.ended or "stopped before its end")))
     table.add_row("outcomes", outcome_text(summary.by_outcome))
     table.add_row("proposals", _proposals(summary))

@@ -27,6 +27,7 @@ from kbopt.core.events import (
     Opened,
     ProposalFailed,
     Proposed,
+    Raised,
     Rented,
     Summarized,
 )
@@ -38,7 +39,7 @@ from kbopt.core.scoring import mean_score, score_interval
 from kbopt.core.task import seed_name
 from kbopt.core.text import first_line
 from kbopt.reporting.kept_texts import TEXT_LIMIT_CHARS, bounded, let_texts_go, shown_nodes
-from kbopt.reporting.records import Bar, Message, ModelSpend, Node, ProgressPoint, Recommendation
+from kbopt.reporting.records import Bar, Message, ModelSpend, Node, ProgressPoint, RaisedAt, Recommendation
 from kbopt.reporting.text import truncated
 from kbopt.reporting.tunables import tunable_values
 
@@ -64,6 +65,7 @@ class History:
     minutes: float = 0.0
     sessions: int = 0
     ended: str | None = None
+    raises: list[RaisedAt] = field(default_factory=list)
     answer: str = ""
     evaluations: int = 0
     cached: int = 0
@@ -131,7 +133,7 @@ class History:
     def _advance(self, entry: Entry) -> None:
         if self.entries == 0:
             self.started = self._shift_s = self._wall = entry.time
-        if isinstance(entry.event, Opened):
+        if isinstance(entry.event, Opened | Raised):
             self._shift_s += entry.time - self._wall
         # A clock that was set back must not make the search's time run backwards.
         self._wall = max(self._wall, entry.time)
@@ -186,6 +188,20 @@ class History:
                 self._fail(f"{event.what}, attempt {event.attempt}", event.reason)
             case Ended():
                 self.ended, self.answer = event.reason, event.answer
+            case Raised():
+                self.raises.append(RaisedAt(time=self._wall, minutes=self.minutes, limits=event))
+                self._take_back_the_end()
+
+    def _take_back_the_end(self) -> None:
+        """The search goes on from what it knew before its final measurements."""
+        self.ended, self.answer = None, ""
+        for node in self.finalists:
+            node.results = node.trial.without_finals.results
+            node.num_finals, node.full, node.why_no_full, node.changed = 0, None, "", self.entries
+            self._score(node)
+        self.best = max(
+            (node for node in self.nodes.values() if node.speedup is not None), key=_rank_key, default=None
+        )
 
     def _propose(self, candidate: Candidate) -> None:
         self._pay(candidate.usage)
@@ -230,20 +246,23 @@ class History:
         result = bounded(event.result)
         node.results = (*node.results, result)
         node.num_finals += event.is_final
-        if any(isinstance(one.outcome, Measured) for one in node.results):
-            node.speedup, node.ci = mean_score(node.trial), score_interval(node.trial)
+        self._score(node)
         if node.staleness is None:
             node.staleness = self._told - node.candidate.memory_version
-        self._told += 1
+        self._told += not event.is_final
         node.changed = self.entries
         if event.cached:
-            self.cached += 1
+            self.cached += not event.is_final
         else:
             self._count(event, result)
         if event.repeat == 0:
             self._count_outcome(event)
         node.evaluations = self.evaluations
         self._rank(node)
+
+    def _score(self, node: Node) -> None:
+        if any(isinstance(one.outcome, Measured) for one in node.results):
+            node.speedup, node.ci = mean_score(node.trial), score_interval(node.trial)
 
     def _count(self, event: Evaluated, result: Result) -> None:
         if not event.is_final:  # those are outside the budget

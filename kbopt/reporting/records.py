@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kbopt.core.costs import Usage
 from kbopt.core.evaluations import Result
-from kbopt.core.events import Dropped
+from kbopt.core.events import Dropped, Raised
 from kbopt.core.outcomes import outcome_name
 from kbopt.core.proposals import Candidate, Trial
 
@@ -110,6 +110,15 @@ class Message:
     minutes: float
     what: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaisedAt:
+    """Limits that the user raised: at which Unix time, and after how much of the search's own."""
+
+    time: float
+    minutes: float
+    limits: Raised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

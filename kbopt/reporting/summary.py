@@ -11,6 +11,7 @@ from kbopt.core.costs import Rent
 from kbopt.core.evaluations import KernelBenchVerdict
 from kbopt.core.events import Dropped
 from kbopt.core.outcomes import OUTCOME_NAMES, Measured, Roofline, Speedup, WorkloadTimes
+from kbopt.core.raising import changes, in_force, raised
 from kbopt.core.scoring import Standing, standing
 from kbopt.core.tally import amount
 from kbopt.reporting.evidence import (
@@ -110,6 +111,15 @@ class Staleness:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Raise:
+    """Limits that the user raised: at which Unix time, after how much of the search's own, and how."""
+
+    time: float
+    minutes: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """One run in figures. `seconds` leaves out the time between sessions.
 
@@ -131,6 +141,7 @@ class RunSummary:
     seconds: float
     sessions: int
     ended: str | None
+    raised: tuple[Raise, ...]
     evaluations: int
     cached: int
     repeats: int
@@ -176,12 +187,13 @@ def summarize_history(run: Run, history: History) -> RunSummary:
         task=run.task.name,
         algorithm=run.settings.algorithm,
         seed=run.settings.seed,
-        setup=_setup(run, tuple(devices)),
+        setup=_setup(run, history, tuple(devices)),
         devices=tuple(devices),
         started=history.started,
         seconds=seconds,
         sessions=history.sessions,
         ended=history.ended,
+        raised=_raised(run, history),
         evaluations=history.evaluations,
         cached=history.cached,
         repeats=history.repeats,
@@ -212,8 +224,17 @@ def summarize_history(run: Run, history: History) -> RunSummary:
     )
 
 
-def _setup(run: Run, devices: tuple[str, ...]) -> dict[str, str]:
-    settings, budget = run.settings, run.settings.budget
+def _raised(run: Run, history: History) -> tuple[Raise, ...]:
+    settings, found = run.settings, []
+    for one in history.raises:
+        found.append(Raise(time=one.time, minutes=one.minutes, text=changes(settings, one.limits)))
+        settings = raised(settings, one.limits)
+    return tuple(found)
+
+
+def _setup(run: Run, history: History, devices: tuple[str, ...]) -> dict[str, str]:
+    settings = in_force(run.settings, (one.limits for one in history.raises))
+    budget = settings.budget
     algorithm = settings.algorithm + (", step by step" if settings.synchronous else "")
     limits = [
         plural(settings.num_total_proposals, "proposal"),
@@ -222,6 +243,7 @@ def _setup(run: Run, devices: tuple[str, ...]) -> dict[str, str]:
         plural(budget.tokens, "token") if budget.tokens else "",
         f"{budget.minutes:g} min" if budget.minutes else "",
         "a part of the sweep's" if budget.grows else "",
+        *(f"raised from {one.text}" for one in _raised(run, history)),
     ]
     found = {"algorithm": algorithm, **run.setup, "device": ", ".join(devices)}
     return {**found, "budget": ", ".join(filter(None, limits))}

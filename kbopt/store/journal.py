@@ -20,7 +20,7 @@ from typing import Self
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.events import Entry, Event
+from kbopt.core.events import Entry, Event, Raised
 
 FORMAT_VERSION = 1
 
@@ -73,12 +73,13 @@ class JournalReader:
         """The run's configuration as the JSON text that it was created with."""
         return self._header("config")
 
-    def entries(self, after: int = 0) -> Iterator[Entry]:
-        """The entries with a number above `after`, in order."""
-        query = "select number, time, body from events where number > ? order by number"
+    def entries(self, after: int = 0, kind: type[Event] | None = None) -> Iterator[Entry]:
+        """The entries with a number above `after`, in order; of one `kind` of event, where it is given."""
+        query = "select number, time, body from events where number > ? and kind = ifnull(?, kind)"
         number = after
         try:
-            for number, when, body in self._connection.execute(query, (after,)):
+            found = self._connection.execute(f"{query} order by number", (after, kind and kind.__name__))
+            for number, when, body in found:
                 yield Entry(number=number, time=when, event=codec.loads(Event, body))  # type: ignore[arg-type]
         except sqlite3.OperationalError as error:  # the disk or a lock, not the file
             raise InfraError(f"cannot read {self.path}: {error}") from error
@@ -91,6 +92,10 @@ class JournalReader:
             raise UserError(
                 f"{self.path}, entry {number}: {error}. Another version of kbopt wrote it: use that one."
             ) from None
+
+    def raises(self) -> tuple[Raised, ...]:
+        """The limits that were raised since the search was begun, oldest first."""
+        return tuple(e.event for e in self.entries(kind=Raised) if isinstance(e.event, Raised))
 
     @property
     def last(self) -> int:

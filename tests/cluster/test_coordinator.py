@@ -16,7 +16,7 @@ from kbopt.cluster.coordinator import Coordinator
 from kbopt.cluster.evidence import Evidence
 from kbopt.cluster.explorer import Explorer, SearchAttempts
 from kbopt.cluster.messages import Answer, Failure, Idle, Lease, SearchSpec
-from kbopt.cluster.running import RunningSearch, active_s
+from kbopt.cluster.running import RunningSearch
 from kbopt.cluster.sharing import OUTBID
 from kbopt.core.costs import Usage
 from kbopt.core.embedding import LocalEmbedder
@@ -39,6 +39,7 @@ from kbopt.core.events import (
     Rented,
     Summarized,
     TaskProfiled,
+    active_s,
 )
 from kbopt.core.kernel_strategies import Bound, KernelStrategy
 from kbopt.core.outcomes import Audit, Measured

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kbopt.core.costs import Usage
-from kbopt.core.events import Asked, Ended, Evaluated, Event, Proposed, Summarized
+from kbopt.core.events import FINAL_REPEAT, Asked, Ended, Evaluated, Event, Proposed, Raised, Summarized
 from kbopt.core.lessons import SHOWN, SHOWN_CHARS, TEXT_CHARS, Lesson, lessons_of, shown
 from kbopt.core.outcomes import CompileFailed, Outcome, WrongAnswer
 from kbopt.core.proposals import Candidate
@@ -118,6 +118,16 @@ def test_the_same_journal_teaches_the_same_however_often_it_is_read() -> None:
         [event for part in story for event in part], task="t", family="", language="c", run="second", date=""
     )
     assert other[0].id != taught(*story)[0].id
+
+
+def test_what_was_measured_at_an_end_that_was_taken_back_counts_once() -> None:
+    """A raised limit has the finalists measured at the next end again, from the cache."""
+    parent, child = told(1, measured(1.0)), told(2, measured(2.0), parent=1)
+    final = [replace(child[-1], result=replace(child[-1].result, outcome=measured(4.0)), repeat=FINAL_REPEAT)]
+    once = taught(parent, child, final)
+    assert once[0].gain == 3.0
+    assert taught(parent, child, final, [Raised(evaluations=9)]) == taught(parent, child)
+    assert taught(parent, child, final, [Raised(evaluations=9)], final) == once
 
 
 LESSON = Lesson(text="Tile.", task="level1/1", family="matmul", language="cuda", device="NVIDIA H200")

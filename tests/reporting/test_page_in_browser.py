@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from kbopt.core.events import Entry, Evaluated
+from kbopt.core.events import Entry, Evaluated, Raised
 from kbopt.core.outcomes import Audit, Measured
 from kbopt.core.settings import Budget
 from kbopt.evaluation.server.feedback import NO_SANDBOX_NOTE
@@ -100,6 +102,23 @@ def test_the_figures_are_those_of_the_journal(report: str, run: Run, watched: Wa
     progress = page.evaluate("document.getElementById('progress-chart').data.at(-1)")
     assert progress["y"][:-1] == [point.speedup for point in summary.progress]
     assert progress["x"][:-1] == [point.evaluations for point in summary.progress]
+
+
+def test_raised_limits_are_told_with_their_time_on_the_runs_page_and_in_a_comparison(
+    run: Run, make_run: MakeRun, watched: Watched, tmp_path: Path
+):
+    last = run.entries[-1]
+    entry = Entry(number=last.number + 1, time=last.time + 3600.0, event=Raised(evaluations=80))
+    raised = replace(run, entries=(*run.entries, entry), name="raised")
+    moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(entry.time))
+    page = watched.open(write_report([raised], tmp_path / "one.html").as_uri())
+    said = page.locator("#overview .notice").inner_text()
+    assert said.startswith(f"Its limits were raised: 50 evaluations to 80 evaluations, on {moment}, after ")
+    page = watched.open(write_report([run, raised], tmp_path / "two.html").as_uri())
+    states = page.locator("#runs tbody tr td:last-child").all_inner_texts()
+    assert states[0] == "the budget of evaluations is spent"
+    assert states[1].startswith(f"not ended; raised: 50 evaluations to 80 evaluations, on {moment}, after ")
+    assert watched.errors == []
 
 
 def test_a_click_on_a_candidate_shows_its_source_and_its_diff(report: str, run: Run, watched: Watched):

@@ -116,6 +116,22 @@ budget_options = options(
     limit_option("--max-minutes", Number(0, min_open=True), "Stop after so many minutes"),
 )
 
+
+def new_limit_option(name: str, field: str, kind: click.ParamType[Any], what: str) -> Callable[[F], F]:
+    """A limit to be raised: `field` is its name in `Raised`."""
+    said = f"Raise the limit to so many {what} in all. Default: it stays."
+    return option(name, field, group=BUDGET, type=kind, help=said)
+
+
+raise_options = options(
+    new_limit_option("--num-steps", "num_steps", click.IntRange(1), "rounds of proposals"),
+    new_limit_option("--max-evals", "evaluations", click.IntRange(1), "evaluations"),
+    new_limit_option("--max-usd", "usd", Number(0), "dollars"),
+    new_limit_option("--max-tokens", "tokens", click.IntRange(1), "tokens"),
+    new_limit_option("--max-minutes", "minutes", Number(0, min_open=True), "minutes"),
+)
+"""What `resume` may raise: every limit of `run` and `sweep`."""
+
 search_verdict_option = option(
     "--verdict",
     group=EXPERT,

@@ -64,7 +64,7 @@ function comparisonSections(page, showRun) {
         ["group", ({ group }) => el("bdi", {}, ...shown(group))],
         ["seed", ({ run }) => String(run.summary.seed), true],
         ["evaluations", ({ run }) => count(run.summary.evaluations), true],
-        ["state", ({ run }) => run.summary.ended ?? "not ended"],
+        ["state", ({ run }) => [run.summary.ended ?? "not ended", ...run.summary.raised.map((one) => `raised: ${raiseText(one)}`)].join("; ")],
       ], runs)),
   ];
 }

@@ -38,6 +38,11 @@ const usd = (value) => (value <= 0 ? "$0" : value >= 0.01 ? `$${value.toFixed(2)
 const interval = (ci) => (ci ? `${figure(ci[0])} to ${figure(ci[1])}` : "–");
 const ms = (value) => `${value.toPrecision(4)} ms`;
 
+const moment = (unix) => `${new Date(unix * 1000).toISOString().slice(0, 16).replace("T", " ")} UTC`;
+
+// What was raised, when, and after how much of the search's own time.
+const raiseText = (one) => `${one.text}, on ${moment(one.time)}, after ${duration(one.minutes * 60)}`;
+
 function duration(seconds) {
   if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
   const whole = Math.round(seconds);

@@ -41,7 +41,8 @@ function overview(run) {
     el("div", { class: `card ${kind}` }, el("div", { class: "name" }, name), el("div", { class: "value" }, value), el("div", { class: "more" }, more));
   return el("section", { class: "bare", id: "overview" },
     el("h1", {}, s.task, " ", el("span", { class: "dim" }, s.algorithm)),
-    el("p", { class: "dim" }, el("bdi", {}, run.name), ` · seed ${s.seed} · ${s.devices.join(", ") || "no device yet"} · ${new Date(s.started * 1000).toISOString().slice(0, 16).replace("T", " ")} UTC · `, el("bdi", {}, ...shown(stateOf(run)))),
+    el("p", { class: "dim" }, el("bdi", {}, run.name), ` · seed ${s.seed} · ${s.devices.join(", ") || "no device yet"} · ${moment(s.started)} · `, el("bdi", {}, ...shown(stateOf(run)))),
+    s.raised.map((one) => el("p", { class: "notice" }, `Its limits were raised: ${raiseText(one)}. The figures are of both parts.`)),
     el("div", { class: "cards", style: "--columns: 8" },
       card(`best speedup over ${best?.ranked_over ?? "eager PyTorch"}`, best ? [times(best.speedup), claim(best.state)] : "none correct", best ? headlineFigures(best) : "no kernel was correct", `hero ${STATE_CLASSES[best?.state] ?? ""}`),
       card("evaluations", count(s.evaluations), `${count(s.cached)} more from the cache`),
