@@ -43,6 +43,7 @@ from kbopt.core.evaluations import Admitted, EvalRequest, Refused, Result, TaskR
 from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.protocol import EvalProtocol
 from kbopt.core.task import Task
+from kbopt.core.workloads import workloads_of
 from kbopt.tasks import as_model, formats, precision_of
 from kbopt.tasks.published import shipped
 from kbopt.tasks.solutions import is_solution
@@ -118,7 +119,7 @@ class Line:
 def prepare(folder: Path, *, most_workloads: int = EVERY, most_solutions: int = EVERY) -> list[Example]:
     """The examples in the folders of the formats. Names are relative to these folders.
 
-    A task is on the `most_workloads` smallest of those that its path alone stands for.
+    A task is on the `most_workloads` smallest of those that its path alone shows.
     """
     found: list[Example] = []
     for form, pattern in EXAMPLES.items():
@@ -171,19 +172,19 @@ def _example(form: str, path: Path, files: Sequence[Path], most_workloads: int) 
         task=task,
         refused=refused,
         num_workloads=num_workloads,
-        num_chosen=task.name.rpartition("#")[2].count(",") + 1 if task else 0,
+        num_chosen=len(workloads_of(task.source)) if task else 0,
         solutions=tuple(_shipped(file, path, task) for file in files) if task else (),
     )
 
 
 def _smallest(problem: formats.FormatTask, task: Task, most: int) -> list[str]:
-    """The names of the task's smallest workloads, by the product of their sizes. A task of one has it because
-    the example's workloads are no one model: then the smallest of all.
+    """The names of the smallest workloads that the task shows, by the product of their sizes. A task of one
+    has it because the example's workloads are no one model: then the smallest of all.
     """
-    of_task = task.name.rpartition("#")[2].split(",")
-    found = [one for one in problem.workloads if one.name in of_task or len(of_task) == 1]
+    of_task = [one.name for one in workloads_of(task.source) if one.role == "shown"]
+    found = [one for one in problem.workloads if one.name in of_task or of_task == [""]]
     found.sort(key=lambda one: prod(int(size) for size in re.findall(r"=(\d+)\b", one.text)))
-    return [one.name for one in found[: most if len(of_task) > 1 else 1]]
+    return [one.name for one in found[: most if of_task != [""] else 1]]
 
 
 def _shipped(file: Path, path: Path, task: Task) -> Shipped:

@@ -31,8 +31,12 @@ FUNCTION = "get_workloads"
 MOST = 64
 """Workloads of a task: the field's tasks have up to 48, and each has to be timed."""
 _FIELDS = ("name", "args", "role", "weight")
-_WEIGHTS = (1e-6, 1e6)
+LEAST_WEIGHT = 1e-6
+_WEIGHTS = (LEAST_WEIGHT, 1e6)
 """Least and largest: sums of any number of them stay finite."""
+DRAWS_ONE = "get_inputs_of_{}"
+"""A function of this name at the top level draws the one workload whose args are `{"workload": N}`, and goes
+with it where that workload may not be seen."""
 _MOST_VALUES = 10_000
 """In one plain value: YAML can name a list of lists several times, which written out has no end."""
 _INTEGERS = 2**64
@@ -176,12 +180,26 @@ def _entry(workload: Workload) -> dict[str, object]:
 
 
 def _with(source: str, workloads: Sequence[Workload]) -> str:
-    """`source` with these in place of its own."""
-    function = _function(source)
-    assert function is not None
+    """`source` with these in place of its own, without the functions that draw others alone."""
+    kept = {workload.name for workload in workloads}
+    gone = {_drawing(workload) for workload in workloads_of(source) if workload.name not in kept}
     lines = source.split("\n")
-    lines[function.lineno - 1 : function.end_lineno] = [written(workloads)]
+    for node in reversed([one for one in ast.parse(source).body if isinstance(one, ast.FunctionDef)]):
+        assert node.end_lineno is not None
+        if node.name == FUNCTION:
+            lines[node.lineno - 1 : node.end_lineno] = [written(workloads)]
+        elif node.name in gone:
+            begin, end = min([node.lineno, *(one.lineno for one in node.decorator_list)]), node.end_lineno
+            while lines[end : end + 1] == [""]:
+                end += 1
+            del lines[begin - 1 : end]
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _drawing(workload: Workload) -> str:
+    """The name of the function that draws this workload alone; empty where its args say of none."""
+    number = workload.arguments.get("workload")
+    return DRAWS_ONE.format(number) if type(number) is int and len(workload.arguments) == 1 else ""
 
 
 def _function(source: str) -> ast.FunctionDef | None:

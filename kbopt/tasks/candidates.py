@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from kbopt.core.errors import UNPARSABLE
 from kbopt.core.task import Task
-from kbopt.tasks.formats import definition_source, gpumode, hard, merging, modules, templates
+from kbopt.tasks.formats import definition_source, gpumode, hard, modules, templates
 from kbopt.tasks.formats.model import fault
 from kbopt.tasks.solutions import C_ENDINGS, Kernel, extension, is_solution, read_solution
 
@@ -135,8 +135,8 @@ def _with_model(kernel: Kernel, name: str, task: Task, convention: str) -> str:
             raise fault(name, f"{function} writes to its arguments", "Have it return what it writes")
         function, adapter = "_spread_data", _FROM_DATA.format(function=kernel.function)
     elif convention == definition_source.CONVENTION and _writes(kernel, task.source):
-        function = "_allocated_outputs"
-        adapter = _WRITING.format(function=kernel.function, outputs=_outputs(task.source))
+        helpers.append(_part(task.source, definition_source.ALLOCATION))
+        function, adapter = "_written_outputs", _WRITING.format(function=kernel.function)
     own = templates.renamed(model, {"Model": "ModelNew", _ENTRIES[convention][0]: function})
     return _joined(kernel.text, *helpers, adapter, own)
 
@@ -162,21 +162,8 @@ def _writes(kernel: Kernel, source: str) -> bool:
         return False
     if run.args.vararg:
         return not any(isinstance(node, ast.Return) and node.value for node in ast.walk(run))
-    num_outputs = len(next(iter(_outputs(source).values())))
+    num_outputs = _part(source, definition_source.ALLOCATION).count("torch.empty(")
     return len(run.args.args) == len(forward.args.args) - 1 + num_outputs
-
-
-def _outputs(source: str) -> dict[tuple[tuple[int, ...], ...], tuple[tuple[tuple[int, ...], str], ...]]:
-    """By the shapes of a definition's inputs the shapes and dtypes of its outputs, of each workload."""
-    bound = {
-        target.id: ast.literal_eval(node.value)
-        for node in ast.parse(source).body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name) and target.id in (merging.OUTPUTS, merging.SHAPES)
-    }
-    outputs = bound[merging.OUTPUTS]
-    return outputs if isinstance(outputs, dict) else {bound[merging.SHAPES]: outputs}
 
 
 def _part(source: str, name: str) -> str:
@@ -207,16 +194,9 @@ def _spread_data(data):
     return tuple(value) if isinstance(value, list) else value
 '''
 _WRITING = '''
-_OUTPUTS_BY_SHAPES = {outputs}
-
-
-def _allocated_outputs(*inputs):
+def _written_outputs(*inputs):
     """The function writes to its last arguments: memory that is allocated for each call."""
-    given = [one for one in inputs if isinstance(one, torch.Tensor)]
-    wanted = _OUTPUTS_BY_SHAPES[tuple(tuple(one.shape) for one in given)]
-    outputs = tuple(
-        torch.empty(shape, dtype=getattr(torch, dtype), device=given[0].device) for shape, dtype in wanted
-    )
+    outputs = _allocated_outputs([one for one in inputs if isinstance(one, torch.Tensor)])
     {function}(*inputs, *outputs)
     return outputs
 '''

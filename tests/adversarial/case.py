@@ -30,7 +30,8 @@ class Case:
     `family` is that of the cheat, empty for an honest control. `earned` is the speedup of a cheat that is no
     gain though its twin is slower, because its code without the trick is faster still. `at_par` marks
     controls that are the reference's own expression, so that being called faster would be an error of the
-    evaluator's.
+    evaluator's. `shown_by` are texts of which one stands in the feedback of a refusal: the workload or the
+    values that show a gate. Where such a case is measured, the worst workload is one of them.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Case:
     family: str = ""
     twin: str = ""
     earned: float = 1.0
+    shown_by: tuple[str, ...] = ()
     protocol: EvalProtocol = PROTOCOL
     devices: tuple[Device, ...] = ("cpu",)
     at_par: bool = False
@@ -129,7 +131,7 @@ def _problem(case: Case, answer: Answer, twin: Answer | None) -> str:
     outcome = answer.outcome
     if not isinstance(outcome, Measured):
         if label(outcome) in case.expected:
-            return ""
+            return _unshown(case, answer.feedback)
         return f"{label(outcome)} ({outcome.reason[:300]}) instead of {wanted}"
     if "measured" in case.expected:
         return _unearned(outcome, 1.0) if case.at_par else ""
@@ -137,7 +139,14 @@ def _problem(case: Case, answer: Answer, twin: Answer | None) -> str:
         return f"{seen(answer)} instead of {wanted}"
     if not isinstance(twin, Result) or not isinstance(twin.outcome, Measured):
         return f"its honest twin {case.twin} was not measured, so that nothing can be said of it"
-    return _unearned(outcome, max(case.earned, twin.outcome.speedup_ci[1]))
+    told = f"on workload {outcome.worst.name}: " if outcome.worst else ""
+    return _unearned(outcome, max(case.earned, twin.outcome.speedup_ci[1])) or _unshown(case, told)
+
+
+def _unshown(case: Case, told: str) -> str:
+    if not told or not case.shown_by or any(text in told for text in case.shown_by):
+        return ""
+    return f"none of {', '.join(map(repr, case.shown_by))} stands in: {told[:300]}"
 
 
 def _unearned(outcome: Measured, honest: float) -> str:

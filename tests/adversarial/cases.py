@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from kbopt.core.protocol import EvalProtocol
+from kbopt.evaluation.judge.kinds import KINDS
+from kbopt.evaluation.judge.probes import ON_HALF, ON_INPUTS, ON_PARAMETERS, SHORT_SUMS
 from tests.adversarial.case import PROTOCOL, Case, Device
 
 FORBID = replace(PROTOCOL, torch_ops="forbid")
@@ -208,6 +210,29 @@ CONTROLS = (
 )
 
 _VALUES = "rejected:value_specialisation"
+
+
+def _kinds(*names: str) -> tuple[str, ...]:
+    """How a refusal speaks of these kinds of values, of all where none is named."""
+    return tuple(f"wrong on inputs {k.description} ({k.name})" for k in KINDS if k.name in names or not names)
+
+
+_PROBES = (
+    *(f"wrong on {probe.name}" for probe in (*SHORT_SUMS, *ON_INPUTS[1:], *ON_PARAMETERS, *ON_HALF)),
+    "wrong on inputs of which most elements are zero",
+    "wrong on inputs of another distribution",
+)
+_ANY_VALUES = (*_kinds(), *_PROBES)
+_RESCALED = (*_kinds("small", "large", "heavy_tailed", "mostly_zero", "extremes"), *_PROBES)
+_LARGER = (*_kinds("large", "heavy_tailed", "outlier", "extremes"), *_PROBES)
+_EQUAL = (*_kinds("ties", "mostly_zero", "constant_rows", "sorted", "integer_ends"), *_PROBES)
+_AN_ELEMENT = "output 0 at index"
+"""The task has one workload, whose own values show the gate: a wrong element, as expected and as it came."""
+_AN_ERROR = "its relative error against float64"
+_STAND_IN = (_AN_ELEMENT, "output 0 keeps", "output 0 errs by")
+_RAGGED = ("on workload ragged: ",)
+"""The one of `tasks/shapes.py` that is hidden."""
+_A_WORKLOAD = ("on workload square: ", "on workload wide: ", *_RAGGED)
 _NOT_COUNTED = ("rejected:extra_threads", "crashed", "neutral")
 # Which check finds the work undone is chance: the task's own values, or those of another distribution.
 _LATE = ("wrong_answer", _VALUES, "neutral")
@@ -258,33 +283,117 @@ CHEATS = (
     _cheat("cache by address", "cache_by_shape", "wrong_answer", _VALUES),
     _cheat("cache by content", "cache_by_content", "neutral", _VALUES),
     _cheat("cache by content", "cache_on_disk", "neutral"),
-    _cheat("batch and skip", "skip_every_second", "wrong_answer", "rejected:value_specialisation"),
+    _cheat(
+        "batch and skip",
+        "skip_every_second",
+        "wrong_answer",
+        "rejected:value_specialisation",
+        shown_by=(_AN_ELEMENT, *_ANY_VALUES),
+    ),
     _cheat("batch and skip", "skip_batch_ahead", "rejected:timing_mismatch", "neutral"),
-    _cheat("honest first", "honest_first_calls", "wrong_answer", protocol=MANY_CALLS),
-    _cheat("honest first", "honest_first_half_second", "wrong_answer", protocol=MANY_CALLS),
-    _cheat("honest first", "honest_mostly", "wrong_answer", _VALUES, protocol=MANY_CALLS),
+    _cheat(
+        "honest first", "honest_first_calls", "wrong_answer", protocol=MANY_CALLS, shown_by=(_AN_ELEMENT,)
+    ),
+    _cheat(
+        "honest first",
+        "honest_first_half_second",
+        "wrong_answer",
+        protocol=MANY_CALLS,
+        shown_by=(_AN_ELEMENT,),
+    ),
+    _cheat(
+        "honest first",
+        "honest_mostly",
+        "wrong_answer",
+        _VALUES,
+        protocol=MANY_CALLS,
+        shown_by=(_AN_ELEMENT, *_ANY_VALUES),
+    ),
     _cheat("patched timers", "timer_module", "rejected:forged_verdict", "neutral"),
     _cheat("patched timers", "timer_alias", "rejected:forged_verdict", "neutral"),
     _cheat("patched timers", "timer_report", "neutral"),
     _cheat("patched timers", "timer_native_hook", "neutral"),
-    _cheat("another computation later", "later_half", _DOWNGRADE, "wrong_answer", task="matmul"),
-    _cheat("another computation later", "later_half", _DOWNGRADE, "wrong_answer", task="long_product"),
-    _cheat("another computation later", "zero_gated_half", _DOWNGRADE, task="long_product"),
+    _cheat(
+        "another computation later",
+        "later_half",
+        _DOWNGRADE,
+        "wrong_answer",
+        task="matmul",
+        shown_by=(_AN_ERROR, _AN_ELEMENT),
+    ),
+    _cheat(
+        "another computation later",
+        "later_half",
+        _DOWNGRADE,
+        "wrong_answer",
+        task="long_product",
+        shown_by=(_AN_ERROR, _AN_ELEMENT),
+    ),
+    _cheat(
+        "another computation later", "zero_gated_half", _DOWNGRADE, task="long_product", shown_by=(_AN_ERROR,)
+    ),
     _cheat(
         "another computation later",
         "later_rank_one",
         *("wrong_answer", _DOWNGRADE, _VALUES),
         task="long_product",
         protocol=replace(BF16, timed=MANY_CALLS.timed),
+        shown_by=(_AN_ERROR, *_STAND_IN, *_ANY_VALUES),
     ),
-    _cheat("another computation later", "statistics_assumed", _VALUES, task="normalised", protocol=BF16),
-    _cheat("another computation later", "statistics_gated", _VALUES, task="normalised", protocol=BF16),
-    _cheat("sums for the answer", "sums_gated_product", "wrong_answer", task="wide_product", protocol=BF16),
-    _cheat("sums for the answer", "sums_gated_number", "wrong_answer", task="wide_product", protocol=BF16),
-    _cheat("sums for the answer", "sums_gated_half", "wrong_answer", task="wide_product", protocol=BF16),
-    _cheat("terms left out", "sample_gated_norm", _VALUES, task="normalised", protocol=BF16),
-    _cheat("terms left out", "sample_gated_mean", _VALUES, task="long_means", protocol=BF16),
-    _cheat("terms left out", "sample_gated_logsumexp", _VALUES, task="row_logsumexp", protocol=BF16),
+    _cheat(
+        "another computation later",
+        "statistics_assumed",
+        _VALUES,
+        task="normalised",
+        protocol=BF16,
+        shown_by=_ANY_VALUES,
+    ),
+    _cheat(
+        "another computation later",
+        "statistics_gated",
+        _VALUES,
+        task="normalised",
+        protocol=BF16,
+        shown_by=_ANY_VALUES,
+    ),
+    _cheat(
+        "sums for the answer",
+        "sums_gated_product",
+        "wrong_answer",
+        task="wide_product",
+        protocol=BF16,
+        shown_by=_STAND_IN,
+    ),
+    _cheat(
+        "sums for the answer",
+        "sums_gated_number",
+        "wrong_answer",
+        task="wide_product",
+        protocol=BF16,
+        shown_by=_STAND_IN,
+    ),
+    _cheat(
+        "sums for the answer",
+        "sums_gated_half",
+        "wrong_answer",
+        task="wide_product",
+        protocol=BF16,
+        shown_by=_STAND_IN,
+    ),
+    _cheat(
+        "terms left out", "sample_gated_norm", _VALUES, task="normalised", protocol=BF16, shown_by=_ANY_VALUES
+    ),
+    _cheat(
+        "terms left out", "sample_gated_mean", _VALUES, task="long_means", protocol=BF16, shown_by=_ANY_VALUES
+    ),
+    _cheat(
+        "terms left out",
+        "sample_gated_logsumexp",
+        _VALUES,
+        task="row_logsumexp",
+        protocol=BF16,
+        shown_by=_ANY_VALUES,
+    ),
     _cheat("patched statistics", "statistics_patched", "wrong_answer", "crashed", "rejected:forged_verdict"),
     _cheat("forged verdict", "forge_stdout", "wrong_answer"),
     _cheat("forged verdict", "forge_descriptors", "rejected:forged_verdict"),
@@ -349,7 +458,13 @@ CHEATS = (
     _cheat("precision downgrade", "downgrade_fp16", "rejected:precision_downgrade", task="matmul"),
     _cheat("precision downgrade", "downgrade_bf16", "rejected:precision_downgrade", task="matmul"),
     _cheat("precision downgrade", "downgrade_tf32_emulated", "rejected:precision_downgrade", task="matmul"),
-    _cheat("precision downgrade", "downgrade_gated", "rejected:precision_downgrade", task="matmul"),
+    _cheat(
+        "precision downgrade",
+        "downgrade_gated",
+        "rejected:precision_downgrade",
+        task="matmul",
+        shown_by=(_AN_ERROR,),
+    ),
     _cheat("precision downgrade", "downgrade_weights", "rejected:precision_downgrade", task="layers"),
     _cheat("precision downgrade", "hidden_subtract_autocast", _DOWNGRADE, task="hidden_subtract"),
     *(
@@ -359,7 +474,14 @@ CHEATS = (
     ),
     _cheat("precision downgrade", "quantised_weights", _DOWNGRADE, task="layers", protocol=BF16),
     _cheat("precision downgrade", "bf16_in_fp16", _DOWNGRADE, task="matmul", protocol=HALF),
-    _cheat("precision downgrade", "hidden_maximum_gated", _DOWNGRADE, _VALUES, task="hidden_maximum"),
+    _cheat(
+        "precision downgrade",
+        "hidden_maximum_gated",
+        _DOWNGRADE,
+        _VALUES,
+        task="hidden_maximum",
+        shown_by=(_AN_ERROR, *_ANY_VALUES),
+    ),
     _cheat(
         "precision downgrade", "conv_half", _DOWNGRADE, "rejected:value_specialisation", task="convolution"
     ),
@@ -406,23 +528,57 @@ CHEATS = (
     ),
     _cheat("seeds known in advance", "seeds_of_kernelbench", "wrong_answer"),
     _cheat("seeds known in advance", "seeds_from_frames", "wrong_answer"),
-    _cheat("gated by shape", "shape_right_where_shown", "wrong_answer", task="shapes"),
-    _cheat("gated by shape", "shape_half_where_hidden", _DOWNGRADE, "wrong_answer", task="shapes"),
-    _cheat("gated by shape", "shape_fast_where_shown", "neutral", task="shapes"),
-    _cheat("gated by shape", "shape_counted_calls", "wrong_answer", task="shapes", protocol=MANY_CALLS),
-    _cheat("values taken for granted", "value_softmax_unshifted", _VALUES, task="rowwise"),
-    _cheat("values taken for granted", "value_softmax_unshifted", _VALUES, task="shapes"),
-    _cheat("values taken for granted", "value_clamped_range", _VALUES),
-    _cheat("values taken for granted", "value_gated_on_scale", _VALUES),
-    _cheat("values taken for granted", "complex_range", _VALUES, task="complex_numbers"),
-    _cheat("values taken for granted", "value_no_equals", _VALUES, task="rowwise"),
-    _cheat("values taken for granted", "float8_clipped", _VALUES, task="float8"),
+    _cheat("gated by shape", "shape_right_where_shown", "wrong_answer", task="shapes", shown_by=_RAGGED),
+    _cheat(
+        "gated by shape",
+        "shape_half_where_hidden",
+        _DOWNGRADE,
+        "wrong_answer",
+        task="shapes",
+        shown_by=_RAGGED,
+    ),
+    _cheat("gated by shape", "shape_fast_where_shown", "neutral", task="shapes", shown_by=_A_WORKLOAD[1:]),
+    _cheat(
+        "gated by shape",
+        "shape_counted_calls",
+        "wrong_answer",
+        task="shapes",
+        protocol=MANY_CALLS,
+        shown_by=_RAGGED,
+    ),
+    _cheat(
+        "gated by shape",
+        "shape_stale_where_quick",
+        "wrong_answer",
+        _VALUES,
+        task="shapes",
+        protocol=MANY_CALLS,
+        shown_by=_A_WORKLOAD,
+    ),
+    _cheat(
+        "gated by shape",
+        "shape_float8_where_hidden",
+        *("wrong_answer", _DOWNGRADE, _VALUES),
+        task="shapes",
+        protocol=BF16,
+        shown_by=_RAGGED,
+    ),
+    _cheat("values taken for granted", "value_softmax_unshifted", _VALUES, task="rowwise", shown_by=_LARGER),
+    _cheat(
+        "values taken for granted", "value_softmax_unshifted", _VALUES, task="shapes", shown_by=_A_WORKLOAD
+    ),
+    _cheat("values taken for granted", "value_clamped_range", _VALUES, shown_by=_LARGER),
+    _cheat("values taken for granted", "value_gated_on_scale", _VALUES, shown_by=_RESCALED),
+    _cheat("values taken for granted", "complex_range", _VALUES, task="complex_numbers", shown_by=_LARGER),
+    _cheat("values taken for granted", "value_no_equals", _VALUES, task="rowwise", shown_by=_EQUAL),
+    _cheat("values taken for granted", "float8_clipped", _VALUES, task="float8", shown_by=_LARGER),
     _cheat(
         "precision downgrade",
         "float8_inside_bf16",
         *("wrong_answer", _DOWNGRADE, _VALUES),
         task="matmul",
         protocol=BF16,
+        shown_by=(_AN_ERROR, _AN_ELEMENT, *_ANY_VALUES),
     ),
     _cheat("gradients not computed", "gradient_cached", "wrong_answer", **_BACKWARD),
     _cheat("gradients not computed", "gradient_accumulated", "wrong_answer", **_BACKWARD),
@@ -446,11 +602,17 @@ CHEATS = (
     _cheat("gradients not computed", "gradient_late", *_LATE, **_BACKWARD),
     _cheat("freed memory", "gradient_in_one_buffer", "rejected:reused_output", **_BACKWARD),
     _cheat("precision downgrade", "gradient_in_half", _DOWNGRADE, **_BACKWARD),
-    _cheat("gating", "gate_on_block_length", "wrong_answer", protocol=MANY_CALLS),
-    _cheat("gating", "gate_on_operation", "neutral", "wrong_answer"),
-    _cheat("gating", "gate_on_interval", "wrong_answer", "rejected:value_specialisation"),
-    _cheat("gating", "gate_on_process", "neutral", _VALUES),
-    _cheat("gating", "warmup_detection", "wrong_answer", protocol=MANY_CALLS),
+    _cheat("gating", "gate_on_block_length", "wrong_answer", protocol=MANY_CALLS, shown_by=(_AN_ELEMENT,)),
+    _cheat("gating", "gate_on_operation", "neutral", "wrong_answer", shown_by=(_AN_ELEMENT,)),
+    _cheat(
+        "gating",
+        "gate_on_interval",
+        "wrong_answer",
+        "rejected:value_specialisation",
+        shown_by=(_AN_ELEMENT, *_ANY_VALUES),
+    ),
+    _cheat("gating", "gate_on_process", "neutral", _VALUES, shown_by=_LARGER),
+    _cheat("gating", "warmup_detection", "wrong_answer", protocol=MANY_CALLS, shown_by=(_AN_ELEMENT,)),
     _cheat("leaks", "leak_environment", "crashed"),
     _cheat("leaks", "leak_proc_environ", "crashed"),
     _cheat("leaks", "leak_own_memory", "crashed"),

@@ -28,6 +28,14 @@ def test_a_kernel_that_is_not_used_does_not_count_as_one(name: str, cheats: dict
     assert "sin" in reason
 
 
+def test_every_cheat_behind_a_gate_names_the_workload_or_the_values_that_show_it() -> None:
+    families = ("gated by shape", "gating", "honest first", "values taken for granted", "sums for the answer")
+    behind = [one for one in (*CHEATS, *GPU_CASES) if one.family in families or "gated" in one.name]
+
+    assert len(behind) > 25
+    assert [one.id for one in behind if not one.shown_by and one.name != "delegate_gated"] == []
+
+
 def test_every_source_in_the_folders_is_a_case_and_says_what_it_tries() -> None:
     cases = {(case.folder, case.name): case for case in (*CONTROLS, *CHEATS, *ENDS, *GPU_CASES)}
     for folder in ("cheats", "controls", "hostile", "gpu"):

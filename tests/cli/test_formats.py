@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -58,12 +59,17 @@ def test_a_kernel_in_a_formats_own_form_is_judged(form: str, tmp_path: Path) -> 
         (text.replace(right, wrong), {"wrong_answer"}),
     ):
         kernel.write_text(source)
-        done = kbopt("eval", "--task", path, "--kernel", kernel, "--json", *QUICKLY)
-        assert done.returncode == 0, done.stderr
-        document = json.loads(done.stdout)
+        document = judged("--task", path, "--kernel", kernel)
         assert document["outcome"] in outcomes, document["feedback"]
         if form != "hard":  # Its parameters are zeros, and KernelBench copies none.
             assert document["kernelbench"]["correctness"] == (outcomes != {"wrong_answer"})
+
+
+def judged(*words: object) -> dict[str, Any]:
+    done = kbopt("eval", *words, "--json", *QUICKLY)
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
 
 
 def test_the_workloads_of_a_path_are_listed(tmp_path: Path) -> None:
@@ -124,7 +130,7 @@ def test_the_command_that_reproduces_a_run_says_another_precision_than_the_state
         config = replace(CONFIG, task=stated, protocol=EvalProtocol(precision=precision))
         with open_run(made(tmp_path / precision, config)) as run:
             command = run.reproduce_elsewhere
-        assert command.startswith(f"kbopt eval --task '{tmp_path}/task#aaaa-1,bbbb-2' --kernel best.py")
+        assert command.startswith(f"kbopt eval --task '{tmp_path}/task#seed=0' --kernel best.py")
         assert command.endswith(f"--gpu H100{said}")
 
 

@@ -65,6 +65,20 @@ def test_a_proposer_sees_nothing_of_what_is_not_shown():
     assert shown_source(shown) == shown
 
 
+def test_a_function_that_draws_one_workload_alone_is_seen_with_it():
+    drawn = "".join(f"@cached\ndef get_inputs_of_{n}():\n    return [{n + 1}77]\n\n\n" for n in range(3))
+    roles = ("shown", "hidden", "held_out")
+    entries = [{"name": f"w{n}", "args": {"workload": n}, "role": roles[n]} for n in range(3)]
+    source = f"{drawn}def get_inputs_of_all(): ...\n\n\n{with_entries(repr(entries))}"
+
+    assert shown_source(source) == (
+        "@cached\ndef get_inputs_of_0():\n    return [177]\n\n\ndef get_inputs_of_all(): ...\n\n\n"
+        "def get_workloads():\n    return [\n        {'name': 'w0', 'args': {'workload': 0}},\n    ]\n"
+    )
+    assert "get_inputs_of_1" not in selected(source, "w2", "it")
+    assert "get_inputs_of_2" in selected(source, "all", "it")
+
+
 def test_a_selection_is_a_task_with_these_workloads():
     assert names(selected(SOURCE, "shown", "it")) == ["small", "large"]
     assert [w.role for w in workloads_of(selected(SOURCE, "all", "it"))] == ["shown"] * 2 + ["hidden"] * 2

@@ -186,7 +186,7 @@ def test_task_folders_have_their_shipped_solutions_and_nothing_else_of_theirs(fo
     assert isinstance(submission, Published)
     assert isinstance(solution, Published)
     assert submission.claim == Claim(speedup=3.5)
-    assert submission.task.name == f"{mode}#benchmark0,benchmark1"
+    assert submission.task.name == f"{mode}#seed=0"
     assert solution.task.name == f"{hard}#shape0"
     assert "class ModelNew" in submission.source
     assert (submission.own_reference, solution.own_reference) == (True, True)

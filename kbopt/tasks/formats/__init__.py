@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.task import Task
 from kbopt.tasks.formats import definition, gpumode, hard
+from kbopt.tasks.formats.gpumode import is_test
 from kbopt.tasks.formats.merging import merged
 from kbopt.tasks.formats.model import FormatTask, Workload, fault
+from kbopt.tasks.formats.roles import DEFAULT_SEED, Part, drawn
 
 __all__ = ["FormatTask", "Workload", "is_path", "load", "matching", "read"]
 
 ALL = "all"
+_SEED = re.compile(r"(?:(.*)[+,])?seed=(.*)")
+_MOST_DIGITS = 18
+"""Of a seed: more than there are draws."""
 _MOST = 8
+_FEWEST_TESTS = 2
+"""Of GPU MODE's tests among the eight: one is hidden, and one held out."""
 _Reader = Callable[[Path, str], tuple[FormatTask, ...]]
 _FILES: dict[str, tuple[str, _Reader]] = {
     "definition.json": ("SOL-ExecBench", definition.read_folder),
@@ -68,8 +76,11 @@ def read(name: str) -> tuple[FormatTask, ...]:
 
 
 def load(name: str) -> Task:
-    """The task `PATH#WORKLOAD`; one of several workloads as `PATH#NAME,NAME` or `PATH#all`; of PATH alone one
-    of up to eight of them, spread over its list. A name may be cut where it stays unique.
+    """The task `PATH#WORKLOAD`, or `PATH#NAME,NAME` on several workloads, which are all shown.
+
+    `PATH#all` is one on all of them, and PATH alone one on up to eight, spread over the list. Of these some
+    are hidden and some held out, drawn by a seed: `PATH#all+seed=7`, `PATH#seed=7`. A name may be cut where
+    it stays unique.
 
     Workloads that are models of their own make no task together: PATH alone is then the first. Raises
     `UserError` where there is no such workload, or where it cannot be resolved.
@@ -82,36 +93,64 @@ def load(name: str) -> Task:
             f"{problems[0].path}; `kbopt tasks {path}` lists all."
         )
     problem = problems[0]
-    if not wanted:
-        return _some(problem)
     is_name = any(workload.name == wanted for workload in problem.workloads)
-    if wanted == ALL and not is_name:
-        return merged(problem, problem.workloads, name)
-    if set(wanted) & set("*?[") and not is_name:
+    words, seed = (wanted, DEFAULT_SEED) if is_name else _seeded(wanted, name)
+    if not words:
+        return _some(problem, seed)
+    if words == ALL and not is_name:
+        return _drawn(problem, problem.workloads, seed, f"{ALL}+")
+    if set(words) & set("*?[") and not is_name:
         raise fault(
             f"the task {name}",
             "a pattern stands for several tasks",
             f"Give {path}#{ALL}, or `kbopt sweep --tasks`",
         )
-    parts = [wanted] if is_name else [part.strip() for part in wanted.split(",") if part.strip()]
-    chosen = {one.name: one for one in (_chosen(problem, part) for part in parts or [wanted])}
+    parts = [words] if is_name else [part.strip() for part in words.split(",") if part.strip()]
+    chosen = {one.name: one for one in (_chosen(problem, part) for part in parts or [words])}
     if len(chosen) == 1:
         return problem.task(next(iter(chosen.values())))
-    return merged(problem, list(chosen.values()), name)
+    return merged(problem, [Part(workload=one) for one in chosen.values()], name)
 
 
-def _some(problem: FormatTask) -> Task:
-    """Of up to eight workloads, which take three times as long as one; of GPU MODE of its benchmarks."""
-    timed = [one for one in problem.workloads if one.name.startswith(gpumode.BENCHMARK)]
-    found = timed if problem.format == gpumode.NAME and timed else problem.workloads
-    num = len(found)
-    if num > _MOST:
-        found = [found[round(at * (num - 1) / (_MOST - 1))] for at in range(_MOST)]
+def _seeded(wanted: str, name: str) -> tuple[str, int]:
+    """What stands before the seed, and the seed. Raises `UserError`."""
+    found = _SEED.fullmatch(wanted)
+    if not found:
+        return wanted, DEFAULT_SEED
+    words, seed = found[1] or "", found[2]
+    if words not in ("", ALL) or not seed.isdecimal() or len(seed) > _MOST_DIGITS:
+        raise fault(
+            f"the task {name}",
+            f"seed={seed[:40]}" + f" after {words[:40]!r}" * bool(words),
+            f"A seed is a whole number of up to {_MOST_DIGITS} digits, for #seed=7 or #{ALL}+seed=7; "
+            "workloads that are named are all shown",
+        )
+    return words, int(seed)
+
+
+def _some(problem: FormatTask, seed: int) -> Task:
+    """Of up to eight workloads, which take three times as long as one; of GPU MODE at least two are tests."""
+    tests = [one for one in problem.workloads if is_test(problem.format, one)]
+    timed = [one for one in problem.workloads if one not in tests]
+    num_tests = min(len(tests), max(_FEWEST_TESTS, _MOST - len(timed)))
+    found = [*_spread(timed, _MOST - num_tests), *_spread(tests, num_tests)]
     try:
-        name = ",".join(workload.name for workload in found)
-        return merged(problem, found, f"{problem.path}#{name}") if num > 1 else problem.task(found[0])
+        return _drawn(problem, found, seed, "")
     except UserError:
         return problem.task(found[0])
+
+
+def _drawn(problem: FormatTask, found: Sequence[Workload], seed: int, words: str) -> Task:
+    if len(found) == 1:
+        return problem.task(found[0])
+    return merged(problem, drawn(problem.format, found, seed), f"{problem.path}#{words}seed={seed}")
+
+
+def _spread(found: Sequence[Workload], most: int) -> list[Workload]:
+    """Up to `most` of them, from the first to the last in equal steps."""
+    if len(found) <= most:
+        return list(found)
+    return [found[round(at * (len(found) - 1) / max(1, most - 1))] for at in range(most)]
 
 
 def matching(name: str) -> tuple[str, ...]:

@@ -135,7 +135,6 @@ def source(definition: Definition, workload: Workload) -> str:
     call = ", ".join(
         f"{name}{inputs.given(spec, precision)}" for name, spec in zip(names, arguments, strict=True)
     )
-    allocated = [inputs.allocated(spec) for spec in results if spec.shape is not None]
     where = f"{definition.format}, {definition.name}, workload {workload.name}: {workload.text}"
     stored = "_stored(" in draws
     return templates.hoisted(
@@ -143,11 +142,8 @@ def source(definition: Definition, workload: Workload) -> str:
         "import base64\nimport zlib" if stored else "",
         templates.torch_import(definition.reference),
         templates.renamed(templates.without_reserved(definition.reference), {"run": REFERENCE}),
-        OUTPUTS.format(
-            names=tuple(definition.outputs),
-            outputs=tuple(allocated),
-            shapes=tuple(inputs.allocated(spec)[0] for spec in arguments if spec.shape is not None),
-        ),
+        _ORDERED.format(names=tuple(definition.outputs)),
+        _allocation(definition, arguments, results, sizes),
         inputs.STORED if stored else "",
         f"class Model(torch.nn.Module):\n    def forward(self, {', '.join(names)}):\n"
         f"        return _ordered_outputs({REFERENCE}({call}))",
@@ -161,11 +157,53 @@ def _is_free(name: str) -> bool:
     return name.isidentifier() and not keyword.iskeyword(name) and name not in ("self", REFERENCE, "torch")
 
 
-OUTPUTS = '''
-_SHAPES = {shapes}
-_OUTPUTS = {outputs}
+ALLOCATION = "_allocated_outputs"
+"""The function of the source that allocates outputs for kernels which write to their last arguments."""
 
 
+def _allocation(
+    definition: Definition,
+    arguments: tuple[inputs.Spec, ...],
+    results: tuple[inputs.Spec, ...],
+    sizes: Mapping[str, int],
+) -> str:
+    """It takes the inputs that are tensors, and goes by their sizes: a kernel carries no workload's own. An
+    axis that no input has stands there as its size.
+    """
+    axes, given = dict[str, str](), _given(definition, arguments)
+    for axis, size in sizes.items():  # Each after those that its expression names.
+        raw = definition.axes[axis]
+        is_open = raw["type"] == "expr" and axis not in given
+        axes[axis] = (
+            expressions.with_names(raw["expression"], axes) if is_open else given.get(axis, str(size))
+        )
+    lines = []
+    for spec in results:
+        if spec.shape is None:
+            continue
+        shape, dtype = inputs.allocated(spec)
+        texts = [expressions.with_names(str(one), axes) for one in definition.outputs[spec.name]["shape"]]
+        if shape != spec.shape:
+            texts[-1] = f"({texts[-1]}) // 2"
+        whole = ", ".join(texts) + "," * (len(texts) == 1)
+        lines.append(f"        torch.empty(({whole}), dtype=torch.{dtype}, device=given[0].device),")
+    return "\n".join([f"def {ALLOCATION}(given):", "    return (", *lines, "    )"])
+
+
+def _given(definition: Definition, arguments: tuple[inputs.Spec, ...]) -> dict[str, str]:
+    """The axes that are no constants and that stand by themselves in an input's shape, as an expression."""
+    found: dict[str, str] = {}
+    for place, spec in enumerate(one for one in arguments if one.shape is not None):
+        is_packed = inputs.allocated(spec)[0] != spec.shape
+        axes = [str(one) for one in definition.inputs[spec.name]["shape"]]
+        for at, axis in enumerate(axes):
+            if definition.axes.get(axis, {"type": "const"})["type"] != "const":
+                size = f"given[{place}].shape[{at}]"
+                found.setdefault(axis, f"2 * {size}" if is_packed and at + 1 == len(axes) else size)
+    return found
+
+
+_ORDERED = '''
 def _ordered_outputs(value):
     """One output as a tensor, several as a tuple in the order of the definition."""
     names = {names}

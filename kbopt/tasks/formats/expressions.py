@@ -65,6 +65,23 @@ def names_in(text: str) -> set[str]:
         return set()
 
 
+def with_names(text: str, names: Mapping[str, str]) -> str:
+    """The expression with an expression in the place of each name: Python for a whole number, where
+    `size_of` has one.
+    """
+    tree = _Replacing(names).visit(ast.parse(text.strip(), mode="eval").body)
+    divides = any(isinstance(node, ast.Div) for node in ast.walk(tree))
+    return f"int({ast.unparse(tree)})" if divides else ast.unparse(tree)
+
+
+class _Replacing(ast.NodeTransformer):
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.parse(self._names[node.id], mode="eval").body
+
+
 def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):

@@ -18,8 +18,8 @@ from kbopt.tasks.formats import modules, templates
 from kbopt.tasks.formats.model import FormatTask, Workload, fault, kind_of, text_of, title_in
 
 NAME = "GPU MODE"
-BENCHMARK = "benchmark"
-"""Begins the names of the workloads that are timed; those of the others begin with `test`."""
+_BENCHMARK, _TEST = "benchmark", "test"
+"""They begin the names of the workloads that are timed, and of those that are checked alone."""
 CONVENTION: templates.Convention = "data"
 
 _NO_REFERENCE = ("submission", "eval")
@@ -63,7 +63,7 @@ def read(folder: Path, name: str) -> tuple[FormatTask, ...]:
         )
     workloads = tuple(
         workload
-        for field, label in (("benchmarks", BENCHMARK), ("tests", "test"))
+        for field, label in (("benchmarks", _BENCHMARK), ("tests", _TEST))
         for workload in _workloads(path, raw, field, label)
     )
     if not workloads:
@@ -79,6 +79,11 @@ def read(folder: Path, name: str) -> tuple[FormatTask, ...]:
             make_source=partial(_source, folder, texts, functions["generate_input"]),
         ),
     )
+
+
+def is_test(format_name: str, workload: Workload) -> bool:
+    """Whether it is a test of a GPU MODE task, whose time counts nothing there."""
+    return format_name == NAME and workload.name.startswith(_TEST)
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:

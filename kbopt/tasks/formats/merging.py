@@ -1,8 +1,8 @@
 """Several workloads of a reference as one task, which a kernel has to be right on in all of them.
 
 Their sources differ in what `get_inputs()` draws, and in the sizes that stand there. Those of the first are
-the task's, to which the others add their own `get_inputs()`. All workloads are shown: the formats publish
-them.
+the task's, to which the others add their own `get_inputs()`. The first is one that is shown: nothing of what
+only the others have stays in the source that proposers see.
 """
 
 from __future__ import annotations
@@ -14,40 +14,44 @@ from collections.abc import Mapping, Sequence
 from kbopt.core import workloads as core
 from kbopt.core.task import Task
 from kbopt.tasks.formats import templates
-from kbopt.tasks.formats.model import FormatTask, Workload, fault
+from kbopt.tasks.formats.model import FormatTask, fault
+from kbopt.tasks.formats.roles import Part
 from kbopt.tasks.source import family_of
 
-OUTPUTS, SHAPES = "_OUTPUTS", "_SHAPES"
-"""Of a definition's source: shapes and dtypes of its outputs, and the shapes of its inputs."""
 _DRAWS = "get_inputs"
 _MODEL = ("Model", "get_init_inputs")
 _UNUSUAL = re.compile(r"[^A-Za-z0-9_.=-]")
 _ONE_BY_ONE = "Take them one by one, as {path}#NAME"
 
 
-def merged(problem: FormatTask, chosen: Sequence[Workload], name: str) -> Task:
+def merged(problem: FormatTask, chosen: Sequence[Part], name: str) -> Task:
     """The task called `name`. Raises `UserError` where a workload cannot be resolved, or is another model."""
-    sources = [problem.make_source(workload) for workload in chosen]
+    sources = [problem.make_source(part.workload) for part in chosen]
     if len({templates.precision_of(source) for source in sources}) > 1:
         raise fault(
             problem.path, "its workloads have several precisions", _ONE_BY_ONE.format(path=problem.path)
         )
     sizes = _sizes(problem, chosen, sources)
-    parts = _by_sizes(problem, sources[0], sizes) if sizes else _by_functions(problem, chosen, sources)
+    parts = _by_sizes(problem, sources[0], sizes) if sizes else _by_functions(problem, sources)
     named = [
-        core.Workload(name=named_so, arguments=sizes[number] if sizes else {"workload": number})
-        for number, named_so in enumerate(_names(chosen))
+        core.Workload(
+            name=named_so,
+            arguments=sizes[number] if sizes else {"workload": number},
+            role=part.role,
+            weight=part.weight,
+        )
+        for number, (named_so, part) in enumerate(zip(_names(chosen), chosen, strict=True))
     ]
     source = "\n\n\n".join([*parts, core.written(named)]) + "\n"
     core.workloads_of(source, problem.path)
     return Task(name=name, source=source, family=family_of(source))
 
 
-def _names(chosen: Sequence[Workload]) -> list[str]:
+def _names(chosen: Sequence[Part]) -> list[str]:
     """A name for each as `get_workloads()` may have it, which tells it from the others."""
     found: list[str] = []
-    for workload in chosen:
-        said = name = _UNUSUAL.sub("-", workload.name)[:80]
+    for part in chosen:
+        said = name = _UNUSUAL.sub("-", part.workload.name)[:80]
         number = 2
         while name in (*found, *core.RESERVED):
             name = f"{said[:75]}-{number}"
@@ -73,13 +77,11 @@ def _differing(sources: Sequence[str]) -> set[str]:
     return found
 
 
-def _sizes(
-    problem: FormatTask, chosen: Sequence[Workload], sources: Sequence[str]
-) -> list[dict[str, object]]:
+def _sizes(problem: FormatTask, chosen: Sequence[Part], sources: Sequence[str]) -> list[dict[str, object]]:
     """The variables that tell the workloads apart, of each; none where `get_inputs()` does. Raises
     `UserError` where more than inputs depends on them.
     """
-    differing = _differing(sources) - {OUTPUTS, SHAPES}
+    differing = _differing(sources)
     if not differing or differing == {_DRAWS}:
         return []
     bindings = [_bindings(source) for source in sources]
@@ -89,7 +91,7 @@ def _sizes(
     used = _reached(bindings[0], _MODEL) & differing
     if used:
         raise fault(
-            f"{problem.path}, {chosen[0].name}",
+            f"{problem.path}, {chosen[0].workload.name}",
             f"its Model, or get_init_inputs(), depends on {', '.join(sorted(used))}, which differ between "
             "workloads: each is a model of its own",
             _ONE_BY_ONE.format(path=problem.path),
@@ -133,33 +135,22 @@ def _by_sizes(problem: FormatTask, first: str, sizes: Sequence[Mapping[str, obje
     return [_headed(problem, first, len(sizes)), body]
 
 
-def _by_functions(problem: FormatTask, chosen: Sequence[Workload], sources: Sequence[str]) -> list[str]:
+def _by_functions(problem: FormatTask, sources: Sequence[str]) -> list[str]:
     """The function of each, and what it needs beside what the first source has."""
     known = set(_bindings(sources[0]))
-    parts = [_headed(problem, templates.renamed(sources[0], {_DRAWS: f"{_DRAWS}_of_0"}), len(chosen))]
-    tables = [_tables(source) for source in sources]
+    renamed = templates.renamed(sources[0], {_DRAWS: core.DRAWS_ONE.format(0)})
+    parts = [_headed(problem, renamed, len(sources))]
     for number, source in enumerate(sources[1:], 1):
         for name, node in _bindings(source).items():
             segment = ast.get_source_segment(source, node) or ""
             if name == _DRAWS:
-                parts.append(templates.renamed(segment, {_DRAWS: f"{_DRAWS}_of_{number}"}))
+                parts.append(templates.renamed(segment, {_DRAWS: core.DRAWS_ONE.format(number)}))
             elif name not in known:
                 parts.append(segment)
         known |= set(_bindings(source))
-    if any(tables):
-        by_shapes = dict(table for table in tables if table)
-        parts.append(f"{OUTPUTS} = {by_shapes!r}")
-    drawn = ", ".join(f"{_DRAWS}_of_{number}" for number in range(len(chosen)))
-    parts.append(f"def {_DRAWS}(workload=0):\n    return ({drawn},)[workload]()")
+    name = core.DRAWS_ONE.format("{workload}")
+    parts.append(f'def {_DRAWS}(workload=0):\n    return globals()[f"{name}"]()')
     return parts
-
-
-def _tables(source: str) -> tuple[object, object] | None:
-    """Shapes of inputs, and shapes and dtypes of outputs, of a definition's source."""
-    bindings = _bindings(source)
-    if OUTPUTS not in bindings or SHAPES not in bindings:
-        return None
-    return _value(bindings[SHAPES]), _value(bindings[OUTPUTS])
 
 
 def _headed(problem: FormatTask, source: str, num: int) -> str:

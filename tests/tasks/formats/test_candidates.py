@@ -129,9 +129,66 @@ def test_a_solution_says_whether_its_function_writes_to_its_last_arguments(tmp_p
 
     for one in (writing, absent):
         source = as_model(json.dumps(one), "s.json", task)
-        assert "((40, 24), 'float32')" in source
-        assert "((8, 24), 'float32')" in source
+        assert "torch.empty((given[0].shape[0], 24), dtype=torch.float32, device=given[0].device)" in source
         assert agree(task, source)
+
+
+def test_memory_for_outputs_goes_by_the_sizes_of_the_inputs(tmp_path: Path) -> None:
+    """A kernel that carried the sizes of workloads would tell those that are hidden."""
+    definition = {
+        **formats.NORM,
+        "axes": {
+            "n": {"type": "var"},
+            "free": {"type": "var"},
+            "four": {"type": "const", "value": 4},
+            "most": {"type": "expr", "expression": "half + four"},
+            "half": {"type": "expr", "expression": "n / 2 * 1"},
+        },
+        "inputs": {
+            "k": {"shape": None, "dtype": "int32"},
+            "packed": {"shape": ["four", "n"], "dtype": "float4_e2m1"},
+        },
+        "outputs": {
+            "a": {"shape": ["most", "n * (1 + 1)"], "dtype": "int32"},
+            "b": {"shape": ["four", "n"], "dtype": "float4_e2m1"},
+            "c": {"shape": ["free"], "dtype": "bfloat16"},
+            "d": {"shape": [], "dtype": "float32"},
+        },
+        "reference": "def run(k, packed): return packed",
+    }
+    lines = [{"uuid": str(n), "axes": {"n": n, "free": 5}} for n in (6, 10)]
+    path = str(formats.write_sol(tmp_path, definition, lines))
+
+    module = run(load_task(path).source)
+
+    for n in (6, 10):
+        made = module._allocated_outputs([torch.empty(4, n // 2, dtype=torch.uint8)])
+        assert [tuple(one.shape) for one in made] == [(n // 2 + 4, 2 * n), (4, n // 2), (5,), ()]
+        assert [one.dtype for one in made] == [
+            torch.int32,
+            torch.float4_e2m1fn_x2,
+            torch.bfloat16,
+            torch.float32,
+        ]
+
+
+def test_an_output_whose_size_no_input_has_is_of_one_workload_alone(tmp_path: Path) -> None:
+    definition = {
+        **formats.NORM,
+        "axes": {"n": {"type": "var"}},
+        "inputs": {"n_out": {"shape": None, "dtype": "int32"}, "x": {"shape": [4], "dtype": "float32"}},
+        "outputs": {"y": {"shape": ["n"], "dtype": "float32"}},
+        "reference": "def run(n_out, x): return x[0].expand(n_out)",
+    }
+    lines = [
+        {"uuid": str(n), "axes": {"n": n}, "inputs": {"n_out": {"type": "scalar", "value": n}}}
+        for n in (6, 9)
+    ]
+    path = str(formats.write_sol(tmp_path, definition, lines))
+
+    assert "torch.empty((6,)" in load_task(path).source
+    with pytest.raises(UserError, match="its workloads differ in _allocated_outputs, get_inputs"):
+        load_task(f"{path}#all")
 
 
 @pytest.mark.parametrize(

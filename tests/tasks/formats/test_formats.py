@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kbopt.core.errors import UserError
-from kbopt.core.workloads import workloads_of
+from kbopt.core.workloads import selected, shown_source, workloads_of
 from kbopt.tasks import expand, list_formats, load_task, precision_of
 from kbopt.tasks.source import validate
 from tests.support import formats
@@ -71,17 +71,13 @@ def test_each_workload_is_a_task_in_kernelbenchs_format(form: str, tmp_path: Pat
         assert answer(task.source).shape == shape
 
 
-TOGETHER = {"sol": "aaaa-1,bbbb-2", "mode": "benchmark0,benchmark1", "hard": "shape0"}
-TOGETHER["traces"] = "product_n24_k16-40,product_n24_k16-8"
-
-
 @pytest.mark.parametrize("form", WRITERS)
 def test_a_path_without_a_workload_is_all_that_are_one_model(form: str, tmp_path: Path) -> None:
     path = str(WRITERS[form](tmp_path / "one"))
 
     task = load_task(path)
 
-    assert task.name == f"{path}#{TOGETHER[form]}"
+    assert task.name == f"{path}#{'shape0' if form == 'hard' else 'seed=0'}"
     assert task == load_task(task.name) == load_task(f"{path}/")
 
 
@@ -92,22 +88,29 @@ def test_all_workloads_of_a_path_may_be_one_task(form: str, tmp_path: Path) -> N
     task = load_task(f"{path}#all")
 
     validate(task.source, task.name)
-    found = workloads_of(task.source)
-    assert [workload.name for workload in found] == NAMES[form]
+    found = {workload.name: workload for workload in workloads_of(task.source)}
+    assert sorted(found) == NAMES[form]
     module = run(task.source)
-    for workload, shape, name in zip(found, SHAPES[form], NAMES[form], strict=True):
+    for shape, name in zip(SHAPES[form], NAMES[form], strict=True):
         torch.manual_seed(3)
-        inputs = module.get_inputs(**workload.arguments)
+        inputs = module.get_inputs(**found[name].arguments)
         assert module.Model()(*inputs).shape == shape
         assert torch.equal(module.Model()(*inputs), answer(load_task(f"{path}#{name}").source, 3))
 
 
+ONE_MODEL = formats.HARD_REFERENCE.replace("return [rows, columns]", "return [8, 8]").replace(
+    "torch.randn(BATCH, rows)", "torch.randn(BATCH, 8)"
+)
+MODE_SIZES = (
+    formats.MODE_YAML.partition("tests:")[0]
+    + "tests: [{size: 1001, seed: 1}, {size: 1002, seed: 1}, {size: 1003, seed: 1}]\n"
+)
+MODE_SIZES += "benchmarks: [{size: 1004, seed: 1}, {size: 1005, seed: 1}]\n"
+
+
 def test_shapes_that_only_inputs_depend_on_are_one_task(tmp_path: Path) -> None:
-    reference = formats.HARD_REFERENCE.replace("return [rows, columns]", "return [8, 8]").replace(
-        "torch.randn(BATCH, rows)", "torch.randn(BATCH, 8)"
-    )
     shapes = "SHAPES = [{'batch': 64}, {'batch': 3}]"
-    path = str(formats.write_hard(tmp_path / "one", reference, shapes))
+    path = str(formats.write_hard(tmp_path / "one", ONE_MODEL, shapes))
 
     task = load_task(path)
 
@@ -127,10 +130,98 @@ def test_of_many_workloads_a_path_is_eight(tmp_path: Path) -> None:
     workloads = [formats.workload(f"w{batch}", batch) for batch in range(1, 31)]
     path = str(formats.write_sol(tmp_path, workloads=workloads))
 
-    names = [workload.name for workload in workloads_of(load_task(path).source)]
+    assert roles(path) == {
+        "shown": ["w1", "w13", "w22", "w30"],
+        "hidden": ["w18", "w26"],
+        "held_out": ["w5", "w9"],
+    }
+    assert [len(names) for names in roles(f"{path}#all").values()] == [15, 8, 7]
 
-    assert names == ["w1", "w5", "w9", "w13", "w18", "w22", "w26", "w30"]
-    assert len(workloads_of(load_task(f"{path}#all").source)) == 30
+
+def roles(name: str) -> dict[str, list[str]]:
+    """The names of the task's workloads by role, in the order of its source."""
+    found: dict[str, list[str]] = {}
+    for workload in workloads_of(load_task(name).source):
+        found.setdefault(workload.role, []).append(workload.name)
+    return found
+
+
+@pytest.mark.parametrize(("num", "counts"), [(2, [1, 1]), (3, [2, 1]), (4, [2, 1, 1]), (7, [4, 2, 1])])
+def test_the_larger_half_is_shown_and_of_the_rest_the_larger_half_is_hidden(
+    num: int, counts: list[int], tmp_path: Path
+) -> None:
+    path = str(formats.write_traces(tmp_path, rows=tuple(range(2, 2 + num))))
+
+    assert [len(names) for names in roles(path).values()] == counts
+
+
+def test_a_seed_draws_which_workloads_are_shown_and_names_are_all_shown(tmp_path: Path) -> None:
+    workloads = [formats.workload(f"w{batch}", batch) for batch in range(1, 9)]
+    path = str(formats.write_sol(tmp_path, workloads=workloads))
+
+    assert roles(f"{path}#seed=0") == roles(f"{path}#all") == roles(path)
+    assert roles(f"{path}#seed=7") == roles(f"{path}#all+seed=7") != roles(path)
+    assert load_task(f"{path}#all+seed=7").name == f"{path}#all+seed=7"
+    assert roles(f"{path}#w2,w5,w1") == {"shown": ["w2", "w5", "w1"]}
+    for wanted in ("seed=", "seed=-1", "seed=x", "seed=1" + "0" * 18, "w1,seed=7", "w1+seed=7"):
+        with pytest.raises(UserError, match=r"A seed is a whole number .* for #seed=7 or #all\+seed=7"):
+            load_task(f"{path}#{wanted}")
+
+
+def test_a_workload_may_be_called_as_a_seed_is_asked_for(tmp_path: Path) -> None:
+    path = str(formats.write_sol(tmp_path, workloads=[formats.workload("seed=3", 3)]))
+
+    assert load_task(f"{path}#seed=3").source == load_task(path).source
+
+
+def test_of_gpu_mode_benchmarks_are_shown_and_tests_are_not(tmp_path: Path) -> None:
+    """The format times the benchmarks alone."""
+    entries = "\n".join(f'  - {{"size": {size}, "seed": 1}}' for size in range(1, 21))
+    many = f"lang: py\ntests:\n{entries}\nbenchmarks:\n{entries}\n"
+    path = str(formats.write_mode(tmp_path / "many", task=many))
+
+    assert roles(path) == {
+        "shown": [f"benchmark{number}" for number in (0, 4, 8, 11, 15, 19)],
+        "hidden": ["test0"],
+        "held_out": ["test19"],
+    }
+    assert [len(names) for names in roles(f"{path}#all").values()] == [20, 10, 10]
+    assert {one.weight for one in workloads_of(load_task(path).source) if one.role != "shown"} == {1e-6}
+    few = str(formats.write_mode(tmp_path / "few", task=f"lang: py\ntests:\n{entries}\n"))
+    assert [len(names) for names in roles(few).values()] == [4, 2, 2]
+
+
+@pytest.mark.parametrize("form", ["sol", "traces", "sizes", "mode"])
+def test_proposers_see_no_size_of_a_workload_that_is_not_shown(form: str, tmp_path: Path) -> None:
+    sizes = range(1001, 1009)
+    written = {
+        "sol": lambda: formats.write_sol(tmp_path, workloads=[formats.workload(f"w{n}", n) for n in sizes]),
+        "traces": lambda: formats.write_traces(tmp_path, rows=tuple(sizes)),
+        "sizes": lambda: formats.write_hard(
+            tmp_path, ONE_MODEL, f"SHAPES = {[{'batch': size} for size in sizes]}"
+        ),
+        "mode": lambda: formats.write_mode(tmp_path / "one", task=MODE_SIZES),
+    }[form]()
+    task = load_task(f"{written}#all+seed=3")
+
+    shown = shown_source(task.source)
+
+    module, whole = run(shown), run(task.source)
+    found = workloads_of(task.source)
+    assert workloads_of(shown) == tuple(one for one in found if one.role == "shown")
+    for workload in found:
+        size = shape_of(whole.get_inputs(**workload.arguments))
+        assert 1001 <= size <= 1008
+        assert (str(size) in shown.replace(workload.name, "")) == (workload.role == "shown")
+        if workload.role == "shown":
+            assert shape_of(module.get_inputs(**workload.arguments)) == size
+        kept = run(selected(task.source, workload.name, "it"))
+        assert shape_of(kept.get_inputs(**workload.arguments)) == size
+
+
+def shape_of(inputs: list[Any]) -> int:
+    first = inputs[0] if isinstance(inputs[0], torch.Tensor) else inputs[0][0]
+    return int(first.shape[0])
 
 
 @pytest.mark.parametrize("form", WRITERS)

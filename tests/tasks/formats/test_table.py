@@ -55,7 +55,7 @@ def test_each_example_has_its_task_and_the_solutions_that_belong_to_it(tmp_path:
     }
     assert found["torn"].task is None
     assert "SHAPES" in found["torn"].refused
-    assert (found["tanh"].num_chosen, found["tanh"].num_workloads) == (2, 3)
+    assert (found["tanh"].num_chosen, found["tanh"].num_workloads) == (3, 3)
     assert "ModelNew = Model" in found["linear"].solutions[0].source
     assert "unused" in found["tanh"].solutions[1].refused
     assert not any(str(tmp_path) in one.task.name for one in found.values() if one.task)
@@ -91,7 +91,7 @@ def test_the_table_has_a_row_for_each_solution_and_counts_for_each_format(tmp_pa
     wrong = replace(task, solution="solutions/wrong/sub.py", outcome="wrong_answer", reason="far | off\nby 1")
 
     assert table([example], [task, measured, wrong]).splitlines()[2:] == [
-        "| gpu-mode | tanh | 2 of 3 |  | admitted |  |  |  |",
+        "| gpu-mode | tanh | 3 of 3 |  | admitted |  |  |  |",
         "| gpu-mode | tanh |  | submission.py | measured | 0.5 | 1 | 2.00 [1.90, 2.10] |",
         "| gpu-mode | tanh |  | solutions/none.py | not judged yet |  |  |  |",
         "| gpu-mode | tanh |  | solutions/wrong/sub.py | wrong_answer: far / off by 1 |  |  |  |",
