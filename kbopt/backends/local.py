@@ -15,9 +15,9 @@ from kbopt.core.outcomes import Measured
 from kbopt.core.ports import BackendState, BackendStatus
 from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.evaluation.client import ServiceClient
-from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.sandbox.confinement import LET_USERS_HAVE_NAMESPACES, NO_SANDBOX
 from kbopt.evaluation.server import neighbours
+from kbopt.evaluation.service_messages import ServiceInfo
 
 SANDBOX_REMEDY = f"{LET_USERS_HAVE_NAMESPACES}, run kbopt as root, or use --backend modal"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import logging
 import os
 import sys
@@ -17,11 +16,11 @@ from typing import Any
 
 import kbopt
 from kbopt.core import codec
-from kbopt.core.errors import InfraError, UserError
+from kbopt.core.errors import InfraError
 from kbopt.core.evaluations import EvalRequest, Result, TaskReport
 from kbopt.core.profile import Profiled, ProfileRequest
-from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.sandbox.confinement import LOG_NAME, scrubbed
+from kbopt.evaluation.service_messages import Failure, Kind, Question, ServiceInfo, Told
 
 _LINE_LIMIT_BYTES = 64 * 2**20
 """Bytes of a line from the service at most, as of a message between its processes."""
@@ -95,39 +94,36 @@ class ServiceClient:
         self._tasks = [asyncio.create_task(self._keep_stderr(self._process))]
         ready = await self._first_message(self._process)
         self._tasks.append(asyncio.create_task(self._read_answers(self._process)))
-        return codec.decode(ServiceInfo, ready)
+        return ready
 
     async def evaluate(self, request: EvalRequest) -> Result:
         """Judge one source. Raises UserError for a task that cannot be scored, and InfraError."""
-        result: Result = await self._ask("evaluate", request, Result)
+        result: Result = await self._ask("evaluate", request)
         return result
 
     async def describe(self, request: EvalRequest) -> TaskReport:
         """Return whether the request's task can be scored, and what that takes. Raises InfraError."""
-        report: TaskReport = await self._ask("describe", request, TaskReport)
+        report: TaskReport = await self._ask("describe", request)
         return report
 
     async def profile(self, request: ProfileRequest) -> Profiled:
         """Profile one source. Raises UserError for a task that cannot be scored, and InfraError."""
-        profiled: Profiled = await self._ask("profile", request, Profiled)
+        profiled: Profiled = await self._ask("profile", request)
         return profiled
 
-    async def _ask(self, kind: str, request: EvalRequest | ProfileRequest, expected: Any) -> Any:
+    async def _ask(self, kind: Kind, request: EvalRequest | ProfileRequest) -> Any:
         process = self._process
         if process is None or process.stdin is None or process.returncode is not None:
             raise InfraError("the evaluation service is not running; open() starts it")
         number = next(self._numbers)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
-        message = {"id": number, "kind": kind, "request": codec.encode(request)}
-        line = json.dumps(message, separators=(",", ":")) + "\n"
+        line = codec.packed(Question(id=number, kind=kind, request=request)) + b"\n"
         try:
-            process.stdin.write(line.encode())
+            process.stdin.write(line)
             with contextlib.suppress(ConnectionError):
                 await process.stdin.drain()
-            return codec.decode(expected, await future)
-        except codec.CodecError as error:
-            raise InfraError(f"the evaluation service's answer cannot be read: {error}") from None
+            return await future
         finally:
             self._waiting.pop(number, None)
 
@@ -152,16 +148,16 @@ class ServiceClient:
         self._tasks = []
         self._fail_waiting("the evaluation service was closed")
 
-    async def _first_message(self, process: asyncio.subprocess.Process) -> Any:
+    async def _first_message(self, process: asyncio.subprocess.Process) -> ServiceInfo:
         assert process.stdout is not None
         line = await process.stdout.readline()
-        message = json.loads(line) if line else {}
-        if "ready" in message:
-            return message["ready"]
+        content = codec.loads(Told, line).content if line else None
+        if isinstance(content, ServiceInfo):
+            return content
         await self.close()
-        if "user_error" in message:
-            raise UserError(message["user_error"])
-        detail = message.get("infra_error") or "\n".join(self._stderr)
+        if isinstance(content, Failure) and content.of_user:
+            raise content.error
+        detail = content.reason if isinstance(content, Failure) else "\n".join(self._stderr)
         raise InfraError(
             f"the evaluation service did not start: {detail}; {self.log} has all that it printed"
         )
@@ -171,8 +167,8 @@ class ServiceClient:
         assert process.stdout is not None
         try:
             while line := await process.stdout.readline():
-                self._take_answer(json.loads(line))
-        except (ValueError, LookupError) as error:  # Not JSON, too long, or not an answer.
+                self._take_answer(codec.loads(Told, line))
+        except ValueError as error:  # Not an answer, or too long.
             process.kill()
             self._fail_waiting(f"the evaluation service said what cannot be read: {error!r}")
         code = await process.wait()
@@ -181,16 +177,14 @@ class ServiceClient:
             f"the evaluation service ended with code {code}; {self.log} has what it printed. {tail}".strip()
         )
 
-    def _take_answer(self, message: Any) -> None:
-        future = self._waiting.get(message["id"])
+    def _take_answer(self, told: Told) -> None:
+        future = self._waiting.get(told.id)
         if future is None or future.done():
             return
-        if "answer" in message:
-            future.set_result(message["answer"])
-        elif "user_error" in message:
-            future.set_exception(UserError(message["user_error"]))
+        if isinstance(told.content, Failure):
+            future.set_exception(told.content.error)
         else:
-            future.set_exception(InfraError(message["infra_error"]))
+            future.set_result(told.content)
 
     async def _keep_stderr(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None

@@ -24,23 +24,8 @@ from kbopt.evaluation import preloading, survey
 from kbopt.evaluation.build import machine_code
 from kbopt.evaluation.judge import judge_process
 from kbopt.evaluation.messages import Done
-from kbopt.evaluation.sandbox import confinement, init_process, linux
+from kbopt.evaluation.sandbox import confinement, forks, init_process, linux
 from kbopt.evaluation.sandbox.confinement import Isolation, SandboxConfig
-from kbopt.evaluation.sandbox.forks import (
-    RAISED,
-    AskExit,
-    Ended,
-    Exit,
-    ForkServerReady,
-    FromForkServer,
-    Kill,
-    NotSpawned,
-    Role,
-    SetEnvironment,
-    Spawned,
-    SpawnSandbox,
-    ToForkServer,
-)
 from kbopt.evaluation.sandbox.init_process import Ends
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed
 from kbopt.evaluation.worker import build_process, profile_process, worker_process
@@ -48,7 +33,7 @@ from kbopt.evaluation.worker import build_process, profile_process, worker_proce
 _REAP_INTERVAL_S = 0.5
 """Seconds between two looks for ended children while nothing is asked. Each request looks too, so this only
 bounds how long an ended process keeps its entry in the kernel's table."""
-_ROLES: dict[Role, Callable[[Channel], None]] = {
+_ROLES: dict[forks.Role, Callable[[Channel], None]] = {
     "build": build_process.build,
     "measure": worker_process.measure,
     "kernelbench": worker_process.kernelbench,
@@ -74,36 +59,36 @@ class ForkServer:
             ready, _, _ = select.select([self._channel.fileno()], [], [], _REAP_INTERVAL_S)
             self._reap()
             if ready:
-                request = self._channel.receive(ToForkServer)
+                request = self._channel.receive(forks.ToForkServer)
                 self._channel.send(self._answer(request, self._channel.take_fds()))
 
-    def _answer(self, request: ToForkServer, fds: list[int]) -> FromForkServer:
+    def _answer(self, request: forks.ToForkServer, fds: list[int]) -> forks.FromForkServer:
         match request:
-            case Kill(pid=pid):
+            case forks.Kill(pid=pid):
                 if pid in self._live:
                     self._killed.add(pid)
                     os.kill(pid, signal.SIGKILL)
                 return Done()
-            case AskExit(pid=pid):
-                return Exit(code=self._ended.get(pid))
-            case SetEnvironment(variables=variables):
+            case forks.AskExit(pid=pid):
+                return forks.Exit(code=self._ended.get(pid))
+            case forks.SetEnvironment(variables=variables):
                 os.environ.update(variables)
                 return Done()
         try:
-            if isinstance(request, SpawnSandbox):
+            if isinstance(request, forks.SpawnSandbox):
                 pid = self._fork_sandbox(request, fds)
             else:
                 pid = fork_trusted(judge_process.main, fds)
         except OSError as error:
-            return NotSpawned(reason=f"cannot start a process: {error}")
+            return forks.NotSpawned(reason=f"cannot start a process: {error}")
         finally:
             for fd in fds:
                 os.close(fd)
         self._live.add(pid)
         self._ended.pop(pid, None)
-        return Spawned(pid=pid)
+        return forks.Spawned(pid=pid)
 
-    def _fork_sandbox(self, request: SpawnSandbox, fds: list[int]) -> int:
+    def _fork_sandbox(self, request: forks.SpawnSandbox, fds: list[int]) -> int:
         role, ends = request.role, Ends(*fds)
         return _fork_sandbox(
             request.config,
@@ -208,7 +193,7 @@ def _fork_into_user_namespace(isolation: Isolation, uid: int) -> int:
 
 
 def _run_and_exit(body: Callable[[], None]) -> None:
-    code = RAISED
+    code = forks.RAISED
     try:
         body()
         code = 0
@@ -262,7 +247,7 @@ def _survives(isolation: Isolation, scratch: str) -> bool:
         end.close()
     with contextlib.suppress(OSError):
         fallback.rmdir()
-    return bool(report) and codec.loads(Ended, report) == Ended(exit=0)
+    return bool(report) and codec.loads(forks.Ended, report) == forks.Ended(exit=0)
 
 
 def _import_lazily() -> None:
@@ -305,7 +290,7 @@ def main() -> None:
     isolation = probe_isolation(scratch)
     gc.collect()
     gc.freeze()
-    channel.send(ForkServerReady(isolation=str(isolation), is_whole=isolation.is_whole))
+    channel.send(forks.ForkServerReady(isolation=str(isolation), is_whole=isolation.is_whole))
     with contextlib.suppress(ChannelClosed):
         ForkServer(channel, isolation).serve()
 

@@ -1,7 +1,8 @@
 """The messages between the evaluator's processes. Each is defined here once, and `core.codec` encodes it.
 
-Two kinds of message are elsewhere: those between a judge and its workers (`worker_messages`), and those to
-the fork server (`sandbox.forks`). Memory is in bytes, and shares are of the device's memory.
+Others are elsewhere: those between a judge and its workers (`worker_messages`), to the fork server
+(`sandbox.forks`), and between the service and its client (`service_messages`). Memory is in bytes, and shares
+are of the device's memory.
 
 A worker runs a candidate, so nothing that it says is trusted: `transport.untrusted` decodes it.
 """
@@ -16,24 +17,6 @@ from kbopt.core.profile import DeviceFacts, Limits
 from kbopt.core.protocol import EvalProtocol, Precision
 from kbopt.evaluation.timing.samples import Times
 from kbopt.leanbuild.toolchain import Toolchain
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceInfo:
-    """What a service says about itself.
-
-    `boot` names this start of the service; `started` is its time in Unix seconds. `is_isolated` says that a
-    candidate can reach neither users' files nor the network nor other processes, and `isolation` by which
-    means.
-    """
-
-    device: str
-    boot: str
-    started: float
-    pid: int
-    isolation: str = ""
-    is_isolated: bool = True
-    is_cuda: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,9 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result, Seconds
 from kbopt.core.outcomes import WrongAnswer
-from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.server import draining
 from kbopt.evaluation.server.draining import Drain, Options
+from kbopt.evaluation.service_messages import ServiceInfo
 from kbopt.evaluation.spool.files import AppendOnly, Tails, open_spool, request_id
 from kbopt.evaluation.spool.jobs import Job, show_life
 from tests.support import quick_task

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from kbopt.backends.local import LocalBackend
+from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.outcomes import Measured
 from kbopt.core.task import Task
 from kbopt.evaluation.client import ServiceClient
+from kbopt.evaluation.service_messages import ServiceInfo, Told
 from tests.evaluation.conftest import ELEMENTWISE, QUICK
 from tests.evaluation.test_verdicts import HEAD, PLAIN
 
@@ -155,13 +157,14 @@ async def test_a_device_that_is_not_there_is_the_users_to_change(tmp_path):
     ("answer", "reason"),
     [
         ("no json at all", "said what cannot be read"),
-        ('{"id": 1, "answer": {"outcome": 1}}', "answer cannot be read"),
+        ('{"id": 1, "content": {"type": "Result", "outcome": 1}}', "said what cannot be read"),
         ('{"id": 1}', "said what cannot be read"),
     ],
 )
 async def test_an_answer_that_cannot_be_read_leaves_no_call_waiting(tmp_path, answer, reason):
     service = tmp_path / "service"
-    ready = '{"ready": {"device": "cpu", "boot": "b", "started": 0.0, "pid": 1}}'
+    info = ServiceInfo(device="cpu", boot="b", started=0.0, pid=1)
+    ready = codec.packed(Told(id=0, content=info)).decode()
     service.write_text(f"#!/bin/sh\necho '{ready}'\nread line\necho '{answer}'\nread line\n")
     service.chmod(0o755)
     client = ServiceClient(device="cpu", state_dir=tmp_path, python=str(service))

@@ -69,8 +69,7 @@ class Checks:
 
     def check_one(self, draw: Draw, operation: Operation = "run") -> Exchange:
         """Make one call on `draw`, and compare its answer with float64."""
-        exact = self._calls.exact_answer(draw)
-        own = self._calls.own_answer(draw)
+        exact, own = self._calls.exact_answer(draw), self._calls.own_answer(draw)
         own_errors = tolerance.largest_errors(own.tensors, exact.tensors)
         self._own_errors = tuple(map(max, self._own_errors, own_errors))
         exchange, outputs = self._calls.call(operation, [draw], [0])

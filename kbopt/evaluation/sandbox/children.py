@@ -18,27 +18,13 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError
 from kbopt.core.outcomes import Crashed
 from kbopt.evaluation.messages import Done, Survey, Warm
+from kbopt.evaluation.sandbox import forks
 from kbopt.evaluation.sandbox.confinement import LOG_NAME, SandboxConfig
-from kbopt.evaluation.sandbox.forks import (
-    AskExit,
-    Ended,
-    Exit,
-    ForkServerReady,
-    FromForkServer,
-    Kill,
-    NotSpawned,
-    Role,
-    SetEnvironment,
-    Spawned,
-    SpawnJudge,
-    SpawnSandbox,
-    ToForkServer,
-)
 from kbopt.evaluation.sandbox.memory import Host, KilledForMemory, find_host
 from kbopt.evaluation.transport.channel import Channel, ChannelClosed, WireError
 from kbopt.evaluation.transport.untrusted import clean
 
-T = TypeVar("T", bound=FromForkServer)
+T = TypeVar("T", bound=forks.FromForkServer)
 
 _FORK_SERVER_START_S = 120.0
 """Seconds for the fork server to import torch and probe the isolation."""
@@ -94,7 +80,7 @@ class ForkServerHandle:
                 env=dict(environ),
             )
         try:
-            ready: ForkServerReady = self._channel.receive(ForkServerReady, _FORK_SERVER_START_S)
+            ready: forks.ForkServerReady = self._channel.receive(forks.ForkServerReady, _FORK_SERVER_START_S)
         except (ChannelClosed, TimeoutError):
             self.close()
             raise InfraError(
@@ -104,15 +90,15 @@ class ForkServerHandle:
         self.isolation = ready.isolation
         self.isolates = ready.is_whole
 
-    def request(self, message: ToForkServer, expected: type[T], fds: Sequence[int] = ()) -> T:
+    def request(self, message: forks.ToForkServer, expected: type[T], fds: Sequence[int] = ()) -> T:
         """Return the answer to a request. Raises InfraError."""
         with self._lock:
             try:
                 self._channel.send(message, fds)
-                answer = self._channel.receive(FromForkServer, _FORK_SERVER_ANSWER_S)
+                answer = self._channel.receive(forks.FromForkServer, _FORK_SERVER_ANSWER_S)
             except (ChannelClosed, TimeoutError):
                 raise InfraError(f"the evaluation's fork server is gone; {self.log} has its output") from None
-        if isinstance(answer, NotSpawned):
+        if isinstance(answer, forks.NotSpawned):
             raise InfraError(answer.reason)
         if not isinstance(answer, expected):
             raise TypeError(f"{answer} is no answer to {message}")
@@ -122,16 +108,16 @@ class ForkServerHandle:
         """Start a judge, a trusted process. Return the channel to it and its pid."""
         channel, theirs = Channel.pair()
         with theirs:
-            spawned = self.request(SpawnJudge(), Spawned, [theirs.fileno()])
+            spawned = self.request(forks.SpawnJudge(), forks.Spawned, [theirs.fileno()])
         return channel, spawned.pid
 
     def set_environment(self, variables: Mapping[str, str]) -> None:
         """Set variables for trusted processes that start later. Sandboxes get theirs by `SandboxConfig`."""
-        self.request(SetEnvironment(variables=variables), Done)
+        self.request(forks.SetEnvironment(variables=variables), Done)
 
     def kill(self, pid: int) -> None:
         with contextlib.suppress(InfraError):
-            self.request(Kill(pid=pid), Done)
+            self.request(forks.Kill(pid=pid), Done)
 
     def exit_code(self, pid: int) -> int | None:
         """Return the exit code, negative for a signal, of a process that `kill` did not end.
@@ -140,7 +126,7 @@ class ForkServerHandle:
         """
         until = time.monotonic() + _REAPED_S
         while time.monotonic() < until:
-            code = self.request(AskExit(pid=pid), Exit).code
+            code = self.request(forks.AskExit(pid=pid), forks.Exit).code
             if code is not None:
                 return code
             time.sleep(_REAPED_LOOK_S)
@@ -160,7 +146,7 @@ class Child:
     everything in the sandbox, and `end` returns the init process's report.
     """
 
-    def __init__(self, fork_server: ForkServerHandle, role: Role, config: SandboxConfig) -> None:
+    def __init__(self, fork_server: ForkServerHandle, role: forks.Role, config: SandboxConfig) -> None:
         self._fork_server = fork_server
         self._kills = fork_server.host.num_kills()
         self.data, data_theirs = socket.socketpair()
@@ -169,7 +155,7 @@ class Child:
         output_fd, output_theirs = os.pipe()
         theirs = [data_theirs.fileno(), control_theirs.fileno(), status_theirs, output_theirs]
         try:
-            spawned = fork_server.request(SpawnSandbox(role=role, config=config), Spawned, theirs)
+            spawned = fork_server.request(forks.SpawnSandbox(role=role, config=config), forks.Spawned, theirs)
             self.init_pid = spawned.pid
         finally:
             data_theirs.close()
@@ -206,14 +192,14 @@ class Child:
         self._status_fd = -1
         self._log.join()
 
-    def end(self) -> Ended:
+    def end(self) -> forks.Ended:
         """Return how the child ended. Call it once the end was noticed; it waits for the report."""
         timer = threading.Timer(_END_S, self._fork_server.kill, [self.init_pid])
         timer.start()
         with os.fdopen(os.dup(self._status_fd)) as pipe:
             line = pipe.readline()
         timer.cancel()
-        return codec.loads(Ended, line) if line else Ended()
+        return codec.loads(forks.Ended, line) if line else forks.Ended()
 
     def crash(self) -> Crashed:
         """Return the outcome of a child that ended before it answered.
@@ -221,7 +207,7 @@ class Child:
         Raises KilledForMemory if the kernel may have killed it because the machine ran out of memory.
         """
         ended = self.end()
-        is_unseen = ended in (Ended(how="killed"), Ended(how="gone"))
+        is_unseen = ended in (forks.Ended(how="killed"), forks.Ended(how="gone"))
         if (is_unseen or ended.signal == signal.SIGKILL) and self.has_seen_kills:
             raise KilledForMemory("a candidate's process", of_judge=False)
         return crash_from(ended)
@@ -284,7 +270,7 @@ def signal_name(number: int) -> str:
     return f"signal {number}"
 
 
-def crash_from(ended: Ended) -> Crashed:
+def crash_from(ended: forks.Ended) -> Crashed:
     """Return the outcome of a process that ended before it answered."""
     if ended.memory_bytes is not None:
         used = ended.memory_bytes / 2**30

@@ -29,8 +29,8 @@ from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.profile import ProfileRequest
 from kbopt.evaluation.client import ServiceClient
-from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.sandbox.confinement import LET_USERS_HAVE_NAMESPACES, NO_SANDBOX
+from kbopt.evaluation.service_messages import ServiceInfo
 from kbopt.evaluation.spool.asked import Asked, Requests
 from kbopt.evaluation.spool.files import POLL_S, RESULTS, AppendOnly, Complaints, Say, open_spool
 from kbopt.evaluation.spool.jobs import BEAT_S, TAKEOVER_S, Job, JobState, show_life

@@ -6,7 +6,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 
 from kbopt.core.errors import InfraError
 from kbopt.core.evaluations import EvalRequest
@@ -24,9 +24,6 @@ _MOST = 12
 _AHEAD = 4
 """Judges that start at once, while others are measured. Each takes a core for 2 s. With 30 at once on 16
 cores, the candidate that had the device was judged three times as slowly."""
-_STARTS_WITHOUT_LEASE = 3
-"""Starts of a judge that others end before it is used. After that it is started with the lease. A start takes
-2 to 10 s, in which the device would be idle."""
 _FREE_FOR_ANOTHER = 0.45
 """Share of a GPU's memory that has to be free before a task is admitted. Only admission tells how much it
 needs. Judges and references' workers hold inputs and outputs there."""
@@ -126,31 +123,16 @@ class Judges:
 
     @contextmanager
     def at_hand(self, request: EvalRequest) -> Iterator[None]:
-        """Hold the lease within the context, with the judge of the request's task started if possible.
-
-        The lease's holders may end that judge while this thread waits for the lease. Then it gives the lease
-        back, starts the judge again, and is first in line.
-        """
-        line: AbstractContextManager[None] = self._lease
-        for _ in range(_STARTS_WITHOUT_LEASE):
-            with suppress(NoMemory, InfraError):  # `of` tries again with the lease, when there may be room.
-                self.start(request)
-            with line:
-                if self._is_alive(key_of(request)):
-                    yield
-                    return
-            line = self._lease.to_go_on()
-        with line:
+        """Hold the lease within the context, with the request's judge started if possible."""
+        with suppress(NoMemory, InfraError):  # `of` tries again with the lease, when there may be room.
+            self.start(request)
+        with self._lease:
             yield
 
     def is_warm(self, key: Hashable) -> bool:
         """Return whether the judge of that key lives and has admitted its task."""
         handle = self._handles.get(key)  # type: ignore[call-overload]
         return handle is not None and handle.alive and handle.admitted
-
-    def _is_alive(self, key: Key) -> bool:
-        handle = self._handles.get(key)
-        return handle is not None and handle.alive
 
     def sizes_of(self, request: EvalRequest) -> Sizes | None:
         """Return the sizes of the task's data, or None if no judge has found them out yet."""

@@ -25,7 +25,6 @@ from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.evaluation.build.building import Builder, Built, num_builds_at_once
 from kbopt.evaluation.build.inspection import arithmetic_of
 from kbopt.evaluation.kernelbench import verdicts
-from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.sandbox.children import ForkServerHandle, warm_up
 from kbopt.evaluation.sandbox.confinement import scrubbed
 from kbopt.evaluation.sandbox.memory import REMEDY, Host, KilledForMemory, find_host, gib
@@ -46,6 +45,7 @@ from kbopt.evaluation.server.quiet import Quiet
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.server.timeline import Judged, Timeline
 from kbopt.evaluation.server.turns import Turns
+from kbopt.evaluation.service_messages import ServiceInfo
 
 T = TypeVar("T")
 

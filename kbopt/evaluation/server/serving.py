@@ -12,53 +12,46 @@ from typing import Any, TextIO
 
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
-from kbopt.core.evaluations import EvalRequest, Result, TaskReport
+from kbopt.core.evaluations import Result, TaskReport
 from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.sandbox.memory import find_host
 from kbopt.evaluation.server.service import MAX_CONCURRENT, Service
+from kbopt.evaluation.service_messages import Failure, Question, Told
 
 
 def serve(
     device: str, state_dir: Path, requests: TextIO, replies: TextIO, memory_gib: float | None = None
 ) -> None:
-    """Answer requests until `requests` ends, then end the process. Answers come in the order of completion.
-
-    A request's `kind` is `evaluate`, `describe` (of its task) or `profile`.
-    """
+    """Answer requests until `requests` ends, then end the process. Answers come as they are ready."""
     lock = threading.Lock()
 
-    def reply(**message: object) -> None:
+    def tell(number: int, content: Any) -> None:
+        line = json.dumps(codec.encode(Told(id=number, content=content)), separators=(",", ":"))
         with lock:
-            replies.write(json.dumps(message, separators=(",", ":")) + "\n")
+            replies.write(line + "\n")
             replies.flush()
 
     try:
         service = Service(device, state_dir, find_host(memory_gib))
-    except UserError as error:
-        reply(user_error=str(error))
+    except (UserError, InfraError) as error:
+        tell(0, Failure(reason=str(error), of_user=isinstance(error, UserError)))
         return
-    except InfraError as error:
-        reply(infra_error=str(error))
-        return
-    reply(ready=codec.encode(service.about()))
+    tell(0, service.about())
 
-    def answer(number: int, kind: str, raw: Any) -> None:
+    def answer(asked: Question) -> None:
         try:
-            reply(id=number, answer=codec.encode(_answered(service, kind, raw)))
-        except (UserError, codec.CodecError) as error:
-            reply(id=number, user_error=str(error))
-        except InfraError as error:
-            reply(id=number, infra_error=str(error))
+            tell(asked.id, _answered(service, asked))
+        except (UserError, InfraError) as error:
+            tell(asked.id, Failure(reason=str(error), of_user=isinstance(error, UserError)))
         except BaseException as error:
             # The caller has to hear of a defect of the service, or it would wait forever.
-            reply(id=number, infra_error=f"{type(error).__name__}: {error}")
+            tell(asked.id, Failure(reason=f"{type(error).__name__}: {error}", of_user=False))
             raise
 
     with ThreadPoolExecutor(MAX_CONCURRENT) as pool:
         for line in requests:
-            message = json.loads(line)
-            pool.submit(answer, message["id"], message["kind"], message["request"])
+            pool.submit(answer, codec.loads(Question, line))
         pool.shutdown(wait=False, cancel_futures=True)
         try:
             service.close()
@@ -66,11 +59,10 @@ def serve(
             os._exit(0)
 
 
-def _answered(service: Service, kind: str, raw: Any) -> Result | TaskReport | Profiled:
-    if kind == "profile":
-        return service.profile(codec.decode(ProfileRequest, raw))
-    request: EvalRequest = codec.decode(EvalRequest, raw)
-    return service.describe(request) if kind == "describe" else service.evaluate(request)
+def _answered(service: Service, asked: Question) -> Result | TaskReport | Profiled:
+    if isinstance(asked.request, ProfileRequest):
+        return service.profile(asked.request)
+    return service.describe(asked.request) if asked.kind == "describe" else service.evaluate(asked.request)
 
 
 def main(device: str, state_dir: Path, memory_gib: float | None = None) -> None:

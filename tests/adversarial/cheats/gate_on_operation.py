@@ -11,9 +11,9 @@ def told():
     frame = sys._getframe(2)
     while frame is not None:
         request = frame.f_locals.get("request")
-        if isinstance(request, dict):
+        if hasattr(request, "operation"):
             return any(
-                word in str(value) for word in WORDS for key, value in request.items() if key != "source"
+                word in str(getattr(request, name)) for word in WORDS for name in type(request).__slots__
             )
         frame = frame.f_back
     return True

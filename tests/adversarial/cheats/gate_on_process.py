@@ -11,8 +11,9 @@ FEW = 5
 def num_calls_of_block():
     frame = sys._getframe(2)
     while frame is not None:
-        if "request" in frame.f_locals:
-            return len(frame.f_locals["request"].get("offsets", [0]))
+        request = frame.f_locals.get("request")
+        if hasattr(request, "offsets"):
+            return len(request.offsets)
         frame = frame.f_back
     return 1
 

@@ -1,5 +1,6 @@
 """Tries every integer that it finds in frames, arguments and generators as the inputs' seed."""
 
+import dataclasses
 import os
 import random
 import sys
@@ -13,6 +14,8 @@ def integers(value, depth=0):
     elif isinstance(value, dict) and depth < 3:
         for item in value.values():
             yield from integers(item, depth + 1)
+    elif dataclasses.is_dataclass(value) and depth < 3:
+        yield from integers([getattr(value, field.name) for field in dataclasses.fields(value)], depth)
     elif isinstance(value, (list, tuple)) and depth < 3:
         for item in value[:50]:
             yield from integers(item, depth + 1)
