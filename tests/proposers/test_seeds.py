@@ -16,7 +16,7 @@ from kbopt.core.tune_comments import parse, substitute
 from kbopt.proposers import seeds as seeds_module
 from kbopt.proposers.seeds import seeds_for
 from kbopt.tasks import list_tasks, load_task
-from kbopt.tasks.families import level1_family
+from kbopt.tasks.families import family_of_problem
 from tests.support.seed_kernels import errors, load_module, with_sizes
 
 KERNELS = Path(seeds_module.__file__).parent / "kernels"
@@ -233,8 +233,8 @@ def test_every_built_in_task_has_seeds(kind):
 
 
 def test_every_problem_of_kernelbenchs_level_1_has_triton_seeds():
-    assert [index for index in range(1, 101) if not seeds_for(level1_family(index), "cuda")] == []
-    assert level1_family(101) == ""
+    assert [index for index in range(1, 101) if not seeds_for(family_of_problem(1, index), "cuda")] == []
+    assert family_of_problem(1, 101) == ""
 
 
 @pytest.mark.parametrize("family", ["", "softmax/unheard", "elementwise", "unheard", "../tasks", "matmul"])
