@@ -141,6 +141,7 @@ _LEVEL2 = {
     42: "convolution_plane_mean/convtranspose2d_globalavgpool_biasadd_logsumexp_sum_multiply",
     43: "convolution_channels/conv3d_max_logsumexp_relu",
     44: "convolution_plane_mean/convtranspose2d_multiply_globalavgpool_globalavgpool_mean",
+    45: "linear_rows/gemm_sigmoid_logsumexp",
     46: "convolution_pool/conv2d_subtract_tanh_subtract_avgpool",
     47: "convolution_tail/conv3d_mish_tanh",
     48: "convolution_tail/conv3d_scaling_tanh_multiply_sigmoid",
@@ -186,9 +187,19 @@ _LEVEL2 = {
     99: "linear_rows/matmul_gelu_softmax",
     100: "convolution_tail/convtranspose3d_clamp_min_divide",
 }
-"""A CPU has no seeds for them."""
 
-_LEVELS = {1: _LEVEL1, 2: _LEVEL2}
+_LEVEL3 = {
+    1: "linear_chain",
+    2: "linear_chain",
+    3: "linear_chain",
+    31: "self_attention/visionattention",
+    43: "self_attention/mingptcausalattention",
+    44: "self_attention/minigptblock",
+    50: "self_attention/reluselfattention",
+}
+"""A CPU has no seeds for these two levels."""
+
+_LEVELS = {1: _LEVEL1, 2: _LEVEL2, 3: _LEVEL3}
 
 
 def family_of_problem(level: int, index: int) -> str:

@@ -203,7 +203,20 @@ def test_every_tune_comment_of_a_seed_is_understood_and_allows_the_value_it_ship
 
 @pytest.mark.parametrize(
     "block",
-    ["vector math", "build", "tile", "pointwise functions", "pointwise functions in Triton", "rounding"],
+    [
+        "vector math",
+        "build",
+        "tile",
+        "pointwise functions",
+        "pointwise functions in Triton",
+        "rounding",
+        "activations in Triton",
+        "one pass",
+        "convolution and first formula",
+        "windows of the first formula's values",
+        "product and first formula",
+        "formula's arguments of features",
+    ],
 )
 def test_blocks_that_several_seeds_share_are_the_same_in_all(block):
     pattern = re.compile(rf"(?:#|//) begin: {block}\n(.*?)(?:#|//) end: {block}\n", re.DOTALL)
@@ -235,6 +248,14 @@ def test_every_built_in_task_has_seeds(kind):
 def test_every_problem_of_kernelbenchs_level_1_has_triton_seeds():
     assert [index for index in range(1, 101) if not seeds_for(family_of_problem(1, index), "cuda")] == []
     assert family_of_problem(1, 101) == ""
+
+
+@pytest.mark.parametrize(("level", "least"), [(2, 78), (3, 7)])
+def test_the_families_of_the_other_levels_have_triton_seeds(level, least):
+    families = [family for index in range(1, 101) if (family := family_of_problem(level, index))]
+
+    assert [family for family in families if not seeds_for(family, "cuda")] == []
+    assert len(families) >= least
 
 
 @pytest.mark.parametrize("family", ["", "softmax/unheard", "elementwise", "unheard", "../tasks", "matmul"])

@@ -104,11 +104,15 @@ def before(x, p, q, s, t, u):  # noqa: ARG001
 
 
 # begin: convolution and first formula
+# begin: rounding
 @triton.jit
 def rounded(x):
     """The nearest TF32 number: tensor cores cut the last 13 bits off, at more than twice the error."""
     bits = x.to(tl.int32, bitcast=True)
     return tl.where(x == x, ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True), x)
+
+
+# end: rounding
 
 
 @triton.jit

@@ -110,8 +110,9 @@ def after(x, p, q, s, t, u):  # noqa: ARG001
 @triton.jit
 def product_kernel(
     a_ptr, w_ptr, y_ptr, bias_ptr, p_ptr, q_ptr, p_step, q_step, s, t, u, m, n, depth,
-    HAS_BIAS: tl.constexpr, P_FULL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr, SPAN: tl.constexpr,
+    HAS_BIAS: tl.constexpr, P_FULL: tl.constexpr, HAS_FORMULA: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
+    SPAN: tl.constexpr,
 ):  # fmt: skip
     """A (m, depth) times W (n, depth) transposed, its bias and the first formula.
 
@@ -147,9 +148,33 @@ def product_kernel(
     else:
         p = tl.load(p_ptr + column * p_step, mask=column < n, other=0.0)[None, :]
     q = tl.load(q_ptr + column * q_step, mask=column < n, other=0.0)[None, :]
-    tl.store(y_ptr + to, before(total, p, q, s, t, u), mask=inside)
+    if HAS_FORMULA:
+        total = before(total, p, q, s, t, u)
+    tl.store(y_ptr + to, total, mask=inside)
 
 
+def multiplied(layer, x, arguments, p_full, has_formula=True):
+    """What the layer makes of x, and the first formula of it."""
+    a, weight = x.contiguous(), layer.weight.contiguous()
+    n, depth = weight.shape
+    m = a.numel() // depth
+    y = a.new_empty((*a.shape[:-1], n))
+    block_m, block_n = min(BLOCK_M, max(16, triton.next_power_of_2(m))), BLOCK_N
+    processors = torch.cuda.get_device_properties(x.device).multi_processor_count
+    if triton.cdiv(m, block_m) * triton.cdiv(n, block_n) < processors // 2:
+        block_n //= 2
+    product_kernel[(triton.cdiv(m, block_m) * triton.cdiv(n, block_n),)](
+        a, weight, y, *arguments, m, n, depth, HAS_BIAS=layer.bias is not None, P_FULL=p_full,
+        HAS_FORMULA=has_formula, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=BLOCK_K, GROUP_M=GROUP_M,
+        SPAN=SPAN, num_warps=NUM_WARPS, num_stages=NUM_STAGES,
+    )  # fmt: skip
+    return y
+
+
+# end: product and first formula
+
+
+# begin: formula's arguments of features
 def formula_arguments(m, layer, x, rest):
     """bias, p, q, the steps of p and q from feature to feature, s, t and u; and whether p is of full size."""
     bias = x if layer.bias is None else layer.bias
@@ -160,22 +185,7 @@ def formula_arguments(m, layer, x, rest):
     return (bias, p, q, p_step, q_step, s, t, u), p is not x and p.numel() > layer.out_features
 
 
-def multiplied(layer, x, arguments, p_full):
-    """The first formula of what the layer makes of x."""
-    a, weight = x.contiguous(), layer.weight.contiguous()
-    n, depth = weight.shape
-    m = a.numel() // depth
-    y = a.new_empty((*a.shape[:-1], n))
-    block_m = min(BLOCK_M, max(16, triton.next_power_of_2(m)))
-    product_kernel[(triton.cdiv(m, block_m) * triton.cdiv(n, BLOCK_N),)](
-        a, weight, y, *arguments, m, n, depth, HAS_BIAS=layer.bias is not None, P_FULL=p_full,
-        BLOCK_M=block_m, BLOCK_N=BLOCK_N, BLOCK_K=BLOCK_K, GROUP_M=GROUP_M, SPAN=SPAN,
-        num_warps=NUM_WARPS, num_stages=NUM_STAGES,
-    )  # fmt: skip
-    return y
-
-
-# end: product and first formula
+# end: formula's arguments of features
 
 
 @triton.jit

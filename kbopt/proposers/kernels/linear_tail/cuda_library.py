@@ -113,6 +113,7 @@ def tail_kernel(
 # end: one pass
 
 
+# begin: formula's arguments of features
 def formula_arguments(m, layer, x, rest):
     """bias, p, q, the steps of p and q from feature to feature, s, t and u; and whether p is of full size."""
     bias = x if layer.bias is None else layer.bias
@@ -121,6 +122,9 @@ def formula_arguments(m, layer, x, rest):
     p_step, q_step = (int(v is not x and v.numel() > 1) for v in (p, q))
     s, t, u = ([float(number) for number in numbers(m)] + [0.0] * 3)[:3]
     return (bias, p, q, p_step, q_step, s, t, u), p is not x and p.numel() > layer.out_features
+
+
+# end: formula's arguments of features
 
 
 class ModelNew(nn.Module):
