@@ -471,6 +471,54 @@ CASES |= {
         "i, o, k, s, p",
     ),
 }
+CASES |= {
+    "convolution_channels, pool of a softmax": task(
+        "convolution_channels/conv3d_softmax_maxpool_maxpool",
+        "self.conv = nn.Conv3d(i, o, k)",
+        "F.max_pool3d(F.max_pool3d(torch.softmax(self.conv(x), 1), 2), 2)",
+        "torch.randn(1, 3, 6, 11, 10)",
+        "3, 6, 3, 2",
+        "i, o, k, w",
+    ),
+    "convolution_last_norm with windows": task(
+        "convolution_last_norm/convtranspose3d_sum_layernorm_avgpool_gelu",
+        "self.conv_transpose = nn.ConvTranspose3d(i, o, k, s, p, e); self.norm = nn.LayerNorm(n); "
+        "self.sum_weight = nn.Parameter(torch.tensor(c))",
+        "F.gelu(F.avg_pool3d(self.norm(self.conv_transpose(x) + self.sum_weight), 2))",
+        VOLUMES,
+        "3, 6, 3, 2, 1, 1, 1.5, (12,), 2",
+        "i, o, k, s, p, e, c, n, w",
+    ),
+    "convolution_last_norm": task(
+        "convolution_last_norm/convtranspose3d_layernorm_gelu_scaling",
+        "self.conv_transpose = nn.ConvTranspose3d(i, o, k, s, p, bias=b); "
+        "self.layer_norm = nn.LayerNorm(o, eps); self.d = d",
+        "F.gelu(self.layer_norm(self.conv_transpose(x))) * self.d",
+        VOLUMES,
+        "3, 12, 4, 2, 1, True, 1e-5, 1.5",
+        "i, o, k, s, p, b, eps, d",
+    ),
+    "convolution_plane_norm of groups": task(
+        "convolution_plane_norm/conv3d_hardswish_groupnorm_mean",
+        "self.conv = nn.Conv3d(i, o, k); self.group_norm = nn.GroupNorm(g, o)",
+        "self.group_norm(F.hardswish(self.conv(x))).mean((2, 3, 4))",
+        VOLUMES,
+        "3, 6, 3, 2",
+        "i, o, k, g",
+    ),
+    **{
+        f"convolution_plane_norm of a batch{which}": task(
+            "convolution_plane_norm/convtranspose3d_batchnorm_subtract",
+            "self.conv_transpose = nn.ConvTranspose3d(i, o, k, s, p); self.batch_norm = nn.BatchNorm3d(o)",
+            "(y := self.batch_norm(self.conv_transpose(x))) - y.mean((2, 3, 4), True)",
+            VOLUMES,
+            "3, 6, 3, 2, 1",
+            "i, o, k, s, p",
+            before,
+        )
+        for which, before in (("", ""), (" known", "TRAINING = False"))
+    },
+}
 ROWS = "torch.rand(5, 50)"
 LINEAR = "self.linear = nn.Linear(i, o)"
 CASES |= {
@@ -557,6 +605,22 @@ CASES |= {
         ROWS,
         "50, 70, 40",
         "i, m, o",
+    ),
+    "linear_sum": task(
+        "linear_sum/gemm_divide_sum_scaling",
+        "self.weight = nn.Parameter(torch.randn(o, i)); self.d = d",
+        "(x @ self.weight.T / 2).sum(1, True) * self.d",
+        ROWS,
+        "50, 1100, 1.5",
+        "i, o, d",
+    ),
+    "linear_sum added to the input": task(
+        "linear_sum/gemm_subtract_globalavgpool_logsumexp_gelu_residualadd",
+        "self.gemm = nn.Linear(i, o); self.subtract = nn.Parameter(torch.randn(o))",
+        "F.gelu(torch.logsumexp((self.gemm(x) - self.subtract).mean(1, True), 1, True)) + x",
+        ROWS,
+        "50, 70",
+        "i, o",
     ),
     "linear_chain": task(
         "linear_chain",

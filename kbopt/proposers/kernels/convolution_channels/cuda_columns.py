@@ -26,6 +26,7 @@ CHANNEL_WARPS = 8  # tune: 4, 8
 WINDOW = ()  # variant: window
 POOL = tl.constexpr("max")  # variant: pool
 KIND = tl.constexpr("softmax")  # variant: kind
+KEEPS_CHANNELS = tl.constexpr(KIND.value in ("softmax", "pool_of_softmax"))
 
 
 def parts(*n):
@@ -333,7 +334,7 @@ def convolved(layer, x, arguments, p_full):
 # end: convolution and first formula
 
 
-# begin: windows of the first formula's values
+# begin: the first formula's values
 @triton.jit
 def valued(x_ptr, at, channel, bias_ptr, p_ptr, q_ptr, p_step, q_step, s, t, u, inside, HAS_BIAS, DONE):
     """The first formula's values at places of the convolution's result."""
@@ -346,6 +347,10 @@ def valued(x_ptr, at, channel, bias_ptr, p_ptr, q_ptr, p_step, q_step, s, t, u, 
     return x
 
 
+# end: the first formula's values
+
+
+# begin: windows
 @triton.jit
 def together(result, x):
     """A pool and one more value. A NaN stays."""
@@ -358,7 +363,7 @@ def together(result, x):
     return result
 
 
-# end: windows of the first formula's values
+# end: windows
 
 
 @triton.jit
@@ -366,6 +371,14 @@ def largest(x):
     """The largest value of each column, NaN where there is one."""
     has_nan = tl.max((x != x).to(tl.int32), axis=0) > 0
     return tl.where(has_nan, float("nan"), tl.max(tl.where(x == x, x, -float("inf")), axis=0))
+
+
+@triton.jit
+def shares(x, inside):
+    """The softmax over the channels."""
+    x = tl.where(inside, x, -float("inf"))
+    e = tl.exp(x - tl.max(x, axis=0)[None, :])
+    return e / tl.sum(e, axis=0)[None, :]
 
 
 @triton.jit
@@ -398,16 +411,18 @@ def channel_kernel(
         value = valued(
             x_ptr, at, spread, bias_ptr, p_ptr, q_ptr, p_step, q_step, s, t, u, inside, HAS_BIAS, DONE
         )  # fmt: skip
+        if KIND == "pool_of_softmax":
+            value = shares(value, inside)
         x = together(x, value)
     if POOL == "mean":
         x /= KD * KH * KW
-    if KIND == "softmax" or KIND == "max_of_softmax":
-        x = tl.where(inside, x, -float("inf"))
-        e = tl.exp(x - tl.max(x, axis=0)[None, :])
+    if KEEPS_CHANNELS or KIND == "max_of_softmax":
+        if KIND != "pool_of_softmax":
+            x = shares(x, inside)
         p = tl.load(p_ptr + channel * p_step, mask=is_channel)[:, None]
         q = tl.load(q_ptr + channel * q_step, mask=is_channel)[:, None]
-        x = after(e / tl.sum(e, axis=0)[None, :], p, q, s, t, u)
-        if KIND == "softmax":
+        x = after(x, p, q, s, t, u)
+        if KEEPS_CHANNELS:
             y_ptr += sample * channels * (OD * OH * OW)
             tl.store(y_ptr + channel[:, None].to(tl.int64) * (OD * OH * OW) + place[None, :], x, mask=inside)
         else:
@@ -440,7 +455,7 @@ class ModelNew(nn.Module):
         sizes = made.shape[2:]
         window = [k or n for n, k in zip(sizes, WINDOW or (1,) * len(sizes), strict=True)]
         pooled = [n // k for n, k in zip(sizes, window, strict=True)]
-        channels = layer.out_channels if KIND.value == "softmax" else 1
+        channels = layer.out_channels if KEEPS_CHANNELS.value else 1
         y = made.new_empty((made.shape[0], channels, *pooled))
         block = triton.next_power_of_2(layer.out_channels)
         places = min(max(1, ELEMENTS // block), triton.next_power_of_2(math.prod(pooled)))

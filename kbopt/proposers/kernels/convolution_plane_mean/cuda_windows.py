@@ -333,7 +333,7 @@ def convolved(layer, x, arguments, p_full):
 # end: convolution and first formula
 
 
-# begin: windows of the first formula's values
+# begin: the first formula's values
 @triton.jit
 def valued(x_ptr, at, channel, bias_ptr, p_ptr, q_ptr, p_step, q_step, s, t, u, inside, HAS_BIAS, DONE):
     """The first formula's values at places of the convolution's result."""
@@ -346,6 +346,10 @@ def valued(x_ptr, at, channel, bias_ptr, p_ptr, q_ptr, p_step, q_step, s, t, u, 
     return x
 
 
+# end: the first formula's values
+
+
+# begin: windows
 @triton.jit
 def together(result, x):
     """A pool and one more value. A NaN stays."""
@@ -358,7 +362,7 @@ def together(result, x):
     return result
 
 
-# end: windows of the first formula's values
+# end: windows
 
 
 @triton.jit
