@@ -1,6 +1,6 @@
 """The seed kernels that fit tasks of KernelBench, on this machine's device: right, and how fast?
 
-python3 benchmarks/gpu_seeds.py --kernelbench DIR --levels 1 --out seeds.jsonl --minutes 9
+python3 benchmarks/gpu_seeds.py --kernelbench DIR --levels 1,2,3 --out seeds.jsonl --minutes 9
 
 Judges through the local evaluation service, several at once: the first seed of each task, then the others,
 as long as there is time. Each answer is a JSON line of `--out`; what that file holds is not asked again, so
