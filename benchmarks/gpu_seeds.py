@@ -1,6 +1,6 @@
 """The seed kernels that fit tasks of KernelBench, on this machine's device: right, and how fast?
 
-python3 benchmarks/gpu_seeds.py --kernelbench DIR --levels 1 --out seeds.jsonl --minutes 9
+python3 benchmarks/gpu_seeds.py --kernelbench DIR --levels 1,2,3 --out seeds.jsonl --minutes 9
 
 Judges through the local evaluation service, several at once: the first seed of each task, then the others,
 as long as there is time. Each answer is a JSON line of `--out`; what that file holds is not asked again, so
@@ -39,13 +39,17 @@ from kbopt.tasks import expand, load_task
 from kbopt.tasks.kernelbench import Problem, problems
 
 FIRST = {
-    "matmul/nn": "matmul/cuda_tensor_cores",
+    "matmul": "matmul/cuda_tensor_cores",
+    "linear_tail": "linear_tail/cuda_tensor_cores",
     "level1/4": "matmul/cuda_split_k",
     "level1/6": "matmul/cuda_split_k",
 }
-"""By task or family: the seed that is judged first where another one comes first by name."""
-IN_TF32 = ('PRECISION = "tf32" ', 'PRECISION = "tf32x3" ')
-"""A tunable of the convolutions: the same seed at fp32's precision is judged after the others."""
+"""By task or group of families: the seed that is judged first where another one comes first by name."""
+ALTERNATIVES = {
+    "3xTF32": ('PRECISION = "tf32" ', 'PRECISION = "tf32x3" '),
+    "PyTorch's convolution": ("IN_TRITON = 3 ", "IN_TRITON = 4 "),
+}
+"""Other values of tunables, judged after the others: convolutions at fp32's precision, or not in Triton."""
 AGAIN = ("InfraError", "out of memory")
 """Words in the reason of an answer that says nothing of the kernel, and is asked for again."""
 
@@ -61,10 +65,16 @@ def chosen_tasks(options: argparse.Namespace) -> list[Task]:
 def ordered(task: Task, kind: DeviceKind) -> list[Seed]:
     """The seeds of the task, the most promising one first."""
     seeds = list(seeds_for(task.family, kind))
-    first = FIRST.get(task.name) or FIRST.get(task.family) or FIRST.get(f"{task.family.split('/')[0]}/nn", "")
+    first = FIRST.get(task.name) or FIRST.get(task.family.split("/")[0], "")
     seeds.sort(key=lambda seed: seed.name != first)
-    exact = [(seed.name, seed.source.replace(*IN_TF32)) for seed in seeds if IN_TF32[0] in seed.source]
-    return [*seeds, *(Seed(name=f"{name}, 3xTF32", source=source) for name, source in exact)]
+    # Seeds that have PyTorch compute convolutions of two dimensions use neither tunable there.
+    others = [
+        Seed(name=f"{seed.name}, {name}", source=seed.source.replace(old, new))
+        for name, (old, new) in ALTERNATIVES.items()
+        for seed in seeds
+        if old in seed.source and ("IN_TRITON" not in seed.source or "3d(" in task.source)
+    ]
+    return [*seeds, *others]
 
 
 def line_of(task: Task, seed: Seed, answer: Result | Exception, seconds: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which seed kernels fit which problem of KernelBench's level 1."""
+"""Which seed kernels fit which problem of KernelBench's levels."""
 
 from __future__ import annotations
 
@@ -106,7 +106,111 @@ _LEVEL1 = {
 }
 """By the number in the file's name. A CPU has seeds for some of them only."""
 
+_LEVEL2 = {
+    1: "convolution_tail/conv2d_relu_biasadd",
+    2: "convolution_tail/convtranspose2d_biasadd_clamp_scaling_clamp_divide",
+    3: "convolution_last_norm/convtranspose3d_sum_layernorm_avgpool_gelu",
+    4: "convolution_tail/conv2d_mish_mish",
+    5: "convolution_tail/convtranspose2d_subtract_tanh",
+    6: "convolution_channels/conv3d_softmax_maxpool_maxpool",
+    7: "convolution_tail/conv3d_relu_leakyrelu_gelu_sigmoid_biasadd",
+    8: "convolution_plane_mean/conv3d_divide_max_globalavgpool_biasadd_sum",
+    9: "linear_tail/matmul_subtract_multiply_relu",
+    10: "convolution_plane_mean/convtranspose2d_maxpool_hardtanh_mean_tanh",
+    12: "linear_tail/gemm_multiply_leakyrelu",
+    13: "convolution_channels/convtranspose3d_mean_add_softmax_tanh_scaling",
+    14: "linear_sum/gemm_divide_sum_scaling",
+    15: "convolution_plane_norm/convtranspose3d_batchnorm_subtract",
+    16: "convolution_tail/convtranspose2d_mish_add_hardtanh_scaling",
+    17: "convolution_norm/conv2d_instancenorm_divide",
+    18: "linear_sum/matmul_sum_max_avgpool_logsumexp_logsumexp",
+    19: "convolution_norm/convtranspose2d_gelu_groupnorm",
+    20: "convolution_tail/convtranspose3d_sum_residualadd_multiply_residualadd",
+    21: "convolution_norm/conv2d_add_scale_sigmoid_groupnorm",
+    22: "linear_rows/matmul_scale_residualadd_clamp_logsumexp_mish",
+    24: "convolution_channels/conv3d_min_softmax",
+    25: "convolution_channels/conv2d_min_tanh_tanh",
+    26: "convolution_tail/convtranspose3d_add_hardswish",
+    27: "convolution_plane_norm/conv3d_hardswish_groupnorm_mean",
+    28: "linear_group_norm/bmm_instancenorm_sum_residualadd_multiply",
+    29: "linear_tail/matmul_mish_mish",
+    30: "linear_group_norm/gemm_groupnorm_hardtanh",
+    31: "convolution_tail/conv2d_min_add_multiply",
+    32: "convolution_channels/conv2d_scaling_min",
+    33: "linear_batch_norm/gemm_scale_batchnorm",
+    34: "convolution_last_norm/convtranspose3d_layernorm_gelu_scaling",
+    35: "convolution_pool/conv2d_subtract_hardswish_maxpool_mish",
+    36: "convolution_channels/convtranspose2d_min_sum_gelu_add",
+    37: "linear_group_norm/matmul_swish_sum_groupnorm",
+    39: "linear_batch_norm/gemm_scale_batchnorm",
+    40: "linear_tail/matmul_scaling_residualadd",
+    41: "linear_batch_norm/gemm_batchnorm_gelu_relu",
+    42: "convolution_plane_mean/convtranspose2d_globalavgpool_biasadd_logsumexp_sum_multiply",
+    43: "convolution_channels/conv3d_max_logsumexp_relu",
+    44: "convolution_plane_mean/convtranspose2d_multiply_globalavgpool_globalavgpool_mean",
+    45: "linear_rows/gemm_sigmoid_logsumexp",
+    46: "convolution_pool/conv2d_subtract_tanh_subtract_avgpool",
+    47: "convolution_tail/conv3d_mish_tanh",
+    48: "convolution_tail/conv3d_scaling_tanh_multiply_sigmoid",
+    49: "convolution_channels/convtranspose3d_softmax_sigmoid",
+    50: "convolution_pool/convtranspose3d_scaling_avgpool_biasadd_scaling",
+    51: "linear_sum/gemm_subtract_globalavgpool_logsumexp_gelu_residualadd",
+    52: "convolution_norm/conv2d_activation_batchnorm",
+    53: "linear_tail/gemm_scaling_hardtanh_gelu",
+    54: "convolution_tail/conv2d_multiply_leakyrelu_gelu",
+    55: "linear_rows/matmul_maxpool_sum_scale",
+    56: "linear_rows/matmul_sigmoid_sum",
+    57: "convolution_tail/conv2d_relu_hardswish",
+    58: "convolution_channels/convtranspose3d_logsumexp_hardswish_subtract_clamp",
+    59: "linear_tail/matmul_swish_scaling",
+    60: "convolution_norm/convtranspose3d_swish_groupnorm_hardswish",
+    61: "convolution_norm/convtranspose3d_relu_groupnorm",
+    62: "linear_group_norm/matmul_groupnorm_leakyrelu_sum",
+    63: "linear_tail/gemm_relu_divide",
+    64: "linear_rows/gemm_logsumexp_leakyrelu_leakyrelu_gelu_gelu",
+    65: "convolution_plane_mean/conv2d_avgpool_sigmoid_sum",
+    67: "convolution_plane_mean/conv2d_gelu_globalavgpool",
+    68: "linear_tail/matmul_min_subtract",
+    69: "convolution_tail/conv2d_hardswish_relu",
+    70: "linear_tail/gemm_sigmoid_scaling_residualadd",
+    71: "convolution_tail/conv2d_divide_leakyrelu",
+    73: "convolution_norm/conv2d_batchnorm_scaling",
+    74: "convolution_pool/convtranspose3d_leakyrelu_multiply_leakyrelu_max",
+    76: "linear_tail/gemm_add_relu",
+    77: "convolution_plane_norm/convtranspose3d_scale_batchnorm_globalavgpool",
+    78: "convolution_channels/convtranspose3d_max_max_sum",
+    81: "linear_tail/gemm_swish_divide_clamp_tanh_clamp",
+    82: "convolution_pool/conv2d_tanh_scaling_biasadd_max",
+    86: "linear_tail/matmul_divide_gelu",
+    87: "convolution_tail/conv2d_subtract_subtract_mish",
+    88: "linear_group_norm/gemm_groupnorm_swish_multiply_swish",
+    89: "convolution_channels/convtranspose3d_maxpool_softmax_subtract_swish_max",
+    90: "convolution_tail/conv3d_leakyrelu_sum_clamp_gelu",
+    91: "convolution_channels/convtranspose2d_softmax_biasadd_scaling_sigmoid",
+    93: "convolution_tail/convtranspose2d_add_min_gelu_multiply",
+    94: "linear_group_norm/gemm_biasadd_hardtanh_mish_groupnorm",
+    95: "linear_tail/matmul_add_swish_tanh_gelu_hardtanh",
+    96: "convolution_plane_mean/convtranspose3d_multiply_max_globalavgpool_clamp",
+    97: "linear_batch_norm/matmul_batchnorm_biasadd_divide_swish",
+    98: "linear_rows/matmul_avgpool_gelu_scale_max",
+    99: "linear_rows/matmul_gelu_softmax",
+    100: "convolution_tail/convtranspose3d_clamp_min_divide",
+}
 
-def level1_family(index: int) -> str:
-    """The family of `level1/INDEX`, empty where kbopt ships no seeds for it."""
-    return _LEVEL1.get(index, "")
+_LEVEL3 = {
+    1: "linear_chain",
+    2: "linear_chain",
+    3: "linear_chain",
+    31: "self_attention/visionattention",
+    43: "self_attention/mingptcausalattention",
+    44: "self_attention/minigptblock",
+    50: "self_attention/reluselfattention",
+}
+"""A CPU has no seeds for these two levels."""
+
+_LEVELS = {1: _LEVEL1, 2: _LEVEL2, 3: _LEVEL3}
+
+
+def family_of_problem(level: int, index: int) -> str:
+    """The family of `levelLEVEL/INDEX`, empty where kbopt ships no seeds for it."""
+    return _LEVELS.get(level, {}).get(index, "")

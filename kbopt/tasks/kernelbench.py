@@ -11,7 +11,7 @@ from kbopt.core.errors import UserError, unknown_name
 from kbopt.core.sources import read_source
 from kbopt.core.task import Task
 from kbopt.core.text import ranges
-from kbopt.tasks.families import level1_family
+from kbopt.tasks.families import family_of_problem
 from kbopt.tasks.source import family_of, validate
 
 CHECKOUT_VARIABLE = "KBOPT_KERNELBENCH"
@@ -48,7 +48,7 @@ def load(problem: Problem, checkout: Path | None) -> Task:
     folder = checkout or _from_environment()
     source = _from_checkout(problem, folder) if folder else _from_dataset(problem)
     validate(source, problem.name)
-    family = family_of(source) or (level1_family(problem.index) if problem.level == 1 else "")
+    family = family_of(source) or family_of_problem(problem.level, problem.index)
     return Task(name=problem.name, source=source, family=family)
 
 

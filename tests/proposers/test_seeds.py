@@ -16,7 +16,7 @@ from kbopt.core.tune_comments import parse, substitute
 from kbopt.proposers import seeds as seeds_module
 from kbopt.proposers.seeds import seeds_for
 from kbopt.tasks import list_tasks, load_task
-from kbopt.tasks.families import level1_family
+from kbopt.tasks.families import family_of_problem
 from tests.support.seed_kernels import errors, load_module, with_sizes
 
 KERNELS = Path(seeds_module.__file__).parent / "kernels"
@@ -203,7 +203,22 @@ def test_every_tune_comment_of_a_seed_is_understood_and_allows_the_value_it_ship
 
 @pytest.mark.parametrize(
     "block",
-    ["vector math", "build", "tile", "pointwise functions", "pointwise functions in Triton", "rounding"],
+    [
+        "vector math",
+        "build",
+        "tile",
+        "pointwise functions",
+        "pointwise functions in Triton",
+        "rounding",
+        "activations in Triton",
+        "one pass",
+        "convolution and first formula",
+        "the first formula's values",
+        "windows",
+        "moments",
+        "product and first formula",
+        "formula's arguments of features",
+    ],
 )
 def test_blocks_that_several_seeds_share_are_the_same_in_all(block):
     pattern = re.compile(rf"(?:#|//) begin: {block}\n(.*?)(?:#|//) end: {block}\n", re.DOTALL)
@@ -233,8 +248,16 @@ def test_every_built_in_task_has_seeds(kind):
 
 
 def test_every_problem_of_kernelbenchs_level_1_has_triton_seeds():
-    assert [index for index in range(1, 101) if not seeds_for(level1_family(index), "cuda")] == []
-    assert level1_family(101) == ""
+    assert [index for index in range(1, 101) if not seeds_for(family_of_problem(1, index), "cuda")] == []
+    assert family_of_problem(1, 101) == ""
+
+
+@pytest.mark.parametrize(("level", "least"), [(2, 88), (3, 7)])
+def test_the_families_of_the_other_levels_have_triton_seeds(level, least):
+    families = [family for index in range(1, 101) if (family := family_of_problem(level, index))]
+
+    assert [family for family in families if not seeds_for(family, "cuda")] == []
+    assert len(families) >= least
 
 
 @pytest.mark.parametrize("family", ["", "softmax/unheard", "elementwise", "unheard", "../tasks", "matmul"])

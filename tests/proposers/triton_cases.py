@@ -311,3 +311,390 @@ CASES |= {
         "torch.randn(1, 2, 21, 40), torch.randn(1, 2, 35, 40), torch.randn(1, 2, 35, 18)",
     ),
 }
+
+BIAS = "self.bias = nn.Parameter(torch.randn(b))"
+IMAGES = "torch.randn(2, 5, 11, 10)"
+VOLUMES = "torch.randn(2, 3, 5, 7, 6)"
+CASES |= {
+    "convolution_tail in three dimensions": task(
+        "convolution_tail/conv3d_leakyrelu_sum_clamp_gelu",
+        "self.conv = nn.Conv3d(i, o, k); self.sum_tensor = nn.Parameter(torch.randn(b))",
+        "F.gelu(torch.clamp(F.leaky_relu(self.conv(x), 0.2) + self.sum_tensor, -1.0, 1.0))",
+        VOLUMES,
+        "3, 20, 3, (20, 1, 1, 1)",
+        "i, o, k, b",
+    ),
+    "convolution_tail in two dimensions": task(
+        "convolution_tail/conv2d_relu_biasadd",
+        f"self.conv = nn.Conv2d(i, o, k); {BIAS}",
+        "torch.relu(self.conv(x)) + self.bias",
+        IMAGES,
+        "5, 6, 3, (6, 1, 1)",
+        "i, o, k, b",
+    ),
+    "convolution_tail of a transposed one in two dimensions": task(
+        "convolution_tail/convtranspose2d_mish_add_hardtanh_scaling",
+        "self.conv_transpose = nn.ConvTranspose2d(*n[:6]); self.n = n",
+        "F.hardtanh(F.mish(self.conv_transpose(x)) + self.n[6]) * self.n[7]",
+        IMAGES,
+        "5, 6, 3, 2, 1, 1, 0.5, 2",
+        "*n",
+    ),
+    "convolution_tail with a second input": task(
+        "convolution_tail/convtranspose3d_add_hardswish",
+        f"self.conv_transpose = nn.ConvTranspose3d(i, o, k, s, p, e); {BIAS}",
+        "(self.conv_transpose(x) + rest[0]) * F.hardswish(self.conv_transpose(x) + rest[0])",
+        f"{VOLUMES}, torch.randn(2, 18, 10, 14, 12)",
+        "3, 18, 3, 2, 1, 1, (18, 1, 1, 1, 1)",
+        "i, o, k, s, p, e, b",
+    ),
+    "convolution_norm of groups": task(
+        "convolution_norm/convtranspose3d_swish_groupnorm_hardswish",
+        "self.conv_transpose = nn.ConvTranspose3d(i, o, k, s, p); self.group_norm = nn.GroupNorm(g, o, eps)",
+        "F.hardswish(self.group_norm(F.silu(self.conv_transpose(x))))",
+        VOLUMES,
+        "3, 6, 3, 2, 1, 3, 1e-5",
+        "i, o, k, s, p, g, eps",
+    ),
+    "convolution_norm of images": task(
+        "convolution_norm/conv2d_add_scale_sigmoid_groupnorm",
+        f"self.conv = nn.Conv2d(i, o, k); {BIAS}; self.scale = nn.Parameter(torch.randn(b)); "
+        "self.group_norm = nn.GroupNorm(g, o)",
+        "self.group_norm(torch.sigmoid((self.conv(x) + self.bias) * self.scale))",
+        IMAGES,
+        "5, 6, 3, 2, (6, 1, 1), (6, 1, 1)",
+        "i, o, k, g, b, c",
+    ),
+    **{
+        f"convolution_norm of a batch{which}": task(
+            "convolution_norm/conv2d_activation_batchnorm",
+            "self.conv = nn.Conv2d(i, o, k); self.bn = nn.BatchNorm2d(o)",
+            "self.bn(F.mish(self.conv(x)))",
+            IMAGES,
+            "5, 6, 3",
+            "i, o, k",
+            before,
+        )
+        for which, before in (("", ""), (" known", "TRAINING = False"))
+    },
+    "convolution_norm of instances": task(
+        "convolution_norm/conv2d_instancenorm_divide",
+        "self.conv = nn.Conv2d(i, o, k); self.instance_norm = nn.InstanceNorm2d(o); self.d = d",
+        "self.instance_norm(self.conv(x)) / self.d",
+        IMAGES,
+        "5, 6, 3, 2.0",
+        "i, o, k, d",
+    ),
+    "convolution_pool of volumes": task(
+        "convolution_pool/convtranspose3d_scaling_avgpool_biasadd_scaling",
+        "self.conv_transpose = nn.ConvTranspose3d(i, o, k, s, p); "
+        "self.scale1 = nn.Parameter(torch.tensor(c)); "
+        f"{BIAS}; self.scale2 = nn.Parameter(torch.tensor(d))",
+        "(F.avg_pool3d(self.conv_transpose(x) * self.scale1, 2) + self.bias) * self.scale2",
+        VOLUMES,
+        "3, 6, 3, 2, 1, 0.5, 1.5, (6, 1, 1, 1)",
+        "i, o, k, s, p, c, d, b",
+    ),
+    "convolution_pool of images": task(
+        "convolution_pool/conv2d_subtract_hardswish_maxpool_mish",
+        "self.conv = nn.Conv2d(i, o, k); self.d = d",
+        "F.mish(F.max_pool2d(F.hardswish(self.conv(x) - self.d), 2))",
+        IMAGES,
+        "5, 6, 3, 0.5, 2",
+        "i, o, k, d, w",
+    ),
+    "convolution_plane_mean of volumes": task(
+        "convolution_plane_mean/conv3d_divide_max_globalavgpool_biasadd_sum",
+        f"self.conv = nn.Conv3d(i, o, k); {BIAS}; self.d = d",
+        "(F.adaptive_avg_pool3d(F.max_pool3d(self.conv(x) / self.d, 2), 1) + self.bias).sum(1)",
+        VOLUMES,
+        "3, 6, 2, 2.0, 2, (6, 1, 1, 1), 1",
+        "i, o, k, d, w, b, dim",
+    ),
+    "convolution_plane_mean of images": task(
+        "convolution_plane_mean/conv2d_avgpool_sigmoid_sum",
+        "self.conv = nn.Conv2d(i, o, k)",
+        "torch.sigmoid(F.avg_pool2d(self.conv(x), 4)).sum((1, 2, 3))",
+        IMAGES,
+        "5, 6, 3, 4",
+        "i, o, k, w",
+    ),
+    "convolution_channels, largest of a softmax": task(
+        "convolution_channels/convtranspose3d_maxpool_softmax_subtract_swish_max",
+        "self.conv_transpose = nn.ConvTranspose3d(i, o, k, s, p, e); "
+        "self.subtract = nn.Parameter(torch.randn(o))",
+        "F.silu(torch.softmax(F.max_pool3d(self.conv_transpose(x), 2), 1) "
+        "- self.subtract.view(1, -1, 1, 1, 1)).max(1)[0]",
+        VOLUMES,
+        "3, 6, 3, 2, 1, 1, 2, 2, 0",
+        "i, o, k, s, p, e, *w",
+    ),
+    "convolution_channels, softmax of means": task(
+        "convolution_channels/convtranspose3d_mean_add_softmax_tanh_scaling",
+        "self.conv_transpose = nn.ConvTranspose3d(i, o, k, s, p); "
+        "self.bias = nn.Parameter(torch.randn(1, o, 1, 1, 1)); self.d = d",
+        "torch.tanh(torch.softmax(self.conv_transpose(x).mean(2, True) + self.bias, 1)) * self.d",
+        VOLUMES,
+        "3, 6, 3, 1, 1, 2.0",
+        "i, o, k, s, p, d",
+    ),
+    "convolution_channels, softmax of minima": task(
+        "convolution_channels/conv3d_min_softmax",
+        "self.conv = nn.Conv3d(i, o, k)",
+        "torch.softmax(self.conv(x).min(2)[0], 1)",
+        VOLUMES,
+        "3, 6, 3, 2",
+        "i, o, k, dim",
+    ),
+    "convolution_channels, minimum": task(
+        "convolution_channels/conv2d_min_tanh_tanh",
+        "self.conv = nn.Conv2d(i, o, k)",
+        "torch.tanh(torch.tanh(self.conv(x).min(1, True)[0]))",
+        IMAGES,
+        "5, 6, 3",
+        "i, o, k",
+    ),
+    "convolution_channels, logarithm of a sum": task(
+        "convolution_channels/conv3d_max_logsumexp_relu",
+        "self.conv = nn.Conv3d(*n)",
+        "torch.relu(torch.logsumexp(F.max_pool3d(self.conv(x), 2), 1, True))",
+        VOLUMES,
+        "3, 6, 3, 1, 1",
+        "*n",
+    ),
+    "convolution_channels, sum": task(
+        "convolution_channels/convtranspose3d_max_max_sum",
+        "self.conv_transpose = nn.ConvTranspose3d(i, o, k, s, p)",
+        "F.max_pool3d(F.max_pool3d(self.conv_transpose(x), 2), 3).sum(1, True)",
+        VOLUMES,
+        "3, 6, 5, 2, 2",
+        "i, o, k, s, p",
+    ),
+}
+CASES |= {
+    "convolution_channels, pool of a softmax": task(
+        "convolution_channels/conv3d_softmax_maxpool_maxpool",
+        "self.conv = nn.Conv3d(i, o, k)",
+        "F.max_pool3d(F.max_pool3d(torch.softmax(self.conv(x), 1), 2), 2)",
+        "torch.randn(1, 3, 6, 11, 10)",
+        "3, 6, 3, 2",
+        "i, o, k, w",
+    ),
+    "convolution_last_norm with windows": task(
+        "convolution_last_norm/convtranspose3d_sum_layernorm_avgpool_gelu",
+        "self.conv_transpose = nn.ConvTranspose3d(i, o, k, s, p, e); self.norm = nn.LayerNorm(n); "
+        "self.sum_weight = nn.Parameter(torch.tensor(c))",
+        "F.gelu(F.avg_pool3d(self.norm(self.conv_transpose(x) + self.sum_weight), 2))",
+        VOLUMES,
+        "3, 6, 3, 2, 1, 1, 1.5, (12,), 2",
+        "i, o, k, s, p, e, c, n, w",
+    ),
+    "convolution_last_norm": task(
+        "convolution_last_norm/convtranspose3d_layernorm_gelu_scaling",
+        "self.conv_transpose = nn.ConvTranspose3d(i, o, k, s, p, bias=b); "
+        "self.layer_norm = nn.LayerNorm(o, eps); self.d = d",
+        "F.gelu(self.layer_norm(self.conv_transpose(x))) * self.d",
+        VOLUMES,
+        "3, 12, 4, 2, 1, True, 1e-5, 1.5",
+        "i, o, k, s, p, b, eps, d",
+    ),
+    "convolution_plane_norm of groups": task(
+        "convolution_plane_norm/conv3d_hardswish_groupnorm_mean",
+        "self.conv = nn.Conv3d(i, o, k); self.group_norm = nn.GroupNorm(g, o)",
+        "self.group_norm(F.hardswish(self.conv(x))).mean((2, 3, 4))",
+        VOLUMES,
+        "3, 6, 3, 2",
+        "i, o, k, g",
+    ),
+    **{
+        f"convolution_plane_norm of a batch{which}": task(
+            "convolution_plane_norm/convtranspose3d_batchnorm_subtract",
+            "self.conv_transpose = nn.ConvTranspose3d(i, o, k, s, p); self.batch_norm = nn.BatchNorm3d(o)",
+            "(y := self.batch_norm(self.conv_transpose(x))) - y.mean((2, 3, 4), True)",
+            VOLUMES,
+            "3, 6, 3, 2, 1",
+            "i, o, k, s, p",
+            before,
+        )
+        for which, before in (("", ""), (" known", "TRAINING = False"))
+    },
+}
+ROWS = "torch.rand(5, 50)"
+LINEAR = "self.linear = nn.Linear(i, o)"
+CASES |= {
+    "linear_tail": task(
+        "linear_tail/matmul_subtract_multiply_relu",
+        f"{LINEAR}; self.n = (c, d)",
+        "torch.relu((self.linear(x) - self.n[0]) * self.n[1])",
+        ROWS,
+        "50, 70, 0.1, 1.5",
+        "i, o, c, d",
+    ),
+    "linear_tail with a number among the parameters": task(
+        "linear_tail/matmul_min_subtract",
+        f"{LINEAR}; self.constant = nn.Parameter(torch.tensor(c))",
+        "torch.min(self.linear(x), self.constant) - self.constant",
+        ROWS,
+        "50, 70, 0.1",
+        "i, o, c",
+    ),
+    "linear_tail without a bias": task(
+        "linear_tail/gemm_add_relu",
+        f"self.gemm = nn.Linear(i, o, bias=False); {BIAS}",
+        "torch.relu(self.gemm(x) + self.bias)",
+        "torch.rand(3, 1, 1100)",
+        "1100, 70, (70,)",
+        "i, o, b",
+    ),
+    "linear_group_norm": task(
+        "linear_group_norm/gemm_biasadd_hardtanh_mish_groupnorm",
+        f"self.gemm = nn.Linear(i, o); {BIAS}; self.groupnorm = nn.GroupNorm(g, o)",
+        "self.groupnorm(F.mish(F.hardtanh(self.gemm(x) + self.bias)))",
+        ROWS,
+        "50, 72, (72,), 6",
+        "i, o, b, g",
+    ),
+    "linear_group_norm of rows with a second input": task(
+        "linear_group_norm/bmm_instancenorm_sum_residualadd_multiply",
+        "self.bmm = nn.Linear(i, o); self.instance_norm = nn.InstanceNorm2d(o)",
+        "(self.instance_norm(self.bmm(x)[:, None, None])[:, 0, 0] + rest[0]) * rest[0]",
+        f"{ROWS}, torch.rand(5, 70)",
+        "50, 70",
+        "i, o",
+    ),
+    **{
+        f"linear_batch_norm{which}": task(
+            "linear_batch_norm/matmul_batchnorm_biasadd_divide_swish",
+            f"self.matmul = nn.Linear(i, o); self.bn = nn.BatchNorm1d(o, eps, momentum); {BIAS}; self.d = d",
+            "F.silu((self.bn(self.matmul(x)) + self.bias) / self.d)",
+            "torch.rand(150, 50)",
+            "50, 70, 1e-5, 0.1, (1,), 1.5",
+            "i, o, eps, momentum, b, d",
+            before,
+        )
+        for which, before in (("", ""), (" known", "TRAINING = False"))
+    },
+    "linear_rows, softmax": task(
+        "linear_rows/matmul_gelu_softmax",
+        LINEAR,
+        "torch.softmax(F.gelu(self.linear(x)), 1)",
+        ROWS,
+        "50, 70",
+        "i, o",
+    ),
+    "linear_rows, sum": task(
+        "linear_rows/matmul_maxpool_sum_scale",
+        "self.matmul = nn.Linear(i, o); self.d = d",
+        "F.max_pool1d(self.matmul(x)[:, None], 2)[:, 0].sum(1) * self.d",
+        ROWS,
+        "50, 70, 2, 0.5",
+        "i, o, w, d",
+    ),
+    "linear_rows, maximum": task(
+        "linear_rows/matmul_avgpool_gelu_scale_max",
+        "self.matmul = nn.Linear(i, o); self.d = d",
+        "(F.gelu(F.avg_pool1d(self.matmul(x)[:, None], 16)[:, 0]) * self.d).max(1)[0]",
+        ROWS,
+        "50, 80, 16, 2.0",
+        "i, o, w, d",
+    ),
+    "linear_rows, logarithm of a sum": task(
+        "linear_rows/gemm_sigmoid_logsumexp",
+        "self.linear1 = nn.Linear(i, m); self.linear2 = nn.Linear(m, o)",
+        "torch.logsumexp(self.linear2(torch.sigmoid(self.linear1(x))), 1)",
+        ROWS,
+        "50, 70, 40",
+        "i, m, o",
+    ),
+    "linear_sum": task(
+        "linear_sum/gemm_divide_sum_scaling",
+        "self.weight = nn.Parameter(torch.randn(o, i)); self.d = d",
+        "(x @ self.weight.T / 2).sum(1, True) * self.d",
+        ROWS,
+        "50, 1100, 1.5",
+        "i, o, d",
+    ),
+    "linear_sum added to the input": task(
+        "linear_sum/gemm_subtract_globalavgpool_logsumexp_gelu_residualadd",
+        "self.gemm = nn.Linear(i, o); self.subtract = nn.Parameter(torch.randn(o))",
+        "F.gelu(torch.logsumexp((self.gemm(x) - self.subtract).mean(1, True), 1, True)) + x",
+        ROWS,
+        "50, 70",
+        "i, o",
+    ),
+    "linear_chain": task(
+        "linear_chain",
+        "self.network = nn.Sequential(nn.Linear(i, n[0]), nn.ReLU(), nn.Linear(n[0], o))",
+        "self.network(x)",
+        ROWS,
+        "50, [70], 40",
+        "i, n, o",
+    ),
+}
+CAUSAL = """
+class Causal(nn.Module):
+    def __init__(self, n, heads, length, weighted):
+        super().__init__()
+        self.c_attn, self.c_proj = nn.Linear(n, 3 * n), nn.Linear(n, n)
+        self.register_buffer("bias", torch.tril(torch.ones(length, length)).view(1, 1, length, length))
+        self.heads, self.weighted = heads, weighted
+
+    def mixed(self, x):
+        length = x.shape[1]
+        q, k, v = self.c_attn(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        scores = q @ k.mT / q.shape[-1] ** 0.5
+        scores = scores.masked_fill(self.bias[:, :, :length, :length] == 0, -torch.inf)
+        return (self.weighted(scores) @ v).transpose(1, 2).flatten(2)
+
+    def forward(self, x):
+        return self.c_proj(self.mixed(x))
+
+
+def softmax(scores):
+    return scores.softmax(-1)
+"""
+GELU = "F.gelu(self.mlp.c_fc(self.ln_2(y)), approximate='tanh')"
+PLACES = "torch.randn(2, 70, 48)"
+
+
+def causal_task(family, weighted, answer, settings, arguments):
+    """The task's model is the attention itself, so that its weights have no prefix."""
+    name, source = task(family, "pass", answer, PLACES, settings, arguments, CAUSAL)
+    source = source.replace("class Model(nn.Module)", "class Model(Causal)")
+    return name, source.replace(
+        "super().__init__()\n        pass", f"super().__init__(n, heads, length, {weighted})"
+    )
+
+
+CASES |= {
+    "self_attention, causal": causal_task(
+        "self_attention/mingptcausalattention",
+        "softmax",
+        "self.c_proj(self.mixed(x))",
+        "48, 2, 0.0, 0.0, 100",
+        "n, heads, a, r, length",
+    ),
+    "self_attention, by ReLU": causal_task(
+        "self_attention/reluselfattention", "F.relu", "self.mixed(x)", "48, 2, 100", "n, heads, length"
+    ),
+    "self_attention in a block": task(
+        "self_attention/minigptblock",
+        "self.ln_1, self.ln_2 = nn.LayerNorm(n), nn.LayerNorm(n); "
+        "self.attn = Causal(n, heads, length, softmax); "
+        "self.mlp = nn.ModuleDict({'c_fc': nn.Linear(n, 4 * n), 'c_proj': nn.Linear(4 * n, n)})",
+        f"(y := x + self.attn(self.ln_1(x))) + self.mlp.c_proj({GELU})",
+        PLACES,
+        "48, 2, 0.0, 0.0, 100",
+        "n, heads, a, r, length",
+        CAUSAL,
+    ),
+    "self_attention of images": task(
+        "self_attention/visionattention",
+        "self.attn = nn.MultiheadAttention(n, heads); self.norm = nn.LayerNorm(n)",
+        "self.norm(self.attn(*[x.flatten(2).permute(2, 0, 1)] * 3)[0] + x.flatten(2).permute(2, 0, 1))"
+        ".permute(1, 2, 0).unflatten(2, x.shape[2:])",
+        "torch.randn(2, 24, 9, 10)",
+        "24, 2",
+        "n, heads",
+    ),
+}

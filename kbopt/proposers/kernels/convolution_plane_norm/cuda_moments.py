@@ -1,0 +1,461 @@
+"""A convolution, a pointwise chain, a normalisation, and the mean of each channel or what it leaves.
+
+Moments of each channel of each sample are found in one pass. The moments of a group, or of a batch, follow
+from them, and so does the mean of the normalised values, which are never in memory. Each lane keeps a mean
+and a sum of squared deviations of its own (Welford).
+"""
+# seed: convolution_plane_norm/cuda_moments
+
+import math
+
+import torch
+import torch.nn as nn
+import triton
+import triton.language as tl
+
+IN_TRITON = 3  # tune: 2, 3, 4
+"""Convolutions of so many dimensions, and of more, are Triton's; PyTorch computes the others."""
+BLOCK_P = 128  # tune: 64, 128, 256
+BLOCK_C = 128  # tune: 32, 64, 128
+BLOCK_K = 32  # tune: 16, 32, 64
+NUM_WARPS = 8  # tune: 4, 8
+NUM_STAGES = 3  # tune: 2, 3, 4
+PRECISION = "tf32"  # tune: "tf32", "tf32x3"
+BLOCK = 2048  # tune: 512, 1024, 2048, 4096, 8192
+PROGRAMS = 2112  # tune: 528, 1056, 2112, 4224
+NORM_WARPS = 8  # tune: 4, 8, 16
+
+
+def parts(*n):
+    """The layers, parameters and numbers of the task's model by name, of the numbers that it is made of."""
+    return {"conv": nn.Conv2d(*n[:3]), "norm": nn.BatchNorm2d(n[1])}  # variant: parts
+
+
+def vectors(m, rest):  # noqa: ARG001
+    """p and q of the formulas: parameters of the model, or its further inputs, as large as the product."""
+    return ()  # variant: vectors
+
+
+def numbers(m):  # noqa: ARG001
+    """s, t and u of the formulas."""
+    return ()  # variant: numbers
+
+
+# begin: activations in Triton
+@triton.jit
+def tanh_(x):
+    """The polynomial for |x| < 0.625 is that of Cephes' tanhf."""
+    z, a = x * x, tl.abs(x)
+    p = -5.70498872745e-3 * z + 2.06390887954e-2
+    p = p * z - 5.37397155531e-2
+    p = p * z + 1.33314422036e-1
+    p = p * z - 3.33332819422e-1
+    far = 1.0 - 2.0 / (tl.exp(2.0 * a) + 1.0)
+    return tl.where(a < 0.625, x + x * z * p, tl.where(x < 0.0, -far, far))
+
+
+@triton.jit
+def sigmoid_(x):
+    return 1.0 / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def swish_(x):
+    return x / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def mish_(x):
+    """tanh(log(1 + e)) = 1 / (1 + 2 / w) with w = e (e + 2), which is 1 in fp32 above x = 20."""
+    e = tl.exp(tl.minimum(x, 20.0))
+    return x / (1.0 + 2.0 / (e * (e + 2.0)))
+
+
+@triton.jit
+def gelu_(x):
+    return 0.5 * x * (1.0 + tl.erf(x * 0.70710678))
+
+
+@triton.jit
+def clamp_(x, low, high):
+    return tl.where(x != x, x, tl.minimum(tl.maximum(x, low), high))
+
+
+@triton.jit
+def hard_swish_(x):
+    return x * tl.minimum(tl.maximum(x + 3.0, 0.0), 6.0) / 6.0
+
+
+@triton.jit
+def relu_(x):
+    return tl.where(x < 0.0, 0.0, x)
+
+
+@triton.jit
+def leaky_(x, slope):
+    return tl.where(x > 0.0, x, x * slope)
+
+
+# end: activations in Triton
+
+
+@triton.jit
+def before(x, p, q, s, t, u):  # noqa: ARG001
+    """What becomes of each value of the product, by vectors p and q over channels and numbers s, t and u."""
+    return x  # variant: before
+
+
+# begin: convolution and first formula
+# begin: rounding
+@triton.jit
+def rounded(x):
+    """The nearest TF32 number: tensor cores cut the last 13 bits off, at more than twice the error."""
+    bits = x.to(tl.int32, bitcast=True)
+    return tl.where(x == x, ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True), x)
+
+
+# end: rounding
+
+
+@triton.jit
+def pack_kernel(
+    w_ptr, packed_ptr, size, group_in, group_out, taps, TRANSPOSED: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Transposed weights (input, output, tap) become (tap, output, input); all are rounded for TF32."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    source = at
+    if TRANSPOSED:
+        i, o, tap = at % group_in, at // group_in % group_out, at // group_in // group_out
+        source = (i * group_out + o) * taps + tap
+    w = tl.load(w_ptr + source, mask=at < size)
+    if PRECISION == "tf32":
+        w = rounded(w)
+    tl.store(packed_ptr + at, w, mask=at < size)
+
+
+@triton.jit
+def store_tile(
+    total, y_ptr, bias_ptr, p_ptr, q_ptr, p_step, q_step, s, t, u, sample, channel, at, wanted, channels,
+    slab, HAS_BIAS: tl.constexpr, P_FULL: tl.constexpr,
+):  # fmt: skip
+    """A tile (places, channels) of the product becomes a tile of the first formula's values."""
+    is_channel = channel < channels
+    if HAS_BIAS:
+        total += tl.load(bias_ptr + channel, mask=is_channel, other=0.0)[None, :]
+    base = sample * channels * slab
+    to = base + channel[None, :].to(tl.int64) * slab + at[:, None]
+    inside = wanted[:, None] & is_channel[None, :]
+    if P_FULL:
+        p = tl.load(p_ptr + to, mask=inside, other=0.0)
+    else:
+        p = tl.load(p_ptr + channel * p_step, mask=is_channel, other=0.0)[None, :]
+    q = tl.load(q_ptr + channel * q_step, mask=is_channel, other=0.0)[None, :]
+    tl.store(y_ptr + to, before(total, p, q, s, t, u), mask=inside)
+
+
+@triton.jit
+def convolution_kernel(
+    x_ptr, w_ptr, y_ptr, bias_ptr, p_ptr, q_ptr, p_step, q_step, s, t, u, tiles_p, channels_in, channels_out,
+    D, H, W, OD, OH, OW,
+    KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+    PD: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
+    HAS_BIAS: tl.constexpr, P_FULL: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    # Programs that read the same inputs, for other channels, run side by side.
+    tiles_c = tl.cdiv(channels_out, BLOCK_C)
+    sample = (tl.program_id(0) // tiles_c // tiles_p).to(tl.int64)
+    places, depth = OD * OH * OW, channels_in * (KD * KH * KW)
+    place = (tl.program_id(0) // tiles_c) % tiles_p * BLOCK_P + tl.arange(0, BLOCK_P)
+    channel = tl.program_id(0) % tiles_c * BLOCK_C + tl.arange(0, BLOCK_C)
+    d, h, w = place // (OH * OW) * SD - PD, place // OW % OH * SH - PH, place % OW * SW - PW
+    x_ptr += sample * channels_in * D * H * W
+    from_place = (d * H + h) * W + w
+    total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
+    for start in range(0, depth, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        c, kd, kh, kw = k // (KD * KH * KW), k // (KH * KW) % KD, k // KW % KH, k % KW
+        from_tap = ((c * D + kd) * H + kh) * W + kw
+        inside = (place < places)[:, None] & (k < depth)[None, :]
+        if PD > 0:
+            z = d[:, None] + kd[None, :]
+            inside &= (z >= 0) & (z < D)
+        if PH > 0:
+            z = h[:, None] + kh[None, :]
+            inside &= (z >= 0) & (z < H)
+        if PW > 0:
+            z = w[:, None] + kw[None, :]
+            inside &= (z >= 0) & (z < W)
+        a = tl.load(x_ptr + (from_place[:, None] + from_tap[None, :]), mask=inside, other=0.0)
+        if PRECISION == "tf32":
+            a = rounded(a)
+        b_inside = (k < depth)[:, None] & (channel < channels_out)[None, :]
+        b = tl.load(w_ptr + (channel[None, :] * depth + k[:, None]), mask=b_inside, other=0.0)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    store_tile(
+        total, y_ptr, bias_ptr, p_ptr, q_ptr, p_step, q_step, s, t, u, sample, channel, place, place < places,
+        channels_out, places, HAS_BIAS, P_FULL,
+    )  # fmt: skip
+
+
+@triton.jit
+def first_tap(remainder, K: tl.constexpr, S: tl.constexpr):
+    """The smallest tap k of K with (remainder - k) divisible by the stride S; K where there is none."""
+    return tl.minimum(remainder % S, K)
+
+
+@triton.jit
+def transposed_kernel(
+    x_ptr, w_ptr, y_ptr, bias_ptr, p_ptr, q_ptr, p_step, q_step, s, t, u, tiles_p, channels_in, channels_out,
+    D, H, W, OD, OH, OW,
+    KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+    PD: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
+    HAS_BIAS: tl.constexpr, P_FULL: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    # Places whose coordinates leave the same remainder after division by the stride make a phase: they need
+    # the same taps, and read their inputs side by side.
+    tiles_c = tl.cdiv(channels_out, BLOCK_C)
+    tile_p = (tl.program_id(0) // tiles_c) % tiles_p
+    phase = (tl.program_id(0) // tiles_c // tiles_p) % (SD * SH * SW)
+    sample = (tl.program_id(0) // tiles_c // tiles_p // (SD * SH * SW)).to(tl.int64)
+    rd, rh, rw = phase // (SH * SW), phase // SW % SH, phase % SW
+    qh_count, qw_count = (OH - rh + SH - 1) // SH, (OW - rw + SW - 1) // SW
+    places = (OD - rd + SD - 1) // SD * qh_count * qw_count
+    place = tile_p * BLOCK_P + tl.arange(0, BLOCK_P)
+    qd, qh, qw = place // (qh_count * qw_count), place // qw_count % qh_count, place % qw_count
+    fd, fh, fw = first_tap(rd + PD, KD, SD), first_tap(rh + PH, KH, SH), first_tap(rw + PW, KW, SW)
+    nd, nh, nw = (KD - fd + SD - 1) // SD, (KH - fh + SH - 1) // SH, (KW - fw + SW - 1) // SW
+    channel = tl.program_id(0) % tiles_c * BLOCK_C + tl.arange(0, BLOCK_C)
+    blocks_k = tl.cdiv(channels_in, BLOCK_K)
+    x_ptr += sample * channels_in * D * H * W
+    from_place = (qd * H + qh) * W + qw
+    total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
+    steps = nd * nh * nw * blocks_k if tile_p * BLOCK_P < places else 0
+    for step in range(steps):
+        number = step // blocks_k
+        kd, kh, kw = fd + number // (nh * nw) * SD, fh + number // nw % nh * SH, fw + number % nw * SW
+        zd, zh, zw = (rd + PD - kd) // SD, (rh + PH - kh) // SH, (rw + PW - kw) // SW
+        is_there = (qd + zd >= 0) & (qd + zd < D) & (qh + zh >= 0) & (qh + zh < H)
+        is_there &= (qw + zw >= 0) & (qw + zw < W) & (place < places)
+        i = step % blocks_k * BLOCK_K + tl.arange(0, BLOCK_K)
+        from_tap = (zd * H + zh) * W + zw + i * (D * H * W)
+        inside = is_there[:, None] & (i < channels_in)[None, :]
+        a = tl.load(x_ptr + (from_place[:, None] + from_tap[None, :]), mask=inside, other=0.0)
+        if PRECISION == "tf32":
+            a = rounded(a)
+        tap = (kd * KH + kh) * KW + kw
+        b_inside = (i < channels_in)[:, None] & (channel < channels_out)[None, :]
+        from_weight = (tap * channels_out + channel)[None, :] * channels_in + i[:, None]
+        b = tl.load(w_ptr + from_weight, mask=b_inside, other=0.0)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    at = ((qd * SD + rd) * OH + qh * SH + rh) * OW + qw * SW + rw
+    store_tile(
+        total, y_ptr, bias_ptr, p_ptr, q_ptr, p_step, q_step, s, t, u, sample, channel, at, place < places,
+        channels_out, OD * OH * OW, HAS_BIAS, P_FULL,
+    )  # fmt: skip
+
+
+def three(values: tuple[int, ...], filled: int) -> tuple[int, ...]:
+    """The values for depth, height and width; `filled` for dimensions that the layer has not."""
+    return (filled,) * (3 - len(values)) + tuple(values)
+
+
+def formula_arguments(m, layer, x, rest):
+    """bias, p, q, the steps of p and q from channel to channel, s, t and u; and whether p is of full size."""
+    bias = x if layer.bias is None else layer.bias
+    given = [v.contiguous() for v in vectors(m, rest)]
+    p, q = [*given, x, x][:2]
+    p_step, q_step = (int(v is not x and v.numel() > 1) for v in (p, q))
+    s, t, u = ([float(number) for number in numbers(m)] + [0.0] * 3)[:3]
+    return (bias, p, q, p_step, q_step, s, t, u), p is not x and p.numel() > layer.out_channels
+
+
+def convolved(layer, x, arguments, p_full):
+    """What the layer makes of x, and whether it has its bias and the first formula already."""
+    rank, transposed = len(layer.kernel_size), layer.transposed
+    if rank < IN_TRITON:
+        settings = (
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            transposed,
+            layer.output_padding,
+            layer.groups,
+        )
+        return torch.convolution(x, layer.weight, None, *settings).contiguous(), False
+    x, weight = x.contiguous(), layer.weight.contiguous()
+    sizes, kernel = three(tuple(x.shape[2:]), 1), three(layer.kernel_size, 1)
+    stride, padding = three(layer.stride, 1), three(layer.padding, 0)
+    extra = three(layer.output_padding, 0)
+    settings = list(zip(sizes, kernel, stride, padding, extra, strict=True))
+    channels_in, channels_out = layer.in_channels, layer.out_channels
+    packed = torch.empty_like(weight)
+    pack_kernel[(triton.cdiv(weight.numel(), 256),)](
+        weight, packed, weight.numel(), channels_in, channels_out, kernel[0] * kernel[1] * kernel[2],
+        TRANSPOSED=transposed, PRECISION=PRECISION, BLOCK=256,
+    )  # fmt: skip
+    if transposed:
+        made = [(size - 1) * s - 2 * p + k + e for size, k, s, p, e in settings]
+        places = [triton.cdiv(size, s) for size, s in zip(made, stride, strict=True)]
+        phases, shared = stride[0] * stride[1] * stride[2], channels_in
+    else:
+        made = [(size + 2 * p - k) // s + 1 for size, k, s, p, _ in settings]
+        places, phases, shared = made, 1, BLOCK_K
+    y = x.new_empty((x.shape[0], channels_out, *made[3 - rank :]))
+    tiles_p = triton.cdiv(places[0] * places[1] * places[2], BLOCK_P)
+    block_c = min(BLOCK_C, max(16, triton.next_power_of_2(channels_out)))
+    grid = (x.shape[0] * phases * tiles_p * triton.cdiv(channels_out, block_c),)
+    (transposed_kernel if transposed else convolution_kernel)[grid](
+        x, packed, y, *arguments, tiles_p, channels_in, channels_out, *sizes, *made,
+        *kernel, *stride, *padding, HAS_BIAS=layer.bias is not None, P_FULL=p_full, PRECISION=PRECISION,
+        BLOCK_P=BLOCK_P, BLOCK_C=block_c, BLOCK_K=min(BLOCK_K, max(16, triton.next_power_of_2(shared))),
+        num_warps=NUM_WARPS, num_stages=NUM_STAGES,
+    )  # fmt: skip
+    return y, True
+
+
+# end: convolution and first formula
+
+
+# begin: moments
+@triton.jit
+def combined(count, mean, squares):
+    """Count, mean and sum of squared deviations of all the values that the lanes have seen."""
+    total = tl.sum(count, axis=0)
+    middle = tl.sum(count * mean, axis=0) / total
+    away = mean - middle
+    return total, middle, tl.sum(squares + count * away * away, axis=0)
+
+
+@triton.jit
+def moments_kernel(
+    x_ptr, partial_ptr, bias_ptr, p_ptr, q_ptr, p_step, q_step, s, t, u, planes, plane_size, channels,
+    segment_stride, plane_stride, IS_BATCH: tl.constexpr, HAS_BIAS: tl.constexpr, DONE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The moments of the first formula's values over a part of a segment's planes."""
+    segment, part = tl.program_id(0), tl.program_id(1)
+    first = x_ptr + segment.to(tl.int64) * segment_stride
+    lane = tl.arange(0, BLOCK)
+    blocks = tl.cdiv(plane_size, BLOCK)
+    count = tl.zeros((BLOCK,), tl.float32)
+    mean = tl.zeros((BLOCK,), tl.float32)
+    squares = tl.zeros((BLOCK,), tl.float32)
+    for unit in range(part, planes * blocks, tl.num_programs(1)):
+        at = (unit % blocks) * BLOCK + lane
+        inside = at < plane_size
+        x = tl.load(first + (unit // blocks).to(tl.int64) * plane_stride + at, mask=inside, other=0.0)
+        if not DONE:
+            channel = segment if IS_BATCH else (segment * planes + unit // blocks) % channels
+            if HAS_BIAS:
+                x += tl.load(bias_ptr + channel)
+            x = before(x, tl.load(p_ptr + channel * p_step), tl.load(q_ptr + channel * q_step), s, t, u)
+        count += tl.where(inside, 1.0, 0.0)
+        away = x - mean
+        mean += tl.where(inside, away / count, 0.0)
+        squares += tl.where(inside, away * (x - mean), 0.0)
+    total, middle, deviations = combined(count, mean, squares)
+    place, size = segment * tl.num_programs(1) + part, tl.num_programs(0) * tl.num_programs(1)
+    tl.store(partial_ptr + place, total)
+    tl.store(partial_ptr + size + place, middle)
+    tl.store(partial_ptr + 2 * size + place, deviations)
+
+
+# end: moments
+
+
+@triton.jit
+def plane_kernel(partial_ptr, moments_ptr, parts, BLOCK: tl.constexpr):
+    plane, planes = tl.program_id(0), tl.num_programs(0)
+    part = tl.arange(0, BLOCK)
+    at, size, inside = plane * parts + part, planes * parts, part < parts
+    count = tl.load(partial_ptr + at, mask=inside, other=0.0)
+    mean = tl.load(partial_ptr + size + at, mask=inside, other=0.0)
+    squares = tl.load(partial_ptr + 2 * size + at, mask=inside, other=0.0)
+    _, middle, deviations = combined(count, mean, squares)
+    tl.store(moments_ptr + plane, middle)
+    tl.store(moments_ptr + planes + plane, deviations)
+
+
+@triton.jit
+def centre_kernel(
+    y_ptr, means_ptr, scale_ptr, bias_ptr, p_ptr, q_ptr, p_step, q_step, s, t, u, channels, plane_size,
+    HAS_BIAS: tl.constexpr, DONE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    blocks = tl.cdiv(plane_size, BLOCK)
+    plane = tl.program_id(0) // blocks
+    at = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
+    inside, channel = at < plane_size, plane % channels
+    y_ptr += plane.to(tl.int64) * plane_size
+    x = tl.load(y_ptr + at, mask=inside)
+    if not DONE:
+        if HAS_BIAS:
+            x += tl.load(bias_ptr + channel)
+        x = before(x, tl.load(p_ptr + channel * p_step), tl.load(q_ptr + channel * q_step), s, t, u)
+    tl.store(y_ptr + at, (x - tl.load(means_ptr + plane)) * tl.load(scale_ptr + channel), mask=inside)
+
+
+def spread(norm, means, squares, count):
+    """Means and factors of the normalisation, for each channel of each sample or for each channel.
+
+    `means` and `squares` (samples, channels) are of so many values each. A batch's moments are kept.
+    """
+    samples, channels = means.shape
+    if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        grouped = means.view(samples, norm.num_groups, -1)
+        mean = grouped.mean(2, keepdim=True)
+        variance = (squares.view_as(grouped) / count + (grouped - mean).square()).mean(2, keepdim=True)
+        mean, variance = (x.expand_as(grouped).reshape(samples, channels) for x in (mean, variance))
+    elif norm.training:
+        mean = means.mean(0)
+        variance = (squares / count + (means - mean).square()).mean(0)
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance * (count * samples / (count * samples - 1)), norm.momentum)
+        norm.num_batches_tracked.add_(1)
+    else:
+        mean, variance = norm.running_mean, norm.running_var
+    return mean, torch.rsqrt(variance + norm.eps) * norm.weight
+
+
+def averaged(norm, means, mean, factor):
+    """The mean over each channel of the normalised values."""
+    return (means - mean) * factor + norm.bias
+
+
+class ModelNew(nn.Module):
+    def __init__(self, *settings):
+        super().__init__()
+        for name, part in parts(*settings).items():
+            setattr(self, name, part)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        layer = next(part for part in self.children() if hasattr(part, "kernel_size"))
+        norm = next(part for part in self.children() if hasattr(part, "eps"))
+        arguments, _ = formula_arguments(self, layer, x, ())
+        y, done = convolved(layer, x, arguments, False)
+        channels, plane_size = layer.out_channels, math.prod(y.shape[2:])
+        planes = y.shape[0] * channels
+        flags = {"HAS_BIAS": layer.bias is not None, "DONE": done}
+        block = min(BLOCK, triton.next_power_of_2(plane_size))
+        parts = max(1, min(triton.cdiv(plane_size, block), PROGRAMS // planes))
+        partial, moments = y.new_empty((3, planes, parts)), y.new_empty((2, *y.shape[:2]))
+        moments_kernel[(planes, parts)](
+            y, partial, *arguments, 1, plane_size, channels, plane_size, 0, IS_BATCH=False, **flags,
+            BLOCK=block, num_warps=NORM_WARPS,
+        )  # fmt: skip
+        plane_kernel[(planes,)](partial, moments, parts, BLOCK=triton.next_power_of_2(parts))
+        means, squares = moments.unbind(0)
+        mean, factor = spread(norm, means, squares, plane_size)
+
+        def centred():
+            """The normalised values without the mean of each channel; those of a batch have one factor."""
+            centre_kernel[(planes * triton.cdiv(plane_size, block),)](
+                y, means, factor, *arguments, channels, plane_size, **flags, BLOCK=block, num_warps=NORM_WARPS
+            )
+            return y
+
+        return averaged(norm, means, mean, factor)  # variant: answer

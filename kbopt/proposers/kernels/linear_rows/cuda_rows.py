@@ -1,0 +1,249 @@
+"""A linear layer on tensor cores, and a pool, a pointwise chain and a reduction or softmax of its rows.
+
+A row of the product, up to 32768 values, is in the registers of one program. Layers before the last one end
+with the first formula.
+"""
+# seed: linear_rows/cuda_rows
+
+import torch
+import torch.nn as nn
+import triton
+import triton.language as tl
+
+BLOCK_M = 128  # tune: 64, 128
+BLOCK_N = 128  # tune: 64, 128
+BLOCK_K = 16  # tune: 16, 32, 64
+GROUP_M = 8  # tune: 1, 4, 8, 16
+NUM_WARPS = 8  # tune: 4, 8
+NUM_STAGES = 3  # tune: 2, 3, 4
+SPAN = 1024  # tune: 512, 1024, 2048, 4096
+ROW_WARPS = 16  # tune: 8, 16, 32
+
+WINDOW = 1  # variant: window
+POOL = tl.constexpr("max")  # variant: pool
+KIND = tl.constexpr("softmax")  # variant: kind
+KEEPS_DIMENSION = True  # variant: keeps_dimension
+
+
+def parts(*n):
+    """The layers, parameters and numbers of the task's model by name, of the numbers that it is made of."""
+    return {"linear": nn.Linear(*n)}  # variant: parts
+
+
+def vectors(m, rest):  # noqa: ARG001
+    """p and q of the formulas: parameters of the model, or its further inputs, as large as the product."""
+    return ()  # variant: vectors
+
+
+def numbers(m):  # noqa: ARG001
+    """s, t and u of the formulas."""
+    return ()  # variant: numbers
+
+
+# begin: activations in Triton
+@triton.jit
+def tanh_(x):
+    """The polynomial for |x| < 0.625 is that of Cephes' tanhf."""
+    z, a = x * x, tl.abs(x)
+    p = -5.70498872745e-3 * z + 2.06390887954e-2
+    p = p * z - 5.37397155531e-2
+    p = p * z + 1.33314422036e-1
+    p = p * z - 3.33332819422e-1
+    far = 1.0 - 2.0 / (tl.exp(2.0 * a) + 1.0)
+    return tl.where(a < 0.625, x + x * z * p, tl.where(x < 0.0, -far, far))
+
+
+@triton.jit
+def sigmoid_(x):
+    return 1.0 / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def swish_(x):
+    return x / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def mish_(x):
+    """tanh(log(1 + e)) = 1 / (1 + 2 / w) with w = e (e + 2), which is 1 in fp32 above x = 20."""
+    e = tl.exp(tl.minimum(x, 20.0))
+    return x / (1.0 + 2.0 / (e * (e + 2.0)))
+
+
+@triton.jit
+def gelu_(x):
+    return 0.5 * x * (1.0 + tl.erf(x * 0.70710678))
+
+
+@triton.jit
+def clamp_(x, low, high):
+    return tl.where(x != x, x, tl.minimum(tl.maximum(x, low), high))
+
+
+@triton.jit
+def hard_swish_(x):
+    return x * tl.minimum(tl.maximum(x + 3.0, 0.0), 6.0) / 6.0
+
+
+@triton.jit
+def relu_(x):
+    return tl.where(x < 0.0, 0.0, x)
+
+
+@triton.jit
+def leaky_(x, slope):
+    return tl.where(x > 0.0, x, x * slope)
+
+
+# end: activations in Triton
+
+
+@triton.jit
+def before(x, p, q, s, t, u):  # noqa: ARG001
+    """What becomes of each value of the product, by vectors p and q over channels and numbers s, t and u."""
+    return x  # variant: before
+
+
+@triton.jit
+def between(x, s, t, u):  # noqa: ARG001
+    """What becomes of each value, of a pool's where there is one, before the reduction."""
+    return x  # variant: between
+
+
+@triton.jit
+def after(x, s, t, u):  # noqa: ARG001
+    return x  # variant: after
+
+
+# begin: product and first formula
+@triton.jit
+def product_kernel(
+    a_ptr, w_ptr, y_ptr, bias_ptr, p_ptr, q_ptr, p_step, q_step, s, t, u, m, n, depth,
+    HAS_BIAS: tl.constexpr, P_FULL: tl.constexpr, HAS_FORMULA: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
+    SPAN: tl.constexpr,
+):  # fmt: skip
+    """A (m, depth) times W (n, depth) transposed, its bias and the first formula.
+
+    Each factor is the sum of two TF32 numbers, which keeps fp32's precision. Tensor cores cut off what they
+    add, so sums of more than SPAN terms are added by the other cores, which round.
+    """
+    # Programs go by groups of GROUP_M rows of tiles, whose factors stay in the L2 cache.
+    columns = tl.cdiv(n, BLOCK_N)
+    first = tl.program_id(0) // (GROUP_M * columns) * GROUP_M
+    height = min(tl.cdiv(m, BLOCK_M) - first, GROUP_M)
+    within = tl.program_id(0) % (GROUP_M * columns)
+    row = (first + within % height).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    column = (within // height).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    k = tl.arange(0, BLOCK_K)
+    a_at = a_ptr + row[:, None] * depth + k[None, :]
+    w_at = w_ptr + column[None, :] * depth + k[:, None]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for begin in range(0, depth, SPAN):
+        part = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        for start in range(begin, tl.minimum(begin + SPAN, depth), BLOCK_K):
+            a = tl.load(a_at, mask=(row < m)[:, None] & (k < depth - start)[None, :], other=0.0)
+            w = tl.load(w_at, mask=(k < depth - start)[:, None] & (column < n)[None, :], other=0.0)
+            part = tl.dot(a, w, part, input_precision="tf32x3")
+            a_at += BLOCK_K
+            w_at += BLOCK_K
+        total += part
+    if HAS_BIAS:
+        total += tl.load(bias_ptr + column, mask=column < n, other=0.0)[None, :]
+    to = row[:, None] * n + column[None, :]
+    inside = (row < m)[:, None] & (column < n)[None, :]
+    if P_FULL:
+        p = tl.load(p_ptr + to, mask=inside, other=0.0)
+    else:
+        p = tl.load(p_ptr + column * p_step, mask=column < n, other=0.0)[None, :]
+    q = tl.load(q_ptr + column * q_step, mask=column < n, other=0.0)[None, :]
+    if HAS_FORMULA:
+        total = before(total, p, q, s, t, u)
+    tl.store(y_ptr + to, total, mask=inside)
+
+
+def multiplied(layer, x, arguments, p_full, has_formula=True):
+    """What the layer makes of x, and the first formula of it."""
+    a, weight = x.contiguous(), layer.weight.contiguous()
+    n, depth = weight.shape
+    m = a.numel() // depth
+    y = a.new_empty((*a.shape[:-1], n))
+    block_m, block_n = min(BLOCK_M, max(16, triton.next_power_of_2(m))), BLOCK_N
+    processors = torch.cuda.get_device_properties(x.device).multi_processor_count
+    if triton.cdiv(m, block_m) * triton.cdiv(n, block_n) < processors // 2:
+        block_n //= 2
+    product_kernel[(triton.cdiv(m, block_m) * triton.cdiv(n, block_n),)](
+        a, weight, y, *arguments, m, n, depth, HAS_BIAS=layer.bias is not None, P_FULL=p_full,
+        HAS_FORMULA=has_formula, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=BLOCK_K, GROUP_M=GROUP_M,
+        SPAN=SPAN, num_warps=NUM_WARPS, num_stages=NUM_STAGES,
+    )  # fmt: skip
+    return y
+
+
+# end: product and first formula
+
+
+# begin: formula's arguments of features
+def formula_arguments(m, layer, x, rest):
+    """bias, p, q, the steps of p and q from feature to feature, s, t and u; and whether p is of full size."""
+    bias = x if layer.bias is None else layer.bias
+    given = [v.contiguous() for v in vectors(m, rest)]
+    p, q = [*given, x, x][:2]
+    p_step, q_step = (int(v is not x and v.numel() > 1) for v in (p, q))
+    s, t, u = ([float(number) for number in numbers(m)] + [0.0] * 3)[:3]
+    return (bias, p, q, p_step, q_step, s, t, u), p is not x and p.numel() > layer.out_features
+
+
+# end: formula's arguments of features
+
+
+@triton.jit
+def row_kernel(y_ptr, out_ptr, length, s, t, u, WINDOW: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    window = tl.arange(0, BLOCK)
+    inside = window < length
+    x = tl.full((BLOCK,), -float("inf") if POOL == "max" else 0.0, tl.float32)
+    for tap in tl.static_range(WINDOW):
+        z = tl.load(y_ptr + row * length * WINDOW + window * WINDOW + tap, mask=inside, other=0.0)
+        x = tl.where((z > x) | (z != z), z, x) if POOL == "max" else x + z
+    if POOL == "mean":
+        x = x / WINDOW
+    x = between(x, s, t, u)
+    if KIND == "sum":
+        tl.store(out_ptr + row, after(tl.sum(tl.where(inside, x, 0.0), axis=0), s, t, u))
+    elif KIND == "max":
+        has_nan = tl.max((inside & (x != x)).to(tl.int32), axis=0) > 0
+        most = tl.max(tl.where(inside, x, -float("inf")), axis=0)
+        tl.store(out_ptr + row, after(tl.where(has_nan, float("nan"), most), s, t, u))
+    else:
+        x = tl.where(inside, x, -float("inf"))
+        most = tl.max(x, axis=0)
+        least = tl.where(most == -float("inf"), 0.0, most)
+        e = tl.exp(x - least)
+        total = tl.sum(e, axis=0)
+        if KIND == "logsumexp":
+            tl.store(out_ptr + row, after(tl.log(total) + least, s, t, u))
+        else:
+            tl.store(out_ptr + row * length + window, e / total, mask=inside)
+
+
+class ModelNew(nn.Module):
+    def __init__(self, *settings):
+        super().__init__()
+        for name, part in parts(*settings).items():
+            setattr(self, name, part)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        *hidden, layer = [part for part in self.children() if isinstance(part, nn.Linear)]
+        for part in hidden:
+            x = multiplied(part, x, *formula_arguments(self, part, x, ()))
+        arguments, p_full = formula_arguments(self, layer, x, ())
+        y = multiplied(layer, x, arguments, p_full, has_formula=False)
+        rows, length = y.numel() // layer.out_features, layer.out_features // WINDOW
+        is_softmax = KIND.value == "softmax"
+        out = y if is_softmax else y.new_empty((rows, 1) if KEEPS_DIMENSION else (rows,))
+        if layer.out_features % WINDOW:
+            raise ValueError(f"this kernel takes rows of whole windows, not {layer.out_features} by {WINDOW}")
+        block = triton.next_power_of_2(length)
+        row_kernel[(rows,)](y, out, length, *arguments[-3:], WINDOW=WINDOW, BLOCK=block, num_warps=ROW_WARPS)
+        return out
