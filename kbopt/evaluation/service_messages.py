@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result, TaskReport
+from kbopt.core.ports import Phase
 from kbopt.core.profile import Profiled, ProfileRequest
 
 Kind = Literal["evaluate", "describe", "profile"]
@@ -52,8 +54,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """How many of the service's requests are in each phase."""
+
+    phases: Mapping[Phase, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """An answer of the service. Number 0 is the first one: that it can evaluate, or why not."""
+    """An answer of the service. Number 0 answers none: that it can evaluate, or why not, and its activity."""
 
     id: int
-    content: ServiceInfo | Result | TaskReport | Profiled | Failure
+    content: ServiceInfo | Result | TaskReport | Profiled | Failure | Activity

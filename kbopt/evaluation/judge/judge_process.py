@@ -15,6 +15,7 @@ from statistics import median
 
 import torch
 
+from kbopt.core.outcomes import Stage
 from kbopt.core.workloads import judged_of
 from kbopt.evaluation import messages
 from kbopt.evaluation.judge import roofline
@@ -65,7 +66,7 @@ def main(channel: Channel) -> None:
     """
     faulthandler.enable()  # The task's own code may crash, and the log then has the line.
     start: messages.Start = channel.receive(messages.Start)
-    process = _JudgeProcess(start, channel.take_fds())
+    process = _JudgeProcess(start, channel)
     channel.send(Answer(content=messages.Done()))
     while True:
         job: ToJudge = channel.receive(ToJudge)
@@ -89,9 +90,10 @@ class _JudgeProcess:
     Before `Construct` the device is hardly used.
     """
 
-    def __init__(self, start: messages.Start, fds: list[int]) -> None:
+    def __init__(self, start: messages.Start, channel: Channel) -> None:
         self._start = start
-        self._fds = fds
+        self._channel = channel
+        self._fds = channel.take_fds()
         self._faults = Faults(torch.device(start.device), start.memory_bytes)
         self._device = torch.device(start.device)
         self._rng = random.SystemRandom()
@@ -291,7 +293,11 @@ class _JudgeProcess:
             lambda: self._open_worker(fds, job.init, job.protocol.timeout_s),
             self._rng,
             job.arithmetic,
+            self._entered,
         )
+
+    def _entered(self, stage: Stage) -> None:
+        self._channel.send(Answer(content=messages.Entered(stage=stage)))
 
     def _await_room(self) -> None:
         """Wait until the driver has freed the memory of a candidate that was killed.

@@ -17,13 +17,16 @@ from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.sandbox.memory import find_host
 from kbopt.evaluation.server.service import MAX_CONCURRENT, Service
-from kbopt.evaluation.service_messages import Failure, Question, Told
+from kbopt.evaluation.service_messages import Activity, Failure, Question, Told
 
 
 def serve(
     device: str, state_dir: Path, requests: TextIO, replies: TextIO, memory_gib: float | None = None
 ) -> None:
-    """Answer requests until `requests` ends, then end the process. Answers come as they are ready."""
+    """Answer requests until `requests` ends, then end the process. Answers come as they are ready.
+
+    Between them come counts of the requests in each phase.
+    """
     lock = threading.Lock()
 
     def tell(number: int, content: Any) -> None:
@@ -33,7 +36,9 @@ def serve(
             replies.flush()
 
     try:
-        service = Service(device, state_dir, find_host(memory_gib))
+        service = Service(
+            device, state_dir, find_host(memory_gib), lambda phases: tell(0, Activity(phases=phases))
+        )
     except (UserError, InfraError) as error:
         tell(0, Failure(reason=str(error), of_user=isinstance(error, UserError)))
         return
