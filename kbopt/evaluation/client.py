@@ -21,7 +21,7 @@ from kbopt.core.evaluations import EvalRequest, Result, TaskReport
 from kbopt.core.ports import Phase
 from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.evaluation.sandbox.confinement import LOG_NAME, scrubbed
-from kbopt.evaluation.service_messages import Activity, Failure, Kind, Question, ServiceInfo, Told
+from kbopt.evaluation.service_messages import Failure, Kind, PhaseCounts, Question, ServiceInfo, Told
 
 _LINE_LIMIT_BYTES = 64 * 2**20
 """Bytes of a line from the service at most, as of a message between its processes."""
@@ -180,7 +180,7 @@ class ServiceClient:
         )
 
     def _take_answer(self, told: Told) -> None:
-        if isinstance(told.content, Activity):
+        if isinstance(told.content, PhaseCounts):
             self.phases = told.content.phases
             return
         future = self._waiting.get(told.id)

@@ -54,7 +54,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Activity:
+class PhaseCounts:
     """How many of the service's requests are in each phase."""
 
     phases: Mapping[Phase, int]
@@ -65,4 +65,4 @@ class Told:
     """An answer of the service. Number 0 answers none: that it can evaluate, or why not, and its activity."""
 
     id: int
-    content: ServiceInfo | Result | TaskReport | Profiled | Failure | Activity
+    content: ServiceInfo | Result | TaskReport | Profiled | Failure | PhaseCounts

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from kbopt.core.ports import Phase
 from kbopt.core.task import Task
 from kbopt.evaluation.client import ServiceClient
 from kbopt.evaluation.server.activity import Activity
+from kbopt.evaluation.service_messages import PhaseCounts, Told
 from tests.evaluation.conftest import ELEMENTWISE, QUICK
 
 PLAIN = "import torch\n\nclass ModelNew(torch.nn.Module):\n    def forward(self, x):\n        return {}\n"
@@ -28,9 +28,9 @@ class Listening(ServiceClient):
         super().__init__(device="cpu", state_dir=state_dir)
         self.said: list[Mapping[Phase, int]] = []
 
-    def _take_answer(self, message: Any) -> None:
-        super()._take_answer(message)
-        if "phases" in message:
+    def _take_answer(self, told: Told) -> None:
+        super()._take_answer(told)
+        if isinstance(told.content, PhaseCounts):
             self.said.append(self.phases)
 
     async def judge(self, source: str, **asked: bool) -> list[Mapping[Phase, int]]:

@@ -17,7 +17,7 @@ from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.sandbox.memory import find_host
 from kbopt.evaluation.server.service import MAX_CONCURRENT, Service
-from kbopt.evaluation.service_messages import Activity, Failure, Question, Told
+from kbopt.evaluation.service_messages import Failure, PhaseCounts, Question, Told
 
 
 def serve(
@@ -37,7 +37,7 @@ def serve(
 
     try:
         service = Service(
-            device, state_dir, find_host(memory_gib), lambda phases: tell(0, Activity(phases=phases))
+            device, state_dir, find_host(memory_gib), lambda phases: tell(0, PhaseCounts(phases=phases))
         )
     except (UserError, InfraError) as error:
         tell(0, Failure(reason=str(error), of_user=isinstance(error, UserError)))
