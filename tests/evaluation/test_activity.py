@@ -89,28 +89,27 @@ async def test_a_service_that_dies_does_nothing_any_more(tmp_path: Path) -> None
     assert client.phases == {}
 
 
-def test_a_phase_within_another_does_not_show_and_a_thread_without_a_request_has_none() -> None:
+def test_a_phase_lasts_until_the_next_and_within_one_that_is_held_none_shows() -> None:
     said: list[Mapping[Phase, int]] = []
     activity = Activity(said.append)
-    with activity.phase("building"):
-        pass
+    activity.enter("building")  # No request is in this thread.
     with activity.request():
-        with activity.phase("comparing"), activity.phase("checking") as enter:
-            enter("timing")
-        with activity.phase("checking") as enter:
-            enter("timing")
-            other = threading.Thread(target=lambda: _one_request(activity))
-            other.start()
-            other.join()
+        activity.enter("checking")
+        activity.enter("timing")
+        other = threading.Thread(target=lambda: _one_request(activity))
+        other.start()
+        other.join()
+        with activity.throughout("comparing"):
+            activity.enter("checking")
+        activity.enter("timing")
     assert said == [
-        {"waiting": 1},
-        {"comparing": 1},
         {"waiting": 1},
         {"checking": 1},
         {"timing": 1},
         {"timing": 1, "waiting": 1},
         {"timing": 1},
-        {"waiting": 1},
+        {"comparing": 1},
+        {"timing": 1},
         {},
     ]
 
@@ -123,6 +122,8 @@ def _one_request(activity: Activity) -> None:
 def test_a_request_that_raises_is_in_no_phase() -> None:
     said: list[Mapping[Phase, int]] = []
     activity = Activity(said.append)
-    with pytest.raises(ValueError, match="no"), activity.request(), activity.phase("building"):
+    with pytest.raises(ValueError, match="no"), activity.request(), activity.throughout("building"):
         raise ValueError("no")
-    assert said[-1] == {}
+    with activity.request():
+        activity.enter("timing")
+    assert said == [{"waiting": 1}, {"building": 1}, {}, {"waiting": 1}, {"timing": 1}, {}]

@@ -25,6 +25,8 @@ from kbopt.evaluation.server.timeline import Judged, Timeline
 from kbopt.evaluation.timing import pairs, workloads
 from kbopt.evaluation.timing.samples import Times
 
+_PHASES: dict[Stage, Phase] = {"compile": "building", "check": "checking", "time": "timing"}
+
 
 class Measuring:
     """Measures candidates. The caller holds the device lease.
@@ -96,9 +98,10 @@ class Measuring:
     ) -> tuple[Times, ...] | Judged:
         """Time kernel and reference in new processes. Return a pair for each workload, or the failure."""
         judge = self._judges.of(request)
-        with closing(self._sandboxes.child(built)) as child, self._activity.phase("checking") as enter:
+        self._activity.enter("checking")
+        with closing(self._sandboxes.child(built)) as child:
             reference = self._sandboxes.child()
-            answer = judge.time(request, child, built.setup, reference, _phases(enter))
+            answer = judge.time(request, child, built.setup, reference, self._entered)
             if not answer.pairs:
                 return self._judged(child, answer, timeline)
             self._note_spans(answer, timeline)
@@ -133,10 +136,12 @@ class Measuring:
         return judged
 
     def _admitted(self, request: EvalRequest, learned: Callable[[], None]) -> JudgeHandle:
-        if self._judges.is_warm(key_of(request)):
-            return self._judges.of(request, learned)
-        with self._activity.phase("admitting"):
-            return self._judges.of(request, learned)
+        if not self._judges.is_warm(key_of(request)):
+            self._activity.enter("admitting")
+        return self._judges.of(request, learned)
+
+    def _entered(self, stage: Stage) -> None:
+        self._activity.enter(_PHASES[stage])
 
     def _had_too_little(self, request: EvalRequest, judged: Judged | NoMemory) -> bool:
         """Whether to judge again with all of the device's memory, which other tasks' judges may have held."""
@@ -151,8 +156,9 @@ class Measuring:
     ) -> Judged:
         is_watched = self._device.is_cuda and request.protocol.precision == "fp32"
         seen = self._arithmetic_of(built) if is_watched else ()
-        with self._cores.timed(*judge.pids, child.init_pid), self._activity.phase("checking") as enter:
-            answer = judge.judge(request, child, built.setup, seen, _phases(enter))
+        self._activity.enter("checking")
+        with self._cores.timed(*judge.pids, child.init_pid):
+            answer = judge.judge(request, child, built.setup, seen, self._entered)
         return self._judged(child, answer, timeline)
 
     def _judged(self, child: Child, answer: messages.Verdict, timeline: Timeline) -> Judged:
@@ -171,10 +177,3 @@ class Measuring:
     def _note_spans(self, answer: messages.Verdict, timeline: Timeline) -> None:
         timeline.extend(answer.spans)
         timeline.device_s += answer.device_s
-
-
-_PHASES: dict[Stage, Phase] = {"compile": "building", "check": "checking", "time": "timing"}
-
-
-def _phases(enter: Callable[[Phase], None]) -> Callable[[Stage], None]:
-    return lambda stage: enter(_PHASES[stage])

@@ -162,7 +162,7 @@ class Service:
         """Return whether the request's task can be scored, and what that takes. Raises InfraError."""
         started = time.monotonic()
         try:
-            with self._activity.request(), self._activity.phase("admitting"):
+            with self._activity.request(), self._activity.throughout("admitting"):
                 return self._with_memory(request, partial(self._describing.report, request))
         except UserError as error:
             return Refused(
@@ -177,7 +177,7 @@ class Service:
 
         Raises UserError for a task that cannot be scored, and InfraError.
         """
-        with self._activity.request(), self._activity.phase("profiling"):
+        with self._activity.request(), self._activity.throughout("profiling"):
             return self._profiling.profile(request)
 
     def _with_memory(self, request: EvalRequest, work: Callable[[Reservation], T]) -> T:
@@ -248,11 +248,13 @@ class Service:
         if self.device.is_cuda:
             with self._judges.awaited(request):
                 judge_is_ready = self._judges.prepare(request)
-                with self._build_slots, timeline.span("compile"), self._activity.phase("building"):
+                with self._build_slots, timeline.span("compile"):
+                    self._activity.enter("building")
                     built = self._builder.build(request)
                 if isinstance(built, Built):
-                    with self._activity.phase("admitting"):
-                        judge_is_ready.result()
+                    self._activity.enter("waiting" if judge_is_ready.done() else "admitting")
+                    judge_is_ready.result()
+                    self._activity.enter("waiting")
                     turn = self._turns.of(key_of(request))
                     with turn, closing(self._sandboxes.child(built)) as child:
                         warm_up([child], self.device.torch, built.setup, triton="triton" in request.source)
@@ -261,17 +263,18 @@ class Service:
                         with self._judges.at_hand(request):
                             judged = self._measuring.measure(request, built, timeline, child, reservation)
             if isinstance(built, Built):
-                with self._activity.phase("comparing" if request.is_compared else "waiting"):
+                with self._activity.throughout("comparing") if request.is_compared else nullcontext():
                     return self._completed(request, built, judged, timeline, reservation)
         else:
             # On a CPU a build would disturb the timing of another candidate, so it needs the lease too.
             with self._lease:
-                with timeline.span("compile"), self._activity.phase("building"):
+                with timeline.span("compile"):
+                    self._activity.enter("building")
                     built = self._builder.build(request)
                 if isinstance(built, Built):
                     with closing(self._sandboxes.child(built)) as child:
                         judged = self._measuring.measure(request, built, timeline, child, reservation)
-                    with self._activity.phase("comparing" if request.is_compared else "waiting"):
+                    with self._activity.throughout("comparing") if request.is_compared else nullcontext():
                         return self._completed(request, built, judged, timeline, reservation)
         verdict = None
         if request.kernelbench:
