@@ -144,6 +144,7 @@ def snapshot(search: SearchStatus, evaluator: EvaluatorStatus) -> ProgressSnapsh
         in_flight=progress.in_flight,
         evaluating=evaluator.in_flight,
         queue_length=evaluator.queue_length,
+        phases=evaluator.backend.phases,
         usd=progress.usd,
         tokens=progress.tokens,
         max_usd=budget.usd,

@@ -98,6 +98,7 @@ class LocalBackend:
             cold_boots=self._cold_boots,
             detail=info.isolation if info else "",
             warning=self._disturbed or self._warning,
+            phases=self._client.phases,
         )
 
     @property

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kbopt.backends import modal_app
+from kbopt.backends.awaiting import summed
 from kbopt.backends.modal_account import (
     GPU_NAMES,
     ContainerGone,
@@ -147,6 +148,7 @@ class ModalBackend:
             detail=detail if building is None else f"building the image: {building}",
             rent=self._rent(),
             idle_usd=len(infos) * self._warm_s * self._usd_per_second,
+            phases=summed(lane.phases for lane in self._lanes),
         )
 
     async def close(self) -> None:

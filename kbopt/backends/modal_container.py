@@ -81,6 +81,7 @@ class ModalContainer:
             isolation=self._isolation,
             failure=failure or self._failure,
             user_error=user_error,
+            phases=self._service.phases,
         )
 
     async def run_batch(self, message: Message) -> Message:

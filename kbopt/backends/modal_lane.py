@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from kbopt.backends.modal_wire import ContainerInfo, Message, WireError, pack, u
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result
-from kbopt.core.ports import BackendState
+from kbopt.core.ports import BackendState, Phase
 
 PAGE_TIMEOUT_S = 60.0
 """Seconds for a call that does not evaluate: it moves a page, or asks about the state."""
@@ -29,6 +29,8 @@ BATCH_GRACE_S = 60.0
 """Seconds that a batch may take beyond the limits of its evaluations, which the service enforces itself."""
 
 CANCEL_TIMEOUT_S = 5.0
+KNOWN_S = 10.0
+"""Seconds for which an answer tells in which phases a container's other requests are: a few evaluations."""
 FIRST_LOOK_S = 0.5
 """Seconds before the first look at Modal's statistics while a container starts. Later looks are rarer."""
 
@@ -70,6 +72,12 @@ class Lane:
     def age_s(self) -> float:
         """The age of the container in seconds, or 0 if none has answered."""
         return time.monotonic() - self._born if self.info else 0.0
+
+    @property
+    def phases(self) -> Mapping[Phase, int]:
+        """The requests in each phase by an answer that is `KNOWN_S` old at most, else nothing."""
+        is_known = self.info and self.num_in_flight and time.monotonic() - self._answered < KNOWN_S
+        return self.info.phases if self.info and is_known else {}
 
     def held_s(self) -> float:
         """Return the seconds for which this driver has held this container or earlier ones.

@@ -8,11 +8,12 @@ may not reach.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from kbopt.core import codec
+from kbopt.core.ports import Phase
 
 T = TypeVar("T")
 Message = dict[str, Any]
@@ -35,7 +36,8 @@ class ContainerInfo:
     `starter` is the owner of the first call, for which the container was started. `age_s` are the seconds
     since the container began to start the service, and `idle_s` those since the last batch ended. `isolation`
     says how candidates are isolated. `failure` says why the container could not answer, and `user_error` what
-    the user has to change; both are "" if all is well.
+    the user has to change; both are "" if all is well. `phases` counts the requests in each phase, of all
+    drivers.
     """
 
     boot: str
@@ -47,6 +49,7 @@ class ContainerInfo:
     isolation: str = ""
     failure: str = ""
     user_error: str = ""
+    phases: Mapping[Phase, int] = field(default_factory=dict)
 
 
 def pack(value: object) -> list[bytes]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from kbopt.backends.awaiting import in_order
+from kbopt.backends.awaiting import in_order, summed
 from kbopt.backends.local import LocalBackend
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result, TaskReport
@@ -123,6 +123,7 @@ class DevicePool:
             cold_boots=tuple(boot for status in statuses for boot in status.cold_boots),
             detail="; ".join(part for part in detail if part),
             warning=next((status.warning for status in statuses if status.warning), ""),
+            phases=summed(status.phases for status in statuses),
         )
 
     async def close(self) -> None:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kbopt.backends.awaiting import in_order
+from kbopt.backends.awaiting import in_order, summed
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result
@@ -142,8 +142,7 @@ class SpoolBackend:
         self._alive: tuple[Job, ...] = ()
         self._last: Job | None = None
         self._device = ""
-        self._opening = asyncio.Lock()
-        self._writing = asyncio.Lock()
+        self._opening, self._writing = asyncio.Lock(), asyncio.Lock()
         self._polling: asyncio.Task[None] | None = None
         self._reminded = -REMIND_S
         self._failure = ""
@@ -181,6 +180,7 @@ class SpoolBackend:
             boot=", ".join(job.boot for job in serving),
             age_s=max((time.time() - job.started for job in serving), default=0.0),
             detail=self._detail,
+            phases=summed(job.phases for job in serving),
         )
 
     async def close(self) -> None:

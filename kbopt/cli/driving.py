@@ -142,6 +142,7 @@ class Progress:
         self._done_at_first: float | None = None
 
     def __call__(self, status: CoordinatorStatus, evaluator: EvaluatorStatus) -> None:
+        from kbopt.reporting.progress import activity
         from kbopt.reporting.text import duration
 
         elapsed_s = time.monotonic() - self._started
@@ -152,12 +153,13 @@ class Progress:
         evaluations = sum(search.progress.evaluations for search in status.searches)
         usd = sum(search.progress.usd for search in status.searches)
         busy = evaluator.device_s / evaluator.uptime_s if evaluator.uptime_s else 0.0
+        doing = "".join(f"{part}, " for part in [activity(evaluator.backend.phases)] if part)
         left_s = self._left_s(status, evaluator, elapsed_s)
         eta = f", about {duration(left_s)} left" if left_s else ""
         click.echo(
             f"[{elapsed_s:.0f} s] {over}/{plural(len(status.searches), 'search', 'searches')}, "
             f"{plural(evaluations, 'evaluation')}, "
-            f"evaluator busy {busy:.0%}, queue {evaluator.queue_length}, ${usd:.2f}{eta}",
+            f"evaluator {doing}busy {busy:.0%}, queue {evaluator.queue_length}, ${usd:.2f}{eta}",
             err=True,
         )
 

@@ -25,6 +25,11 @@ class EvalRequest:
     kernelbench: bool = False
     baselines: bool = False
 
+    @property
+    def is_compared(self) -> bool:
+        """Whether more than eager PyTorch is run beside it: another baseline, or KernelBench's protocol."""
+        return self.kernelbench or self.baselines or self.protocol.baseline != "eager"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelBenchVerdict:

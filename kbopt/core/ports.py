@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from kbopt.core.costs import Rent, Usage
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BackendState = Literal["starting", "building", "waiting", "warm", "closed", "failed"]
+
+Phase = Literal["timing", "checking", "building", "admitting", "comparing", "profiling", "waiting"]
+"""What becomes of a request: its task is admitted, its source built, checked and timed, then compared with
+baselines and judged by KernelBench's protocol; or it waits for the device. The nearest to its end first."""
 
 
 class Proposer(Protocol):
@@ -95,7 +99,8 @@ class BackendStatus:
     `cold_boots` are the containers or workers started on behalf of this handle, none where it found a warm
     one. `detail` is a sentence for the user, such as which other GPUs to try while waiting. `warning` is one
     to be said aloud. `rent` is what a rented device cost this handle so far, None where it costs nothing;
-    `idle_usd` is what it may cost further if nobody uses or stops it.
+    `idle_usd` is what it may cost further if nobody uses or stops it. `phases` counts the requests in each
+    phase, as far as the backend knows.
     """
 
     state: BackendState
@@ -107,6 +112,7 @@ class BackendStatus:
     warning: str = ""
     rent: Rent | None = None
     idle_usd: float = 0.0
+    phases: Mapping[Phase, int] = field(default_factory=dict)
 
     @property
     def cold_starts(self) -> int:

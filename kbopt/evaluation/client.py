@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import kbopt
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result, TaskReport
+from kbopt.core.ports import Phase
 from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.evaluation.messages import ServiceInfo
 from kbopt.evaluation.sandbox.confinement import LOG_NAME, scrubbed
@@ -39,7 +40,7 @@ class ServiceClient:
     Any number of calls of `evaluate`, `describe` and `profile` may run at once. When the service dies, all of
     them raise InfraError, and `open` may be called again. `memory_gib` limits its host memory (None: what its
     container or machine has). It runs on `cores` (none: all cores of this process). Its output goes to the
-    file `log`, of which a few MiB are kept.
+    file `log`, of which a few MiB are kept. `phases` counts its requests in each phase.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class ServiceClient:
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self.phases: Mapping[Phase, int] = {}
 
     @property
     def alive(self) -> bool:
@@ -182,6 +184,9 @@ class ServiceClient:
         )
 
     def _take_answer(self, message: Any) -> None:
+        if "phases" in message:
+            self.phases = codec.decode(Mapping[Phase, int], message["phases"])
+            return
         future = self._waiting.get(message["id"])
         if future is None or future.done():
             return
@@ -204,6 +209,7 @@ class ServiceClient:
                 log.emit(logging.makeLogRecord({"msg": text}))
 
     def _fail_waiting(self, reason: str) -> None:
+        self.phases = {}
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(InfraError(reason))

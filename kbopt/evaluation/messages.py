@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kbopt.core.evaluations import Span
-from kbopt.core.outcomes import Measured, Outcome
+from kbopt.core.outcomes import Measured, Outcome, Stage
 from kbopt.core.profile import DeviceFacts, Limits
 from kbopt.core.protocol import EvalProtocol, Precision
 from kbopt.evaluation.timing.samples import Times
@@ -169,6 +169,13 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Entered:
+    """A candidate is in another stage now. It comes before an answer, and is none."""
+
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The answer to `Judge` (`measured` on each workload) and to `TimeAgain` (`pairs`, one for each
     workload).
@@ -197,7 +204,7 @@ class TaskFault:
     died: bool
 
 
-FromJudge = Done | Sizes | DeviceShare | Ready | Description | Verdict | TaskFault
+FromJudge = Done | Sizes | DeviceShare | Ready | Description | Entered | Verdict | TaskFault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,8 @@ def print_outcome(console: Console, summary: RunSummary, files: Mapping[str, str
     table.add_row("proposals", _proposals(summary))
     busy = f"ran kernels {summary.busy_fraction:.0%} of {duration(summary.seconds)}"
     table.add_row("device", Text(printable(", ".join((*summary.devices, busy)))))
+    if stages := _stages(summary):
+        table.add_row("evaluator", stages)
     if summary.usd or summary.tokens:
         table.add_row("spent", Text(f"${amount(summary.usd)}, {summary.tokens:,} tokens"))
     for rent in summary.containers:
@@ -93,3 +95,17 @@ def _proposals(summary: RunSummary) -> str:
         evaluated.append(f"{plural(summary.repeats, 'repeat')} among them")
     rest = uncounted(summary.cached, summary.num_dropped, summary.proposals_failed)
     return ", ".join(filter(None, (f"{summary.proposals:,}: {evaluated[0]}", *evaluated[1:], rest)))
+
+
+STAGE_WORDS = {"queue": "waiting", "compile": "building", "check": "checking", "time": "timing"}
+"""What the evaluator did in each stage, in the words of the progress line."""
+
+
+def _stages(summary: RunSummary) -> str:
+    """What became of the evaluations' time: `12 s waiting, 30 s building`; all of them added up."""
+    spent = (
+        f"{duration(seconds)} {word}"
+        for stage, word in STAGE_WORDS.items()
+        if (seconds := summary.stage_seconds.get(stage, 0.0)) >= 0.1
+    )
+    return ", ".join(spent)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import get_args
 
+from kbopt.core.ports import Phase
 from kbopt.core.scoring import Standing
 
 
@@ -15,7 +17,8 @@ class ProgressSnapshot:
     `elapsed_s` counts the search's own seconds, without the time between sessions. `cached` results are those
     of a source that was measured before; `dropped` proposals were too near a known one, `failed` ones brought
     no source; `attempts` are results of kernels that agents had judged, no proposals; `in_flight` have no
-    result yet, and the evaluator works on `evaluating` of them while `queue_length` wait for it.
+    result yet, and the evaluator works on `evaluating` of them while `queue_length` wait for it. `phases` are
+    what it does with its requests, of all searches: how many are in each, where that is known.
     `busy_fraction` is the share of the time in which the device ran the reference or a candidate.
     `backend_state` is one of `kbopt.core.ports.BackendState`; `backend_boot` names the container or worker,
     `backend_age_s` is its age, `backend_detail` a sentence for the user. `quiet_s` is how long ago the last
@@ -43,6 +46,7 @@ class ProgressSnapshot:
     in_flight: int = 0
     evaluating: int = 0
     queue_length: int = 0
+    phases: Mapping[Phase, int] = field(default_factory=dict)
     quiet_s: float = 0.0
     usd: float = 0.0
     tokens: int = 0
@@ -67,6 +71,18 @@ class ProgressSnapshot:
             (self.elapsed_s / 60, self.max_minutes),
         )
         return self.in_flight if any(limit and used >= limit for used, limit in asked) else 0
+
+
+def activity(phases: Mapping[Phase, int], most: int | None = None) -> str:
+    """What the evaluator does now: `timing, building 2`; empty where that is not known.
+
+    With `most` only so many phases, those nearest to a result. That requests wait for the device shows only
+    where nothing else is done.
+    """
+    busy = [phase for phase in get_args(Phase) if phases.get(phase) and phase != "waiting"]
+    if not busy:
+        return "waiting for the device" if phases.get("waiting") else ""
+    return ", ".join(f"{phase} {phases[phase]}" if phases[phase] > 1 else phase for phase in busy[:most])
 
 
 def done_fraction(snapshot: ProgressSnapshot) -> float | None:

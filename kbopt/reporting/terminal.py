@@ -21,7 +21,7 @@ from rich.text import Text
 from kbopt.core.scoring import Standing
 from kbopt.core.tally import amount
 from kbopt.reporting.outcome_words import OUTCOME_STYLES, STATE_STYLES, outcome_text, uncounted
-from kbopt.reporting.progress import ProgressSnapshot, done_fraction, eta_s
+from kbopt.reporting.progress import ProgressSnapshot, activity, done_fraction, eta_s
 from kbopt.reporting.text import duration, figure, plural, printable, standing_text
 
 LINE_WIDTH = 80
@@ -91,6 +91,7 @@ def progress_line(snapshot: ProgressSnapshot) -> str:
     best, failed = snapshot.best, _failed_words(snapshot.by_outcome)
     parts = [f"{clock(snapshot.elapsed_s)}  {_count(snapshot)}"]
     parts.append(f"best {standing_text(best)}" if best else "nothing correct yet")
+    parts += filter(None, [activity(snapshot.phases, most=2)])
     if snapshot.finishing:
         parts.append(f"finishing {snapshot.finishing}")
     elif (left_s := eta_s(snapshot)) is not None:
@@ -175,6 +176,10 @@ def _best_text(best: Standing) -> Text:
 
 def _evaluator(snapshot: ProgressSnapshot) -> str:
     words = [f"evaluating {snapshot.evaluating}" if snapshot.evaluating else "waiting for proposals"]
+    if doing := activity(snapshot.phases):
+        waiting = snapshot.phases.get("waiting", 0)
+        for_device = f", {waiting} waiting for the device" if waiting and "waiting" not in doing else ""
+        words[0] += f" ({doing}{for_device})"
     if snapshot.queue_length:
         words.append(f"{snapshot.queue_length} in the queue")
     if snapshot.quiet_s >= QUIET_S:

@@ -81,6 +81,20 @@ async def test_a_good_kernel_is_found_correct_by_the_same_evaluator_as_locally(o
     assert result.kernelbench.correctness
 
 
+async def test_an_answer_says_what_becomes_of_the_containers_other_requests(opened):
+    async with opened() as backend:
+        slow_one = asyncio.create_task(backend.evaluate([request(HANGS, protocol=LONG)]))
+        seen: set[str] = set()
+        while not seen:
+            assert not slow_one.done()
+            await backend.evaluate([request(f"{secrets.token_hex(4)} is no Python")])
+            seen = set((await backend.status()).phases)
+        slow_one.cancel()
+        await asyncio.gather(slow_one, return_exceptions=True)
+        assert (await backend.status()).phases == {}
+    assert seen <= {"checking", "building", "admitting", "waiting"}
+
+
 async def test_another_driver_finds_the_warm_container_and_counts_no_cold_start(plane, opened, driver):
     async with opened() as backend:
         here = await backend.status()

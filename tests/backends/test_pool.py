@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from kbopt.backends.pool import DevicePool
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Refused, Result, TaskReport
 from kbopt.core.outcomes import Measured
-from kbopt.core.ports import BackendStatus
+from kbopt.core.ports import BackendStatus, Phase
 from kbopt.core.profile import ProfileRequest
 from kbopt.core.task import Task
 from kbopt.simulated import SimulatedBackend
@@ -36,6 +36,7 @@ class Device(SimulatedBackend):
         self.gate.set()
         self.fails = False
         self.cursed: set[str] = set()
+        self.phases: Mapping[Phase, int] = {}
 
     async def open(self) -> BackendStatus:
         if self.fails:
@@ -45,7 +46,7 @@ class Device(SimulatedBackend):
 
     async def status(self) -> BackendStatus:
         now = await super().status()
-        return replace(now, device=self.kind, state="failed" if self.fails else now.state)
+        return replace(now, device=self.kind, state="failed" if self.fails else now.state, phases=self.phases)
 
     async def evaluate(self, requests: Sequence[EvalRequest]) -> list[Result]:
         self.tasks += [request.task.source.rpartition("# ")[2] for request in requests]
@@ -233,3 +234,12 @@ async def test_two_services_of_one_machine_share_the_work(tmp_path: Path) -> Non
     assert report.inputs_bytes > 0
     assert status.detail.startswith("2 of 2 devices")
     assert affinities == [{cores[number % len(cores)]} for number in range(2)]
+
+
+async def test_what_the_devices_do_is_counted_together() -> None:
+    first, second = Device(), Device()
+    first.phases, second.phases = {"timing": 1, "building": 2}, {"building": 1, "waiting": 1}
+    pool = DevicePool([first, second])
+    await pool.open()
+    assert (await pool.status()).phases == {"timing": 1, "building": 3, "waiting": 1}
+    await pool.close()

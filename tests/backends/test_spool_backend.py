@@ -298,6 +298,26 @@ async def test_what_a_job_complains_of_reaches_the_user(tmp_path: Path) -> None:
         assert "j says: the disk is full" in (await backend.status()).detail
 
 
+async def test_what_its_jobs_do_is_known_while_they_serve(tmp_path: Path) -> None:
+    async with opened(tmp_path / "s") as backend:
+        for beat, name, phases in (
+            (1, "one", {}),
+            (1, "two", {}),
+            (2, "one", {"timing": 1, "building": 2}),
+            (2, "two", {"building": 1}),
+        ):
+            show_life(
+                tmp_path / "s",
+                Job(name=name, host="h", device=GPU, state="serving", beat=beat, phases=phases),
+            )
+            await asyncio.sleep(0.1)
+        assert (await backend.status()).phases == {"timing": 1, "building": 3}
+        for name in ("one", "two"):
+            show_life(tmp_path / "s", Job(name=name, host="h", device=GPU, state="ended", beat=3))
+        await asyncio.sleep(0.1)
+        assert (await backend.status()).phases == {}
+
+
 async def test_a_spool_that_vanishes_is_an_error_and_no_endless_wait(tmp_path: Path) -> None:
     async with opened(tmp_path / "s") as backend:
         asked = ask(backend, "a")

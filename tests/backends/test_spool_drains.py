@@ -59,6 +59,18 @@ async def test_two_drains_at_once_judge_each_request_once(tmp_path: Path) -> Non
         assert {result.boot for part in results for result in part} == {job["boot"] for job in jobs(spool)}
 
 
+async def test_a_drain_says_what_it_does_in_its_signs_of_life(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    with draining(spool, tmp_path / "one"):
+        async with opened(spool) as backend:
+            judged = ask(backend, quick_task.HANGS)
+            seen: set[str] = set()
+            while not judged.done():
+                seen |= (await backend.status()).phases.keys()
+                await asyncio.sleep(0.1)
+    assert "checking" in seen
+
+
 async def test_another_drain_takes_over_from_one_that_was_killed_in_the_middle(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     async with opened(spool) as backend:

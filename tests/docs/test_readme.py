@@ -62,6 +62,7 @@ def printed_words(node: ast.AST) -> Iterator[str]:
     [
         *[("terminal", name) for name in ("progress_line", "_count", "_evaluator", "_backend", "_spent")],
         *[("terminal", name) for name in ("_best_text", "_times")],
+        ("progress", "activity"),
         *[("outcome_words", name) for name in ("uncounted", "outcome_text")],
     ],
 )

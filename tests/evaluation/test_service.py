@@ -43,15 +43,13 @@ def test_a_judge_without_memory_beside_others_is_asked_again_without_them(
     judge, lacking = JudgeHandle.judge, [NoMemory("it does not fit")]
     children: list[Child] = []
 
-    def say(
-        handle: JudgeHandle, request: EvalRequest, child: Child, setup: str, arithmetic: list[str]
-    ) -> Verdict:
+    def say(handle: JudgeHandle, request: EvalRequest, child: Child, setup: str, *rest: object) -> Verdict:
         assert all(before._status_fd < 0 for before in children)  # They were closed.
         children.append(child)
         if lacking:
             handle.close()
             raise lacking.pop()
-        return judge(handle, request, child, setup, arithmetic)
+        return judge(handle, request, child, setup, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(JudgeHandle, "judge", say)
     task = Task(name="large", source=f"{ELEMENTWISE}\n# large")

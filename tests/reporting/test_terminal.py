@@ -10,12 +10,13 @@ from rich.console import Console
 
 from kbopt.core.costs import Rent
 from kbopt.core.outcomes import Speedup
+from kbopt.core.ports import Phase
 from kbopt.core.scoring import Standing
 from kbopt.core.text import first_line
 from kbopt.reporting.final_table import print_outcome
-from kbopt.reporting.progress import ProgressSnapshot, done_fraction, eta_s
+from kbopt.reporting.progress import ProgressSnapshot, activity, done_fraction, eta_s
 from kbopt.reporting.summary import RunSummary, summarize
-from kbopt.reporting.terminal import ProgressView, progress_line
+from kbopt.reporting.terminal import ProgressView, progress_line, progress_panel
 from kbopt.reporting.text import duration, figure, plural, printable, speedup_text, standing_text, truncated
 from tests.reporting.conftest import MakeRun
 
@@ -54,6 +55,31 @@ def console(*, terminal: bool, width: int = 100) -> Console:
 
 def text_of(where: Console) -> str:
     return where.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("phases", "said"),
+    [
+        ({}, ""),
+        ({"waiting": 2}, "waiting for the device"),
+        ({"building": 2, "waiting": 3, "timing": 1}, "timing, building 2"),
+        (
+            {"comparing": 1, "admitting": 1, "checking": 1, "profiling": 2},
+            "checking, admitting, comparing, profiling 2",
+        ),
+        ({"\x1b[31mforged": 9, "building": 0}, ""),
+    ],
+)
+def test_the_line_and_the_panel_say_what_the_evaluator_does(phases: dict[Phase, int], said: str):
+    snapshot = replace(SNAPSHOT, phases=phases)
+    assert activity(phases) == said
+    parts = progress_line(snapshot).split(" | ")
+    assert parts[2 : 2 + bool(said)] == [", ".join(said.split(", ")[:2])] * bool(said)
+    assert len(progress_line(snapshot)) <= 80
+    where = console(terminal=True, width=160)
+    where.print(progress_panel(snapshot))
+    in_detail = said + (", 3 waiting for the device" if phases.get("waiting") == 3 else "")
+    assert (f"evaluating 2 ({in_detail})" if said else "evaluating 2, 2 in the queue") in text_of(where)
 
 
 def test_without_a_terminal_news_is_a_plain_line_each():
@@ -152,6 +178,7 @@ def summary(make_run: MakeRun) -> RunSummary:
 
 def told(summary: RunSummary, **files: str) -> str:
     where = console(terminal=False)
+    summary = replace(summary, stage_seconds={"queue": 0.04, "compile": 75.0, "check": 4.2, "time": 12.0})
     print_outcome(where, summary, files, "runs/my run")
     return text_of(where)
 
@@ -168,6 +195,7 @@ def test_the_outcome_names_the_figures_the_end_the_files_and_what_comes_next(sum
     assert "the budget of evaluations is spent" in shown
     assert f"60: {summary.evaluations} evaluations, {summary.repeats} repeats among them" in shown
     assert f"{summary.cached} seen before, {summary.num_dropped} dropped as near-copies" in shown
+    assert "evaluator 1 min 15 s building, 4.2 s checking, 12 s timing" in " ".join(shown.split())
     assert "runs/a/best.py" in shown
     assert shown.splitlines()[-1] == (
         "next: kbopt report 'runs/my run' --open | kbopt show 'runs/my run' | kbopt export 'runs/my run'"

@@ -16,6 +16,7 @@ from statistics import median
 import torch
 
 from kbopt.core import codec
+from kbopt.core.outcomes import Stage
 from kbopt.core.workloads import judged_of
 from kbopt.evaluation import messages
 from kbopt.evaluation.judge import roofline
@@ -67,7 +68,7 @@ def main(channel: Channel) -> None:
     start = _received(channel)
     if not isinstance(start, messages.Start):
         raise TypeError(f"a judge starts with Start, not {type(start).__name__}")
-    process = _JudgeProcess(start, channel.take_fds())
+    process = _JudgeProcess(start, channel)
     channel.send(codec.encode(Answer(content=messages.Done())))
     while True:
         job = _received(channel)
@@ -96,9 +97,10 @@ class _JudgeProcess:
     Before `Construct` the device is hardly used.
     """
 
-    def __init__(self, start: messages.Start, fds: list[int]) -> None:
+    def __init__(self, start: messages.Start, channel: Channel) -> None:
         self._start = start
-        self._fds = fds
+        self._channel = channel
+        self._fds = channel.take_fds()
         self._faults = Faults(torch.device(start.device), start.memory_bytes)
         self._device = torch.device(start.device)
         self._rng = random.SystemRandom()
@@ -300,7 +302,11 @@ class _JudgeProcess:
             lambda: self._open_worker(fds, job.init, job.protocol.timeout_s),
             self._rng,
             job.arithmetic,
+            self._entered,
         )
+
+    def _entered(self, stage: Stage) -> None:
+        self._channel.send(codec.encode(Answer(content=messages.Entered(stage=stage))))
 
     def _await_room(self) -> None:
         """Wait until the driver has freed the memory of a candidate that was killed.

@@ -53,7 +53,7 @@ class Judgement:
 
     `admitted` has the reference on each of the judged workloads. `start_worker` opens the candidate's worker;
     `reference_worker` runs the reference. `arithmetic` lists the arithmetic other than fp32 that was seen in
-    the candidate's machine code.
+    the candidate's machine code. `entered` is called when the check ends and when the timing does.
     """
 
     def __init__(
@@ -64,8 +64,10 @@ class Judgement:
         start_worker: Callable[[], Worker],
         rng: random.Random,
         arithmetic: Sequence[str],
+        entered: Callable[[Stage], None],
     ) -> None:
         self._protocol = protocol
+        self._entered = entered
         self._reference_worker = reference_worker
         self._start_worker = start_worker
         self._rng = rng
@@ -236,6 +238,8 @@ class Judgement:
 
     @contextmanager
     def _span(self, stage: Stage) -> Iterator[None]:
+        if stage != self._stage:
+            self._entered(stage)
         self._stage = stage
         started, clock = time.time(), time.perf_counter()
         try:

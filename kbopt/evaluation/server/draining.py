@@ -255,6 +255,7 @@ class Drain:
             waiting=self._num_waiting,
             elsewhere=self._num_elsewhere,
             trouble="; ".join(filter(None, (self._trouble, self._unreadable.latest))),
+            phases=self._client.phases,
         )
         try:
             show_life(self._folder, job)

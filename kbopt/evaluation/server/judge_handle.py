@@ -12,6 +12,7 @@ from typing import TypeVar
 from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest
+from kbopt.core.outcomes import Stage
 from kbopt.evaluation import messages
 from kbopt.evaluation.sandbox.children import Child, ForkServerHandle, signal_name, warm_up
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
@@ -20,6 +21,9 @@ from kbopt.evaluation.server.devices import Device, num_threads
 from kbopt.evaluation.transport.channel import ChannelClosed
 
 T = TypeVar("T", bound=messages.FromJudge)
+
+Entered = Callable[[Stage], None]
+"""Hears which stage a candidate is in now."""
 
 _START_S = 120.0
 """Seconds for a judge to start."""
@@ -141,9 +145,17 @@ class JudgeHandle:
         return self._ask(messages.Describe(), messages.Description, _GRACE_S, late)
 
     def judge(
-        self, request: EvalRequest, child: Child, setup: str, arithmetic: Sequence[str] = ()
+        self,
+        request: EvalRequest,
+        child: Child,
+        setup: str,
+        arithmetic: Sequence[str] = (),
+        entered: Entered = lambda _: None,
     ) -> messages.Verdict:
-        """Return the verdict on the candidate in `child`. The rest is as in `messages.Judge`."""
+        """Return the verdict on the candidate in `child`. The rest is as in `messages.Judge`.
+
+        `entered` is called with each stage after the first, the check.
+        """
         job = messages.Judge(
             source=request.source,
             setup=setup,
@@ -152,9 +164,16 @@ class JudgeHandle:
             held_out=request.baselines,
             arithmetic=tuple(arithmetic),
         )
-        return self._judged(job, child.fds)
+        return self._judged(job, child.fds, entered)
 
-    def time(self, request: EvalRequest, child: Child, setup: str, reference: Child) -> messages.Verdict:
+    def time(
+        self,
+        request: EvalRequest,
+        child: Child,
+        setup: str,
+        reference: Child,
+        entered: Entered = lambda _: None,
+    ) -> messages.Verdict:
         """Judge a candidate again and return its times, in a new `child` beside a new `reference`.
 
         `reference` runs the task's reference from now on, and this handle closes it.
@@ -169,16 +188,16 @@ class JudgeHandle:
             held_out=request.baselines,
         )
         try:
-            return self._judged(job, (*child.fds, *reference.fds))
+            return self._judged(job, (*child.fds, *reference.fds), entered)
         finally:
             before.close()
 
-    def _judged(self, job: messages.Judge, fds: tuple[int, ...]) -> messages.Verdict:
+    def _judged(self, job: messages.Judge, fds: tuple[int, ...], entered: Entered) -> messages.Verdict:
         limit_s = job.protocol.timeout_s * 2 + _GRACE_S
         late = UserError(
             f"the reference of task {self.request.task.name} was too slow to judge within {limit_s:g} s"
         )
-        return self._ask(job, messages.Verdict, limit_s, late, fds)
+        return self._ask(job, messages.Verdict, limit_s, late, fds, entered)
 
     def close(self) -> None:
         self.alive = False
@@ -194,11 +213,16 @@ class JudgeHandle:
         limit_s: float,
         late: UserError | InfraError,
         fds: tuple[int, ...] = (),
+        entered: Entered = lambda _: None,
     ) -> T:
+        deadline = time.monotonic() + limit_s
         try:
             with self._lock:
                 self._channel.send(codec.encode(job), fds)
-                answer: messages.Answer = codec.decode(messages.Answer, self._channel.receive(limit_s))
+                answer = self._received(deadline)
+                while isinstance(answer.content, messages.Entered):
+                    entered(answer.content.stage)
+                    answer = self._received(deadline)
         except TimeoutError:
             self.close()
             raise late from None
@@ -214,6 +238,11 @@ class JudgeHandle:
         if not isinstance(answer.content, expected):
             raise TypeError(f"{type(answer.content).__name__} is no answer to {type(job).__name__}")
         return answer.content
+
+    def _received(self, deadline: float) -> messages.Answer:
+        message = self._channel.receive(deadline - time.monotonic())
+        answer: messages.Answer = codec.decode(messages.Answer, message)
+        return answer
 
     def _end_error(self, job: messages.ToJudge) -> UserError | InfraError:
         """Return the error for a judge that ended instead of answering `job`."""

@@ -7,10 +7,13 @@ from contextlib import closing
 from dataclasses import replace
 
 from kbopt.core.evaluations import EvalRequest
+from kbopt.core.outcomes import Stage
+from kbopt.core.ports import Phase
 from kbopt.core.workloads import judged_of, workloads_of
 from kbopt.evaluation import messages
 from kbopt.evaluation.build.building import Built
 from kbopt.evaluation.sandbox.children import Child, warm_up
+from kbopt.evaluation.server.activity import Activity
 from kbopt.evaluation.server.budget import Reservation
 from kbopt.evaluation.server.cores import Cores
 from kbopt.evaluation.server.devices import Device
@@ -21,6 +24,8 @@ from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.server.timeline import Judged, Timeline
 from kbopt.evaluation.timing import pairs, workloads
 from kbopt.evaluation.timing.samples import Times
+
+_PHASES: dict[Stage, Phase] = {"compile": "building", "check": "checking", "time": "timing"}
 
 
 class Measuring:
@@ -36,7 +41,9 @@ class Measuring:
         sandboxes: Sandboxes,
         arithmetic_of: Callable[[Built], Sequence[str]],
         cores: Cores,
+        activity: Activity,
     ) -> None:
+        self._activity = activity
         self._device = device
         self._judges = judges
         self._sandboxes = sandboxes
@@ -91,9 +98,10 @@ class Measuring:
     ) -> tuple[Times, ...] | Judged:
         """Time kernel and reference in new processes. Return a pair for each workload, or the failure."""
         judge = self._judges.of(request)
+        self._activity.enter("checking")
         with closing(self._sandboxes.child(built)) as child:
             reference = self._sandboxes.child()
-            answer = judge.time(request, child, built.setup, reference)
+            answer = judge.time(request, child, built.setup, reference, self._entered)
             if not answer.pairs:
                 return self._judged(child, answer, timeline)
             self._note_spans(answer, timeline)
@@ -108,7 +116,7 @@ class Measuring:
         reservation: Reservation | None,
     ) -> Judged:
         learned = reservation.grow if reservation is not None else lambda: None
-        judge = self._judges.of(request, learned)
+        judge = self._admitted(request, learned)
         judged: Judged | NoMemory
         try:
             judged = self._judge(request, built, judge, child, timeline)
@@ -116,7 +124,7 @@ class Measuring:
             child.close()  # Frees its memory for the second try.
             judged = error
         if self._had_too_little(request, judged) and self._judges.start_over(request):
-            judge = self._judges.of(request, learned)
+            judge = self._admitted(request, learned)
             with closing(self._sandboxes.child(built)) as another:
                 warm_up([another], self._device.torch, built.setup, triton="triton" in request.source)
                 judged = self._judge(request, built, judge, another, timeline)
@@ -126,6 +134,14 @@ class Measuring:
             raise judged
         self._judges.settle(judge)
         return judged
+
+    def _admitted(self, request: EvalRequest, learned: Callable[[], None]) -> JudgeHandle:
+        if not self._judges.is_warm(key_of(request)):
+            self._activity.enter("admitting")
+        return self._judges.of(request, learned)
+
+    def _entered(self, stage: Stage) -> None:
+        self._activity.enter(_PHASES[stage])
 
     def _had_too_little(self, request: EvalRequest, judged: Judged | NoMemory) -> bool:
         """Whether to judge again with all of the device's memory, which other tasks' judges may have held."""
@@ -140,8 +156,9 @@ class Measuring:
     ) -> Judged:
         is_watched = self._device.is_cuda and request.protocol.precision == "fp32"
         seen = self._arithmetic_of(built) if is_watched else ()
+        self._activity.enter("checking")
         with self._cores.timed(*judge.pids, child.init_pid):
-            answer = judge.judge(request, child, built.setup, seen)
+            answer = judge.judge(request, child, built.setup, seen, self._entered)
         return self._judged(child, answer, timeline)
 
     def _judged(self, child: Child, answer: messages.Verdict, timeline: Timeline) -> Judged:

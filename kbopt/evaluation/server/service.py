@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import cache, partial
@@ -21,6 +21,7 @@ from typing import TypeVar
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, KernelBenchVerdict, Refused, Result, TaskReport
 from kbopt.core.outcomes import Crashed, Measured, Outcome
+from kbopt.core.ports import Phase
 from kbopt.core.profile import Profiled, ProfileRequest
 from kbopt.evaluation.build.building import Builder, Built, num_builds_at_once
 from kbopt.evaluation.build.inspection import arithmetic_of
@@ -30,6 +31,7 @@ from kbopt.evaluation.sandbox.children import ForkServerHandle, warm_up
 from kbopt.evaluation.sandbox.confinement import scrubbed
 from kbopt.evaluation.sandbox.memory import REMEDY, Host, KilledForMemory, find_host, gib
 from kbopt.evaluation.server import baselines, feedback
+from kbopt.evaluation.server.activity import Activity
 from kbopt.evaluation.server.baselines import Baselines
 from kbopt.evaluation.server.budget import Budget, Need, Reservation
 from kbopt.evaluation.server.cores import Cores, keep_cores
@@ -60,9 +62,19 @@ class _KilledAlone(InfraError):
 
 
 class Service:
-    """Evaluates requests on one device; `evaluate` may be called from many threads."""
+    """Evaluates requests on one device; `evaluate` may be called from many threads.
 
-    def __init__(self, device: str, state_dir: Path, host: Host | None = None) -> None:
+    `say` is called with the number of requests in each phase whenever that changes.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        state_dir: Path,
+        host: Host | None = None,
+        say: Callable[[Mapping[Phase, int]], None] = lambda _: None,
+    ) -> None:
+        self._activity = Activity(say)
         began = time.monotonic()
         state_dir.mkdir(parents=True, exist_ok=True)
         environ = scrubbed(os.environ)
@@ -102,7 +114,9 @@ class Service:
         self._judges = Judges(
             self._fork_server, self.device, self._sandboxes.config, self._lease, self._budget.forget
         )
-        self._measuring = Measuring(self.device, self._judges, self._sandboxes, self._arithmetic_of, cores)
+        self._measuring = Measuring(
+            self.device, self._judges, self._sandboxes, self._arithmetic_of, cores, self._activity
+        )
         self._quiet = Quiet()
         self._turns = Turns(1 + _NUM_WAITING if self.device.is_cuda else 1, self._judges.is_warm)
         self._describing = Describing(self.device, self._judges, self._turns, cores)
@@ -137,7 +151,7 @@ class Service:
 
         Raises UserError for a task that cannot be scored, and InfraError if the machine failed.
         """
-        with self._quiet.busy():
+        with self._quiet.busy(), self._activity.request():
             try:
                 return self._with_memory(request, partial(self._evaluate_in, request))
             except _KilledAlone as error:
@@ -148,7 +162,8 @@ class Service:
         """Return whether the request's task can be scored, and what that takes. Raises InfraError."""
         started = time.monotonic()
         try:
-            return self._with_memory(request, partial(self._describing.report, request))
+            with self._activity.request(), self._activity.throughout("admitting"):
+                return self._with_memory(request, partial(self._describing.report, request))
         except UserError as error:
             return Refused(
                 device=self.device.name,
@@ -162,7 +177,8 @@ class Service:
 
         Raises UserError for a task that cannot be scored, and InfraError.
         """
-        return self._profiling.profile(request)
+        with self._activity.request(), self._activity.throughout("profiling"):
+            return self._profiling.profile(request)
 
     def _with_memory(self, request: EvalRequest, work: Callable[[Reservation], T]) -> T:
         """Run `work` with the host memory that the request needs.
@@ -233,9 +249,12 @@ class Service:
             with self._judges.awaited(request):
                 judge_is_ready = self._judges.prepare(request)
                 with self._build_slots, timeline.span("compile"):
+                    self._activity.enter("building")
                     built = self._builder.build(request)
                 if isinstance(built, Built):
+                    self._activity.enter("waiting" if judge_is_ready.done() else "admitting")
                     judge_is_ready.result()
+                    self._activity.enter("waiting")
                     turn = self._turns.of(key_of(request))
                     with turn, closing(self._sandboxes.child(built)) as child:
                         warm_up([child], self.device.torch, built.setup, triton="triton" in request.source)
@@ -244,16 +263,19 @@ class Service:
                         with self._judges.at_hand(request):
                             judged = self._measuring.measure(request, built, timeline, child, reservation)
             if isinstance(built, Built):
-                return self._completed(request, built, judged, timeline, reservation)
+                with self._activity.throughout("comparing") if request.is_compared else nullcontext():
+                    return self._completed(request, built, judged, timeline, reservation)
         else:
             # On a CPU a build would disturb the timing of another candidate, so it needs the lease too.
             with self._lease:
                 with timeline.span("compile"):
+                    self._activity.enter("building")
                     built = self._builder.build(request)
                 if isinstance(built, Built):
                     with closing(self._sandboxes.child(built)) as child:
                         judged = self._measuring.measure(request, built, timeline, child, reservation)
-                    return self._completed(request, built, judged, timeline, reservation)
+                    with self._activity.throughout("comparing") if request.is_compared else nullcontext():
+                        return self._completed(request, built, judged, timeline, reservation)
         verdict = None
         if request.kernelbench:
             verdict = verdicts.kernelbench_failure(built.outcome, self.device.hardware, self.device.torch)

@@ -24,6 +24,8 @@ def serve(
 ) -> None:
     """Answer requests until `requests` ends, then end the process. Answers come in the order of completion.
 
+    Between them come lines that count the requests in each phase.
+
     A request's `kind` is `evaluate`, `describe` (of its task) or `profile`.
     """
     lock = threading.Lock()
@@ -34,7 +36,7 @@ def serve(
             replies.flush()
 
     try:
-        service = Service(device, state_dir, find_host(memory_gib))
+        service = Service(device, state_dir, find_host(memory_gib), lambda phases: reply(phases=phases))
     except UserError as error:
         reply(user_error=str(error))
         return

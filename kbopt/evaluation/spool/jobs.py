@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from kbopt.core import codec
+from kbopt.core.ports import Phase
 from kbopt.evaluation.spool.files import CLAIMS, JOBS, Say, open_regular, publish
 
 JobState = Literal["starting", "serving", "ended"]
@@ -47,7 +48,7 @@ class Job:
 
     `beat` counts up. `time` is the job's own clock in Unix seconds, only for display. `waiting` counts
     requests without a result, and `elsewhere` those of them for another device. `trouble` is a message for
-    the user, or "".
+    the user, or "". `phases` counts the requests that it has claimed in each phase.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Job:
     elsewhere: int = 0
     isolation: str = ""
     trouble: str = ""
+    phases: Mapping[Phase, int] = field(default_factory=dict)
 
 
 def show_life(folder: Path, job: Job) -> None:
