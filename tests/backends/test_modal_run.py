@@ -19,7 +19,7 @@ from kbopt.core.events import BackendStarted, Evaluated, Rented
 from kbopt.store.journal import JournalReader
 from tests.support.processes import descendants, kill_family
 
-MODAL = ("--backend", "modal", "--gpu", "A10", "--warm-minutes", "3", "--task", "quick/gelu", "--json")
+MODAL = ("--backend", "modal", "--gpu", "A10", "--warm-minutes", "3", "--task", "quick/matmul", "--json")
 RUN = ("run", *MODAL, "--num-steps", "1", "--trials", "1", "--timed", "10")
 
 STEPS = ["load a task", "load a kernel", "open the backend", "3 evaluations", "equal code"]

@@ -11,7 +11,7 @@ from tests.support.ray_machines import MARKS, RESOURCE, RayMachines, wait_until
 
 pytestmark = MARKS
 
-SWEEP = "kbopt sweep --address auto --nodes 2 --tasks quick/gelu --seeds 1 --trials 1 --timed 10"
+SWEEP = "kbopt sweep --address auto --nodes 2 --tasks quick/matmul --seeds 1 --trials 1 --timed 10"
 
 
 @pytest.fixture(scope="module")

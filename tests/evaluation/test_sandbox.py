@@ -262,7 +262,9 @@ def test_without_namespaces_models_kernels_are_refused_unless_the_user_wants_the
 
 
 def test_without_namespaces_doctor_fails_with_a_remedy(without_namespaces: Path):
-    done = run_without(without_namespaces, "-m", "kbopt", "doctor", "--device", "cpu")
+    done = run_without(
+        without_namespaces, "-m", "kbopt", "doctor", "--task", "quick/matmul", "--device", "cpu"
+    )
 
     assert done.returncode != 0, done.stdout
     assert "isolate candidates: NO SANDBOX: " in done.stdout
@@ -273,7 +275,7 @@ def test_without_namespaces_doctor_fails_with_a_remedy(without_namespaces: Path)
 @pytest.mark.timeout(600)
 def test_without_namespaces_a_search_by_a_model_ends_before_its_first_candidate(without_namespaces: Path):
     answer = Answer(text=f"```python\n{ELEMENTWISE}\nModelNew = Model\n```\n")
-    search = ("run", "--task", "quick/gelu", "--device", "cpu", "--max-evals", "1", "--out", "run")
+    search = ("run", "--task", "quick/matmul", "--device", "cpu", "--max-evals", "1", "--out", "run")
     with OpenAIServer(Script(behaviours=(answer,))) as server:
         model = ("--proposer", "llm", "--model", "openai/scripted", "--api-base", server.url)
         refused = run_without(without_namespaces, "-m", "kbopt", *search, *model)

@@ -510,6 +510,10 @@ def test_outputs_that_are_reused_are_accepted_where_they_may_be(bench: Bench):
     assert isinstance(bench.judge(REUSING, protocol=protocol).outcome, Measured)
 
 
+VECTORS_TAKEN_FOR_GRANTED = """import torch._inductor.cpu_vec_isa
+torch._inductor.cpu_vec_isa.VecISA.check_build = lambda isa, code: True
+"""
+"""Else each process compiles a program for each vector extension of the processor, as it does the kernel."""
 COMPILED = (
     HEAD.replace(
         "    def forward",
@@ -530,7 +534,7 @@ def test_a_candidate_that_compiles_itself_is_measured(bench: Bench):
     """Inductor starts a C++ compiler and keeps caches, all of it in the sandbox."""
     protocol = EvalProtocol(trials=2, timed=12, timeout_s=400)
 
-    outcome = bench.judge(COMPILED, protocol=protocol).outcome
+    outcome = bench.judge(VECTORS_TAKEN_FOR_GRANTED + COMPILED, protocol=protocol).outcome
 
     assert isinstance(outcome, Measured), outcome
     assert set(outcome.audit.torch_ops) == {"tanh", "mul", "add"}
