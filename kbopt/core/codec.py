@@ -94,7 +94,10 @@ def packed(message: object) -> bytes:
 
 
 def decode(kind: Any, raw: Any) -> Any:
-    """`raw` as a `kind`: a dataclass, a union of them, `tuple[...]`, `Mapping`, `Literal` or a scalar."""
+    """`raw` as a `kind`: a dataclass, a union of them, `tuple[...]`, `Mapping`, `Literal` or a scalar.
+
+    A named tuple is the array of its fields: it is shorter than an object, and quicker to read and to write.
+    """
     try:
         return _decoder(kind)(raw)
     except _Misfit as misfit:
@@ -128,6 +131,8 @@ def _decoder(kind: Any) -> Decoder:
         return functools.partial(_decode_mapping, _decoder(members[1]))
     if kind in (object, Any):
         return lambda raw: raw
+    if isinstance(kind, type) and issubclass(kind, tuple):
+        return functools.partial(_decode_named_tuple, kind)
     if dataclasses.is_dataclass(kind):
         return functools.partial(_decode_dataclass, kind)
     return functools.partial(_decode_scalar, kind)
@@ -214,6 +219,15 @@ def _decode_tuple(decoders: tuple[Decoder, ...], raw: Any) -> tuple[Any, ...]:
     if len(decoders) != len(raw):
         raise _Misfit(f"expected {len(decoders)} items, not {len(raw)}")
     return tuple(_decode_each(decoders, enumerate(raw), "[{}]"))
+
+
+def _decode_named_tuple(kind: Any, raw: Any) -> Any:
+    return kind._make(_decode_tuple(_item_decoders(kind), raw))
+
+
+@functools.cache
+def _item_decoders(kind: Any) -> tuple[Decoder, ...]:
+    return tuple(map(_decoder, typing.get_type_hints(kind).values()))
 
 
 def _decode_each(decoders: Iterable[Decoder], items: Iterable[tuple[Any, Any]], place: str) -> list[Any]:

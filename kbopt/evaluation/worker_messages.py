@@ -2,13 +2,13 @@
 
 The judge sends a `Request`, and the worker answers with a `Reply` of the same number. To a batch there are
 two replies. Both ends use the same types, but the judge takes nothing from a reply that `judge.replies` has
-not checked.
+not checked. Descriptions of outputs are named tuples, because a CPU's clock runs while a worker writes them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.messages import Done, Raised, SourceRefused
@@ -134,8 +134,7 @@ class Instantiated:
     misfits: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(NamedTuple):
     """The place of a tensor. On a GPU it has a segment and the offset in it."""
 
     address: int
@@ -150,8 +149,7 @@ class Place:
         return range(self.address, self.address + self.spec.size_bytes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallOutput:
+class CallOutput(NamedTuple):
     """The output of one call: a skeleton with the places of tensors, or the name of an `unusable` type."""
 
     skeleton: Skeleton = None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -114,3 +114,30 @@ def test_a_lone_surrogate_is_spelt_out_when_written_and_when_read():
 def test_an_error_names_the_file_that_it_is_in(text):
     with pytest.raises(codec.CodecError, match=r"^runs/one\.json: "):
         codec.loads(evaluations.Seconds, text, "runs/one.json")
+
+
+class Spot(NamedTuple):
+    name: str
+    at: tuple[int, ...]
+
+
+def test_a_named_tuple_is_the_array_of_its_fields():
+    spot = Spot("a", (1, 2))
+
+    assert codec.encode(spot) == ["a", [1, 2]]
+    decoded = codec.decode(Spot, ["a", [1, 2]])
+    assert (decoded, type(decoded)) == (spot, Spot)
+    with pytest.raises(codec.CodecError, match=r"^\$: expected 2 items, not 1"):
+        codec.decode(Spot, ["a"])
+    with pytest.raises(codec.CodecError, match=r"^\$\[1\]\[0\]: expected int"):
+        codec.decode(Spot, ["a", ["1"]])
+
+
+def test_a_packed_message_is_decoded_as_it_was():
+    message = outcomes.WrongAnswer(reason="it's 2.5 \udc80 of \U0001f600")
+
+    assert codec.loads(outcomes.WrongAnswer, codec.packed(message)) == outcomes.WrongAnswer(
+        reason="it's 2.5 \\udc80 of \U0001f600"
+    )
+    with pytest.raises(codec.CodecError, match="cannot encode set"):
+        codec.packed(outcomes.WrongAnswer(reason={1}))  # type: ignore[arg-type]

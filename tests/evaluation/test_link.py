@@ -6,7 +6,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -266,7 +265,7 @@ def test_a_late_batch_is_aimed_at_where_the_last_one_had_its_outputs():
 
 
 def test_a_late_batch_is_aimed_at_anew_where_the_last_ones_memory_is_gone():
-    gone = replace(OUTPUT, places=(replace(PLACE, segment=GONE),))
+    gone = OUTPUT._replace(places=(PLACE._replace(segment=GONE),))
     batch = Batch(late)
 
     batch.run(last=(gone, gone))

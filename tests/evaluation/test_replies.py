@@ -37,11 +37,11 @@ from kbopt.evaluation.worker_messages import (
     Place,
 )
 
-SPEC = {"dtype": "float32", "shape": [2, 2], "stride": [2, 1]}
-PLACE = {"address": 4096, "spec": SPEC, "device": "cpu", "segment": "", "offset": 0}
+SPEC = ["float32", [2, 2], [2, 1]]
+PLACE = [4096, SPEC, "cpu", "", 0]
 RAISED = {"type": "Raised", "kind": "ValueError", "text": "no", "frames": "  line 1"}
 REFUSED = {"type": "SourceRefused", "reason": "no ModelNew"}
-OUTPUT = {"skeleton": {"tensor": 0}, "places": [PLACE]}
+OUTPUT = [{"tensor": 0}, [PLACE], ""]
 SEEN = {"type": "Seen", "torch_ops": ["add"], "custom_kernel": True, "arithmetic": ["fp32"]}
 GOOD: dict[str, Any] = {
     "opened": {"type": "Opened", "base": 4096},
@@ -167,31 +167,27 @@ def test_no_number_to_calculate_with(value: Any):
         reply_of(Kernels, {"kernels": [{"name": "gemm", "calls": 1, "us": value}]})
 
 
-def spec(dtype: str, shape: Any, stride: Any) -> dict[str, Any]:
-    return {"dtype": dtype, "shape": shape, "stride": stride}
-
-
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ({"address": 4098}, "between two places"),
-        ({"address": 4100, "spec": spec("float64", [2], [1])}, "between two places"),
-        ({"spec": spec("float32", [2], [2**47])}, "more than a process has"),
-        ({"spec": spec("float32", [2**40, 2**40], [1, 1])}, "more than a process has"),
-        ({"address": 2**63 - 4, "spec": spec("float32", [2], [1])}, "more than a process has"),
-        ({"address": -8}, "an address"),
-        ({"address": True}, "outputs that is none"),
-        ({"spec": spec("float33", [2], [1])}, "no tensor looks like"),
-        ({"spec": spec("float32", [2.0], [1])}, "outputs that is none"),
-        ({"spec": spec("float32", {}, [])}, "outputs that is none"),
-        ({"offset": -1}, "an offset"),
-        ({"device": None}, "outputs that is none"),
-        ({"size": 4}, "outputs that is none"),
+        ([4098, SPEC, "cpu", "", 0], "between two places"),
+        ([4100, ["float64", [2], [1]], "cpu", "", 0], "between two places"),
+        ([4096, ["float32", [2], [2**47]], "cpu", "", 0], "more than a process has"),
+        ([4096, ["float32", [2**40, 2**40], [1, 1]], "cpu", "", 0], "more than a process has"),
+        ([2**63 - 4, ["float32", [2], [1]], "cpu", "", 0], "more than a process has"),
+        ([-8, SPEC, "cpu", "", 0], "an address"),
+        ([True, SPEC, "cpu", "", 0], "outputs that is none"),
+        ([4096, ["float33", [2], [1]], "cpu", "", 0], "no tensor looks like"),
+        ([4096, ["float32", [2.0], [1]], "cpu", "", 0], "outputs that is none"),
+        ([4096, ["float32", {}, []], "cpu", "", 0], "outputs that is none"),
+        ([4096, SPEC, "cpu", "", -1], "an offset"),
+        ([4096, SPEC, None, "", 0], "outputs that is none"),
+        ([4096, SPEC, "cpu", ""], "outputs that is none"),
     ],
 )
-def test_a_place_that_no_tensor_has(place: dict[str, Any], words: str):
+def test_a_place_that_no_tensor_has(place: list[Any], words: str):
     with pytest.raises(CandidateForged, match=words):
-        called_of({"outputs": [{"skeleton": {"tensor": 0}, "places": [PLACE | place]}]}, 1)
+        called_of({"outputs": [[{"tensor": 0}, [place], ""]]}, 1)
 
 
 @pytest.mark.parametrize("num_outputs", [0, 2])
@@ -201,9 +197,9 @@ def test_an_answer_has_an_output_for_each_call(num_outputs: int):
 
 
 def test_a_complex_tensor_may_lie_where_its_parts_may():
-    place = PLACE | {"address": 4100, "spec": spec("complex64", [2], [1])}
+    place = [4100, ["complex64", [2], [1]], "cpu", "", 0]
 
-    called = called_of({"outputs": [{"skeleton": 0, "places": [place]}]}, 1)
+    called = called_of({"outputs": [[0, [place], ""]]}, 1)
 
     assert called.outputs[0].places[0].span == range(4100, 4116)
 

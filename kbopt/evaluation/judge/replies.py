@@ -69,7 +69,7 @@ def _output(output: CallOutput) -> CallOutput:
         return CallOutput(unusable=one_line(output.unusable) or "nothing")
     if len(output.places) > _MOST_TENSORS:
         raise CandidateForged(f"an output of {len(output.places)} tensors")
-    return replace(output, places=tuple(map(_place, output.places)))
+    return output._replace(places=tuple(map(_place, output.places)))
 
 
 def _place(raw: Place) -> Place:
@@ -84,7 +84,7 @@ def _place(raw: Place) -> Place:
         raise CandidateForged(f"an output of {spec.size_bytes} bytes, more than a process has")
     if spec.num_bytes and raw.address % spec.alignment_bytes:
         raise CandidateForged(f"{spec.dtype} at address {raw.address:#x}, between two places for it")
-    return replace(raw, device=one_line(raw.device), segment=clean(raw.segment, _HANDLE_CHARACTERS))
+    return raw._replace(device=one_line(raw.device), segment=clean(raw.segment, _HANDLE_CHARACTERS))
 
 
 def _require_within(number: int, what: str, below: int) -> None:

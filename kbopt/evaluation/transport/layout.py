@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -44,8 +43,7 @@ class LayoutError(ValueError):
     """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorSpec:
+class TensorSpec(NamedTuple):
     """How a tensor lies in its buffer. `stride` counts elements, as in torch."""
 
     dtype: str
