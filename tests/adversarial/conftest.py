@@ -28,11 +28,11 @@ def was_measured(finding: Finding) -> bool:
     return isinstance(finding.answer, Result) and isinstance(finding.answer.outcome, Measured)
 
 
-def judged(cases: Sequence[Case], folder: Path) -> dict[str, Finding]:
+def judged(cases: Sequence[Case], folder: Path, *, of_ordinary_user: bool = False) -> dict[str, Finding]:
     """What the evaluator said of every case on the CPU, by id."""
 
     async def run() -> list[Finding]:
-        async with service("cpu", folder) as client:
+        async with service("cpu", folder, of_ordinary_user=of_ordinary_user) as client:
             first = await find(client, cases)
             # Another tenant of the machine may wrong an honest control or end a cheat in another way than it
             # would; such a case gets a second hearing. A cheat that was measured is a hole at once.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 from kbopt.core.errors import InfraError, UserError
 from kbopt.evaluation.client import ServiceClient
 from tests.adversarial.case import Answer, Case, Device, Finding, judge, reads_too_fast, seen
+from tests.support.ordinary_user import UID, command
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,13 +31,25 @@ def on_cpu(cases: Sequence[Case]) -> list[Case]:
 
 
 @asynccontextmanager
-async def service(device: Device, state_dir: Path) -> AsyncIterator[ServiceClient]:
-    """An open service whose environment and state folder hold a secret for the candidates to look for."""
+async def service(
+    device: Device, state_dir: Path, *, of_ordinary_user: bool = False
+) -> AsyncIterator[ServiceClient]:
+    """An open service whose environment and state folder hold a secret for the candidates to look for.
+
+    If it is `of_ordinary_user`, root starts it as another user, who has to be able to reach `state_dir`.
+    """
     os.environ[SECRET] = "of-the-evaluator"
     state_dir.mkdir(parents=True, exist_ok=True)
     (state_dir / "kbopt-suite-secret").write_text("of-the-evaluator\n")
-    client = ServiceClient(device=device, state_dir=state_dir)
-    await client.open()
+    python = sys.executable
+    if of_ordinary_user:
+        program = state_dir / "python"
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(command(state_dir, python))} "$@"\n')
+        program.chmod(0o755)
+        python = str(program)
+    client = ServiceClient(device=device, state_dir=state_dir, python=python)
+    info = await client.open()
+    assert not of_ordinary_user or Path(f"/proc/{info.pid}").stat().st_uid == UID
     try:
         yield client
     finally:
