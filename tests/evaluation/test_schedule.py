@@ -118,13 +118,15 @@ NewSessions = Callable[..., Sessions]
 
 @pytest.fixture
 def new_sessions(monkeypatch: pytest.MonkeyPatch) -> NewSessions:
-    def new(models: FakeModels, device: str, slots: int = 32, **protocol: Any) -> Sessions:
+    def new(
+        models: FakeModels, device: str, slots: int = 32, num_workloads: int = 1, **protocol: Any
+    ) -> Sessions:
         clock = SimpleNamespace(perf_counter=lambda: models.clock_s)
         monkeypatch.setattr("kbopt.evaluation.timing.schedule.time", clock)
         monkeypatch.setattr("kbopt.evaluation.timing.places.time", clock)
         models.most_calls = slots
         rng = random.Random(5)
-        made = Sessions(models, device, EvalProtocol(**protocol), rng)
+        made = Sessions(models, device, EvalProtocol(**protocol), rng, num_workloads)
         made.calibrate()
         made.warm_up()
         models.asked.clear()
@@ -162,6 +164,22 @@ def test_a_probe_of_each_kind_comes_after_the_last_timed_call(new_sessions: NewS
 
     timed = max(place for place, (kind, *_) in enumerate(models.asked) if kind == "candidate")
     assert {number % 2 for number, place in models.probes if place > timed} == {0, 1}
+
+
+@pytest.mark.parametrize(("num_workloads", "warm_ups", "last"), [(1, 3, 2), (2, 3, 2), (8, 2, 1)])
+def test_each_of_many_workloads_has_fewer_warm_ups_and_last_probes(
+    new_sessions: NewSessions, num_workloads: int, warm_ups: int, last: int
+):
+    """Eight workloads cost at most three times what one costs."""
+    models = FakeModels(2.0, 1.0)
+    sessions = new_sessions(models, "cpu", slots=1, num_workloads=num_workloads, timed=60)
+
+    sessions.warm_up()
+    assert len(models.of("candidate")) == warm_ups
+    finish(sessions.run())
+
+    timed = max(place for place, (kind, *_) in enumerate(models.asked) if kind == "candidate")
+    assert sum(place > timed for _, place in models.probes) == last
 
 
 @pytest.mark.parametrize(

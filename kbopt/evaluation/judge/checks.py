@@ -142,12 +142,12 @@ class Checks:
         )
         return Refused(Rejected(reason=reason, family="precision_downgrade"))
 
-    def probe_precision(self) -> None:
-        """Try inputs and parameters on which neither a long sum nor a later operation hides the rounding."""
+    def probe_precision(self, shares: Sequence[float] = SHARES) -> None:
+        """Try parameters, and inputs with `shares` of nonzeros, whose rounding no sum or later step hides."""
         if not self._reference.has_exact:
             return
         downgrade: Refused | None = None
-        for share in SHARES if self._contract.takes_zeros else ():
+        for share in shares if self._contract.takes_zeros else ():
             found = self._probe(Probe(name="inputs of which most elements are zero", share=share), None)
             downgrade = downgrade or found
         for sensitive in self._admission.sensitivity.probes:

@@ -16,6 +16,7 @@ from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused, notes_on_form
 from kbopt.evaluation.judge.calls import Calls
 from kbopt.evaluation.judge.checks import Checks
+from kbopt.evaluation.judge.probes import SHARES
 from kbopt.evaluation.judge.products import arithmetic_of_kernel
 from kbopt.evaluation.judge.reference import Reference
 from kbopt.evaluation.judge.timed import TimedModels
@@ -23,6 +24,7 @@ from kbopt.evaluation.judge.worker import Worker
 from kbopt.evaluation.timing import intervals, samples
 from kbopt.evaluation.timing.interleaving import Steps
 from kbopt.evaluation.timing.schedule import Sessions
+from kbopt.evaluation.timing.workloads import share_of
 from kbopt.evaluation.transport.untrusted import CandidateForged
 from kbopt.evaluation.worker_messages import KernelTime
 
@@ -81,9 +83,13 @@ class OnWorkload:
         self._sessions.calibrate()
 
     def check(self) -> None:
-        """Check that the answers are right, and at the task's precision."""
+        """Check that the answers are right, and at the task's precision.
+
+        Each of many workloads gets a part of the probes that all tasks have, as it gets a part of the checks.
+        """
         self.checks.check(self._protocol.trials)
-        self.checks.probe_precision()
+        num_shares = max(1, round(share_of(self._num_workloads) * len(SHARES)))
+        self.checks.probe_precision(self._rng.sample(SHARES, num_shares))
 
     def time(self) -> Steps[None]:
         """Run sessions until the clocks agree, and then time the latency. The steps can be interleaved."""

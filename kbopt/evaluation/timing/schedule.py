@@ -32,11 +32,13 @@ _FEWEST_PROBES = {"cpu": 3, "cuda": 6}
 """Probes in a session at least. A CPU has three sessions, one in each pair of processes."""
 _LAST_PROBES = 2
 """Probes after the last timed call, one of each kind: a kernel can count its calls and compute something
-else after the timed ones."""
+else after the timed ones. Of many workloads each gets one, whose kind is drawn."""
 _NUM_WARM_UPS = 3
 """Blocks of each model before the first timed call. On a CPU all but the first are as long as there is room
 for, so that the process has memory enough when calls are timed. With single calls, up to eight of them took
-pages from the kernel, at five times the time of a call on 8 MB."""
+pages from the kernel, at five times the time of a call on 8 MB. Of many workloads, which share the process,
+each gets `_FEWEST_WARM_UPS`, one of either length."""
+_FEWEST_WARM_UPS = 2
 _LONG_MS = 250.0
 """If a call of both models together takes longer, one warm-up is enough: a first call's set-up is small
 beside it, and three would take long for a task of 300 MiB in every pair of processes."""
@@ -197,7 +199,7 @@ class Sessions:
         return through(1, copy_ms, most, copies_ms), through(1, around_one_ms, most, around_most_ms)
 
     def warm_up(self) -> None:
-        for number in range(_NUM_WARM_UPS):
+        for number in range(max(_FEWEST_WARM_UPS, round(self._share * _NUM_WARM_UPS))):
             length = self._models.most_calls if self._on_cpu and number else 1
             draws = [self._models.draw() for _ in range(length)]
             blocks = (
@@ -230,7 +232,8 @@ class Sessions:
             if settled or (spent_s > self._of_all(_MOST_S) and len(singles) >= _FEWEST_UNSETTLED):
                 break
         missing = round(self._share * _FEWEST_PROBES[self._device]) - self._num_probes
-        for _ in range(max(_LAST_PROBES, missing)):  # The candidate does not know that timing is over.
+        last = max(1, round(self._share * _LAST_PROBES))
+        for _ in range(max(last, missing)):  # The candidate does not know that timing is over.
             self._probe()
             yield
         if self._models.most_calls > 1:
