@@ -17,19 +17,22 @@ QUIET = (
 )
 
 LONGEST = (
-    "cluster/test_machines.py",
+    "adversarial/test_controls.py",
     "adversarial/test_cheats.py",
+    "cluster/test_machines.py",
+    "evaluation/test_verdicts.py",
+    "cli/test_first_run.py",
+    "backends/test_spool_drains.py",
     "leanbuild/test_inline.py",
     "cli/test_run_llm.py",
-    "cli/test_first_run.py",
-    "adversarial/test_controls.py",
-    "backends/test_spool_drains.py",
+    "evaluation/test_sandbox.py",
+    "cluster/test_evaluator_node.py",
+    "agents/test_agent_run.py",
     "backends/test_modal_run.py",
     "docs/test_commands.py",
-    "evaluation/test_verdicts.py",
     "cli/test_stops.py",
+    "cli/test_formats.py",
     "backends/test_modal_backend.py",
-    "evaluation/test_sandbox.py",
     "reporting/test_page_in_browser.py",
     "proposers/test_seeds.py",
     "leanbuild/test_machine_code.py",
@@ -40,6 +43,9 @@ LONGEST = (
     "cli/test_run.py",
     "evaluation/test_memory.py",
     "cli/test_audit.py",
+    "cli/test_run_secrets.py",
+    "cli/test_start.py",
+    "cli/test_kernelbench.py",
 )
 """Those of more than a minute, longest first, so that no worker is left with one of them at the end."""
 

@@ -35,7 +35,6 @@ def events(folder: Path) -> list[Event]:
 
 
 @pytest.mark.slow
-@pytest.mark.quiet
 @pytest.mark.timeout(500)
 def test_the_best_of_an_agents_kernels_is_found_and_its_conversation_is_shown(
     tmp_path: Path,
@@ -48,7 +47,7 @@ def test_the_best_of_an_agents_kernels_is_found_and_its_conversation_is_shown(
     agent = f"{sys.executable} {AGENT} {tmp_path}/first.py {tmp_path}/better.py +spends +profiles"
     folder = tmp_path / "run"
     done = kbopt(
-        *("run", "--task", "quick/softmax", "--device", "cpu", "--trials", 2, "--json"),
+        *("run", "--task", "quick/softmax", "--device", "cpu", "--trials", 1, "--timed", 10, "--json"),
         *("--proposer", "agent", "--agent-command", agent, "--agent-evals", 2, "--max-evals", 2),
         *("--num-steps", 1, "--num-candidates", 1, "--explorers", 1, "--out", folder),
         timeout_s=400,
@@ -133,7 +132,6 @@ def install(name: AgentName, kernel: object, folder: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-@pytest.mark.quiet
 @pytest.mark.timeout(500)
 def test_a_run_with_a_preset_finds_a_kernel_that_the_judge_calls_faster_than_eager(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -144,7 +142,7 @@ def test_a_run_with_a_preset_finds_a_kernel_that_the_judge_calls_faster_than_eag
     install("claude", tmp_path / "gelu.py", tmp_path / "bin", monkeypatch)
     folder = tmp_path / "run"
     done = kbopt(
-        *("run", "--task", "quick/gelu", "--device", "cpu", "--trials", 2, "--json"),
+        *("run", "--task", "quick/gelu", "--device", "cpu", "--trials", 1, "--timed", 10, "--json"),
         *("--proposer", "agent", "--agent", "claude", "--agent-evals", 2, "--max-evals", 2),
         *("--num-steps", 1, "--num-candidates", 1, "--explorers", 1, "--out", folder),
         timeout_s=400,

@@ -39,7 +39,6 @@ chromium, watched = browsers.chromium, browsers.watched
 real = [
     needs_extensions,  # torch.compile is one of the baselines
     pytest.mark.slow,
-    pytest.mark.quiet,
     pytest.mark.timeout(400),
 ]
 
