@@ -102,6 +102,8 @@ def decode(kind: Any, raw: Any) -> Any:
         return _decoder(kind)(raw)
     except _Misfit as misfit:
         raise CodecError(f"${misfit.at}: {misfit.what}") from None
+    except RecursionError:  # To print a value that is nested deeply takes as much again.
+        raise CodecError("$: the value is nested too deeply") from None
 
 
 class _Misfit(Exception):

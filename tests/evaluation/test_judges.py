@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event, Semaphore
+from threading import Event, Lock, Semaphore
 
 import pytest
 
@@ -130,7 +130,7 @@ def test_one_that_a_request_has_come_to_await_is_not_ended_for_anothers_place(co
     key = key_of(request(task="a"))
     with ExitStack() as waiting:
         waiting.enter_context(court.judges.awaited(request(task="late")))
-        with court.judges._starting.of(key):  # "a" is chosen, and its end waits here.
+        with court.judges._starting.setdefault(key, Lock()):  # "a" is chosen, and its end waits here.
             late = court.judges.prepare(request(task="late"))
             with pytest.raises(TimeoutError):
                 late.result(0.5)

@@ -5,6 +5,7 @@ import math
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,15 @@ def test_a_place_that_no_tensor_has(place: list[Any], words: str):
 def test_an_answer_has_an_output_for_each_call(num_outputs: int):
     with pytest.raises(CandidateForged, match=f"{num_outputs} outputs of 1 calls"):
         called_of({"outputs": [OUTPUT] * num_outputs}, 1)
+
+
+def test_nesting_that_can_be_read_and_not_printed_is_forged():
+    nested = [0]
+    for depth in range(400, 1000):
+        with suppress(RecursionError):
+            nested = json.loads("[" * depth + "]" * depth)
+        with pytest.raises(CandidateForged):
+            called_of({"outputs": [[0, [[4096, SPEC, nested, "", 0]], ""]]}, 1)
 
 
 def test_a_complex_tensor_may_lie_where_its_parts_may():

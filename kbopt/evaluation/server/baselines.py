@@ -25,7 +25,6 @@ from kbopt.core.outcomes import Measured, Outcome, Speedup, outcome_name
 from kbopt.core.protocol import Clock, EvalProtocol
 from kbopt.evaluation.sandbox.memory import KilledForMemory
 from kbopt.evaluation.server.devices import Device
-from kbopt.evaluation.server.keyed_locks import KeyedLocks
 
 _COMPILE_S = 600.0
 """Seconds for a baseline's check and timing, with compilation: on a GPU max-autotune tries dozens of kernels.
@@ -104,7 +103,7 @@ class Baselines:
         self._device = device
         self._root = root
         self._judge = judge
-        self._measuring = KeyedLocks()
+        self._measuring: dict[str, threading.Lock] = {}  # Its `setdefault` is atomic.
         self._equal_code: dict[str, tuple[Speedup, ...]] = {}
 
     def of(self, request: EvalRequest, *, alone: bool = False) -> tuple[Speedup, ...]:
@@ -131,7 +130,7 @@ class Baselines:
 
     def _equal_code_of(self, request: EvalRequest) -> tuple[Speedup, ...]:
         key = self._key(request, "")
-        with self._measuring.of(key):
+        with self._measuring.setdefault(key, threading.Lock()):
             if key not in self._equal_code:
                 self._equal_code[key] = self._judged("equal code", request, request.task.equal_code)
             return self._equal_code[key]
@@ -159,7 +158,7 @@ class Baselines:
         if request.protocol.backward and name in _FORWARD_ONLY:
             return _does_not_run(name, _FORWARD_ONLY[name])
         file = self._root / f"{self._key(request, name)}.json"
-        with self._measuring.of(file.name):
+        with self._measuring.setdefault(file.name, threading.Lock()):
             with suppress(FileNotFoundError, ValueError):
                 return tuple(codec.decode(tuple[Speedup, ...], json.loads(file.read_text())))
             found = self._judged(name, request, f"import torch\n{request.task.source}{_SOURCES[name]}")

@@ -15,7 +15,6 @@ from kbopt.evaluation.sandbox.children import ForkServerHandle
 from kbopt.evaluation.sandbox.confinement import SandboxConfig
 from kbopt.evaluation.server.devices import Device
 from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory
-from kbopt.evaluation.server.keyed_locks import KeyedLocks
 from kbopt.evaluation.server.lease import Lease
 
 _MOST = 12
@@ -57,7 +56,7 @@ class Judges:
         self._handles: OrderedDict[Key, JudgeHandle] = OrderedDict()
         self._awaited: Counter[Key] = Counter()
         self._lock = threading.Condition()
-        self._starting = KeyedLocks()
+        self._starting: dict[Key, threading.Lock] = {}  # Its `setdefault` is atomic.
         self._places: set[Key] = set()
         self._preparing = threading.BoundedSemaphore(_AHEAD)
         self._most = most
@@ -111,7 +110,7 @@ class Judges:
     def start(self, request: EvalRequest) -> JudgeHandle:
         """Return the judge of the request's task, started if necessary. The task may not be admitted yet."""
         key = key_of(request)
-        with self._starting.of(key):
+        with self._starting.setdefault(key, threading.Lock()):
             with self._lock:
                 handle = self._handles.get(key)
             if handle is None or not handle.alive:
@@ -227,7 +226,8 @@ class Judges:
         return [other for other in self._handles if other != key and not self._awaited[other]]
 
     def _end(self, key: Key, *, unless_awaited: bool = False) -> None:
-        with self._starting.of(key):  # So that no thread is starting it meanwhile.
+        # So that no thread is starting it meanwhile.
+        with self._starting.setdefault(key, threading.Lock()):
             with self._lock:
                 if unless_awaited and self._awaited[key]:
                     return  # A request has come since the judge was chosen, and may be using it.
