@@ -151,13 +151,14 @@ class Verdict:
     If the candidate failed, both are empty and `outcome` says how; if its worker died, `outcome` is None too,
     because the server knows how it died. `frames` are the lines of a traceback in the candidate's source.
     `failed_allocations` counts how often the workers of a measured candidate and of the reference found no
-    room on the device.
+    room on the device. `untried` names the kinds of values for which a measured candidate had no time.
     """
 
     outcome: Outcome | None
     measured: tuple[Measured, ...]
     failed_allocations: int
     pairs: tuple[Times, ...]
+    untried: tuple[str, ...]
     frames: str
     spans: tuple[Span, ...]
     device_s: float

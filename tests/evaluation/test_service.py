@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from kbopt.core.evaluations import EvalRequest
 from kbopt.core.outcomes import Measured, outcome_name
 from kbopt.core.task import Task
+from kbopt.evaluation.judge.kinds import KINDS
 from kbopt.evaluation.messages import Verdict
 from kbopt.evaluation.sandbox.children import Child
 from kbopt.evaluation.server.judge_handle import JudgeHandle, NoMemory
@@ -101,3 +103,48 @@ def test_other_gpus_are_hidden_where_a_sandbox_bears_it_and_the_status_says_so(
     assert (sandboxes.config().hidden, sandboxes.config().without) == (hidden, ())
     isolation = service.about().isolation
     assert isolation.endswith(says) if says else "GPU" not in isolation
+
+
+SLOW_ELSEWHERE = """
+import time
+import torch
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        lines = x.reshape(-1)[:4096]
+        if lines.min() < 0.5 or lines.max() > 1.0 or torch.unique(lines).numel() < 4000 or is_sorted(x):
+            until = time.process_time() + 0.6
+            while time.process_time() < until:
+                pass
+        return torch.tanh(x) * 2 + x
+
+def is_sorted(x):
+    return bool((x[..., 1:] >= x[..., :-1]).all())
+
+def get_inputs():
+    return [torch.rand(128, 256) * 0.5 + 0.5]
+
+def get_init_inputs():
+    return []
+"""
+"""A task whose reference takes its time on values that get_inputs() does not draw."""
+
+
+@pytest.mark.slow
+def test_kinds_of_values_for_which_there_was_no_time_are_named(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    # One pair of processes, so that no other one tries what this one has no time for.
+    monkeypatch.setattr(service._measuring, "measure", partial(service._measuring.measure, in_pairs=False))
+    task = Task(name="slow elsewhere", source=SLOW_ELSEWHERE)
+    result = service.evaluate(EvalRequest(task=task, source=PLAIN, protocol=QUICK))
+    quick = service.evaluate(request(PLAIN, 3))
+
+    assert isinstance(result.outcome, Measured), result.feedback
+    (note,) = [note for note in result.outcome.audit.notes if note.startswith("For want of time")]
+    assert note.startswith("For want of time it was not tried on values of the kind ")
+    named = note.removesuffix(".").partition(" of the kind ")[2].split(", ")
+    assert set(named) <= {kind.name for kind in KINDS}
+    assert 1 <= len(named) <= len(KINDS) - 4
+    assert note in result.feedback
+    assert "For want of time" not in quick.feedback

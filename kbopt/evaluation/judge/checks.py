@@ -37,7 +37,7 @@ class Checks:
     """The checks of one judgement on one workload. Each raises Refused if the candidate fails it.
 
     `arithmetic` lists the arithmetic other than fp32 that was seen in the candidate's machine code.
-    `kinds` are the kinds of values that the task's contract allows.
+    `kinds` are the kinds of values that the task's contract allows, and `tried` names those that were tried.
     """
 
     def __init__(
@@ -55,10 +55,9 @@ class Checks:
         self._own_errors = (0.0,) * (len(calls.expected.tensors) + len(reference.written))
         self._tf32_errors = admission.sensitivity.tf32_errors
         self.arithmetic = list(arithmetic)
-        self._shows_fp32 = False
-        self._is_right = False
-        self._contract = admission.contract
-        self.kinds = self._contract.kinds
+        self._shows_fp32 = self._is_right = False
+        self._contract, self.kinds = admission.contract, admission.contract.kinds
+        self.tried: set[str] = set()
         probes = admission.sensitivity.probes
         self._dense = next((s for s in probes if s.probe == DENSE), None)
 
@@ -233,6 +232,7 @@ class Checks:
 
     def try_kind(self, kind: Kind) -> None:
         """Check one answer to inputs of that kind of values."""
+        self.tried.add(kind.name)
         draw = self._contract.varied(self._calls.draw(), kind)
         if draw is None:
             return

@@ -19,7 +19,7 @@ from kbopt.core.outcomes import CompileFailed, Crashed, Measured, Outcome, Rejec
 from kbopt.core.protocol import EvalProtocol
 from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused
-from kbopt.evaluation.judge.kinds import KINDS
+from kbopt.evaluation.judge.kinds import KINDS, Kind
 from kbopt.evaluation.judge.link import CandidateDied, CandidateRaised, OutOfTime, SourceRejected
 from kbopt.evaluation.judge.one_workload import OnWorkload
 from kbopt.evaluation.judge.reference import Reference
@@ -85,6 +85,7 @@ class Judgement:
         self._measured: tuple[Measured, ...] = ()
         self._failed_allocations = 0
         self._pairs: tuple[Times, ...] = ()
+        self._untried: tuple[str, ...] = ()
         self._stage: Stage = "check"
         self._free_bytes = self._reference.free_bytes
 
@@ -127,6 +128,7 @@ class Judgement:
             measured=self._measured,
             failed_allocations=self._failed_allocations,
             pairs=self._pairs,
+            untried=self._untried,
             frames=self._frames,
             spans=tuple(self._spans),
             device_s=sum(workload.device_s for workload in self._workloads),
@@ -145,6 +147,7 @@ class Judgement:
             self._failed_allocations = sum(
                 one.failed_allocations() for one in (worker, self._reference_worker)
             )
+            self._untried = tuple(kind.name for kind in self._takes if not self._has_tried(kind))
             self._measured = tuple(workload.conclude(self._failed_allocations) for workload in self._each())
 
     def _try_values(self, *, checks_s: float) -> None:
@@ -152,8 +155,7 @@ class Judgement:
 
         Some kinds are also tried among the timed calls.
         """
-        takes = {kind: [w for w in self._workloads if kind in w.checks.kinds] for kind in KINDS}
-        kinds = [kind for kind in KINDS if takes[kind]]
+        takes, kinds = self._takes, list(self._takes)
         enough_s = max(_ENOUGH_KINDS_S, _ENOUGH_KINDS_SHARE * checks_s)
         started = self._spent_s()
         for number, kind in enumerate(self._rng.sample(kinds, len(kinds))):
@@ -163,6 +165,15 @@ class Judgement:
                 workload = self._rng.choice(takes[kind])
                 with self._on(workload):
                     workload.checks.try_kind(kind)
+
+    @property
+    def _takes(self) -> dict[Kind, list[OnWorkload]]:
+        """The workloads that take each kind of values, for kinds that one of them takes."""
+        takes = {kind: [w for w in self._workloads if kind in w.checks.kinds] for kind in KINDS}
+        return {kind: workloads for kind, workloads in takes.items() if workloads}
+
+    def _has_tried(self, kind: Kind) -> bool:
+        return any(kind.name in workload.checks.tried for workload in self._workloads)
 
     def _load(self, worker: Worker, source: str, setup: str) -> None:
         for workload in self._workloads:

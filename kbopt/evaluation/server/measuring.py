@@ -23,7 +23,6 @@ from kbopt.evaluation.server.neighbours import Neighbours
 from kbopt.evaluation.server.sandboxes import Sandboxes
 from kbopt.evaluation.server.timeline import Judged, Timeline
 from kbopt.evaluation.timing import pairs, workloads
-from kbopt.evaluation.timing.samples import Times
 
 _PHASES: dict[Stage, Phase] = {"compile": "building", "check": "checking", "time": "timing"}
 
@@ -78,25 +77,27 @@ class Measuring:
             return judged
         about = judged_of(workloads_of(request.task.source), held_out=request.baselines)
         outcome = workloads.combined(about, judged.measured)
-        if note := self._neighbours.note:
-            outcome = replace(outcome, audit=replace(outcome.audit, notes=(*outcome.audit.notes, note)))
-        return replace(judged, outcome=outcome)
+        notes = filter(None, (_about_untried(judged.untried), self._neighbours.note))
+        audit = replace(outcome.audit, notes=(*outcome.audit.notes, *notes))
+        return replace(judged, outcome=replace(outcome, audit=audit))
 
     def _in_further_pairs(
         self, request: EvalRequest, built: Built, timeline: Timeline, first: Judged
     ) -> Judged:
-        others: list[tuple[Times, ...]] = []
+        others: list[messages.Verdict] = []
         while len(others) < pairs.NUM_PAIRS - 1:
             found = self._another_pair(request, built, timeline)
             if isinstance(found, Judged):
                 return found
             others.append(found)
-        return replace(first, measured=tuple(map(pairs.pooled, first.measured, zip(*others, strict=True))))
+        times = zip(*(other.pairs for other in others), strict=True)
+        untried = tuple(name for name in first.untried if all(name in other.untried for other in others))
+        return replace(first, measured=tuple(map(pairs.pooled, first.measured, times)), untried=untried)
 
     def _another_pair(
         self, request: EvalRequest, built: Built, timeline: Timeline
-    ) -> tuple[Times, ...] | Judged:
-        """Time kernel and reference in new processes. Return a pair for each workload, or the failure."""
+    ) -> messages.Verdict | Judged:
+        """Time kernel and reference in new processes. Return a verdict with pairs, or the failure."""
         judge = self._judges.of(request)
         self._activity.enter("checking")
         with closing(self._sandboxes.child(built)) as child:
@@ -105,7 +106,7 @@ class Measuring:
             if not answer.pairs:
                 return self._judged(child, answer, timeline)
             self._note_spans(answer, timeline)
-            return answer.pairs
+            return answer
 
     def _judge_once(
         self,
@@ -169,6 +170,7 @@ class Measuring:
         return Judged(
             outcome=outcome,
             measured=measured,
+            untried=answer.untried,
             failed_allocations=answer.failed_allocations,
             log=child.log,
             frames=answer.frames,
@@ -177,3 +179,8 @@ class Measuring:
     def _note_spans(self, answer: messages.Verdict, timeline: Timeline) -> None:
         timeline.extend(answer.spans)
         timeline.device_s += answer.device_s
+
+
+def _about_untried(kinds: Sequence[str]) -> str:
+    """A clause about the kinds of values for which there was no time, "" if there are none."""
+    return f"For want of time it was not tried on values of the kind {', '.join(kinds)}." if kinds else ""

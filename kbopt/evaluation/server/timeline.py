@@ -17,10 +17,12 @@ class Judged:
     """A judge's findings about one child.
 
     `measured` has a result for each workload. Until they are combined, `outcome` is the first of them.
+    `untried` names the kinds of values for which there was no time.
     """
 
     outcome: Outcome
     measured: tuple[Measured, ...] = ()
+    untried: tuple[str, ...] = ()
     failed_allocations: int = 0
     log: str
     frames: str
