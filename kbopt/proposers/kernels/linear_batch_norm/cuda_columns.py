@@ -37,6 +37,11 @@ def numbers(m):  # noqa: ARG001
     return ()  # variant: numbers
 
 
+def finished(m, y):  # noqa: ARG001
+    """The model's output of the normalised values."""
+    return y  # variant: finish
+
+
 # begin: activations in Triton
 @triton.jit
 def tanh_(x):
@@ -262,4 +267,4 @@ class ModelNew(nn.Module):
             COLUMNS=COLUMNS,
             num_warps=COLUMN_WARPS,
         )
-        return y
+        return finished(self, y)

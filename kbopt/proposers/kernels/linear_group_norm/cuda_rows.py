@@ -36,6 +36,11 @@ def numbers(m):  # noqa: ARG001
     return ()  # variant: numbers
 
 
+def finished(m, y):  # noqa: ARG001
+    """The model's output of the normalised values."""
+    return y  # variant: finish
+
+
 # begin: activations in Triton
 @triton.jit
 def tanh_(x):
@@ -239,4 +244,4 @@ class ModelNew(nn.Module):
             LENGTH=size,
             num_warps=GROUP_WARPS,
         )
-        return y
+        return finished(self, y)
