@@ -12,7 +12,7 @@ import triton.language as tl
 
 BLOCK_M = 128  # tune: 64, 128
 BLOCK_N = 128  # tune: 64, 128
-BLOCK_K = 16  # tune: 16, 32, 64
+BLOCK_K = 16  # tune: 16, 32
 GROUP_M = 8  # tune: 1, 4, 8, 16
 NUM_WARPS = 8  # tune: 4, 8
 NUM_STAGES = 3  # tune: 2, 3, 4

@@ -16,16 +16,16 @@ import triton.language as tl
 
 BLOCK_M = 128  # tune: 64, 128
 BLOCK_N = 128  # tune: 64, 128
-BLOCK_K = 16  # tune: 16, 32, 64
+BLOCK_K = 16  # tune: 16, 32
 GROUP_M = 8  # tune: 1, 4, 8, 16
 NUM_WARPS = 8  # tune: 4, 8
 NUM_STAGES = 3  # tune: 2, 3, 4
 SPAN = 1024  # tune: 512, 1024, 2048, 4096
 FEW_TILES = 66  # tune: 0, 66, 132
 """So few tiles, half as many as an H200 has multiprocessors, are made of half the columns."""
-QUERIES = 64  # tune: 64, 128
-KEYS = 32  # tune: 16, 32, 64
-HEAD_WARPS = 4  # tune: 4, 8
+QUERIES = 128  # tune: 64, 128
+KEYS = 32  # tune: 16, 32
+HEAD_WARPS = 8  # tune: 4, 8
 HEAD_STAGES = 2  # tune: 1, 2, 3
 
 IS_CAUSAL = tl.constexpr(True)  # variant: is_causal
