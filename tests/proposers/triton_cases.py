@@ -385,6 +385,14 @@ CASES |= {
         "5, 6, 3, 2.0",
         "i, o, k, d",
     ),
+    "convolution_norm beside its values": task(
+        "convolution_norm/conv2d_groupnorm_tanh_hardswish_residualadd_logsumexp",
+        "self.conv = nn.Conv2d(i, o, k); self.group_norm = nn.GroupNorm(g, o)",
+        "torch.logsumexp((y := self.conv(x)) + F.hardswish(torch.tanh(self.group_norm(y))), 1, True)",
+        IMAGES,
+        "5, 6, 3, 2",
+        "i, o, k, g",
+    ),
     "convolution_pool of volumes": task(
         "convolution_pool/convtranspose3d_scaling_avgpool_biasadd_scaling",
         "self.conv_transpose = nn.ConvTranspose3d(i, o, k, s, p); "
@@ -553,6 +561,23 @@ CASES |= {
         ROWS,
         "50, 72, (72,), 6",
         "i, o, b, g",
+    ),
+    "linear_group_norm and a minimum": task(
+        "linear_group_norm/gemm_groupnorm_min_biasadd",
+        f"self.gemm = nn.Linear(i, o); self.group_norm = nn.GroupNorm(g, o); {BIAS}",
+        "self.group_norm(self.gemm(x)).min(1, True)[0] + self.bias",
+        ROWS,
+        "50, 72, 6, (1, 72, 1, 1)",
+        "i, o, g, b",
+    ),
+    "linear_batch_norm and a softmax": task(
+        "linear_batch_norm/gemm_batchnorm_scaling_softmax",
+        "self.gemm = nn.Linear(i, o); self.bn = nn.BatchNorm1d(o, eps, momentum); "
+        "self.scale = nn.Parameter(torch.ones(b))",
+        "torch.softmax(self.scale * self.bn(self.gemm(x)), 1)",
+        "torch.rand(150, 50)",
+        "50, 70, 1e-5, 0.1, (1,)",
+        "i, o, eps, momentum, b",
     ),
     "linear_group_norm of rows with a second input": task(
         "linear_group_norm/bmm_instancenorm_sum_residualadd_multiply",

@@ -30,8 +30,8 @@ def with_sizes(source, sizes):
 def errors(task, kernel, device="cpu"):
     """Largest errors of the task's own model and of the kernel, over the largest value, against float64.
 
-    Checks shape, dtype, and that the inputs stay as they were. The kernel takes the model's weights over by
-    name; those that are all alike, as a normalisation's are at first, get values of their own.
+    Checks shape, dtype, and that the inputs are left as they were. The kernel takes the model's weights over
+    by name; those that are all alike, as a normalisation's are at first, get values of their own.
     """
     init = task.get_init_inputs()
     torch.manual_seed(0)

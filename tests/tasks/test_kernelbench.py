@@ -26,6 +26,18 @@ def test_a_level_is_read_from_the_checkout_by_its_number(checkout):
     assert load_task("level1/12", kernelbench=checkout).family == "diagonal"
 
 
+@pytest.mark.parametrize(
+    ("name", "family"), [("level2/12", "linear_tail/gemm_multiply_leakyrelu"), ("level3/1", "linear_chain")]
+)
+def test_the_same_number_has_another_family_in_another_level(checkout, name, family):
+    level, number = name.split("/")
+    folder = checkout / "KernelBench" / level
+    folder.mkdir()
+    (folder / f"{number}_problem.py").write_text(SOURCE)
+
+    assert load_task(name, kernelbench=checkout).family == family
+
+
 def test_the_environment_names_the_checkout(checkout, monkeypatch):
     monkeypatch.setenv(CHECKOUT_VARIABLE, str(checkout))
 

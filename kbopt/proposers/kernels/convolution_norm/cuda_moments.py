@@ -2,7 +2,7 @@
 
 A segment is what shares a mean and a variance: the planes of one channel (batch), or planes that lie side by
 side. Several programs share a segment. The chain before the normalisation is computed at each reading, so
-that what PyTorch's convolution made is read twice and written once.
+that what PyTorch's convolution made is read twice and written once. What remains after that is PyTorch's.
 """
 # seed: convolution_norm/cuda_moments
 
@@ -17,7 +17,7 @@ IN_TRITON = 3  # tune: 2, 3, 4
 """Convolutions of so many dimensions, and of more, are Triton's; PyTorch computes the others."""
 BLOCK_P = 128  # tune: 64, 128, 256
 BLOCK_C = 128  # tune: 32, 64, 128
-BLOCK_K = 32  # tune: 16, 32, 64
+BLOCK_K = 32  # tune: 16, 32
 NUM_WARPS = 8  # tune: 4, 8
 NUM_STAGES = 3  # tune: 2, 3, 4
 PRECISION = "tf32"  # tune: "tf32", "tf32x3"
@@ -39,6 +39,11 @@ def vectors(m, rest):  # noqa: ARG001
 def numbers(m):  # noqa: ARG001
     """s, t and u of the formulas."""
     return ()  # variant: numbers
+
+
+def finished(m, y):  # noqa: ARG001
+    """The model's output of the normalised values."""
+    return y  # variant: finish
 
 
 # begin: activations in Triton
@@ -106,7 +111,8 @@ def before(x, p, q, s, t, u):  # noqa: ARG001
 
 
 @triton.jit
-def after(x, p, q, s, t, u):  # noqa: ARG001
+def after(x, z, p, q, s, t, u):  # noqa: ARG001
+    """Of a normalised value x, which was z."""
     return x  # variant: after
 
 
@@ -417,10 +423,10 @@ def normalise_kernel(
         if HAS_BIAS:
             x += tl.load(bias_ptr + channel)
         x = before(x, p, q, s, t, u)
-    x = (x - mean) * scale
+    y = (x - mean) * scale
     if HAS_WEIGHT:
-        x = x * tl.load(weight_ptr + channel) + tl.load(shift_ptr + channel)
-    tl.store(x_ptr + at, after(x, p, q, s, t, u), mask=inside)
+        y = y * tl.load(weight_ptr + channel) + tl.load(shift_ptr + channel)
+    tl.store(x_ptr + at, after(y, x, p, q, s, t, u), mask=inside)
 
 
 class ModelNew(nn.Module):
@@ -478,4 +484,4 @@ class ModelNew(nn.Module):
             BLOCK=block,
             num_warps=NORM_WARPS,
         )
-        return y
+        return finished(self, y)

@@ -13,7 +13,7 @@ IN_TRITON = 3  # tune: 2, 3, 4
 """Convolutions of so many dimensions, and of more, are Triton's; PyTorch computes the others."""
 BLOCK_P = 128  # tune: 64, 128, 256
 BLOCK_C = 128  # tune: 32, 64, 128
-BLOCK_K = 32  # tune: 16, 32, 64
+BLOCK_K = 32  # tune: 16, 32
 NUM_WARPS = 8  # tune: 4, 8
 NUM_STAGES = 3  # tune: 2, 3, 4
 PRECISION = "tf32"  # tune: "tf32", "tf32x3"

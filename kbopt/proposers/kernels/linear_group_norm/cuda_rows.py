@@ -12,11 +12,13 @@ import triton.language as tl
 
 BLOCK_M = 128  # tune: 64, 128
 BLOCK_N = 128  # tune: 64, 128
-BLOCK_K = 16  # tune: 16, 32, 64
+BLOCK_K = 16  # tune: 16, 32
 GROUP_M = 8  # tune: 1, 4, 8, 16
 NUM_WARPS = 8  # tune: 4, 8
 NUM_STAGES = 3  # tune: 2, 3, 4
 SPAN = 1024  # tune: 512, 1024, 2048, 4096
+FEW_TILES = 66  # tune: 0, 66, 132
+"""So few tiles, half as many as an H200 has multiprocessors, are made of half the columns."""
 GROUP_BLOCK = 4096  # tune: 1024, 2048, 4096, 8192
 GROUP_WARPS = 8  # tune: 4, 8, 16
 
@@ -34,6 +36,11 @@ def vectors(m, rest):  # noqa: ARG001
 def numbers(m):  # noqa: ARG001
     """s, t and u of the formulas."""
     return ()  # variant: numbers
+
+
+def finished(m, y):  # noqa: ARG001
+    """The model's output of the normalised values."""
+    return y  # variant: finish
 
 
 # begin: activations in Triton
@@ -159,8 +166,7 @@ def multiplied(layer, x, arguments, p_full, has_formula=True):
     m = a.numel() // depth
     y = a.new_empty((*a.shape[:-1], n))
     block_m, block_n = min(BLOCK_M, max(16, triton.next_power_of_2(m))), BLOCK_N
-    processors = torch.cuda.get_device_properties(x.device).multi_processor_count
-    if triton.cdiv(m, block_m) * triton.cdiv(n, block_n) < processors // 2:
+    if triton.cdiv(m, block_m) * triton.cdiv(n, block_n) < FEW_TILES:
         block_n //= 2
     product_kernel[(triton.cdiv(m, block_m) * triton.cdiv(n, block_n),)](
         a, weight, y, *arguments, m, n, depth, HAS_BIAS=layer.bias is not None, P_FULL=p_full,
@@ -239,4 +245,4 @@ class ModelNew(nn.Module):
             LENGTH=size,
             num_warps=GROUP_WARPS,
         )
-        return y
+        return finished(self, y)
