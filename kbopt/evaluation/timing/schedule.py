@@ -232,20 +232,20 @@ class Sessions:
             if settled or (spent_s > self._of_all(_MOST_S) and len(singles) >= _FEWEST_UNSETTLED):
                 break
         missing = round(self._share * _FEWEST_PROBES[self._device]) - self._num_probes
-        last = max(1, round(self._share * _LAST_PROBES))
-        for _ in range(max(last, missing)):  # The candidate does not know that timing is over.
+        # The candidate does not know that timing is over.
+        for _ in range(max(1, round(self._share * _LAST_PROBES), missing)):
             self._probe()
             yield
         if self._models.most_calls > 1:
             # Its time is not used: it checks that outputs of one block do not share memory.
             self._models.candidate_block([self._models.draw() for _ in range(2)], checked=1)
-        kernel_ms, reference_ms = times.kernel_ms, times.reference_ms
         if self._on_cpu:
-            clocks = samples.Clocks(native_ms=median(kernel_ms))
-            return samples.Session(kernel_ms=kernel_ms, reference_ms=reference_ms, clocks=clocks)
+            clocks = samples.Clocks(native_ms=median(times.kernel_ms))
+            return samples.Session(kernel_ms=times.kernel_ms, reference_ms=times.reference_ms, clocks=clocks)
         if self._alone is None:
             raise RuntimeError("sessions on a GPU are calibrated before the candidate's code is there")
-        evidence = yield from self._run_batches(self._alone, median(reference_ms), median(kernel_ms))
+        medians_ms = median(times.reference_ms), median(times.kernel_ms)
+        evidence = yield from self._run_batches(self._alone, *medians_ms)
         session = batches.read_gpu_session(reference, singles, evidence, self._alone)
         if not session.is_launch_bound:
             session = replace(session, places=(yield from places.spread(self._models, times)))
