@@ -244,12 +244,11 @@ class Sessions:
             return samples.Session(kernel_ms=times.kernel_ms, reference_ms=times.reference_ms, clocks=clocks)
         if self._alone is None:
             raise RuntimeError("sessions on a GPU are calibrated before the candidate's code is there")
-        medians_ms = median(times.reference_ms), median(times.kernel_ms)
+        medians_ms = map(median, (times.reference_ms, times.kernel_ms))
         evidence = yield from self._run_batches(self._alone, *medians_ms)
-        session = batches.read_gpu_session(reference, singles, evidence, self._alone)
-        if not session.is_launch_bound:
-            session = replace(session, places=(yield from places.spread(self._models, times)))
-        return replace(session, settled=settled)
+        read = batches.read_gpu_session(reference, singles, evidence, self._alone)
+        spread = 1.0 if read.is_launch_bound else (yield from places.spread(self._models, times))
+        return replace(read, settled=settled, places=spread)
 
     def _times(
         self, reference: list[samples.Block], singles: list[samples.Block], empty: list[samples.Block]
