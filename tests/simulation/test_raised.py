@@ -133,6 +133,20 @@ def test_wherever_a_limit_is_raised_replay_equals_live_and_the_limit_holds(
     assert view(opened(options, landscape, journal.events)[0]) == view(live)
 
 
+@pytest.mark.parametrize("few", range(1, 25))
+def test_a_step_in_whose_middle_the_budget_ended_costs_the_search_no_step(few: int) -> None:
+    settings = SearchSettings(num_steps=3, num_candidates=2, num_proposals=2, synchronous=True)
+    limited = replace(settings, budget=Budget(evaluations=few))
+    events = whole(limited, SMOOTH, Raised(evaluations=1000))
+    asked = [event for event in events if isinstance(event, Asked)]
+    firsts = sum(event.parent is None for event in asked)
+    assert firsts == sum(
+        event.parent is None for event in whole(settings, SMOOTH) if isinstance(event, Asked)
+    )
+    assert len(asked) == firsts + 12
+    assert opened(limited, SMOOTH, events)[0].ended == "all 12 proposals were asked for"
+
+
 @pytest.mark.parametrize("synchronous", [False, True])
 def test_a_raise_takes_back_the_end_and_its_measurements_and_nothing_else(synchronous: bool) -> None:
     noisy = Landscape(shape="smooth", noise=0.2)
