@@ -109,7 +109,7 @@ class Link:
                 raise SourceRejected(reason)
         return content
 
-    def _next(self) -> dict[str, Any]:
+    def _next(self) -> dict[str, object]:
         with self._awaited():
             return self._channel.receive_json(self._left_s)
 

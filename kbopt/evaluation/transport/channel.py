@@ -83,7 +83,7 @@ class Channel:
         """
         return codec.decode(kind, self.receive_json(timeout_s))
 
-    def receive_json(self, timeout_s: float | None = None) -> dict[str, Any]:
+    def receive_json(self, timeout_s: float | None = None) -> dict[str, object]:
         """Return the next message as it came. Raises as `receive` does."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         if self.spin_s:
@@ -92,7 +92,7 @@ class Channel:
         if size > self._limit_bytes:
             raise WireError(f"a message of {size} bytes; at most {self._limit_bytes} are accepted")
         try:
-            message = json.loads(self._read(size, deadline))
+            message: object = json.loads(self._read(size, deadline))
         except (ValueError, RecursionError):
             raise WireError("a message that is not JSON") from None
         if not isinstance(message, dict):

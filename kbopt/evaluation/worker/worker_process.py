@@ -287,7 +287,7 @@ def measure(channel: Channel) -> None:
     session = _Session(first.content, channel, warm=warm)
     channel.send(Reply(id=first.id, content=Opened(base=session.base)))
     while True:
-        raw = channel.receive_json()
+        raw: Any = channel.receive_json()
         if raw["content"].get("operation") == "echo":
             channel.send_encoded(b'{"id":%d,"content":%s}' % (raw["id"], _ECHO))
             continue
