@@ -9,7 +9,7 @@ class Model(torch.nn.Module):
 
 
 def get_inputs():
-    return [torch.randn(2**27 if torch.cuda.is_available() else 2**21)]
+    return [torch.randn(2**27 if torch.cuda.is_available() else 2**20)]
 
 
 def get_init_inputs():
