@@ -98,14 +98,10 @@ class CountFailures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Free:
-    """Drop the outputs, and make ready a call whose inputs will lie at `offsets`. Answered by `Done`.
-
-    If it `moves`, a worker on a GPU gives back the memory that PyTorch's allocator keeps.
-    """
+    """Drop the outputs, and make ready a call whose inputs will lie at `offsets`. Answered by `Done`."""
 
     workload: int = 0
     offsets: tuple[tuple[int, ...], ...] = ()
-    moves: bool = False
 
 
 ToWorker = Call | Free | Batch | Open | Load | Instantiate | CountFailures

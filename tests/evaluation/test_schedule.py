@@ -39,8 +39,6 @@ class FakeModels:
         ]  # Milliseconds that others add to each of the candidate's batches; the last one stays.
         self.most_calls = 0
         self.num_draws = 0
-        self.places = [1.0]  # Factors of both models' times, one after each move; the last one stays.
-        self.num_moves = 0
         self.probes: list[tuple[int, int]] = []
         self.asked: list[tuple[str, tuple[int, ...], int]] = []
         self.clock_s = 0.0
@@ -51,11 +49,6 @@ class FakeModels:
 
     def cached_ms(self) -> float:
         return 0.0
-
-    def move(self) -> None:
-        self.num_moves += 1
-        if len(self.places) > 1:
-            self.places.pop(0)
 
     def reference_block(self, draws: list[Draw]) -> samples.Block:
         return self._block("reference", draws, self.reference_ms, self.reference_ms)
@@ -91,7 +84,6 @@ class FakeModels:
         self, kind: str, draws: list[Draw], call_ms: float, said_ms: float, checked: int = 0
     ) -> samples.Block:
         self.asked.append((kind, tuple(int(draw.tensors[0]) for draw in draws), checked))
-        call_ms, said_ms = self.places[0] * call_ms, self.places[0] * said_ms
         wall_ms = OVERHEAD.of(len(draws)) + len(draws) * call_ms + self.left_running_ms
         self.clock_s += wall_ms / 1000
         is_late = len(draws) >= self.late_from and kind == "candidate batch"
@@ -123,7 +115,6 @@ def new_sessions(monkeypatch: pytest.MonkeyPatch) -> NewSessions:
     ) -> Sessions:
         clock = SimpleNamespace(perf_counter=lambda: models.clock_s)
         monkeypatch.setattr("kbopt.evaluation.timing.schedule.time", clock)
-        monkeypatch.setattr("kbopt.evaluation.timing.places.time", clock)
         models.most_calls = slots
         rng = random.Random(5)
         made = Sessions(models, device, EvalProtocol(**protocol), rng, num_workloads)
@@ -158,7 +149,7 @@ def test_a_timing_that_ends_early_has_its_probes_all_the_same(new_sessions: NewS
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_probe_of_each_kind_comes_after_the_last_timed_call(new_sessions: NewSessions, device: str):
-    models = FakeModels(0.9, 0.5)  # Slower ones are called in other places too, which times nothing.
+    models = FakeModels(2.0, 1.0)
 
     finish(new_sessions(models, device, slots=1, timed=100).run())
 
@@ -474,37 +465,3 @@ def test_times_that_launching_makes_scatter_more(new_sessions: NewSessions):
     assert launching.scatter_of(finish(launching.run())) == intervals.LAUNCH_SCATTER
     assert queued.scatter_of(finish(queued.run())) == intervals.GPU_SCATTER
     assert on_cpu.scatter_of(finish(on_cpu.run())) == intervals.CPU_SCATTER
-
-
-def test_slow_calls_are_tried_in_other_places_of_the_devices_memory(new_sessions: NewSessions):
-    models = FakeModels(6.0, 4.0)
-    models.places = [1.0, 1.0, 1.3, 1.0]
-    sessions = new_sessions(models, "cuda")
-
-    session = finish(sessions.run())
-
-    assert session.places == pytest.approx(1.3)
-    assert models.num_moves == 4
-    assert any("up to 1.30 times as long where its memory lies badly" in note for note in session.notes)
-    low, high = intervals.ratio_interval(
-        session.reference_ms, session.kernel_ms, random.Random(0), sessions.scatter_of(session)
-    )
-    assert low < 1.5 / 1.3
-    assert high > 1.5 * 1.3
-
-
-@pytest.mark.parametrize(
-    ("ms", "places", "num_moves"), [(6.0, [1.0, 1.04], 4), (0.5, [1.0, 2.0], 0), (400.0, [1.0], 2)]
-)
-def test_places_that_differ_as_little_as_calls_do_change_nothing(
-    new_sessions: NewSessions, ms: float, places: list[float], num_moves: int
-):
-    """Calls below a millisecond are not tried, and long ones in fewer places."""
-    models = FakeModels(ms, ms)
-    models.places = places
-    sessions = new_sessions(models, "cuda")
-
-    session = finish(sessions.run())
-
-    assert (session.places, models.num_moves) == (1.0, num_moves)
-    assert sessions.scatter_of(session) == intervals.GPU_SCATTER

@@ -125,11 +125,6 @@ class Calls:
         self.device_s += exchange.wall_ns / 1e9
         return exchange.block
 
-    def move(self) -> None:
-        """Have both workers give back memory that PyTorch keeps there, so that it lies elsewhere next."""
-        for worker in (self._reference_worker, self.worker):
-            worker.release(moves=True)
-
     def call(
         self, operation: Operation, draws: list[Draw], chosen: list[int]
     ) -> tuple[Exchange, list[list[torch.Tensor]]]:

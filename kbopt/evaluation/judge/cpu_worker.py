@@ -90,7 +90,7 @@ class CpuWorker(Worker):
             seen=called.seen,
         )
 
-    def release(self, *, moves: bool = False) -> None:
+    def release(self) -> None:
         """Have it drop its outputs, and leave it paused.
 
         It learns where the inputs of the next block will lie if that is as long as the last one. So it has

@@ -87,11 +87,6 @@ class GpuWorker(Worker):
         super().build(source, setup)
         self._is_built = True
 
-    def release(self, *, moves: bool = False) -> None:
-        if moves:
-            self._reader.close()  # The worker cannot free outputs while they are mapped here.
-        super().release(moves=moves)
-
     def exchange(self, operation: Operation, draws: Sequence[Draw]) -> Exchange:
         """Have it answer `draws` in one block. Read bytes of the outputs once it says that it is done.
 

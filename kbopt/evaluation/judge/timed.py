@@ -32,7 +32,6 @@ class TimedModels:
         self._rng = rng
         self._precise_s = 0.0
         self.draw = calls.draw
-        self.move = calls.move
         self.travelling_probe = checks.travelling_probe
 
     @property

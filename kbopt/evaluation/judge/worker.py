@@ -183,13 +183,10 @@ class Worker(ABC):
         """Return the inputs of one call in the buffer, where the worker could write to them. No copies."""
         return self.input_buffer.views(exchange.offsets[call])
 
-    def release(self, *, moves: bool = False) -> None:
-        """Have it drop its outputs, and leave it paused, because another worker may be timed next.
-
-        If it `moves`, a worker on a GPU also gives back the memory that PyTorch's allocator keeps.
-        """
+    def release(self) -> None:
+        """Have it drop its outputs, and leave it paused, because another worker may be timed next."""
         self._resume()
-        self.link.ask(Free(moves=moves), Done)
+        self.link.ask(Free(), Done)
         self._pause()
 
     def close(self) -> None:

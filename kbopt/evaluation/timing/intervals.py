@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median, quantiles
 
 import numpy as np
@@ -26,13 +26,6 @@ class Scatter:
 
     call_ms: float = 0.0
     call_share: float = 0.0
-
-    def with_places(self, ratio: float) -> Scatter:
-        """Return the scatter of calls that take `ratio` times as long where their memory lies badly.
-
-        Two such places, each as likely, have half of the ratio's logarithm as their standard deviation.
-        """
-        return replace(self, call_share=math.hypot(self.call_share, math.log(ratio) / 2))
 
     def log_ratio(self, *medians_ms: float) -> float:
         """Return the standard deviation of the logarithm of a quotient of the medians (delta method)."""

@@ -34,10 +34,6 @@ _LAUNCH_NOTE = (
     "Queued beforehand, a call would take {queued_ms:.3g} of its {native_ms:.3g} ms: the rest is the "
     "launching of kernels. Fewer of them save it, or a CUDA graph."
 )
-_PLACES_NOTE = (
-    "The same call takes up to {places:.2f} times as long where its memory lies badly on the device, in this "
-    "process or the next: the interval is as wide as that."
-)
 _SLOWED_NOTE = (
     "Beside this candidate the reference took longer than before its code was loaded: {slowed:.2f} times "
     "what counts."
@@ -123,8 +119,7 @@ class Session(Times):
     `kernel_ms` includes the hidden time. On a GPU `slowed` is how many times as long the reference took
     beside the candidate as is believed, `waits` says that the candidate's calls wait for the device, and
     `queued_ms` is a call of the candidate in its shortest batch of one. `settled` says that the calls ended
-    because their ratio was known well enough. `places` is how many times as long a call takes where its
-    memory lies badly. On a CPU all of these have their defaults.
+    because their ratio was known well enough. On a CPU all of these have their defaults.
     """
 
     clocks: Clocks
@@ -133,7 +128,6 @@ class Session(Times):
     waits: bool = False
     queued_ms: float = 0.0
     settled: bool = False
-    places: float = 1.0
 
     @property
     def is_launch_bound(self) -> bool:
@@ -147,8 +141,6 @@ class Session(Times):
         notes = [_WAITS_NOTE] if self.waits else []
         if self.is_launch_bound:
             notes.append(_LAUNCH_NOTE.format(queued_ms=self.queued_ms, native_ms=self.clocks.native_ms))
-        if self.places > 1:
-            notes.append(_PLACES_NOTE.format(places=self.places))
         if self.slowed > 1:
             notes.append(_SLOWED_NOTE.format(slowed=self.slowed))
         return notes

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from kbopt.core.protocol import EvalProtocol
-from kbopt.evaluation.timing import batches, intervals, places, samples
+from kbopt.evaluation.timing import batches, intervals, samples
 from kbopt.evaluation.timing.interleaving import Steps
 from kbopt.evaluation.timing.workloads import share_of
 
@@ -92,8 +92,7 @@ class Models(Protocol):
     """Runs blocks of at most `most_calls` calls of both models, on `draws`, and checks answers.
 
     Methods that call the candidate check `checked` of its answers, at random, and raise the judge's `Refused`
-    for a wrong one. With `marked` the block has times by the worker's clock. After `move` the memory of both
-    models lies elsewhere on the device.
+    for a wrong one. With `marked` the block has times by the worker's clock.
     """
 
     @property
@@ -117,8 +116,6 @@ class Models(Protocol):
     def candidate_batch(self, draws: list[Draw], *, checked: int) -> samples.Block: ...
 
     def latencies(self) -> tuple[samples.Block, samples.Block]: ...
-
-    def move(self) -> None: ...
 
     def travelling_probe(self, number: int) -> None: ...
 
@@ -152,8 +149,7 @@ class Sessions:
     def scatter_of(self, session: samples.Session) -> intervals.Scatter:
         if self._on_cpu:
             return intervals.CPU_SCATTER
-        usual = intervals.LAUNCH_SCATTER if session.is_launch_bound else intervals.GPU_SCATTER
-        return usual.with_places(session.places)
+        return intervals.LAUNCH_SCATTER if session.is_launch_bound else intervals.GPU_SCATTER
 
     def calibrate(self) -> None:
         """Measure the reference and the overhead of batches on a GPU; on a CPU do nothing.
@@ -246,9 +242,7 @@ class Sessions:
             raise RuntimeError("sessions on a GPU are calibrated before the candidate's code is there")
         medians_ms = map(median, (times.reference_ms, times.kernel_ms))
         evidence = yield from self._run_batches(self._alone, *medians_ms)
-        read = batches.read_gpu_session(reference, singles, evidence, self._alone)
-        spread = 1.0 if read.is_launch_bound else (yield from places.spread(self._models, times))
-        return replace(read, settled=settled, places=spread)
+        return replace(batches.read_gpu_session(reference, singles, evidence, self._alone), settled=settled)
 
     def _times(
         self, reference: list[samples.Block], singles: list[samples.Block], empty: list[samples.Block]

@@ -222,8 +222,6 @@ class _Session:
             self._copies = [copy.deepcopy(self._model)]
         if self._cuda is not None:
             self._cuda.forget()
-            if request.moves:
-                torch.cuda.empty_cache()
         return Done()
 
     def _held(self, outputs: list[Any]) -> tuple[CallOutput, ...]:
