@@ -1,14 +1,17 @@
 """Where a lower precision shows, on small tasks on the CPU."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from kbopt.core.protocol import EvalProtocol
-from kbopt.evaluation.judge.errors import Error
-from kbopt.evaluation.judge.precision import Sensitive, find_sensitivity
+from kbopt.evaluation.judge.errors import Error, measure_error
+from kbopt.evaluation.judge.precision import Sensitive, _tried, find_sensitivity
 from kbopt.evaluation.judge.probes import DENSE, Probe
-from kbopt.evaluation.judge.products import arithmetic_of_kernel, round_mantissa
-from kbopt.evaluation.judge.reference import Reference
+from kbopt.evaluation.judge.products import arithmetic_of_kernel, cut_mantissa, errors_in_tf32, round_mantissa
+from kbopt.evaluation.judge.reference import Draw, Reference
+from kbopt.evaluation.judge.tolerance import find_mismatch
 from tests.adversarial.case import load_task
 from tests.adversarial.cases import HIDDEN
 
@@ -24,6 +27,60 @@ def test_a_mantissa_is_rounded_to_nearest_and_ties_to_even() -> None:
     )
     wanted = torch.tensor([1.0, 1.0, 1.0, 1 + ulp, 1 + 2 * ulp, -1 - ulp, 0.0])
     assert torch.equal(round_mantissa(values, 10), wanted)
+
+
+def test_a_mantissa_is_cut_off_towards_zero() -> None:
+    ulp = 2.0**-10
+    values = torch.tensor([1.0, 1 + 0.9 * ulp, -1 - 1.6 * ulp, 0.0])
+    assert torch.equal(cut_mantissa(values, 10), torch.tensor([1.0, 1.0, -1 - ulp, 0.0]))
+    assert cut_mantissa(torch.arange(5), 10).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("keep", [round_mantissa, cut_mantissa])
+def test_tensor_cores_that_cut_operands_off_are_as_near_as_tf32_gets(
+    keep: Callable[[torch.Tensor, int], torch.Tensor],
+) -> None:
+    """Sums that are far from zero: what is cut off adds up, and rounding to nearest cancels."""
+    torch.manual_seed(0)
+    left, right = 3 * torch.rand(256, 4096), torch.rand(4096, 256) + 1
+    judged = reference("matmul")
+    draw = Draw(skeleton=judged.draw(0).skeleton, tensors=(left, right))
+    exact, own = judged.run_exact(draw), judged.run(draw.arguments())
+
+    found = find_mismatch(
+        [keep(left, 10) @ keep(right, 10)],
+        exact.tensors,
+        own.tensors,
+        1e-4,
+        moved_errors=errors_in_tf32(judged, draw, exact),
+    )
+
+    assert found is None
+
+
+@pytest.mark.parametrize(("are_positive", "is_sensitive"), [(False, True), (True, False)])
+def test_a_probe_that_refuses_half_precision_lets_tf32_cut_off_pass(
+    are_positive: bool, is_sensitive: bool
+) -> None:
+    """Where all terms have one sign, tensor cores that cut operands off err more than bf16 does."""
+    torch.manual_seed(0)
+    left, right = torch.randn(256, 4096), torch.randn(4096, 256)
+    if are_positive:
+        left, right = left.abs(), right.abs()
+    judged = reference("matmul")
+    draw = Draw(skeleton=judged.draw(0).skeleton, tensors=(left, right))
+
+    found = _tried(judged, DENSE, draw, True)
+
+    assert (found is not None) is is_sensitive
+    if found is not None:
+        exact = judged.run_exact(draw)
+        cut, half = (
+            measure_error([keep(left, bits) @ keep(right, bits)], exact.tensors)
+            for keep, bits in ((cut_mantissa, 10), (round_mantissa, 7))
+        )
+        assert not found.refuses(cut, error(3e-7))
+        assert found.refuses(half, error(3e-7))
 
 
 def test_bf16_is_what_seven_bits_of_mantissa_are() -> None:

@@ -45,6 +45,9 @@ _MARGIN = 1.5
 """A probe is sensitive if the error of the rounded reference exceeds this many times the probe's limit."""
 _TF32_FACTOR = 3.0
 """A candidate's error may be this many times that of the reference in TF32, see above."""
+_CUT_OFF = 2.5
+"""Tensor cores that cut operands off err so many times as much as those that round them, where sums are near
+zero. In sums of positive numbers it is a hundred times as much, and then this share of it is TF32's error."""
 _NEARLY_RIGHT = 0.3
 """Relative error of the rounded reference. A probe on which rounding changes the answer by more tells nothing
 about a candidate."""
@@ -216,15 +219,16 @@ def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -
             return None
         changed, parts, plainly = found
         exact = parts.of(reference.run_exact(changed).tensors)
-        own, tf32, half = (
+        own, tf32, cut, half = (
             errors.measure_error(parts.of(output.tensors), exact)
             for output in (
                 plainly,
                 rounded(reference, changed, "tf32"),
+                rounded(reference, changed, "tf32 cut off"),
                 rounded(reference, changed, "half"),
             )
         )
-        local = Sensitive(probe=probe, tf32_rms=tf32.rms)
+        local = Sensitive(probe=probe, tf32_rms=max(tf32.rms, cut.rms / _CUT_OFF))
         if local.refuses(Error(rms=half.rms / _MARGIN, median=half.median), own) and half.rms < _NEARLY_RIGHT:
             return local
     return None
@@ -267,11 +271,13 @@ def _tried(reference: Reference, probe: Probe, draw: Draw, may_use_tf32: bool) -
         own_error = errors.measure_error(own.tensors, exact.tensors)
         del own
         tf32 = errors.measure_error(rounded(reference, changed, "tf32").tensors, exact.tensors)
-        lower = tf32
+        lower, tf32_rms = tf32, 0.0
         if may_use_tf32:
             lower = errors.measure_error(rounded(reference, changed, "half").tensors, exact.tensors)
+            cut = errors.measure_error(rounded(reference, changed, "tf32 cut off").tensors, exact.tensors)
+            tf32_rms = max(tf32.rms, cut.rms / _CUT_OFF)
     except TaskError:
         return None  # The reference does not take values of this range.
-    sensitive = Sensitive(probe=probe, tf32_rms=tf32.rms if may_use_tf32 else 0.0)
+    sensitive = Sensitive(probe=probe, tf32_rms=tf32_rms)
     shows = sensitive.refuses(Error(rms=lower.rms / _MARGIN, median=lower.median / _MARGIN), own_error)
     return sensitive if shows and lower.rms < _NEARLY_RIGHT else None
