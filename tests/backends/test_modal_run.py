@@ -100,7 +100,7 @@ def test_drivers_at_once_and_later_share_one_container_and_a_lost_evaluator_acto
     assert all(f"backend warm (boot {boot}, up " in text for text in said)
     assert all("at no cost; 1 A10 container for $1.73 an hour" in text for text in said)
     assert all("End it with: kbopt modal stop --gpu A10 --warm-minutes 3.0\n" in text for text in said)
-    assert sum("building" in text or "App deployed" in text for text in said) == 1
+    assert sum("building the image" in text or "App deployed" in text for text in said) == 1
     container = container_status("A10", warm_minutes=3)
     assert container.info.boot == boot
     assert [document["proposals"] for document in documents] == [3, 2]

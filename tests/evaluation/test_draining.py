@@ -4,7 +4,7 @@ import asyncio
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from kbopt.core import codec
 from kbopt.core.errors import InfraError, UserError
 from kbopt.core.evaluations import EvalRequest, Result, Seconds
 from kbopt.core.outcomes import WrongAnswer
+from kbopt.core.ports import Phase
 from kbopt.evaluation.server import draining
 from kbopt.evaluation.server.draining import Drain, Options
 from kbopt.evaluation.service_messages import ServiceInfo
@@ -35,6 +36,7 @@ class Service:
         self.log = Path("service.log")
         self.alive = False
         self.starts = 0
+        self.phases: Mapping[Phase, int] = {}
         self.asked: list[str] = []
         self._judge = judge
         self._is_isolated = is_isolated
