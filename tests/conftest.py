@@ -17,6 +17,7 @@ QUIET = (
 )
 
 LONGEST = (
+    "adversarial/test_of_ordinary_user.py",
     "adversarial/test_controls.py",
     "adversarial/test_cheats.py",
     "cluster/test_machines.py",
@@ -27,6 +28,7 @@ LONGEST = (
     "cli/test_run_llm.py",
     "evaluation/test_sandbox.py",
     "cluster/test_evaluator_node.py",
+    "cli/test_raise.py",
     "agents/test_agent_run.py",
     "backends/test_modal_run.py",
     "docs/test_commands.py",
