@@ -29,13 +29,18 @@ from kbopt.evaluation.transport.channel import Channel
 from kbopt.evaluation.transport.layout import TensorSpec, bytes_at, copy_elements, is_separate
 from kbopt.evaluation.transport.untrusted import CandidateForged, clean, failure_in, finite, one_line
 from kbopt.evaluation.worker_messages import (
+    Call,
     CallOutput,
+    CountFailures,
     FailedAllocations,
     Free,
     Instantiated,
     Kernels,
     Opened,
     Place,
+    Request,
+    ToWorker,
+    request_in,
 )
 
 SPEC = ["float32", [2, 2], [2, 1]]
@@ -325,3 +330,19 @@ def test_views_of_one_buffer_that_one_call_returns_are_not_two_calls_memory():
     with pytest.raises(Refused) as refused:
         require_separate([chunks[0], chunks[0]], None)
     assert refused.value.outcome.family == "reused_output"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Call(operation="run", workload=1, offsets=((0, 64), (128, 192)), hold_ms=0.5),
+        Call(operation="audit", workload=0, offsets=((),), hold_ms=0.0),
+        Free(workload=2, offsets=((64,),)),
+        CountFailures(),
+    ],
+    ids=lambda content: type(content).__name__,
+)
+def test_a_worker_reads_a_request_as_the_codec_does(content: ToWorker) -> None:
+    raw = json.loads(codec.packed(Request(id=7, content=content)))
+
+    assert request_in(raw) == codec.decode(Request, raw) == Request(id=7, content=content)

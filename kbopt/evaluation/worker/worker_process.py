@@ -50,6 +50,7 @@ from kbopt.evaluation.worker_messages import (
     Place,
     Reply,
     Request,
+    request_in,
 )
 
 _MOST_KERNELS = 20
@@ -289,7 +290,7 @@ def measure(channel: Channel) -> None:
         if raw["content"].get("operation") == "echo":
             channel.send_encoded(b'{"id":%d,"content":%s}' % (raw["id"], _ECHO))
             continue
-        request: Request = codec.decode(Request, raw)
+        request = request_in(raw)
         try:
             content = session.answer(request)
         except BaseException as error:  # noqa: BLE001 - the sandbox's edge: the candidate may raise anything
