@@ -228,7 +228,7 @@ def _find_sensitive_part(reference: Reference, draw: Draw, rng: random.Random) -
                 rounded(reference, changed, "half"),
             )
         )
-        local = Sensitive(probe=probe, tf32_rms=max(tf32.rms, cut.rms / _CUT_OFF))
+        local = Sensitive(probe=probe, tf32_rms=_tf32_rms(tf32, cut))
         if local.refuses(Error(rms=half.rms / _MARGIN, median=half.median), own) and half.rms < _NEARLY_RIGHT:
             return local
     return None
@@ -262,6 +262,11 @@ def set_parameters(reference: Reference, parameters: Mapping[str, torch.Tensor])
                 own[name].copy_(tensor)
 
 
+def _tf32_rms(rounds: Error, cuts: Error) -> float:
+    """Return TF32's error, from those of operands that are rounded to it and cut off."""
+    return max(rounds.rms, cuts.rms / _CUT_OFF)
+
+
 def _tried(reference: Reference, probe: Probe, draw: Draw, may_use_tf32: bool) -> Sensitive | None:
     changed = probe.inputs(draw)
     try:
@@ -275,7 +280,7 @@ def _tried(reference: Reference, probe: Probe, draw: Draw, may_use_tf32: bool) -
         if may_use_tf32:
             lower = errors.measure_error(rounded(reference, changed, "half").tensors, exact.tensors)
             cut = errors.measure_error(rounded(reference, changed, "tf32 cut off").tensors, exact.tensors)
-            tf32_rms = max(tf32.rms, cut.rms / _CUT_OFF)
+            tf32_rms = _tf32_rms(tf32, cut)
     except TaskError:
         return None  # The reference does not take values of this range.
     sensitive = Sensitive(probe=probe, tf32_rms=tf32_rms)
