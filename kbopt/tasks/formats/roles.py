@@ -37,7 +37,7 @@ def drawn(format_name: str, chosen: Sequence[Workload], seed: int) -> list[Part]
     unseen = ranked if are_apart else ranked[: len(ranked) // 2]
     names = [one.name for one in unseen]
     hidden, held_out = names[: (len(names) + 1) // 2], names[(len(names) + 1) // 2 :]
-    # GPU MODE times no test: one has to be right, and its time as good as counts nothing.
+    # GPU MODE times no test: a kernel has to be right on it, and its time hardly counts.
     weight = LEAST_WEIGHT if are_apart else 1.0
     return [
         *(Part(workload=one) for one in chosen if one.name not in names),
