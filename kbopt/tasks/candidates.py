@@ -149,21 +149,24 @@ def _joined(text: str, *parts: str) -> str:
 def _writes(kernel: Kernel, source: str) -> bool:
     """Whether the function takes its outputs as last arguments: as it says, or by how many it takes.
 
-    If it takes any number, it does unless it returns something.
+    If it takes any number, it does unless it returns something. A function in C++ may both take and return
+    them, as those of FlashInfer-Bench do, which calls all functions with their outputs.
     """
-    if kernel.writes is not None:
-        return kernel.writes
-    run = templates.functions(ast.parse(kernel.text)).get(kernel.function)
     model = next(
         node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "Model"
     )
     forward = next(node for node in model.body if isinstance(node, ast.FunctionDef))
+    num_inputs = len(forward.args.args) - 1
+    num_outputs = _part(source, definition_source.ALLOCATION).count("torch.empty(")
+    if kernel.writes is not None:
+        takes_all = len(kernel.tensors) == num_inputs + num_outputs
+        return kernel.writes or (takes_all and all(kernel.tensors[num_inputs:]))
+    run = templates.functions(ast.parse(kernel.text)).get(kernel.function)
     if run is None or run.args.defaults:
         return False
     if run.args.vararg:
         return not any(isinstance(node, ast.Return) and node.value for node in ast.walk(run))
-    num_outputs = _part(source, definition_source.ALLOCATION).count("torch.empty(")
-    return len(run.args.args) == len(forward.args.args) - 1 + num_outputs
+    return len(run.args.args) == num_inputs + num_outputs
 
 
 def _part(source: str, name: str) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -32,11 +32,16 @@ _FIRST = ("run", "custom_kernel", "forward")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """Python text that defines `function`. `writes`: to its last arguments; None where that is not said."""
+    """Python text that defines `function`.
+
+    `writes`: to its last arguments; None where that is not said. `tensors` says of each parameter of a C++
+    function that returns tensors whether it is one: then `writes` is no more than what its type suggests.
+    """
 
     text: str
     function: str
     writes: bool | None
+    tensors: tuple[bool, ...] = ()
 
 
 def is_solution(text: str) -> bool:
@@ -86,7 +91,7 @@ def read_solution(text: str, where: str) -> Kernel:
         raise fault(f"{where}, spec.entry_point", f"{path}", f"Allowed: .py, {', '.join(C_ENDINGS)}")
     kernel = extension(files, path, function, where, options=_options(spec, where))
     if writes is None:  # The format's default, unless the function's type says what it does.
-        writes = kernel.writes is not False
+        return replace(kernel, writes=kernel.writes is not False)
     return Kernel(text=kernel.text, function=function, writes=writes)
 
 
@@ -169,7 +174,28 @@ def extension(
         text = _inlined(files[entry], entry, function, binding, flags)
     else:
         text = _loaded(files, function, binding, flags)
-    return Kernel(text=f"{text}\n{function} = _extension.{function}\n", function=function, writes=writes)
+    return Kernel(
+        text=f"{text}\n{function} = _extension.{function}\n",
+        function=function,
+        writes=writes,
+        tensors=() if found is None or writes else tuple(map(_is_tensor, _parameters(found["arguments"]))),
+    )
+
+
+def _parameters(text: str) -> list[str]:
+    """The parameters of a C++ function, apart at the commas that no bracket encloses."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "<({[") - (letter in ">)}]")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _is_tensor(parameter: str) -> bool:
+    return re.match(r"\s*(const\s+)?([\w:]*optional\s*<\s*)?(\w+::)?Tensor\b", parameter) is not None
 
 
 def _flags(options: Mapping[str, list[str]]) -> dict[str, list[str]]:

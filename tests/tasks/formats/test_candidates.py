@@ -387,6 +387,31 @@ def test_a_launcher_that_returns_nothing_writes_to_its_last_arguments(tmp_path: 
         as_model(text, "k.cu", task_of("mode", tmp_path / "other"))
 
 
+@pytest.mark.parametrize(
+    ("third", "takes"),
+    [
+        ("", False),
+        (", torch::Tensor out", True),
+        (", const c10::optional<torch::Tensor>& out = c10::nullopt", True),
+        (", std::optional<std::pair<int, int>> tile", False),
+        (", torch::Tensor out, torch::Tensor more", False),
+    ],
+)
+def test_a_function_that_also_returns_its_outputs_gets_memory_for_them(
+    third: str, *, takes: bool, tmp_path: Path
+) -> None:
+    """FlashInfer-Bench calls each function with its outputs, unless the solution says otherwise."""
+    given = copy.deepcopy(formats.PRODUCT_SOLUTION)
+    given["spec"] = {"language": "cuda", "entry_point": "main.cpp::run"}
+    content = f"torch::Tensor run(torch::Tensor A, torch::Tensor B{third}) {{ }}\n"
+    given["sources"] = [{"path": "main.cpp", "content": content}]
+    task = task_of("traces", tmp_path)
+
+    assert ("_allocated_outputs" in as_model(json.dumps(given), "s.json", task)) is takes
+    given["spec"]["destination_passing_style"] = False
+    assert "_allocated_outputs" not in as_model(json.dumps(given), "s.json", task)
+
+
 def test_a_file_with_a_binding_of_its_own_keeps_it(tmp_path: Path) -> None:
     text = CU + 'PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) { m.def("run", &run); }\n'
 
