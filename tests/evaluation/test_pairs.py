@@ -64,7 +64,7 @@ def test_the_time_by_the_only_clock_is_that_of_all_pairs() -> None:
 def test_the_interval_is_wide_where_pairs_differ_and_narrower_than_one_pairs_where_they_agree() -> None:
     agree = pooled(pair(10.0, 20.0), pair(10.0, 20.0), pair(10.0, 20.0)).speedup_ci
     differ = pooled(pair(10.0, 14.0), pair(10.0, 20.0), pair(10.0, 28.0)).speedup_ci
-    alone = math.exp(2 * 1.96 * CPU_SCATTER.log_ratio(10.0, 20.0))
+    alone = math.exp(2 * 1.96 * math.hypot(CPU_SCATTER.of_log(10.0), CPU_SCATTER.of_log(20.0)))
     assert agree[1] / agree[0] < alone < differ[1] / differ[0]
 
 
@@ -77,7 +77,7 @@ def test_calls_too_short_to_compare_have_an_interval_of_finite_numbers() -> None
 def test_the_interval_holds_the_truth(times_usual: float, least: float) -> None:
     """Where processes differ as usual, and where twice as much: one pair would hold it 67 times in 100."""
     rng = random.Random(5)
-    scatter = times_usual * CPU_SCATTER.log_ratio(5.0)
+    scatter = times_usual * CPU_SCATTER.of_log(5.0)
     held = 0
     for _ in range(400):
         found = [

@@ -459,9 +459,12 @@ def test_times_that_launching_makes_scatter_more(new_sessions: NewSessions):
             return self._block("candidate batch", draws, 0.1, 0.1, checked)
 
     launching = new_sessions(Slow(0.5, 0.5), "cuda", timed=30)
+    both = new_sessions(Slow(1.5, 0.5), "cuda", timed=30)
     queued = new_sessions(FakeModels(0.5, 0.5), "cuda", timed=30)
     on_cpu = new_sessions(FakeModels(0.5, 0.5), "cpu", slots=6, timed=30)
 
-    assert launching.scatter_of(finish(launching.run())) == intervals.LAUNCH_SCATTER
-    assert queued.scatter_of(finish(queued.run())) == intervals.GPU_SCATTER
-    assert on_cpu.scatter_of(finish(on_cpu.run())) == intervals.CPU_SCATTER
+    cpu, usual, wide = intervals.CPU_SCATTER, intervals.GPU_SCATTER, intervals.LAUNCH_SCATTER
+    assert launching.scatters_of(finish(launching.run())) == (wide, usual)
+    assert both.scatters_of(finish(both.run())) == (wide, wide)
+    assert queued.scatters_of(finish(queued.run())) == (usual, usual)
+    assert on_cpu.scatters_of(finish(on_cpu.run())) == (cpu, cpu)

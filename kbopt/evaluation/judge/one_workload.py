@@ -187,8 +187,8 @@ class OnWorkload:
         moved = intervals.drift(reference_ms)
         if not 0.8 < moved < 1.25:
             notes.append(f"The reference's time drifted by a factor of {moved:.2f} while measuring.")
-        scatter = self._sessions.scatter_of(session)
-        interval = intervals.ratio_interval(reference_ms, kernel_ms, self._rng, scatter)
+        scatters = self._sessions.scatters_of(session)
+        interval = intervals.ratio_interval(reference_ms, kernel_ms, self._rng, *scatters)
         if not self._on_cpu:
             notes += session.notes_on_number(self._protocol.timed)
         return Measured(

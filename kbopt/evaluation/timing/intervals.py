@@ -27,9 +27,9 @@ class Scatter:
     call_ms: float = 0.0
     call_share: float = 0.0
 
-    def log_ratio(self, *medians_ms: float) -> float:
-        """Return the standard deviation of the logarithm of a quotient of the medians (delta method)."""
-        return math.hypot(*(math.hypot(self.call_ms / ms, self.call_share) for ms in medians_ms))
+    def of_log(self, median_ms: float) -> float:
+        """Return the standard deviation of the logarithm of a median (delta method)."""
+        return math.hypot(self.call_ms / median_ms, self.call_share)
 
 
 NO_SCATTER = Scatter()
@@ -44,15 +44,32 @@ LATENCY_SCATTER = Scatter(call_ms=0.002, call_share=0.03)
 """Latency of one synchronised call on a GPU. Each process gets other cores and other memory."""
 
 
+_LAUNCHES_MS = 1.0
+"""Milliseconds of a reference that may wait for launches. A faster one has so few kernels that its stream
+holds them all while they are queued."""
+
+
+def gpu_scatters(reference_ms: float, *, is_launch_bound: bool) -> tuple[Scatter, Scatter]:
+    """Return the scatter of a candidate's times and that of the reference's.
+
+    If the candidate is launch-bound, so may be a reference that takes `_LAUNCHES_MS` or longer.
+    """
+    if not is_launch_bound:
+        return GPU_SCATTER, GPU_SCATTER
+    return LAUNCH_SCATTER, LAUNCH_SCATTER if reference_ms >= _LAUNCHES_MS else GPU_SCATTER
+
+
 def ratio_interval(
     reference_ms: Sequence[float],
     kernel_ms: Sequence[float],
     rng: random.Random,
     scatter: Scatter = NO_SCATTER,
+    reference_scatter: Scatter | None = None,
 ) -> tuple[float, float]:
     """Return the ends of the 95 % interval of median(reference_ms) / median(kernel_ms).
 
     It is a percentile bootstrap over the calls, widened by `scatter` in quadrature, on the logarithmic scale.
+    If `reference_scatter` is given, that of the reference's times is another.
     """
     generator = np.random.default_rng(rng.getrandbits(64))
     above, below = (
@@ -61,7 +78,8 @@ def ratio_interval(
     )
     low, high = np.quantile(above / below, (0.025, 0.975))
     reference, kernel = median(reference_ms), median(kernel_ms)
-    between = min(WIDEST, 1.96 * scatter.log_ratio(reference, kernel))
+    of_reference = (reference_scatter or scatter).of_log(reference)
+    between = min(WIDEST, 1.96 * math.hypot(of_reference, scatter.of_log(kernel)))
     middle = reference / kernel
     down = math.hypot(math.log(middle / low), between)
     up = math.hypot(math.log(high / middle), between)

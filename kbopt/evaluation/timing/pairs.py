@@ -69,7 +69,8 @@ def _over_eager(pairs: Sequence[Times]) -> Speedup:
     """
     logs = [math.log(pair.speedup) for pair in pairs]
     usual = fmean(
-        CPU_SCATTER.log_ratio(median(pair.reference_ms), median(pair.kernel_ms)) ** 2
+        CPU_SCATTER.of_log(median(pair.reference_ms)) ** 2
+        + CPU_SCATTER.of_log(median(pair.kernel_ms)) ** 2
         + median_variance(pair.reference_ms)
         + median_variance(pair.kernel_ms)
         for pair in pairs

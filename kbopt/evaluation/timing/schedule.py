@@ -146,10 +146,11 @@ class Sessions:
         self._num_workloads = num_workloads
         self._share = share_of(num_workloads)
 
-    def scatter_of(self, session: samples.Session) -> intervals.Scatter:
+    def scatters_of(self, session: samples.Session) -> tuple[intervals.Scatter, intervals.Scatter]:
+        """Return the scatter of the candidate's times and that of the reference's."""
         if self._on_cpu:
-            return intervals.CPU_SCATTER
-        return intervals.LAUNCH_SCATTER if session.is_launch_bound else intervals.GPU_SCATTER
+            return intervals.CPU_SCATTER, intervals.CPU_SCATTER
+        return intervals.gpu_scatters(median(session.reference_ms), is_launch_bound=session.is_launch_bound)
 
     def calibrate(self) -> None:
         """Measure the reference and the overhead of batches on a GPU; on a CPU do nothing.
