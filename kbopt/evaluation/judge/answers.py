@@ -14,7 +14,7 @@ from kbopt.core.outcomes import Outcome, Rejected, WrongAnswer
 from kbopt.evaluation.judge.admission import same_bits
 from kbopt.evaluation.judge.reference import Output
 from kbopt.evaluation.passes import NameOf, output_name
-from kbopt.evaluation.transport.layout import Skeleton, TensorSpec, is_dense, is_separate
+from kbopt.evaluation.transport.layout import Skeleton, TensorSpec, is_dense, is_separate, with_lists
 from kbopt.evaluation.worker_messages import CallOutput
 
 _BRING_GRADIENTS = (
@@ -84,9 +84,10 @@ def notes_on_form(output: CallOutput, expected: Output, name_of: NameOf = output
 
 def require_form(output: CallOutput, expected: Output, on: str, name_of: NameOf = output_name) -> None:
     """Require the structure, shapes and dtypes of the reference's answer, the kind of device that is named
-    `on`, and memory of its own for each element. Raises Refused.
+    `on`, and memory of its own for each element. A list counts as a tuple. Raises Refused.
     """
-    if output.skeleton != expected.skeleton or len(output.places) != len(expected.tensors):
+    seen, wanted = with_lists(output.skeleton), with_lists(expected.skeleton)
+    if seen != wanted or len(output.places) != len(expected.tensors):
         reason = "it returns another structure than the reference does"
         missing = _missing_gradient(output.skeleton, expected.skeleton)
         if missing is not None:

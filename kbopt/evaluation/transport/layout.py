@@ -154,6 +154,18 @@ def same_structure(one: Skeleton, other: Skeleton) -> bool:
     return kind != "tensor" or bool(content == other_content)
 
 
+def with_lists(skeleton: Skeleton) -> Skeleton:
+    """Return the skeleton with lists in place of tuples: a function in C++ that returns several tensors
+    returns them as a list.
+    """
+    ((kind, content),) = skeleton.items()
+    if kind in ("list", "tuple"):
+        return {"list": [with_lists(item) for item in content]}
+    if kind == "dict":
+        return {kind: {key: with_lists(item) for key, item in content.items()}}
+    return skeleton
+
+
 def is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
     """Return whether the elements have neither gaps nor overlaps, in any order of dimensions."""
     expected = 1
