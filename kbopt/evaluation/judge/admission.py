@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 
@@ -33,6 +34,10 @@ from kbopt.evaluation.judge.tolerance import (
 _NARROWEST = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 1e-2}
 """The narrowest tolerance for each precision. Below it an honest kernel's rounding would be taken for an
 error."""
+_FURTHER_DRAWS, _MOST_DRAWS = 4, 3
+"""Further draws of the task's own inputs on which trivial answers are tried, and those on which they have to
+be wrong. One task of KernelBench was refused in one admission of eight for an unusual draw
+(benchmarks/results/2026-11-30-audit-twice.md)."""
 _TOO_ALIKE = {
     "copy of an input": "for the inputs that get_inputs() draws the reference is the identity: a copy of an "
     "input lies within the tolerance {tolerance:g} of its answer. Draw inputs on which it does something",
@@ -98,7 +103,7 @@ def admit(reference: Reference) -> Admission:
     tolerance = TOLERANCE[reference.precision]
     while failed := _accepted_trivial(reference, draw, output, exact, tolerance):
         if tolerance / 10 < _NARROWEST[reference.precision]:
-            if _tells_on_probes(reference, draw, tolerance):
+            if _tells_elsewhere(reference, draw, tolerance):
                 break
             reason = _TOO_ALIKE.get(failed, _ALIKE).format(tolerance=tolerance)
             raise TaskError(f"admission test '{failed}' failed: {reason}")
@@ -173,24 +178,36 @@ def _accepted_trivial(
     return None
 
 
-def _tells_on_probes(reference: Reference, draw: Draw, tolerance: float) -> bool:
-    """Return whether trivial answers are wrong on some other inputs that every candidate meets as well.
+def _tells_elsewhere(reference: Reference, draw: Draw, tolerance: float) -> bool:
+    """Return whether trivial answers are wrong on some other inputs that every candidate meets as well, or on
+    most of some further draws.
 
     For example, a matrix product of many positive numbers in bf16 is nearly a constant. It is none if its
-    sums have few terms.
+    sums have few terms. In a network that is nearly chaotic the reference's own error decides what is
+    accepted, and that error is far larger on some draws than on others.
     """
-    rng = secrets.SystemRandom()
-    probes = [values.shifted(draw, rng, moves=True), *(Probe(name="", share=s).inputs(draw) for s in SHARES)]
-    for probe in probes:
-        try:
-            exact, output = reference.run_exact(probe), plain(reference, probe)
-        except TaskError:
-            continue
-        if not all(map(is_finite, output.tensors)):
-            continue
-        if _accepted_trivial(reference, probe, output, exact, tolerance) is None:
-            return True
-    return False
+    shifted = values.shifted(draw, secrets.SystemRandom(), moves=True)
+    sparse = (Probe(name="", share=share).inputs(draw) for share in SHARES)
+    if any(_tells(reference, probe, tolerance) for probe in chain([shifted], sparse)):
+        return True
+    told = 0
+    for number in range(_FURTHER_DRAWS):
+        told += _tells(reference, reference.draw(secrets.randbits(62)), tolerance)
+        if told + _FURTHER_DRAWS - number - 1 < _MOST_DRAWS:
+            return False
+    return True
+
+
+def _tells(reference: Reference, draw: Draw, tolerance: float) -> bool:
+    """Return whether the reference is finite on these inputs, and all trivial answers are wrong."""
+    try:
+        exact, output = reference.run_exact(draw), plain(reference, draw)
+    except TaskError:
+        return False
+    return (
+        all(map(is_finite, output.tensors))
+        and _accepted_trivial(reference, draw, output, exact, tolerance) is None
+    )
 
 
 def _elsewhere(reference: Reference, output: Output) -> list[torch.Tensor]:
