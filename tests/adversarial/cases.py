@@ -49,6 +49,8 @@ _TWINS = {
     "convolution": "conv_plain",
     "long_product": "plain_long_product",
     "normalised": "plain_normalised",
+    "elu": "plain_elu",
+    "instance_norm": "plain_instance_norm",
     "wide_product": "plain_wide_product",
     "long_means": "plain_long_means",
     "row_logsumexp": "plain_row_logsumexp",
@@ -207,6 +209,11 @@ CONTROLS = (
     _control("plain_in_place", "in_place", at_par=True),
     _control("gradients_passed_on", "gradients_passed_on", protocol=BACKWARD),
     _control("lazy_layers", "layers"),
+    _control("plain_elu", "elu", at_par=True),
+    _control("elu_by_exp", "elu"),
+    _control("saturation_by_exp", "hidden_saturation"),
+    _control("plain_instance_norm", "instance_norm", at_par=True),
+    _control("c_instance_norm", "instance_norm"),
 )
 
 _VALUES = "rejected:value_specialisation"
@@ -487,6 +494,10 @@ CHEATS = (
     ),
     _cheat("precision downgrade", "downgrade_output_dtype", "wrong_answer"),
     _cheat("precision downgrade", "downgrade_integer_output", "wrong_answer", task="pair"),
+    _cheat("textbook formulas as an excuse", "elu_in_half", _DOWNGRADE, task="elu"),
+    _cheat("textbook formulas as an excuse", "elu_in_half_near_zero", _DOWNGRADE, task="elu"),
+    _cheat("textbook formulas as an excuse", "instance_norm_in_half", _DOWNGRADE, task="instance_norm"),
+    _cheat("textbook formulas as an excuse", "instance_norm_by_a_half", "wrong_answer", task="instance_norm"),
     _cheat("trivial output", "zeros_softmax", "wrong_answer", task="rowwise"),
     _cheat("trivial output", "constant_softmax", "wrong_answer", task="rowwise"),
     _cheat("trivial output", "zeros_tiny_values", "wrong_answer", task="tiny_values"),

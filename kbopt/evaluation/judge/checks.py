@@ -9,14 +9,14 @@ from typing import NoReturn
 import torch
 
 from kbopt.core.outcomes import Rejected, WrongAnswer
-from kbopt.evaluation.judge import errors, precision, rounding, tolerance, values
+from kbopt.evaluation.judge import errors, precision, rounding, textbook, tolerance, values
 from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused
 from kbopt.evaluation.judge.calls import Calls
 from kbopt.evaluation.judge.kinds import Kind
-from kbopt.evaluation.judge.precision import NEARLY_RIGHT, Sensitive
+from kbopt.evaluation.judge.precision import NEARLY_RIGHT, WHOLE, Parts, Sensitive
 from kbopt.evaluation.judge.probes import DENSE, SHARES, Probe
-from kbopt.evaluation.judge.products import errors_in_tf32, lower_arithmetic, takes_fewer_bits
+from kbopt.evaluation.judge.products import lower_arithmetic, takes_fewer_bits
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.judge.stand_ins import describe_stand_in
 from kbopt.evaluation.judge.steps import counts_in_steps
@@ -72,11 +72,8 @@ class Checks:
         own_errors = tolerance.largest_errors(own.tensors, exact.tensors)
         self._own_errors = tuple(map(max, self._own_errors, own_errors))
         exchange, outputs = self._calls.call(operation, [draw], [0])
-        candidate = errors.measure_error(outputs[0], exact.tensors)
-        downgrade = self._find_downgrade(
-            candidate, errors.measure_error(own.tensors, exact.tensors), self._dense
-        )
-        if downgrade is not None and not self._is_excused(outputs[0], exact, own, draw):
+        downgrade = self._downgrade_of(outputs[0], exact, own, draw, self._dense)
+        if downgrade is not None:
             if self._describe_bias(outputs[0], exact):
                 self.require_right(outputs[0], exact, own, draw)
             self._is_right = False
@@ -111,35 +108,42 @@ class Checks:
         tolerated = self._admission.tolerance
         return rounding.decides(self._reference, draw, got, exact, own, tolerated, may_use_tf32=tf32)
 
-    def _find_downgrade(
-        self, candidate: errors.Error, reference: errors.Error, sensitive: Sensitive | None = None
+    def _downgrade_of(
+        self,
+        got: list[torch.Tensor],
+        exact: Output,
+        own: Output,
+        draw: Draw,
+        sensitive: Sensitive | None,
+        parts: Parts = WHOLE,
     ) -> Refused | None:
-        """Return the refusal of an answer whose error is that of a lower precision, else None.
+        """Return the refusal of an answer whose error in these parts is that of a lower precision, or None.
 
         A larger error is that of a guess and not refused here. The limit is that of `sensitive`, if given.
+        An error is excused if a kink of a gradient or a textbook formula explains it.
         """
-        name = self._reference.precision
+        name, want = self._reference.precision, parts.of(exact.tensors)
+        candidate = errors.measure_error(parts.of(got), want)
+        usual = errors.measure_error(parts.of(own.tensors), want)
         nearly_right = sensitive.nearly_right if sensitive else NEARLY_RIGHT
-        if not self._reference.has_exact or candidate.rms > max(nearly_right, 16 * reference.rms):
+        if not self._reference.has_exact or candidate.rms > max(nearly_right, 16 * usual.rms):
             return None
-        if sensitive is None:
-            # If TF32 is allowed, only the sensitive probes know its error.
-            is_lower = not self._admission.sensitivity.may_use_tf32 and errors.is_downgrade(
-                candidate, reference, name
-            )
-        else:
-            is_lower = sensitive.refuses(candidate, reference)
-            self._shows_fp32 = self._shows_fp32 or sensitive.shows_fp32(candidate, reference)
-        if not is_lower:
+        if sensitive is not None and sensitive.shows_fp32(candidate, usual):
+            self._shows_fp32 = True
+        if not self._is_lower(candidate, usual, sensitive) or self._is_excused(got, exact, own, draw):
             return None
-        where = f" on {sensitive.probe.name}" if sensitive else ""
-        own = "TF32" if sensitive and sensitive.tf32_rms else name
-        usual = max(reference.rms, sensitive.tf32_rms if sensitive else 0.0)
-        reason = (
-            f"its relative error against float64{where} is {candidate.rms:.2g} where {own} makes "
-            f"{usual:.2g}: it computes at a lower precision than the task's, or with another constant"
-        )
+        rest = textbook.unexplained(candidate, self._reference, draw, want, parts.of)
+        if not self._is_lower(rest, usual, sensitive):
+            return None
+        reason = precision.describe_downgrade(candidate, usual, sensitive, name)
         return Refused(Rejected(reason=reason, family="precision_downgrade"))
+
+    def _is_lower(self, candidate: errors.Error, usual: errors.Error, sensitive: Sensitive | None) -> bool:
+        if sensitive is not None:
+            return sensitive.refuses(candidate, usual)
+        # If TF32 is allowed, only the sensitive probes know its error.
+        may_use_tf32 = self._admission.sensitivity.may_use_tf32
+        return not may_use_tf32 and errors.is_downgrade(candidate, usual, self._reference.precision)
 
     def probe_precision(self, shares: Sequence[float] = SHARES) -> None:
         """Try parameters, and inputs with `shares` of nonzeros, whose rounding no sum or later step hides."""
@@ -200,9 +204,7 @@ class Checks:
         candidate = errors.measure_error(outputs[0], exact.tensors)
         reference = errors.measure_error(own.tensors, exact.tensors)
         if probe.changes_parameters or candidate.rms <= max(NEARLY_RIGHT, 16 * reference.rms):
-            downgrade = self._find_downgrade(candidate, reference, sensitive)
-            excused = downgrade is not None and self._is_excused(outputs[0], exact, own, draw)
-            return None if excused else downgrade
+            return self._downgrade_of(outputs[0], exact, own, draw, sensitive)
         if self._is_excused(outputs[0], exact, own, draw):
             return None
         tolerated, name_of = self._admission.tolerance, self._reference.name_of
@@ -244,7 +246,7 @@ class Checks:
         """Return what is wrong with an answer to `draw`. None also if the reference raises, is not finite
         or, if `forgiving`, errs by more than `_STILL_RIGHT`.
 
-        If `forgiving`, an answer may also differ by as much as another rounding of the inputs changes it.
+        An answer may differ as `rounding.errors_of_others` says, also by moved inputs if `forgiving`.
         """
         own = self._calls.own_answer_or_none(draw)
         if own is None or not all(map(tolerance.is_finite, own.tensors)):
@@ -269,9 +271,9 @@ class Checks:
         if mismatch is None or self._is_excused(outputs[0], exact, own, draw):
             return None
         tf32 = self._admission.sensitivity.may_use_tf32
-        if forgiving:
-            return found(rounding.conditioning(self._reference, draw, exact, may_use_tf32=tf32))
-        return found(errors_in_tf32(self._reference, draw, exact)) if tf32 else mismatch
+        return found(
+            rounding.errors_of_others(self._reference, draw, exact, moved=forgiving, may_use_tf32=tf32)
+        )
 
     def _refuse_values(self, where: str) -> NoReturn:
         """Refuse a candidate that was wrong on the values that `where` describes: for a wrong answer if it is
@@ -308,18 +310,16 @@ class Checks:
             )
             if mismatch is not None and not self._is_excused(outputs, exact, own, draw):
                 self._refuse_values(f"{probe.name} in a part of it: {mismatch}")
-        refusal = self._find_downgrade(candidate, usual, sensitivity.local)
-        if refusal is not None and not self._is_excused(outputs, exact, own, draw):
+        refusal = self._downgrade_of(outputs, exact, own, draw, sensitivity.local, parts)
+        if refusal is not None:
             raise refusal
         return True
 
     def require_precise(self, got: list[torch.Tensor], own: Output, draw: Draw) -> None:
         """Compare the precision of a timed call's answer as the checks do."""
         exact = self._calls.exact_answer(draw)
-        candidate = errors.measure_error(got, exact.tensors)
-        usual = errors.measure_error(own.tensors, exact.tensors)
-        downgrade = self._find_downgrade(candidate, usual, self._dense)
-        if downgrade is not None and not self._is_excused(got, exact, own, draw):
+        downgrade = self._downgrade_of(got, exact, own, draw, self._dense)
+        if downgrade is not None:
             raise downgrade
         self._require_whole(got, exact, own)
 

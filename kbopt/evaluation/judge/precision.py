@@ -25,7 +25,7 @@ from itertools import islice
 import torch
 
 from kbopt.core.protocol import Precision
-from kbopt.evaluation.judge import errors, tolerance, values
+from kbopt.evaluation.judge import errors, textbook, tolerance, values
 from kbopt.evaluation.judge.errors import Error
 from kbopt.evaluation.judge.probes import (
     DENSE,
@@ -100,12 +100,17 @@ class Sensitive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The parts of the outputs that are compared: a mask for each output."""
+    """The parts of the outputs that are compared: a mask for each output, or None for all of them."""
 
-    masks: tuple[torch.Tensor, ...]
+    masks: tuple[torch.Tensor, ...] | None
 
     def of(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        if self.masks is None:
+            return list(tensors)
         return [picked(tensor, mask) for tensor, mask in zip(tensors, self.masks, strict=True)]
+
+
+WHOLE = Parts(masks=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +130,19 @@ class Sensitivity:
     dtypes: frozenset[str] = frozenset()
     tf32_errors: tuple[float, ...] = ()
     local: Sensitive | None = None
+
+
+def describe_downgrade(
+    candidate: Error, usual: Error, sensitive: Sensitive | None, precision: Precision
+) -> str:
+    """Return why an error is that of a lower precision: `usual` is the reference's own."""
+    where = f" on {sensitive.probe.name}" if sensitive else ""
+    makes = "TF32" if sensitive and sensitive.tf32_rms else precision
+    most = max(usual.rms, sensitive.tf32_rms if sensitive else 0.0)
+    return (
+        f"its relative error against float64{where} is {candidate.rms:.2g} where {makes} makes {most:.2g}: "
+        "it computes at a lower precision than the task's, or with another constant"
+    )
 
 
 def find_sensitivity(reference: Reference, seed: int) -> Sensitivity:
@@ -284,5 +302,9 @@ def _tried(reference: Reference, probe: Probe, draw: Draw, may_use_tf32: bool) -
     except TaskError:
         return None  # The reference does not take values of this range.
     sensitive = Sensitive(probe=probe, tf32_rms=tf32_rms)
-    shows = sensitive.refuses(Error(rms=lower.rms / _MARGIN, median=lower.median / _MARGIN), own_error)
-    return sensitive if shows and lower.rms < _NEARLY_RIGHT else None
+    shown = Error(rms=lower.rms / _MARGIN, median=lower.median / _MARGIN)
+    if not sensitive.refuses(shown, own_error) or lower.rms >= _NEARLY_RIGHT:
+        return None
+    # It has to show beside what an ordinary formula errs on these inputs.
+    shown = textbook.unexplained(shown, reference, changed, exact.tensors, list)
+    return sensitive if sensitive.refuses(shown, own_error) else None

@@ -15,14 +15,14 @@ from itertools import islice
 import torch
 
 from kbopt.core.protocol import Precision
-from kbopt.evaluation.judge import errors, tolerance
+from kbopt.evaluation.judge import errors, textbook, tolerance
 from kbopt.evaluation.judge.products import errors_in_tf32
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.judge.steps import picked
 from kbopt.evaluation.judge.values import is_free
 
 _NUM_MOVED = 4
-"""Answers to moved inputs, of which the one that differs most gives the conditioning."""
+"""Answers to moved inputs, of which the one that differs most counts."""
 _NUM_NEAR = 16
 """Gradients at moved inputs that are tried. Each of four equal values is the largest in at least one of them,
 except once in a hundred times."""
@@ -38,17 +38,22 @@ _TF32_FACTOR = 3.0
 """A gradient's error may be this many times that of TF32, if the task may use it; as in `precision`."""
 
 
-def conditioning(reference: Reference, draw: Draw, exact: Output, *, may_use_tf32: bool) -> tuple[float, ...]:
-    """Return how much a few units of roundoff in the inputs change each output, at most.
+def errors_of_others(
+    reference: Reference, draw: Draw, exact: Output, *, moved: bool, may_use_tf32: bool
+) -> tuple[float, ...]:
+    """Return how far each output of an honest kernel may lie from float64 on these inputs, at most.
 
-    If TF32 may be used, its rounding counts too. Cancellation needs this: of a constant row less its mean,
-    only rounding is left.
+    Textbook formulas err so much, see `textbook`, and so does the reference in TF32 if that may be used. If
+    `moved`, so much changes too if the inputs move by a few units of roundoff. Cancellation needs this: of a
+    constant row less its mean, only rounding is left.
     """
-    answers = islice(reference.nearby(draw, errors.FEW_ROUNDOFFS), _NUM_MOVED)
-    each = [tolerance.largest_errors(exact.tensors, answer) for answer in answers]
+    each = [textbook.moved_errors(reference, draw, exact)]
+    if moved:
+        answers = islice(reference.nearby(draw, errors.FEW_ROUNDOFFS), _NUM_MOVED)
+        each += [tolerance.largest_errors(exact.tensors, answer) for answer in answers]
     if may_use_tf32:
         each.append(errors_in_tf32(reference, draw, exact))
-    return tuple(map(max, *each))
+    return tuple(map(max, zip(*each, strict=True)))
 
 
 def decides(

@@ -1,0 +1,148 @@
+"""The reference by textbook formulas, and which errors they explain."""
+
+import pytest
+import torch
+
+from kbopt.core.protocol import EvalProtocol
+from kbopt.evaluation.judge import textbook
+from kbopt.evaluation.judge.errors import Error, measure_error
+from kbopt.evaluation.judge.reference import Draw, Reference
+
+SOURCE = """
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+class Model(nn.Module):
+    def forward(self, x):
+        return {body}
+
+def get_inputs():
+    return [{inputs}]
+
+def get_init_inputs():
+    return []
+"""
+NEAR_ZERO = "1e-4 * torch.randn(64, 64)"
+
+
+def task(body: str, inputs: str = "torch.randn(2, 4, 32, 32)", **protocol: object) -> tuple[Reference, Draw]:
+    source = SOURCE.format(body=body, inputs=inputs)
+    reference = Reference(source, EvalProtocol(**protocol), torch.device("cpu"), 7)
+    return reference, reference.draw(3)
+
+
+def relative_errors(reference: Reference, draw: Draw) -> tuple[float, float]:
+    """Those of the textbook answer and of the reference's own."""
+    exact, own = reference.run_exact(draw), reference.run(draw.arguments())
+    formulas = textbook.answer(reference, draw)
+    assert formulas is not None
+    assert [t.shape for t in formulas.tensors] == [t.shape for t in own.tensors]
+    return measure_error(formulas.tensors, exact.tensors).rms, measure_error(own.tensors, exact.tensors).rms
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "F.elu(x, 0.7)",
+        "F.elu(x.clone(), 0.7, inplace=True)",
+        "F.selu(x)",
+        "F.celu(x, 2.0)",
+        "torch.tanh(x)",
+        "F.softplus(x, 2.0, 1.5)",
+        "F.mish(x)",
+        "F.logsigmoid(x)",
+        "torch.expm1(x)",
+        "torch.log1p(x.abs())",
+        "x.var(1)",
+        "x.var((1, 3), correction=0, keepdim=True)",
+        "x.std()",
+        "torch.var_mean(x, (0, 2))",
+        "F.layer_norm(x, (32, 32), torch.full((32, 32), 2.0), torch.ones(32, 32))",
+        "F.group_norm(x, 2, torch.arange(4.0), torch.ones(4))",
+        "F.instance_norm(x)",
+        "F.batch_norm(x, None, None, torch.arange(4.0), torch.ones(4), training=True)",
+        "torch.norm(x, dim=1)",
+        "torch.norm(x, p=1, dim=(2, 3), keepdim=True)",
+        "x.sum()",
+        "x.sum((0, 2), keepdim=True)",
+        "x.mean((2, 3))",
+        "x.softmax(1)",
+        "F.log_softmax(x, -1)",
+        "torch.logsumexp(x, (1, 2))",
+        "torch.logsumexp(x, 1, keepdim=True)",
+        "x.cumsum(2)",
+        "x @ x",
+        "F.linear(x.flatten(1), torch.ones(3, 4096), torch.ones(3))",
+        "torch.baddbmm(x[0], x[0], x[1], beta=2.0, alpha=0.5)",
+    ],
+)
+def test_formulas_give_the_reference_s_answer_in_fp32(body: str) -> None:
+    formulas, _ = relative_errors(*task(body))
+
+    assert formulas < 2e-5
+
+
+@pytest.mark.parametrize("body", ["F.elu(x)", "F.celu(x)", "torch.tanh(x)", "torch.expm1(x)", "F.mish(x)"])
+def test_formulas_cancel_near_zero_where_pytorch_does_not(body: str) -> None:
+    formulas, own = relative_errors(*task(body, NEAR_ZERO))
+
+    if body == "F.mish(x)":  # Its tangent is that of log(2).
+        assert formulas < 4 * own
+    else:
+        assert formulas > 100 * own
+
+
+def test_a_serial_sum_of_equal_numbers_errs_in_one_direction() -> None:
+    formulas, own = relative_errors(*task("x.sum(1)", "torch.full((4, 65536), 1.1)"))
+
+    assert formulas > 1e-5 > 10 * own
+
+
+@pytest.mark.parametrize(
+    ("body", "inputs", "protocol"),
+    [
+        ("torch.relu(x)", "torch.randn(64)", {}),
+        ("torch.tanh(x)", "torch.randn(64)", {"precision": "bf16"}),
+        ("torch.tanh(x.double())", "torch.randn(64)", {}),
+        ("F.logsigmoid(x)", "torch.full((64,), -200.0)", {}),
+        ("x.sum(0)", "torch.randn(2**17 + 1, 1)", {}),
+        ("F.batch_norm(x, torch.zeros(4), torch.ones(4))", "torch.randn(2, 4)", {}),
+    ],
+    ids=["no formula", "in bf16", "in float64", "overflow", "more terms than a thread adds", "no statistics"],
+)
+def test_there_may_be_no_textbook_answer(body: str, inputs: str, protocol: dict[str, str]) -> None:
+    reference, draw = task(body, inputs, **protocol)
+
+    found = textbook.answer(reference, draw)
+
+    if body == "x.sum(0)":  # It stays PyTorch's own.
+        assert found is not None
+        assert torch.equal(found.tensors[0], reference.run(draw.arguments()).tensors[0])
+    else:
+        assert found is None
+
+
+def test_an_error_of_the_same_size_is_explained_and_a_larger_one_is_not() -> None:
+    reference, draw = task("torch.tanh(x)", NEAR_ZERO)
+    exact = reference.run_exact(draw).tensors
+    formulas, _ = relative_errors(reference, draw)
+
+    def left(rms: float, median: float) -> Error:
+        return textbook.unexplained(Error(rms=rms, median=median), reference, draw, exact, list)
+
+    assert left(2 * formulas, 0.0) == Error(rms=0.0, median=0.0)
+    assert left(5 * formulas, 1.0) == Error(rms=5 * formulas, median=1.0)
+
+
+def test_elements_may_be_off_by_as_much_too() -> None:
+    reference, draw = task("torch.tanh(x)", NEAR_ZERO)
+    exact = reference.run_exact(draw)
+
+    (moved,) = textbook.moved_errors(reference, draw, exact)
+
+    formulas = textbook.answer(reference, draw)
+    assert formulas is not None
+    most = float((formulas.tensors[0] - exact.tensors[0]).abs().max())
+    assert 16 * moved == pytest.approx(4 * most)
+    assert textbook.moved_errors(*task("torch.relu(x)"), exact) == (0.0,)
