@@ -165,6 +165,7 @@ CONTROLS = (
     _control("gradients_accumulated", "gradients", protocol=BACKWARD),
     _control("plain_float8", "float8", at_par=True),
     _control("plain_pair", "pair", at_par=True),
+    _control("pair_as_list", "pair"),
     _control("plain_both", "both", at_par=True),
     _control("plain_gather", "gather", at_par=True),
     _control("rewritten_gather", "gather"),
