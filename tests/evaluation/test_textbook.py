@@ -99,6 +99,17 @@ def test_a_serial_sum_of_equal_numbers_errs_in_one_direction() -> None:
     assert formulas > 1e-5 > 10 * own
 
 
+def test_only_so_many_terms_are_added_serially() -> None:
+    """A network of fifty norms would hold the device for a minute."""
+    reference, draw = task("torch.stack([x.sum() for _ in range(5)])", "torch.full((65536,), 1.1)")
+
+    found = textbook.answer(reference, draw)
+
+    own = reference.run(draw.arguments()).tensors[0]
+    assert found is not None
+    assert (found.tensors[0] == own).tolist() == [False, False, False, False, True]
+
+
 @pytest.mark.parametrize(
     ("body", "inputs", "protocol"),
     [

@@ -28,8 +28,10 @@ _FACTOR = 4.0
 _MOST_TERMS = 2**17
 """Terms that one thread of a kernel adds up at most, since it takes a tenth of a second for them. Longer sums
 are left to PyTorch."""
+_MOST_STEPS = 2**18
+"""Terms that are added one after the other in one answer, of all sums together: two to three seconds."""
 _MOST_ADDITIONS = {"cuda": 2**36, "cpu": 2**30}
-"""Additions of a serial sum at most: a fifth of a second of a GPU, and a second of a CPU."""
+"""Additions of all sums together at most: a fifth of a second of a GPU, and a second of a CPU."""
 
 
 def answer(reference: Reference, draw: Draw) -> Output | None:
@@ -43,7 +45,7 @@ def answer(reference: Reference, draw: Draw) -> Output | None:
     try:
         with _Textbook() as mode:
             output = plain(reference, draw)
-    except TaskError:  # A formula may need memory that the operation itself does not need.
+    except (TaskError, torch.OutOfMemoryError):  # A formula may need more memory than the operation.
         return None
     return output if mode.used and all(map(tolerance.is_finite, output.tensors)) else None
 
@@ -84,11 +86,12 @@ class _Textbook(EachOperation):
     def __init__(self) -> None:
         super().__init__()
         self.used = False
+        self._serial = _Serial()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.partition("::")[2]
-        formula = _FORMULAS.get(name) or _FORMULAS.get(name.removesuffix("_"))
+        formula = _FORMULAS.get(name.removesuffix("_")) or self._serial.formula(name)
         if formula is None or not all(_takes(one) for one in args) or kwargs.get("dtype") is not None:
             return func(*args, **kwargs)
         result = formula(*args, **kwargs)
@@ -98,7 +101,7 @@ class _Textbook(EachOperation):
         if len(func._schema.returns) > 1:  # The others are what backward needs, or one more result.
             result = result if isinstance(result, tuple) else (result,)
             return (*result, *func(*args, **kwargs)[len(result) :])
-        return args[0].copy_(result) if name in _IN_PLACE else result
+        return args[0].copy_(result) if name.endswith("_") else result
 
 
 def _takes(value: Any) -> bool:
@@ -114,133 +117,136 @@ def _count(tensor: torch.Tensor, dim: int | Sequence[int] | None) -> int:
     return math.prod(tensor.shape[one] for one in _dims(tensor, dim))
 
 
-def _sum(tensor: torch.Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> torch.Tensor:
-    """Return the sum over `dim`, one term after the other if that does not take too long."""
-    dims, shape = _dims(tensor, dim), list(tensor.shape)
-    is_short = 0 < _count(tensor, dim) <= _MOST_TERMS
-    if not dims or not is_short or tensor.numel() > _MOST_ADDITIONS[tensor.device.type]:
-        return tensor.sum(dims or None, keepdim=keepdim)
-    first, *others = tensor.movedim(dims, list(range(len(dims)))).flatten(0, len(dims) - 1)
-    total = first.clone()
-    for term in others:
-        total += term
-    return total.reshape([1 if at in dims else size for at, size in enumerate(shape)]) if keepdim else total
+class _Serial:
+    """Formulas with sums, whose terms are added one after the other unless that takes too long."""
 
+    def __init__(self) -> None:
+        self._steps_left = _MOST_STEPS
+        self._additions_left = dict(_MOST_ADDITIONS)
 
-def _mean(tensor: torch.Tensor, dim: Any = None, keepdim: bool = False) -> torch.Tensor:
-    return _sum(tensor, dim, keepdim) / _count(tensor, dim)
+    def formula(self, name: str) -> Callable[..., Any] | None:
+        """Return that of an operation. If it returns None itself, the operation is left to PyTorch."""
+        return getattr(self, _SUMMING.get(name, ""), None)
 
+    def _takes(self, terms: int, additions: int, device: torch.device) -> bool:
+        """Return whether a sum of so many terms is serial, and count it."""
+        if (
+            terms > min(_MOST_TERMS, self._steps_left)
+            or not 0 < additions <= self._additions_left[device.type]
+        ):
+            return False
+        self._steps_left -= terms
+        self._additions_left[device.type] -= additions
+        return True
 
-def _moments(tensor: torch.Tensor, dim: Any, keepdim: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the mean, and the mean of the squares less the mean's square."""
-    mean = _mean(tensor, dim, keepdim)
-    return mean, (_mean(tensor * tensor, dim, keepdim) - mean * mean).clamp_min(0)
+    def sum(self, x: torch.Tensor, dim: Any = None, keepdim: bool = False) -> torch.Tensor:
+        dims = _dims(x, dim)
+        if not dims or not self._takes(_count(x, dim), x.numel(), x.device):
+            return x.sum(dims or None, keepdim=keepdim)
+        first, *others = x.movedim(dims, list(range(len(dims)))).flatten(0, len(dims) - 1)
+        total = first.clone()
+        for term in others:
+            total += term
+        return total.reshape([1 if at in dims else n for at, n in enumerate(x.shape)]) if keepdim else total
 
+    def mean(self, x: torch.Tensor, dim: Any = None, keepdim: bool = False) -> torch.Tensor:
+        return self.sum(x, dim, keepdim) / _count(x, dim)
 
-def _var_mean(
-    tensor: torch.Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    count = _count(tensor, dim)
-    degrees = count - (1 if correction is None else correction)
-    if degrees <= 0:
-        return None
-    mean, variance = _moments(tensor, dim, keepdim)
-    return variance * (count / degrees), mean
+    def moments(self, x: torch.Tensor, dim: Any, keepdim: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean, and the mean of the squares less the mean's square."""
+        mean = self.mean(x, dim, keepdim)
+        return mean, (self.mean(x * x, dim, keepdim) - mean * mean).clamp_min(0)
 
+    def var_mean(
+        self, x: torch.Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        count = _count(x, dim)
+        degrees = count - (1 if correction is None else correction)
+        if degrees <= 0:
+            return None
+        mean, variance = self.moments(x, dim, keepdim)
+        return variance * (count / degrees), mean
 
-def _var(*args: Any, **kwargs: Any) -> torch.Tensor | None:
-    found = _var_mean(*args, **kwargs)
-    return None if found is None else found[0]
+    def var(self, *args: Any, **kwargs: Any) -> torch.Tensor | None:
+        found = self.var_mean(*args, **kwargs)
+        return None if found is None else found[0]
 
+    def std(self, *args: Any, **kwargs: Any) -> torch.Tensor | None:
+        variance = self.var(*args, **kwargs)
+        return None if variance is None else variance.sqrt()
 
-def _std(*args: Any, **kwargs: Any) -> torch.Tensor | None:
-    variance = _var(*args, **kwargs)
-    return None if variance is None else variance.sqrt()
+    def normalised(
+        self, x: torch.Tensor, dims: Sequence[int], eps: float, scale: Any = None, shift: Any = None
+    ) -> torch.Tensor:
+        mean, variance = self.moments(x, dims, keepdim=True)
+        result = (x - mean) / (variance + eps).sqrt()
+        result = result if scale is None else result * scale
+        return result if shift is None else result + shift
 
+    def layer_norm(self, x: torch.Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> Any:
+        return self.normalised(x, range(-len(shape), 0), eps, weight, bias)
 
-def _normalised(
-    tensor: torch.Tensor, dims: Sequence[int], eps: float, scale: Any, shift: Any
-) -> torch.Tensor:
-    mean, variance = _moments(tensor, dims, keepdim=True)
-    result = (tensor - mean) / (variance + eps).sqrt()
-    result = result if scale is None else result * scale
-    return result if shift is None else result + shift
+    def group_norm(self, x: torch.Tensor, weight: Any, bias: Any, *sizes: Any) -> torch.Tensor:
+        size, channels, each, groups, eps = sizes
+        whole = self.normalised(x.reshape(size, groups, -1), [2], eps).reshape(size, channels, each)
+        whole = whole if weight is None else whole * weight[:, None]
+        return (whole if bias is None else whole + bias[:, None]).reshape(x.shape)
 
+    def batch_norm(self, x: torch.Tensor, weight: Any, bias: Any, *others: Any) -> torch.Tensor | None:
+        training, _, eps = others[2:]  # The first two are running statistics.
+        if not training:
+            return None
+        shape = [1, -1, *[1] * (x.dim() - 2)]
+        scale, shift = (one if one is None else one.reshape(shape) for one in (weight, bias))
+        return self.normalised(x, [0, *range(2, x.dim())], eps, scale, shift)
 
-def _layer_norm(x: torch.Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> torch.Tensor:
-    return _normalised(x, range(-len(shape), 0), eps, weight, bias)
+    def vector_norm(self, x: torch.Tensor, order: float = 2, dim: Any = None, keepdim: bool = False) -> Any:
+        if order == 1:
+            return self.sum(x.abs(), dim, keepdim)
+        return self.sum(x * x, dim, keepdim).sqrt() if order == 2 else None
 
+    def exponentials(self, x: torch.Tensor, dim: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the largest element, the exponentials of all less it, and their sum."""
+        largest = x.amax(_dims(x, dim), keepdim=True)
+        powers = (x - largest).exp()
+        return largest, powers, self.sum(powers, dim, keepdim=True)
 
-def _group_norm(
-    x: torch.Tensor, weight: Any, bias: Any, size: int, channels: int, each: int, groups: int, eps: float
-) -> torch.Tensor:
-    whole = _normalised(x.reshape(size, groups, -1), [2], eps, None, None).reshape(size, channels, each)
-    whole = whole if weight is None else whole * weight[:, None]
-    return (whole if bias is None else whole + bias[:, None]).reshape(x.shape)
+    def softmax(self, x: torch.Tensor, dim: int, _: bool) -> torch.Tensor:
+        _, powers, total = self.exponentials(x, dim)
+        return powers / total
 
+    def log_softmax(self, x: torch.Tensor, dim: int, _: bool) -> torch.Tensor:
+        largest, _, total = self.exponentials(x, dim)
+        return x - (largest + total.log())
 
-def _batch_norm(x: torch.Tensor, weight: Any, bias: Any, *others: Any) -> torch.Tensor | None:
-    training, _, eps = others[2:]  # The first two are running statistics.
-    if not training:
-        return None
-    shape = [1, -1, *[1] * (x.dim() - 2)]
-    scale, shift = (one if one is None else one.reshape(shape) for one in (weight, bias))
-    return _normalised(x, [0, *range(2, x.dim())], eps, scale, shift)
+    def logsumexp(self, x: torch.Tensor, dim: Any, keepdim: bool = False) -> torch.Tensor:
+        largest, _, total = self.exponentials(x, dim)
+        whole = largest + total.log()
+        return whole if keepdim else whole.squeeze(tuple(_dims(x, dim)))
 
+    def cumsum(self, x: torch.Tensor, dim: int) -> torch.Tensor | None:
+        if not x.dim() or not self._takes(x.shape[dim], x.numel(), x.device):
+            return None
+        sums = x.clone()
+        for before, line in itertools.pairwise(sums.movedim(dim, 0)):
+            line.add_(before)
+        return sums
 
-def _vector_norm(x: torch.Tensor, order: float = 2, dim: Any = None, keepdim: bool = False) -> Any:
-    if order == 1:
-        return _sum(x.abs(), dim, keepdim)
-    return _sum(x * x, dim, keepdim).sqrt() if order == 2 else None
+    def product(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor | None:
+        """Return the matrix product, or that of each pair of matrices."""
+        terms = left.shape[-1]
+        if not self._takes(terms, left.numel() * right.shape[-1], left.device):
+            return None
+        total = left[..., :1] * right[..., :1, :]
+        for at in range(1, terms):
+            total += left[..., at : at + 1] * right[..., at : at + 1, :]
+        return total
 
-
-def _exponentials(x: torch.Tensor, dim: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the largest element, the exponentials of the others less it, and their sum."""
-    largest = x.amax(_dims(x, dim), keepdim=True)
-    powers = (x - largest).exp()
-    return largest, powers, _sum(powers, dim, keepdim=True)
-
-
-def _softmax(x: torch.Tensor, dim: int, _: bool) -> torch.Tensor:
-    _, powers, total = _exponentials(x, dim)
-    return powers / total
-
-
-def _log_softmax(x: torch.Tensor, dim: int, _: bool) -> torch.Tensor:
-    largest, _, total = _exponentials(x, dim)
-    return x - (largest + total.log())
-
-
-def _logsumexp(x: torch.Tensor, dim: Any, keepdim: bool = False) -> torch.Tensor:
-    largest, _, total = _exponentials(x, dim)
-    whole = largest + total.log()
-    return whole if keepdim else whole.squeeze(tuple(_dims(x, dim)))
-
-
-def _cumsum(x: torch.Tensor, dim: int) -> torch.Tensor | None:
-    if not x.dim() or not 0 < x.shape[dim] <= _MOST_TERMS or x.numel() > _MOST_ADDITIONS[x.device.type]:
-        return None
-    sums = x.clone()
-    for before, line in itertools.pairwise(sums.movedim(dim, 0)):
-        line.add_(before)
-    return sums
-
-
-def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor | None:
-    """Return the matrix product, or that of each pair of matrices, one term after the other."""
-    terms = left.shape[-1]
-    size = left.numel() * right.shape[-1]
-    if not 0 < terms <= _MOST_TERMS or size > _MOST_ADDITIONS[left.device.type]:
-        return None
-    total = left[..., :1] * right[..., :1, :]
-    for at in range(1, terms):
-        total += left[..., at : at + 1] * right[..., at : at + 1, :]
-    return total
-
-
-def _added_product(added: torch.Tensor, *factors: torch.Tensor, beta: float = 1, alpha: float = 1) -> Any:
-    product = _product(*factors)
-    return None if product is None else beta * added + alpha * product
+    def added_product(
+        self, added: torch.Tensor, *factors: torch.Tensor, beta: float = 1, alpha: float = 1
+    ) -> Any:
+        product = self.product(*factors)
+        return None if product is None else beta * added + alpha * product
 
 
 def _tanh(x: torch.Tensor) -> torch.Tensor:
@@ -255,7 +261,7 @@ def _softplus(x: torch.Tensor, beta: float = 1, threshold: float = 20) -> torch.
     return torch.where(x * beta > threshold, x, (1 + (x * beta).exp()).log() / beta)
 
 
-_FORMULAS: Mapping[str, Callable[..., Any]] = {
+_FORMULAS: Mapping[str, Callable[..., torch.Tensor]] = {
     "tanh": _tanh,
     "elu": _elu,
     "celu": lambda x, alpha=1.0: _elu(x, alpha, 1.0, 1.0 / alpha),
@@ -264,24 +270,26 @@ _FORMULAS: Mapping[str, Callable[..., Any]] = {
     "log_sigmoid_forward": lambda x: -(1 + (-x).exp()).log(),
     "expm1": lambda x: x.exp() - 1,
     "log1p": lambda x: (1 + x).log(),
-    "var": _var,
-    "std": _std,
-    "var_mean": _var_mean,
-    "native_layer_norm": _layer_norm,
-    "native_group_norm": _group_norm,
-    "native_batch_norm": _batch_norm,
-    "cudnn_batch_norm": _batch_norm,
-    "linalg_vector_norm": _vector_norm,
-    "sum": _sum,
-    "mean": _mean,
-    "_softmax": _softmax,
-    "_log_softmax": _log_softmax,
-    "logsumexp": _logsumexp,
-    "cumsum": _cumsum,
-    "mm": _product,
-    "bmm": _product,
-    "addmm": _added_product,
-    "baddbmm": _added_product,
 }
-"""Formulas by the name of PyTorch's operation. One that returns None leaves the operation to PyTorch."""
-_IN_PLACE = ("tanh_", "elu_", "celu_", "expm1_", "log1p_", "mish_", "cumsum_")
+"""Formulas by the name of PyTorch's operation, which may also be in place."""
+_SUMMING = {
+    "var": "var",
+    "std": "std",
+    "var_mean": "var_mean",
+    "native_layer_norm": "layer_norm",
+    "native_group_norm": "group_norm",
+    "native_batch_norm": "batch_norm",
+    "cudnn_batch_norm": "batch_norm",
+    "linalg_vector_norm": "vector_norm",
+    "sum": "sum",
+    "mean": "mean",
+    "_softmax": "softmax",
+    "_log_softmax": "log_softmax",
+    "logsumexp": "logsumexp",
+    "cumsum": "cumsum",
+    "mm": "product",
+    "bmm": "product",
+    "addmm": "added_product",
+    "baddbmm": "added_product",
+}
+"""Methods of `_Serial` by the name of PyTorch's operation."""
