@@ -108,6 +108,9 @@ def test_only_so_many_terms_are_added_serially() -> None:
     own = reference.run(draw.arguments()).tensors[0]
     assert found is not None
     assert (found.tensors[0] == own).tolist() == [False, False, False, False, True]
+    at_once = textbook.answer(reference, draw, serial=False)
+    assert at_once is not None
+    assert torch.equal(at_once.tensors[0], own)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,7 @@ def test_an_error_of_the_same_size_is_explained_and_a_larger_one_is_not() -> Non
     formulas, _ = relative_errors(reference, draw)
 
     def left(rms: float, median: float) -> Error:
-        return textbook.unexplained(Error(rms=rms, median=median), reference, draw, exact, list)
+        return textbook.unexplained(Error(rms=rms, median=median), reference, draw, exact)
 
     assert left(2 * formulas, 0.0) == Error(rms=0.0, median=0.0)
     assert left(5 * formulas, 1.0) == Error(rms=5 * formulas, median=1.0)

@@ -305,6 +305,7 @@ def _tried(reference: Reference, probe: Probe, draw: Draw, may_use_tf32: bool) -
     shown = Error(rms=lower.rms / _MARGIN, median=lower.median / _MARGIN)
     if not sensitive.refuses(shown, own_error) or lower.rms >= _NEARLY_RIGHT:
         return None
-    # It has to show beside what an ordinary formula errs on these inputs.
-    shown = textbook.unexplained(shown, reference, changed, exact.tensors, list)
+    # It has to show beside what an ordinary formula errs on these inputs. Serial sums, which err less than
+    # TF32, would take a second of each admission.
+    shown = textbook.unexplained(shown, reference, changed, exact.tensors, serial=False)
     return sensitive if sensitive.refuses(shown, own_error) else None

@@ -34,8 +34,8 @@ _MOST_ADDITIONS = {"cuda": 2**36, "cpu": 2**30}
 """Additions of all sums together at most: a fifth of a second of a GPU, and a second of a CPU."""
 
 
-def answer(reference: Reference, draw: Draw) -> Output | None:
-    """Return the reference's answer by textbook formulas.
+def answer(reference: Reference, draw: Draw, *, serial: bool = True) -> Output | None:
+    """Return the reference's answer by textbook formulas, with serial sums if `serial`.
 
     None if the task is not in fp32, if it has no such operation, and if the answer is not finite: a kernel
     whose formula overflows is wrong.
@@ -43,7 +43,7 @@ def answer(reference: Reference, draw: Draw) -> Output | None:
     if reference.precision != "fp32":
         return None
     try:
-        with _Textbook() as mode:
+        with _Textbook(_MOST_STEPS if serial else 0) as mode:
             output = plain(reference, draw)
     except (TaskError, torch.OutOfMemoryError):  # A formula may need more memory than the operation.
         return None
@@ -55,13 +55,15 @@ def unexplained(
     reference: Reference,
     draw: Draw,
     exact: Sequence[torch.Tensor],
-    parts_of: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]],
+    parts_of: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]] = list,
+    *,
+    serial: bool = True,
 ) -> Error:
     """Return the candidate's error on `draw`, without what textbook formulas err as well.
 
     The error is that of some parts of the outputs; `exact` are these parts of the exact answer.
     """
-    output = answer(reference, draw)
+    output = answer(reference, draw, serial=serial)
     if output is None:
         return candidate
     formulas = measure_error(parts_of(output.tensors), exact)
@@ -83,10 +85,10 @@ def moved_errors(reference: Reference, draw: Draw, exact: Output) -> tuple[float
 class _Textbook(EachOperation):
     """A dispatch mode that computes operations on fp32 by `_FORMULAS`. `used` says whether there was one."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int) -> None:
         super().__init__()
         self.used = False
-        self._serial = _Serial()
+        self._serial = _Serial(steps)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -120,8 +122,8 @@ def _count(tensor: torch.Tensor, dim: int | Sequence[int] | None) -> int:
 class _Serial:
     """Formulas with sums, whose terms are added one after the other unless that takes too long."""
 
-    def __init__(self) -> None:
-        self._steps_left = _MOST_STEPS
+    def __init__(self, steps: int) -> None:
+        self._steps_left = steps
         self._additions_left = dict(_MOST_ADDITIONS)
 
     def formula(self, name: str) -> Callable[..., Any] | None:
