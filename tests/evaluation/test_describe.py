@@ -52,6 +52,21 @@ def test_a_task_that_can_be_scored_has_its_times_and_what_judging_takes(bench: B
     assert report.device
 
 
+def test_a_reference_that_raises_in_its_worker_alone_is_the_task_s_fault(bench: Bench) -> None:
+    """One in Triton found no compiler there, and ended the judge."""
+    in_worker = "import os\n" + ELEMENTWISE.replace(
+        "    def forward(self, x):",
+        "    def forward(self, x):\n"
+        "        if os.getpid() < 100:\n"
+        "            raise RuntimeError('no compiler here')",
+    )
+
+    report = described(bench, in_worker)
+
+    assert isinstance(report, Refused)
+    assert "RuntimeError: no compiler here" in report.reason
+
+
 def test_more_data_take_more_memory_and_more_time_at_the_least(bench: Bench) -> None:
     small = described(bench, ELEMENTWISE)
     large = described(bench, ELEMENTWISE.replace("256, 512", "1024, 2048"))

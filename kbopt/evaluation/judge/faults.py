@@ -56,7 +56,7 @@ class Faults:
             if isinstance(error, CandidateRaised) and is_out_of_memory(f"{error.kind} {error}"):
                 reason = f"the reference's worker has no memory left: {error}"
                 raise TaskTooLarge(reason) from None
-            raise TaskError(str(error)) from None
+            raise TaskError(f"the reference failed in its worker: {error}") from None
         except torch.OutOfMemoryError as error:
             raise self.too_large(str(error)) from None
         except CudaError as error:

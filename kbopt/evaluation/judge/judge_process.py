@@ -254,10 +254,11 @@ class _JudgeProcess:
         limits = roofline.work_of(reference, draw).limits
         on_cuda = self._device.type == "cuda"
         blocks: dict[Operation, list[samples.Block]] = {"run": []} if on_cuda else {"run": [], "echo": []}
-        for _number in range(_NUM_REFERENCE_CALLS):
-            for operation, seen in blocks.items():
-                seen.append(worker.exchange(operation, [draw]).block)
-                worker.release()
+        with self._faults.typed():
+            for _number in range(_NUM_REFERENCE_CALLS):
+                for operation, seen in blocks.items():
+                    seen.append(worker.exchange(operation, [draw]).block)
+                    worker.release()
         if on_cuda:
             times_ms = samples.single_ms(blocks["run"])
         else:
