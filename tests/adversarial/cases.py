@@ -505,7 +505,6 @@ CHEATS = (
     _cheat(
         "trivial output", "copy_nearly", "wrong_answer", "rejected:precision_downgrade", task="nearly_copy"
     ),
-    _cheat("trivial output", "structure_list_for_tuple", "wrong_answer", task="pair"),
     _cheat("trivial output", "structure_first_only", "wrong_answer", task="both"),
     _cheat("trivial output", "structure_broadcast", "wrong_answer", task="row_means"),
     _cheat("unlaunched kernel", "unlaunched_kernel", "rejected:torch_ops", protocol=FORBID),

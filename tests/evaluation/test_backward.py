@@ -129,7 +129,7 @@ def test_a_model_without_the_parameter_has_no_gradient_of_it() -> None:
 
 def is_excused(reference: Reference, draw: Draw, got: list[torch.Tensor]) -> bool:
     exact, own = answers(reference, draw)
-    return rounding.decides(reference, draw, got, exact, own, 1e-4, may_use_tf32=False)
+    return rounding.decides(reference, draw, got, exact, own, 1e-4, False)
 
 
 def test_the_gradient_of_a_relu_at_zero_may_be_that_of_either_side() -> None:

@@ -35,10 +35,11 @@ def task(body: str, inputs: str = "torch.randn(2, 4, 32, 32)", **protocol: objec
 def relative_errors(reference: Reference, draw: Draw) -> tuple[float, float]:
     """Those of the textbook answer and of the reference's own."""
     exact, own = reference.run_exact(draw), reference.run(draw.arguments())
-    formulas = textbook.answer(reference, draw)
-    assert formulas is not None
-    assert [t.shape for t in formulas.tensors] == [t.shape for t in own.tensors]
-    return measure_error(formulas.tensors, exact.tensors).rms, measure_error(own.tensors, exact.tensors).rms
+    answers = textbook.answers(reference, draw)
+    for answer in answers:
+        assert [t.shape for t in answer.tensors] == [t.shape for t in own.tensors]
+    formulas = max(measure_error(answer.tensors, exact.tensors).rms for answer in answers)
+    return formulas, measure_error(own.tensors, exact.tensors).rms
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,9 @@ def relative_errors(reference: Reference, draw: Draw) -> tuple[float, float]:
         "F.log_softmax(x, -1)",
         "torch.logsumexp(x, (1, 2))",
         "torch.logsumexp(x, 1, keepdim=True)",
+        "F.mse_loss(x, 2.0 * x + 1.0)",
+        "F.smooth_l1_loss(x, 2.0 * x + 1.0, reduction='sum')",
+        "F.huber_loss(x, 2.0 * x + 1.0, delta=0.5)",
         "x.cumsum(2)",
         "x @ x",
         "F.linear(x.flatten(1), torch.ones(3, 4096), torch.ones(3))",
@@ -99,17 +103,46 @@ def test_a_serial_sum_of_equal_numbers_errs_in_one_direction() -> None:
     assert formulas > 1e-5 > 10 * own
 
 
-def test_only_so_many_terms_are_added_serially() -> None:
-    """A network of fifty norms would hold the device for a minute."""
+@pytest.mark.parametrize(("terms", "serial"), [(2**16, 2**16), (2**20, 2**14)])
+def test_the_error_of_a_sum_grows_with_the_root_of_the_terms_that_a_thread_adds(
+    terms: int, serial: int
+) -> None:
+    formulas, own = relative_errors(*task("x.sum()", f"torch.rand({terms})"))
+
+    usual = 2.0**-24 * serial**0.5 / 3  # Partial sums of 1, 2, 3, ..., each rounded by up to 2^-24 of itself.
+    assert usual < formulas < 4 * usual
+    assert own < usual / 10
+
+
+def test_adding_zeros_rounds_nothing() -> None:
+    """Else no input shows half precision in a long sum of which most terms are zero."""
+    formulas, _ = relative_errors(*task("x.sum()", "F.pad(torch.rand(16), (0, 65520))"))
+
+    assert formulas < 5e-7
+
+
+def test_equal_numbers_behind_a_mean_drift_in_the_second_formula_alone() -> None:
+    """Of zeros the squares add up exactly, and the squares of zeros less the mean do not."""
+    reference, draw = task("x.var(1)", "F.pad(torch.rand(4, 64), (0, 65472))")
+    exact = reference.run_exact(draw).tensors
+
+    one_pass, two_passes = (
+        measure_error(one.tensors, exact).rms for one in textbook.answers(reference, draw)
+    )
+
+    assert one_pass < 1e-6
+    assert two_passes > 10 * one_pass
+
+
+def test_only_so_many_terms_are_added_one_after_the_other() -> None:
+    """A network of fifty norms would hold the device for a minute. Equal numbers show who adds."""
     reference, draw = task("torch.stack([x.sum() for _ in range(5)])", "torch.full((65536,), 1.1)")
 
-    found = textbook.answer(reference, draw)
-
     own = reference.run(draw.arguments()).tensors[0]
-    assert found is not None
+    (found,) = textbook.answers(reference, draw)
+    (at_once,) = textbook.answers(reference, draw, serial=False)
+
     assert (found.tensors[0] == own).tolist() == [False, False, False, False, True]
-    at_once = textbook.answer(reference, draw, serial=False)
-    assert at_once is not None
     assert torch.equal(at_once.tensors[0], own)
 
 
@@ -120,21 +153,14 @@ def test_only_so_many_terms_are_added_serially() -> None:
         ("torch.tanh(x)", "torch.randn(64)", {"precision": "bf16"}),
         ("torch.tanh(x.double())", "torch.randn(64)", {}),
         ("F.logsigmoid(x)", "torch.full((64,), -200.0)", {}),
-        ("x.sum(0)", "torch.randn(2**17 + 1, 1)", {}),
         ("F.batch_norm(x, torch.zeros(4), torch.ones(4))", "torch.randn(2, 4)", {}),
     ],
-    ids=["no formula", "in bf16", "in float64", "overflow", "more terms than a thread adds", "no statistics"],
+    ids=["no formula", "in bf16", "in float64", "overflow", "no statistics"],
 )
 def test_there_may_be_no_textbook_answer(body: str, inputs: str, protocol: dict[str, str]) -> None:
     reference, draw = task(body, inputs, **protocol)
 
-    found = textbook.answer(reference, draw)
-
-    if body == "x.sum(0)":  # It stays PyTorch's own.
-        assert found is not None
-        assert torch.equal(found.tensors[0], reference.run(draw.arguments()).tensors[0])
-    else:
-        assert found is None
+    assert textbook.answers(reference, draw) == []
 
 
 def test_an_error_of_the_same_size_is_explained_and_a_larger_one_is_not() -> None:
@@ -153,10 +179,9 @@ def test_elements_may_be_off_by_as_much_too() -> None:
     reference, draw = task("torch.tanh(x)", NEAR_ZERO)
     exact = reference.run_exact(draw)
 
-    (moved,) = textbook.moved_errors(reference, draw, exact)
+    (moved,) = textbook.moved_errors(reference, draw, exact.tensors)
 
-    formulas = textbook.answer(reference, draw)
-    assert formulas is not None
+    (formulas,) = textbook.answers(reference, draw)
     most = float((formulas.tensors[0] - exact.tensors[0]).abs().max())
     assert 16 * moved == pytest.approx(4 * most)
-    assert textbook.moved_errors(*task("torch.relu(x)"), exact) == (0.0,)
+    assert textbook.moved_errors(*task("torch.relu(x)"), exact.tensors) == (0.0,)

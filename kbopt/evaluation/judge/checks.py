@@ -84,14 +84,37 @@ class Checks:
         return exchange
 
     def require_right(self, got: list[torch.Tensor], exact: Output, own: Output, draw: Draw) -> None:
-        bounds = self._admission.tolerance, self._own_errors, lambda: self._reference.nearby(draw)
-        mismatch = tolerance.find_mismatch(
-            got, exact.tensors, own.tensors, *bounds, self._tf32_errors, self._reference.name_of
-        )
-        if mismatch is not None and not self._is_excused(got, exact, own, draw):
+        """Raise Refused if an answer to the task's own inputs is wrong."""
+        answers, moved = (got, exact, own, draw), self._tf32_errors
+        mismatch = self._mismatch(*answers, moved, self._own_errors)
+        if mismatch is None or self._is_excused(*answers):
+            return
+        formulas = textbook.moved_errors(self._reference, draw, exact.tensors)
+        mismatch = self._mismatch(*answers, tuple(map(max, moved or formulas, formulas)), self._own_errors)
+        if mismatch is not None:
             bias = self._describe_bias(got, exact)
             reason = f"{bias}: {mismatch}" if bias else str(mismatch)
             raise Refused(WrongAnswer(reason=f"{reason}{self._calls.misfit_note}"))
+
+    def _mismatch(
+        self,
+        got: list[torch.Tensor],
+        exact: Output,
+        own: Output,
+        draw: Draw,
+        moved_errors: Sequence[float] = (),
+        own_errors: Sequence[float] = (),
+    ) -> Mismatch | None:
+        return tolerance.find_mismatch(
+            got,
+            exact.tensors,
+            own.tensors,
+            self._admission.tolerance,
+            own_errors,
+            lambda: self._reference.nearby(draw),
+            moved_errors,
+            self._reference.name_of,
+        )
 
     def require_close(self, got: list[torch.Tensor], own: Output, draw: Draw) -> None:
         """Compare an answer with the reference's own, and with float64 if it is not close enough to that."""
@@ -104,9 +127,8 @@ class Checks:
 
     def _is_excused(self, got: list[torch.Tensor], exact: Output, own: Output, draw: Draw) -> bool:
         """Return whether the answer is right but for kinks of a gradient that rounding decided otherwise."""
-        tf32 = self._admission.sensitivity.may_use_tf32
-        tolerated = self._admission.tolerance
-        return rounding.decides(self._reference, draw, got, exact, own, tolerated, may_use_tf32=tf32)
+        known = self._admission.tolerance, self._admission.sensitivity.may_use_tf32
+        return rounding.decides(self._reference, draw, got, exact, own, *known)
 
     def _downgrade_of(
         self,
@@ -130,20 +152,14 @@ class Checks:
             return None
         if sensitive is not None and sensitive.shows_fp32(candidate, usual):
             self._shows_fp32 = True
-        if not self._is_lower(candidate, usual, sensitive) or self._is_excused(got, exact, own, draw):
+        how = sensitive, name, self._admission.sensitivity.may_use_tf32
+        if not precision.is_lower(candidate, usual, *how) or self._is_excused(got, exact, own, draw):
             return None
         rest = textbook.unexplained(candidate, self._reference, draw, want, parts.of)
-        if not self._is_lower(rest, usual, sensitive):
+        if not precision.is_lower(rest, usual, *how):
             return None
-        reason = precision.describe_downgrade(candidate, usual, sensitive, name)
+        reason = precision.describe_downgrade(candidate, usual, sensitive, name, parts.inputs)
         return Refused(Rejected(reason=reason, family="precision_downgrade"))
-
-    def _is_lower(self, candidate: errors.Error, usual: errors.Error, sensitive: Sensitive | None) -> bool:
-        if sensitive is not None:
-            return sensitive.refuses(candidate, usual)
-        # If TF32 is allowed, only the sensitive probes know its error.
-        may_use_tf32 = self._admission.sensitivity.may_use_tf32
-        return not may_use_tf32 and errors.is_downgrade(candidate, usual, self._reference.precision)
 
     def probe_precision(self, shares: Sequence[float] = SHARES) -> None:
         """Try parameters, and inputs with `shares` of nonzeros, whose rounding no sum or later step hides."""
@@ -201,15 +217,12 @@ class Checks:
         if not all(map(tolerance.is_finite, own.tensors)):
             return None
         _, outputs = self._calls.call("run", [draw], [0])
-        candidate = errors.measure_error(outputs[0], exact.tensors)
-        reference = errors.measure_error(own.tensors, exact.tensors)
-        if probe.changes_parameters or candidate.rms <= max(NEARLY_RIGHT, 16 * reference.rms):
-            return self._downgrade_of(outputs[0], exact, own, draw, sensitive)
+        candidate, usual = (errors.measure_error(one, exact.tensors) for one in (outputs[0], own.tensors))
+        if probe.changes_parameters or candidate.rms <= max(NEARLY_RIGHT, 16 * usual.rms):
+            return self._downgrade_of(outputs[0], exact, own, draw, sensitive, Parts(inputs=probe.name))
         if self._is_excused(outputs[0], exact, own, draw):
             return None
-        tolerated, name_of = self._admission.tolerance, self._reference.name_of
-        mismatch = tolerance.find_mismatch(outputs[0], exact.tensors, own.tensors, tolerated, name_of=name_of)
-        found = mismatch or f"its relative error is {candidate.rms:.2g}"
+        found = self._mismatch(outputs[0], exact, own, draw) or f"its relative error is {candidate.rms:.2g}"
         if self._is_right:
             self._refuse_values(f"{probe.name}: {found}")
         raise Refused(WrongAnswer(reason=f"with {probe.name}: {found}"))
@@ -252,28 +265,15 @@ class Checks:
         if own is None or not all(map(tolerance.is_finite, own.tensors)):
             return None  # The task's contract excludes such values.
         exact = self._calls.exact_answer(draw)
-        if forgiving and not errors.measure_error(own.tensors, exact.tensors).rms <= _STILL_RIGHT:
+        if forgiving and errors.is_lost(own.tensors, exact.tensors, _STILL_RIGHT):
             return None
-        _, outputs = self._calls.call("run", [draw], [0])
-
-        def found(moved_errors: Sequence[float] = ()) -> Mismatch | None:
-            return tolerance.find_mismatch(
-                outputs[0],
-                exact.tensors,
-                own.tensors,
-                self._admission.tolerance,
-                moved_errors=moved_errors,
-                nearby=lambda: self._reference.nearby(draw),
-                name_of=self._reference.name_of,
-            )
-
-        mismatch = found()
-        if mismatch is None or self._is_excused(outputs[0], exact, own, draw):
+        _, (outputs,) = self._calls.call("run", [draw], [0])
+        answers = outputs, exact, own, draw
+        if self._mismatch(*answers) is None or self._is_excused(*answers):
             return None
         tf32 = self._admission.sensitivity.may_use_tf32
-        return found(
-            rounding.errors_of_others(self._reference, draw, exact, moved=forgiving, may_use_tf32=tf32)
-        )
+        others = rounding.errors_of_others(self._reference, draw, exact, moved=forgiving, may_use_tf32=tf32)
+        return self._mismatch(*answers, others)
 
     def _refuse_values(self, where: str) -> NoReturn:
         """Refuse a candidate that was wrong on the values that `where` describes: for a wrong answer if it is
@@ -305,9 +305,9 @@ class Checks:
         got, want, mine = map(parts.of, (outputs, exact.tensors, own.tensors))
         candidate, usual = errors.measure_error(got, want), errors.measure_error(mine, want)
         if candidate.rms > max(NEARLY_RIGHT, 16 * usual.rms):
-            mismatch = tolerance.find_mismatch(
-                got, want, mine, self._admission.tolerance, name_of=reference.name_of
-            )
+            slack = textbook.moved_errors(reference, draw, want, parts.of)
+            bounds = self._admission.tolerance, (), None, slack, reference.name_of
+            mismatch = tolerance.find_mismatch(got, want, mine, *bounds)
             if mismatch is not None and not self._is_excused(outputs, exact, own, draw):
                 self._refuse_values(f"{probe.name} in a part of it: {mismatch}")
         refusal = self._downgrade_of(outputs, exact, own, draw, sensitivity.local, parts)

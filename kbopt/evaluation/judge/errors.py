@@ -71,6 +71,17 @@ def measure_error(got: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) ->
     )
 
 
+def is_lost(own: Sequence[torch.Tensor], exact: Sequence[torch.Tensor], most: float) -> bool:
+    """Return whether an answer of the reference is off by more than the share `most` of it.
+
+    It is too where it has rounding alone: the exact answer is zero, as a gradient of equal numbers may be.
+    """
+    pairs = [(one, truth) for one, truth in zip(own, exact, strict=True) if not counts_in_steps(one)]
+    if any(bool(one.count_nonzero()) and not bool(truth.count_nonzero()) for one, truth in pairs):
+        return True
+    return not measure_error(own, exact).rms <= most
+
+
 def _relative_error(got: torch.Tensor, exact: torch.Tensor) -> Error:
     error_sum, size_sum = 0.0, 0.0
     step = max(1, got.numel() // _MEDIAN_SAMPLE)

@@ -100,9 +100,13 @@ class Sensitive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The parts of the outputs that are compared: a mask for each output, or None for all of them."""
+    """The parts of an answer that are compared: a mask for each output, or None for all of them.
 
-    masks: tuple[torch.Tensor, ...] | None
+    `inputs` names the inputs in messages, unless they are the task's own.
+    """
+
+    masks: tuple[torch.Tensor, ...] | None = None
+    inputs: str = ""
 
     def of(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         if self.masks is None:
@@ -110,7 +114,7 @@ class Parts:
         return [picked(tensor, mask) for tensor, mask in zip(tensors, self.masks, strict=True)]
 
 
-WHOLE = Parts(masks=None)
+WHOLE = Parts()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,11 +136,24 @@ class Sensitivity:
     local: Sensitive | None = None
 
 
+def is_lower(
+    candidate: Error, usual: Error, sensitive: Sensitive | None, precision: Precision, may_use_tf32: bool
+) -> bool:
+    """Return whether an error is that of a lower precision. `usual` is the reference's own on these inputs.
+
+    The limit is that of `sensitive`, if given. Without it nobody knows the error of TF32, so if that may be
+    used, no error is that of a lower precision.
+    """
+    if sensitive is not None:
+        return sensitive.refuses(candidate, usual)
+    return not may_use_tf32 and errors.is_downgrade(candidate, usual, precision)
+
+
 def describe_downgrade(
-    candidate: Error, usual: Error, sensitive: Sensitive | None, precision: Precision
+    candidate: Error, usual: Error, sensitive: Sensitive | None, precision: Precision, inputs: str
 ) -> str:
-    """Return why an error is that of a lower precision: `usual` is the reference's own."""
-    where = f" on {sensitive.probe.name}" if sensitive else ""
+    """Return why an error on these inputs is that of a lower precision: `usual` is the reference's own."""
+    where = f" on {inputs or DENSE.name}"
     makes = "TF32" if sensitive and sensitive.tf32_rms else precision
     most = max(usual.rms, sensitive.tf32_rms if sensitive else 0.0)
     return (
@@ -215,7 +232,7 @@ def find_local(
         masks = tuple(a != b for a, b in zip(own.tensors, other.tensors, strict=True))
         count, total = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
         if _FEWEST_ELEMENTS <= count <= _MOST_OF_OUTPUT * total:
-            return changed, Parts(masks=masks), other
+            return changed, Parts(masks=masks, inputs=f"{probe.name}, in a part of it"), other
     return None
 
 

@@ -47,7 +47,7 @@ def errors_of_others(
     `moved`, so much changes too if the inputs move by a few units of roundoff. Cancellation needs this: of a
     constant row less its mean, only rounding is left.
     """
-    each = [textbook.moved_errors(reference, draw, exact)]
+    each = [textbook.moved_errors(reference, draw, exact.tensors)]
     if moved:
         answers = islice(reference.nearby(draw, errors.FEW_ROUNDOFFS), _NUM_MOVED)
         each += [tolerance.largest_errors(exact.tensors, answer) for answer in answers]
@@ -63,7 +63,6 @@ def decides(
     exact: Output,
     own: Output,
     tolerated: float,
-    *,
     may_use_tf32: bool,
 ) -> bool:
     """Return whether an answer to `draw` is right but for kinks that rounding decided otherwise.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from kbopt.evaluation.judge import tolerance
 from kbopt.evaluation.judge.errors import Error, measure_error
@@ -25,29 +26,40 @@ from kbopt.evaluation.operations import EachOperation
 
 _FACTOR = 4.0
 """A kernel may err by this many times as much: in another order the same formula rounds otherwise."""
-_MOST_TERMS = 2**17
-"""Terms that one thread of a kernel adds up at most, since it takes a tenth of a second for them. Longer sums
-are left to PyTorch."""
+_ROUNDINGS = 2.0 * 2.0**-24 / 3.0**0.5
+"""Two standard deviations of what rounding adds up to in a serial sum, as a share of the root of the sum of
+squares of its partial sums, each of which is rounded by up to 2^-24 of itself. An error is made so much
+larger, because one sum alone may have been lucky."""
+_MOST_TERMS, _TERMS_OF_EACH = 2**17, 2**14
+"""Terms that one thread adds up: it takes a tenth of a second for the former. A longer sum is that of threads
+that add up the latter number of terms each. A longer product of matrices is left to PyTorch."""
 _MOST_STEPS = 2**18
 """Terms that are added one after the other in one answer, of all sums together: two to three seconds."""
 _MOST_ADDITIONS = {"cuda": 2**36, "cpu": 2**30}
 """Additions of all sums together at most: a fifth of a second of a GPU, and a second of a CPU."""
 
 
-def answer(reference: Reference, draw: Draw, *, serial: bool = True) -> Output | None:
-    """Return the reference's answer by textbook formulas, with serial sums if `serial`.
+def answers(reference: Reference, draw: Draw, *, serial: bool = True) -> list[Output]:
+    """Return the reference's answers by textbook formulas, with serial sums if `serial`.
 
-    None if the task is not in fp32, if it has no such operation, and if the answer is not finite: a kernel
-    whose formula overflows is wrong.
+    There are two if it has variances: the mean of the squares less the mean's square, and the mean of the
+    squares of what is left when the mean is taken off. There is none if the task is not in fp32 or has no
+    such operation. An answer that is not finite is left out: a kernel whose formula overflows is wrong.
     """
+    found: list[Output] = []
     if reference.precision != "fp32":
-        return None
-    try:
-        with _Textbook(_MOST_STEPS if serial else 0) as mode:
-            output = plain(reference, draw)
-    except (TaskError, torch.OutOfMemoryError):  # A formula may need more memory than the operation.
-        return None
-    return output if mode.used and all(map(tolerance.is_finite, output.tensors)) else None
+        return found
+    for two_passes in (False, True):
+        try:
+            with _Textbook(_Serial(_MOST_STEPS if serial else 0, two_passes=two_passes)) as mode:
+                output = plain(reference, draw)
+        except (TaskError, torch.OutOfMemoryError):  # A formula may need more memory than the operation.
+            break
+        if mode.used and all(map(tolerance.is_finite, output.tensors)):
+            found.append(output)
+        if not mode.serial.has_variances:
+            break
+    return found
 
 
 def unexplained(
@@ -63,37 +75,41 @@ def unexplained(
 
     The error is that of some parts of the outputs; `exact` are these parts of the exact answer.
     """
-    output = answer(reference, draw, serial=serial)
-    if output is None:
-        return candidate
-    formulas = measure_error(parts_of(output.tensors), exact)
-    return Error(
-        rms=candidate.rms if candidate.rms > _FACTOR * formulas.rms else 0.0,
-        median=candidate.median if candidate.median > _FACTOR * formulas.median else 0.0,
-    )
+    rms, median = candidate.rms, candidate.median
+    for output in answers(reference, draw, serial=serial):
+        formulas = measure_error(parts_of(output.tensors), exact)
+        rms = rms if rms > _FACTOR * formulas.rms else 0.0
+        median = median if median > _FACTOR * formulas.median else 0.0
+    return Error(rms=rms, median=median)
 
 
-def moved_errors(reference: Reference, draw: Draw, exact: Output) -> tuple[float, ...]:
-    """Return for each output how far textbook formulas excuse an element, as `find_mismatch` takes it."""
-    output = answer(reference, draw)
-    if output is None:
-        return (0.0,) * len(exact.tensors)
-    largest = tolerance.largest_errors(output.tensors, exact.tensors)
-    return tuple(_FACTOR / OWN_ERROR_FACTOR * error for error in largest)
+def moved_errors(
+    reference: Reference,
+    draw: Draw,
+    exact: Sequence[torch.Tensor],
+    parts_of: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]] = list,
+) -> tuple[float, ...]:
+    """Return for each output how far textbook formulas excuse an element, as `find_mismatch` takes it.
+
+    `exact` are parts of the exact answer, as for `unexplained`.
+    """
+    found = [tolerance.largest_errors(parts_of(one.tensors), exact) for one in answers(reference, draw)]
+    none = (0.0,) * len(exact)
+    return tuple(_FACTOR / OWN_ERROR_FACTOR * max(errors) for errors in zip(none, *found, strict=True))
 
 
 class _Textbook(EachOperation):
     """A dispatch mode that computes operations on fp32 by `_FORMULAS`. `used` says whether there was one."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, serial: _Serial) -> None:
         super().__init__()
         self.used = False
-        self._serial = _Serial(steps)
+        self.serial = serial
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.partition("::")[2]
-        formula = _FORMULAS.get(name.removesuffix("_")) or self._serial.formula(name)
+        formula = _FORMULAS.get(name.removesuffix("_")) or self.serial.formula(name)
         if formula is None or not all(_takes(one) for one in args) or kwargs.get("dtype") is not None:
             return func(*args, **kwargs)
         result = formula(*args, **kwargs)
@@ -122,9 +138,11 @@ def _count(tensor: torch.Tensor, dim: int | Sequence[int] | None) -> int:
 class _Serial:
     """Formulas with sums, whose terms are added one after the other unless that takes too long."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, *, two_passes: bool) -> None:
         self._steps_left = steps
         self._additions_left = dict(_MOST_ADDITIONS)
+        self._two_passes = two_passes
+        self.has_variances = False
 
     def formula(self, name: str) -> Callable[..., Any] | None:
         """Return that of an operation. If it returns None itself, the operation is left to PyTorch."""
@@ -143,21 +161,49 @@ class _Serial:
 
     def sum(self, x: torch.Tensor, dim: Any = None, keepdim: bool = False) -> torch.Tensor:
         dims = _dims(x, dim)
-        if not dims or not self._takes(_count(x, dim), x.numel(), x.device):
+        threads = math.ceil(_count(x, dim) / _MOST_TERMS)
+        each = math.ceil(_count(x, dim) / threads) if threads == 1 else _TERMS_OF_EACH
+        if not dims or not self._takes(each, x.numel(), x.device):
             return x.sum(dims or None, keepdim=keepdim)
-        first, *others = x.movedim(dims, list(range(len(dims)))).flatten(0, len(dims) - 1)
-        total = first.clone()
-        for term in others:
+        terms = x.movedim(dims, list(range(len(dims)))).flatten(0, len(dims) - 1)
+        if threads > 1:
+            left_over = -len(terms) % each
+            terms = torch.cat([terms, terms.new_zeros(left_over, *terms.shape[1:])]) if left_over else terms
+            terms = terms.unflatten(0, (each, -1))
+        total, squares = torch.zeros_like(terms[0]), torch.zeros_like(terms[0])
+        for term in terms:
             total += term
+            squares.addcmul_(total, total * (term != 0))  # Adding zero rounds nothing.
+        total += _ROUNDINGS * squares.sqrt()
+        total = total.sum(0) if threads > 1 else total
         return total.reshape([1 if at in dims else n for at, n in enumerate(x.shape)]) if keepdim else total
+
+    def reduced(self, x: torch.Tensor, reduction: int) -> torch.Tensor | None:
+        """Return the mean (1) or the sum (2) of a loss."""
+        return None if not reduction else self.mean(x) if reduction == 1 else self.sum(x)
+
+    def mse_loss(self, x: torch.Tensor, y: torch.Tensor, reduction: int = 1) -> torch.Tensor | None:
+        return self.reduced((x - y).square(), reduction)
+
+    def smooth_l1_loss(self, x: torch.Tensor, y: torch.Tensor, reduction: int = 1, beta: float = 1.0) -> Any:
+        return self.reduced(functional.smooth_l1_loss(x, y, reduction="none", beta=beta), reduction)
+
+    def huber_loss(self, x: torch.Tensor, y: torch.Tensor, reduction: int = 1, delta: float = 1.0) -> Any:
+        return self.reduced(functional.huber_loss(x, y, reduction="none", delta=delta), reduction)
 
     def mean(self, x: torch.Tensor, dim: Any = None, keepdim: bool = False) -> torch.Tensor:
         return self.sum(x, dim, keepdim) / _count(x, dim)
 
     def moments(self, x: torch.Tensor, dim: Any, keepdim: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the mean, and the mean of the squares less the mean's square."""
-        mean = self.mean(x, dim, keepdim)
-        return mean, (self.mean(x * x, dim, keepdim) - mean * mean).clamp_min(0)
+        """Return the mean and the variance."""
+        self.has_variances = True
+        mean = self.mean(x, dim, keepdim=True)
+        if self._two_passes:
+            variance = self.mean((x - mean).square(), dim, keepdim=True)
+        else:
+            variance = (self.mean(x * x, dim, keepdim=True) - mean * mean).clamp_min(0)
+        dims = _dims(x, dim)
+        return (mean, variance) if keepdim else (mean.squeeze(dims), variance.squeeze(dims))
 
     def var_mean(
         self, x: torch.Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False
@@ -232,7 +278,7 @@ class _Serial:
         sums = x.clone()
         for before, line in itertools.pairwise(sums.movedim(dim, 0)):
             line.add_(before)
-        return sums
+        return sums + _ROUNDINGS * (sums.square() * (x != 0)).cumsum(dim).sqrt()
 
     def product(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor | None:
         """Return the matrix product, or that of each pair of matrices."""
@@ -240,9 +286,12 @@ class _Serial:
         if not self._takes(terms, left.numel() * right.shape[-1], left.device):
             return None
         total = left[..., :1] * right[..., :1, :]
+        squares = torch.zeros_like(total)
         for at in range(1, terms):
-            total += left[..., at : at + 1] * right[..., at : at + 1, :]
-        return total
+            term = left[..., at : at + 1] * right[..., at : at + 1, :]
+            total += term
+            squares.addcmul_(total, total * (term != 0))
+        return total + _ROUNDINGS * squares.sqrt()
 
     def added_product(
         self, added: torch.Tensor, *factors: torch.Tensor, beta: float = 1, alpha: float = 1
@@ -270,6 +319,7 @@ _FORMULAS: Mapping[str, Callable[..., torch.Tensor]] = {
     "softplus": _softplus,
     "mish": lambda x: x * _tanh(_softplus(x)),
     "log_sigmoid_forward": lambda x: -(1 + (-x).exp()).log(),
+    "sinh": lambda x: (x.exp() - (-x).exp()) / 2,
     "expm1": lambda x: x.exp() - 1,
     "log1p": lambda x: (1 + x).log(),
 }
@@ -283,6 +333,9 @@ _SUMMING = {
     "native_batch_norm": "batch_norm",
     "cudnn_batch_norm": "batch_norm",
     "linalg_vector_norm": "vector_norm",
+    "mse_loss": "mse_loss",
+    "smooth_l1_loss": "smooth_l1_loss",
+    "huber_loss": "huber_loss",
     "sum": "sum",
     "mean": "mean",
     "_softmax": "softmax",
