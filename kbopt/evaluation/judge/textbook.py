@@ -8,7 +8,6 @@ by these formulas, on the same inputs, and accepts an error of the same size.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,17 +25,20 @@ from kbopt.evaluation.operations import EachOperation
 
 _FACTOR = 4.0
 """A kernel may err by this many times as much: in another order the same formula rounds otherwise."""
-_ROUNDINGS = 2.0 * 2.0**-24 / 3.0**0.5
-"""Two standard deviations of what rounding adds up to in a serial sum, as a share of the root of the sum of
-squares of its partial sums, each of which is rounded by up to 2^-24 of itself. An error is made so much
-larger, because one sum alone may have been lucky."""
-_MOST_TERMS, _TERMS_OF_EACH = 2**17, 2**14
-"""Terms that one thread adds up: it takes a tenth of a second for the former. A longer sum is that of threads
-that add up the latter number of terms each. A longer product of matrices is left to PyTorch."""
-_MOST_STEPS = 2**18
-"""Terms that are added one after the other in one answer, of all sums together: two to three seconds."""
-_MOST_ADDITIONS = {"cuda": 2**36, "cpu": 2**30}
-"""Additions of all sums together at most: a fifth of a second of a GPU, and a second of a CPU."""
+_UNIT = 2.0**-24
+"""A number in fp32 is rounded by up to this share of itself."""
+_DEVIATIONS = 2.0 / 3.0**0.5
+"""Rounding of a serial sum adds up at random. This makes two standard deviations of it, since one sum may be
+lucky."""
+_DRIFT = 0.25
+"""Share of a unit of roundoff by which adding the same number again moves a sum, always in one direction."""
+_LAGS, _ALIKE = (1, 2, 3), 2.0**-8
+"""A term is added again if it is the same as one so many terms before it, or differs from the last one by at
+most this share of itself: beside thousands of terms rounding takes them for the same."""
+_SMALLEST = 8.0
+"""Terms in a row of up to so many roundoffs of the sum so far may be rounded in one direction too."""
+_CHUNKS = 128
+"""Partial products that are looked at."""
 
 
 def answers(reference: Reference, draw: Draw, *, serial: bool = True) -> list[Output]:
@@ -51,13 +53,13 @@ def answers(reference: Reference, draw: Draw, *, serial: bool = True) -> list[Ou
         return found
     for two_passes in (False, True):
         try:
-            with _Textbook(_Serial(_MOST_STEPS if serial else 0, two_passes=two_passes)) as mode:
+            with _Textbook(_Sums(serial=serial, two_passes=two_passes)) as mode:
                 output = plain(reference, draw)
         except (TaskError, torch.OutOfMemoryError):  # A formula may need more memory than the operation.
             break
         if mode.used and all(map(tolerance.is_finite, output.tensors)):
             found.append(output)
-        if not mode.serial.has_variances:
+        if not mode.sums.has_variances:
             break
     return found
 
@@ -101,15 +103,15 @@ def moved_errors(
 class _Textbook(EachOperation):
     """A dispatch mode that computes operations on fp32 by `_FORMULAS`. `used` says whether there was one."""
 
-    def __init__(self, serial: _Serial) -> None:
+    def __init__(self, sums: _Sums) -> None:
         super().__init__()
         self.used = False
-        self.serial = serial
+        self.sums = sums
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.partition("::")[2]
-        formula = _FORMULAS.get(name.removesuffix("_")) or self.serial.formula(name)
+        formula = _FORMULAS.get(name.removesuffix("_")) or self.sums.formula(name)
         if formula is None or not all(_takes(one) for one in args) or kwargs.get("dtype") is not None:
             return func(*args, **kwargs)
         result = formula(*args, **kwargs)
@@ -135,12 +137,31 @@ def _count(tensor: torch.Tensor, dim: int | Sequence[int] | None) -> int:
     return math.prod(tensor.shape[one] for one in _dims(tensor, dim))
 
 
-class _Serial:
-    """Formulas with sums, whose terms are added one after the other unless that takes too long."""
+def _added_serially(terms: torch.Tensor) -> torch.Tensor:
+    """Return the running sums over the first dimension, with the error of fp32 if terms are added in order.
 
-    def __init__(self, steps: int, *, two_passes: bool) -> None:
-        self._steps_left = steps
-        self._additions_left = dict(_MOST_ADDITIONS)
+    Rounding adds up at random. It always goes one way where the same number is added again, or one that is
+    small beside the sum so far. Terms below its roundoff are lost. Adding zero rounds nothing.
+    """
+    sums = terms.cumsum(0)
+    again = torch.zeros_like(terms, dtype=torch.bool)
+    for lag in _LAGS:
+        again[lag:] |= terms[lag:] == terms[:-lag]
+    again[1:] |= (terms[1:] - terms[:-1]).abs() <= _ALIKE * terms[1:].abs()
+    roundoff = _UNIT * sums.abs()
+    small = terms.abs() <= _SMALLEST * roundoff
+    again[1:] |= small[1:] & small[:-1]
+    again &= terms != 0
+    at_random = (roundoff.square() * (terms != 0)).cumsum(0).sqrt()
+    lost = torch.where(terms.abs() <= roundoff, terms.abs(), _DRIFT * roundoff * again)
+    return sums + _DEVIATIONS * at_random + lost.cumsum(0)
+
+
+class _Sums:
+    """Formulas with sums. If `serial`, a sum errs as one whose terms are added one after the other."""
+
+    def __init__(self, *, serial: bool, two_passes: bool) -> None:
+        self._serial = serial
         self._two_passes = two_passes
         self.has_variances = False
 
@@ -148,34 +169,12 @@ class _Serial:
         """Return that of an operation. If it returns None itself, the operation is left to PyTorch."""
         return getattr(self, _SUMMING.get(name, ""), None)
 
-    def _takes(self, terms: int, additions: int, device: torch.device) -> bool:
-        """Return whether a sum of so many terms is serial, and count it."""
-        if (
-            terms > min(_MOST_TERMS, self._steps_left)
-            or not 0 < additions <= self._additions_left[device.type]
-        ):
-            return False
-        self._steps_left -= terms
-        self._additions_left[device.type] -= additions
-        return True
-
     def sum(self, x: torch.Tensor, dim: Any = None, keepdim: bool = False) -> torch.Tensor:
         dims = _dims(x, dim)
-        threads = math.ceil(_count(x, dim) / _MOST_TERMS)
-        each = math.ceil(_count(x, dim) / threads) if threads == 1 else _TERMS_OF_EACH
-        if not dims or not self._takes(each, x.numel(), x.device):
+        if not self._serial or not dims or not x.numel():
             return x.sum(dims or None, keepdim=keepdim)
         terms = x.movedim(dims, list(range(len(dims)))).flatten(0, len(dims) - 1)
-        if threads > 1:
-            left_over = -len(terms) % each
-            terms = torch.cat([terms, terms.new_zeros(left_over, *terms.shape[1:])]) if left_over else terms
-            terms = terms.unflatten(0, (each, -1))
-        total, squares = torch.zeros_like(terms[0]), torch.zeros_like(terms[0])
-        for term in terms:
-            total += term
-            squares.addcmul_(total, total * (term != 0))  # Adding zero rounds nothing.
-        total += _ROUNDINGS * squares.sqrt()
-        total = total.sum(0) if threads > 1 else total
+        total = _added_serially(terms)[-1]
         return total.reshape([1 if at in dims else n for at, n in enumerate(x.shape)]) if keepdim else total
 
     def reduced(self, x: torch.Tensor, reduction: int) -> torch.Tensor | None:
@@ -273,25 +272,21 @@ class _Serial:
         return whole if keepdim else whole.squeeze(tuple(_dims(x, dim)))
 
     def cumsum(self, x: torch.Tensor, dim: int) -> torch.Tensor | None:
-        if not x.dim() or not self._takes(x.shape[dim], x.numel(), x.device):
+        if not x.dim() or not self._serial:
             return None
-        sums = x.clone()
-        for before, line in itertools.pairwise(sums.movedim(dim, 0)):
-            line.add_(before)
-        return sums + _ROUNDINGS * (sums.square() * (x != 0)).cumsum(dim).sqrt()
+        return _added_serially(x.movedim(dim, 0)).movedim(0, dim)
 
     def product(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor | None:
         """Return the matrix product, or that of each pair of matrices."""
-        terms = left.shape[-1]
-        if not self._takes(terms, left.numel() * right.shape[-1], left.device):
+        if not self._serial or not left.shape[-1]:
             return None
-        total = left[..., :1] * right[..., :1, :]
-        squares = torch.zeros_like(total)
-        for at in range(1, terms):
-            term = left[..., at : at + 1] * right[..., at : at + 1, :]
-            total += term
-            squares.addcmul_(total, total * (term != 0))
-        return total + _ROUNDINGS * squares.sqrt()
+        pairs = zip(left.tensor_split(_CHUNKS, -1), right.tensor_split(_CHUNKS, -2), strict=True)
+        total = at_random = left.new_zeros(())
+        for one, other in pairs:
+            total = total + one @ other
+            terms = (one != 0).to(one.dtype) @ (other != 0).to(one.dtype)
+            at_random = at_random + total.square() * terms
+        return total + _UNIT * _DEVIATIONS * at_random.sqrt()
 
     def added_product(
         self, added: torch.Tensor, *factors: torch.Tensor, beta: float = 1, alpha: float = 1
@@ -347,4 +342,4 @@ _SUMMING = {
     "addmm": "added_product",
     "baddbmm": "added_product",
 }
-"""Methods of `_Serial` by the name of PyTorch's operation."""
+"""Methods of `_Sums` by the name of PyTorch's operation."""
