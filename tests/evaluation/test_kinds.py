@@ -5,6 +5,7 @@ import torch
 
 from kbopt.core.outcomes import Measured, Rejected
 from kbopt.core.protocol import EvalProtocol, Precision
+from kbopt.evaluation.judge.errors import is_lost
 from kbopt.evaluation.judge.kinds import KINDS, Contract, contract_of
 from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.judge.task_code import TaskError
@@ -215,3 +216,14 @@ def test_a_kernel_that_is_wrong_everywhere_is_no_specialist(bench: Bench):
 
     assert not isinstance(outcome, Measured)
     assert not (isinstance(outcome, Rejected) and outcome.family == "value_specialisation")
+
+
+def test_a_reference_that_has_rounding_alone_decides_nothing():
+    """The gradient of a softmax over equal numbers is zero, and each order of its sums leaves another rest."""
+    right, zero, rest = torch.ones(4), torch.zeros(4), torch.full((4,), 1e-9)
+
+    assert not is_lost([right + 1e-3], [right], 0.05)
+    assert is_lost([right + 0.1], [right], 0.05)
+    assert is_lost([right, rest], [right, zero], 0.05)
+    assert not is_lost([right, zero], [right, zero], 0.05)
+    assert not is_lost([torch.tensor([1])], [torch.tensor([0])], 0.05)
