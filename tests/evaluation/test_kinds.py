@@ -219,7 +219,7 @@ def test_a_kernel_that_is_wrong_everywhere_is_no_specialist(bench: Bench):
 
 
 def test_a_reference_that_has_rounding_alone_decides_nothing():
-    """The gradient of a softmax over equal numbers is zero, and each order of its sums leaves another rest."""
+    """The gradient of a softmax over equal numbers is zero, and each order of sums leaves another rest."""
     right, zero, rest = torch.ones(4), torch.zeros(4), torch.full((4,), 1e-9)
 
     assert not is_lost([right + 1e-3], [right], 0.05)
