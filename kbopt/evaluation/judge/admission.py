@@ -36,7 +36,7 @@ _NARROWEST = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 1e-2}
 error."""
 _FURTHER_DRAWS, _MOST_DRAWS = 4, 3
 """Further draws of the task's own inputs on which trivial answers are tried, and those on which they have to
-be wrong. One task of KernelBench was refused in one admission of eight for an unusual draw
+be wrong. One task of KernelBench was admitted in one audit and refused in the next for an unusual draw
 (benchmarks/results/2026-11-30-audit-twice.md)."""
 _TOO_ALIKE = {
     "copy of an input": "for the inputs that get_inputs() draws the reference is the identity: a copy of an "

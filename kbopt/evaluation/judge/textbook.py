@@ -151,7 +151,6 @@ def _added_serially(terms: torch.Tensor) -> torch.Tensor:
     roundoff = _UNIT * sums.abs()
     small = terms.abs() <= _SMALLEST * roundoff
     again[1:] |= small[1:] & small[:-1]
-    again &= terms != 0
     at_random = (roundoff.square() * (terms != 0)).cumsum(0).sqrt()
     lost = torch.where(terms.abs() <= roundoff, terms.abs(), _DRIFT * roundoff * again)
     return sums + _DEVIATIONS * at_random + lost.cumsum(0)
