@@ -162,7 +162,8 @@ def _run_child(
     linux.die_with_parent()
     confine()
     confinement.close_other_fds([ends.data])
-    home = {"HOME": str(scratch), "TMPDIR": str(scratch), "USER": "nobody"}
+    # Triton looked up its home folder when the template imported it, as another user.
+    home = {"HOME": str(scratch), "TRITON_HOME": str(scratch), "TMPDIR": str(scratch), "USER": "nobody"}
     os.environ.clear()  # For C code too.
     os.environ.update({**config.environ, **home})
     os.chdir(scratch)
