@@ -244,7 +244,8 @@ def _draws(
     custom = [name for name, raw in by.items() if raw.get("type") == "custom"]
     first = ""
     if custom:
-        first = f"    drawn = {definition.draws}({ ({**sizes, **given})!r}, torch.empty(0).device)\n"
+        named = templates.own_name(definition.draws)
+        first = f"    drawn = {named}({ ({**sizes, **given})!r}, torch.empty(0).device)\n"
     return f"def get_inputs():\n{first}    return [\n" + "\n".join(lines) + "\n    ]"
 
 

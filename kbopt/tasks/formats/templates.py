@@ -16,7 +16,7 @@ Convention = str
 """How a format's kernels are called: `arguments`, `data` or `module`."""
 
 DTYPES: Mapping[Precision, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-_RESERVED = ("Model", "ModelNew", "get_inputs", "get_init_inputs")
+_RESERVED = ("Model", "ModelNew", "get_inputs", "get_init_inputs", "get_workloads")
 _FUTURE = "from __future__ import "
 _CONVENTION = re.compile(r"^# convention: (\w+)$", re.MULTILINE)
 _PRECISION = re.compile(r"^# precision: (fp32|fp16|bf16)$", re.MULTILINE)
@@ -86,7 +86,14 @@ def without_reserved(text: str) -> str:
     """`text` with the names that KernelBench's format takes given another one, where it binds them."""
     module = ast.parse(text)
     taken = {name for node in module.body for name in bound(node)} & set(_RESERVED)
-    return renamed(text, {name: f"Own{name}" if name[0] == "M" else f"own_{name}" for name in taken})
+    return renamed(text, {name: own_name(name) for name in taken})
+
+
+def own_name(name: str) -> str:
+    """What `without_reserved` calls a function or class that is named so."""
+    if name not in _RESERVED:
+        return name
+    return f"Own{name}" if name[0] == "M" else f"own_{name}"
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:

@@ -292,10 +292,11 @@ def test_a_number_is_given_as_it_stands_or_drawn_once(tmp_path: Path) -> None:
     assert answer(drawn, 1) == answer(drawn, 2) != 0
 
 
-def test_custom_inputs_come_from_the_definitions_own_function(tmp_path: Path) -> None:
-    definition = one_input("float32", ["n"], custom_inputs_entrypoint="make")
+@pytest.mark.parametrize("name", ["make", "get_inputs", "get_init_inputs", "get_workloads", "Model"])
+def test_custom_inputs_come_from_the_definitions_own_function(name: str, tmp_path: Path) -> None:
+    definition = one_input("float32", ["n"], custom_inputs_entrypoint=name)
     definition["reference"] += (
-        "def make(sizes, device):\n    return {'x': torch.arange(sizes['n'], device=device) + 0.5}\n"
+        f"def {name}(sizes, device):\n    return {{'x': torch.arange(sizes['n'], device=device) + 0.5}}\n"
     )
     path = str(formats.write_sol(tmp_path, definition, [line(5, x={"type": "custom"})]))
 
