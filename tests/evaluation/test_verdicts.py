@@ -1,6 +1,7 @@
 """What the service says of sources that are right, wrong, broken or hostile; see also tests/adversarial."""
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -199,6 +200,13 @@ def test_a_task_that_cannot_be_scored_is_refused_by_the_name_of_the_test(
 
     with pytest.raises(UserError, match=test):
         bench.judge(PLAIN, task=task)
+
+
+def test_a_task_whose_own_code_would_run_out_of_time_is_refused_at_once(bench: Bench):
+    task = f"import time\n{ELEMENTWISE}".replace("return torch.tanh", "time.sleep(0.5); return torch.tanh")
+
+    with pytest.raises(UserError, match=r"'quick enough' failed: one call of the reference takes 0\.\d+ s"):
+        bench.judge(PLAIN, task=task, protocol=replace(QUICK, timeout_s=2.0))
 
 
 def test_nothing_is_timed_after_a_profiler_has_slowed_a_process_down(bench: Bench):

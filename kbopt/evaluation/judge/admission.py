@@ -7,6 +7,7 @@ KernelBench's, or a narrower one if that accepts a trivial answer.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -38,6 +39,11 @@ _FURTHER_DRAWS, _MOST_DRAWS = 4, 3
 """Further draws of the task's own inputs on which trivial answers are tried, and those on which they have to
 be wrong. One task of KernelBench was admitted in one audit and refused in the next for an unusual draw
 (benchmarks/results/2026-11-30-audit-twice.md)."""
+_FEWEST_CALLS = 10
+"""Calls that each candidate gets at least besides the checks: on other values, and for its time."""
+_LENIENCE = 2.0
+"""How many times as long as the protocol allows a candidate the reference may take for as many calls. The
+first calls of a process take longer than later ones, and another program's load may go away."""
 _TOO_ALIKE = {
     "copy of an input": "for the inputs that get_inputs() draws the reference is the identity: a copy of an "
     "input lies within the tolerance {tolerance:g} of its answer. Draw inputs on which it does something",
@@ -92,7 +98,10 @@ def admit(reference: Reference) -> Admission:
     reference.written = tuple(changed)
     output = replace(output, tensors=(*output.tensors, *(draw.tensors[number] for number in changed)))
     draw = replace(draw, tensors=kept)
-    output = _require_deterministic(reference, draw, _snapshot(output))
+    first, started = _snapshot(output), time.monotonic()
+    output = _require_deterministic(reference, draw, first)
+    _require_quick(reference, (time.monotonic() - started) / (1 if output is first else _CALLS_ANEW))
+    del first
     exact = reference.run_exact(draw)
     if exact.skeleton != output.skeleton:
         raise TaskError("admission test 'deterministic' failed: the reference changes its output's structure")
@@ -118,6 +127,20 @@ def admit(reference: Reference) -> Admission:
         sensitivity=find_sensitivity(reference, secrets.randbits(62)),
         contract=contract_of(reference, reference.draw(secrets.randbits(62)), counts_in_steps=in_steps),
     )
+
+
+def _require_quick(reference: Reference, call_s: float) -> None:
+    """Raise TaskError if a candidate that takes `call_s` seconds a call, as the reference does, runs out of
+    time. Otherwise the task would hold the device for minutes, and no candidate could be measured.
+    """
+    protocol = reference.protocol
+    calls = protocol.trials + _FEWEST_CALLS
+    if call_s * calls > _LENIENCE * protocol.timeout_s:
+        raise TaskError(
+            f"admission test 'quick enough' failed: one call of the reference takes {call_s:.3g} s, and a "
+            f"candidate gets at least {calls} calls within --timeout {protocol.timeout_s:g} s. Make the "
+            f"inputs smaller, or give --timeout {call_s * calls:.0f} or more"
+        )
 
 
 def _require_deterministic(reference: Reference, draw: Draw, output: Output) -> Output:
@@ -146,6 +169,10 @@ def _require_deterministic(reference: Reference, draw: Draw, output: Output) -> 
         "admission test 'deterministic' failed: the same inputs gave the reference another answer, "
         f"{repeated}; {remedy}"
     )
+
+
+_CALLS_ANEW = 4
+"""Calls of the reference in `_require_deterministic`, at most, if the model keeps state."""
 
 
 def _differs(reference: Reference, draw: Draw, output: Output) -> Mismatch | None:
