@@ -159,12 +159,14 @@ class Seen:
     """What a worker's audit saw of one call.
 
     `torch_ops` are the operations of PyTorch that compute, and `arithmetic` the products of PyTorch that were
-    not in fp32. `custom_kernel` says that something else than PyTorch wrote memory.
+    not in fp32. `custom_kernel` says that something else than PyTorch wrote memory, and `copies_outputs` that
+    the model returned memory which CUDA does not share, so that a copy of it is a part of each call.
     """
 
     torch_ops: tuple[str, ...]
     arithmetic: tuple[str, ...]
     custom_kernel: bool
+    copies_outputs: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -677,6 +677,9 @@ GPU_CONTROLS = (
             "host_callback",
             "graph_forked",
             "memory_per_call",
+            "memory_stream_ordered",
+            "memory_managed",
+            "memory_mapped",
         )
     ),
     *(
@@ -715,6 +718,8 @@ GPU_CHEATS = (
             ("mean", "cuda", {"protocol": _LONG_BUILD}),
         )
     ),
+    _cheat("freed memory", "reuse_stream_ordered", "rejected:reused_output", **_ON_CUDA),
+    _cheat("stream escape", "stream_escape_pool", *_ESCAPED, twin="memory_stream_ordered", **_ON_CUDA),
     _cheat("stream escape", "stream_escape_hooked", *_ESCAPED, **_ON_CUDA),
     _cheat("stream escape", "stream_escape", *_ESCAPED, task="small", **_ON_CUDA),
     _cheat("stream escape", "stream_ahead", *_ESCAPED, **_ON_CUDA),

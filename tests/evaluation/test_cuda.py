@@ -154,6 +154,32 @@ STREAM_JOINED = (
         return out
 """
 )
+NOT_SHARED = (
+    "import ctypes\n"
+    + HEAD.replace(
+        "class ModelNew",
+        """DRIVER = ctypes.CDLL("libcuda.so.1")
+
+
+class Memory:
+    def __init__(self, like):
+        self.address, size = ctypes.c_void_p(), ctypes.c_size_t(4 * like.numel())
+        self.stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        assert not DRIVER.cuMemAllocAsync(ctypes.byref(self.address), size, self.stream)
+        data = (self.address.value, False)
+        self.__cuda_array_interface__ = dict(shape=tuple(like.shape), typestr="<f4", data=data, version=3)
+
+    def __del__(self):
+        DRIVER.cuMemFreeAsync(self.address, self.stream)
+
+
+class ModelNew""",
+    )
+    + """    def forward(self, x):
+        out = torch.as_tensor(Memory(x), device=x.device)
+        return torch.mul(torch.nn.functional.gelu(x * 2 + 1), x, out=out)
+"""
+)
 OUT_OF_MEMORY = (
     HEAD + "    def forward(self, x):\n        return torch.empty(2**40, device=x.device)[: x.numel()]\n"
 )
@@ -272,6 +298,7 @@ CASES = [
     Case("gelu, if it sees one GPU", ELEMENTWISE, ONE_GPU, "measured"),
     Case("inline gelu", ELEMENTWISE, INLINE_GELU, "measured"),
     Case("streams joined", ELEMENTWISE, STREAM_JOINED, "measured"),
+    Case("memory that is not shared", ELEMENTWISE, NOT_SHARED, "measured", note="cudaMallocAsync"),
     Case("stream escape", ELEMENTWISE, STREAM_ESCAPE, "timing_mismatch", at_most=0.5),
     Case("untouched output", ELEMENTWISE, UNTOUCHED, "wrong_answer"),
     Case("out of memory", ELEMENTWISE, OUT_OF_MEMORY, "crashed"),

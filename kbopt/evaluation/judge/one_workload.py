@@ -36,6 +36,10 @@ _MOST_CORES = 1.6
 """Busy cores relative to the reference's threads. More are rejected."""
 _MOST_KERNELS = 5
 """Kernels of a call that the audit's note names."""
+_NOT_SHARED = (
+    "It returns memory that CUDA does not share between processes, such as that of cudaMallocAsync. A copy "
+    "of it is timed with each call; an output made by torch.empty needs none."
+)
 
 
 class OnWorkload:
@@ -142,6 +146,8 @@ class OnWorkload:
             reason = f"--torch-ops forbid, and it calls {', '.join(torch_ops[:10])}"
             raise Refused(Rejected(reason=reason, family="torch_ops"))
         notes = notes_on_form(exchange.outputs[0], self._calls.expected, self._reference.name_of)
+        if exchange.seen.copies_outputs:
+            notes.append(_NOT_SHARED)
         if not custom:
             notes.append("No custom kernel: everything that wrote the outputs was PyTorch.")
         elif torch_ops and self._protocol.torch_ops == "warn":

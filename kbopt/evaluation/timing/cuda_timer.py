@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from kbopt.evaluation.transport.cuda_api import (
+    CudaError,
     allocation_of,
     check,
     clock_khz,
@@ -68,6 +69,14 @@ class CudaTimer:
         if allocation not in self._exported:
             self._exported[allocation] = f"{export(self._library, base)}:{allocation[1]}"
         return self._exported[allocation], address - base
+
+    def shares(self, address: int) -> bool:
+        """Return whether CUDA lets another process open the memory at `address`."""
+        try:
+            self.locate(address)
+        except CudaError:
+            return False
+        return True
 
     def forget(self) -> None:
         """Reset the lines that the candidate asked the L2 to keep (persisting accesses) to normal."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,10 +27,11 @@ from kbopt.evaluation.sandbox import linux
 from kbopt.evaluation.timing.cuda_timer import CudaTimer
 from kbopt.evaluation.transport.channel import SPIN_S, Channel
 from kbopt.evaluation.transport.input_buffer import attach
-from kbopt.evaluation.transport.layout import LayoutError, TensorSpec, flatten, unflatten, view
+from kbopt.evaluation.transport.layout import TensorSpec, flatten, unflatten, view
 from kbopt.evaluation.worker.audit import audited, kernel_times
 from kbopt.evaluation.worker.build_process import find_builds
 from kbopt.evaluation.worker.candidate import failure_of, load_candidate
+from kbopt.evaluation.worker.held_outputs import HeldOutputs
 from kbopt.evaluation.worker.weights import take_over
 from kbopt.evaluation.worker_messages import (
     Batch,
@@ -83,7 +85,7 @@ class _Session:
         self._protocol = EvalProtocol()
         self._keeps_state = False
         self._copies: list[Any] = []
-        self._outputs: list[Any] = []
+        self._outputs = HeldOutputs(self._cuda)
         self._ready: dict[tuple[int, ...], Any] = {}
 
     @property
@@ -153,12 +155,13 @@ class _Session:
 
     def _run(self, request: Call) -> Called:
         """Call the model once per entry of `offsets`."""
-        calls = [self._ready_call(request, offsets) for offsets in request.offsets]
+        calls = [self._outputs.copying(self._ready_call(request, offsets)) for offsets in request.offsets]
         with torch.no_grad():
             if self._cuda is None:
-                return Called(outputs=self._held([call() for call in calls]))
+                return Called(outputs=self._outputs.hold([call() for call in calls]))
             outputs, nanoseconds, queued_ns = self._cuda.timed(calls, request.hold_ms)
-        return Called(outputs=self._held(outputs), ns=tuple(nanoseconds), queued_ns=queued_ns)
+        held = self._outputs.hold_copied(outputs)
+        return Called(outputs=held, ns=tuple(nanoseconds), queued_ns=queued_ns)
 
     def _batch(self, request: Batch, number: int) -> BatchDone:
         """Queue calls of the model, or of its stand-in, behind a gate. Reply twice, as `Batch` says."""
@@ -166,7 +169,7 @@ class _Session:
             raise ValueError("a batch waits on a GPU")
 
         def queued(outputs: list[Any]) -> None:
-            self._say(Reply(id=number, content=Called(outputs=self._held(outputs))))
+            self._say(Reply(id=number, content=Called(outputs=self._outputs.hold(outputs))))
 
         calls: list[Callable[[], Any]]
         if request.operation == "rehearse":
@@ -174,7 +177,8 @@ class _Session:
             batch = [self._arguments(request.workload, offsets) for offsets in request.offsets]
             calls = [partial(stand_in, *arguments) for arguments in batch]
         else:
-            calls = [self._ready_call(request, offsets) for offsets in request.offsets]
+            ready = [self._ready_call(request, offsets) for offsets in request.offsets]
+            calls = [self._outputs.copying(call, always=True) for call in ready]
         with torch.no_grad():
             return BatchDone(ns=tuple(self._cuda.batch(request.gate, calls, queued, marked=request.marked)))
 
@@ -182,10 +186,10 @@ class _Session:
         """Call the model once on a GPU. Reply the nanoseconds until it is done, which its caller waits."""
         if self._cuda is None:
             raise ValueError("on a CPU every caller waits")
-        call = self._ready_call(request, request.offsets[0])
+        call = self._outputs.copying(self._ready_call(request, request.offsets[0]))
         with torch.no_grad():
             outputs, nanoseconds = self._cuda.waited_for(call)
-        return Called(outputs=self._held(outputs), ns=tuple(nanoseconds))
+        return Called(outputs=self._outputs.hold_copied(outputs), ns=tuple(nanoseconds))
 
     def _audit(self, request: Call) -> Called:
         """Call the model once under a dispatch mode. Reply what PyTorch ran, and whether anything else wrote
@@ -196,7 +200,8 @@ class _Session:
             output, seen = audited(call, self._was_given)
         if self._cuda is not None:
             torch.cuda.synchronize(self._device)
-        return Called(outputs=self._held([output]), ns=(0,), seen=seen)
+        held = self._outputs.hold_copied([output])
+        return Called(outputs=held, ns=(0,), seen=replace(seen, copies_outputs=self._outputs.copies))
 
     def _was_given(self, tensor: torch.Tensor) -> bool:
         """Return whether the tensor lies in memory of the inputs or of the model's parameters and buffers."""
@@ -215,7 +220,7 @@ class _Session:
 
     def _free(self, request: Free) -> Done:
         """Drop the outputs. Make ready what the next `run` needs, if its inputs will lie at `offsets`."""
-        self._outputs.clear()
+        self._outputs.free()
         self._ready.clear()
         for offsets in request.offsets:
             self._ready[request.workload, *offsets] = self._arguments(request.workload, offsets)
@@ -224,30 +229,6 @@ class _Session:
         if self._cuda is not None:
             self._cuda.forget()
         return Done()
-
-    def _held(self, outputs: list[Any]) -> tuple[CallOutput, ...]:
-        """Hold the outputs until `free`, and describe each."""
-        self._outputs += outputs
-        return tuple(map(self._describe, outputs))
-
-    def _describe(self, output: Any) -> CallOutput:
-        try:
-            skeleton, tensors = flatten(output)
-        except LayoutError as error:
-            return CallOutput(unusable=str(error))
-        return CallOutput(skeleton=skeleton, places=tuple(map(self._place, tensors)))
-
-    def _place(self, tensor: torch.Tensor) -> Place:
-        address = tensor.data_ptr()
-        on_device = self._cuda is not None and tensor.is_cuda
-        segment, offset = self._cuda.locate(address) if self._cuda and on_device else ("", 0)
-        return Place(
-            address=address,
-            spec=TensorSpec.of(tensor),
-            device=tensor.device.type,
-            segment=segment,
-            offset=offset,
-        )
 
     def _arguments(self, workload: int, offsets: tuple[int, ...]) -> Any:
         """Return the inputs at `offsets`. On a CPU `free` has made them, because the judge times `run`."""
