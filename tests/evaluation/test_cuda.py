@@ -94,6 +94,28 @@ class ModelNew(torch.nn.Module):
         return y
 """
 )
+TRITON_TASK = (
+    TRITON_HEAD
+    + """@triton.jit
+def added(x, y, z, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(z + at, tl.load(x + at, mask=at < n) + tl.load(y + at, mask=at < n), mask=at < n)
+
+
+class Model(torch.nn.Module):
+    def forward(self, x, y):
+        z = torch.empty_like(x)
+        added[(triton.cdiv(x.numel(), 256),)](x, y, z, x.numel(), BLOCK=256)
+        return z
+
+def get_inputs():
+    return [torch.randn(1024), torch.randn(1024)]
+
+def get_init_inputs():
+    return []
+"""
+)
+PLAIN_SUM = HEAD + "    def forward(self, x, y):\n        return x + y\n"
 TRITON_BUILT = TRITON_GELU.replace(
     "    def forward(self, x):\n",
     """    def forward(self, x):
@@ -294,6 +316,7 @@ class Case:
 CASES = [
     Case("triton gelu", ELEMENTWISE, TRITON_GELU, "measured"),
     Case("triton gelu, built beforehand", ELEMENTWISE, TRITON_BUILT, "measured"),
+    Case("a reference in Triton", TRITON_TASK, PLAIN_SUM, "measured"),
     Case("plain gelu", ELEMENTWISE, PLAIN_GELU, "measured", kernelbench=True),
     Case("gelu, if it sees one GPU", ELEMENTWISE, ONE_GPU, "measured"),
     Case("inline gelu", ELEMENTWISE, INLINE_GELU, "measured"),
