@@ -15,8 +15,14 @@ from typing import Any
 import torch
 
 from kbopt.evaluation.timing.cuda_timer import CudaTimer
+from kbopt.evaluation.transport.cuda_api import CudaError
 from kbopt.evaluation.transport.layout import LayoutError, TensorSpec, flatten, unflatten
 from kbopt.evaluation.worker_messages import CallOutput, Place
+
+_NOT_SHARED = (
+    "CUDA does not share an output's memory with another process, which has to read it. Leave PyTorch's "
+    "allocator as it is, without expandable segments, and return the same kind of memory in each call"
+)
 
 
 class HeldOutputs:
@@ -47,9 +53,11 @@ class HeldOutputs:
         self._outputs.clear()
         self._originals.clear()
 
-    def copying(self, call: Callable[[], Any], *, always: bool = False) -> Callable[[], Any]:
-        """Return the call with the copies that it needs: if one was needed before, or `always`."""
-        return partial(self._copied, call) if self._cuda is not None and (always or self.copies) else call
+    def copying(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        """Return the call with the copies that it needs, if one was needed before: in the first check. To
+        look for them takes the host time, which a call that waits for the device would pay for.
+        """
+        return partial(self._copied, call) if self.copies else call
 
     def _copied(self, call: Callable[[], Any]) -> Any:
         return self._shared(call())
@@ -83,8 +91,12 @@ class HeldOutputs:
         return CallOutput(skeleton=skeleton, places=tuple(map(self._place, tensors)))
 
     def _place(self, tensor: torch.Tensor) -> Place:
-        address = tensor.data_ptr()
-        segment, offset = self._cuda.locate(address) if self._cuda and tensor.is_cuda else ("", 0)
+        address, segment, offset = tensor.data_ptr(), "", 0
+        if self._cuda is not None and tensor.is_cuda:
+            try:
+                segment, offset = self._cuda.locate(address)
+            except CudaError as error:
+                raise CudaError(f"{error}: {_NOT_SHARED}") from None
         # The model's own memory says whether two outputs share it.
         return Place(
             address=self._originals.get(address, tensor).data_ptr(),

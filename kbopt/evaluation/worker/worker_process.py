@@ -177,8 +177,7 @@ class _Session:
             batch = [self._arguments(request.workload, offsets) for offsets in request.offsets]
             calls = [partial(stand_in, *arguments) for arguments in batch]
         else:
-            ready = [self._ready_call(request, offsets) for offsets in request.offsets]
-            calls = [self._outputs.copying(call, always=True) for call in ready]
+            calls = [self._outputs.copying(self._ready_call(request, at)) for at in request.offsets]
         with torch.no_grad():
             return BatchDone(ns=tuple(self._cuda.batch(request.gate, calls, queued, marked=request.marked)))
 
