@@ -26,7 +26,7 @@ from kbopt.core.protocol import EvalProtocol
 from kbopt.core.search import Search
 from kbopt.core.settings import Budget, SearchSettings
 from kbopt.proposers.agent import AgentCommand, AgentProposer
-from kbopt.proposers.agent_desk import MAX_AT_ONCE, MAX_CALLS, Place
+from kbopt.proposers.agent_desk import MAX_AT_ONCE, MAX_CALLS, MAX_STRANGERS, Place
 from kbopt.proposers.agent_presets import usage_of
 from kbopt.proposers.journal_summary import JournalSummarizer
 from kbopt.proposers.transcripts import Transcripts
@@ -313,6 +313,17 @@ async def test_a_stranger_is_sent_away_and_garbage_is_refused(
     too_large = json.dumps({"type": "Evaluate", "source": "#" * 300_000, "note": "", "client": "x"})
     (refused,) = await desk.say(place.token, too_large)
     assert "at most 262,144 are judged" in str(refused["reason"])
+
+
+async def test_strangers_that_connect_and_say_nothing_do_not_keep_the_agent_out(
+    caller: tuple[DeskCaller, Place, Lab],
+) -> None:
+    desk, place, _ = caller
+    silent = [await asyncio.open_connection("127.0.0.1", place.port) for _ in range(3 * MAX_STRANGERS)]
+    (verdict,) = await desk.say(place.token, evaluate(3))
+    assert verdict["type"] == "Verdict"
+    for _, writer in silent:
+        writer.close()
 
 
 async def test_a_flood_is_judged_a_few_at_a_time_and_ends(caller: tuple[DeskCaller, Place, Lab]) -> None:
