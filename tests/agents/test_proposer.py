@@ -219,6 +219,7 @@ async def test_an_agent_gets_no_more_evaluations_than_its_own_budget_and_the_sea
     [
         ("sh -c 'echo bye'", 30.0, "submitted no kernel (exit 0). It last printed: bye"),
         ("sh -c 'exit 3'", 30.0, "submitted no kernel (exit 3)"),
+        ("sh -c 'kill -9 $PPID'", 30.0, "its keeper was killed by signal 9, and what it started may"),
         ("sh -c 'kill -9 $$'", 30.0, "submitted no kernel (killed by signal 9)"),
         ("sh -c 'sleep 3611 & setsid sleep 3611; wait'", 0.5, "submitted no kernel (timed out)"),
         ("no-such-agent --fast", 30.0, "no-such-agent"),
