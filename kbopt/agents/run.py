@@ -174,10 +174,12 @@ class AgentRun:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        rent = await self._queue.take_rent()
-        if rent is not None:
-            self._running.search.pay_rent(rent)
-        self._running.close()
+        try:
+            rent = await self._queue.take_rent()
+            if rent is not None:
+                self._running.search.pay_rent(rent)
+        finally:
+            self._running.close()
         await asyncio.to_thread(finish, self.folder)
 
     def _brief(self) -> Brief | Wait | Done | Stuck:

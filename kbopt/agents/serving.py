@@ -32,8 +32,8 @@ MIN_TOKEN = 16
 """Characters of a bearer token: 16 hexadecimal ones are 64 bits (NIST SP 800-63B asks for no fewer)."""
 
 MAX_IDLE = 256
-"""Connections without a request under way. Whoever reaches the port can open one, and a process has 1024 files
-by default; the journals need some, and so do the connections whose requests are answered."""
+"""Connections without a request under way. Whoever reaches the port can open one, and a process has 1024
+files by default; the journals need some, and so do the connections whose requests are answered."""
 
 BACKLOG = 128
 """Connections that are accepted at once, before one too many of them is closed."""

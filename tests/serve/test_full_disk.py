@@ -1,4 +1,4 @@
-"""`kbopt serve` on a disk that becomes full and has room again: nothing is lost, and nobody waits for ever."""
+"""`kbopt serve` on a disk that becomes full and has room again: nothing is lost, and nobody hangs."""
 
 import os
 import subprocess
@@ -80,3 +80,18 @@ def test_a_full_disk_costs_no_evaluation_and_the_session_goes_on_when_there_is_r
         assert client.get("/history").json()["evaluations_left"] <= 1
     shown = kbopt("show", done["answer"]["report"].removesuffix("/report.html"))
     assert shown.returncode == 0, shown.stderr
+
+
+def test_a_server_ends_on_a_full_disk_and_each_of_its_runs_can_be_resumed(small: Path) -> None:
+    with (
+        http_server(small / "runs", *SIMULATED, what="serve") as (_, url),
+        httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=40) as client,
+    ):
+        for task in ("sim/smooth", "sim/rugged"):
+            body = {"task": task, "kernels": [{"kernel": simulated(3)}]}
+            assert client.post("/evaluate?wait_s=20", json=body).json()["state"] == "done"
+        fill(small, 0)
+    (small / "ballast").unlink()
+    runs = list((small / "runs").iterdir())
+    assert len(runs) == 2
+    assert [kbopt("resume", run).returncode for run in runs] == [0, 0]
