@@ -231,16 +231,19 @@ class _Api:
 
 async def _body(request: Request) -> bytes:
     """The whole body. Raises `Refusal` for one that is too large, before all of it is in memory."""
+    too_large = Refusal(
+        413,
+        "too_large",
+        f"the body has more than {MAX_BODY_BYTES:,} bytes, which is all that is read. Send fewer "
+        f"kernels in one call; each may have 262,144 bytes, and {MAX_KERNELS} go into one.",
+    )
+    if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:  # h11 lets only numbers through
+        raise too_large
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            raise Refusal(
-                413,
-                "too_large",
-                f"the body has more than {MAX_BODY_BYTES:,} bytes, which is all that is read. Send fewer "
-                f"kernels in one call; each may have 262,144 bytes, and {MAX_KERNELS} go into one.",
-            )
+            raise too_large
     return bytes(body)
 
 

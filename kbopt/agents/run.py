@@ -24,7 +24,7 @@ from kbopt.core.evaluations import Result
 from kbopt.core.profile import Profiled
 from kbopt.core.proposals import Brief, Candidate, NoProposal, Trial
 from kbopt.core.settings import Budget, Guest, SearchSettings
-from kbopt.core.work import Ready
+from kbopt.core.work import Done, Ready, Stuck, Wait
 from kbopt.finish import Finished, finish
 from kbopt.store.journal import SqliteJournal
 
@@ -86,9 +86,10 @@ class AgentRun:
     @property
     def num_evaluations(self) -> int:
         """Those that used the device or are about to; not those after the end."""
-        progress = self._running.search.progress
-        under_way = progress.in_flight - len(self._lost) if self.submitted is None else 0
-        return progress.evaluations + under_way
+        search = self._running.search
+        unproposed = len(search.outstanding())  # the journal took the brief and not its kernel
+        under_way = search.num_in_flight - unproposed - len(self._lost) if self.submitted is None else 0
+        return search.progress.evaluations + under_way
 
     @property
     def usd(self) -> float:
@@ -104,7 +105,7 @@ class AgentRun:
         more.
         """
         search = self._running.search
-        asked = search.ask()
+        asked = self._brief()
         if not isinstance(asked, Brief):
             raise UserError(f"{self.config.task.name} takes no more kernels: {asked.reason}")
         search.propose(
@@ -118,7 +119,8 @@ class AgentRun:
                 usage=usage,
             )
         )
-        (ready,) = search.take_ready()
+        *lost, ready = search.take_ready()  # a full disk may have come between a kernel and this
+        self._lost += lost
         return ready
 
     async def evaluate(self, ready: Ready) -> Trial:
@@ -147,12 +149,12 @@ class AgentRun:
         """
         if self._submission is None or (self._submission.done() and self._submission.exception()):
             self.submitted = candidate
-            self._submission = asyncio.create_task(self._finished(f"submitted {candidate}", candidate))
+            self._submission = asyncio.create_task(self._finished_with(candidate))
         return await asyncio.shield(self._submission)
 
     def pay(self, reason: str, usage: tuple[Usage, ...]) -> None:
         """Take into the journal what was paid for no kernel; not after the search's end."""
-        asked = self._running.search.ask()
+        asked = self._brief()
         if isinstance(asked, Brief):
             self._running.search.fail(asked.id, NoProposal(reason=reason, usage=usage))
 
@@ -172,11 +174,25 @@ class AgentRun:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        rent = await self._queue.take_rent()
-        if rent is not None:
-            self._running.search.pay_rent(rent)
-        self._running.close()
+        try:
+            rent = await self._queue.take_rent()
+            if rent is not None:
+                self._running.search.pay_rent(rent)
+        finally:
+            self._running.close()
         await asyncio.to_thread(finish, self.folder)
+
+    def _brief(self) -> Brief | Wait | Done | Stuck:
+        """What the next kernel answers: a brief whose kernel the journal could not take, or a new one."""
+        search = self._running.search
+        return next(iter(search.outstanding()), None) or search.ask()
+
+    async def _finished_with(self, candidate: str) -> Finished:
+        try:
+            return await self._finished(f"submitted {candidate}", candidate)
+        finally:
+            if not self._running.search.is_ending:  # the journal did not take the answer: the work goes on
+                self.submitted = None
 
     async def _finished(self, reason: str, answer: str = "") -> Finished:
         search = self._running.search
@@ -200,21 +216,21 @@ class AgentRun:
         spec, search, candidate = self._running.spec, self._running.search, ready.candidate
         try:
             answer = await self._queue.evaluate(spec.name, self._running.request(ready), spec.scope)
+            self._running.note(answer)
+            if not answer.cached:
+                status = await self._queue.status()
+                cold = answer.result.boot in status.backend.cold_boots
+                self._running.saw_boot(answer.result.boot, answer.result.device, cold=cold)
+            search.tell(candidate.id, answer.result, repeat=ready.repeat, cached=answer.cached)
         except UserError as error:  # such as baselines that do not fit into the host's memory
             if not ready.is_full:
                 self._lost.append(ready)
                 raise
             search.forgo_full(candidate.id, str(error))
             return
-        except InfraError:
+        except InfraError:  # of the evaluator, or of the journal: a full disk
             self._lost.append(ready)
             raise
-        self._running.note(answer)
-        if not answer.cached:
-            status = await self._queue.status()
-            cold = answer.result.boot in status.backend.cold_boots
-            self._running.saw_boot(answer.result.boot, answer.result.device, cold=cold)
-        search.tell(candidate.id, answer.result, repeat=ready.repeat, cached=answer.cached)
         if ready.repeat == 0:
             self._trials[candidate.id] = Trial(candidate=candidate, results=(answer.result,))
             if answer.cached:

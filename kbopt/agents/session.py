@@ -128,8 +128,10 @@ class Session:
         return await run.submit(candidate)
 
     async def close(self) -> None:
+        """Close every run. What a full disk does not take, `kbopt resume` and `kbopt report` make later."""
         for run in self.runs.values():
-            await run.close()
+            with suppress(InfraError, UserError):  # it must keep neither the next run nor the device alive
+                await run.close()
 
     def _measured(self, run: AgentRun, candidate: str, what: str) -> Trial:
         """The trial of a kernel that was measured. Raises `UserError` for another one."""
@@ -205,7 +207,6 @@ class Judge:
     async def __aexit__(self, *_: object) -> None:
         try:
             for session in self._sessions.values():
-                with suppress(InfraError):  # a full disk must not keep the device alive
-                    await session.close()
+                await session.close()
         finally:
             await self._queue.close()

@@ -73,6 +73,8 @@ class _Ended:
     def how(self) -> str:
         if self.code is None:
             return "timed out"
+        if self.code < 0:
+            return f"its keeper was killed by signal {-self.code}, and what it started may still run"
         return f"killed by signal {self.code - 128}" if self.code > 128 else f"exit {self.code}"
 
 

@@ -38,6 +38,10 @@ MAX_CALLS = 1_000
 MAX_CONNECTIONS = 16
 """Of one desk at a time. An agent needs one, and one more for each agent that it starts itself."""
 
+MAX_STRANGERS = 16
+"""Connections of one desk that have not said the token yet. Any program of the machine can open them; beyond
+this number the oldest is closed, as its own agent says the token at once."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
@@ -135,6 +139,7 @@ class Desk:
         self._sources = {trial.candidate.source for trial in earlier}
         self._token = secrets.token_hex(16)
         self._connections: set[asyncio.Task[None]] = set()
+        self._strangers: dict[asyncio.Task[None], None] = {}
         self._calls = self._under_way = self.sent_away = 0
         self.submitted = ""
 
@@ -147,9 +152,10 @@ class Desk:
     async def close(self) -> None:
         """Nobody is served any more; what is being judged is judged and journalled all the same."""
         self._server.close()
-        for connection in self._connections:
+        connections = [*self._connections, *self._strangers]
+        for connection in connections:
             connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*connections, return_exceptions=True)
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -168,26 +174,38 @@ class Desk:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._connections) >= MAX_CONNECTIONS:
-            writer.close()
-            return
-        self._connections.add(task)
+        assert task is not None
+        self._strangers[task] = None
+        if len(self._strangers) > MAX_STRANGERS:
+            next(iter(self._strangers)).cancel()
         try:
             # A client that went away, or a line that is too long: there is nobody to answer.
             with contextlib.suppress(OSError, ValueError, asyncio.CancelledError):
-                await self._serve(reader, writer)
+                if await self._knows_the_token(reader, writer, task):
+                    await self._serve(reader, writer)
         finally:
+            self._strangers.pop(task, None)
             self._connections.discard(task)
             writer.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _knows_the_token(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, task: asyncio.Task[None]
+    ) -> bool:
+        """Whether the other end is the agent, whose connections are counted from here on."""
         token = (await reader.readline()).strip()
         if not hmac.compare_digest(token, self._token.encode()):
             self.sent_away += 1
             await _say(
                 writer, Refused(reason="this is not the token of this brief: its agent alone is served")
             )
-            return
+            return False
+        if len(self._connections) >= MAX_CONNECTIONS:
+            return False
+        del self._strangers[task]
+        self._connections.add(task)
+        return True
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
             await _say(writer, await self._answer(line))
 

@@ -26,7 +26,7 @@ from kbopt.core.protocol import EvalProtocol
 from kbopt.core.search import Search
 from kbopt.core.settings import Budget, SearchSettings
 from kbopt.proposers.agent import AgentCommand, AgentProposer
-from kbopt.proposers.agent_desk import MAX_AT_ONCE, MAX_CALLS, Place
+from kbopt.proposers.agent_desk import MAX_AT_ONCE, MAX_CALLS, MAX_STRANGERS, Place
 from kbopt.proposers.agent_presets import usage_of
 from kbopt.proposers.journal_summary import JournalSummarizer
 from kbopt.proposers.transcripts import Transcripts
@@ -219,6 +219,7 @@ async def test_an_agent_gets_no_more_evaluations_than_its_own_budget_and_the_sea
     [
         ("sh -c 'echo bye'", 30.0, "submitted no kernel (exit 0). It last printed: bye"),
         ("sh -c 'exit 3'", 30.0, "submitted no kernel (exit 3)"),
+        ("sh -c 'kill -9 $PPID'", 30.0, "its keeper was killed by signal 9, and what it started may"),
         ("sh -c 'kill -9 $$'", 30.0, "submitted no kernel (killed by signal 9)"),
         ("sh -c 'sleep 3611 & setsid sleep 3611; wait'", 0.5, "submitted no kernel (timed out)"),
         ("no-such-agent --fast", 30.0, "no-such-agent"),
@@ -313,6 +314,17 @@ async def test_a_stranger_is_sent_away_and_garbage_is_refused(
     too_large = json.dumps({"type": "Evaluate", "source": "#" * 300_000, "note": "", "client": "x"})
     (refused,) = await desk.say(place.token, too_large)
     assert "at most 262,144 are judged" in str(refused["reason"])
+
+
+async def test_strangers_that_connect_and_say_nothing_do_not_keep_the_agent_out(
+    caller: tuple[DeskCaller, Place, Lab],
+) -> None:
+    desk, place, _ = caller
+    silent = [await asyncio.open_connection("127.0.0.1", place.port) for _ in range(3 * MAX_STRANGERS)]
+    (verdict,) = await desk.say(place.token, evaluate(3))
+    assert verdict["type"] == "Verdict"
+    for _, writer in silent:
+        writer.close()
 
 
 async def test_a_flood_is_judged_a_few_at_a_time_and_ends(caller: tuple[DeskCaller, Place, Lab]) -> None:

@@ -138,7 +138,15 @@ def test_what_is_no_call_is_turned_away_with_what_is_allowed(tmp_path: Path) -> 
         assert (status, error) == (413, "too_large")
         assert "at most" not in message
         assert "33,554,432 bytes" in message
-        with socket.create_connection((client.base_url.host, client.base_url.port)) as raw:
+        at = (client.base_url.host, client.base_url.port)
+        with socket.create_connection(at) as raw:  # It says how large its body is, and need not send it.
+            raw.sendall(
+                f"POST /v1/evaluate HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+                "Content-Length: 99999999999\r\n\r\n".encode()
+            )
+            raw.settimeout(30)
+            assert b"413" in raw.recv(100)
+        with socket.create_connection(at) as raw:
             raw.sendall(b"\x16\x03\x01 not HTTP at all\r\n\r\n")
             assert b"400" in raw.recv(100)
         assert client.get("/tasks").status_code == 200
