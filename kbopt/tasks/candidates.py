@@ -13,6 +13,7 @@ from kbopt.core.errors import UNPARSABLE
 from kbopt.core.task import Task
 from kbopt.tasks.formats import definition_source, gpumode, hard, modules, templates
 from kbopt.tasks.formats.model import fault
+from kbopt.tasks.formats.renaming import renamed
 from kbopt.tasks.solutions import C_ENDINGS, Kernel, extension, is_solution, read_solution
 
 _ENTRIES = {
@@ -137,7 +138,7 @@ def _with_model(kernel: Kernel, name: str, task: Task, convention: str) -> str:
     elif convention == definition_source.CONVENTION and _writes(kernel, task.source):
         helpers.append(_part(task.source, definition_source.ALLOCATION))
         function, adapter = "_written_outputs", _WRITING.format(function=kernel.function)
-    own = templates.renamed(model, {"Model": "ModelNew", _ENTRIES[convention][0]: function})
+    own = renamed(model, {"Model": "ModelNew", _ENTRIES[convention][0]: function})
     return _joined(kernel.text, *helpers, adapter, own)
 
 

@@ -13,6 +13,7 @@ from kbopt.core.protocol import Precision
 from kbopt.tasks.formats import expressions, inputs, safetensors, templates
 from kbopt.tasks.formats.expressions import UnresolvedError
 from kbopt.tasks.formats.model import Workload, fault, seen_in
+from kbopt.tasks.formats.renaming import renamed
 
 CONVENTION: templates.Convention = "arguments"
 REFERENCE = "reference_run"
@@ -141,7 +142,7 @@ def source(definition: Definition, workload: Workload) -> str:
         templates.head(definition.title, where, CONVENTION, precision),
         "import base64\nimport zlib" if stored else "",
         templates.torch_import(definition.reference),
-        templates.renamed(templates.without_reserved(definition.reference), {"run": REFERENCE}),
+        renamed(definition.reference, _own_names(definition)),
         _ORDERED.format(names=tuple(definition.outputs)),
         _allocation(definition, arguments, results, sizes),
         inputs.STORED if stored else "",
@@ -150,6 +151,10 @@ def source(definition: Definition, workload: Workload) -> str:
         draws,
         "def get_init_inputs():\n    return []",
     )
+
+
+def _own_names(definition: Definition) -> dict[str, str]:
+    return {**templates.own_names(definition.reference), "run": REFERENCE}
 
 
 def _is_free(name: str) -> bool:
@@ -244,7 +249,7 @@ def _draws(
     custom = [name for name, raw in by.items() if raw.get("type") == "custom"]
     first = ""
     if custom:
-        named = templates.own_name(definition.draws)
+        named = _own_names(definition).get(definition.draws, definition.draws)
         first = f"    drawn = {named}({ ({**sizes, **given})!r}, torch.empty(0).device)\n"
     return f"def get_inputs():\n{first}    return [\n" + "\n".join(lines) + "\n    ]"
 

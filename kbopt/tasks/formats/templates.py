@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
 from collections.abc import Mapping
 
 from kbopt.core.errors import UNPARSABLE, place_of
 from kbopt.core.protocol import Precision
 from kbopt.tasks.formats.model import fault
+from kbopt.tasks.formats.renaming import renamed
 
 Convention = str
 """How a format's kernels are called: `arguments`, `data` or `module`."""
 
 DTYPES: Mapping[Precision, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-_RESERVED = ("Model", "ModelNew", "get_inputs", "get_init_inputs", "get_workloads")
+_RESERVED = (
+    *("Model", "ModelNew", "get_inputs", "get_init_inputs", "get_workloads", "reference_run", "drawn"),
+    *("_stored", "_ordered_outputs", "_allocated_outputs", "_written_outputs", "_spread_data"),
+    *("_packed_inputs", "_viewed_inputs", "_narrowed_outputs"),
+)
+"""Names of KernelBench's format, and of what is added to references and kernels."""
 _FUTURE = "from __future__ import "
 _CONVENTION = re.compile(r"^# convention: (\w+)$", re.MULTILINE)
 _PRECISION = re.compile(r"^# precision: (fp32|fp16|bf16)$", re.MULTILINE)
@@ -82,32 +86,21 @@ def assigned(module: ast.Module) -> set[str]:
     return {name for node in module.body if not isinstance(node, others) for name in bound(node)}
 
 
-def without_reserved(text: str) -> str:
-    """`text` with the names that KernelBench's format takes given another one, where it binds them."""
+def own_names(text: str) -> dict[str, str]:
+    """Another name for each that `text` binds and that KernelBench's format, or what is added here, takes."""
     module = ast.parse(text)
-    taken = {name for node in module.body for name in bound(node)} & set(_RESERVED)
-    return renamed(text, {name: own_name(name) for name in taken})
+    taken = {name for node in module.body for name in bound(node)}
+    own = dict[str, str]()
+    for name in sorted(taken & set(_RESERVED)):
+        own[name] = f"Own{name}" if name[0] == "M" else f"own_{name.lstrip('_')}"
+        while own[name] in text:
+            own[name] += "_"
+    return own
 
 
-def own_name(name: str) -> str:
-    """What `without_reserved` calls a function or class that is named so."""
-    if name not in _RESERVED:
-        return name
-    return f"Own{name}" if name[0] == "M" else f"own_{name}"
-
-
-def renamed(text: str, names: Mapping[str, str]) -> str:
-    """`text`, which parses, with these names replaced, but for attributes of that name."""
-    if not names:
-        return text
-    lines = text.split("\n")
-    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
-    for before, token in reversed(list(zip([tokens[0], *tokens], tokens, strict=False))):
-        if token.type == tokenize.NAME and token.string in names and before.string != ".":
-            row, column = token.start[0] - 1, token.start[1]
-            line = lines[row]
-            lines[row] = line[:column] + names[token.string] + line[column + len(token.string) :]
-    return "\n".join(lines)
+def without_reserved(text: str) -> str:
+    """`text` with names of its own for those that are taken."""
+    return renamed(text, own_names(text))
 
 
 def without_docstring(text: str) -> str:

@@ -292,7 +292,10 @@ def test_a_number_is_given_as_it_stands_or_drawn_once(tmp_path: Path) -> None:
     assert answer(drawn, 1) == answer(drawn, 2) != 0
 
 
-@pytest.mark.parametrize("name", ["make", "get_inputs", "get_init_inputs", "get_workloads", "Model"])
+@pytest.mark.parametrize(
+    "name",
+    ["make", "get_inputs", "get_init_inputs", "get_workloads", "Model", "drawn", "_stored", "reference_run"],
+)
 def test_custom_inputs_come_from_the_definitions_own_function(name: str, tmp_path: Path) -> None:
     definition = one_input("float32", ["n"], custom_inputs_entrypoint=name)
     definition["reference"] += (

@@ -1,0 +1,97 @@
+"""Names of a reference or kernel that are also those of what is added to it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from kbopt.tasks import load_task
+from kbopt.tasks.formats.renaming import renamed
+from tests.support import formats
+from tests.tasks.formats.test_definitions import line, one_input
+from tests.tasks.formats.test_formats import answer, run
+
+TEXT = '''
+from a import run as r, run
+é = "ü"; run = run(é)  # run
+class H:
+    """run"""
+    def run(self, run=run, *, f=lambda: run):
+        return self.run(run=run)
+    def g(self):
+        return run(1)
+@deco(run)
+async def f(x: run, **k) -> run:
+    global run, other
+    return [run for run in x] + [run(y) for y in x]
+def run(x):
+    def inner(): return run(x, run=1)
+    return inner
+def g():
+    run = 1
+    return lambda: run
+h = lambda run: run
+z = lambda x: run(x)
+'''
+
+
+def test_a_name_changes_where_it_is_the_modules_and_nowhere_else() -> None:
+    # A method's own default is what the class calls so.
+    assert renamed(TEXT, {"run": "own"}).split("\n") == [
+        "",
+        "from a import run as r, run as own",
+        'é = "ü"; own = own(é)  # run',
+        "class H:",
+        '    """run"""',
+        "    def run(self, run=run, *, f=lambda: own):",
+        "        return self.run(run=run)",
+        "    def g(self):",
+        "        return own(1)",
+        "@deco(own)",
+        "async def f(x: own, **k) -> own:",
+        "    global own, other",
+        "    return [run for run in x] + [own(y) for y in x]",
+        "def own(x):",
+        "    def inner(): return own(x, run=1)",
+        "    return inner",
+        "def g():",
+        "    run = 1",
+        "    return lambda: run",
+        "h = lambda run: run",
+        "z = lambda x: own(x)",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("quotes", ["'", "'''"])
+def test_a_name_in_an_f_string_changes_with_the_others(quotes: str) -> None:
+    text = f"run = 3\nx = f{quotes}{{run + 1:0{{run}}d}} run{quotes} 'end'\n"
+
+    assert run(renamed(text, {"run": "own"})).x == "004 runend"
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "class H:\n    def run(self, v):\n        return v + 1\ndef run(x):\n    return H().run(x)\n",
+        "class C:\n    run = 1\ndef run(x):\n    return x + C.run\n",
+        "def reference_run(x):\n    return x + 1\ndef run(x):\n    return reference_run(x)\n",
+        "def f(**k):\n    return k['run'] + 1\ndef run(x):\n    return f(run=x)\n",
+        "def run(x):\n    from subprocess import run\n    return x + bool(run)\n",
+        "def run(x, deep=1):\n    return x + float(f'{run(x, 0).numel() / 4}') if deep else x\n",
+        "class G:\n    def get_inputs(self): return 1\ndef run(x):\n    return x + G().get_inputs()\n",
+        "class Model:\n    pass\ndef run(x):\n    return x + dict(Model=1)['Model']\n",
+        *(
+            f"def {name}(a, b):\n    return a + b\ndef run(x):\n    return {name}(x, 1)\n"
+            for name in ("_ordered_outputs", "_allocated_outputs", "_stored", "drawn")
+        ),
+    ],
+)
+def test_a_reference_may_use_the_names_of_what_is_added(reference: str, tmp_path: Path) -> None:
+    definition = one_input("float32", ["n"]) | {"reference": f"import torch\n{reference}"}
+    path = formats.write_sol(tmp_path, definition, [line(4), line(5)])
+
+    for source in (load_task(f"{path}#n4").source, load_task(f"{path}#all").source):
+        torch.manual_seed(0)
+        given = run(source).get_inputs()[0]
+        assert torch.equal(answer(source), given + 1)
