@@ -51,15 +51,19 @@ _JSON: dict[type, str] = {str: "a string", dict: "an object", list: "a list"}
 
 
 def _sizes(definition: Definition, workload: Workload) -> dict[str, int]:
-    """Each axis with its size. Raises `UserError` for one that cannot be resolved."""
+    """Each axis with its size, and with what else a workload gives to the definition's own function.
+
+    Raises `UserError` for one that cannot be resolved.
+    """
     given, sizes = workload.values["axes"], dict[str, int]()
     unknown = [axis for axis in given if axis not in definition.axes]
-    if unknown:
+    if unknown and not definition.draws:
         raise fault(
             f"{workload.where}, axes.{unknown[0]}",
             f"{definition.path} has no such axis",
             f"It has {', '.join(definition.axes) or 'none'}",
         )
+    sizes |= {axis: _size(given[axis], f"{workload.where}, axes.{axis}") for axis in unknown}
     open_axes: dict[str, str] = {}
     for axis, raw in definition.axes.items():
         where = f"{definition.path}, axes.{axis}"
@@ -177,8 +181,8 @@ def _allocation(
     """
     axes, given = dict[str, str](), _given(definition, arguments)
     for axis, size in sizes.items():  # Each after those that its expression names.
-        raw = definition.axes[axis]
-        is_open = raw["type"] == "expr" and axis not in given
+        raw = definition.axes.get(axis, {})
+        is_open = raw.get("type") == "expr" and axis not in given
         axes[axis] = (
             expressions.with_names(raw["expression"], axes) if is_open else given.get(axis, str(size))
         )
@@ -234,7 +238,9 @@ def _draws(
 ) -> str:
     """The source's `get_inputs`."""
     by = workload.values["inputs"]
-    unknown = [name for name in by if name not in definition.inputs]
+    # Beside the inputs, the definition's own function draws what a workload may name too.
+    made = [name for name, raw in by.items() if definition.draws and raw == {"type": "custom"}]
+    unknown = [name for name in by if name not in definition.inputs and name not in made]
     if unknown:
         raise fault(
             f"{workload.where}, inputs.{unknown[0]}",
