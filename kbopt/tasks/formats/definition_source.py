@@ -135,7 +135,7 @@ def source(definition: Definition, workload: Workload) -> str:
     precision = inputs.precision_of((*arguments, *results))
     draws = _draws(definition, workload, arguments, sizes, precision)
     names = [
-        spec.name if _is_free(spec.name) else f"argument{number}" for number, spec in enumerate(arguments)
+        spec.name if _is_free(spec.name) else f"_argument{number}" for number, spec in enumerate(arguments)
     ]
     call = ", ".join(
         f"{name}{inputs.given(spec, precision)}" for name, spec in zip(names, arguments, strict=True)
@@ -161,9 +161,12 @@ def _own_names(definition: Definition) -> dict[str, str]:
     return {**templates.own_names(definition.reference), "run": REFERENCE}
 
 
+_TAKEN = ("self", "torch", REFERENCE)
+
+
 def _is_free(name: str) -> bool:
     """Whether an argument may be called so."""
-    return name.isidentifier() and not keyword.iskeyword(name) and name not in ("self", REFERENCE, "torch")
+    return name.isidentifier() and not keyword.iskeyword(name) and name not in _TAKEN and name[0] != "_"
 
 
 ALLOCATION = "_allocated_outputs"
@@ -250,7 +253,7 @@ def _draws(
     lines = []
     for spec in arguments:
         expression = _drawn(definition, workload, spec, precision)
-        lines.append(f"        {expression},  # {spec.name}")
+        lines.append(f"        {expression},  # {' '.join(spec.name.split())}")
     given = {name: raw["value"] for name, raw in by.items() if raw.get("type") == "scalar"}
     custom = [name for name, raw in by.items() if raw.get("type") == "custom"]
     first = ""
@@ -289,7 +292,7 @@ def _drawn(definition: Definition, workload: Workload, spec: inputs.Spec, precis
         case "custom":
             if not definition.draws:
                 raise fault(where, "custom, and the definition names no custom_inputs_entrypoint", "Add it")
-            value = f'drawn["{spec.name}"]'
+            value = f"drawn[{spec.name!r}]"
             return value if spec.shape is None else inputs.packed(spec, value, precision)
         case "safetensors":
             path = _stored_at(definition, raw, where)

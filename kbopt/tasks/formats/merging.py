@@ -156,5 +156,5 @@ def _by_functions(problem: FormatTask, sources: Sequence[str]) -> list[str]:
 
 def _headed(problem: FormatTask, source: str, num: int) -> str:
     """The source, which says in its head that it is from several workloads."""
-    told = f"# from {problem.format}, {problem.title}, {num} workloads".replace("\n", " ")
+    told = templates.one_line(f"# from {problem.format}, {problem.title}, {num} workloads")
     return re.sub(r"^# from .*$", lambda _: told, source, count=1, flags=re.MULTILINE).rstrip()

@@ -21,20 +21,25 @@ _RESERVED = (
     *("_packed_inputs", "_viewed_inputs", "_narrowed_outputs"),
 )
 """Names of KernelBench's format, and of what is added to references and kernels."""
-_FUTURE = "from __future__ import "
+_FUTURE = "__future__"
 _CONVENTION = re.compile(r"^# convention: (\w+)$", re.MULTILINE)
 _PRECISION = re.compile(r"^# precision: (fp32|fp16|bf16)$", re.MULTILINE)
 
 
 def head(title: str, where: str, convention: Convention, precision: Precision) -> str:
     """The first lines of a source: what it computes, where it is from, and how it is judged."""
-    told = " ".join(title.split()).replace("\\", "\\\\").replace('"', "'")
+    told = one_line(title).replace("\\", "\\\\").replace('"', "'")
     lines = (
-        f"from {' '.join(where.split())}",
+        f"from {one_line(where)}",
         f"convention: {convention}",
         f"precision: {precision}",
     )
     return f'"""{told}"""\n' + "\n".join(f"# {line}" for line in lines)
+
+
+def one_line(text: str) -> str:
+    """`text` as a comment or docstring may have it."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
 
 
 def convention_of(source: str) -> Convention:
@@ -117,8 +122,11 @@ def hoisted(head: str, *parts: str) -> str:
     future, rest = dict[str, None](), [head]
     for part in parts:
         lines = part.split("\n")
-        future |= dict.fromkeys(line for line in lines if line.startswith(_FUTURE))
-        rest.append("\n".join(line for line in lines if not line.startswith(_FUTURE)).strip())
+        for node in reversed(ast.parse(part).body if _FUTURE in part else []):
+            if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+                future["\n".join(lines[node.lineno - 1 : node.end_lineno])] = None
+                del lines[node.lineno - 1 : node.end_lineno]
+        rest.append("\n".join(lines).strip())
     rest.insert(1, "\n".join(future))
     return "\n\n\n".join(part for part in rest if part) + "\n"
 
@@ -152,7 +160,8 @@ def mixes(module: ast.Module) -> bool:
 
 def torch_import(text: str) -> str:
     """What imports torch, where `text` does not."""
-    return "" if re.search(r"^import torch$", text, re.MULTILINE) else "import torch"
+    imports = [node for node in ast.parse(text).body if isinstance(node, ast.Import)]
+    return "" if any("torch" in bound(node) for node in imports) else "import torch"
 
 
 BITS = '''

@@ -95,3 +95,40 @@ def test_a_reference_may_use_the_names_of_what_is_added(reference: str, tmp_path
         torch.manual_seed(0)
         given = run(source).get_inputs()[0]
         assert torch.equal(answer(source), given + 1)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "T = '''\nfrom __future__ import braces\n'''\nimport torch\ndef run(x): return x + 1\n",
+        "from __future__ import (\n    annotations,\n)\ndef run(x: Lost): return x + 1\n",
+        "def run(x):\n    '''\nimport torch\n'''\n    import torch\n    return torch.add(x, 1)\n",
+        "from torch import *\ndef run(x): return add(x, 1)\n",
+    ],
+)
+def test_imports_are_what_python_takes_for_them(reference: str, tmp_path: Path) -> None:
+    definition = one_input("float32", ["n"], description="a\0b") | {"reference": reference}
+    source = load_task(str(formats.write_sol(tmp_path, definition, [line(4), line(5)]))).source
+
+    assert torch.equal(answer(source), answer(source.replace("1)", "0)").replace("+ 1", "+ 0")) + 1)
+
+
+@pytest.mark.parametrize("name", ["_ordered_outputs", "argument2", "_argument2", 'a"b', "a\nb"])
+def test_an_input_may_be_called_anything(name: str, tmp_path: Path) -> None:
+    tensor = {"shape": ["n"], "dtype": "float32"}
+    definition = one_input("float32", ["n"], custom_inputs_entrypoint="make") | {
+        "inputs": {"x": tensor, name: tensor, "self": tensor},
+        "reference": f"import torch\ndef run(a, b, c):\n    return a + b + c\ndef make(sizes, device):\n"
+        f"    return dict.fromkeys(['x', {name!r}, 'self'], torch.ones(sizes['n']))\n",
+    }
+    custom = {key: {"type": "custom"} for key in ("x", name, "self")}
+    path = formats.write_sol(tmp_path, definition, [line(4, **custom)])
+
+    assert torch.equal(answer(load_task(str(path)).source), torch.full((4,), 3.0))
+
+
+def test_a_reference_of_gpu_mode_may_hide_builtins(tmp_path: Path) -> None:
+    reference = formats.MODE_REFERENCE.replace("import torch\n", "import torch\nfrom torch import *\n", 1)
+    source = load_task(str(formats.write_mode(tmp_path / "one", reference))).source
+
+    assert answer(source).shape == (128, 128)
