@@ -18,6 +18,7 @@ DTYPES: Mapping[Precision, str] = {"fp32": "float32", "fp16": "float16", "bf16":
 _RESERVED = (
     *("Model", "ModelNew", "get_inputs", "get_init_inputs", "get_workloads", "reference_run", "drawn"),
     *("_stored", "_ordered_outputs", "_allocated_outputs", "_written_outputs", "_spread_data"),
+    "_called_kernel",
     *("_packed_inputs", "_viewed_inputs", "_narrowed_outputs"),
 )
 """Names of KernelBench's format, and of what is added to references and kernels."""

@@ -1,11 +1,13 @@
 """Names of a reference or kernel that are also those of what is added to it."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from kbopt.tasks import load_task
+from kbopt.tasks.candidates import as_model
 from kbopt.tasks.formats.renaming import renamed
 from tests.support import formats
 from tests.tasks.formats.test_definitions import line, one_input
@@ -132,3 +134,39 @@ def test_a_reference_of_gpu_mode_may_hide_builtins(tmp_path: Path) -> None:
     source = load_task(str(formats.write_mode(tmp_path / "one", reference))).source
 
     assert answer(source).shape == (128, 128)
+
+
+@pytest.mark.parametrize("name", ["ModelNew", "_ordered_outputs", "_allocated_outputs", "_written_outputs"])
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_solution_may_use_the_names_of_what_is_added(name: str, *, writes: bool, tmp_path: Path) -> None:
+    task = load_task(str(formats.write_traces(tmp_path)))
+    last, what = (", C", f"C.copy_({name}(A, B))") if writes else ("", f"return {name}(A, B)")
+    text = f"def {name}(A, B): return A @ B.T\ndef run(A, B{last}): {what}\n"
+    solution = formats.PRODUCT_SOLUTION | {
+        "spec": {"entry_point": "main.py::run", "destination_passing_style": writes},
+        "sources": [{"path": "main.py", "content": text}],
+    }
+    inputs = torch.ones(3, 16), torch.ones(24, 16)
+
+    kernel = run(as_model(json.dumps(solution), "s.json", task)).ModelNew()
+
+    assert torch.equal(kernel(*inputs), torch.full((3, 24), 16.0))
+
+
+def test_an_input_may_be_called_as_the_kernel(tmp_path: Path) -> None:
+    definition = one_input("float32", ["n"]) | {"inputs": {"run": {"shape": ["n"], "dtype": "float32"}}}
+    task = load_task(str(formats.write_sol(tmp_path, definition, [line(4)])))
+
+    kernel = run(as_model("def run(x): return x + 1\n", "s.py", task)).ModelNew()
+
+    assert torch.equal(kernel(torch.ones(4)), torch.full((4,), 2.0))
+
+
+def test_a_module_of_kernelbench_hard_may_have_a_function_forward(tmp_path: Path) -> None:
+    reference = formats.HARD_REFERENCE.replace("fp32", "bf16").replace(
+        "class Model", "def _forward(x): return torch.relu(x).to(torch.bfloat16)\n\n\nclass Model"
+    )
+    reference = reference.replace("torch.relu(x @ self.weight.T)", "_forward(x @ self.weight.T)")
+    source = load_task(f"{formats.write_hard(tmp_path, reference)}#shape0").source
+
+    assert answer(source.replace("torch.randn(BATCH, rows)", "torch.ones(BATCH, rows)")).shape == (64, 48)
