@@ -68,18 +68,19 @@ def functions(module: ast.Module) -> Mapping[str, ast.FunctionDef]:
     return {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
 
 
-def bound(node: ast.stmt) -> set[str]:
-    """The names that a statement at the top level binds."""
+def bound(node: ast.stmt | ast.ExceptHandler | ast.match_case) -> set[str]:
+    """The names that a statement at the top level binds, or a part of one."""
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             return {name}
         case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
             return {alias.asname or alias.name.split(".")[0] for alias in aliases}
-    inner = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+    blocks = ast.stmt | ast.ExceptHandler | ast.match_case
+    inner = [child for child in ast.iter_child_nodes(node) if isinstance(child, blocks)]
     stored = {
         name.id
         for child in ast.iter_child_nodes(node)
-        if not isinstance(child, ast.stmt)
+        if not isinstance(child, blocks)
         for name in ast.walk(child)
         if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
     }

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kbopt.tasks import load_task
-from kbopt.tasks.candidates import as_model
+from kbopt.tasks.candidates import as_model, missing
 from kbopt.tasks.formats.renaming import renamed
 from tests.support import formats
 from tests.tasks.formats.test_definitions import line, one_input
@@ -83,6 +83,8 @@ def test_a_name_in_an_f_string_changes_with_the_others(quotes: str) -> None:
         "def run(x, deep=1):\n    return x + float(f'{run(x, 0).numel() / 4}') if deep else x\n",
         "class G:\n    def get_inputs(self): return 1\ndef run(x):\n    return x + G().get_inputs()\n",
         "class Model:\n    pass\ndef run(x):\n    return x + dict(Model=1)['Model']\n",
+        "try:\n    import lost\nexcept ImportError:\n    def drawn(x): return x + 1\n"
+        "def run(x):\n    return drawn(x)\n",
         *(
             f"def {name}(a, b):\n    return a + b\ndef run(x):\n    return {name}(x, 1)\n"
             for name in ("_ordered_outputs", "_allocated_outputs", "_stored", "drawn")
@@ -151,6 +153,13 @@ def test_a_solution_may_use_the_names_of_what_is_added(name: str, *, writes: boo
     kernel = run(as_model(json.dumps(solution), "s.json", task)).ModelNew()
 
     assert torch.equal(kernel(*inputs), torch.full((3, 24), 16.0))
+
+
+def test_a_kernel_may_define_its_model_where_an_import_fails(tmp_path: Path) -> None:
+    task = load_task(str(formats.write_traces(tmp_path)))
+    text = "try:\n    import lost\nexcept ImportError:\n    class ModelNew: pass\n"
+
+    assert missing(text, "k.py", task) == ""
 
 
 def test_an_input_may_be_called_as_the_kernel(tmp_path: Path) -> None:
