@@ -13,6 +13,7 @@ from kbopt.core.errors import UNPARSABLE
 from kbopt.core.task import Task
 from kbopt.tasks.formats import definition_source, gpumode, hard, modules, templates
 from kbopt.tasks.formats.model import fault
+from kbopt.tasks.formats.renaming import renamed
 from kbopt.tasks.solutions import C_ENDINGS, Kernel, extension, is_solution, read_solution
 
 _ENTRIES = {
@@ -22,6 +23,8 @@ _ENTRIES = {
 """The function that the task's `Model` calls, and the one that kernels define in its place."""
 _OWN_FILES = ("task", "utils", "reference")
 """Modules of a GPU MODE task that a submission may import from."""
+_TASKS_OWN = ("Model", "get_inputs", "get_init_inputs", "get_workloads", "reference_run", "drawn")
+"""Names that a kernel may have too: nothing of that name is added to it."""
 _TYPES = ("input_t", "output_t", "TestSpec")
 
 
@@ -129,16 +132,19 @@ def _with_model(kernel: Kernel, name: str, task: Task, convention: str) -> str:
     """The kernel's text with a `ModelNew` that calls its function as `Model` calls the reference."""
     model = _part(task.source, "Model")
     helpers = [_part(task.source, one) for one in ("_ordered_outputs", "_viewed_inputs", "_narrowed_outputs")]
-    function, adapter = kernel.function, ""
+    own = {old: new for old, new in templates.own_names(kernel.text).items() if old not in _TASKS_OWN}
+    text, function, adapter = renamed(kernel.text, own), own.get(kernel.function, kernel.function), ""
     if convention == gpumode.CONVENTION and kernel.writes is not None:
         if kernel.writes:
             raise fault(name, f"{function} writes to its arguments", "Have it return what it writes")
-        function, adapter = "_spread_data", _FROM_DATA.format(function=kernel.function)
+        function, adapter = "_spread_data", _FROM_DATA.format(function=function)
     elif convention == definition_source.CONVENTION and _writes(kernel, task.source):
         helpers.append(_part(task.source, definition_source.ALLOCATION))
-        function, adapter = "_written_outputs", _WRITING.format(function=kernel.function)
-    own = templates.renamed(model, {"Model": "ModelNew", _ENTRIES[convention][0]: function})
-    return _joined(kernel.text, *helpers, adapter, own)
+        function, adapter = "_written_outputs", _WRITING.format(function=function)
+    elif any(isinstance(node, ast.arg) and node.arg == function for node in ast.walk(ast.parse(model))):
+        function, adapter = "_called_kernel", f"_called_kernel = {function}"
+    own_model = renamed(model, {"Model": "ModelNew", _ENTRIES[convention][0]: function})
+    return _joined(text, *helpers, adapter, own_model)
 
 
 def _joined(text: str, *parts: str) -> str:

@@ -13,6 +13,7 @@ from kbopt.core.protocol import Precision
 from kbopt.tasks.formats import expressions, inputs, safetensors, templates
 from kbopt.tasks.formats.expressions import UnresolvedError
 from kbopt.tasks.formats.model import Workload, fault, seen_in
+from kbopt.tasks.formats.renaming import renamed
 
 CONVENTION: templates.Convention = "arguments"
 REFERENCE = "reference_run"
@@ -50,15 +51,19 @@ _JSON: dict[type, str] = {str: "a string", dict: "an object", list: "a list"}
 
 
 def _sizes(definition: Definition, workload: Workload) -> dict[str, int]:
-    """Each axis with its size. Raises `UserError` for one that cannot be resolved."""
+    """Each axis with its size, and with what else a workload gives to the definition's own function.
+
+    Raises `UserError` for one that cannot be resolved.
+    """
     given, sizes = workload.values["axes"], dict[str, int]()
     unknown = [axis for axis in given if axis not in definition.axes]
-    if unknown:
+    if unknown and not definition.draws:
         raise fault(
             f"{workload.where}, axes.{unknown[0]}",
             f"{definition.path} has no such axis",
             f"It has {', '.join(definition.axes) or 'none'}",
         )
+    sizes |= {axis: _size(given[axis], f"{workload.where}, axes.{axis}") for axis in unknown}
     open_axes: dict[str, str] = {}
     for axis, raw in definition.axes.items():
         where = f"{definition.path}, axes.{axis}"
@@ -130,7 +135,7 @@ def source(definition: Definition, workload: Workload) -> str:
     precision = inputs.precision_of((*arguments, *results))
     draws = _draws(definition, workload, arguments, sizes, precision)
     names = [
-        spec.name if _is_free(spec.name) else f"argument{number}" for number, spec in enumerate(arguments)
+        spec.name if _is_free(spec.name) else f"_argument{number}" for number, spec in enumerate(arguments)
     ]
     call = ", ".join(
         f"{name}{inputs.given(spec, precision)}" for name, spec in zip(names, arguments, strict=True)
@@ -141,7 +146,7 @@ def source(definition: Definition, workload: Workload) -> str:
         templates.head(definition.title, where, CONVENTION, precision),
         "import base64\nimport zlib" if stored else "",
         templates.torch_import(definition.reference),
-        templates.renamed(templates.without_reserved(definition.reference), {"run": REFERENCE}),
+        renamed(definition.reference, _own_names(definition)),
         _ORDERED.format(names=tuple(definition.outputs)),
         _allocation(definition, arguments, results, sizes),
         inputs.STORED if stored else "",
@@ -152,9 +157,16 @@ def source(definition: Definition, workload: Workload) -> str:
     )
 
 
+def _own_names(definition: Definition) -> dict[str, str]:
+    return {**templates.own_names(definition.reference), "run": REFERENCE}
+
+
+_TAKEN = ("self", "torch", REFERENCE)
+
+
 def _is_free(name: str) -> bool:
     """Whether an argument may be called so."""
-    return name.isidentifier() and not keyword.iskeyword(name) and name not in ("self", REFERENCE, "torch")
+    return name.isidentifier() and not keyword.iskeyword(name) and name not in _TAKEN and name[0] != "_"
 
 
 ALLOCATION = "_allocated_outputs"
@@ -172,8 +184,8 @@ def _allocation(
     """
     axes, given = dict[str, str](), _given(definition, arguments)
     for axis, size in sizes.items():  # Each after those that its expression names.
-        raw = definition.axes[axis]
-        is_open = raw["type"] == "expr" and axis not in given
+        raw = definition.axes.get(axis, {})
+        is_open = raw.get("type") == "expr" and axis not in given
         axes[axis] = (
             expressions.with_names(raw["expression"], axes) if is_open else given.get(axis, str(size))
         )
@@ -229,7 +241,9 @@ def _draws(
 ) -> str:
     """The source's `get_inputs`."""
     by = workload.values["inputs"]
-    unknown = [name for name in by if name not in definition.inputs]
+    # Beside the inputs, the definition's own function draws what a workload may name too.
+    made = [name for name, raw in by.items() if definition.draws and raw == {"type": "custom"}]
+    unknown = [name for name in by if name not in definition.inputs and name not in made]
     if unknown:
         raise fault(
             f"{workload.where}, inputs.{unknown[0]}",
@@ -239,12 +253,12 @@ def _draws(
     lines = []
     for spec in arguments:
         expression = _drawn(definition, workload, spec, precision)
-        lines.append(f"        {expression},  # {spec.name}")
+        lines.append(f"        {expression},  # {' '.join(spec.name.split())}")
     given = {name: raw["value"] for name, raw in by.items() if raw.get("type") == "scalar"}
     custom = [name for name, raw in by.items() if raw.get("type") == "custom"]
     first = ""
     if custom:
-        named = templates.own_name(definition.draws)
+        named = _own_names(definition).get(definition.draws, definition.draws)
         first = f"    drawn = {named}({ ({**sizes, **given})!r}, torch.empty(0).device)\n"
     return f"def get_inputs():\n{first}    return [\n" + "\n".join(lines) + "\n    ]"
 
@@ -278,7 +292,7 @@ def _drawn(definition: Definition, workload: Workload, spec: inputs.Spec, precis
         case "custom":
             if not definition.draws:
                 raise fault(where, "custom, and the definition names no custom_inputs_entrypoint", "Add it")
-            value = f'drawn["{spec.name}"]'
+            value = f"drawn[{spec.name!r}]"
             return value if spec.shape is None else inputs.packed(spec, value, precision)
         case "safetensors":
             path = _stored_at(definition, raw, where)

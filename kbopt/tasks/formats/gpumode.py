@@ -168,7 +168,7 @@ def _source(folder: Path, texts: Mapping[str, str], generate: ast.FunctionDef, w
     seed = workload.values.get("seed")
     # Small numbers, as in the tasks: some references add the seed to what they draw.
     drawn = (
-        f"    seed = {seed!r} + int(torch.randint(2**16, (), device='cpu'))\n"
+        f"    seed = {seed!r} + torch.randint(2**16, (), device='cpu').item()\n"
         if "seed" in workload.values
         else ""
     )

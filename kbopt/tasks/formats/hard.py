@@ -137,15 +137,15 @@ def _source(path: Path, reference: str, workload: Workload) -> str:
 
 
 _WRAPPED = """
-_get_inputs, _forward = get_inputs, Model.forward
+_get_inputs_unpacked, _forward_unviewed = get_inputs, Model.forward
 
 
 def get_inputs():
-    return _packed_inputs(list(_get_inputs()), {dtype})
+    return _packed_inputs(list(_get_inputs_unpacked()), {dtype})
 
 
 def _forward_viewed(self, *values):
-    return _forward(self, *_viewed_inputs(values))
+    return _forward_unviewed(self, *_viewed_inputs(values))
 
 
 Model.forward = _forward_viewed

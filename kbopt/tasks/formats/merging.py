@@ -15,6 +15,7 @@ from kbopt.core import workloads as core
 from kbopt.core.task import Task
 from kbopt.tasks.formats import templates
 from kbopt.tasks.formats.model import FormatTask, fault
+from kbopt.tasks.formats.renaming import renamed
 from kbopt.tasks.formats.roles import Part
 from kbopt.tasks.source import family_of
 
@@ -138,13 +139,13 @@ def _by_sizes(problem: FormatTask, first: str, sizes: Sequence[Mapping[str, obje
 def _by_functions(problem: FormatTask, sources: Sequence[str]) -> list[str]:
     """The function of each, and what it needs beside what the first source has."""
     known = set(_bindings(sources[0]))
-    renamed = templates.renamed(sources[0], {_DRAWS: core.DRAWS_ONE.format(0)})
-    parts = [_headed(problem, renamed, len(sources))]
+    first = renamed(sources[0], {_DRAWS: core.DRAWS_ONE.format(0)})
+    parts = [_headed(problem, first, len(sources))]
     for number, source in enumerate(sources[1:], 1):
         for name, node in _bindings(source).items():
             segment = ast.get_source_segment(source, node) or ""
             if name == _DRAWS:
-                parts.append(templates.renamed(segment, {_DRAWS: core.DRAWS_ONE.format(number)}))
+                parts.append(renamed(segment, {_DRAWS: core.DRAWS_ONE.format(number)}))
             elif name not in known:
                 parts.append(segment)
         known |= set(_bindings(source))
@@ -155,5 +156,5 @@ def _by_functions(problem: FormatTask, sources: Sequence[str]) -> list[str]:
 
 def _headed(problem: FormatTask, source: str, num: int) -> str:
     """The source, which says in its head that it is from several workloads."""
-    told = f"# from {problem.format}, {problem.title}, {num} workloads".replace("\n", " ")
+    told = templates.one_line(f"# from {problem.format}, {problem.title}, {num} workloads")
     return re.sub(r"^# from .*$", lambda _: told, source, count=1, flags=re.MULTILINE).rstrip()

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
 from collections.abc import Mapping
 
 from kbopt.core.errors import UNPARSABLE, place_of
 from kbopt.core.protocol import Precision
 from kbopt.tasks.formats.model import fault
+from kbopt.tasks.formats.renaming import renamed
 
 Convention = str
 """How a format's kernels are called: `arguments`, `data` or `module`."""
 
 DTYPES: Mapping[Precision, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-_RESERVED = ("Model", "ModelNew", "get_inputs", "get_init_inputs", "get_workloads")
-_FUTURE = "from __future__ import "
+_RESERVED = (
+    *("Model", "ModelNew", "get_inputs", "get_init_inputs", "get_workloads", "reference_run", "drawn"),
+    *("_stored", "_ordered_outputs", "_allocated_outputs", "_written_outputs", "_spread_data"),
+    "_called_kernel",
+    *("_packed_inputs", "_viewed_inputs", "_narrowed_outputs"),
+)
+"""Names of KernelBench's format, and of what is added to references and kernels."""
+_FUTURE = "__future__"
 _CONVENTION = re.compile(r"^# convention: (\w+)$", re.MULTILINE)
 _PRECISION = re.compile(r"^# precision: (fp32|fp16|bf16)$", re.MULTILINE)
 
 
 def head(title: str, where: str, convention: Convention, precision: Precision) -> str:
     """The first lines of a source: what it computes, where it is from, and how it is judged."""
-    told = " ".join(title.split()).replace("\\", "\\\\").replace('"', "'")
+    told = one_line(title).replace("\\", "\\\\").replace('"', "'")
     lines = (
-        f"from {' '.join(where.split())}",
+        f"from {one_line(where)}",
         f"convention: {convention}",
         f"precision: {precision}",
     )
     return f'"""{told}"""\n' + "\n".join(f"# {line}" for line in lines)
+
+
+def one_line(text: str) -> str:
+    """`text` as a comment or docstring may have it."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
 
 
 def convention_of(source: str) -> Convention:
@@ -58,18 +68,19 @@ def functions(module: ast.Module) -> Mapping[str, ast.FunctionDef]:
     return {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
 
 
-def bound(node: ast.stmt) -> set[str]:
-    """The names that a statement at the top level binds."""
+def bound(node: ast.stmt | ast.ExceptHandler | ast.match_case) -> set[str]:
+    """The names that a statement at the top level binds, or a part of one."""
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             return {name}
         case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
             return {alias.asname or alias.name.split(".")[0] for alias in aliases}
-    inner = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+    blocks = ast.stmt | ast.ExceptHandler | ast.match_case
+    inner = [child for child in ast.iter_child_nodes(node) if isinstance(child, blocks)]
     stored = {
         name.id
         for child in ast.iter_child_nodes(node)
-        if not isinstance(child, ast.stmt)
+        if not isinstance(child, blocks)
         for name in ast.walk(child)
         if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
     }
@@ -82,32 +93,21 @@ def assigned(module: ast.Module) -> set[str]:
     return {name for node in module.body if not isinstance(node, others) for name in bound(node)}
 
 
-def without_reserved(text: str) -> str:
-    """`text` with the names that KernelBench's format takes given another one, where it binds them."""
+def own_names(text: str) -> dict[str, str]:
+    """Another name for each that `text` binds and that KernelBench's format, or what is added here, takes."""
     module = ast.parse(text)
-    taken = {name for node in module.body for name in bound(node)} & set(_RESERVED)
-    return renamed(text, {name: own_name(name) for name in taken})
+    taken = {name for node in module.body for name in bound(node)}
+    own = dict[str, str]()
+    for name in sorted(taken & set(_RESERVED)):
+        own[name] = f"Own{name}" if name[0] == "M" else f"own_{name.lstrip('_')}"
+        while own[name] in text:
+            own[name] += "_"
+    return own
 
 
-def own_name(name: str) -> str:
-    """What `without_reserved` calls a function or class that is named so."""
-    if name not in _RESERVED:
-        return name
-    return f"Own{name}" if name[0] == "M" else f"own_{name}"
-
-
-def renamed(text: str, names: Mapping[str, str]) -> str:
-    """`text`, which parses, with these names replaced, but for attributes of that name."""
-    if not names:
-        return text
-    lines = text.split("\n")
-    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
-    for before, token in reversed(list(zip([tokens[0], *tokens], tokens, strict=False))):
-        if token.type == tokenize.NAME and token.string in names and before.string != ".":
-            row, column = token.start[0] - 1, token.start[1]
-            line = lines[row]
-            lines[row] = line[:column] + names[token.string] + line[column + len(token.string) :]
-    return "\n".join(lines)
+def without_reserved(text: str) -> str:
+    """`text` with names of its own for those that are taken."""
+    return renamed(text, own_names(text))
 
 
 def without_docstring(text: str) -> str:
@@ -124,8 +124,11 @@ def hoisted(head: str, *parts: str) -> str:
     future, rest = dict[str, None](), [head]
     for part in parts:
         lines = part.split("\n")
-        future |= dict.fromkeys(line for line in lines if line.startswith(_FUTURE))
-        rest.append("\n".join(line for line in lines if not line.startswith(_FUTURE)).strip())
+        for node in reversed(ast.parse(part).body if _FUTURE in part else []):
+            if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+                future["\n".join(lines[node.lineno - 1 : node.end_lineno])] = None
+                del lines[node.lineno - 1 : node.end_lineno]
+        rest.append("\n".join(lines).strip())
     rest.insert(1, "\n".join(future))
     return "\n\n\n".join(part for part in rest if part) + "\n"
 
@@ -159,7 +162,8 @@ def mixes(module: ast.Module) -> bool:
 
 def torch_import(text: str) -> str:
     """What imports torch, where `text` does not."""
-    return "" if re.search(r"^import torch$", text, re.MULTILINE) else "import torch"
+    imports = [node for node in ast.parse(text).body if isinstance(node, ast.Import)]
+    return "" if any("torch" in bound(node) for node in imports) else "import torch"
 
 
 BITS = '''

@@ -220,6 +220,15 @@ def test_a_solution_in_python_that_returns_needs_not_say_so(body: str, tmp_path:
     assert agree(task, as_model(json.dumps(given), "s.json", task))
 
 
+def test_what_follows_an_import_on_its_line_stays(tmp_path: Path) -> None:
+    task = task_of("traces", tmp_path)
+    content = "from layout import turned; import math; import os  # more\n\n\ndef product(A, B):\n"
+    content += "    return turned(B @ A.T) * math.floor(len(os.sep))\n"
+    given = solution("sources", 0, "content", to=content)
+
+    assert agree(task, as_model(json.dumps(given), "s.json", task))
+
+
 def test_a_solution_is_told_by_its_text_where_no_file_says_so(tmp_path: Path) -> None:
     task = task_of("traces", tmp_path)
 

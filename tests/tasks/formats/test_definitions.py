@@ -292,7 +292,10 @@ def test_a_number_is_given_as_it_stands_or_drawn_once(tmp_path: Path) -> None:
     assert answer(drawn, 1) == answer(drawn, 2) != 0
 
 
-@pytest.mark.parametrize("name", ["make", "get_inputs", "get_init_inputs", "get_workloads", "Model"])
+@pytest.mark.parametrize(
+    "name",
+    ["make", "get_inputs", "get_init_inputs", "get_workloads", "Model", "drawn", "_stored", "reference_run"],
+)
 def test_custom_inputs_come_from_the_definitions_own_function(name: str, tmp_path: Path) -> None:
     definition = one_input("float32", ["n"], custom_inputs_entrypoint=name)
     definition["reference"] += (
@@ -303,6 +306,19 @@ def test_custom_inputs_come_from_the_definitions_own_function(name: str, tmp_pat
     drawn = answer(load_task(path).source)
 
     assert torch.equal(drawn.floor(), torch.arange(5.0))
+
+
+def test_the_definitions_own_function_gets_and_draws_more_than_the_definition_names(tmp_path: Path) -> None:
+    """Two problems of SOL-ExecBench have a size that is no axis, or a drawn tensor that is no input."""
+    definition = one_input("float32", ["n"], custom_inputs_entrypoint="make")
+    definition["reference"] += (
+        "def make(sizes, device):\n    return {'x': torch.ones(sizes['n']) * sizes['flag'], 'bias': 1}\n"
+    )
+    custom = {"type": "custom"}
+    lines = [{"axes": {"n": 5, "flag": 3}, "inputs": {"x": custom, "bias": custom}}]
+    path = formats.write_sol(tmp_path, definition, lines)
+
+    assert torch.equal(answer(load_task(str(path)).source), torch.full((5,), 3.0))
 
 
 @pytest.mark.parametrize(
