@@ -6,7 +6,7 @@ import ast
 from collections.abc import Collection, Iterable, Mapping
 
 from kbopt.tasks.formats.model import fault
-from kbopt.tasks.formats.templates import bound, hoisted, parsed, without_docstring
+from kbopt.tasks.formats.templates import bound, following, hoisted, parsed, without_docstring
 
 
 def joined(texts: Mapping[str, str], entry: str, where: object, *, needed: Collection[str] = ()) -> str:
@@ -110,9 +110,7 @@ def _local(text: str, name: str, texts: Mapping[str, str], where: object) -> str
             raise fault(where, f"{ast.unparse(node)!r} in {name}: a part is of no file", "Add that file")
         indent = lines[node.lineno - 1][: node.col_offset]
         said = [line for line in said if line] or (["pass"] if indent else [])
-        assert node.end_lineno is not None
-        rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode().lstrip().removeprefix(";")
-        said += [rest.strip()] if rest.strip() and not rest.lstrip().startswith("#") else []
+        said += following(node, lines)
         lines[node.lineno - 1 : node.end_lineno] = [indent + line for line in said]
     return "\n".join(lines)
 

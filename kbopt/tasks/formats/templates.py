@@ -119,6 +119,15 @@ def without_docstring(text: str) -> str:
     return "\n".join(lines[: first.lineno - 1] + lines[first.end_lineno :])
 
 
+def following(node: ast.stmt, lines: list[str]) -> list[str]:
+    """What stands behind a statement and a semicolon on its last line, if it is no comment."""
+    assert node.end_lineno is not None
+    rest = (
+        lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode().strip().removeprefix(";").strip()
+    )
+    return [rest] if rest and not rest.startswith("#") else []
+
+
 def hoisted(head: str, *parts: str) -> str:
     """The parts one after the other; their `from __future__` imports stand before all but `head`."""
     future, rest = dict[str, None](), [head]
@@ -126,8 +135,8 @@ def hoisted(head: str, *parts: str) -> str:
         lines = part.split("\n")
         for node in reversed(ast.parse(part).body if _FUTURE in part else []):
             if isinstance(node, ast.ImportFrom) and node.module == "__future__":
-                future["\n".join(lines[node.lineno - 1 : node.end_lineno])] = None
-                del lines[node.lineno - 1 : node.end_lineno]
+                future[ast.unparse(node)] = None
+                lines[node.lineno - 1 : node.end_lineno] = following(node, lines)
         rest.append("\n".join(lines).strip())
     rest.insert(1, "\n".join(future))
     return "\n\n\n".join(part for part in rest if part) + "\n"

@@ -108,6 +108,7 @@ def test_a_reference_may_use_the_names_of_what_is_added(reference: str, tmp_path
         "from __future__ import (\n    annotations,\n)\ndef run(x: Lost): return x + 1\n",
         "def run(x):\n    '''\nimport torch\n'''\n    import torch\n    return torch.add(x, 1)\n",
         "from torch import *\ndef run(x): return add(x, 1)\n",
+        "from __future__ import annotations; NIL = 0\nimport torch\ndef run(x): return NIL + x + 1\n",
     ],
 )
 def test_imports_are_what_python_takes_for_them(reference: str, tmp_path: Path) -> None:
@@ -132,7 +133,8 @@ def test_an_input_may_be_called_anything(name: str, tmp_path: Path) -> None:
 
 
 def test_a_reference_of_gpu_mode_may_hide_builtins(tmp_path: Path) -> None:
-    reference = formats.MODE_REFERENCE.replace("import torch\n", "import torch\nfrom torch import *\n", 1)
+    hides = "def int(value):\n    raise ValueError(value)\n"
+    reference = formats.MODE_REFERENCE.replace("import torch\n", f"import torch\n{hides}", 1)
     source = load_task(str(formats.write_mode(tmp_path / "one", reference))).source
 
     assert answer(source).shape == (128, 128)
