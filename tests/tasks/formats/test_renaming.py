@@ -112,10 +112,17 @@ def test_a_reference_may_use_the_names_of_what_is_added(reference: str, tmp_path
     ],
 )
 def test_imports_are_what_python_takes_for_them(reference: str, tmp_path: Path) -> None:
-    definition = one_input("float32", ["n"], description="a\0b") | {"reference": reference}
+    definition = one_input("float32", ["n"]) | {"reference": reference}
     source = load_task(str(formats.write_sol(tmp_path, definition, [line(4), line(5)]))).source
 
     assert torch.equal(answer(source), answer(source.replace("1)", "0)").replace("+ 1", "+ 0")) + 1)
+
+
+def test_a_description_may_hold_anything(tmp_path: Path) -> None:
+    definition = one_input("float32", ["n"], description='a\0b """\n\\')
+    source = load_task(str(formats.write_sol(tmp_path, definition, [line(4)]))).source
+
+    assert answer(source).shape == (4,)
 
 
 @pytest.mark.parametrize("name", ["_ordered_outputs", "argument2", "_argument2", 'a"b', "a\nb"])
