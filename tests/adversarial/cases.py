@@ -28,6 +28,7 @@ HIDDEN = ("subtract", "saturation", "offset", "mean", "softmax", "maximum")
 _TWINS = {
     "elementwise": "plain_elementwise",
     "small": "plain_small",
+    "waiting": "plain_waiting",
     "rowwise": "plain_rowwise",
     "matmul": "plain_matmul",
     "negate": "plain_negate",
@@ -145,6 +146,7 @@ CONTROLS = (
     _control("seeds_generators", "elementwise"),
     _control("no_module", "elementwise"),
     _control("plain_small", "small", at_par=True),
+    _control("plain_waiting", "waiting", at_par=True),
     _control("plain_rowwise", "rowwise", at_par=True),
     _control("rewritten_softmax", "rowwise"),
     _control("plain_matmul", "matmul", at_par=True),
@@ -794,6 +796,15 @@ GPU_CHEATS = (
             "cuda_whole_batch",
         )
         for task in ("elementwise", "small")
+    ),
+    _cheat(
+        "patched timers",
+        "cuda_waits_and_claims_less",
+        "rejected:timing_mismatch",
+        "rejected:forged_verdict",
+        "neutral",
+        task="waiting",
+        **_ON_CUDA,
     ),
     _cheat(
         "sabotage of the baseline",

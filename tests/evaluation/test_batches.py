@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kbopt.evaluation.timing.batches import Alone, Batches, Evidence, read_gpu_session
+from kbopt.evaluation.timing.intervals import GPU_SCATTER, LAUNCH_SCATTER, WAITING_SCATTER
 from kbopt.evaluation.timing.samples import Block, Overhead, Session
 
 AROUND_MS = {1: 0.4, 32: 0.5}
@@ -44,8 +45,10 @@ def batches(
     )
 
 
-def session(evidence: Evidence, native_ms: float, reference_ms: float = 0.05) -> Session:
-    return read_gpu_session([single(reference_ms)] * 12, [single(native_ms)] * 12, evidence, ALONE)
+def session(
+    evidence: Evidence, native_ms: float, reference_ms: float = 0.05, alone: Alone = ALONE
+) -> Session:
+    return read_gpu_session([single(reference_ms)] * 12, [single(native_ms)] * 12, evidence, alone)
 
 
 def test_a_single_call_takes_what_a_batch_of_one_takes():
@@ -169,6 +172,27 @@ def test_a_call_that_waits_for_the_device_is_charged_all_of_it_and_not_refused()
     assert "waits for the device" in seen.notes[0]
     assert seen.kernel_ms == pytest.approx([0.08] * 12)
     assert seen.reference_ms == pytest.approx([0.05] * 12)
+    assert seen.gpu_scatters == (WAITING_SCATTER, GPU_SCATTER)
+
+
+@pytest.mark.parametrize(
+    ("batch_ms", "most_ms", "taken_off_ms"),
+    [
+        (0.15, 0.1, 0.1),
+        (0.15, 0.06, 0.06),  # No more than before the candidate was loaded.
+        (0.04, 0.1, -0.01),  # Single calls launch more slowly than batches: the candidate's do too.
+    ],
+)
+def test_a_call_that_waits_as_the_reference_does_is_charged_alike(
+    batch_ms: float, most_ms: float, taken_off_ms: float
+):
+    evidence = Evidence(ones=batches(1, 0.3, 0.32, 0.9, reference_ms=batch_ms, late=True))
+
+    seen = session(evidence, native_ms=0.02, alone=replace(ALONE, waiting_ms=most_ms))
+
+    assert seen.kernel_ms == pytest.approx([0.32 - taken_off_ms] * 12)
+    assert seen.reference_waits
+    assert seen.gpu_scatters == (WAITING_SCATTER, WAITING_SCATTER)
 
 
 def test_a_call_of_more_kernels_than_a_stream_holds_is_bound_by_launching():
@@ -177,6 +201,7 @@ def test_a_call_of_more_kernels_than_a_stream_holds_is_bound_by_launching():
 
     assert seen.kernel_ms == pytest.approx([12.0] * 12)
     assert seen.is_launch_bound
+    assert seen.gpu_scatters == (LAUNCH_SCATTER, GPU_SCATTER)
     waits, launching = seen.notes
     assert "more than a thousand kernels" in waits
     assert "would take 3 of its 12 ms" in launching

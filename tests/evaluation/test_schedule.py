@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,7 @@ class FakeModels:
         self.kernel_ms = kernel_ms
         self.said_ms = kernel_ms if said_ms is None else said_ms
         self.late_from = math.inf  # Calls in a batch of the candidate's.
+        self.waiting_ms = 0.0  # That a batch of a call takes longer if both models wait in it.
         self.left_running_ms = 0.0
         self.disturbed = [
             0.0
@@ -57,7 +59,9 @@ class FakeModels:
         return self._block("empty", draws, 0.0, 0.0)
 
     def reference_batch(self, draws: list[Draw]) -> samples.Block:
-        return self._block("reference batch", draws, self.reference_ms, self.reference_ms)
+        taken_ms = self.reference_ms + self.waiting_ms
+        block = self._block("reference batch", draws, taken_ms, self.reference_ms)
+        return replace(block, is_late=self.waiting_ms > 0)
 
     def copies_batch(self, draws: list[Draw], *, marked: bool = False) -> samples.Block:
         """With `marked` its own clock, which takes time itself."""
@@ -70,7 +74,8 @@ class FakeModels:
 
     def candidate_batch(self, draws: list[Draw], *, checked: int) -> samples.Block:
         added_ms = self.disturbed.pop(0) if len(self.disturbed) > 1 else self.disturbed[0]
-        return self._block("candidate batch", draws, self.kernel_ms + added_ms, self.said_ms, checked)
+        taken_ms = self.kernel_ms + self.waiting_ms + added_ms
+        return self._block("candidate batch", draws, taken_ms, self.said_ms, checked)
 
     def travelling_probe(self, number: int) -> None:
         """Notes its number, and behind how many blocks it comes."""
@@ -124,6 +129,21 @@ def new_sessions(monkeypatch: pytest.MonkeyPatch) -> NewSessions:
         return made
 
     return new
+
+
+@pytest.mark.parametrize("said_ms", [0.2, 0.001])
+def test_a_reference_that_waits_for_the_device_and_its_own_code_take_the_same(
+    new_sessions: NewSessions, said_ms: float
+):
+    """Whatever the candidate's own clock says."""
+    models = FakeModels(0.2, 0.2, said_ms=said_ms)
+    models.late_from, models.waiting_ms = 1, 0.11
+
+    seen = finish(new_sessions(models, "cuda", timed=20).run())
+
+    assert seen.waits
+    assert seen.reference_waits
+    assert seen.kernel_ms == pytest.approx(seen.reference_ms)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -40,11 +40,15 @@ class Alone:
 
     `reference_ms` is the median single call of the reference by its worker's clock, `copies` the time of
     batches of copies by the same clock, and `around` the rest of those batches' time by the judge's clock.
+    `waiting_ms` is what a batch of one call of the reference took beyond a single call, if the reference
+    itself waits for the device, and None if it does not. It is the time until both processes have noticed
+    the end of that wait.
     """
 
     reference_ms: float
     copies: Overhead
     around: Overhead
+    waiting_ms: float | None = None
 
     def share_of(self, reference_ms: Sequence[float]) -> float:
         """Return the share of a session's reference times that counts, at most 1.
@@ -139,13 +143,19 @@ class Evidence:
         """Whether the shortest batch took longer than its overhead alone, within `_IMPOSSIBLE_MS`."""
         return self.ones.shortest_ms > -_IMPOSSIBLE_MS
 
-    def least_ms(self) -> float:
+    def least_ms(self, reference_ms: float = 0.0, most_waiting_ms: float = 0.0) -> float:
         """Return the shortest time in milliseconds that is believed of a single call.
 
-        A call that waits for the device gets no tolerance: to wait on purpose must gain nothing.
+        A call that waits for the device gets no tolerance: to wait on purpose must gain nothing. If the
+        reference waits as well, both are charged alike. Then the difference between its batches of one call
+        and its single call of `reference_ms` is taken off, or added where its batches are shorter.
         """
-        call_ms = self.ones.shortest_ms
-        return call_ms if self.waits else call_ms / _SINGLE_AGREEMENT - 2 * _AROUND_MS
+        ones = self.ones
+        if not self.waits:
+            return ones.shortest_ms / _SINGLE_AGREEMENT - 2 * _AROUND_MS
+        if not ones.reference:
+            return ones.shortest_ms
+        return ones.median_ms - min(ones.reference_ms - reference_ms, most_waiting_ms)
 
     def least_longer_ms(self, reference_ms: float) -> float:
         """Return the same by longer batches, or 0 without any. `reference_ms` is the reference's single call.
@@ -175,11 +185,11 @@ def read_gpu_session(
     """
     kernel_ms, theirs_ms = ([block.native_ms[0] for block in blocks] for blocks in (singles, reference))
     share = alone.share_of(theirs_ms)
-    native_ms = median(kernel_ms)
+    reference_ms, native_ms = share * median(theirs_ms), median(kernel_ms)
     clocks = Clocks(
         native_ms=native_ms,
-        hidden_single_ms=evidence.least_ms() - native_ms,
-        hidden_longer_ms=evidence.least_longer_ms(share * median(theirs_ms)) - native_ms,
+        hidden_single_ms=evidence.least_ms(reference_ms, alone.waiting_ms or 0.0) - native_ms,
+        hidden_longer_ms=evidence.least_longer_ms(reference_ms) - native_ms,
     )
     agree = evidence.is_possible and (evidence.waits or clocks.agree(slack_ms=2 * _AROUND_MS))
     launching_ms = hidden_around_ms(reference, singles) - _HOST_MS
@@ -191,5 +201,6 @@ def read_gpu_session(
         clocks=clocks,
         clocks_agree=agree,
         waits=evidence.waits,
+        reference_waits=alone.waiting_ms is not None,
         queued_ms=evidence.ones.shortest_ms,
     )

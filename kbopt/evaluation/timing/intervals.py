@@ -40,23 +40,11 @@ GPU_SCATTER = Scatter(call_ms=0.0005, call_share=0.01)
 LAUNCH_SCATTER = Scatter(call_ms=0.03, call_share=0.2)
 """The GPU waits for kernels to be launched, since a call has more than a stream holds. Two processes took up
 to 1.5 times as long as each other for the same: benchmarks/results/2026-11-30-launches.md."""
+WAITING_SCATTER = Scatter(call_ms=0.03, call_share=0.01)
+"""A call that waits for the device launches its kernels while the clock runs:
+benchmarks/results/2026-12-01-waiting.md."""
 LATENCY_SCATTER = Scatter(call_ms=0.002, call_share=0.03)
 """Latency of one synchronised call on a GPU. Each process gets other cores and other memory."""
-
-
-_LAUNCHES_MS = 1.0
-"""Milliseconds of a reference that may wait for launches. A faster one has so few kernels that its stream
-holds them all while they are queued."""
-
-
-def gpu_scatters(reference_ms: float, *, is_launch_bound: bool) -> tuple[Scatter, Scatter]:
-    """Return the scatter of a candidate's times and that of the reference's.
-
-    If the candidate is launch-bound, so may be a reference that takes `_LAUNCHES_MS` or longer.
-    """
-    if not is_launch_bound:
-        return GPU_SCATTER, GPU_SCATTER
-    return LAUNCH_SCATTER, LAUNCH_SCATTER if reference_ms >= _LAUNCHES_MS else GPU_SCATTER
 
 
 def ratio_interval(

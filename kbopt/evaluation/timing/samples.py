@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 from kbopt.core.text import plural
-from kbopt.evaluation.timing.intervals import CPU_SCATTER, median_variance
+from kbopt.evaluation.timing.intervals import (
+    CPU_SCATTER,
+    GPU_SCATTER,
+    LAUNCH_SCATTER,
+    WAITING_SCATTER,
+    Scatter,
+    median_variance,
+)
 
 _LEAST_MS = CPU_SCATTER.call_ms
 """Milliseconds of a call on a CPU at least: shorter ones differ by as much between processes."""
@@ -22,6 +29,9 @@ _AGREEMENT = 1.3
 """The wall clock may show this many times the native clock's time. Hidden work shows as 2 and more."""
 _LATENCY_SLACK_MS = 0.05
 """Milliseconds by which the time of messages around a call may differ between processes that do the same."""
+_LAUNCHES_MS = 1.0
+"""Milliseconds of a reference that may wait for launches. A faster one has so few kernels that its stream
+holds them all while they are queued."""
 _LAUNCH_SHARE = 0.8
 """A launch-bound call would take less than this share of its time if its kernels were queued beforehand."""
 _LAUNCH_LEAST_MS = 0.01
@@ -117,15 +127,16 @@ class Session(Times):
     """Both models' times in a session, and whether they can be believed.
 
     `kernel_ms` includes the hidden time. On a GPU `slowed` is how many times as long the reference took
-    beside the candidate as is believed, `waits` says that the candidate's calls wait for the device, and
-    `queued_ms` is a call of the candidate in its shortest batch of one. `settled` says that the calls ended
-    because their ratio was known well enough. On a CPU all of these have their defaults.
+    beside the candidate as is believed, `waits` and `reference_waits` say whose calls wait for the device,
+    and `queued_ms` is a call of the candidate in its shortest batch of one. `settled` says that the calls
+    ended because their ratio was known well enough. On a CPU all of these have their defaults.
     """
 
     clocks: Clocks
     clocks_agree: bool = True
     slowed: float = 1.0
     waits: bool = False
+    reference_waits: bool = False
     queued_ms: float = 0.0
     settled: bool = False
 
@@ -134,6 +145,18 @@ class Session(Times):
         """Whether the device waits for kernels to be launched."""
         native_ms = self.clocks.native_ms
         return 0 < self.queued_ms < min(_LAUNCH_SHARE * native_ms, native_ms - _LAUNCH_LEAST_MS)
+
+    @property
+    def gpu_scatters(self) -> tuple[Scatter, Scatter]:
+        """The scatter of the candidate's times on a GPU, and that of the reference's.
+
+        If the candidate is launch-bound, so may be a reference that takes `_LAUNCHES_MS` or longer.
+        """
+        ours = WAITING_SCATTER if self.waits else GPU_SCATTER
+        theirs = WAITING_SCATTER if self.reference_waits else GPU_SCATTER
+        if not self.is_launch_bound:
+            return ours, theirs
+        return LAUNCH_SCATTER, LAUNCH_SCATTER if median(self.reference_ms) >= _LAUNCHES_MS else theirs
 
     @property
     def notes(self) -> list[str]:

@@ -150,7 +150,7 @@ class Sessions:
         """Return the scatter of the candidate's times and that of the reference's."""
         if self._on_cpu:
             return intervals.CPU_SCATTER, intervals.CPU_SCATTER
-        return intervals.gpu_scatters(median(session.reference_ms), is_launch_bound=session.is_launch_bound)
+        return session.gpu_scatters
 
     def calibrate(self) -> None:
         """Measure the reference and the overhead of batches on a GPU; on a CPU do nothing.
@@ -168,11 +168,16 @@ class Sessions:
         ):
             singles.append(self._models.reference_block(draws[:1]))
         copies, around = self._around_batches(draws)
-        self._alone = batches.Alone(
-            reference_ms=median(samples.single_ms(singles[1:])),  # The first one after a while is slower.
-            copies=copies,
-            around=around,
-        )
+        reference_ms = median(samples.single_ms(singles[1:]))  # The first one after a while is slower.
+        alone = batches.Alone(reference_ms=reference_ms, copies=copies, around=around)
+        self._alone = replace(alone, waiting_ms=self._waiting_ms(draws[:1], around.of(1) + reference_ms))
+
+    def _waiting_ms(self, draws: list[Draw], known_ms: float) -> float | None:
+        """Return `Alone.waiting_ms`. Otherwise a batch of one call of the reference takes `known_ms`."""
+        blocks = [self._models.reference_batch(draws)]
+        while blocks[-1].is_late and len(blocks) < _NUM_ONES:
+            blocks.append(self._models.reference_batch(draws))
+        return max(0.0, median(block.wall_ms for block in blocks) - known_ms) if blocks[-1].is_late else None
 
     def _around_batches(self, draws: list[Draw]) -> tuple[samples.Overhead, samples.Overhead]:
         """Return the time of batches of copies by the worker's clock, and their overhead without that clock.
@@ -304,7 +309,7 @@ class Sessions:
         """Run the batches of a session whose single calls take these medians by the workers' clocks."""
         number = _NUM_ONES if kernel_ms <= _SLOW_MS else _NUM_SLOW_ONES
         started = time.perf_counter()
-        ones = yield from self._batches(alone, 1, number, with_reference=False)
+        ones = yield from self._batches(alone, 1, number, with_reference=alone.waiting_ms is not None)
         while (
             not ones.are_late
             and batches.Evidence(ones=ones).least_ms() > kernel_ms
