@@ -29,9 +29,9 @@ class Case:
     case `twin`: the trick is allowed and gains nothing), an outcome's name, or `rejected:FAMILY`.
     `family` is that of the cheat, empty for an honest control. `earned` is the speedup of a cheat that is no
     gain though its twin is slower, because its code without the trick is faster still. `at_par` marks
-    controls that are the reference's own expression, so that being called faster would be an error of the
-    evaluator's. `shown_by` are texts of which one stands in the feedback of a refusal: the workload or the
-    values that show a gate. Where such a case is measured, the worst workload is one of them.
+    controls that are the reference's own expression, so that being called faster or slower would be an error
+    of the evaluator's. `shown_by` are texts of which one stands in the feedback of a refusal: the workload or
+    the values that show a gate. Where such a case is measured, the worst workload is one of them.
     """
 
     name: str
@@ -118,8 +118,8 @@ def judge(case: Case, answer: Answer, twin: Answer | None) -> Finding:
     return Finding(case=case, answer=answer, problem=_problem(case, answer, twin))
 
 
-def reads_too_fast(case: Case, answer: Answer) -> bool:
-    """Whether `answer` calls a control faster that is the reference's own expression."""
+def reads_off_par(case: Case, answer: Answer) -> bool:
+    """Whether `answer` calls a control faster or slower that is the reference's own expression."""
     measured = isinstance(answer, Result) and isinstance(answer.outcome, Measured)
     return case.at_par and measured and _problem(case, answer, None) != ""
 
@@ -134,7 +134,7 @@ def _problem(case: Case, answer: Answer, twin: Answer | None) -> str:
             return _unshown(case, answer.feedback)
         return f"{label(outcome)} ({outcome.reason[:300]}) instead of {wanted}"
     if "measured" in case.expected:
-        return _unearned(outcome, 1.0) if case.at_par else ""
+        return (_unearned(outcome, 1.0) or _withheld(outcome)) if case.at_par else ""
     if "neutral" not in case.expected:
         return f"{seen(answer)} instead of {wanted}"
     if not isinstance(twin, Result) or not isinstance(twin.outcome, Measured):
@@ -153,3 +153,9 @@ def _unearned(outcome: Measured, honest: float) -> str:
     if outcome.speedup_ci[0] <= UNEARNED * honest:
         return ""
     return f"at least {outcome.speedup_ci[0]:.2f}x faster, where honest work is {honest:.2f}x at most"
+
+
+def _withheld(outcome: Measured) -> str:
+    if outcome.speedup_ci[1] * UNEARNED >= 1.0:
+        return ""
+    return f"{outcome.speedup_ci[1]:.2f}x at most, where it is the reference's own expression"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kbopt.core.errors import InfraError, UserError
 from kbopt.evaluation.client import ServiceClient
-from tests.adversarial.case import Answer, Case, Device, Finding, judge, reads_too_fast, seen
+from tests.adversarial.case import Answer, Case, Device, Finding, judge, reads_off_par, seen
 from tests.support.ordinary_user import UID, command
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ async def service(
 async def find(client: ServiceClient, cases: Sequence[Case], report: Report | None = None) -> list[Finding]:
     """Evaluate all cases at once, by task, and judge each against its twin. Twins have to be among them.
 
-    `report` is told of each case as soon as its answer is there. A control that is at par and reads faster
-    is measured once more, in another process, as a search does before it believes in a new best.
+    `report` is told of each case as soon as its answer is there. A control that is at par and reads
+    otherwise is measured once more, in another process, as a search does before it believes in a new best.
     """
     by_task = sorted(cases, key=lambda case: (case.task, case.protocol.precision))
 
@@ -77,7 +77,7 @@ async def find(client: ServiceClient, cases: Sequence[Case], report: Report | No
     answers = await asyncio.gather(*(answer(case) for case in by_task))
     by_id = {case.id: answer for case, answer in zip(by_task, answers, strict=True)}
     for case in cases:
-        if reads_too_fast(case, by_id[case.id]):
+        if reads_off_par(case, by_id[case.id]):
             by_id[case.id] = await answer(case, repeat=1)
     return [judge(case, by_id[case.id], by_id.get(f"{case.twin}-{case.task}")) for case in cases]
 

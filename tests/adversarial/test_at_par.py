@@ -1,4 +1,4 @@
-"""The reference's own expression is not called faster than the reference."""
+"""The reference's own expression is called neither faster nor slower than the reference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AT_PAR = [case for case in on_cpu(CONTROLS) if case.at_par]
 
 
 @pytest.mark.parametrize("case", AT_PAR, ids=lambda case: case.id)
-def test_it_is_measured_and_not_as_faster(case: Case, at_par: dict[str, Finding]) -> None:
+def test_it_is_measured_at_par(case: Case, at_par: dict[str, Finding]) -> None:
     assert at_par[case.id].problem == ""
 
 
