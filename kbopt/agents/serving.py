@@ -11,16 +11,15 @@ import hmac
 import signal
 import socket
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kbopt.agents.problems import Problem
 from kbopt.agents.session import Judge, Offer
 from kbopt.core.errors import UserError
+from kbopt.reporting.connections import BACKLOG, Connection
 
 SESSION_HEADER = "kbopt-session"
 """By this header of HTTP a client names its session, where its protocol has none."""
@@ -30,13 +29,6 @@ GRACE_S = 2
 
 MIN_TOKEN = 16
 """Characters of a bearer token: 16 hexadecimal ones are 64 bits (NIST SP 800-63B asks for no fewer)."""
-
-MAX_IDLE = 256
-"""Connections without a request under way. Whoever reaches the port can open one, and a process has 1024
-files by default; the journals need some, and so do the connections whose requests are answered."""
-
-BACKLOG = 128
-"""Connections that are accepted at once, before one too many of them is closed."""
 
 Serve = Callable[[Judge, asyncio.Event], Awaitable[None]]
 
@@ -112,23 +104,6 @@ class OneToken:
         return hmac.compare_digest(kind.lower() + b" " + token.strip(), self._expected)
 
 
-class _Connection(H11Protocol):
-    """Beyond `MAX_IDLE` the one that has been silent for longest is closed: a client sends its request at
-    once, and one that kept its connection for later opens another.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._since = time.monotonic()
-        idle = [each for each in self.connections if isinstance(each, _Connection) and each.is_idle]
-        if len(idle) > MAX_IDLE:
-            min(idle, key=lambda each: each._since).transport.close()
-
-    @property
-    def is_idle(self) -> bool:
-        return not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete)
-
-
 class _Server(uvicorn.Server):
     """Leaves signals to `serve`, which closes the evaluator as well."""
 
@@ -140,7 +115,7 @@ class _Server(uvicorn.Server):
 async def _http(app: ASGIApp, stop: asyncio.Event, listener: socket.socket) -> None:
     config = uvicorn.Config(
         app,
-        http=_Connection,
+        http=Connection,
         ws="none",
         backlog=BACKLOG,
         log_level="warning",

@@ -145,7 +145,9 @@ class Desk:
 
     async def open(self) -> Place:
         self._ends_at = time.monotonic() + self._seconds
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=MAX_LINE)
+        self._server = await asyncio.start_server(
+            self._connected, "127.0.0.1", 0, limit=MAX_LINE, backlog=MAX_STRANGERS
+        )
         port: int = self._server.sockets[0].getsockname()[1]
         return Place(port=port, token=self._token)
 

@@ -29,6 +29,7 @@ from starlette.routing import Route
 
 from kbopt.core.errors import UserError
 from kbopt.core.events import Entry
+from kbopt.reporting.connections import BACKLOG, Connection
 from kbopt.reporting.history import History
 from kbopt.reporting.page_data import CANDIDATES_SHOWN, candidate_detail, run_data
 from kbopt.reporting.report import render_page
@@ -192,6 +193,9 @@ class LivePage:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/{token}/"
         config = uvicorn.Config(
             live_app(LiveRun(run, source), token, self._is_stopping),
+            http=Connection,
+            ws="none",
+            backlog=BACKLOG,
             log_level="error",
             access_log=False,  # it would print the token
             lifespan="off",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import httpx
 import pytest
 
 from kbopt.core.errors import UserError
 from kbopt.core.events import Entry
+from kbopt.reporting.connections import MAX_IDLE
 from kbopt.reporting.live import LivePage
 from kbopt.reporting.summary import summarize
 from tests.reporting.conftest import MakeRun, Watched
@@ -55,6 +58,17 @@ def first_message(url: str, headers: dict[str, str] | None = None) -> tuple[str,
             if line.startswith("data: "):
                 return kind, json.loads(line.removeprefix("data: "))
     raise AssertionError("the stream ended without an event")
+
+
+def test_strangers_that_say_nothing_are_closed_beyond_a_number(live: LivePage):
+    at, beyond = httpx.URL(live.url), 20
+    with ExitStack() as stack:
+        strangers = [
+            stack.enter_context(socket.create_connection((at.host, at.port), timeout=20))
+            for _ in range(MAX_IDLE + beyond)
+        ]
+        assert [stranger.recv(1) for stranger in strangers[:beyond]] == [b""] * beyond
+        assert httpx.get(live.url, timeout=20).status_code == 200
 
 
 def test_it_listens_on_the_loopback_interface_with_a_token(live: LivePage):
