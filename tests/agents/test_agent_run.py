@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,8 @@ def test_kill_9_of_the_driver_ends_the_agents_and_resume_loses_no_judged_and_no_
     kept = keepers.union(*map(descendants, keepers))
     assert len(kept) >= 6  # for each brief the keeper, the agent and its MCP server
     for pid in (driver.pid, *(family - kept)):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # A helper of Ray's or of the evaluator's may have ended.
+            os.kill(pid, signal.SIGKILL)
     driver.wait(timeout=30)
     while any(map(is_running, kept)):
         assert time.monotonic() < deadline

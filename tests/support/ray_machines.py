@@ -9,6 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -196,7 +197,8 @@ class RayMachines:
 def kill(pids: list[int]) -> None:
     assert pids, "there is nothing to kill"
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # It may have ended since it was found.
+            os.kill(pid, signal.SIGKILL)
 
 
 def wait_until(true: Callable[[], bool], what: str, *, timeout_s: float = 180) -> None:
