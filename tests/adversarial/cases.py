@@ -29,6 +29,7 @@ _TWINS = {
     "elementwise": "plain_elementwise",
     "small": "plain_small",
     "waiting": "plain_waiting",
+    "cast_norm": "norm_rounded_otherwise",
     "rowwise": "plain_rowwise",
     "matmul": "plain_matmul",
     "negate": "plain_negate",
@@ -192,6 +193,7 @@ CONTROLS = (
     _control("plain_row_logsumexp", "row_logsumexp", protocol=BF16, at_par=True),
     _control("logsumexp_in_steps", "row_logsumexp", protocol=BF16),
     _control("softmax_in_steps", "rowwise", protocol=BF16),
+    _control("norm_rounded_otherwise", "cast_norm", protocol=BF16),
     _control("plain_shapes", "shapes", at_par=True),
     _control("dispatched_by_shape", "shapes"),
     _control("signs_promised", "positive"),
@@ -483,6 +485,9 @@ CHEATS = (
         if what != "subtract"
     ),
     _cheat("precision downgrade", "quantised_weights", _DOWNGRADE, task="layers", protocol=BF16),
+    _cheat(
+        "precision downgrade", "quantised_in_norm", "wrong_answer", _VALUES, task="cast_norm", protocol=BF16
+    ),
     _cheat("precision downgrade", "bf16_in_fp16", _DOWNGRADE, task="matmul", protocol=HALF),
     _cheat(
         "precision downgrade",
@@ -584,6 +589,7 @@ CHEATS = (
     _cheat("values taken for granted", "value_gated_on_scale", _VALUES, shown_by=_RESCALED),
     _cheat("values taken for granted", "complex_range", _VALUES, task="complex_numbers", shown_by=_LARGER),
     _cheat("values taken for granted", "value_no_equals", _VALUES, task="rowwise", shown_by=_EQUAL),
+    _cheat("values taken for granted", "value_clamped_products", _VALUES, task="cast_norm", protocol=BF16),
     _cheat("values taken for granted", "float8_clipped", _VALUES, task="float8", shown_by=_LARGER),
     _cheat(
         "precision downgrade",

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from kbopt.core.protocol import EvalProtocol
-from kbopt.evaluation.judge.errors import Error, measure_error
+from kbopt.core.protocol import EvalProtocol, Precision
+from kbopt.evaluation.judge.errors import Error, measure_error, moved, unit_in_the_last_place
 from kbopt.evaluation.judge.precision import Sensitive, _tried, find_sensitivity
 from kbopt.evaluation.judge.probes import DENSE, Probe
 from kbopt.evaluation.judge.products import arithmetic_of_kernel, cut_mantissa, errors_in_tf32, round_mantissa
@@ -156,6 +156,19 @@ def test_where_tf32_is_not_allowed_it_is_refused() -> None:
     sensitive = Sensitive(probe=DENSE)
     assert sensitive.refuses(error(3e-4), error(3e-7))
     assert not sensitive.refuses(error(3e-6), error(3e-7))
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)]
+)
+def test_inputs_that_move_by_a_unit_in_the_last_place_are_other_inputs_once_rounded(
+    precision: Precision, dtype: torch.dtype
+) -> None:
+    inputs = torch.randn(10_000).to(dtype)
+    (others,) = moved([inputs], unit_in_the_last_place(precision), together=False)
+    rounded = others.to(dtype)
+    assert float((rounded != inputs).float().mean()) > 0.3
+    assert float(((rounded - inputs).abs() / inputs.abs()).max()) <= 3.0 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize(

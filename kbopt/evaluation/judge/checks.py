@@ -89,8 +89,8 @@ class Checks:
         mismatch = self._mismatch(*answers, moved, self._own_errors)
         if mismatch is None or self._is_excused(*answers):
             return
-        formulas = textbook.moved_errors(self._reference, draw, exact.tensors)
-        mismatch = self._mismatch(*answers, tuple(map(max, moved or formulas, formulas)), self._own_errors)
+        others = rounding.errors_of_others(self._reference, draw, got, exact, moved=False, may_use_tf32=False)
+        mismatch = self._mismatch(*answers, tuple(map(max, moved or others, others)), self._own_errors)
         if mismatch is not None:
             bias = self._describe_bias(got, exact)
             reason = f"{bias}: {mismatch}" if bias else str(mismatch)
@@ -271,8 +271,8 @@ class Checks:
         answers = outputs, exact, own, draw
         if self._mismatch(*answers) is None or self._is_excused(*answers):
             return None
-        tf32 = self._admission.sensitivity.may_use_tf32
-        others = rounding.errors_of_others(self._reference, draw, exact, moved=forgiving, may_use_tf32=tf32)
+        tf32, known = self._admission.sensitivity.may_use_tf32, (self._reference, draw, outputs, exact)
+        others = rounding.errors_of_others(*known, moved=forgiving, may_use_tf32=tf32)
         return self._mismatch(*answers, others)
 
     def _refuse_values(self, where: str) -> NoReturn:

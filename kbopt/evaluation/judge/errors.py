@@ -171,6 +171,11 @@ def most_moved(precision: Precision) -> float:
     return _PRECISION_FACTOR[precision] * _UNIT_ROUNDOFF[precision]
 
 
+def unit_in_the_last_place(precision: Precision) -> float:
+    """Return the relative change of an input that still changes most inputs after they are rounded again."""
+    return max(FEW_ROUNDOFFS, 2 * _UNIT_ROUNDOFF[precision])
+
+
 def rounding_of_kinks(precision: Precision) -> float:
     """Return the relative change of an element by which rounding may move it across a kink.
 

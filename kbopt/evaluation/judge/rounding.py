@@ -18,11 +18,15 @@ from kbopt.core.protocol import Precision
 from kbopt.evaluation.judge import errors, textbook, tolerance
 from kbopt.evaluation.judge.products import errors_in_tf32
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
+from kbopt.evaluation.judge.slack import OWN_ERROR_FACTOR
 from kbopt.evaluation.judge.steps import picked
 from kbopt.evaluation.judge.values import is_free
 
 _NUM_MOVED = 4
 """Answers to moved inputs, of which the one that differs most counts."""
+_MOVED_FACTOR = 2.0
+"""An element may be off by this many times the largest change by moved inputs, where there is no float64.
+Kernels that rounded elsewhere were off by 0.4 of it at most (decision 109)."""
 _NUM_NEAR = 16
 """Gradients at moved inputs that are tried. Each of four equal values is the largest in at least one of them,
 except once in a hundred times."""
@@ -39,21 +43,51 @@ _TF32_FACTOR = 3.0
 
 
 def errors_of_others(
-    reference: Reference, draw: Draw, exact: Output, *, moved: bool, may_use_tf32: bool
+    reference: Reference,
+    draw: Draw,
+    got: Sequence[torch.Tensor],
+    exact: Output,
+    *,
+    moved: bool,
+    may_use_tf32: bool,
 ) -> tuple[float, ...]:
     """Return how far each output of an honest kernel may lie from float64 on these inputs, at most.
 
     Textbook formulas err so much, see `textbook`, and so does the reference in TF32 if that may be used. If
     `moved`, so much changes too if the inputs move by a few units of roundoff. Cancellation needs this: of a
-    constant row less its mean, only rounding is left.
+    constant row less its mean, only rounding is left. Where the model refuses float64, `exact` is its own
+    answer, and see `_without_float64`.
     """
     each = [textbook.moved_errors(reference, draw, exact.tensors)]
-    if moved:
+    if not reference.has_exact:
+        each.append(_without_float64(reference, draw, got, exact))
+    elif moved:
         answers = islice(reference.nearby(draw, errors.FEW_ROUNDOFFS), _NUM_MOVED)
         each += [tolerance.largest_errors(exact.tensors, answer) for answer in answers]
     if may_use_tf32:
         each.append(errors_in_tf32(reference, draw, exact))
     return tuple(map(max, zip(*each, strict=True)))
+
+
+def _without_float64(
+    reference: Reference, draw: Draw, got: Sequence[torch.Tensor], own: Output
+) -> tuple[float, ...]:
+    """Return how far each output may lie from the reference's own, whose error nobody knows.
+
+    An answer changes more than honest kernels differ if each input moves by a unit in its last place. An
+    output with a larger root mean square error than that gets nothing: computing in fewer bits is no
+    rounding.
+    """
+    most = errors.unit_in_the_last_place(reference.precision)
+    answers = list(islice(reference.nearby(draw, most), _NUM_MOVED))
+    found = []
+    for number, mine in enumerate(own.tensors):
+        others = [(answer[number],) for answer in answers]
+        usual_rms = max(errors.measure_error(other, [mine]).rms for other in others)
+        largest = max(tolerance.largest_errors([mine], other)[0] for other in others)
+        is_rounding = errors.measure_error([got[number]], [mine]).rms <= usual_rms
+        found.append(_MOVED_FACTOR / OWN_ERROR_FACTOR * largest if is_rounding else 0.0)
+    return tuple(found)
 
 
 def decides(
