@@ -80,30 +80,50 @@ def _imported(node: ast.AST, name: str, texts: Mapping[str, str]) -> Iterable[tu
     """What a statement of the module `name` imports from modules of `texts`: each alias with its module."""
     match node:
         case ast.ImportFrom(module=module, names=aliases, level=level):
-            package = name.split(".")[:-level] if level else []
+            inside = [*name.split("."), *([""] if _is_package(name, texts) else [])]
+            package = inside[:-level] if level else []
             origin = ".".join([*package, *([module] if module else [])])
             for alias in aliases:
                 inner = f"{origin}.{alias.name}" if origin else alias.name
-                if origin in texts:
-                    yield alias, origin
-                elif inner in texts:
+                if inner in texts and alias.name not in _bound_by(texts.get(origin, "")):
                     yield alias, inner
+                elif origin in texts:
+                    yield alias, origin
         case ast.Import(names=aliases):
             yield from ((alias, alias.name) for alias in aliases if alias.name in texts)
+
+
+def _bound_by(text: str) -> set[str]:
+    """The names that a module binds; none if it does not parse, which is said where it is needed."""
+    try:
+        return {name for node in ast.parse(text).body for name in bound(node)}
+    except (SyntaxError, ValueError):
+        return set()
+
+
+def _is_package(name: str, texts: Mapping[str, str]) -> bool:
+    """Whether the module is an `__init__.py`, whose relative imports start at its own folder."""
+    return any(other.startswith(f"{name}.") for other in texts)
 
 
 def _local(text: str, name: str, texts: Mapping[str, str], where: object) -> str:
     """`text` with its imports from the other modules replaced by what stands above it."""
     lines = text.split("\n")
-    for node in reversed(
-        [one for one in ast.walk(ast.parse(text)) if isinstance(one, ast.Import | ast.ImportFrom)]
-    ):
+    nodes = [one for one in ast.walk(ast.parse(text)) if isinstance(one, ast.Import | ast.ImportFrom)]
+    whole = [
+        alias.name
+        for node in nodes
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if not alias.asname
+    ]
+    for node in reversed(nodes):
         found = list(_imported(node, name, texts))
         if not found:
             continue
         aliases = [alias for alias, _ in found]
         others = [alias for alias in node.names if alias not in aliases]
-        said = [_alias(node, alias, origin, texts) for alias, origin in found]
+        said = [_alias(node, alias, origin, texts, whole) for alias, origin in found]
         if others and isinstance(node, ast.Import):
             said.append(ast.unparse(ast.Import(names=others)))
         elif others:
@@ -115,13 +135,31 @@ def _local(text: str, name: str, texts: Mapping[str, str], where: object) -> str
     return "\n".join(lines)
 
 
-def _alias(node: ast.Import | ast.ImportFrom, alias: ast.alias, origin: str, texts: Mapping[str, str]) -> str:
+def _alias(
+    node: ast.Import | ast.ImportFrom,
+    alias: ast.alias,
+    origin: str,
+    texts: Mapping[str, str],
+    whole: Collection[str],
+) -> str:
+    """What stands for `alias`. `whole` are the modules that the text imports by their whole names."""
     is_module = isinstance(node, ast.Import) or origin.rpartition(".")[2] == alias.name != node.module
     if not is_module:
         return f"{alias.asname} = {alias.name}" if alias.asname and alias.asname != alias.name else ""
-    names = sorted({name for one in ast.parse(texts[origin]).body for name in bound(one)})
-    fields = ", ".join(f"{name}={name}" for name in names if name != "annotations")
-    return f'{alias.asname or alias.name} = __import__("types").SimpleNamespace({fields})'
+    if isinstance(node, ast.Import) and not alias.asname:
+        top = origin.partition(".")[0]
+        return f"{top} = {_namespace(top, [one for one in whole if one in texts], texts)}"
+    return f"{alias.asname or alias.name} = {_namespace(origin, [origin], texts)}"
+
+
+def _namespace(name: str, modules: Collection[str], texts: Mapping[str, str]) -> str:
+    """An expression for the module or folder `name`, with the modules below it of `modules`."""
+    below = {one.removeprefix(f"{name}.").partition(".")[0] for one in modules if one.startswith(f"{name}.")}
+    own = _bound_by(texts[name]) - {"annotations"} if name in modules else set()
+    fields = {one: one for one in own}
+    fields |= {one: _namespace(f"{name}.{one}", modules, texts) for one in below}
+    said = ", ".join(f"{field}={value}" for field, value in sorted(fields.items()))
+    return f'__import__("types").SimpleNamespace({said})'
 
 
 def _defined(node: ast.stmt) -> set[str]:
