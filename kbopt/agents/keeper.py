@@ -46,16 +46,22 @@ def main() -> int:
 
 def _become(command: list[str], writable: list[Path]) -> None:
     """The forked child goes on as the agent; never returns."""
+    forks = False
     try:
         os.setsid()
         os.chdir(writable[0])
         os.dup2(os.open("TASK.md", os.O_RDONLY), 0)
         linux.limit(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
         try:
-            _confine(writable)
+            forks = _confine(writable)
         except OSError as error:
             print(f"kbopt: this machine does not confine the agent: {error}", file=sys.stderr, flush=True)
         linux.die_with_parent()  # after the last change of rights, which undoes it
+        if forks:
+            agent = os.fork()
+            if agent:
+                os._exit(_waited(agent))
+            linux.die_with_parent()
         os.execvp(command[0], command)
     except Exception as error:  # noqa: BLE001 (a fork must never return to its parent's code)
         print(f"kbopt: the agent was not started: {command[0]}: {error}", file=sys.stderr, flush=True)
@@ -63,15 +69,18 @@ def _become(command: list[str], writable: list[Path]) -> None:
         os._exit(NOT_FOUND)
 
 
-def _confine(writable: list[Path]) -> None:
+def _confine(writable: list[Path]) -> bool:
     """All files become read-only but those below `writable`; other briefs and GPUs are out of sight.
 
-    The network stays, as an agent needs its model. Raises OSError where the kernel grants no namespace.
+    So are all processes that the agent did not start, its keeper too, where the kernel grants that. Then
+    the caller is the first process of them, with which the others end. Returns whether it is. The network
+    stays, as an agent needs its model. Raises OSError where the kernel grants no namespace.
     """
     if os.geteuid() != 0:
         linux.become_user_namespace(os.geteuid())
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+    is_first = _become_first()
     workspace = writable[0]
     cover(workspace.parent, [workspace], size_bytes=2**20)
     for path in writable[1:]:
@@ -85,6 +94,25 @@ def _confine(writable: list[Path]) -> None:
     os.chdir(workspace)
     linux.forbid_new_privileges()
     linux.drop_capabilities()
+    return is_first
+
+
+def _become_first() -> bool:
+    """Go on as the first process of a new PID namespace, and return True, or False without one.
+
+    The caller itself waits for it and ends with its exit code.
+    """
+    try:
+        linux.unshare(linux.CLONE_NEWPID)
+    except OSError:
+        return False
+    first = os.fork()
+    if first:
+        linux.die_with_parent()
+        os._exit(_waited(first))
+    with contextlib.suppress(OSError):  # Not where parts of /proc are covered, as in some containers.
+        linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV)
+    return True
 
 
 def _end_with_the_pipe(agent: int) -> None:

@@ -219,7 +219,7 @@ async def test_an_agent_gets_no_more_evaluations_than_its_own_budget_and_the_sea
     [
         ("sh -c 'echo bye'", 30.0, "submitted no kernel (exit 0). It last printed: bye"),
         ("sh -c 'exit 3'", 30.0, "submitted no kernel (exit 3)"),
-        ("sh -c 'kill -9 $PPID'", 30.0, "its keeper was killed by signal 9, and what it started may"),
+        ("sh -c 'setsid sleep 3611 & kill -9 $PPID; echo here'", 30.0, "submitted no kernel (exit 0)"),
         ("sh -c 'kill -9 $$'", 30.0, "submitted no kernel (killed by signal 9)"),
         ("sh -c 'sleep 3611 & setsid sleep 3611; wait'", 0.5, "submitted no kernel (timed out)"),
         ("no-such-agent --fast", 30.0, "no-such-agent"),
@@ -243,7 +243,7 @@ async def test_an_agent_sees_and_writes_its_own_folder_alone(
     other.write_text("another brief's token")
     script = (
         f"echo in > mine; echo out > {tmp_path}/escaped; echo out > ../escaped; "
-        f"rm -f {tmp_path}/journal.sqlite; cat {other}; env"
+        f"rm -f {tmp_path}/journal.sqlite; cat {other}; cat /proc/{os.getpid()}/cmdline; env"
     )
     monkeypatch.setenv("OPENAI_API_KEY", "a secret of the user")
     lab = Lab(tmp_path, f"sh -c {shlex.quote(script)}")
@@ -258,6 +258,7 @@ async def test_an_agent_sees_and_writes_its_own_folder_alone(
     assert not (tmp_path / "agents" / "escaped").exists()
     assert said.count("Read-only file system") >= 2
     assert "another brief's token" not in said
+    assert f"/proc/{os.getpid()}/cmdline" in said  # There is no such process for it.
     assert "CUDA_VISIBLE_DEVICES=\n" in said
     assert "OPENAI_API_KEY=[redacted]" in said
     given = {".mcp.json", "TASK.md", "opencode.json", "task.py", "tmp"}
@@ -357,7 +358,10 @@ def test_an_ordinary_users_agent_is_confined_too_and_says_where_it_is_not(
     login, session = home / "login.json", home / "sessions"
     login.write_text("")
     session.mkdir()
-    script = f"cat; echo in > mine; echo out > ../../escaped; echo in > {login}; echo in > {session}/one"
+    script = (
+        f"cat; echo in > mine; echo out > ../../escaped; echo in > {login}; echo in > {session}/one; "
+        f"tr -d '\\0' < /proc/{os.getpid()}/cmdline"
+    )
     writable = (str(workspace), str(login), str(session))
     keeper = ("-P", "-m", "kbopt.agents.keeper", *writable, "--", "sh", "-c", script)
     words = ordinary_user.command(home, sys.executable, *keeper, namespaces=namespaces)
@@ -377,6 +381,7 @@ def test_an_ordinary_users_agent_is_confined_too_and_says_where_it_is_not(
         assert file.read_text() == "in\n"
     assert ("does not confine the agent" in said) != namespaces
     assert (home / "escaped").exists() != namespaces
+    assert ("pytest" in said or "execnet" in said) != namespaces
 
 
 @pytest.mark.parametrize(
