@@ -85,7 +85,8 @@ def _imported(node: ast.AST, name: str, texts: Mapping[str, str]) -> Iterable[tu
             origin = ".".join([*package, *([module] if module else [])])
             for alias in aliases:
                 inner = f"{origin}.{alias.name}" if origin else alias.name
-                if inner in texts and alias.name not in _bound_by(texts.get(origin, "")):
+                is_name = origin != name and alias.name in _bound_by(texts.get(origin, ""))
+                if inner in texts and not is_name:
                     yield alias, inner
                 elif origin in texts:
                     yield alias, origin

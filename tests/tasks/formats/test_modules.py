@@ -28,6 +28,19 @@ def test_a_package_imports_from_its_own_folder() -> None:
     )
 
 
+@pytest.mark.parametrize("main", ["from pkg import double, scale", "from pkg import double"])
+def test_a_package_has_modules_of_its_own_folder(main: str) -> None:
+    assert (
+        run(
+            "main",
+            main=f"{main}\nanswer = double(21)",
+            pkg="from . import scale\ndef double(x): return scale.factor() * x\n",
+            pkg__scale="def factor(): return 2\n",
+        )
+        == 42
+    )
+
+
 @pytest.mark.parametrize(
     "main",
     [
