@@ -129,8 +129,10 @@ class SqliteJournal(JournalReader):
     def create(cls, path: Path, config: str) -> Self:
         """A new, empty journal. `config` is the JSON of the run's configuration.
 
-        Raises `UserError` where the file exists: a journal is never overwritten.
+        Raises `UserError` where the file exists: a journal is never overwritten. Raises it too where the file
+        cannot be written, as on a full disk; a folder that was made for it is gone then.
         """
+        is_new = not path.parent.exists()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = _lock(path)
@@ -139,6 +141,8 @@ class SqliteJournal(JournalReader):
             finally:
                 os.close(lock)
         except (OSError, sqlite3.OperationalError) as error:
+            if is_new:
+                shutil.rmtree(path.parent, ignore_errors=True)
             raise UserError(f"cannot write {path}: {error}. Choose a writable folder with --out.") from None
         return cls(path)
 

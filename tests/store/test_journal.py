@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -176,23 +177,35 @@ for session in range(1, 100_000):
     journal.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_a_full_disk_is_an_infrastructure_error_and_keeps_what_was_there(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=False)
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False)
     if mounted.returncode:
         pytest.skip("this machine does not let root mount a tmpfs")
-    try:
-        journal = SqliteJournal.create(small / "journal.sqlite", "{}")
-        written = 0
-        room = shutil.disk_usage(small).free // 10_000
-        for _ in range(room // 4):
-            journal.append(Ended(reason="x" * 10_000))
-            written += 1
-        with pytest.raises(InfraError, match="cannot write"):
-            journal.append(Ended(reason="x" * room * 10_000))
-        assert len(list(journal.entries())) == written
-        journal.close()
-    finally:
-        subprocess.run(["umount", "-l", str(small)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_an_infrastructure_error_and_keeps_what_was_there(small: Path) -> None:
+    journal = SqliteJournal.create(small / "journal.sqlite", "{}")
+    written = 0
+    room = shutil.disk_usage(small).free // 10_000
+    for _ in range(room // 4):
+        journal.append(Ended(reason="x" * 10_000))
+        written += 1
+    with pytest.raises(InfraError, match="cannot write"):
+        journal.append(Ended(reason="x" * room * 10_000))
+    assert len(list(journal.entries())) == written
+    journal.close()
+
+
+def test_a_run_that_a_full_disk_does_not_take_leaves_no_folder(small: Path) -> None:
+    (small / "filler").write_bytes(b"x" * shutil.disk_usage(small).free)
+    with pytest.raises(UserError, match="disk is full"):
+        SqliteJournal.create(small / "run" / "journal.sqlite", "{}")
+    assert [one.name for one in small.iterdir()] == ["filler"]
