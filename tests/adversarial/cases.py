@@ -30,6 +30,7 @@ _TWINS = {
     "small": "plain_small",
     "waiting": "plain_waiting",
     "cast_norm": "norm_rounded_otherwise",
+    "low_bits": "plain_low_bits",
     "rowwise": "plain_rowwise",
     "matmul": "plain_matmul",
     "negate": "plain_negate",
@@ -211,6 +212,7 @@ CONTROLS = (
     _control("plain_expanded", "expanded", at_par=True),
     _control("expanded_in_memory", "expanded"),
     _control("plain_bits", "bits", at_par=True),
+    _control("plain_low_bits", "low_bits", at_par=True),
     _control("plain_in_place", "in_place", at_par=True),
     _control("gradients_passed_on", "gradients_passed_on", protocol=BACKWARD),
     _control("lazy_layers", "layers"),
@@ -509,6 +511,7 @@ CHEATS = (
     _cheat("trivial output", "zeros_softmax", "wrong_answer", task="rowwise"),
     _cheat("trivial output", "constant_softmax", "wrong_answer", task="rowwise"),
     _cheat("trivial output", "zeros_tiny_values", "wrong_answer", task="tiny_values"),
+    _cheat("trivial output", "jumps_as_rounding", "wrong_answer", task="low_bits"),
     _cheat(
         "trivial output", "copy_nearly", "wrong_answer", "rejected:precision_downgrade", task="nearly_copy"
     ),

@@ -75,17 +75,15 @@ def _without_float64(
     """Return how far each output may lie from the reference's own, whose error nobody knows.
 
     An answer changes more than honest kernels differ if each input moves by a unit in its last place. An
-    output with a larger root mean square error than that gets nothing: computing in fewer bits is no
-    rounding.
+    output whose root mean square error is beyond rounding gets nothing: fewer bits, or a guess.
     """
-    most = errors.unit_in_the_last_place(reference.precision)
-    answers = list(islice(reference.nearby(draw, most), _NUM_MOVED))
+    step = errors.unit_in_the_last_place(reference.precision)
+    most_rms = errors.rounding_of_kinks(reference.precision)
+    answers = list(islice(reference.nearby(draw, step), _NUM_MOVED))
     found = []
     for number, mine in enumerate(own.tensors):
-        others = [(answer[number],) for answer in answers]
-        usual_rms = max(errors.measure_error(other, [mine]).rms for other in others)
-        largest = max(tolerance.largest_errors([mine], other)[0] for other in others)
-        is_rounding = errors.measure_error([got[number]], [mine]).rms <= usual_rms
+        largest = max(tolerance.largest_errors([mine], [answer[number]])[0] for answer in answers)
+        is_rounding = errors.measure_error([got[number]], [mine]).rms <= most_rms
         found.append(_MOVED_FACTOR / OWN_ERROR_FACTOR * largest if is_rounding else 0.0)
     return tuple(found)
 
