@@ -592,7 +592,14 @@ CHEATS = (
     _cheat("values taken for granted", "value_gated_on_scale", _VALUES, shown_by=_RESCALED),
     _cheat("values taken for granted", "complex_range", _VALUES, task="complex_numbers", shown_by=_LARGER),
     _cheat("values taken for granted", "value_no_equals", _VALUES, task="rowwise", shown_by=_EQUAL),
-    _cheat("values taken for granted", "value_clamped_products", _VALUES, task="cast_norm", protocol=BF16),
+    _cheat(
+        "values taken for granted",
+        "value_clamped_products",
+        _VALUES,
+        task="cast_norm",
+        protocol=BF16,
+        shown_by=_ANY_VALUES,
+    ),
     _cheat("values taken for granted", "float8_clipped", _VALUES, task="float8", shown_by=_LARGER),
     _cheat(
         "precision downgrade",
