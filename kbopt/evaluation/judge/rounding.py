@@ -78,7 +78,7 @@ def _without_float64(
     output whose root mean square error is beyond rounding gets nothing: fewer bits, or a guess.
     """
     step = errors.unit_in_the_last_place(reference.precision)
-    most_rms = errors.rounding_of_kinks(reference.precision)
+    most_rms = errors.rounding_of_kinks(reference.precision)  # It moves other elements as far.
     answers = list(islice(reference.nearby(draw, step), _NUM_MOVED))
     found = []
     for number, mine in enumerate(own.tensors):
