@@ -16,10 +16,33 @@ from kbopt.evaluation.transport.layout import (
     TensorSpec,
     dense,
     flatten,
+    has_form,
     is_dense,
     unflatten,
     view,
 )
+
+WANTED = {"tuple": [{"tensor": 0}, {"list": [{"tensor": 1}]}, {"dict": {"a": {"value": None}}}]}
+
+
+def test_a_list_has_the_form_of_a_tuple():
+    seen = {"list": [{"tensor": 0}, {"tuple": [{"tensor": 1}]}, {"dict": {"a": {"value": None}}}]}
+    assert has_form(WANTED, WANTED)
+    assert has_form(seen, WANTED)
+
+
+@pytest.mark.parametrize(
+    "junk", [None, 7, 0.5, "tuple", True, [], {}, {"list": 3}, {"tuple": None}, {"dict": []}]
+)
+def test_what_is_no_skeleton_has_no_form(junk: object):
+    """Wherever it stands: a worker can send anything."""
+    assert not has_form(junk, WANTED)
+    for place in range(3):
+        items = list(WANTED["tuple"])
+        items[place] = junk
+        assert not has_form({"tuple": items}, WANTED)
+    assert not has_form({"tuple": [*WANTED["tuple"][:2], {"dict": {"a": junk}}]}, WANTED)
+    assert not has_form({"tuple": WANTED["tuple"], "list": junk}, WANTED)
 
 
 def test_a_nested_value_comes_back_around_other_tensors():

@@ -14,7 +14,7 @@ from kbopt.core.outcomes import Outcome, Rejected, WrongAnswer
 from kbopt.evaluation.judge.admission import same_bits
 from kbopt.evaluation.judge.reference import Output
 from kbopt.evaluation.passes import NameOf, output_name
-from kbopt.evaluation.transport.layout import Skeleton, TensorSpec, is_dense, is_separate, with_lists
+from kbopt.evaluation.transport.layout import Skeleton, TensorSpec, has_form, is_dense, is_separate
 from kbopt.evaluation.worker_messages import CallOutput
 
 _BRING_GRADIENTS = (
@@ -86,8 +86,8 @@ def require_form(output: CallOutput, expected: Output, on: str, name_of: NameOf 
     """Require the structure, shapes and dtypes of the reference's answer, the kind of device that is named
     `on`, and memory of its own for each element. A list counts as a tuple. Raises Refused.
     """
-    seen, wanted = with_lists(output.skeleton), with_lists(expected.skeleton)
-    if seen != wanted or len(output.places) != len(expected.tensors):
+    is_like = has_form(output.skeleton, expected.skeleton)
+    if not is_like or len(output.places) != len(expected.tensors):
         reason = "it returns another structure than the reference does"
         missing = _missing_gradient(output.skeleton, expected.skeleton)
         if missing is not None:

@@ -154,16 +154,30 @@ def same_structure(one: Skeleton, other: Skeleton) -> bool:
     return kind != "tensor" or bool(content == other_content)
 
 
-def with_lists(skeleton: Skeleton) -> Skeleton:
-    """Return the skeleton with lists in place of tuples: a function in C++ that returns several tensors
-    returns them as a list.
+def has_form(seen: Any, wanted: Skeleton) -> bool:
+    """Return whether `seen`, which may be anything, is the skeleton `wanted`.
+
+    A list counts as a tuple: a function in C++ that returns several tensors returns them as a list.
     """
-    ((kind, content),) = skeleton.items()
-    if kind in ("list", "tuple"):
-        return {"list": [with_lists(item) for item in content]}
+    ((kind, content),) = wanted.items()
+    if kind not in ("list", "tuple", "dict"):
+        return bool(seen == wanted)
+    if not isinstance(seen, dict) or len(seen) != 1:
+        return False
+    ((seen_kind, items),) = seen.items()
     if kind == "dict":
-        return {kind: {key: with_lists(item) for key, item in content.items()}}
-    return skeleton
+        return (
+            seen_kind == "dict"
+            and isinstance(items, dict)
+            and items.keys() == content.keys()
+            and all(has_form(items[key], content[key]) for key in content)
+        )
+    return (
+        seen_kind in ("list", "tuple")
+        and isinstance(items, list | tuple)
+        and len(items) == len(content)
+        and all(map(has_form, items, content))
+    )
 
 
 def is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
