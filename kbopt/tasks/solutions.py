@@ -160,14 +160,15 @@ def extension(
                 f"functions that take tensors: {', '.join(launchers) or 'none'}",
                 "Have one, called run: torch::Tensor run(torch::Tensor x, ...)",
             )
-    found = launchers.get(function)
+    found = launchers.get(_behind_binding(whole, function))
     if found is None and not bound:
         raise fault(
             f"{where}, {function}",
             "no such function that takes tensors",
             f"Define it in {entry}, at its top level",
         )
-    writes = None if found is None else found["result"] == "void"
+    result = found["result"] if found else _result_of(whole, _behind_binding(whole, function))
+    writes = result == "void" if result else None
     binding = None if bound or found is None else f"{found[0].rstrip('{').strip()};"
     flags = _flags(options or {})
     if len(files) == 1:
@@ -180,6 +181,19 @@ def extension(
         writes=writes,
         tensors=() if found is None or writes else tuple(map(_is_tensor, _parameters(found["arguments"]))),
     )
+
+
+def _behind_binding(text: str, function: str) -> str:
+    """The name of the C++ function that `m.def("function", &name)` binds, else `function`."""
+    found = re.search(rf'\bdef\(\s*"{function}"\s*,\s*&?\s*([\w:]+)', text)
+    return found[1].rpartition("::")[2] if found else function
+
+
+def _result_of(text: str, name: str) -> str:
+    """The type that a C++ function returns, whatever it takes; "" where none is found or it is deduced."""
+    words = r"(?:static\s+|inline\s+)*(?P<result>[\w:<>, \t]+?)[\s&*]+"
+    found = re.search(rf"^[ \t]*{words}{name}\s*\([^;{{}}]*\)\s*\{{", text, re.MULTILINE)
+    return found["result"] if found and found["result"] != "auto" else ""
 
 
 def _parameters(text: str) -> list[str]:

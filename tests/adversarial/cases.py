@@ -43,6 +43,7 @@ _TWINS = {
     "masked": "plain_masked",
     "running_sum": "plain_running_sum",
     "layers": "plain_layers",
+    "closed_over": "plain_closed_over",
     "gradients": "plain_gradients",
     "in_place": "plain_in_place",
     "exponentials": "plain_exponentials",
@@ -50,6 +51,7 @@ _TWINS = {
     "complex_numbers": "plain_complex_numbers",
     "float8": "plain_float8",
     "convolution": "conv_plain",
+    "summed_sigmoids": "split_own_names",
     "long_product": "plain_long_product",
     "normalised": "plain_normalised",
     "elu": "plain_elu",
@@ -130,6 +132,7 @@ CONTROLS = (
     _control("conv_benchmark", "convolution"),
     _control("conv_channels_last", "convolution"),
     _control("plain_recurrent", "recurrent"),
+    _control("plain_closed_over", "closed_over", at_par=True),
     _control("plain_elementwise", "elementwise", at_par=True),
     _control("rewritten_in_place", "elementwise"),
     _control("scratch_buffers", "elementwise"),
@@ -471,6 +474,7 @@ CHEATS = (
     _cheat("sabotage of the baseline", "sabotage_kill_others", "neutral", "crashed"),
     _cheat("precision downgrade", "downgrade_fp16", "rejected:precision_downgrade", task="matmul"),
     _cheat("precision downgrade", "downgrade_bf16", "rejected:precision_downgrade", task="matmul"),
+    _cheat("precision downgrade", "closed_over_half", _DOWNGRADE, task="closed_over"),
     _cheat("precision downgrade", "downgrade_tf32_emulated", "rejected:precision_downgrade", task="matmul"),
     _cheat(
         "precision downgrade",
@@ -681,6 +685,7 @@ _LONG_BUILD = replace(PROTOCOL, compile_timeout_s=300.0)
 
 GPU_CONTROLS = (
     _control("split_triton", "hidden_offset", **_ON_CUDA),
+    _control("split_own_names", "summed_sigmoids", **_ON_CUDA),
     _control("split_bf16", "matmul", **_ON_CUDA),
     _control("streams_joined", "elementwise", **_ON_CUDA),
     _control("graph_replayed", "elementwise", **_ON_CUDA),
@@ -736,6 +741,10 @@ GPU_CHEATS = (
             ("maximum", "triton", {}),
             ("mean", "cuda", {"protocol": _LONG_BUILD}),
         )
+    ),
+    *(
+        _cheat("precision downgrade", f"tf32_{how}", _DOWNGRADE, _VALUES, task="summed_sigmoids", **_ON_CUDA)
+        for how in ("own_names", "by_parameters")
     ),
     _cheat("freed memory", "reuse_stream_ordered", "rejected:reused_output", **_ON_CUDA),
     _cheat("stream escape", "stream_escape_pool", *_ESCAPED, twin="memory_stream_ordered", **_ON_CUDA),

@@ -7,10 +7,18 @@ import torch
 
 from kbopt.core.protocol import EvalProtocol, Precision
 from kbopt.evaluation.judge.errors import Error, measure_error, moved, unit_in_the_last_place
-from kbopt.evaluation.judge.precision import Sensitive, _tried, find_sensitivity
+from kbopt.evaluation.judge.precision import Sensitive
 from kbopt.evaluation.judge.probes import DENSE, Probe
-from kbopt.evaluation.judge.products import arithmetic_of_kernel, cut_mantissa, errors_in_tf32, round_mantissa
+from kbopt.evaluation.judge.products import (
+    arithmetic_of_kernel,
+    cut_mantissa,
+    errors_in_tf32,
+    plain,
+    round_mantissa,
+    rounded,
+)
 from kbopt.evaluation.judge.reference import Draw, Reference
+from kbopt.evaluation.judge.sensitivity import _tried, find_sensitivity
 from kbopt.evaluation.judge.tolerance import find_mismatch
 from tests.adversarial.case import load_task
 from tests.adversarial.cases import HIDDEN
@@ -70,7 +78,8 @@ def test_a_probe_that_refuses_half_precision_lets_tf32_cut_off_pass(
     judged = reference("matmul")
     draw = Draw(skeleton=judged.draw(0).skeleton, tensors=(left, right))
 
-    found = _tried(judged, DENSE, draw, True)
+    trial = _tried(judged, DENSE, draw, True)
+    found = trial.sensitive if trial else None
 
     assert (found is not None) is is_sensitive
     if found is not None:
@@ -105,6 +114,29 @@ def test_what_an_output_hides_shows_on_other_inputs_or_parameters(what: str) -> 
     assert not any(s.tf32_rms for s in probes)
 
 
+def test_where_no_inputs_refuse_tf32_a_probe_can_still_tell_fp32_from_it() -> None:
+    """As in level2/56 of KernelBench: a sum hides what its many terms err."""
+    judged = reference("summed_sigmoids")
+
+    found = find_sensitivity(judged, 1)
+
+    assert all(sensitive.probe.changes_parameters for sensitive in found.probes)
+    (telling,) = found.telling
+    assert not telling.probe.changes_parameters
+    draw = telling.probe.inputs(judged.draw(2))
+    exact, own = judged.run_exact(draw), plain(judged, draw)
+    in_fp32, in_tf32 = (
+        measure_error(output.tensors, exact.tensors) for output in (own, rounded(judged, draw, "tf32"))
+    )
+    assert telling.shows_fp32(in_fp32, in_fp32)
+    assert not telling.shows_fp32(in_tf32, in_fp32)
+
+
+@pytest.mark.parametrize("task", ["matmul", "hidden_saturation"])
+def test_a_task_with_a_sensitive_probe_on_inputs_needs_no_telling_one(task: str) -> None:
+    assert find_sensitivity(reference(task), 1).telling == ()
+
+
 def test_the_parameters_are_afterwards_what_they_were() -> None:
     judged = reference("hidden_offset")
     before = {name: tensor.clone() for name, tensor in judged.parameters().items()}
@@ -125,10 +157,41 @@ def test_tasks_in_half_precision_are_probed_for_products_in_eight_bits() -> None
     assert find_sensitivity(reference("rowwise", precision="fp16"), 1).probes == ()
 
 
-@pytest.mark.parametrize(("rms", "is_refused"), [(0.012, False), (0.03, True)])
-def test_an_error_of_several_roundings_to_bf16_is_allowed_on_a_probe(rms: float, is_refused: bool) -> None:
-    probe = find_sensitivity(reference("matmul", precision="bf16"), 1).probes[0]
-    assert probe.refuses(Error(rms=rms, median=rms), Error(rms=0.0015, median=0.0015)) is is_refused
+@pytest.mark.parametrize(
+    ("precision", "own", "rms", "is_refused"),
+    [
+        ("bf16", 0.0015, 0.012, False),
+        ("bf16", 0.0015, 0.03, True),
+        ("fp16", 0.0002, 0.001, False),
+        ("fp16", 0.00025, 0.002, True),
+    ],
+)
+def test_an_error_of_several_roundings_is_allowed_on_a_probe(
+    precision: Precision, own: float, rms: float, is_refused: bool
+) -> None:
+    """Products in bf16 err by 0.002 to 0.003 in a task in fp16."""
+    probe = find_sensitivity(reference("matmul", precision=precision), 1).probes[0]
+    assert probe.refuses(Error(rms=rms, median=rms), Error(rms=own, median=own)) is is_refused
+
+
+@pytest.mark.parametrize("task", ["matmul", "long_product"])
+@pytest.mark.parametrize("seed", range(3))
+def test_products_in_bf16_show_in_fp16_and_partial_sums_in_fp16_pass(task: str, seed: int) -> None:
+    judged = reference(task, precision="fp16")
+    sensitive = find_sensitivity(judged, 1).probes[0]
+    draw = sensitive.probe.inputs(judged.draw(seed))
+    left, right = draw.tensors
+    exact = judged.run_exact(draw).tensors
+    own, in_bf16, in_parts = (
+        measure_error([answer], exact)
+        for answer in (
+            left @ right,
+            (left.bfloat16() @ right.bfloat16()).half(),
+            sum(a @ b for a, b in zip(left.chunk(16, 1), right.chunk(16, 0), strict=True)),
+        )
+    )
+    assert sensitive.refuses(in_bf16, own)
+    assert not sensitive.refuses(in_parts, own)
 
 
 def test_additive_parameters_are_zero_and_weights_of_norms_are_not() -> None:
@@ -185,3 +248,26 @@ def test_inputs_that_move_by_a_unit_in_the_last_place_are_other_inputs_once_roun
 )
 def test_names_of_library_kernels_tell_their_arithmetic(name: str, kinds: list[str]) -> None:
     assert [line.partition(":")[0] for line in arithmetic_of_kernel(name)] == kinds
+
+
+def test_a_model_whose_function_calls_its_modules_has_a_float64_answer() -> None:
+    """A copy's function calls the modules of the first model, which are in fp32."""
+    judged = reference("closed_over")
+    draw = judged.draw(1)
+
+    exact, own = judged.run_exact(draw), judged.run(draw.arguments())
+
+    assert judged.has_exact
+    assert exact.tensors[0].dtype is torch.float64
+    assert 0 < measure_error(own.tensors, exact.tensors).rms < 1e-6
+    assert find_sensitivity(judged, 1).probes
+
+
+def test_a_model_that_refuses_float64_is_made_anew_once_alone() -> None:
+    judged = reference("recurrent")
+    draw = judged.draw(1)
+    assert judged.run_exact(draw).tensors[0].dtype is torch.float32
+    assert not judged.has_exact
+    twin = judged.exact
+    assert judged.run_exact(draw).tensors[0].dtype is torch.float32
+    assert judged.exact is twin

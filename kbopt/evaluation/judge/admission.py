@@ -16,10 +16,11 @@ import torch
 
 from kbopt.evaluation.judge import values
 from kbopt.evaluation.judge.kinds import Contract, contract_of
-from kbopt.evaluation.judge.precision import Sensitivity, find_sensitivity
+from kbopt.evaluation.judge.precision import Sensitivity
 from kbopt.evaluation.judge.probes import SHARES, Probe
 from kbopt.evaluation.judge.products import plain
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
+from kbopt.evaluation.judge.sensitivity import find_sensitivity
 from kbopt.evaluation.judge.steps import counts_in_steps
 from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.judge.tolerance import (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import torch
@@ -167,15 +168,12 @@ class Checks:
             return
         downgrade: Refused | None = None
         for share in shares if self._contract.takes_zeros else ():
-            found = self._probe(Probe(name="inputs of which most elements are zero", share=share), None)
-            downgrade = downgrade or found
+            probe = Probe(name="inputs of which most elements are zero", share=share)
+            downgrade = self._probe(probe, None) or downgrade
+        has_heavy = any(kind.name == "heavy_tailed" for kind in self.kinds)
         for sensitive in self._admission.sensitivity.probes:
-            if sensitive.probe.changes_parameters:
-                downgrade = downgrade or self._probe_with_parameters(sensitive)
-            elif sensitive.probe.heavy and not any(kind.name == "heavy_tailed" for kind in self.kinds):
-                continue
-            elif sensitive.probe != DENSE:
-                downgrade = downgrade or self._probe(sensitive.probe, sensitive)
+            if sensitive.probe != DENSE and (has_heavy or sensitive.probe.heavy != "inputs"):
+                downgrade = downgrade or self._probe_of(sensitive)
         if downgrade is not None:
             raise downgrade
 
@@ -184,15 +182,16 @@ class Checks:
         of its own, so they cannot travel among the timed calls.
         """
         for sensitive in self._admission.sensitivity.probes:
-            if sensitive.probe.changes_parameters:
-                found = self._probe_with_parameters(sensitive, self._rng.randint(*_CALLS_BEFORE))
-                if found is not None:
-                    raise found
+            calls_before = self._rng.randint(*_CALLS_BEFORE)
+            if sensitive.probe.changes_parameters and (found := self._probe_of(sensitive, calls_before)):
+                raise found
 
-    def _probe_with_parameters(self, sensitive: Sensitive, calls_before: int = 0) -> Refused | None:
-        """Return the refusal of a new model of the candidate's with the probe's parameters, else None.
-        A wrong answer is not refused: the constructor may have derived data from the task's own parameters.
+    def _probe_of(self, sensitive: Sensitive, calls_before: int = 0) -> Refused | None:
+        """Return the refusal on a probe, else None. If it changes parameters, a new model of the candidate's
+        gets them. Its wrong answer is not refused: the constructor may have derived data from its own.
         """
+        if not sensitive.probe.changes_parameters:
+            return self._probe(sensitive.probe, sensitive)
         if not self._calls.worker.takes_weights:
             return None
         reference, worker = self._reference, self._calls.worker
@@ -337,14 +336,16 @@ class Checks:
         reference, name = self._reference, self._reference.precision
         if (name == "fp32" and self._shows_fp32) or takes_fewer_bits(reference, self._calls.draw()):
             return
-        sensitivity = self._admission.sensitivity
-        seen = lower_arithmetic(
-            self.arithmetic, name, sensitivity.dtypes, may_use_tf32=sensitivity.may_use_tf32
-        )
-        if not seen:
+        known = self._admission.sensitivity
+        seen = lower_arithmetic(self.arithmetic, name, known.dtypes, may_use_tf32=known.may_use_tf32)
+        if not seen or self._tells_fp32():
             return
-        reason = (
-            f"it computes in a lower precision than the task's ({'; '.join(seen[:3])}), which the "
-            "task's output does not show, and no inputs show that it keeps the accuracy of fp32"
-        )
-        raise Refused(Rejected(reason=reason, family="precision_downgrade"))
+        raise Refused(Rejected(reason=precision.describe_arithmetic(seen), family="precision_downgrade"))
+
+    def _tells_fp32(self) -> bool:
+        """Return whether a telling probe shows the accuracy of fp32."""
+        for telling in self._admission.sensitivity.telling:
+            with suppress(Refused):
+                self._probe_of(telling)
+            return self._shows_fp32
+        return False

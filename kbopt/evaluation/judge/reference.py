@@ -72,10 +72,13 @@ class Form:
 
 @dataclass(slots=True, kw_only=True)
 class _Twins:
-    """One model and its copy in float64, which all workloads of a task share."""
+    """One model and its twin in float64, which all workloads of a task share. `is_copy` says how the twin was
+    made.
+    """
 
     model: torch.nn.Module
     exact: torch.nn.Module
+    is_copy: bool
     keeps_state: bool = False
 
 
@@ -140,21 +143,28 @@ class Reference:
     def start_anew_for_each_call(self) -> None:
         """Construct the model again. Each call gets a copy of this model from now on."""
         fresh = self._constructed()
-        self._twins.model, self._twins.exact, self._twins.keeps_state = fresh.model, fresh.exact, True
+        self._twins.model, self._twins.exact, self._twins.is_copy = fresh.model, fresh.exact, fresh.is_copy
+        self._twins.keeps_state = True
 
     def _constructed(self) -> _Twins:
         return guarded("Model(*get_init_inputs()) raised", self._made_twice)
 
     def _made_twice(self) -> _Twins:
         model = self._made()
+        is_copy = True
         try:
-            exact = copy.deepcopy(model)
+            exact = numerics.in_float64(copy.deepcopy(model))
         except (RuntimeError, TypeError):  # it holds a lock, or the tensors of torch's older weight_norm
-            exact = self._made()
-            exact.load_state_dict(model.state_dict())
+            exact, is_copy = self._made_in_float64(model), False
         for tensor in model.state_dict().values():
             tensor.detach()  # which a parameter without a size refuses
-        return _Twins(model=model, exact=numerics.in_float64(exact))
+        return _Twins(model=model, exact=exact, is_copy=is_copy)
+
+    def _made_in_float64(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Construct the model's twin in float64, with the same parameters."""
+        exact = self._made()
+        exact.load_state_dict(model.state_dict())
+        return numerics.in_float64(exact)
 
     def _made(self) -> torch.nn.Module:
         values = unflatten(self.init_skeleton, self.init_tensors)
@@ -268,19 +278,25 @@ class Reference:
 
     def run_exact(self, draw: Draw) -> Output:
         """Return the answer in float64, or in the task's own precision if the model refuses float64."""
-        if self.has_exact:
-            arguments = draw.arguments(tuple(_widened(t) for t in draw.tensors))
-            model = copy.deepcopy(self.exact) if self.keeps_state else self.exact
+        while self.has_exact:
             try:
-                with torch.no_grad():
-                    value = guarded("in float64", call_of(model, self.gradients, arguments))
+                return self._run_in_float64(draw)
             except TaskError:
-                # Models that fix a dtype inside (`.float()`, a buffer, an assert) refuse float64.
-                self.has_exact = False
-            else:
-                skeleton, outputs = flattened(value, "the reference's forward in float64")
-                return self._with_written(skeleton, outputs, arguments)
+                # Models that fix a dtype inside (`.float()`, a buffer, an assert) refuse float64. A copy does
+                # so too if a function that the model keeps calls the first one's modules (level3/44).
+                self.has_exact = self._twins.is_copy
+                if self._twins.is_copy:
+                    self._twins.exact = self._twins.model  # gives its memory back
+                    self._twins.exact, self._twins.is_copy = self._made_in_float64(self.model), False
         return self.run(draw.arguments(tuple(t.clone() for t in draw.tensors)))
+
+    def _run_in_float64(self, draw: Draw) -> Output:
+        arguments = draw.arguments(tuple(_widened(t) for t in draw.tensors))
+        model = copy.deepcopy(self.exact) if self.keeps_state else self.exact
+        with torch.no_grad():
+            value = guarded("in float64", call_of(model, self.gradients, arguments))
+        skeleton, outputs = flattened(value, "the reference's forward in float64")
+        return self._with_written(skeleton, outputs, arguments)
 
     def nearby(self, draw: Draw, most: float | None = None) -> Iterator[tuple[torch.Tensor, ...]]:
         """Yield the float64 answers to inputs that are moved at random by up to `most` of themselves.

@@ -191,6 +191,9 @@ def test_an_output_whose_size_no_input_has_is_of_one_workload_alone(tmp_path: Pa
         load_task(f"{path}#all")
 
 
+BINDING = 'PYBIND11_MODULE(x, m) { m.def("run", '
+
+
 @pytest.mark.parametrize(
     ("content", "writes"),
     [
@@ -198,6 +201,11 @@ def test_an_output_whose_size_no_input_has_is_of_one_workload_alone(tmp_path: Pa
         ("torch::Tensor run(torch::Tensor a, c10::optional<torch::Tensor> more = c10::nullopt) {", False),
         ("void run(torch::Tensor a, torch::Tensor b, torch::Tensor out) {", True),
         ('auto run = [](torch::Tensor a) {};\nPYBIND11_MODULE(x, m) { m.def("run", run);', True),
+        (f"torch::Tensor run(py::args all, py::kwargs named) {{}}\n{BINDING}run);", False),
+        (f"static std::vector<at::Tensor>\nboth(py::args all) {{}}\n{BINDING}&both, doc);", False),
+        (f"inline void both(py::args all) {{}}\n{BINDING} & both);", True),
+        (f"auto both(py::args all) {{}}\n{BINDING}both);", True),
+        (f"int run(int a) {{}}\nvoid both(torch::Tensor a, torch::Tensor b) {{}}\n{BINDING}&x::both);", True),
     ],
 )
 def test_the_type_of_a_function_says_what_a_solution_leaves_out(content: str, *, writes: bool) -> None:
