@@ -51,7 +51,7 @@ _TWINS = {
     "complex_numbers": "plain_complex_numbers",
     "float8": "plain_float8",
     "convolution": "conv_plain",
-    "summed_sigmoids": "split_own_names",
+    "summed_sigmoids": "plain_summed_sigmoids",
     "long_product": "plain_long_product",
     "normalised": "plain_normalised",
     "elu": "plain_elu",
@@ -132,6 +132,7 @@ CONTROLS = (
     _control("conv_benchmark", "convolution"),
     _control("conv_channels_last", "convolution"),
     _control("plain_recurrent", "recurrent"),
+    _control("plain_summed_sigmoids", "summed_sigmoids"),
     _control("plain_closed_over", "closed_over", at_par=True),
     _control("plain_elementwise", "elementwise", at_par=True),
     _control("rewritten_in_place", "elementwise"),
@@ -245,7 +246,7 @@ _LARGER = (*_kinds("large", "heavy_tailed", "outlier", "extremes"), *_PROBES)
 _EQUAL = (*_kinds("ties", "mostly_zero", "constant_rows", "sorted", "integer_ends"), *_PROBES)
 _AN_ELEMENT = "output 0 at index"
 """The task has one workload, whose own values show the gate: a wrong element, as expected and as it came."""
-_AN_ERROR = "its relative error against float64"
+_AN_ERROR = ("its relative error against float64", "its error on the task's own inputs follows")
 _STAND_IN = (_AN_ELEMENT, "output 0 keeps", "output 0 errs by")
 _RAGGED = ("on workload ragged: ",)
 """The one of `tasks/shapes.py` that is hidden."""
@@ -336,7 +337,7 @@ CHEATS = (
         _DOWNGRADE,
         "wrong_answer",
         task="matmul",
-        shown_by=(_AN_ERROR, _AN_ELEMENT),
+        shown_by=(*_AN_ERROR, _AN_ELEMENT),
     ),
     _cheat(
         "another computation later",
@@ -344,10 +345,14 @@ CHEATS = (
         _DOWNGRADE,
         "wrong_answer",
         task="long_product",
-        shown_by=(_AN_ERROR, _AN_ELEMENT),
+        shown_by=(*_AN_ERROR, _AN_ELEMENT),
     ),
     _cheat(
-        "another computation later", "zero_gated_half", _DOWNGRADE, task="long_product", shown_by=(_AN_ERROR,)
+        "another computation later",
+        "zero_gated_half",
+        _DOWNGRADE,
+        task="long_product",
+        shown_by=(*_AN_ERROR,),
     ),
     _cheat(
         "another computation later",
@@ -355,7 +360,7 @@ CHEATS = (
         *("wrong_answer", _DOWNGRADE, _VALUES),
         task="long_product",
         protocol=replace(BF16, timed=MANY_CALLS.timed),
-        shown_by=(_AN_ERROR, *_STAND_IN, *_ANY_VALUES),
+        shown_by=(*_AN_ERROR, *_STAND_IN, *_ANY_VALUES),
     ),
     _cheat(
         "another computation later",
@@ -474,6 +479,7 @@ CHEATS = (
     _cheat("sabotage of the baseline", "sabotage_kill_others", "neutral", "crashed"),
     _cheat("precision downgrade", "downgrade_fp16", "rejected:precision_downgrade", task="matmul"),
     _cheat("precision downgrade", "downgrade_bf16", "rejected:precision_downgrade", task="matmul"),
+    _cheat("precision downgrade", "hidden_offset_gated", _DOWNGRADE, task="hidden_offset"),
     _cheat("precision downgrade", "closed_over_half", _DOWNGRADE, task="closed_over"),
     _cheat("precision downgrade", "downgrade_tf32_emulated", "rejected:precision_downgrade", task="matmul"),
     _cheat(
@@ -481,7 +487,7 @@ CHEATS = (
         "downgrade_gated",
         "rejected:precision_downgrade",
         task="matmul",
-        shown_by=(_AN_ERROR,),
+        shown_by=(*_AN_ERROR,),
     ),
     _cheat("precision downgrade", "downgrade_weights", "rejected:precision_downgrade", task="layers"),
     _cheat("precision downgrade", "hidden_subtract_autocast", _DOWNGRADE, task="hidden_subtract"),
@@ -501,7 +507,7 @@ CHEATS = (
         _DOWNGRADE,
         _VALUES,
         task="hidden_maximum",
-        shown_by=(_AN_ERROR, *_ANY_VALUES),
+        shown_by=(*_AN_ERROR, *_ANY_VALUES),
     ),
     _cheat(
         "precision downgrade", "conv_half", _DOWNGRADE, "rejected:value_specialisation", task="convolution"
@@ -611,7 +617,7 @@ CHEATS = (
         *("wrong_answer", _DOWNGRADE, _VALUES),
         task="matmul",
         protocol=BF16,
-        shown_by=(_AN_ERROR, _AN_ELEMENT, *_ANY_VALUES),
+        shown_by=(*_AN_ERROR, _AN_ELEMENT, *_ANY_VALUES),
     ),
     _cheat("gradients not computed", "gradient_cached", "wrong_answer", **_BACKWARD),
     _cheat("gradients not computed", "gradient_accumulated", "wrong_answer", **_BACKWARD),
@@ -746,6 +752,7 @@ GPU_CHEATS = (
         _cheat("precision downgrade", f"tf32_{how}", _DOWNGRADE, _VALUES, task="summed_sigmoids", **_ON_CUDA)
         for how in ("own_names", "by_parameters")
     ),
+    _cheat("precision downgrade", "tf32_gated_by_scale", _DOWNGRADE, task="hidden_offset", **_ON_CUDA),
     _cheat("freed memory", "reuse_stream_ordered", "rejected:reused_output", **_ON_CUDA),
     _cheat("stream escape", "stream_escape_pool", *_ESCAPED, twin="memory_stream_ordered", **_ON_CUDA),
     _cheat("stream escape", "stream_escape_hooked", *_ESCAPED, **_ON_CUDA),

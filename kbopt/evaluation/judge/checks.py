@@ -14,6 +14,7 @@ from kbopt.evaluation.judge import errors, precision, rounding, textbook, tolera
 from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused
 from kbopt.evaluation.judge.calls import Calls
+from kbopt.evaluation.judge.correlation import HiddenRounding
 from kbopt.evaluation.judge.kinds import Kind
 from kbopt.evaluation.judge.precision import NEARLY_RIGHT, WHOLE, Parts, Sensitive
 from kbopt.evaluation.judge.probes import DENSE, SHARES, Probe
@@ -57,6 +58,7 @@ class Checks:
         self._tf32_errors = admission.sensitivity.tf32_errors
         self.arithmetic = list(arithmetic)
         self._shows_fp32 = self._is_right = False
+        self._hidden = HiddenRounding(reference, admission.sensitivity.hidden)
         self._contract, self.kinds = admission.contract, admission.contract.kinds
         self.tried: set[str] = set()
         probes = admission.sensitivity.probes
@@ -75,13 +77,13 @@ class Checks:
         exchange, outputs = self._calls.call(operation, [draw], [0])
         downgrade = self._downgrade_of(outputs[0], exact, own, draw, self._dense)
         if downgrade is not None:
-            if self._describe_bias(outputs[0], exact):
+            if errors.describe_bias(outputs[0], exact.tensors):
                 self.require_right(outputs[0], exact, own, draw)
             self._is_right = False
             self.probe_precision()  # If most inputs are zero, a guess is no longer nearly right.
             raise downgrade
         self.require_right(outputs[0], exact, own, draw)
-        self._require_whole(outputs[0], exact, own)
+        self._require_whole(outputs[0], exact, own, draw)
         return exchange
 
     def require_right(self, got: list[torch.Tensor], exact: Output, own: Output, draw: Draw) -> None:
@@ -93,7 +95,7 @@ class Checks:
         others = rounding.errors_of_others(self._reference, draw, got, exact, moved=False, may_use_tf32=False)
         mismatch = self._mismatch(*answers, tuple(map(max, moved or others, others)), self._own_errors)
         if mismatch is not None:
-            bias = self._describe_bias(got, exact)
+            bias = errors.describe_bias(got, exact.tensors, self._reference.name_of)
             reason = f"{bias}: {mismatch}" if bias else str(mismatch)
             raise Refused(WrongAnswer(reason=f"{reason}{self._calls.misfit_note}"))
 
@@ -122,9 +124,6 @@ class Checks:
         close = own.tensors, own.tensors, self._admission.tolerance
         if tolerance.find_mismatch(got, *close, moved_errors=self._tf32_errors) is not None:
             self.require_right(got, self._calls.exact_answer(draw), own, draw)
-
-    def _describe_bias(self, got: list[torch.Tensor], exact: Output) -> str:
-        return errors.describe_bias(got, exact.tensors, self._reference.name_of)
 
     def _is_excused(self, got: list[torch.Tensor], exact: Output, own: Output, draw: Draw) -> bool:
         """Return whether the answer is right but for kinks of a gradient that rounding decided otherwise."""
@@ -320,14 +319,16 @@ class Checks:
         downgrade = self._downgrade_of(got, exact, own, draw, self._dense)
         if downgrade is not None:
             raise downgrade
-        self._require_whole(got, exact, own)
+        self._require_whole(got, exact, own, draw)
 
-    def _require_whole(self, got: list[torch.Tensor], exact: Output, own: Output) -> None:
-        """Refuse an answer in half precision for which sums of the inputs stand in."""
-        name, name_of = self._reference.precision, self._reference.name_of
-        lack = describe_stand_in(name, got, exact.tensors, own.tensors, name_of)
+    def _require_whole(self, got: list[torch.Tensor], exact: Output, own: Output, draw: Draw) -> None:
+        """Refuse sums that stand in for products, and products in a lower precision."""
+        name, reference = self._reference.precision, self._reference
+        lack = describe_stand_in(name, got, exact.tensors, own.tensors, reference.name_of)
         if lack:
             raise Refused(WrongAnswer(reason=lack))
+        if kind := self._hidden.found(draw, got, own, exact):
+            raise Refused(Rejected(reason=precision.describe_hidden(kind), family="precision_downgrade"))
 
     def require_allowed_arithmetic(self) -> None:
         """Refuse half precision that was seen at work, and TF32 if the reference may not use it, unless a
@@ -338,14 +339,8 @@ class Checks:
             return
         known = self._admission.sensitivity
         seen = lower_arithmetic(self.arithmetic, name, known.dtypes, may_use_tf32=known.may_use_tf32)
-        if not seen or self._tells_fp32():
-            return
-        raise Refused(Rejected(reason=precision.describe_arithmetic(seen), family="precision_downgrade"))
-
-    def _tells_fp32(self) -> bool:
-        """Return whether a telling probe shows the accuracy of fp32."""
-        for telling in self._admission.sensitivity.telling:
+        if seen and known.telling:
             with suppress(Refused):
-                self._probe_of(telling)
-            return self._shows_fp32
-        return False
+                self._probe_of(known.telling)
+        if seen and not (known.telling and self._shows_fp32):
+            raise Refused(Rejected(reason=precision.describe_arithmetic(seen), family="precision_downgrade"))

@@ -29,7 +29,7 @@ from kbopt.core.protocol import Precision
 from kbopt.evaluation.judge import errors, values
 from kbopt.evaluation.judge.errors import Error
 from kbopt.evaluation.judge.probes import DENSE, SHORT_SUMS, Probe
-from kbopt.evaluation.judge.products import plain
+from kbopt.evaluation.judge.products import Rounding, plain
 from kbopt.evaluation.judge.reference import Draw, Output, Reference
 from kbopt.evaluation.judge.steps import picked
 from kbopt.evaluation.judge.task_code import TaskError
@@ -40,10 +40,10 @@ _TF32_FACTOR = 3.0
 NEARLY_RIGHT = 0.01
 """A relative error up to here may be that of a lower precision. Beyond it the answer is simply wrong."""
 _HALF_LIMITS: dict[Precision, tuple[float, float]] = {"bf16": (8.0, 3.0), "fp16": (4.0, 1.5)}
-"""In fp16 and bf16 a candidate's error on a probe may be the first number times the reference's, or the second
-times the distance between one and the next number. A chain of operations that each round makes one such
-distance, and the sum of sixteen partial sums in fp16 0.7. Integers of 8 bits with a scale for each row make
-four to six in bf16, and bf16 makes two to three in fp16."""
+"""In fp16 and bf16 a candidate's error on a probe may be the first number times the reference's, or the
+second times the distance between one and the next number. A chain of operations that each round makes one
+such distance, and the sum of sixteen partial sums in fp16 0.7. Integers of 8 bits with a scale for each row
+make four to six in bf16, and bf16 makes two to three in fp16."""
 _FP32_AGAIN = 0.125
 """A candidate is more precise than TF32 if its error is below this share of the reference's error in TF32."""
 _MOST_TRIES = 4
@@ -108,7 +108,8 @@ class Sensitivity:
     """How a task shows the precision of its products.
 
     `operands` names the parameters that products take, and `dtypes` the types of all operands.
-    `telling` has the telling probe if no sensitive one changes inputs alone, and there is one.
+    `telling` is the telling probe if no sensitive one changes inputs alone, and there is one.
+    `hidden` has the roundings of a lower precision that the task's own inputs do not show by their size.
     `may_use_tf32` says that PyTorch may compute the reference in TF32, as it does convolutions by
     default. Then `tf32_errors` has the largest distance of each output from float64 if operands are
     rounded to TF32. `local`, if one was found, is a probe that keeps a share of the terms of a few sums, so
@@ -121,7 +122,8 @@ class Sensitivity:
     dtypes: frozenset[str] = frozenset()
     tf32_errors: tuple[float, ...] = ()
     local: Sensitive | None = None
-    telling: tuple[Sensitive, ...] = ()
+    telling: Sensitive | None = None
+    hidden: tuple[Rounding, ...] = ()
 
 
 def is_lower(
@@ -155,6 +157,14 @@ def describe_arithmetic(seen: Sequence[str]) -> str:
     return (
         f"it computes in a lower precision than the task's ({'; '.join(seen[:3])}), which the task's output "
         "does not show, and no inputs show that it keeps the accuracy of fp32"
+    )
+
+
+def describe_hidden(kind: str) -> str:
+    """Return why an error that follows that of a kind of rounding is one of a lower precision."""
+    return (
+        f"its error on the task's own inputs follows that of products in {kind}, small as it is: it computes "
+        "at a lower precision than the task's"
     )
 
 

@@ -40,13 +40,29 @@ def rounded(reference: Reference, draw: Draw, kind: Rounding) -> Output:
 
     If it has no products, its fp32 inputs are rounded instead.
     """
-    change = partial(cut_mantissa if kind == "tf32 cut off" else round_mantissa, bits=_MANTISSA_BITS[kind])
+    change = _change(kind)
     with Products(change) as mode:
         output = plain(reference, draw)
     if mode.names:
         return output
     tensors = tuple(change(t) if t.dtype == torch.float32 else t.clone() for t in draw.tensors)
     return reference.run(draw.arguments(tensors))
+
+
+def rounded_exactly(reference: Reference, draw: Draw, kind: Rounding) -> Output | None:
+    """Return the reference's float64 answer with the operands of its products rounded, or None if there is no
+    room for it. Nothing else is rounded.
+    """
+    change = _change(kind)
+    try:
+        with Products(lambda t: change(t.float()).double() if t.dtype == torch.float64 else t):
+            return reference.run_exact(draw)
+    except torch.OutOfMemoryError:
+        return None
+
+
+def _change(kind: Rounding) -> Callable[[torch.Tensor], torch.Tensor]:
+    return partial(cut_mantissa if kind == "tf32 cut off" else round_mantissa, bits=_MANTISSA_BITS[kind])
 
 
 def errors_in_tf32(reference: Reference, draw: Draw, exact: Output) -> tuple[float, ...]:

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from kbopt.core.protocol import Precision
-from kbopt.evaluation.judge import errors, textbook, tolerance
+from kbopt.evaluation.judge import correlation, errors, textbook, tolerance
 from kbopt.evaluation.judge.errors import Error
 from kbopt.evaluation.judge.precision import Sensitive, Sensitivity, find_local, set_parameters
 from kbopt.evaluation.judge.probes import DENSE, ON_HALF, ON_INPUTS, ON_PARAMETERS, SHORT_SUMS, Probe
-from kbopt.evaluation.judge.products import Products, errors_in_tf32, plain, products_of, rounded
+from kbopt.evaluation.judge.products import Products, Rounding, errors_in_tf32, plain, products_of, rounded
 from kbopt.evaluation.judge.reference import Draw, Reference
 from kbopt.evaluation.judge.task_code import TaskError
 from kbopt.evaluation.numerics import CONVOLUTIONS
@@ -33,6 +33,7 @@ four times as much as the reference before `_FP32_AGAIN` says TF32. On an H200 T
 fp32 in level2/56 of KernelBench and 151 times in level3/2, where `_MARGIN` times 128 is too much."""
 _ROUNDOFF = 2.0**-24
 """The relative error of one rounding to fp32. A reference that happens to err less is no yardstick."""
+_LOWER: tuple[Rounding, ...] = ("tf32", "tf32 cut off", "half")
 MAX_PROBES = 2
 """Sensitive probes that are kept for a task: each costs every candidate a call and a float64 answer."""
 
@@ -82,7 +83,14 @@ def _found(reference: Reference, draw: Draw, products: Products, seed: int) -> S
     if not on_inputs or on_inputs[-1].sensitive is None or on_inputs[-1].probe != DENSE:
         on_parameters = _with_other_parameters(reference, draw, operands, may_use_tf32)
     found = [trial.sensitive for trial in (*on_inputs, *on_parameters) if trial.sensitive is not None]
+    hidden: tuple[Rounding, ...] = ("half",) if may_use_tf32 else _LOWER
+    if not products.names or any(sensitive.probe == DENSE for sensitive in found):
+        hidden = ()
+    else:
+        answers = plain(reference, draw), reference.run_exact(draw)
+        hidden = tuple(kind for kind in hidden if correlation.can_show(reference, draw, *answers, kind))
     return Sensitivity(
+        hidden=hidden,
         probes=tuple(found[:MAX_PROBES]),
         may_use_tf32=may_use_tf32,
         operands=operands,
@@ -134,14 +142,14 @@ def _until_sensitive(trials: Iterable[_Trial | None]) -> list[_Trial]:
     return done
 
 
-def _telling(trials: Sequence[_Trial]) -> tuple[Sensitive, ...]:
-    """Return the probe on which TF32 errs most beside the reference if that tells them apart. None is needed
-    if one of the probes is sensitive.
+def _telling(trials: Sequence[_Trial]) -> Sensitive | None:
+    """Return the probe on which TF32 errs most beside the reference if that tells them apart. None if one of
+    the probes is sensitive, because no other is needed.
     """
     if not trials or trials[-1].sensitive is not None:
-        return ()
+        return None
     best = max(trials, key=lambda trial: trial.ratio)
-    return (Sensitive(probe=best.probe, tf32_rms=best.tf32_rms),) if best.ratio >= _TELLING else ()
+    return Sensitive(probe=best.probe, tf32_rms=best.tf32_rms) if best.ratio >= _TELLING else None
 
 
 def _with_other_parameters(
