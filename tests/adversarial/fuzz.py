@@ -8,6 +8,7 @@ how the candidates ended, and exits with 1 if one was an error of the evaluator 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first candidate's number")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
+    os.environ["PYTHONPATH"] = sys.path[0]  # of the fork server, where the project is not installed
     until = time.monotonic() + 60 * arguments.minutes
     with tempfile.TemporaryDirectory() as folder:
         found = fuzz(arguments.device, count(arguments.first), until, Path(folder))
