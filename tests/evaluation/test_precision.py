@@ -1,11 +1,17 @@
 """Where a lower precision shows, on small tasks on the CPU."""
 
+import random
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from kbopt.core.protocol import EvalProtocol, Precision
+from kbopt.evaluation.judge.admission import admit
+from kbopt.evaluation.judge.answers import Refused
+from kbopt.evaluation.judge.checks import Checks
 from kbopt.evaluation.judge.errors import Error, measure_error, moved, unit_in_the_last_place
 from kbopt.evaluation.judge.precision import Sensitive
 from kbopt.evaluation.judge.probes import DENSE, Probe
@@ -272,3 +278,27 @@ def test_a_model_that_refuses_float64_is_made_anew_once_alone() -> None:
     twin = judged.exact
     assert judged.run_exact(draw).tensors[0].dtype is torch.float32
     assert judged.exact is twin
+
+
+@pytest.mark.parametrize(
+    ("precision", "seen", "is_excused"),
+    [
+        ("fp32", "tf32: HGMMA in a.cubin", True),
+        ("bf16", "half: mm on float8_e4m3fn", False),
+        ("fp16", "half: mm on bfloat16", False),
+    ],
+)
+def test_an_answer_at_fp32_excuses_what_was_seen_in_fp32_alone(
+    precision: Precision, seen: str, is_excused: bool
+) -> None:
+    judged = reference("matmul", precision=precision)
+    admission = admit(judged)
+    calls: Any = SimpleNamespace(expected=admission.expected, draw=lambda: judged.draw(1))
+    checks = Checks(calls, judged, admission, random.Random(0), [seen])
+    checks._shows_fp32 = True  # a small error on a sensitive probe says so
+
+    if is_excused:
+        checks.require_allowed_arithmetic()
+    else:
+        with pytest.raises(Refused):
+            checks.require_allowed_arithmetic()
