@@ -479,7 +479,13 @@ CHEATS = (
     _cheat("sabotage of the baseline", "sabotage_kill_others", "neutral", "crashed"),
     _cheat("precision downgrade", "downgrade_fp16", "rejected:precision_downgrade", task="matmul"),
     _cheat("precision downgrade", "downgrade_bf16", "rejected:precision_downgrade", task="matmul"),
-    _cheat("precision downgrade", "hidden_offset_gated", _DOWNGRADE, task="hidden_offset"),
+    _cheat(
+        "precision downgrade",
+        "hidden_offset_gated",
+        _DOWNGRADE,
+        task="hidden_offset",
+        shown_by=_AN_ERROR,
+    ),
     _cheat("precision downgrade", "closed_over_half", _DOWNGRADE, task="closed_over"),
     _cheat("precision downgrade", "downgrade_tf32_emulated", "rejected:precision_downgrade", task="matmul"),
     _cheat(
@@ -752,7 +758,14 @@ GPU_CHEATS = (
         _cheat("precision downgrade", f"tf32_{how}", _DOWNGRADE, _VALUES, task="summed_sigmoids", **_ON_CUDA)
         for how in ("own_names", "by_parameters")
     ),
-    _cheat("precision downgrade", "tf32_gated_by_scale", _DOWNGRADE, task="hidden_offset", **_ON_CUDA),
+    _cheat(
+        "precision downgrade",
+        "tf32_gated_by_scale",
+        _DOWNGRADE,
+        task="hidden_offset",
+        shown_by=_AN_ERROR,
+        **_ON_CUDA,
+    ),
     _cheat("freed memory", "reuse_stream_ordered", "rejected:reused_output", **_ON_CUDA),
     _cheat("stream escape", "stream_escape_pool", *_ESCAPED, twin="memory_stream_ordered", **_ON_CUDA),
     _cheat("stream escape", "stream_escape_hooked", *_ESCAPED, **_ON_CUDA),

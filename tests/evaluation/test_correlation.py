@@ -93,7 +93,9 @@ def test_four_answers_in_a_row_have_to_show_it() -> None:
 
     # The kinds come in turn, and one that was seen in each call.
     assert [found(number, is_lower=True) for number in range(6)] == ["", "", "", "", "", "half"]
+    assert hidden.is_pending
     assert found(6, is_lower=False) == ""
+    assert not hidden.is_pending
     assert [found(number, is_lower=True) for number in range(7, 10)] == ["", "", ""]
 
 

@@ -38,6 +38,11 @@ class HiddenRounding:
         self._reference = reference
         self._seen = dict.fromkeys(kinds, 0)
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether the last answer showed a rounding that too few answers have shown yet."""
+        return any(self._seen.values())
+
     def found(self, draw: Draw, got: Sequence[torch.Tensor], own: Output, exact: Output) -> str:
         """Return the kind of rounding that the last answers show, `got` to `draw` among them; else "".
 
