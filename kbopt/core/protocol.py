@@ -64,7 +64,7 @@ class EvalProtocol:
             if value != usual
         ]
         parts = (self.precision, *unusual, f"{self.trials}x{self.timed}", f"torch-{self.torch_ops}")
-        return "/".join(("strict-9", *parts))
+        return "/".join(("strict-10", *parts))
 
 
 def ranked_by(protocol: str) -> tuple[Baseline, Clock]:

@@ -125,9 +125,12 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instantiated:
-    """Whether the model took the reference's weights. If only some fit, `misfits` says which did not."""
+    """Whether the model took the reference's weights, and whether its own had other values (`overwrites`). If
+    only some fit, `misfits` says which did not.
+    """
 
     takes_weights: bool
+    overwrites: bool
     misfits: str
 
 

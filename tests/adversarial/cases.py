@@ -167,6 +167,8 @@ CONTROLS = (
     _control("weights_cached", "layers"),
     _control("weights_from_state_dict", "layers"),
     _control("weights_drawn_by_hand", "layers"),
+    _control("drawn_in_another_order", "layers"),
+    _control("folded_in_constructor", "layers"),
     _control("plain_gradients", "gradients", protocol=BACKWARD, at_par=True),
     _control("gradients_by_hand", "gradients", protocol=BACKWARD),
     _control("gradients_recomputed", "gradients", protocol=BACKWARD),
@@ -496,6 +498,7 @@ CHEATS = (
         shown_by=(*_AN_ERROR,),
     ),
     _cheat("precision downgrade", "downgrade_weights", "rejected:precision_downgrade", task="layers"),
+    _cheat("precision downgrade", "folded_in_half", _DOWNGRADE, "wrong_answer", task="layers"),
     _cheat("precision downgrade", "hidden_subtract_autocast", _DOWNGRADE, task="hidden_subtract"),
     *(
         _cheat("precision downgrade", f"hidden_{what}_half", _DOWNGRADE, task=f"hidden_{what}")

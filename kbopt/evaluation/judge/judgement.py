@@ -179,6 +179,8 @@ class Judgement:
         for workload in self._workloads:
             workload.calibrate(worker)
         worker.build(source, setup)
+        with self._on(self._workloads[0]):
+            self._workloads[0].settle_parameters()
 
     def _time(self) -> None:
         """Time all workloads in one process. Which of them is next is random, so that no path of a kernel is

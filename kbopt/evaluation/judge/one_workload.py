@@ -16,6 +16,7 @@ from kbopt.evaluation.judge.admission import Admission
 from kbopt.evaluation.judge.answers import Refused, notes_on_form
 from kbopt.evaluation.judge.calls import Calls
 from kbopt.evaluation.judge.checks import Checks
+from kbopt.evaluation.judge.parameters import OWN_PARAMETERS, keeps_own
 from kbopt.evaluation.judge.probes import SHARES
 from kbopt.evaluation.judge.products import arithmetic_of_kernel
 from kbopt.evaluation.judge.reference import Reference
@@ -68,6 +69,7 @@ class OnWorkload:
         self._sessions: Sessions
         self._session: samples.Session
         self._latency: samples.Times | None = None
+        self._keeps_own_parameters = False
 
     @property
     def where(self) -> str:
@@ -85,6 +87,10 @@ class OnWorkload:
         device = self._reference.device.type
         self._sessions = Sessions(models, device, self._protocol, self._rng, self._num_workloads)
         self._sessions.calibrate()
+
+    def settle_parameters(self) -> None:
+        """Decide whether the candidate is judged with the reference's parameters, for all workloads."""
+        self._keeps_own_parameters = keeps_own(self._calls, self.checks, self._reference)
 
     def check(self) -> None:
         """Check that the answers are right, and at the task's precision.
@@ -148,6 +154,8 @@ class OnWorkload:
         notes = notes_on_form(exchange.outputs[0], self._calls.expected, self._reference.name_of)
         if exchange.seen.copies_outputs:
             notes.append(_NOT_SHARED)
+        if self._keeps_own_parameters:
+            notes.append(OWN_PARAMETERS)
         if not custom:
             notes.append("No custom kernel: everything that wrote the outputs was PyTorch.")
         elif torch_ops and self._protocol.torch_ops == "warn":

@@ -78,7 +78,7 @@ class Exchange:
 class Worker(ABC):
     """Drives one sandboxed process. After `exchange` it is paused and holds its outputs until `release`.
 
-    `construct` sets `misfits` and `takes_weights`. Methods raise the exceptions of `judge.link`, and
+    `construct` sets `misfits`, `takes_weights` and `overwrites`. Methods raise the exceptions of `judge.link`, and
     CandidateForged.
     """
 
@@ -87,7 +87,7 @@ class Worker(ABC):
         self.link = link
         self._running = True
         self.misfits = ""
-        self.takes_weights = False
+        self.takes_weights = self.overwrites = False
         self._references = references
         self._reference = reference = references[0]
         self._output_bytes = max(one.output_bytes for one in references)
@@ -121,8 +121,9 @@ class Worker(ABC):
     def construct(self, parameters: Mapping[str, torch.Tensor]) -> None:
         """Have it construct `ModelNew` under the seed of the reference's weights, and copy `parameters` in.
 
-        They are copied if the model's own have the same names and shapes; `takes_weights` says so. If only
-        some have, `misfits` says which have not.
+        They are copied if the model's own have the same names and shapes; `takes_weights` says so, and
+        `overwrites` that some had other values. If only some fit, `misfits` says which do not. Without
+        `parameters` it keeps its own.
         """
         reference = self._reference
         tensors = (*reference.init_tensors, *parameters.values())
@@ -138,8 +139,9 @@ class Worker(ABC):
             specs=tuple(TensorSpec.of(dense(t)) for t in tensors),
             offsets=tuple(self.input_buffer.place([dense(t) for t in tensors])),
         )
-        instantiated = self.link.ask(request, Instantiated)
-        self.misfits, self.takes_weights = instantiated.misfits, instantiated.takes_weights
+        answer = self.link.ask(request, Instantiated)
+        self.misfits, self.takes_weights = answer.misfits, answer.takes_weights
+        self.overwrites = answer.overwrites
 
     @abstractmethod
     def exchange(self, operation: Operation, draws: Sequence[Draw]) -> Exchange:

@@ -135,13 +135,12 @@ class _Session:
         values = unflatten(given.init_skeleton, tensors[: given.num_init])
         seed, keeps = given.weight_seed, given.keeps_dtypes
         model = constructed(self._module.ModelNew, values, seed, self._protocol, self._device, keeps=keeps)
-        taken, misfits = False, ""
-        if isinstance(model, torch.nn.Module):
-            taken, misfits = take_over(model, dict(zip(given.names, tensors[given.num_init :], strict=True)))
         self._model = model
         self._gradients = given.gradients
         self._keeps_state = given.keeps_state
-        return Instantiated(takes_weights=taken, misfits=misfits)
+        if not isinstance(model, torch.nn.Module):
+            return Instantiated(takes_weights=False, overwrites=False, misfits="")
+        return take_over(model, dict(zip(given.names, tensors[given.num_init :], strict=True)))
 
     def _ready_call(self, request: Call | Batch, offsets: tuple[int, ...]) -> Callable[[], Any]:
         """Return a call of the model on the inputs at `offsets`, ready to be timed."""

@@ -14,7 +14,7 @@ RNG = random.Random(NUMBER)
 HONEST = RNG.randrange(50)
 """Messages before the first broken one, so that every stage of judging meets one."""
 OFTEN = RNG.choice((0.1, 0.5, 1.0))
-KEYS = "id content type ns outputs seen kernels unusable base misfits takes_weights reason".split()
+KEYS = "id content type ns outputs seen kernels unusable base misfits takes_weights overwrites reason".split()
 WRONG = [
     None,
     True,
