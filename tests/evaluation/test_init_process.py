@@ -1,6 +1,7 @@
 """Pauses, and the count of processes, of real sandboxes that run a test's code in place of the runner's."""
 
 import ctypes
+import mmap
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from kbopt.evaluation.sandbox import init_process, linux, seccomp
 from kbopt.evaluation.sandbox.confinement import Isolation, SandboxConfig
 from kbopt.evaluation.sandbox.init_process import Ends
 from kbopt.evaluation.transport.channel import Channel
+from tests.support.slow_disk import PAGE_BYTES, PAGES, slow_file
 
 COUNTED = Isolation(calls=True, counted=True)
 
@@ -133,6 +135,26 @@ def test_a_process_that_waits_for_its_disk_is_waited_for(tmp_path: Path):
             box.link.resume()
             time.sleep(0.001)
         assert broken == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may serve files to every process")
+def test_a_page_that_comes_over_a_network_is_waited_for(tmp_path: Path):
+    """Half a second was too little: a kernel whose code was loaded as it ran was called a forgery."""
+    (tmp_path / "slow").mkdir()
+    with slow_file(tmp_path / "slow", seconds=0.8) as file:
+
+        def body(says: socket.socket) -> None:
+            with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as pages:
+                says.send(b"ready")
+                for page in range(PAGES):
+                    pages[page * PAGE_BYTES]
+
+        with sandbox(body, tmp_path) as box:
+            assert box.hear() == b"ready"
+            time.sleep(0.1)  # It waits for the first page. The signal makes that wait uninterruptible.
+            assert box.link.hold()[1]
+            time.sleep(1.0)
+            assert box.link.stands()
 
 
 def test_a_process_that_was_woken_in_a_pause_is_noticed_at_its_end(tmp_path: Path):

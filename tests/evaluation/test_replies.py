@@ -52,7 +52,12 @@ SEEN = {"type": "Seen", "torch_ops": ["add"], "custom_kernel": True, "arithmetic
 GOOD: dict[str, Any] = {
     "opened": {"type": "Opened", "base": 4096},
     "done": {"type": "Done"},
-    "instantiated": {"type": "Instantiated", "takes_weights": True, "overwrites": True, "misfits": "no weight"},
+    "instantiated": {
+        "type": "Instantiated",
+        "takes_weights": True,
+        "overwrites": True,
+        "misfits": "no weight",
+    },
     "called": {"type": "Called", "outputs": [OUTPUT], "ns": [5], "queued_ns": 5, "seen": SEEN},
     "batch": {"type": "BatchDone", "ns": [5]},
     "kernels": {"type": "Kernels", "kernels": [{"name": "gemm", "calls": 1, "us": 2.5}]},

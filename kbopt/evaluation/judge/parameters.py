@@ -46,7 +46,7 @@ def keeps_own(calls: Calls, checks: Checks, reference: Reference) -> bool:
 
 
 def _error(calls: Calls, checks: Checks) -> float:
-    """Return the relative error of one answer. It is 0 if that is right, and infinite if its form is wrong."""
+    """Return the relative error of one answer: 0 if that is right, and infinite if its form is wrong."""
     draw = calls.draw()
     exact, own = calls.exact_answer(draw), calls.own_answer(draw)
     outputs: list[list[torch.Tensor]] = []

@@ -78,8 +78,8 @@ class Exchange:
 class Worker(ABC):
     """Drives one sandboxed process. After `exchange` it is paused and holds its outputs until `release`.
 
-    `construct` sets `misfits`, `takes_weights` and `overwrites`. Methods raise the exceptions of `judge.link`, and
-    CandidateForged.
+    `construct` sets `misfits`, `takes_weights` and `overwrites`. Methods raise the exceptions of
+    `judge.link`, and CandidateForged.
     """
 
     def __init__(self, link: Link, references: Sequence[Reference], threads: int, rng: random.Random) -> None:

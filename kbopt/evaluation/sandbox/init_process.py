@@ -22,7 +22,7 @@ import socket
 import struct
 import time
 import traceback
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -50,9 +50,12 @@ _AWAKE = {"R", "S"}
 _WAITING = {"D"}
 """Uninterruptible sleep: a thread that waits for a page of a file, and runs on until it handles the signal;
 or one that waits for its `vfork` child."""
-_WAITING_S = 0.5
-"""Seconds after which a thread in such a sleep counts as stopped: a page takes milliseconds, and a `vfork`
-child is stopped itself."""
+_PAGE_S = 30.0
+"""Seconds in which a page of a file has to come. One of a container's image that is loaded over a network as
+it is used has taken more than half a second."""
+_VFORK_S = 0.5
+"""Seconds after which a process in such a sleep counts as stopped if it has a child: it may wait for that,
+which is stopped itself, for as long as the pause takes."""
 _ENDED = {"Z", "X"}
 _LOOK_S = 0.0002
 """Seconds between two looks at the threads that should stop."""
@@ -228,24 +231,30 @@ class _Watch:
     def _stand(self) -> dict[int, int] | None:
         """Stop all processes. Return the nanoseconds that each has used, or None if some do not stop."""
         started = time.monotonic()
-        while (waited_s := time.monotonic() - started) < _STANDING_S:
+        limit_s = _STANDING_S
+        while (waited_s := time.monotonic() - started) < limit_s:
             _signal_all(self._isolation, signal.SIGSTOP)
             pids = _others(self._isolation)
             clocks = _clocks(pids)
-            standing = _standing(pids, _AWAKE | _WAITING if waited_s < _WAITING_S else _AWAKE)
-            if standing is not None and clocks == _clocks(_others(self._isolation)):
-                return standing
+            states = {pid: linux.states(pid) for pid in pids}
+            waiting = [pid for pid in pids if states[pid] & _WAITING]
+            if waited_s >= _VFORK_S:
+                waiting = [pid for pid in waiting if not linux.descendants(pid)]
+            is_awake = any(letters & _AWAKE for letters in states.values())
+            if not is_awake and not waiting and clocks == _clocks(_others(self._isolation)):
+                return {pid: used_ns for pid, used_ns in clocks.items() if states[pid] - _ENDED}
+            limit_s = _STANDING_S if is_awake else _PAGE_S
             time.sleep(_LOOK_S)
         return None
 
 
-def _standing(pids: list[int], awake: Set[str] = _AWAKE) -> dict[int, int] | None:
+def _standing(pids: list[int]) -> dict[int, int] | None:
     """Return the processor time in nanoseconds of each process that has not ended.
 
-    Return None if any of their threads is in an `awake` state, in which it can continue by itself.
+    Return None if any of their threads is in a state in which it can continue by itself.
     """
     states = {pid: linux.states(pid) for pid in pids}
-    if any(letters & awake for letters in states.values()):
+    if any(letters & _AWAKE for letters in states.values()):
         return None
     return _clocks([pid for pid, letters in states.items() if letters - _ENDED])
 

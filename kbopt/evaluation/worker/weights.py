@@ -16,9 +16,9 @@ _MAX_NAMES = 5
 def take_over(model: torch.nn.Module, parameters: Mapping[str, torch.Tensor]) -> Instantiated:
     """Copy `parameters` into `model` if its state dict has the same names and shapes.
 
-    A model with other parameters keeps the values that its constructor drew under the seed, as in KernelBench.
-    Equal values are not copied, so that data that the constructor derived from them stay valid. A parameter
-    that the first call would give its shape gets that of the reference.
+    A model with other parameters keeps the values that its constructor drew under the seed, as in
+    KernelBench. Equal values are not copied, so that data that the constructor derived from them stay valid.
+    A parameter that the first call would give its shape gets that of the reference.
     """
     own = model.state_dict()
     missing = [name for name in parameters if name not in own]
