@@ -138,10 +138,11 @@ def test_a_process_that_waits_for_its_disk_is_waited_for(tmp_path: Path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may serve files to every process")
-def test_a_page_that_comes_over_a_network_is_waited_for(tmp_path: Path):
+@pytest.mark.parametrize("seconds", [0.8, 6.0], ids=["a slow page", "one slower than a thread may be"])
+def test_a_page_that_comes_over_a_network_is_waited_for(tmp_path: Path, seconds: float):
     """Half a second was too little: a kernel whose code was loaded as it ran was called a forgery."""
     (tmp_path / "slow").mkdir()
-    with slow_file(tmp_path / "slow", seconds=0.8) as file:
+    with slow_file(tmp_path / "slow", seconds) as file:
 
         def body(says: socket.socket) -> None:
             with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as pages:

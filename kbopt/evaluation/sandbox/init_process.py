@@ -230,20 +230,20 @@ class _Watch:
 
     def _stand(self) -> dict[int, int] | None:
         """Stop all processes. Return the nanoseconds that each has used, or None if some do not stop."""
-        started = time.monotonic()
-        limit_s = _STANDING_S
-        while (waited_s := time.monotonic() - started) < limit_s:
+        started = waited = time.monotonic()
+        while (now := time.monotonic()) - started < _PAGE_S and now - waited < _STANDING_S:
             _signal_all(self._isolation, signal.SIGSTOP)
             pids = _others(self._isolation)
             clocks = _clocks(pids)
             states = {pid: linux.states(pid) for pid in pids}
             waiting = [pid for pid in pids if states[pid] & _WAITING]
-            if waited_s >= _VFORK_S:
+            if now - started >= _VFORK_S:
                 waiting = [pid for pid in waiting if not linux.descendants(pid)]
             is_awake = any(letters & _AWAKE for letters in states.values())
             if not is_awake and not waiting and clocks == _clocks(_others(self._isolation)):
                 return {pid: used_ns for pid, used_ns in clocks.items() if states[pid] - _ENDED}
-            limit_s = _STANDING_S if is_awake else _PAGE_S
+            if waiting:
+                waited = now  # When its page has come, the thread runs until it handles the signal.
             time.sleep(_LOOK_S)
         return None
 
