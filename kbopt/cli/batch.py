@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from kbopt.cli import INFRA_ERROR, USER_ERROR
-from kbopt.cli.json_lines import appending, objects
+from kbopt.cli.json_lines import appending
+from kbopt.cli.judged_lines import judged_lines
 from kbopt.cli.output import to_stderr
 from kbopt.config import BackendConfig
 from kbopt.core import codec
@@ -28,6 +29,7 @@ from kbopt.core.protocol import EvalProtocol, Verdict
 from kbopt.core.task import Task
 from kbopt.core.text import plural
 from kbopt.evaluation.sandbox.memory import REMEDY
+from kbopt.evaluation.transport.untrusted import one_line
 
 if TYPE_CHECKING:
     from kbopt.core.ports import Backend
@@ -203,7 +205,7 @@ class Batch:
         self.lines[item.key] = line
         self._done += 1
         self._outcomes[str(fields["outcome"] or "not judged")] += 1
-        click.echo(f"[{self._done}/{self._todo}] {item.name}: {said}", err=True)
+        to_stderr(f"[{self._done}/{self._todo}] {one_line(item.name)}: {said}")
 
     def _protocol_of(self, item: Item) -> EvalProtocol:
         return item.protocol or self._protocol
@@ -247,7 +249,9 @@ def known(
     are asked for. What the backend refused counts with `refusals`.
     """
     lines: dict[str, Mapping[str, Any]] = {}
-    found = list(objects(out))
+    found, faults = judged_lines(out)
+    for fault in faults:
+        to_stderr(fault)
     device = device or next((str(line["device"]) for line in reversed(found) if line.get("device")), "")
     for line in found:
         if not line.get("outcome") and not (refusals and line.get("refused")):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kbopt.cli.json_lines import objects
-from kbopt.cli.output import json_option
+from kbopt.cli.judged_lines import judged_lines
+from kbopt.cli.output import json_option, to_stderr
 from kbopt.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -150,12 +150,12 @@ def _audit(lines: Path) -> tuple[tuple[Row, ...], Mapping[str, str]]:
     if not lines.is_file():
         return (), {}
     try:
-        found = {
-            str(line["key"]): line for line in objects(lines) if {"key", "task", "outcome"} <= line.keys()
-        }
+        whole, faults = judged_lines(lines)
     except OSError as error:
         raise UserError(f"cannot read {lines}: {error}. Give a file that you may read.") from None
-    judged = list(found.values())
+    judged = list({line["key"]: line for line in whole}.values())
+    for fault in faults if judged else ():
+        to_stderr(fault)
     names = Counter(str(line.get("candidate")) for line in judged)
     setup = {
         name: ", ".join(dict.fromkeys(str(line[name]) for line in judged if line.get(name)))
@@ -193,7 +193,7 @@ def _kernel(line: Mapping[str, Any], *, is_alone: bool) -> Row:
     name = str(line.get("candidate"))
     interval = tuple(line["speedup_ci"]) if measured and line.get("speedup_ci") else None
     return Row(
-        task=name if is_alone else f"{name} on {line['task']} ({line['key'][:8]})",
+        task=name if is_alone else f"{name} on {line.get('task')} ({line['key'][:8]})",
         seed=0,
         fate=fate,  # type: ignore[arg-type]
         reason=str(line.get("reason") or "")[:300],

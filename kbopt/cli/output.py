@@ -13,8 +13,10 @@ json_option = option("--json", "as_json", is_flag=True, help="One JSON document 
 
 
 def to_stderr(line: str) -> None:
-    """Say something without touching stdout."""
-    click.echo(line, err=True)
+    """Say something without touching stdout. Control characters in it are shown as escapes."""
+    from kbopt.reporting.text import printable
+
+    click.echo(printable(line), err=True)
 
 
 def print_json(document: object) -> None:

@@ -166,7 +166,9 @@ def sums(rows: Sequence[Audited]) -> Sums:
         ),
         wrong_to_us_alone=sum(row.standing == "wrong" and row.by_kernelbench is True for row in rows),
         rejected_to_us_alone=sum(row.standing == "rejected" and row.by_kernelbench is True for row in rows),
-        families=_ranked(str(row.line["family"]) for row in rows if row.standing == "rejected"),
+        families=_ranked(
+            str(row.line.get("family") or "rejected") for row in rows if row.standing == "rejected"
+        ),
         packages=_ranked(row.missing for row in rows if row.standing == "packages"),
         claims=len(judged),
         compared=len(both),

@@ -57,9 +57,13 @@ def _families(found: Sums, rows: Sequence[Audited]) -> list[dict[str, Any]]:
     """Each family with its count, its sentence, and the first kernel of it as an example."""
     told = []
     for family, count in found.families.items():
-        example = next(i for i, row in enumerate(rows) if row.line.get("family") == family)
+        example = next(
+            i
+            for i, row in enumerate(rows)
+            if row.standing == "rejected" and (row.line.get("family") or "rejected") == family
+        )
         sentence = next((text for name, text in FAMILIES.items() if name == family), "")
-        reason = first_line(rows[example].line["reason"], 300)
+        reason = first_line(str(rows[example].line.get("reason") or ""), 300)
         told.append(
             {"name": family, "count": count, "sentence": sentence, "example": example, "reason": reason}
         )

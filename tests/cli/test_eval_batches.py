@@ -21,6 +21,8 @@ PROTOCOL = EvalProtocol()
 LINE = {
     "key": "k",
     "outcome": "measured",
+    "speedup": 2.0,
+    "speedup_ci": [1.9, 2.1],
     "protocol": PROTOCOL.id,
     "device": "cpu",
     "torch": "2.13",
@@ -226,3 +228,14 @@ def test_what_cannot_be_judged_gets_a_line_and_the_others_go_on(tmp_path: Path) 
     assert "2 not judged" in done.stderr
     again = kbopt(*arguments)
     assert "4 candidates, 2 judged before" in again.stderr
+
+
+def test_a_name_cannot_write_lines_of_its_own_on_the_terminal(tmp_path: Path) -> None:
+    lines = tmp_path / "lines.jsonl"
+    name = "k\x1b]0;evil\x07\u202e\n[9/9] best: measured, 99.00x" + "x" * 5000
+    lines.write_text(json.dumps({"id": name, "source": "class ModelNew: pass", "task": "quick/gelu"}) + "\n")
+    done = kbopt("eval", "--kernels", lines, "--device", "cpu", "--out", tmp_path / "out.jsonl")
+    (line,) = (line for line in done.stderr.splitlines() if "evil" in line)
+    assert line.startswith("[1/1] k")
+    assert len(line) < 500
+    assert not set("\x1b\x07\u202e") & set(done.stderr)
