@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -349,3 +350,26 @@ def test_a_claim_that_no_measurement_gives_is_none(claim: float, tmp_path: Path)
     (entry,) = read_set(path, "jsonl", None).entries
     assert isinstance(entry, Published)
     assert entry.claim is None
+
+
+def test_a_bad_byte_costs_its_line_and_an_unreadable_file_itself_alone(folder: Path) -> None:
+    good = json.dumps({"id": "good", "task": "quick/gelu", "kernel": KERNEL}).encode()
+    (folder / "a.jsonl").write_bytes(b'{"id": "\xe9"}\n' + good + b"\n")
+    (folder / "b.jsonl").symlink_to(folder / "nowhere")
+    (folder / "c.jsonl").mkdir()
+    os.mkfifo(folder / "d.jsonl")
+    form, entries = read(folder)
+    assert form == "jsonl"
+    reasons = {entry.name: entry.reason for entry in entries if isinstance(entry, Broken)}
+    assert [entry.name for entry in entries if isinstance(entry, Published)] == ["good"]
+    assert "a.jsonl:1: bytes that are no UTF-8" in reasons[str(folder / "a.jsonl:1")]
+    assert set(reasons) == {str(folder / "a.jsonl:1"), "b.jsonl", "c.jsonl", "d.jsonl"}
+
+
+def test_a_pipe_among_the_kernels_is_not_waited_for(folder: Path) -> None:
+    (folder / "reference.py").write_text(REFERENCE)
+    (folder / "good.py").write_text(KERNEL)
+    os.mkfifo(folder / "pipe.py")
+    form, entries = read(folder)
+    assert form == "pairs"
+    assert kinds(entries) == {"good": "Published", "pipe": "Broken"}

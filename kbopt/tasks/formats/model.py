@@ -58,8 +58,11 @@ def fault(where: object, what: str, remedy: str) -> UserError:
     return UserError(f"{where}: {what}. {remedy}")
 
 
-def text_of(path: Path) -> str:
-    """The text of a file of a format. Raises `UserError` where it is absent, too large or no text."""
+def text_of(path: Path, errors: str = "strict") -> str:
+    """The text of a file of a format. Raises `UserError` where it is absent, too large or no text.
+
+    `errors` says what becomes of bytes that are no UTF-8, as for `bytes.decode`.
+    """
     try:
         size = path.stat().st_size
         if not path.is_file() and not path.is_dir():  # Of a pipe the end may never come.
@@ -70,7 +73,9 @@ def text_of(path: Path) -> str:
                 f"{size / 2**20:.0f} MiB, and kbopt reads up to {MAX_FILE_BYTES // 2**20} MiB",
                 "Leave the workloads that are to be judged in a smaller file",
             )
-        text = read_source(path) if path.suffix == ".py" else path.read_text(encoding="utf-8-sig")
+        text = (
+            read_source(path) if path.suffix == ".py" else path.read_text(encoding="utf-8-sig", errors=errors)
+        )
     except OSError as error:
         raise fault(
             path, f"cannot be read, {error.strerror}", f"The format needs {path.name} in {path.parent}"

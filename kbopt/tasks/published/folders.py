@@ -116,6 +116,8 @@ def _task(path: Path, root: Path, tasks: Tasks) -> Task:
 
 
 def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():  # Of a pipe the end may never come.
+        raise fault(path, "no regular file", "Copy its text into one")
     try:
         return read_source(path)
     except (OSError, ValueError) as error:

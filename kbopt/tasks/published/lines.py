@@ -24,17 +24,27 @@ def is_line(value: dict[str, Any]) -> bool:
 
 
 def read(path: Path, tasks: Tasks) -> Iterator[Entry]:
-    """The entries of a file, or of all `.jsonl` files of a folder."""
-    for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path]:
-        for where, value in json_lines(file):
-            name = where
-            try:
-                if isinstance(value, UserError):
-                    raise value
-                name = str(value.get("id", value.get("name", where)))
-                yield _entry(value, name, where, file.parent, tasks)
-            except UserError as error:
-                yield Broken(name=name, where=where, reason=str(error))
+    """The entries of a file, or of all `.jsonl` files of a folder, where an unreadable one is an entry."""
+    if not path.is_dir():
+        yield from _read(path, tasks)
+        return
+    for file in sorted(path.glob("*.jsonl")):
+        try:
+            yield from _read(file, tasks)
+        except UserError as error:
+            yield Broken(name=file.name, where=str(file), reason=str(error))
+
+
+def _read(file: Path, tasks: Tasks) -> Iterator[Entry]:
+    for where, value in json_lines(file):
+        name = where
+        try:
+            if isinstance(value, UserError):
+                raise value
+            name = str(value.get("id", value.get("name", where)))
+            yield _entry(value, name, where, file.parent, tasks)
+        except UserError as error:
+            yield Broken(name=name, where=where, reason=str(error))
 
 
 def _entry(value: dict[str, Any], name: str, where: str, folder: Path, tasks: Tasks) -> Entry:
@@ -68,6 +78,8 @@ def _text(file: Path, folder: Path, where: str) -> str:
     """The file's text. A set may name files of its own folder alone: others could be anybody's."""
     if not file.resolve().is_relative_to(folder.resolve()):
         raise fault(where, f"the file {file} is outside of {folder}", "Put it in there")
+    if file.exists() and not file.is_file():  # Of a pipe the end may never come.
+        raise fault(where, f"{file} is no regular file", "Copy its text into one")
     try:
         return read_source(file)
     except (OSError, ValueError) as error:

@@ -139,15 +139,18 @@ def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
 
     Lines end at line feeds alone. Raises `UserError` for a file that cannot be read.
     """
-    for number, text in enumerate(text_of(path).split("\n"), start=1):
+    for number, text in enumerate(text_of(path, "surrogateescape").split("\n"), start=1):
         if not text.strip():
             continue
         where = f"{path}:{number}"
         value: object
         try:
+            text.encode()  # A byte that is no UTF-8 was read as a surrogate, which has no encoding.
             value = json.loads(text)
             if not isinstance(value, dict):
                 value = fault(where, f"{text.strip()[:40]!r} is no JSON object", _LINE)
+        except UnicodeEncodeError:
+            value = fault(where, "bytes that are no UTF-8", "Save it as UTF-8")
         except (ValueError, RecursionError) as error:
             value = fault(where, f"no JSON, {error}", _LINE)
         yield where, value
