@@ -28,6 +28,7 @@ from kbopt.core.evaluations import Result
 from kbopt.core.outcomes import Measured, Rejected
 from kbopt.core.protocol import EvalProtocol, Precision
 from kbopt.core.text import plural
+from kbopt.evaluation.transport.untrusted import one_line
 from kbopt.tasks import precision_of
 from kbopt.tasks.published import Broken, Entry, Form, Published, PublishedSet, read_set
 
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 
 RESULTS, PAGE, KERNELS, TASKS = "results.jsonl", "audit.html", "kernels", "tasks"
 """What an audit's folder holds: the lines, the page, and each kernel and task as it was judged."""
+_MOST_FAULTS = 5
+"""Unreadable entries that are named on stderr. The page names all."""
+_FAULT_CHARACTERS = 300
+"""Characters of one at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,19 +130,24 @@ def audit(
         )
     judge = _Judge(config, protocol, out, baselines)
 
-    def write() -> Sequence[Audited]:
-        rows = [_row(entry, judge.lines, out, options) for entry in entries]
+    _tell_faults(entries)
+
+    def rows() -> Sequence[Audited]:
+        return [_row(entry, judge.lines, out, options) for entry in entries]
+
+    def write(rows: Sequence[Audited]) -> None:
         _write(_header(path, found, judge, ctx), rows, out, list(kernels.values()))
-        return rows
 
     try:
         judge.run(list(reversed(kernels.values())))
     except KeyboardInterrupt:
         if judge.lines:
-            write()
+            write(rows())
             to_stderr(f"page of what was judged: {out / PAGE}")
         raise
-    click.echo("\n".join(map(printable, told(sums(write())))))
+    judged = rows()
+    click.echo("\n".join(map(printable, told(sums(judged)))))  # What a full disk cannot take away.
+    write(judged)
     click.echo(f"page: {out / PAGE}")
     if judge.is_lost:
         to_stderr("a machine failed for some; the same command asks for those again")
@@ -153,6 +163,15 @@ def _kernel(entry: Entry) -> Kernel | None:
 def _first_fault(entries: Sequence[Entry]) -> str:
     faults = [entry.reason for entry in entries if isinstance(entry, Broken)]
     return faults[0] if faults else "its authors left all of them out. Give another set."
+
+
+def _tell_faults(entries: Sequence[Entry]) -> None:
+    """Name entries that cannot be read, the first ones each."""
+    broken = [entry for entry in entries if isinstance(entry, Broken)]
+    for entry in broken[:_MOST_FAULTS]:
+        to_stderr(f"left out: {one_line(entry.reason, _FAULT_CHARACTERS)}")
+    if len(broken) > _MOST_FAULTS:
+        to_stderr(f"left out: {len(broken) - _MOST_FAULTS} more that cannot be read, which the page names")
 
 
 def _make(out: Path) -> None:

@@ -7,12 +7,14 @@ The Content-Security-Policy allows exactly two scripts, by their hashes: the pag
 from __future__ import annotations
 
 import base64
+import errno
 import functools
 import gzip
 import hashlib
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from plotly.offline import get_plotlyjs
 from pygments.formatters import HtmlFormatter
 
 from kbopt.core import codec
-from kbopt.core.errors import UserError
+from kbopt.core.errors import InfraError, UserError
 from kbopt.reporting.comparison import compare
 from kbopt.reporting.history import fold
 from kbopt.reporting.page_data import CANDIDATES_SHOWN, details, run_data
@@ -37,19 +39,26 @@ LIGHT_STYLE, DARK_STYLE = "friendly", "github-dark"
 def write_report(runs: Sequence[Run], out: Path) -> Path:
     """Write the page of `runs` to `out` and return it. A run's entries are read once.
 
-    Raises `UserError` for no runs and for a path that cannot be written.
+    Raises `UserError` for no runs and for a path that cannot be written, and `InfraError` for a full disk.
     """
     return write_page(render_page(report_data(runs)), out)
 
 
 def write_page(page: str, out: Path) -> Path:
-    """Write a rendered page to `out` and return it: whole, or not at all. Raises `UserError`."""
+    """Write a rendered page to `out` and return it: whole, or not at all. Raises as `write_report` does."""
     partial = out.with_name(out.name + ".partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
         partial.replace(out)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InfraError(
+                f"cannot write the report to {out}: {error}. Make room; the same command goes on, and judges "
+                "nothing twice."
+            ) from None
         raise UserError(
             f"cannot write the report to {out}: {error}. Choose another path with --out."
         ) from None
