@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,6 +47,8 @@ T = TypeVar("T")
 POLL_S = 1.0
 STOP_FILE = "stop"
 """While this file is in the sweep's folder, its searches rest."""
+_MOST_VALUES = 80
+"""Characters of two values at most that a message shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,12 +171,11 @@ def describe(description: Path, config: Any, what: str) -> None:
     folder = description.parent
     if description.exists():
         known = described(description, type(config), what)
-        differing = [f.name for f in fields(config) if getattr(known, f.name) != getattr(config, f.name)]
-        if differing:
+        if known != config:
             raising = " To raise a limit, give `kbopt sweep resume` with it." if what == "sweep" else ""
             raise UserError(
-                f"{folder} holds a {what} with other settings ({', '.join(differing)}). Choose another "
-                f"--name, or repeat the options that it was started with.{raising}"
+                f"{folder} holds a {what} with other settings ({'; '.join(_differences(known, config))}). "
+                f"Choose another --name, or repeat the options that it was started with.{raising}"
             )
         return
     try:
@@ -182,6 +183,19 @@ def describe(description: Path, config: Any, what: str) -> None:
         write_atomically(description, codec.dumps(config))
     except (OSError, InfraError) as error:
         raise UserError(f"cannot make {folder}: {error}. Choose a writable folder with --out.") from None
+
+
+def _differences(known: object, given: object, place: str = "") -> Iterator[str]:
+    """Yield each setting that differs, with both values if they are short."""
+    if known == given:
+        return
+    if is_dataclass(known) and type(known) is type(given):
+        for field in fields(known):
+            inner = f"{place}.{field.name}".lstrip(".")
+            yield from _differences(getattr(known, field.name), getattr(given, field.name), inner)
+        return
+    both = f"{known!r} there, {given!r} now"
+    yield f"{place}: {both}" if len(both) <= _MOST_VALUES else place
 
 
 def described(description: Path, kind: type[T], what: str) -> T:

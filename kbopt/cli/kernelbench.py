@@ -190,6 +190,7 @@ def _end(config: BenchConfig, rows: Sequence[Row], failures: Mapping[str, Failur
 def _run(config: BenchConfig, folder: Path, *, address: str | None, nodes: int) -> Mapping[str, Failure]:
     """Run what is still to be run. Returns what kept a search from its end, by the search's name."""
     from kbopt import bench
+    from kbopt.compose.checks import check
     from kbopt.compose.searches import preflight
 
     first = next(config.searches.runs(), None)
@@ -201,6 +202,9 @@ def _run(config: BenchConfig, folder: Path, *, address: str | None, nodes: int) 
     each = config.searches.settings.budget.usd
     share = f"; of ${config.usd:.2f} each may spend ${each:.4f}" if config.usd and each else ""
     to_stderr(f"{plural(config.num_searches, 'search', 'searches')}, each {preflight(first)}{share}")
+    if not (folder / bench.DESCRIPTION).exists():  # What is refused here leaves the name free.
+        for run in config.searches.runs():
+            check(run, on_this_machine=address is None)
     bench.prepare(config, folder)
     refused = bench.refused(config, folder)
     left = [run for run in config.searches.runs() if not bench.has_ended(folder / run.name)]

@@ -116,7 +116,7 @@ def test_without_its_driver_a_sweep_goes_on_and_the_same_command_attaches(
     two_sweeps.update({name: cluster.drive(name) for name in two_sweeps}, again=cluster.drive("a"))
     other = cluster.drive("a", "--epsilon", "0.5")
     assert other.wait(timeout=60) == 2
-    assert "other settings (settings)" in cluster.output("a").read_text()
+    assert "other settings (settings.epsilon: " in cluster.output("a").read_text()
     assert cluster.actors("coordinator") == coordinators
 
 
