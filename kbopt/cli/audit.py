@@ -28,7 +28,6 @@ from kbopt.core.evaluations import Result
 from kbopt.core.outcomes import Measured, Rejected
 from kbopt.core.protocol import EvalProtocol, Precision
 from kbopt.core.text import plural
-from kbopt.evaluation.transport.untrusted import one_line
 from kbopt.tasks import precision_of
 from kbopt.tasks.published import Broken, Entry, Form, Published, PublishedSet, read_set
 
@@ -167,6 +166,8 @@ def _first_fault(entries: Sequence[Entry]) -> str:
 
 def _tell_faults(entries: Sequence[Entry]) -> None:
     """Name entries that cannot be read, the first ones each."""
+    from kbopt.evaluation.transport.untrusted import one_line
+
     broken = [entry for entry in entries if isinstance(entry, Broken)]
     for entry in broken[:_MOST_FAULTS]:
         to_stderr(f"left out: {one_line(entry.reason, _FAULT_CHARACTERS)}")

@@ -29,7 +29,6 @@ from kbopt.core.protocol import EvalProtocol, Verdict
 from kbopt.core.task import Task
 from kbopt.core.text import plural
 from kbopt.evaluation.sandbox.memory import REMEDY
-from kbopt.evaluation.transport.untrusted import one_line
 
 if TYPE_CHECKING:
     from kbopt.core.ports import Backend
@@ -178,6 +177,8 @@ class Batch:
             await self._backend.close()
 
     async def _judge(self, item: Item, places: asyncio.Semaphore, sink: TextIO) -> None:
+        from kbopt.evaluation.transport.untrusted import one_line
+
         fields: Mapping[str, object]
         result: Result | None = None
         try:
