@@ -202,6 +202,23 @@ def test_a_spool_that_travels_is_judged_while_the_audit_is_away(tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_where_the_page_has_no_room_its_sums_are_told_and_no_part_of_it_stays(tmp_path: Path) -> None:
+    """The second of two lines cannot be read, which is told as well."""
+    copies = REFERENCE.replace("torch.tanh(x) * 2.0", "x")
+    path = write_lines(tmp_path / "set.jsonl", {"reference": copies, "kernel": KERNEL}, '{"id": "torn')
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "audit.html.partial").symlink_to("/dev/full")
+    done = kbopt("audit", path, "--out", out, *QUICK)
+    assert done.returncode == 3, done.stderr
+    assert "    1 with a task that cannot be scored here" in done.stdout
+    assert f"left out: {path}:2: no JSON" in done.stderr
+    assert "No space left on device. Make room; the same command goes on" in done.stderr.replace("'", "")
+    assert sorted(file.name for file in out.iterdir()) == ["kernels", "results.jsonl", "tasks"]
+    assert kbopt("audit", path, "--out", out, *QUICK).returncode == 0
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounts a small file system")
 def test_a_full_disk_is_told_and_what_is_written_stays(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "set.jsonl", *(entry(f"k{i}", f"{KERNEL}# {i}") for i in range(2)))
